@@ -1,0 +1,86 @@
+# The project's two commands, `make demo` and `make test`, set up all that they need; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test fire crash chaos machine planted bench bench-quick profile check format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.installed ## run the order saga in this process: no broker, no server
+	@$(BIN)/saga demo
+
+test: $(VENV)/.installed-dev ## run the whole suite against a real RabbitMQ and PostgreSQL
+ifdef PYTEST_ARGS
+	$(BIN)/pytest $(PYTEST_ARGS)
+else
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/simulation tests/planted --cov
+	$(BIN)/pytest -n 3 --dist loadfile tests/conformance tests/cli tests/docs tests/state_machine
+	$(BIN)/pytest -n 2 --dist loadfile tests/end_to_end $(LONG:%=--ignore %)
+	$(BIN)/pytest tests/chaos
+endif
+
+fire: $(VENV)/.installed-dev ## run what takes longer: servers away, cut off, silent, full; a service's backlog
+	$(BIN)/pytest $(LONG)
+
+crash: $(VENV)/.installed-dev ## kill each service at each point, on each way; writes docs/reports/crash-matrix.md
+	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix
+
+chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplicates, partitions, recovery; writes docs/reports/chaos.md
+	$(BIN)/python -m tests.chaos --report docs/reports
+
+machine: $(VENV)/.installed-dev ## run the state machine for long: 10,000 runs of 50 steps, which take an hour or more
+	STATE_MACHINE_EXAMPLES=10000 $(BIN)/pytest tests/state_machine
+
+planted: $(VENV)/.installed-dev ## plant bugs, see that the tests catch each, and write docs/reports/planted.md
+	@$(BIN)/python -m tests.planted
+
+bench: $(VENV)/.installed-dev ## measure the toolkit beside the usual stack and the limit; writes docs/reports/benchmark.md
+	$(BIN)/python -m benchmarks --report docs/reports
+
+bench-quick: $(VENV)/.installed-dev ## measure the same with two loads and one round
+	$(BIN)/python -m benchmarks --quick --rounds 1
+
+profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit under a profiler, 100 orders at once
+	$(BIN)/python -m benchmarks.profile
+
+check: $(VENV)/.installed-dev ## lint, format, types, and the floors of the architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## format the code, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		pyproject.toml --group pyproject.toml:build -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove the virtual environment and what the demo left
+	rm -rf $(VENV) .saga
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d: name another one, `make PYTHON=python3.13 …`" % v[:2])'
+	@echo "setting up $(VENV), once"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
+	@echo "installing what the toolkit runs with, once"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
+	@echo "installing what the tests run with, once"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""The services of the order saga; they share the events in `services.events`, and nothing else."""

@@ -1,0 +1,145 @@
+"""Whether goods and money add up after some orders: what the shop has is what it should have, to the piece and cent.
+
+Where the orders are at hand, the expected figures come from them and the price list alone, never from the services'
+own sums. `saga verify` has no orders at hand but how each ended: it runs `CHECKS`, which hold table against table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import select
+
+from services.events import OrderCreated
+from services.inventory.models import STOCK_FILE, Reservation, Stock
+from services.payment.gateway import Gateway, GatewaySettings, open_gateway
+from services.payment.models import Payment
+from toolkit.database import Database
+from toolkit.errors import UnreachableError
+from toolkit.events import SagaState
+from toolkit.settings import Settings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that has to hold, whether it does, and what was found."""
+
+    claim: str
+    holds: bool
+    found: str
+
+
+async def stock_adds_up(inventory: Database, fulfilled: Iterable[OrderCreated]) -> Check:
+    """Check that no goods came or went, and that exactly those of the fulfilled orders are reserved."""
+    async with inventory.session() as session:
+        stock = (await session.exec(select(Stock))).all()
+    reserved = +Counter({each.sku: each.reserved for each in stock})
+    in_all = {each.sku: each.on_hand + each.reserved for each in stock}
+    return Check(
+        "what is reserved is what was fulfilled, and no goods are lost",
+        holds=reserved == ordered(fulfilled) and in_all == _by_sku("on_hand"),
+        found=", ".join(f"{quantity} {sku}" for sku, quantity in sorted(reserved.items())) or "nothing",
+    )
+
+
+async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> Check:
+    """Check that the provider holds the price of the fulfilled orders, and not a cent more."""
+    prices = _by_sku("unit_price")
+    owed = sum(prices[sku] * quantity for sku, quantity in ordered(fulfilled).items())
+    kept = await gateway.kept()
+    return Check(
+        "charges less refunds are the price of what was fulfilled",
+        holds=kept == owed,
+        found=f"{kept / 100:.2f} kept, {owed / 100:.2f} due",
+    )
+
+
+async def reserved_as_ended(databases: Mapping[str, str], outcomes: Mapping[str, SagaState | None]) -> Check:
+    """Check that exactly the orders that were not refused hold goods, and that the stock says the same."""
+    async with _opened("inventory", databases) as inventory, inventory.session() as session:
+        stock = (await session.exec(select(Stock))).all()
+        holding = {
+            each.order_id: each.lines for each in await session.exec(select(Reservation)) if not each.is_released
+        }
+    lines = Counter[str]()
+    for line in (line for lines_of_one in holding.values() for line in lines_of_one):
+        lines[line.sku] += line.quantity
+    initial = _by_sku("on_hand")
+    faults = [
+        *(f"{each.sku}: {each.reserved} reserved, {lines[each.sku]} in the reservations" for each in stock
+          if each.reserved != lines[each.sku]),
+        *(f"{each.sku}: {each.on_hand} and {each.reserved} reserved, of {initial.get(each.sku)}" for each in stock
+          if each.on_hand + each.reserved != initial.get(each.sku) or min(each.on_hand, each.reserved) < 0),
+        *(f"{order} ended {state} and holds goods: {order in holding}" for order, state in outcomes.items()
+          if state and (state is SagaState.COMPLETED) != (order in holding)),
+    ]  # fmt: skip
+    return Check("exactly the fulfilled orders hold goods, and no goods are lost", not faults, "; ".join(faults))
+
+
+async def paid_as_ended(
+    databases: Mapping[str, str], outcomes: Mapping[str, SagaState | None], *, settings: Settings | None = None
+) -> Check:
+    """Check that the shop and the provider both have exactly the price of each fulfilled order, and no other money."""
+    async with _opened("inventory", databases) as inventory, inventory.session() as session:
+        prices = {each.sku: each.unit_price for each in await session.exec(select(Stock))}
+        lines = {each.order_id: each.lines for each in await session.exec(select(Reservation))}
+    async with _opened("payment", databases) as payment, payment.session() as session:
+        booked = {each.order_id: each.kept for each in await session.exec(select(Payment))}
+    async with _provider(settings or _settings_beside(databases["payment"])) as gateway:
+        kept = {charge.key.rpartition(":")[0]: charge.kept for charge in await gateway.ledger()}
+    faults = []
+    for order, state in outcomes.items():
+        due = sum(prices[line.sku] * line.quantity for line in lines.get(order, ())) * (state is SagaState.COMPLETED)
+        has = booked.get(order, 0), kept.get(order, 0)
+        if state and has != (due, due):
+            faults.append(f"{order} ended {state}: {due} due, {has[0]} booked, {has[1]} at the provider")
+    return Check("shop and provider hold the price of each fulfilled order", not faults, "; ".join(faults))
+
+
+#: What `saga verify` runs beside the toolkit's own invariants.
+CHECKS = (reserved_as_ended, paid_as_ended)
+
+
+@asynccontextmanager
+async def _opened(service: str, databases: Mapping[str, str]) -> AsyncIterator[Database]:
+    if service not in databases:
+        raise UnreachableError(f"goods and money: {service} has to be named by its database, not by its API")
+    database = Database(databases[service])
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _provider(settings: Settings) -> AsyncIterator[Gateway]:
+    if GatewaySettings().url is None and not (settings.data_dir / "gateway.db").is_file():
+        raise UnreachableError(f"money: there is no ledger in {settings.data_dir}; name it in PAYMENT_GATEWAY_URL")
+    async with open_gateway(settings) as gateway:
+        yield gateway
+
+
+def _settings_beside(url: str) -> Settings:
+    """Return settings whose data directory is where this database lies: there the provider's ledger lies, too."""
+    is_file = url.startswith("sqlite:///")
+    return load_settings(data_dir=Path(url.removeprefix("sqlite:///")).parent) if is_file else load_settings()
+
+
+def ordered(orders: Iterable[OrderCreated]) -> Counter[str]:
+    """Return how many of each sku these orders ask for in all."""
+    quantities: Counter[str] = Counter()
+    for item in (item for order in orders for item in order.items):
+        quantities[item.sku] += item.quantity
+    return quantities
+
+
+def _by_sku(column: str) -> dict[str, int]:
+    """Return a column of the list of goods that the shop begins with."""
+    goods: Sequence[dict[str, Any]] = json.loads(STOCK_FILE.read_text())
+    return {each["sku"]: int(each[column]) for each in goods}

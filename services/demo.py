@@ -1,0 +1,223 @@
+"""The order saga's demonstration, `saga demo`: orders that go well, orders refused at each step, and what is left.
+
+All services run in this process on fresh files. What became of each order is not only shown: it is compared with
+what should have become of it, and goods and money have to add up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rich.text import Text
+
+from services.accounts import Check, money_adds_up, stock_adds_up
+from services.events import OrderCreated, order_saga
+from services.inventory.app import app as inventory
+from services.notification.app import app as notification
+from services.payment.app import app as payment
+from services.payment.gateway import open_gateway
+from services.shipping.app import app as shipping
+from toolkit.cli.output import console, print_table
+from toolkit.cli.payload import apply, example_of, validated
+from toolkit.cli.sending import send
+from toolkit.cli.stories import print_story, stories_of, styled_state
+from toolkit.cli.waiting import progress, wait_until_ended
+from toolkit.clock import SystemClock
+from toolkit.embedded import Embedded
+from toolkit.events import SagaState
+from toolkit.fence import StepState
+from toolkit.logs import configure_logs
+from toolkit.saga_log import Note
+from toolkit.settings import Settings, load_settings
+from toolkit.sources import DatabaseSource, Source
+from toolkit.story import Story
+
+SERVICES = (inventory, payment, shipping, notification)
+#: The slowest order spends four attempts at its payment, which take about two seconds.
+PATIENCE = timedelta(seconds=12)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an order: how it ended, where it was undone in which order, and how many attempts failed."""
+
+    state: SagaState | None
+    undone: tuple[str, ...] = ()
+    retries: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.state} (undone: {', '.join(self.undone) or 'nothing'}; retries: {self.retries})"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order: the example of `OrderCreated` with these changes, and what should become of it."""
+
+    id: str
+    plot: str
+    due: Outcome
+    changes: tuple[str, ...] = ()
+    sent: int = 1
+
+
+COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
+
+ORDERS = (
+    Order("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
+    Order("demo-sold-out", "the goods are short", Outcome(FAILED), ("items.0.sku=SOLD-OUT",)),
+    Order("demo-declined", "the card is declined", Outcome(FAILED, ("inventory",)), ("payment_method=card_declined",)),
+    Order(
+        "demo-antarctica",
+        "no carrier goes there",
+        Outcome(FAILED, ("payment", "inventory")),
+        ("shipping_address.country=AQ",),
+    ),
+    Order(
+        "demo-bounced",
+        "the e-mail bounces",
+        Outcome(FAILED, ("shipping", "payment", "inventory")),
+        ("customer_email=nobody@bounce.example",),
+    ),
+    Order("demo-flaky", "the card works at last", Outcome(COMPLETED, retries=2), ("payment_method=card_flaky",)),
+    Order("demo-down", "the card never works", Outcome(FAILED, ("inventory",), 3), ("payment_method=card_down",)),
+    Order("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
+)
+
+
+def main() -> int:
+    """Run the demonstration; return 0 if every order ended as it should and all adds up, else 1."""
+    settings = fresh_settings()
+    stories, checks = asyncio.run(perform(settings))
+    print_outcomes(stories)
+    print_longest_way_back(list(stories.values()))
+    print_checks(checks)
+    is_right = all(check.holds for check in checks) and not any(faults(stories))
+    print_ending(settings, is_right=is_right)
+    return 0 if is_right else 1
+
+
+def fresh_settings() -> Settings:
+    """Return settings for a data directory of the demonstration's own, emptied of the last one's files."""
+    os.environ.pop("PAYMENT_GATEWAY_URL", None)  # a lasting ledger would remember the last demonstration's orders
+    directory = load_settings().data_dir / "demo"
+    for path in directory.glob("*.db*"):
+        path.unlink()
+    settings = load_settings(data_dir=directory, broker_url="embedded", database_url=None, log_level="error")
+    configure_logs(settings)
+    return settings
+
+
+async def perform(settings: Settings) -> tuple[dict[str, Story], list[Check]]:
+    """Send all orders, wait for their ends, and look at what is left."""
+    sources = [DatabaseSource(each.name, settings.database_for(each.name)) for each in SERVICES]
+    async with Embedded(SERVICES, settings) as embedded, open_gateway(settings) as gateway:
+        for order in ORDERS:
+            for _ in range(order.sent):
+                await send(order_saga, {order.id: created(order)}, embedded, clock=SystemClock())
+        stories = await ended(embedded, sources)
+        fulfilled = [created(order) for order in ORDERS if stories[order.id].state is COMPLETED]
+        goods = await stock_adds_up(embedded.hosts[inventory.name].database, fulfilled)
+        money = await money_adds_up(gateway, fulfilled)
+    for source in sources:
+        await source.close()
+    return stories, [goods, money, steps_are_done_once(stories)]
+
+
+def created(order: Order) -> OrderCreated:
+    """Return the event that places the order, made as `saga trigger --set …` makes it."""
+    fields = example_of(order_saga) | {"order_id": order.id}
+    for change in order.changes:
+        apply(change, fields)
+    return validated(OrderCreated, fields)
+
+
+async def ended(embedded: Embedded, sources: Sequence[Source]) -> dict[str, Story]:
+    """Return the stories of all orders once nothing is on its way any more, and show meanwhile how many ended."""
+    ids = [order.id for order in ORDERS]
+    with progress() as bar:
+        task = bar.add_task("orders ended", total=len(ids))
+        await wait_until_ended(ids, sources, within=PATIENCE, ended=lambda _: bar.advance(task))
+    await embedded.settled(PATIENCE.total_seconds())
+    return {story.saga_id: story for story in await stories_of(ids, sources)}
+
+
+def outcome_of(story: Story) -> Outcome:
+    """Return what became of the order that this story tells of."""
+    undone = tuple(str(each["service"]) for each in story.entries if each["to_state"] == StepState.COMPENSATED)
+    return Outcome(story.state, undone, retries=sum(each["to_state"] == Note.RETRYING for each in story.entries))
+
+
+def faults(stories: Mapping[str, Story]) -> Iterator[str]:
+    """Yield what did not end as it should."""
+    for order in ORDERS:
+        if (outcome := outcome_of(stories[order.id])) != order.due:
+            yield f"{order.id} should have come to {order.due}, and came to {outcome}"
+
+
+def steps_are_done_once(stories: Mapping[str, Story]) -> Check:
+    """Check that no step of any order was done twice, although one order was sent twice."""
+    entries = [entry for story in stories.values() for entry in story.entries]
+    done = [(each["saga_id"], each["step"]) for each in entries if each["to_state"] == StepState.COMPLETED]
+    return Check(
+        "no step was done twice", len(done) == len(set(done)), f"{len(set(done))} steps, done {len(done)} times"
+    )
+
+
+def print_outcomes(stories: Mapping[str, Story]) -> None:
+    """Print a line for each order, and beneath them what did not end as it should."""
+    rows = [_outcome_line(order, stories[order.id]) for order in ORDERS]
+    print_table(("", "order", "plot", "ended", "retries", "way"), rows)
+    for fault in faults(stories):
+        console().print(Text(f"✗ WRONG: {fault}", style="bold red"))
+
+
+def print_longest_way_back(stories: Sequence[Story]) -> None:
+    """Print the story in which most was undone."""
+    console().print("\nThe longest way back, as all services together tell it:\n", style="bold")
+    print_story(max(stories, key=lambda story: len(outcome_of(story).undone)))
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print what has to hold, and whether it does."""
+    console().print("\nWhat is left:\n", style="bold")
+    print_table(("", "claim", "found"), [[_verdict(each.holds), Text(each.claim), Text(each.found)] for each in checks])
+
+
+def print_ending(settings: Settings, *, is_right: bool) -> None:
+    """Print whether all is as it should be, and what to try next."""
+    verdict = "All is as it should be." if is_right else "Not all is as it should be: see the lines marked WRONG."
+    console().print(f"\n{verdict}\n", style="bold green" if is_right else "bold red")
+    saga = "saga" if shutil.which("saga") else os.path.relpath(sys.argv[0])
+    print(  # noqa: T201 -- commands to copy: never wrapped, never coloured
+        f"Try next:\n"
+        f"  export SAGA_DATA_DIR={settings.data_dir} SAGA_BROKER_URL=embedded\n"
+        f"  {saga} ls\n"
+        f"  {saga} trace demo-down\n"
+        f"  {saga} log payment --saga demo-flaky\n"
+        f"  {saga} trigger OrderCreated --set shipping_address.country=AQ --wait 10\n"
+        f"  {saga} graph"
+    )
+
+
+def _outcome_line(order: Order, story: Story) -> list[Text]:
+    outcome = outcome_of(story)
+    facts = [Text(order.id), Text(order.plot), styled_state(outcome.state), Text(str(outcome.retries or "-"))]
+    return [_verdict(outcome == order.due), *facts, Text(_way(story))]
+
+
+def _way(story: Story) -> str:
+    """Return where the order came by: `✓` done, `✗` refused, `↩` undone."""
+    signs = {StepState.COMPLETED: "✓", StepState.FAILED: "✗", StepState.COMPENSATED: "↩"}
+    return "  ".join(
+        f"{signs[each['to_state']]} {each['service']}" for each in story.entries if each["to_state"] in signs
+    )
+
+
+def _verdict(holds: bool) -> Text:
+    return Text("✓ right", style="green") if holds else Text("✗ WRONG", style="bold red")

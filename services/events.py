@@ -1,0 +1,176 @@
+"""The published language of the order saga: every event on one page, with the service that owns it.
+
+An event carries what the services after it need, since no service reads another's tables. A fact that nobody
+needs any more is not carried further. Refusals and the events of compensations can be told from the order's id
+and a reason alone, because they are also emitted where nothing had been done.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from toolkit import Event, Refusal, Saga, SagaId
+
+#: One line of text that any database can store: PostgreSQL takes no NUL, and a label no line break.
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\P{Cc}+$")]
+Sku = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._\-]+$")]
+Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\p{Cc}]+@[^@\s\p{Cc}]+$")]
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+#: Money in minor units (cents) of the shop's one currency.
+Amount = Annotated[int, Field(ge=0)]
+
+
+class Item(BaseModel):
+    """So many of one kind of goods."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sku: Sku
+    #: Bounded so that no sum over an order outgrows the databases' integers.
+    quantity: int = Field(ge=1, le=1_000_000)
+
+
+class Address(BaseModel):
+    """Where the goods go; `country` is ISO 3166-1 alpha-2."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Text
+    street: Text
+    city: Text
+    postal_code: Text
+    country: Country
+
+
+class OrderCreated(Event, owner="order"):
+    """A customer has ordered; anyone may send it to start the saga."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "order_id": "order-1001",
+                    "customer_id": "customer-7",
+                    "customer_email": "ada@shop.example",
+                    "items": [{"sku": "TEA-POT", "quantity": 1}, {"sku": "TEA-CUP", "quantity": 4}],
+                    "payment_method": "card_ok",
+                    "shipping_address": {
+                        "name": "Ada Lovelace",
+                        "street": "12 St James's Square",
+                        "city": "London",
+                        "postal_code": "SW1Y 4JH",
+                        "country": "GB",
+                    },
+                }
+            ]
+        }
+    )
+
+    order_id: SagaId
+    customer_id: Text
+    customer_email: Email
+    items: tuple[Item, ...] = Field(min_length=1, max_length=100)
+    payment_method: Text
+    shipping_address: Address
+
+
+class InventoryReserved(Event, owner="inventory"):
+    """The goods are set aside for the order, and this is what they cost."""
+
+    order_id: SagaId
+    reservation_id: str
+    total_amount: Amount
+    payment_method: Text
+    shipping_address: Address
+    customer_email: Email
+
+
+class InventoryReservationFailed(Refusal, owner="inventory"):
+    """The goods can't be had."""
+
+    order_id: SagaId
+    customer_email: Email | None = None
+
+
+class InventoryReleased(Event, owner="inventory"):
+    """The goods are free again."""
+
+    order_id: SagaId
+    reason: str = ""
+    customer_email: Email | None = None
+
+
+class PaymentProcessed(Event, owner="payment"):
+    """The money is taken."""
+
+    order_id: SagaId
+    amount: Amount
+    shipping_address: Address
+    customer_email: Email
+
+
+class PaymentFailed(Refusal, owner="payment"):
+    """The money can't be had."""
+
+    order_id: SagaId
+
+
+class PaymentRefunded(Event, owner="payment"):
+    """All money that was taken is given back."""
+
+    order_id: SagaId
+    reason: str = ""
+    amount: Amount = 0
+
+
+class ShipmentCreated(Event, owner="shipping"):
+    """The goods are on their way."""
+
+    order_id: SagaId
+    tracking_number: Text
+    customer_email: Email
+
+
+class ShipmentFailed(Refusal, owner="shipping"):
+    """The goods can't be sent to where they should go."""
+
+    order_id: SagaId
+
+
+class ShipmentCancelled(Event, owner="shipping"):
+    """The goods are called back."""
+
+    order_id: SagaId
+    reason: str = ""
+    tracking_number: Text | None = None
+
+
+class NotificationFailed(Refusal, owner="notification"):
+    """The customer can't be reached."""
+
+    order_id: SagaId
+
+
+class OrderFulfilled(Event, owner="notification", optional=True):
+    """The order is done, and the customer knows: the saga ended well."""
+
+    order_id: SagaId
+    tracking_number: Text
+
+
+class OrderFailed(Event, owner="notification", optional=True):
+    """The order came to nothing, and nothing is left of it: the saga ended failed."""
+
+    order_id: SagaId
+    reason: str
+
+
+order_saga = Saga(
+    name="order",
+    id_field="order_id",
+    starts_with=OrderCreated,
+    completes_with=OrderFulfilled,
+    fails_with=OrderFailed,
+)

@@ -1,0 +1,1 @@
+"""The payment service takes the money for an order, and gives it back."""

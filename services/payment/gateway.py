@@ -1,0 +1,208 @@
+"""A sandbox that stands for a payment provider: its ledger is a store of its own, outside our transactions.
+
+One key is one charge, whatever is lost, repeated or crosses: each call is one transaction on the charge's row,
+and it is the same row for every replica. These payment methods behave differently:
+
+| payment method | what a charge does |
+|---|---|
+| `card_ok` | takes the money |
+| `card_declined`, and any that is not listed | is declined |
+| `card_flaky` | fails twice, then takes the money |
+| `card_slow` | takes the money, and answers when the caller's patience is long spent |
+| `card_down` | always fails; a void works |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import event, func, select, text, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from services.payment.ledger import Charge, ChargeState, charges, metadata
+from toolkit import Settings
+from toolkit.database import make_room_for
+from toolkit.errors import UnreachableError
+from toolkit.retry import describe
+from toolkit.settings import LONGEST_WAIT, DatabaseUrl, Duration, read_settings
+
+#: The advisory lock under which PostgreSQL makes the ledger: two `CREATE TABLE` at once can fail. Any number does.
+LEDGER_LOCK = 7_243_001
+
+
+class GatewayUnavailableError(Exception):
+    """The payment provider did not answer, so nobody knows the outcome; call again with the same key, or void it."""
+
+
+class GatewaySettings(BaseSettings):
+    """What the sandbox reads from `PAYMENT_GATEWAY_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="PAYMENT_GATEWAY_", frozen=True)
+
+    url: DatabaseUrl | None = None
+    """Where the ledger lies: `sqlite:///path` or `postgresql://…`; `gateway.db` in the data directory if unset."""
+    slowness: Annotated[Duration, Field(ge=timedelta(0), le=LONGEST_WAIT)] = timedelta(seconds=120)
+    """How long `card_slow` lets its caller wait, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """The money was taken, now or by an earlier call with this key."""
+
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """No money is taken under this key."""
+
+    reason: str
+
+
+class Gateway:
+    """The provider as its callers see it: they name a charge by their idempotency key; amounts are in minor units."""
+
+    def __init__(self, engine: AsyncEngine, *, slowness: timedelta) -> None:
+        self._engine = engine
+        self._slowness = slowness
+        self._under_way: set[asyncio.Task[Charge]] = set()
+
+    async def charge(self, key: str, amount: int, *, payment_method: str) -> Charged | Declined:
+        """Take this much, once per key.
+
+        Raises:
+            GatewayUnavailableError: no answer, so the outcome is unknown.
+        """
+        charge = await self._change(key, lambda charge: charge.charge(amount, payment_method))
+        if payment_method == "card_slow":
+            # Only now, with the money taken: the caller who gave up can't know the outcome.
+            await asyncio.sleep(self._slowness.total_seconds())
+        return _answer(charge)
+
+    async def void(self, key: str) -> None:
+        """Undo the charge if there was one, and see that there never will be one."""
+        await self._change(key, Charge.void)
+
+    async def refund(self, key: str, amount: int) -> None:
+        """Give this much back, once per key.
+
+        Raises:
+            RefundRefusedError: so much was not taken under this key.
+        """
+        await self._change(key, lambda charge: charge.refund(amount))
+
+    async def ledger(self) -> list[Charge]:
+        """Return all charges, in the order of their keys."""
+        async with self._engine.begin() as connection:
+            rows = await connection.execute(select(charges).order_by(charges.c.key))
+            return [_read(row) for row in rows.mappings()]
+
+    async def kept(self) -> int:
+        """Return what the shop has in all: the sum of what was taken, less what was given back."""
+        total = select(func.coalesce(func.sum(charges.c.taken - charges.c.returned), 0))
+        async with self._engine.begin() as connection:
+            return int((await connection.execute(total)).scalar_one())
+
+    async def finish(self) -> None:
+        """Wait for the calls whose callers have gone."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _change(self, key: str, change: Callable[[Charge], Charge]) -> Charge:
+        """Let the call take its course, also when the caller hangs up: that is what a provider does."""
+        task = asyncio.create_task(self._write(key, change))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, key: str, change: Callable[[Charge], Charge]) -> Charge:
+        """Open the charge if it is new, hold its row, and write what the change makes of it."""
+        this = charges.c.key == key
+        async with self._engine.begin() as connection:
+            await connection.execute(_OPEN_UNLESS_KNOWN, asdict(Charge(key=key)))
+            row = (await connection.execute(select(charges).where(this).with_for_update())).mappings().one()
+            charge = change(_read(row))
+            await connection.execute(update(charges).where(this).values(asdict(charge)))
+        return charge
+
+
+#: Text, because SQLite and PostgreSQL share these words but not SQLAlchemy's construct for them.
+_OPEN_UNLESS_KNOWN = text(
+    "INSERT INTO charge (key, state, taken, returned, reason, attempts)"
+    " VALUES (:key, :state, :taken, :returned, :reason, :attempts) ON CONFLICT (key) DO NOTHING"
+)
+
+
+def _read(row: Mapping[Any, Any]) -> Charge:
+    return Charge(**{**row, "state": ChargeState(row["state"])})
+
+
+def _answer(charge: Charge) -> Charged | Declined:
+    if charge.state is ChargeState.OPEN:
+        raise GatewayUnavailableError(f"attempt {charge.attempts} to charge {charge.key} got no answer; repeat it")
+    return Charged(charge.taken) if charge.state is ChargeState.CHARGED else Declined(charge.reason)
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """Open the sandbox on its own ledger; replicas on several machines share one by `PAYMENT_GATEWAY_URL`.
+
+    Raises:
+        SettingsError: a setting is not allowed.
+        UnreachableError: the ledger does not answer.
+    """
+    sandbox = read_settings(GatewaySettings)
+    engine = _engine(sandbox.url or f"sqlite:///{settings.data_dir / 'gateway.db'}")
+    gateway = Gateway(engine, slowness=sandbox.slowness)
+    try:
+        try:
+            async with engine.begin() as connection:
+                await _make_ledger(connection)
+        except (DBAPIError, OSError) as error:
+            raise UnreachableError(f"the ledger at PAYMENT_GATEWAY_URL can't be used: {describe(error)}") from error
+        yield gateway
+    finally:
+        await gateway.finish()
+        await engine.dispose()
+
+
+def _engine(url: str) -> AsyncEngine:
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        return create_async_engine(parsed.set(drivername="postgresql+asyncpg"), hide_parameters=True)
+    make_room_for(parsed)
+    # One connection: SQLite has one writer anyway, and waiting for the pool is fair where polling a lock is not.
+    engine = create_async_engine(
+        parsed.set(drivername="sqlite+aiosqlite"), pool_size=1, max_overflow=0, hide_parameters=True
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    # For writing from the start: of two transactions that read first, only one could go on to write.
+    event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # the driver shall begin no transaction of its own
+    cursor = connection.cursor()
+    # NORMAL: the file is safe from a killed process, and a sandbox needs no more.
+    cursor.execute("PRAGMA busy_timeout = 5000")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    # The one lock that SQLite does not wait for. Whoever holds it switches the file, for everybody and for good.
+    with suppress(sqlite3.OperationalError):
+        cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.close()
+
+
+async def _make_ledger(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(LEDGER_LOCK)))
+    await connection.run_sync(metadata.create_all)

@@ -1,0 +1,1 @@
+"""The shipping service sends the goods of an order."""

@@ -1,0 +1,97 @@
+"""Run chaos at full size, and write docs/reports/chaos.md and chaos.json: `make chaos`, or `python -m tests.chaos`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+from testcontainers.core.config import testcontainers_config
+
+from tests.chaos import report, runs
+from tests.chaos.plan import Size
+from tests.chaos.runs import Outcome
+from tests.chaos.world import Servers, servers
+
+RUNS = ("chaos", "duplicates", "partitions", "recovery")
+
+
+def main() -> int:
+    """Return 0 if all that was run held."""
+    asked = _arguments()
+    # The containers are removed on leaving; Ryuk, the watchman of the containers, is not needed and is not here.
+    testcontainers_config.ryuk_disabled = True
+    console, outcomes = Console(), []
+    with (
+        servers() as own,
+        Progress(
+            SpinnerColumn(),
+            *Progress.get_default_columns()[:1],
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        ) as bar,
+    ):
+        for run in asked.runs:
+            console.print(f"{run}, seed {asked.seed}", style="bold")
+            outcomes.append(asyncio.run(_run(run, own, asked, _counting(bar))))
+            _print(console, outcomes[-1])
+            written = report.write(outcomes, asked.report)  # after each, so that a run cut short leaves what it found
+    console.print(f"written: {', '.join(map(str, written))}")
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
+
+
+async def _run(run: str, own: Servers, asked: argparse.Namespace, progress: runs.Progress) -> Outcome:
+    seed = asked.seed
+    match run:
+        case "chaos":
+            return await runs.chaos(own, Size.of(asked.sagas, rate=asked.rate), seed=seed, progress=progress)
+        case "duplicates":
+            return await runs.duplicates(own, deliveries=asked.deliveries, seed=seed, progress=progress)
+        case "partitions":
+            return await runs.partitions(own, lengths=(10, 30), seed=seed, progress=progress)
+        case _:
+            return await runs.recovery(own, kills=asked.kills, seed=seed, progress=progress)
+
+
+def _counting(bar: Progress) -> Callable[[str, int], None]:
+    """Return what counts on, a line for each thing that is counted."""
+    lines = {}
+
+    def count(what: str, more: int) -> None:
+        if what not in lines:
+            lines[what] = bar.add_task(what, total=None)
+        bar.advance(lines[what], more)
+
+    return count
+
+
+def _print(console: Console, outcome: Outcome) -> None:
+    for name, figure in outcome.figures.items():
+        console.print(f"  {name}: {figure}", highlight=False)
+    for violation in outcome.violations[:20]:
+        console.print(f"  ✗ {violation}", style="bold red", highlight=False, markup=False)
+    verdict = f"✗ {len(outcome.violations)} violations" if outcome.violations else "✓ no violation"
+    console.print(f"  {verdict}, {outcome.seconds:.0f} s", style="bold red" if outcome.violations else "bold green")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("runs", nargs="*", choices=[*RUNS, []], default=list(RUNS), help="what to run; all by default")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed is the same plan")
+    parser.add_argument("--sagas", type=int, default=20_000, help="orders of the chaos run; its faults go with it")
+    parser.add_argument("--rate", type=float, default=20, help="orders a second that are fed meanwhile")
+    parser.add_argument("--deliveries", type=int, default=50_000, help="deliveries of the duplicates run, at least")
+    parser.add_argument("--kills", type=int, default=3, help="kills of each service, alone and beside a replica")
+    parser.add_argument("--report", type=Path, default=Path("docs/reports"), help="the directory of the report")
+    asked = parser.parse_args()
+    asked.runs = asked.runs or list(RUNS)
+    return asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())

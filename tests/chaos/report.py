@@ -1,0 +1,87 @@
+"""What a run of chaos did and found, as a page for people and as JSON for everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.runs import Outcome
+from tests.servers import POSTGRESQL, RABBITMQ, docker_is_there
+
+_ABOUT = {
+    "chaos": "Two replicas of each service, orders at a steady rate, and all faults at the same time.",
+    "duplicates": "Every delivery goes through a window of 50 and leaves it in any order; every fifth comes twice.",
+    "partitions": "One service, two, or all are parted from the broker, one way and both ways.",
+    "recovery": "Services are killed, alone and beside a replica, and sagas are made overdue.",
+}
+#: As many violations as anybody will read.
+_SHOWN = 20
+
+
+def write(outcomes: Sequence[Outcome], directory: Path) -> list[Path]:
+    """Write `chaos.md` and `chaos.json`, and return where they are; what was run another time stays in them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    page, data = directory / "chaos.md", directory / "chaos.json"
+    runs = {each["run"]: each for each in json.loads(data.read_text())} if data.exists() else {}
+    runs |= {each.run: {**asdict(each), "where": _facts()} for each in outcomes}
+    kept = [runs[name] for name in _ABOUT if name in runs]
+    page.write_text("\n".join(_page(kept)) + "\n")
+    data.write_text(json.dumps(kept, indent=1) + "\n")
+    return [page, data]
+
+
+def _page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "# Chaos"
+    yield ""
+    yield "Written by `make chaos`. Processes were really killed, containers really restarted, and a proxy on 127.0.0.1"
+    yield "cut connections off; all was judged from the tables and the queues alone. How it is done: `tests/chaos/`."
+    for each in runs:
+        yield ""
+        yield f"## {each['run'].capitalize()}"
+        yield ""
+        yield f"{_ABOUT[each['run']]} Seed {each['seed']}, {each['seconds']:.0f} s."
+        yield ""
+        yield from _table(each["figures"])
+        yield ""
+        yield from _verdict(each["violations"])
+        yield ""
+        yield f"Where: {'; '.join(f'{name} {value}' for name, value in each['where'].items())}."
+
+
+def _table(figures: dict[str, object]) -> Iterator[str]:
+    yield "| what | figure |"
+    yield "|---|---|"
+    for name, figure in figures.items():
+        if isinstance(figure, dict) and name != "faults fired" and "p50" in figure:
+            yield f"| {name} | {', '.join(f'{key} {value}' for key, value in figure.items())} |"
+        elif isinstance(figure, dict):
+            yield from (f"| {name}: {key} | {value} |" for key, value in figure.items())
+        else:
+            yield f"| {name} | {figure} |"
+
+
+def _verdict(violations: Sequence[str]) -> Iterator[str]:
+    if not violations:
+        yield "**No violation.**"
+        return
+    yield f"**{len(violations)} violations:**"
+    yield ""
+    yield from (f"- {each}" for each in violations[:_SHOWN])
+
+
+def _facts() -> dict[str, str]:
+    where = "containers of its own" if docker_is_there() else "found on this machine: restarts were played by the proxy"
+    return {
+        "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "servers": f"{RABBITMQ.image}, {POSTGRESQL.image}; {where}",
+        **{name: version(name) for name in ("faststream", "aio-pika", "sqlalchemy", "asyncpg")},
+    }

@@ -1,0 +1,176 @@
+"""A tap on the exchange that doubles messages and brings them out of order, as a network with retries may.
+
+Beside the services' own bindings it sends late copies. In their stead it is the network itself: every message goes
+through its window, and comes out of it in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import ChannelInvalidStateError
+
+from toolkit import Settings
+from toolkit.envelope import CONTROL_EVENTS
+from toolkit.events import routing_key
+from toolkit.host import queue_name
+from toolkit.service import Service
+
+_COPY = "x-copy"
+#: A window that does not fill is emptied after this, in seconds.
+_IDLE = 0.2
+
+
+@dataclass(eq=False, slots=True)
+class _Parcel:
+    """One delivery to be made; the message it came in is acknowledged with its last."""
+
+    message: AbstractIncomingMessage
+    queue: str
+    is_copy: bool
+
+
+class Tap:
+    """Holds messages in a window, and lets them go out of order, some of them twice."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        seed: int,
+        share: float = 0.2,
+        window: int = 50,
+        routes: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._dice = random.Random(f"{seed}-tap")
+        self._share, self._window, self._routes = share, window, routes
+        self._name = f"{settings.exchange}.tap"
+        self._waiting: list[_Parcel] = []
+        self._open: dict[AbstractIncomingMessage, int] = {}
+        self.delivered = self.doubled = self.shuffled = 0
+        self.is_serving = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing back."""
+        return not self._waiting
+
+    async def run(self) -> None:
+        """Pass messages on until cancelled; the broker may go away meanwhile."""
+        while True:
+            try:
+                await self._serve()
+            except (aio_pika.exceptions.AMQPError, ChannelInvalidStateError, OSError, TimeoutError):
+                await asyncio.sleep(0.5)  # the broker is away, and asking faster won't help
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise
+
+    async def remove(self) -> None:
+        """Delete the tap's queue."""
+        connection = await aio_pika.connect(self._settings.broker_url)
+        async with connection, connection.channel() as channel:
+            await channel.queue_delete(self._name)
+
+    async def _serve(self) -> None:
+        connection = await aio_pika.connect(self._settings.broker_url, timeout=5, heartbeat=6)
+        async with connection:
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=4 * self._window)
+            exchange = await channel.declare_exchange(self._settings.exchange, type="topic", durable=True)
+            queue = await channel.declare_queue(self._name, durable=True)
+            await queue.bind(exchange, "#")
+            if self._routes:
+                await self._take_the_place_of_bindings(channel)
+            self._waiting.clear()
+            self._open.clear()
+            arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+            await queue.consume(arrived.put)
+            self.is_serving = True
+            while not channel.is_closed:
+                await self._step(channel, arrived)
+
+    async def _take_the_place_of_bindings(self, channel: AbstractChannel) -> None:
+        for key, queues in (self._routes or {}).items():
+            for name in queues:
+                await (await channel.get_queue(name)).unbind(self._settings.exchange, key)
+
+    async def _step(self, channel: AbstractChannel, arrived: asyncio.Queue[AbstractIncomingMessage]) -> None:
+        """Take one message in, and let one out where the window is full; empty it where nothing comes."""
+        try:
+            async with asyncio.timeout(_IDLE):
+                message = await arrived.get()
+        except TimeoutError:
+            while self._waiting:
+                await self._let_go(channel)
+            return
+        await self._take(message)
+        while len(self._waiting) > self._window:
+            await self._let_go(channel)
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
+        parcels = [_Parcel(message, queue, is_copy=False) for queue in self._queues(message)]
+        if _COPY not in message.headers:
+            parcels += [
+                _Parcel(message, parcel.queue, is_copy=True)
+                for parcel in (parcels or [_Parcel(message, "", is_copy=True)])
+                if self._dice.random() < self._share
+            ]
+        self._waiting += parcels
+        self._open[message] = len(parcels)
+        if not parcels:
+            await self._close(message)
+
+    def _queues(self, message: AbstractIncomingMessage) -> Sequence[str]:
+        return (self._routes or {}).get(message.routing_key or "", ())
+
+    async def _let_go(self, channel: AbstractChannel) -> None:
+        place = self._dice.randrange(len(self._waiting))
+        parcel = self._waiting.pop(place)
+        await self._send(channel, parcel)
+        self.delivered += 1
+        self.doubled += parcel.is_copy
+        self.shuffled += place > 0
+        self._open[parcel.message] -= 1
+        if not self._open[parcel.message]:
+            await self._close(parcel.message)
+
+    async def _send(self, channel: AbstractChannel, parcel: _Parcel) -> None:
+        """Send it on: to its one queue, or to all that are bound to its key, marked as a copy."""
+        original = parcel.message
+        key = original.routing_key or ""
+        message = aio_pika.Message(
+            original.body,
+            headers={**original.headers, _COPY: 1},
+            message_id=original.message_id,
+            correlation_id=original.correlation_id,
+            # In a queue of its own a foreign client's message would have lost its key, which is its type.
+            type=original.type or key.rpartition(".")[2],
+            timestamp=original.timestamp,
+            content_type=original.content_type,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        if parcel.queue:
+            await channel.default_exchange.publish(message, parcel.queue)
+        else:
+            exchange = await channel.get_exchange(self._settings.exchange, ensure=False)
+            await exchange.publish(message, key, mandatory=False)
+
+    async def _close(self, message: AbstractIncomingMessage) -> None:
+        del self._open[message]
+        await message.ack()
+
+
+def routes_of(settings: Settings, services: Sequence[Service]) -> dict[str, list[str]]:
+    """Return the queues that hear each routing key."""
+    routes: dict[str, list[str]] = {}
+    for service in services:
+        for event in (*service.heard(), *CONTROL_EVENTS):
+            routes.setdefault(routing_key(event), []).append(queue_name(settings, service.name))
+    return routes

@@ -1,0 +1,59 @@
+"""Small runs of chaos and of duplicates, which end within minutes; `make chaos` does the full ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos import runs
+from tests.chaos.plan import Size, plan
+from tests.chaos.runs import Outcome
+from tests.chaos.world import Servers, servers
+
+#: Enough for every class of faults to fire, and for most of the orders to end meanwhile.
+SMALL = Size(sagas=500, kills=8, pauses=4, broker_outages=6, database_outages=5, span=75, longest=8)
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def own_servers() -> Iterator[Servers]:
+    with servers() as own:
+        yield own
+
+
+@pytest.mark.timeout(420)
+async def test_500_orders_survive_every_class_of_faults_at_once(own_servers: Servers) -> None:
+    outcome = await runs.chaos(own_servers, SMALL, seed=SEED, progress=_tell_nobody)
+
+    assert outcome.violations == [], _said(outcome)
+
+
+@pytest.mark.timeout(300)
+async def test_3000_deliveries_doubled_and_out_of_order_have_no_double_effect(own_servers: Servers) -> None:
+    outcome = await runs.duplicates(own_servers, deliveries=3_000, seed=SEED, progress=_tell_nobody)
+
+    assert outcome.violations == [], _said(outcome)
+
+
+def test_a_seed_is_a_plan_and_another_seed_is_another() -> None:
+    size = Size.of(20_000, rate=20)
+
+    assert plan(1, size) == plan(1, size)
+    assert plan(1, size) != plan(2, size)
+
+
+def test_the_full_plan_kills_a_hundred_processes_and_takes_both_servers_away_twenty_times() -> None:
+    lanes = plan(1, Size.of(20_000, rate=20)).lanes
+
+    assert len(lanes["kills"]) >= 100
+    assert len(lanes["broker"]) >= 20
+    assert len(lanes["database"]) >= 20
+
+
+def _tell_nobody(what: str, more: int) -> None:
+    """Count nothing: nobody looks."""
+
+
+def _said(outcome: Outcome) -> str:
+    return f"seed {outcome.seed}: {outcome.violations[:10]}; {outcome.figures}"

@@ -1,0 +1,237 @@
+"""`saga dead-letters`: what a service gave up is listed, shown, redriven and dropped, in its database or over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.cli.conftest import TOKEN
+from toolkit import dead_letters
+from toolkit.database import Database
+from toolkit.dead_letters import SHOWN, DeadLetter
+from toolkit.envelope import WireMessage
+
+NOW = datetime.now(UTC)
+WHY = ("--reason", "the gateway is back")
+
+
+def dead(name: str, saga_id: str, *, age: timedelta = timedelta(0)) -> DeadLetter:
+    message = WireMessage(
+        b'{"order_id": "%s"}' % saga_id.encode(),
+        "shipping.ShipmentFailed",
+        message_id=f"message-{name}",
+        correlation_id=saga_id,
+        type="ShipmentFailed",
+        headers={"saga-type": "order", "attempt": 5},
+    )
+    return DeadLetter(
+        id=name, service="payment", reason="retries spent", error="ConnectionError: gateway away", message=message,
+        step="process_payment", at=NOW - age, attempts=5, traceback="Traceback:\n  line 7\n",
+    )  # fmt: skip
+
+
+def unreadable(name: str) -> DeadLetter:
+    message = WireMessage(b"{broken", "inventory.InventoryReserved", message_id=f"message-{name}")
+    return DeadLetter(id=name, service="payment", reason="not JSON", error="no JSON", message=message, at=NOW)
+
+
+@pytest.fixture
+def payment(logs) -> str:
+    """The payment's database: one letter of a saga that goes on, one of a saga that has ended, and one unreadable."""
+    asyncio.run(bury(logs["payment"], [dead("a", "order-2"), dead("b", "order-1"), unreadable("c")]))
+    return logs["payment"]
+
+
+async def bury(url: str, letters: list[DeadLetter]) -> None:
+    database = Database(url)
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), letters)
+    await database.close()
+
+
+def rows(url: str, query: str) -> list[tuple]:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_letters_are_listed_with_the_newest_first_and_all_fields_for_programs(saga, payment):
+    result = saga("dead-letters", "ls", "payment", "-o", "json")
+
+    listed = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert [each["id"] for each in listed] == ["c", "b", "a"]
+    assert all(tuple(each) == SHOWN for each in listed)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        (("--id", "a", "--id", "c"), ["c", "a"]),
+        (("--reason-is", "not JSON"), ["c"]),
+        (("--step", "process_payment"), ["b", "a"]),
+        (("--saga", "order-1"), ["b"]),
+        (("--older-than", "1h"), []),
+        (("--older-than", "0s"), ["c", "b", "a"]),
+        (("--limit", "1"), ["c"]),
+    ],
+)
+def test_a_list_can_be_narrowed(saga, payment, chosen, ids):
+    result = saga("dead-letters", "ls", "payment", "-o", "jsonl", *chosen)
+
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ids
+
+
+def test_a_letter_is_shown_whole(saga, payment):
+    table = saga("dead-letters", "show", "payment", "a").stdout
+    letter = json.loads(saga("dead-letters", "show", "payment", "a", "-o", "json").stdout)
+
+    assert 'body: {"order_id": "order-2"}' in table
+    assert "traceback:\nTraceback:\n  line 7" in table
+    assert letter["headers"] == {"saga-type": "order", "attempt": 5}
+
+
+def test_a_letter_that_is_not_there_is_a_problem_and_says_where_to_look(saga, payment):
+    result = saga("dead-letters", "show", "payment", "z")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: payment has no dead letter 'z'; `saga dead-letters ls payment` lists those that it has\n"
+    )
+
+
+def test_a_redrive_addresses_the_services_own_queue_and_is_told_in_the_sagas_log(saga, payment):
+    result = saga("dead-letters", "redrive", "payment", "--saga", "order-2", *WHY, "-o", "json")
+
+    assert result.exit_code == 0
+    assert [(row["id"], row["outcome"]) for row in json.loads(result.stdout)] == [("a", "redriven")]
+    assert rows(payment, "SELECT message_id, destination FROM outbox") == [("message-a", "saga.payment")]
+    log = json.loads(saga("log", "payment", "--saga", "order-2", "-o", "json").stdout)
+    assert (log[-1]["to_state"], log[-1]["error"]) == ("redriven", "the gateway is back")
+
+
+def test_the_queue_is_that_of_the_exchange_that_is_set(saga, payment, monkeypatch):
+    monkeypatch.setenv("SAGA_EXCHANGE", "shop")
+
+    saga("dead-letters", "redrive", "payment", "--id", "a", *WHY)
+
+    assert rows(payment, "SELECT destination FROM outbox") == [("shop.payment",)]
+
+
+def test_a_redrive_of_an_ended_saga_is_refused_with_the_reason_and_ends_with_1(saga, payment):
+    result = saga("dead-letters", "redrive", "payment", "--all", *WHY)
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("1 of 3 refused; the first: saga order-1 has ended (Completed)")
+    assert rows(payment, "SELECT id FROM dead_letters") == [("b",)]
+
+
+def test_a_redrive_twice_is_harmless(saga, payment):
+    arguments = ("dead-letters", "redrive", "payment", "--id", "a", *WHY)
+
+    first, second = saga(*arguments), saga(*arguments)
+
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert second.stderr == "payment has no such dead letters\n"
+    assert len(rows(payment, "SELECT * FROM outbox")) == 1
+
+
+def test_who_did_it_and_why_is_kept(saga, payment):
+    saga("dead-letters", "redrive", "payment", "--id", "a", *WHY)
+    saga("dead-letters", "drop", "payment", "--id", "b", "--reason", "the customer has gone")
+
+    audit = rows(payment, "SELECT verb, saga_id, reason, subject FROM audit ORDER BY id")
+    assert audit == [
+        ("redrive", "order-2", "the gateway is back", "a"),
+        ("drop", "order-1", "the customer has gone", "b"),
+    ]
+    assert all("@" in actor for (actor,) in rows(payment, "SELECT actor FROM audit"))
+
+
+def test_a_dry_run_needs_no_reason_and_changes_nothing(saga, payment):
+    result = saga("dead-letters", "redrive", "payment", "--all", "--dry-run", "-o", "json")
+
+    assert [row["outcome"] for row in json.loads(result.stdout)] == [
+        "would be redriven",
+        "refused",
+        "would be redriven",
+    ]
+    assert len(rows(payment, "SELECT * FROM dead_letters")) == 3
+    assert rows(payment, "SELECT * FROM outbox") == rows(payment, "SELECT * FROM audit") == []
+
+
+def test_many_letters_go_bite_by_bite(saga, logs):
+    letters = [dead(f"letter-{number:03}", f"saga-{number}") for number in range(250)]
+    asyncio.run(bury(logs["payment"], letters))
+
+    result = saga("dead-letters", "redrive", "payment", "--all", *WHY, "-o", "jsonl")
+
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 250
+    assert rows(logs["payment"], "SELECT count(*) FROM outbox") == [(250,)]
+
+
+def test_what_can_be_done_in_the_database_can_be_done_over_http(saga, payment, serve, monkeypatch):
+    monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
+    there = f"--service=payment={serve('payment', payment)}"
+    listed = saga("dead-letters", "ls", "payment", there, "-o", "json")
+    shown = saga("dead-letters", "show", "payment", "a", there, "-o", "json")
+
+    assert listed.stdout == saga("dead-letters", "ls", "payment", "-o", "json").stdout
+    assert shown.stdout == saga("dead-letters", "show", "payment", "a", "-o", "json").stdout
+    redriven = saga("dead-letters", "redrive", "payment", "--all", *WHY, there, "-o", "json")
+    assert redriven.exit_code == 1
+    assert [row["outcome"] for row in json.loads(redriven.stdout)] == ["redriven", "refused", "redriven"]
+    dropped = saga("dead-letters", "drop", "payment", "--step", "process_payment", *WHY, there, "-o", "json")
+    assert [row["id"] for row in json.loads(dropped.stdout)] == ["b"]
+    assert rows(payment, "SELECT count(*) FROM audit") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("token", "fault"), [(None, "show the token of payment"), ("wrong", "show the token of payment")]
+)
+def test_without_the_token_of_the_service_nothing_is_written_over_http(saga, payment, serve, monkeypatch, token, fault):
+    if token:
+        monkeypatch.setenv("SAGA_API_TOKEN", token)
+    url = serve("payment", payment)
+
+    result = saga("dead-letters", "redrive", "payment", "--all", *WHY, f"--service=payment={url}")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {url} answers 401: {fault}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("redrive", "payment", *WHY), "say which: by --id"),
+        (("redrive", "payment", "--all", "--id", "a", *WHY), "or --all without any of these"),
+        (("redrive", "payment", "--all"), "say why: --reason TEXT"),
+        (("drop", "payment", "--all", "--reason", " "), "say why: --reason TEXT"),
+        (("drop", "payment", "--all", "--reason", "x" * 501), "--reason has 501 characters"),
+        (("ls", "payment", "--older-than", "soon"), "--older-than 'soon' is no duration: write 90s, 5min, 1h, 30d"),
+        (("ls", "payment", "--older-than", "-1"), "--older-than '-1' is negative"),
+        (("ls", "payments"), "there is no service 'payments' to read; there are: inventory, notification, payment"),
+    ],
+)
+def test_wrong_use_is_said_in_one_line(saga, payment, arguments, fault):
+    result = saga("dead-letters", *arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert fault in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "away", ["http://127.0.0.1:1", "sqlite:////nowhere/payment.db", "postgresql://postgres@127.0.0.1:1/payment"]
+)
+@pytest.mark.parametrize("verb", [("ls",), ("redrive", "--all", *WHY)])
+def test_a_service_that_is_away_ends_with_3(saga, verb, away):
+    result = saga("dead-letters", verb[0], "payment", *verb[1:], f"--service=payment={away}")
+
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,192 @@
+"""`saga abort`, `saga replay`, `saga prune` and `saga overdue`: what an operator does to sagas by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import delete, insert
+
+from services.events import order_saga
+from services.inventory.app import app as inventory_service
+from tests.cli.conftest import TOKEN, service_options
+from tests.eventually import eventually
+from tests.orders import NOON
+from toolkit import Settings, outbox, overdue, saga_log
+from toolkit.cli.payload import example_of, validated
+from toolkit.cli.sending import starting_message
+from toolkit.clock import SystemClock
+from toolkit.database import Database
+from toolkit.embedded import Embedded
+
+EMBEDDED = {"SAGA_BROKER_URL": "embedded"}
+WHY = ("--reason", "the customer has called")
+
+
+@pytest.fixture
+def reserved(data_dir) -> str:
+    """An order whose goods are reserved, and whose event was lost on its way to the payment."""
+    asyncio.run(reserve(Settings(data_dir=data_dir, broker_url="embedded"), "order-9"))
+    return "order-9"
+
+
+async def reserve(settings: Settings, order_id: str) -> None:
+    event = validated(order_saga.starts_with, example_of(order_saga) | {"order_id": order_id})
+    async with Embedded([inventory_service], settings) as embedded:
+        await embedded.publish(starting_message(order_saga, order_id, event, clock=SystemClock()))
+        database = embedded.hosts["inventory"].database
+
+        async def is_reserved() -> bool:
+            async with database.reading() as connection:
+                return bool(await saga_log.entries(connection, saga_id=order_id))
+
+        await eventually(is_reserved)
+        async with database.transaction() as session:
+            await (await session.connection()).execute(delete(outbox.outbox))
+
+
+def states(saga_process, order_id: str) -> dict[str, str]:
+    story = json.loads(saga_process("trace", order_id, "-o", "json").stdout)
+    return {each["step"]: each["to_state"] for each in story["entries"] if each["position"]} | {"": story["state"]}
+
+
+def test_an_abort_brings_an_order_back_and_its_reason_stands_in_the_log(saga_process, reserved):
+    result = saga_process("abort", reserved, *WHY, **EMBEDDED)
+
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == "all services were asked to abort order-9; `saga trace order-9` tells what comes of it\n"
+    assert states(saga_process, reserved) == {
+        "": "Failed",
+        "reserve_inventory": "compensated",
+        "process_payment": "fenced",
+        "create_shipment": "fenced",
+        "send_confirmation": "fenced",
+        "send_cancellation_notice": "completed",
+    }
+    assert "the customer has called" in saga_process("trace", reserved).stdout
+
+
+@pytest.mark.parametrize(
+    ("order", "fault"),
+    [
+        ("order-1", "error: saga order-1 has ended (Completed): there is nothing to abort\n"),
+        ("order-3", "error: saga order-3 has ended (Failed): there is nothing to abort\n"),
+        ("order-404", "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"),
+    ],
+)
+def test_what_has_ended_or_never_began_is_not_aborted(saga, logs, order, fault):
+    result = saga("abort", order, *WHY)
+
+    assert (result.exit_code, result.stderr) == (1, fault)
+
+
+def test_an_abort_without_a_broker_ends_with_3(saga_process, logs):
+    result = saga_process("abort", "order-2", *WHY, SAGA_BROKER_URL="amqp://guest:guest@127.0.0.1:1/")
+
+    assert result.returncode == 3
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_replay_heals_an_order_whose_event_was_lost(saga_process, reserved):
+    replayed = saga_process("replay", reserved, "-o", "json", **EMBEDDED)
+    saga_process("trigger", "OrderCreated", "--wait", "30", **EMBEDDED)  # the services run within the command
+
+    (row,) = json.loads(replayed.stdout)
+    assert (row["service"], row["event_type"], row["outcome"]) == ("inventory", "InventoryReserved", "replayed")
+    assert states(saga_process, reserved)[""] == "Completed"
+
+
+def test_a_replay_asks_each_service_in_its_database_or_over_http(saga, logs, serve, monkeypatch):
+    monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
+    named = logs | {"payment": serve("payment", logs["payment"])}
+
+    result = saga("replay", "order-3", *service_options(named), "-o", "json")
+
+    assert result.exit_code == 0
+    assert {(row["step"], row["event_type"]) for row in json.loads(result.stdout)} == {
+        ("reserve_inventory", "InventoryReleased"),
+        ("process_payment", "PaymentRefunded"),
+        ("create_shipment", "ShipmentFailed"),
+        ("send_cancellation_notice", "OrderFailed"),
+    }
+
+
+def test_a_saga_that_nobody_knows_can_not_be_replayed(saga, logs):
+    result = saga("replay", "order-404", "-o", "json")
+
+    assert (result.exit_code, result.stdout.strip()) == (1, "[]")
+    assert result.stderr == "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"
+
+
+def test_a_service_that_is_away_is_named_and_the_others_replay(saga, logs):
+    result = saga("replay", "order-3", *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
+
+    assert result.exit_code == 3
+    assert "warning: shipping is unreachable, so nothing was replayed there" in result.stderr
+    assert "PaymentRefunded" in result.stdout
+
+
+def test_old_ended_orders_are_pruned_everywhere_and_open_ones_stay(saga, logs, serve, monkeypatch):
+    monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
+    named = service_options(logs | {"payment": serve("payment", logs["payment"])})
+
+    result = saga("prune", "--older-than", "30d", *WHY, *named, "-o", "json")
+
+    assert result.exit_code == 0
+    assert [(row["service"], row["sagas"]) for row in json.loads(result.stdout)] == [
+        ("inventory", 2), ("payment", 2), ("shipping", 2), ("notification", 2),
+    ]  # fmt: skip
+    assert [each["saga_id"] for each in json.loads(saga("ls", "-o", "json").stdout)] == ["order-2"]
+
+
+@pytest.mark.parametrize("age", ["1h", "23h", "0", "99999d"])
+def test_what_may_not_be_pruned_yet_is_wrong_use_and_says_why(saga, logs, age):
+    result = saga("prune", "--older-than", age, *WHY)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the log is the fence against events that come again" in result.stderr
+
+
+def test_what_is_overdue_is_listed_with_the_longest_waiting_first(saga, logs, serve):
+    for minutes, name in enumerate(("payment", "inventory")):
+        asyncio.run(wait_long(logs[name], "order-2", f"step of {name}", minutes))
+    there = service_options(logs | {"payment": serve("payment", logs["payment"])})
+
+    result = saga("overdue", "-o", "json")
+
+    assert [(row["service"], row["step"], row["nudges"]) for row in json.loads(result.stdout)] == [
+        ("payment", "step of payment", 3),
+        ("inventory", "step of inventory", 3),
+    ]
+    assert saga("overdue", "-o", "json", *there).stdout == result.stdout
+
+
+def test_nothing_overdue_is_an_empty_list(saga, logs):
+    assert saga("overdue", "-o", "json").stdout.strip() == "[]"
+
+
+def test_a_service_that_can_not_be_asked_what_is_overdue_is_named(saga, logs):
+    result = saga("overdue", *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
+
+    assert result.exit_code == 3
+    assert "warning: shipping is unreachable" in result.stderr
+
+
+async def wait_long(url: str, saga_id: str, step: str, minutes: int) -> None:
+    row = {
+        "saga_id": saga_id, "step": step, "saga_type": "order", "position": 1, "state": "completed",
+        "saga_state": "Pending", "since": NOON + timedelta(minutes=minutes), "next_at": NOON, "nudges": 3, "aborted": 0,
+    }  # fmt: skip
+    database = Database(url)
+    async with database.transaction() as session:
+        await (await session.connection()).execute(insert(overdue.overdue).values(row))
+    await database.close()
+
+
+def test_no_verb_leaves_a_file_behind_where_there_was_none(saga, data_dir):
+    for verb in (("replay", "order-1"), ("prune", "--older-than", "30d", *WHY), ("overdue",)):
+        saga(*verb, f"--service=payment=sqlite:///{data_dir}/payment.db")
+
+    assert not data_dir.exists()

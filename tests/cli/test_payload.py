@@ -1,0 +1,130 @@
+"""The starting event is made of an example, of JSON, and of single changes; a mistake in it is never sent."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from services.events import OrderCreated, order_saga
+from toolkit.cli.exits import UsageError
+from toolkit.cli.payload import build_events
+from toolkit.events import documented_example
+
+
+def order(*changes: str, data: str | None = None) -> OrderCreated:
+    """Return the one order that these arguments make."""
+    (event,) = build_events(order_saga, data, changes, 1).values()
+    assert isinstance(event, OrderCreated)
+    return event
+
+
+def test_without_data_the_documented_example_is_sent_under_a_new_id():
+    first, second = order(), order()
+
+    assert first.customer_id == documented_example(OrderCreated)["customer_id"]
+    assert len({first.order_id, second.order_id, documented_example(OrderCreated)["order_id"]}) == 3
+
+
+def test_so_many_sagas_have_so_many_ids():
+    events = build_events(order_saga, None, [], 50)
+
+    assert len(events) == 50
+    assert all(event.order_id == saga_id for saga_id, event in events.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        ("order_id=order-7", lambda event: event.order_id == "order-7"),
+        ("order_id=1007", lambda event: event.order_id == "1007"),
+        ("order_id=true", lambda event: event.order_id == "true"),
+        ("order_id=1e5", lambda event: event.order_id == "1e5"),
+        ("shipping_address.postal_code=01234", lambda event: event.shipping_address.postal_code == "01234"),
+        ("shipping_address.postal_code=12345", lambda event: event.shipping_address.postal_code == "12345"),
+        ("items.0.sku=7", lambda event: event.items[0].sku == "7"),
+        ("items.0.sku=SOLD-OUT", lambda event: event.items[0].sku == "SOLD-OUT"),
+        ("items.1.quantity=9", lambda event: event.items[1].quantity == 9),
+        ('items=[{"sku": "TRAY", "quantity": 2}]', lambda event: event.items[0].sku == "TRAY"),
+        ("shipping_address.country=AQ", lambda event: event.shipping_address.country == "AQ"),
+        ("customer_email=a=b@bounce.example", lambda event: event.customer_email == "a=b@bounce.example"),
+    ],
+)
+def test_a_change_is_put_in_its_place(change, read):
+    event = order(change)
+
+    assert read(event)
+
+
+def test_a_change_leaves_the_example_as_it_is():
+    before = json.dumps(documented_example(OrderCreated))
+
+    order("items.0.sku=SOLD-OUT", "shipping_address.country=AQ")
+
+    assert json.dumps(documented_example(OrderCreated)) == before
+
+
+def test_the_next_place_of_a_list_can_be_filled():
+    event = order("items.2.sku=TRAY", "items.2.quantity=1")
+
+    assert [item.sku for item in event.items] == ["TEA-POT", "TEA-CUP", "TRAY"]
+
+
+def test_data_is_read_from_the_argument_a_file_or_standard_input(tmp_path, monkeypatch):
+    text = json.dumps(documented_example(OrderCreated) | {"order_id": "order-8"})
+    (tmp_path / "order.json").write_text(text)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    orders = [order(data=text), order(data=f"@{tmp_path}/order.json"), order(data="-")]
+
+    assert [each.order_id for each in orders] == ["order-8"] * 3
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ("{", "--data is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("9" * 5_000, "--data is not JSON"),
+        ("[1]", "--data is a JSON list, but an event is an object"),
+        ("@/nowhere/order.json", "the file can't be read"),
+        ("{}", "this is no OrderCreated: customer_id: Field required"),
+    ],
+)
+def test_malformed_data_is_wrong_use(data, fault):
+    with pytest.raises(UsageError, match=fault):
+        order(data=data)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("items", "sets nothing: write key=value"),
+        ("=1", "sets nothing: write key=value"),
+        ("items.7.sku=TRAY", "there is no '7' in what is a list of 2"),
+        ("items.first.sku=TRAY", "there is no 'first' in what is a list of 2"),
+        ("customer_id.name=Ada", "neither an object nor a list"),
+        ("items.0.quantity=0", "items.0.quantity: Input should be greater than or equal to 1"),
+        ("items.0.quantity=" + "9" * 5_000, "items.0.quantity"),
+        ("items." + "9" * 5_000 + ".sku=TRAY", "in what is a list of 2"),
+        ("items.²=TRAY", "in what is a list of 2"),
+        ("a." * 50_000 + "b=1", "nested too deeply"),
+        ("a=" + "[" * 100_000, "nested too deeply"),
+        ("order_id=no spaces", "order_id: String should match pattern"),
+        ("shiping_address.country=AQ", "OrderCreated has no field shiping_address"),
+        ("shipping_address.contry=AQ", "OrderCreated has no field shipping_address.contry"),
+        ("items.0.colour=red", "OrderCreated has no field items.0.colour"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_wrong_use_and_named(change, fault):
+    with pytest.raises(UsageError) as caught:
+        order(change)
+
+    assert fault in str(caught.value)
+
+
+def test_several_sagas_can_not_share_one_id():
+    with pytest.raises(UsageError, match="3 sagas can't share the order_id 'order-7'"):
+        build_events(order_saga, None, ["order_id=order-7"], 3)

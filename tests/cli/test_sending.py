@@ -1,0 +1,62 @@
+"""What is sent while nobody listens yet waits as long as it may; what the broker refuses is said in one line."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import aio_pika
+import pytest
+
+from toolkit import Settings
+from toolkit.cli.sending import send_all
+from toolkit.clock import SystemClock
+from toolkit.envelope import abort_request
+from toolkit.errors import UnroutableError
+from toolkit.rabbit import RabbitPublisher
+
+
+def messages(count: int) -> list:
+    return [abort_request("order", f"order-{n}", "nobody home", now=SystemClock().now()) for n in range(count)]
+
+
+async def test_a_queue_that_is_bound_while_it_is_waited_for_gets_all_messages(rabbitmq, prefix):
+    async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as publisher:
+        sending = asyncio.create_task(send_all(messages(5), publisher, patience=timedelta(seconds=60)))
+        connection = await aio_pika.connect(rabbitmq.url)
+        async with connection, connection.channel() as channel:
+            queue = await channel.declare_queue(prefix, exclusive=True)
+            await queue.bind(prefix, routing_key="saga.#")
+
+            await sending
+
+            assert (await channel.declare_queue(prefix, passive=True)).declaration_result.message_count == 5
+            await channel.exchange_delete(prefix)
+
+
+async def test_without_patience_what_nobody_hears_is_an_error_at_once(rabbitmq, prefix):
+    async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as publisher:
+        with pytest.raises(UnroutableError, match=r"no queue is bound to saga\.AbortRequested"):
+            await send_all(messages(3), publisher)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--count", "250")])
+def test_what_the_broker_refuses_ends_with_3_in_one_line(saga_process, rabbitmq, arguments):
+    # No login may declare what begins with amq., so this is refused to all of them.
+    result = saga_process(
+        "trigger", "OrderCreated", *arguments, SAGA_BROKER_URL=rabbitmq.url, SAGA_EXCHANGE="amq.reserved"
+    )
+
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: the broker refuses us at SAGA_BROKER_URL: ChannelAccessRefused")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_wrong_password_ends_with_3_in_one_line(saga_process, rabbitmq):
+    wrong = rabbitmq.url.replace("guest:guest@", "guest:wrong@")
+
+    result = saga_process("trigger", "OrderCreated", SAGA_BROKER_URL=wrong)
+
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: the broker refuses us at SAGA_BROKER_URL")
+    assert len(result.stderr.splitlines()) == 1

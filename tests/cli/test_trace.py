@@ -1,0 +1,112 @@
+"""`saga trace` tells one saga's story from all services, and never takes silence for "not done"."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import ORDERS, service_options
+from toolkit.saga_log import SHOWN
+
+
+def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
+    result = saga("trace", "order-3", "-o", "json")
+
+    story = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (story["saga_id"], story["saga_type"], story["state"]) == ("order-3", "order", "Failed")
+    assert [(each["step"], each["to_state"]) for each in story["entries"]] == [
+        (each.step, each.to_state) for each in ORDERS if each.saga_id == "order-3"
+    ]
+    assert story["unreachable"] == {}
+
+
+def test_an_entry_has_the_fields_of_the_log_and_times_in_utc(saga, logs):
+    story = json.loads(saga("trace", "order-1", "-o", "json").stdout)
+
+    assert all(tuple(each) == SHOWN for each in story["entries"])
+    assert story["entries"][0]["at"] == "2026-05-04T12:00:00Z"
+
+
+def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga, logs):
+    lines = saga("trace", "order-3").stdout.splitlines()
+
+    assert lines[0] == "saga order-3 (order): Failed, begun 2026-05-04 12:00:00.000Z"
+    assert [[sign, *facts[:3]] for sign, _, *facts in map(str.split, lines[2:9])] == [
+        ["→", "inventory", "reserve_inventory", "completed"],
+        ["…", "payment", "process_payment", "executing"],
+        ["→", "payment", "process_payment", "completed"],
+        ["✗", "shipping", "create_shipment", "failed"],
+        ["↩", "payment", "process_payment", "compensated"],
+        ["↩", "inventory", "reserve_inventory", "compensated"],
+        ["→", "notification", "send_cancellation_notice", "completed"],
+    ]
+    assert lines[5].endswith("ShipmentFailed: we do not ship to AQ")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_jsonl_is_the_whole_story_in_one_line(saga, logs):
+    result = saga("trace", "order-2", "-o", "jsonl")
+
+    assert len(result.stdout.splitlines()) == 1
+    assert json.loads(result.stdout)["state"] == "Pending"
+
+
+def test_a_saga_that_nobody_knows_is_a_problem_and_says_where_to_look(saga, logs):
+    result = saga("trace", "order-404")
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"
+
+
+def test_a_story_can_be_read_over_http_and_from_databases_at_once(saga, logs, serve):
+    named = logs | {"payment": serve("payment", logs["payment"]), "shipping": serve("shipping", logs["shipping"])}
+
+    result = saga("trace", "order-3", "-o", "json", *service_options(named))
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json.loads(saga("trace", "order-3", "-o", "json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("away", "reason"),
+    [
+        ("http://127.0.0.1:1", "does not answer: ConnectError"),
+        ("sqlite:////nowhere/shipping.db", "there is no file /nowhere/shipping.db"),
+        ("postgresql://postgres@127.0.0.1:1/shipping", "can't be read: "),
+    ],
+)
+def test_a_service_that_is_away_is_named_and_what_is_known_is_told(saga, logs, away, reason):
+    result = saga("trace", "order-3", "-o", "json", *service_options(logs | {"shipping": away}))
+
+    story = json.loads(result.stdout)
+    assert result.exit_code == 3
+    assert story["state"] == "Failed"
+    assert {each["service"] for each in story["entries"]} == {"inventory", "payment", "notification"}
+    assert reason in story["unreachable"]["shipping"]
+    assert "warning: shipping is unreachable" in result.stderr
+
+
+def test_a_database_that_is_away_never_shows_its_password(saga, logs):
+    result = saga("trace", "order-3", "--service=payment=postgresql://shop:secret@127.0.0.1:1/payment")
+
+    assert result.exit_code == 3
+    assert "secret" not in result.output
+
+
+def test_an_address_at_which_another_service_answers_is_not_believed(saga, logs, serve):
+    result = saga("trace", "order-3", f"--service=shipping={serve('payment', logs['payment'])}")
+
+    assert result.exit_code == 3
+    assert "is not shipping: payment answers there" in result.stderr
+
+
+def test_a_service_whose_database_is_away_is_unreachable_over_http(saga, serve):
+    url = serve("payment", "postgresql://postgres@127.0.0.1:1/payment")
+
+    result = saga("trace", "order-3", f"--service=payment={url}")
+
+    assert result.exit_code == 3
+    assert f"{url} answers 503: the database does not answer" in result.stderr

@@ -1,0 +1,154 @@
+"""`saga trigger` starts sagas, here with all services embedded in its process, and says what became of them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+EMBEDDED = {"SAGA_BROKER_URL": "embedded"}
+
+
+def test_an_order_that_nobody_refuses_is_completed_and_its_id_is_all_the_data_there_is(saga_process):
+    result = saga_process("trigger", "OrderCreated", "--set", "order_id=order-7", "--wait", "20", **EMBEDDED)
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "order-7\n", "order-7 completed\n")
+
+
+def test_an_order_that_is_refused_ends_with_1_and_the_reason(saga_process):
+    result = saga_process(
+        "trigger", "OrderCreated", "--set", "order_id=order-7", "--set", "shipping_address.country=AQ",
+        "--wait", "20", "-o", "jsonl", **EMBEDDED,
+    )  # fmt: skip
+
+    assert result.returncode == 1
+    assert json.loads(result.stdout) == {"saga_id": "order-7", "saga_type": "order", "state": "Failed"}
+    assert result.stderr == "order-7 failed: we do not ship to AQ\n"
+
+
+def test_several_orders_have_fresh_ids_and_all_complete(saga_process):
+    result = saga_process("trigger", "OrderCreated", "--count", "5", "--wait", "30", "-o", "json", **EMBEDDED)
+
+    rows = json.loads(result.stdout)
+    assert result.returncode == 0
+    assert len({row["saga_id"] for row in rows}) == 5
+    assert {row["state"] for row in rows} == {"Completed"}
+
+
+def test_the_same_order_sent_twice_is_one_saga(saga_process):
+    arguments = ("trigger", "OrderCreated", "--set", "order_id=order-7", "--wait", "20")
+
+    results = [saga_process(*arguments, **EMBEDDED) for _ in range(2)]
+
+    log = saga_process("log", "inventory", "--saga", "order-7", "-o", "json", **EMBEDDED)
+    assert [result.returncode for result in results] == [0, 0]
+    assert [each["to_state"] for each in json.loads(log.stdout)] == ["completed", "confirmed"]
+
+
+def test_without_waiting_an_embedded_saga_still_comes_to_its_end(saga_process):
+    saga_process("trigger", "OrderCreated", "--set", "order_id=order-7", **EMBEDDED)
+
+    listed = json.loads(saga_process("ls", "-o", "json").stdout)
+
+    assert [(each["saga_id"], each["state"]) for each in listed] == [("order-7", "Completed")]
+
+
+def test_who_is_not_done_in_time_ends_with_3(saga_process):
+    result = saga_process(
+        "trigger", "OrderCreated", "--set", "order_id=order-7", "--set", "payment_method=card_down",
+        "--wait", "0.2", **EMBEDDED,
+    )  # fmt: skip
+
+    assert result.returncode == 3
+    assert result.stdout == "order-7\n"
+    assert re.match(r"order-7 has not ended in time, it is (Started|Pending)\n", result.stderr)
+
+
+def test_an_order_that_no_service_listens_to_ends_with_3(saga_process, rabbitmq, prefix):
+    result = saga_process("trigger", "OrderCreated", "--count", "9", SAGA_BROKER_URL=rabbitmq.url, SAGA_EXCHANGE=prefix)
+
+    assert result.returncode == 3
+    assert result.stderr == (
+        "error: no queue is bound to order.OrderCreated: "
+        "start the service that listens to it, by `saga run`, and send again\n"
+    )
+
+
+def test_a_broker_that_is_away_ends_with_3(saga_process):
+    result = saga_process("trigger", "OrderCreated", SAGA_BROKER_URL="amqp://guest:guest@127.0.0.1:1/")
+
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: the broker does not answer at SAGA_BROKER_URL")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("OrderPlaced",), "no saga starts with 'OrderPlaced'; those that start one: OrderCreated"),
+        (("InventoryReserved",), "no saga starts with 'InventoryReserved'"),
+        (("OrderCreated", "--data", "{"), "--data is not JSON"),
+        (("OrderCreated", "--data", "{}"), "this is no OrderCreated: "),
+        (("OrderCreated", "--set", "items.0.sku="), "this is no OrderCreated: items.0.sku"),
+        (("OrderCreated", "--count", "2", "--set", "order_id=order-7"), "2 sagas can't share the order_id"),
+    ],
+)
+def test_what_can_not_be_sent_is_wrong_use_in_one_line(saga, arguments, fault):
+    result = saga("trigger", *arguments)
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert fault in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SAGA_BROKER_URL", "http://rabbit"),
+        ("SAGA_BROKER_URL", "amqp://h:abc/"),
+        ("SAGA_STEP_TIMEOUTS", "{"),
+        ("SAGA_DATA_DIR", __file__),
+    ],
+)
+def test_a_bad_setting_is_wrong_use(saga, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+
+    result = saga("trigger", "OrderCreated")
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("seconds", ["inf", "1e300", "nan", "-1"])
+def test_a_wait_that_is_none_is_wrong_use(saga, seconds):
+    result = saga("trigger", "OrderCreated", "--wait", seconds)
+
+    assert result.exit_code == 2
+    assert "Invalid value for '--wait'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [
+        ("PAYMENT_GATEWAY_SLOWNESS", "soon", 2),
+        ("PAYMENT_GATEWAY_URL", "postgresql://h:abc/pay", 2),
+        ("PAYMENT_GATEWAY_URL", "postgresql://postgres@127.0.0.1:1/pay", 3),
+        ("SAGA_STEP_TIMEOUTS", '{"no_such_step": 5}', 2),
+        ("SAGA_DATA_DIR", "/proc/nowhere", 2),
+    ],
+)
+def test_embedded_services_that_can_not_start_are_one_line(saga_process, variable, value, code):
+    result = saga_process("trigger", "OrderCreated", **EMBEDDED, **{variable: value})
+
+    assert result.returncode == code
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_virtual_host_that_does_not_exist_ends_with_3_in_one_line(saga_process, rabbitmq):
+    result = saga_process("trigger", "OrderCreated", SAGA_BROKER_URL=rabbitmq.url.rstrip("/") + "/no-such-host")
+
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: the broker refuses us at SAGA_BROKER_URL")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,195 @@
+"""`saga verify` judges all sagas from the services' logs and tables, and says what it could not look at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.inventory.models import Reservation, Stock, seed_stock
+from services.inventory.models import metadata as inventory_tables
+from services.payment.models import Payment
+from services.payment.models import metadata as payment_tables
+from tests.cli.conftest import SERVICES, service_options, write_log
+from tests.orders import fulfilled_order, paid_order, refused_order
+from tests.unit.test_invariants import numbered
+from toolkit import outbox
+from toolkit.database import Database
+from toolkit.envelope import WireMessage
+from toolkit.outbox import OutboxRow
+from toolkit.saga_log import Entry
+
+#: What is found in an order that stopped behind its payment, whose event others of its kind were heard of.
+STOPPED = [("every saga ends", "order-2"), ("nothing is lost", "order-2")]
+
+
+@pytest.fixture
+def urls(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The services' databases, to be; the package has no accounts of its own unless a test wants them."""
+    monkeypatch.setenv("SAGA_PACKAGE", "tests")
+    return {name: f"sqlite:///{data_dir}/{name}.db" for name in SERVICES}
+
+
+def write(urls: dict[str, str], entries: list[Entry]) -> None:
+    for name, url in urls.items():
+        asyncio.run(write_log(url, [entry for entry in entries if entry.service == name]))
+
+
+def right() -> list[Entry]:
+    return [*numbered(fulfilled_order("order-1")), *numbered(refused_order("order-3"))]
+
+
+async def add_row(url: str) -> None:
+    database = Database(url)
+    message = WireMessage(b"{}", "payment.PaymentProcessed", message_id="1", correlation_id="order-1",
+                          type="PaymentProcessed", timestamp=datetime.now(UTC))  # fmt: skip
+    async with database.transaction() as session:
+        await outbox.add(await session.connection(), [OutboxRow(id="1", message=message, due_at=datetime.now(UTC))])
+    await database.close()
+
+
+def violations(result: Any) -> list[tuple[str, str | None]]:
+    return [(each["invariant"], each["saga_id"]) for each in json.loads(result.stdout)]
+
+
+def test_sagas_that_ended_as_they_should_are_right(saga, urls):
+    write(urls, right())
+
+    result = saga("verify", "-o", "json")
+
+    assert result.exit_code == 0
+    assert violations(result) == []
+    assert "2 sagas judged, all is right" in result.stderr
+
+
+def test_a_violation_is_listed_and_ends_with_one(saga, urls):
+    write(urls, [*right(), *numbered(paid_order("order-2"))])
+
+    result = saga("verify", "-o", "json")
+
+    assert result.exit_code == 1
+    assert violations(result) == STOPPED
+
+
+def test_a_table_has_a_line_for_each_violation(saga, urls):
+    write(urls, [*right(), *numbered(paid_order("order-2"))])
+
+    lines = saga("verify").stdout.splitlines()
+
+    assert lines[0].split() == ["invariant", "saga", "id", "text"]
+    assert lines[1].split() == [
+        "every", "saga", "ends", "order-2", "it", "has", "not", "ended:", "process_payment", "is", "completed",
+    ]  # fmt: skip
+    assert len(lines) == 3
+
+
+def test_sagas_that_have_just_moved_are_left_out_if_asked_for(saga, urls):
+    running = [replace(entry, at=datetime.now(UTC)) for entry in numbered(paid_order("order-2"))]
+    past = [replace(entry, at=datetime(2026, 1, 1, tzinfo=UTC)) for entry in right()]
+    write(urls, [*past, *running])
+
+    result = saga("verify", "--settled", "60", "-o", "json")
+
+    assert result.exit_code == 0
+    assert "left out: 1 sagas" in result.stderr
+    assert "not checked: what is left over" in result.stderr
+
+
+def test_a_row_that_did_not_go_out_is_left_over(saga, urls):
+    write(urls, right())
+    asyncio.run(add_row(urls["payment"]))
+
+    result = saga("verify", "-o", "json")
+
+    assert violations(result) == [("nothing is left over", None)]
+
+
+def test_sagas_are_judged_over_http_as_from_the_databases(saga, urls, serve):
+    write(urls, [*right(), *numbered(paid_order("order-2"))])
+    asyncio.run(add_row(urls["payment"]))
+    named = {name: serve(name, url) for name, url in urls.items()}
+
+    result = saga("verify", "-o", "json", *service_options(named))
+
+    assert violations(result) == [*STOPPED, ("nothing is left over", None)]
+
+
+def test_more_entries_than_a_page_holds_are_all_read(saga, urls, serve):
+    write(urls, [entry for number in range(300) for entry in numbered(fulfilled_order(f"order-{number}"))])
+    named = urls | {"payment": serve("payment", urls["payment"])}
+
+    result = saga("verify", *service_options(named))
+
+    assert "300 sagas judged, all is right" in result.stderr
+
+
+def test_without_a_service_nothing_is_judged(saga, urls):
+    write(urls, right())
+
+    result = saga("verify", *service_options(urls | {"shipping": "http://127.0.0.1:1"}))
+
+    assert result.exit_code == 3
+    assert "shipping is unreachable" in result.stderr
+
+
+def test_that_no_broker_was_looked_at_is_said(saga, urls):
+    write(urls, right())
+
+    assert "not checked: the broker's queues" in saga("verify").stderr
+
+
+def test_a_broker_that_is_away_is_said_and_the_rest_is_judged(saga, urls, monkeypatch):
+    write(urls, right())
+    monkeypatch.setenv("SAGA_BROKER_URL", "amqp://guest:guest@127.0.0.1:1/")
+
+    result = saga("verify")
+
+    assert result.exit_code == 0
+    assert "not checked: the broker's queues" in result.stderr
+
+
+def test_the_shop_s_goods_and_money_are_checked_with_it(saga, urls, monkeypatch):
+    write(urls, right())
+    monkeypatch.setenv("SAGA_PACKAGE", "services")
+    asyncio.run(keep_goods(urls["inventory"]))
+    asyncio.run(keep_money(urls["payment"]))
+
+    result = saga("verify", "-o", "json")
+
+    claims = [claim for claim, _ in violations(result)]
+    assert claims == ["exactly the fulfilled orders hold goods, and no goods are lost"]
+    assert "money: there is no ledger" in result.stderr
+
+
+def test_goods_and_money_over_http_are_said_not_to_be_checked(saga, urls, serve, monkeypatch):
+    write(urls, right())
+    monkeypatch.setenv("SAGA_PACKAGE", "services")
+
+    result = saga("verify", *service_options({name: serve(name, url) for name, url in urls.items()}))
+
+    assert result.exit_code == 0
+    assert "inventory has to be named by its database" in result.stderr
+
+
+async def keep_goods(url: str) -> None:
+    """Reserve nothing for the order that was fulfilled, and lose a tea pot."""
+    database = Database(url)
+    await database.create_tables(inventory_tables)
+    async with database.transaction() as session:
+        await seed_stock(session)
+        (await session.get_one(Stock, "TEA-POT")).on_hand -= 1
+        session.add(Reservation(order_id="order-3", is_released=True))
+    await database.close()
+
+
+async def keep_money(url: str) -> None:
+    database = Database(url)
+    await database.create_tables(payment_tables)
+    async with database.transaction() as session:
+        session.add(Payment(order_id="order-1", captured=100))
+    await database.close()

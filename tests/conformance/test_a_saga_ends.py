@@ -1,0 +1,197 @@
+"""Whatever a step answers, the saga ends: all of it done, or all of it undone in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.conformance.world import World
+
+
+async def test_a_saga_whose_steps_succeed_completes_everywhere(world: World) -> None:
+    trip = await world.request()
+
+    await world.quiet()
+
+    assert await world.state(trip) == "Completed"
+    assert await world.states("hotel", trip) == ["completed", "confirmed"]
+    assert await world.states("flight", trip) == ["executing", "completed", "confirmed"]
+    assert await world.states("desk", trip) == ["completed", "confirmed"]
+    assert await world.effects("hotel", trip) == ["room booked"]
+    assert await world.effects("desk", trip) == ["ticket issued"]
+
+
+@pytest.mark.parametrize(
+    ("refusing", "hotel", "flight", "desk"),
+    [
+        ("book_room", [], [], ["apologized"]),
+        ("book_flight", ["room booked", "room 12 cancelled"], [], ["apologized"]),
+        (
+            "issue_ticket",
+            ["room booked", "room 12 cancelled"],
+            ["flight booked", "flight cancelled"],
+            ["apologized"],
+        ),
+    ],
+)
+async def test_a_refusal_undoes_what_was_done_and_leaves_nothing_half_done(
+    world: World, refusing: str, hotel: list[str], flight: list[str], desk: list[str]
+) -> None:
+    world.script.plan(refusing, "refuse")
+
+    trip = await world.request()
+    await world.quiet()
+
+    assert await world.state(trip) == "Failed"
+    assert await world.effects("hotel", trip) == hotel
+    assert await world.effects("flight", trip) == flight
+    assert await world.effects("desk", trip) == desk
+    assert not world.script.booked
+
+
+async def test_compensations_run_in_strict_reverse_order(world: World) -> None:
+    world.script.plan("issue_ticket", "refuse")
+
+    trip = await world.request()
+    await world.quiet()
+
+    flight = next(entry for entry in await world.log("flight", trip) if entry["to_state"] == "compensated")
+    room = next(entry for entry in await world.log("hotel", trip) if entry["to_state"] == "compensated")
+    assert flight["event_type"] == "TicketRefused"
+    assert room["event_id"] == flight["emitted_id"]
+
+
+async def test_the_reason_of_a_refusal_travels_to_the_end(world: World) -> None:
+    world.script.plan("issue_ticket", "refuse")
+
+    trip = await world.request()
+    await world.quiet()
+
+    ending = (await world.log("desk", trip))[1]
+    assert ending["emitted_type"] == "TripFailed"
+    assert (await world.log("desk", trip))[0]["error"] == "passport expired"
+
+
+async def test_a_transient_error_is_retried_and_is_one_effect(world: World) -> None:
+    world.script.plan("book_room", RuntimeError("deadlock"), RuntimeError("deadlock"))
+    world.script.plan("book_flight", ConnectionError("airline away"))
+    world.script.plan("issue_ticket", RuntimeError("printer jam"))
+
+    trip = await world.request()
+    await world.quiet()
+
+    assert await world.state(trip) == "Completed"
+    assert await world.effects("hotel", trip) == ["room booked"]
+    assert await world.notes("hotel", trip) == ["retrying", "retrying"]
+    assert next(entry for entry in await world.log("hotel", trip) if entry["position"])["attempt"] == 3
+    assert await world.notes("flight", trip) == ["retrying"]
+
+
+async def test_spent_retries_refuse_the_step(world: World) -> None:
+    world.script.plan("issue_ticket", *[RuntimeError("printer on fire")] * 3)
+
+    trip = await world.request()
+    await world.quiet()
+
+    assert await world.state(trip) == "Failed"
+    assert await world.effects("desk", trip) == ["apologized"]
+    assert "retries spent after 3 attempts: RuntimeError: printer on fire" in str(await world.log("desk", trip))
+
+
+async def test_an_isolated_step_that_gives_up_is_voided_before_it_refuses(world: World) -> None:
+    world.script.plan("book_flight", *[ConnectionError("airline away")] * 3)
+
+    trip = await world.request()
+    await world.quiet()
+
+    assert await world.states("flight", trip) == ["executing", "voiding", "failed"]
+    assert await world.effects("flight", trip) == ["flight voided"]
+    assert world.script.voided == {f"{trip}:book_flight"}
+    assert await world.state(trip) == "Failed"
+
+
+async def test_a_void_that_fails_is_retried_and_then_needs_a_person(world: World) -> None:
+    world.script.plan("book_flight", *[ConnectionError("airline away")] * 3)
+    world.script.plan("cancel_flight", *[ConnectionError("airline away")] * 3)
+
+    trip = await world.request()
+    await world.quiet()
+
+    assert await world.states("flight", trip) == ["executing", "voiding"]
+    assert [letter["reason"] for letter in await world.letters("flight")] == ["retries spent"]
+    assert await world.state(trip) is None
+    assert await world.states("hotel", trip) == ["completed"]
+
+
+async def test_a_compensation_whose_retries_are_spent_keeps_the_steps_before_it(world: World) -> None:
+    world.script.plan("book_flight", "refuse")
+    world.script.plan("cancel_room", *[RuntimeError("hotel closed")] * 3)
+
+    trip = await world.request()
+    await world.quiet()
+
+    letter = (await world.letters("hotel"))[0]
+    assert (letter["step"], letter["attempts"]) == ("book_room", 3)
+    assert "RuntimeError: hotel closed" in letter["traceback"]
+    assert (await world.notes("hotel", trip))[-1] == "dead_lettered"
+    assert await world.state(trip) is None
+
+
+async def test_a_failed_isolated_compensation_is_retried(world: World) -> None:
+    world.script.plan("issue_ticket", "refuse")
+    world.script.plan("cancel_flight", ConnectionError("airline away"))
+
+    trip = await world.request()
+    await world.quiet()
+
+    assert await world.states("flight", trip) == ["executing", "completed", "compensating", "compensated"]
+    assert await world.state(trip) == "Failed"
+
+
+async def test_a_step_whose_deadline_has_passed_refuses_without_running(world: World) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+
+    trip = await world.request(occurred_at=long_ago)
+    await world.quiet()
+
+    assert await world.state(trip) == "Failed"
+    assert world.script.calls["book_room"] == 0
+
+
+async def test_the_whole_sagas_deadline_binds_every_forward_step(world: World) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+
+    trip = await world.request(deadline=soon)
+    await world.quiet()
+    late = await world.request(deadline=datetime.now(UTC) - timedelta(seconds=1))
+    await world.quiet()
+
+    assert await world.state(trip) == "Completed"
+    assert await world.state(late) == "Failed"
+
+
+async def test_an_outside_call_that_outlasts_its_deadline_is_cut_off_and_voided(world: World) -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    world.script.plan("book_flight", never)
+
+    trip = await world.request(deadline=datetime.now(UTC) + timedelta(seconds=1))
+    await world.quiet()
+
+    assert await world.states("flight", trip) == ["executing", "voiding", "failed"]
+    assert await world.state(trip) == "Failed"
+
+
+async def test_fifty_sagas_at_once_all_end(world: World) -> None:
+    trips = [f"trip-{number}" for number in range(50)]
+    world.script.plan("issue_ticket", *["refuse"] * 10)
+
+    await asyncio.gather(*(world.request(trip) for trip in trips))
+    await world.quiet()
+
+    states = [await world.state(trip) for trip in trips]
+    assert states.count("Completed") == 40
+    assert states.count("Failed") == 10

@@ -1,0 +1,200 @@
+"""What can't be read is kept with its reason; what stopped halfway goes on; neighbours never notice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.conformance.travel import RoomBooked
+from tests.conformance.world import World, message
+from tests.eventually import eventually
+from toolkit import saga_log
+from toolkit.envelope import WireMessage
+from toolkit.events import SagaState
+from toolkit.fence import StepState
+from toolkit.ids import new_id
+from toolkit.saga_log import Entry
+
+#: Enough for a 99th percentile.
+_NEIGHBOURS = 120
+#: Below that many seconds a percentile tells of the machine, not of the toolkit.
+_A_BLINK = 0.1
+
+
+def wire(body: bytes, **facts: object) -> WireMessage:
+    return replace(WireMessage(body, "agency.TripRequested"), **facts)
+
+
+POISON = {
+    "not JSON": wire(b"{broken"),
+    "not an object": wire(b"[1, 2]"),
+    "unknown type": wire(b"{}", type="TripImagined"),
+    "unknown version": wire(b'{"trip_id": "t"}', headers={"event-version": 7}),
+    "schema": wire(b'{"passenger": "Ada"}'),
+    "no saga id": wire(b'{"trip_id": "t"}', routing_key="hotel.RoomBooked", correlation_id="no spaces"),
+    "unknown saga": wire(b'{"trip_id": "t"}', routing_key="hotel.RoomBooked", headers={"saga-type": "other"}),
+    "broken header": wire(b'{"trip_id": "t"}', headers={"deadline": "tomorrow"}),
+    "too large": wire(json.dumps({"trip_id": "t", "passenger": "x" * 300_000}).encode()),
+}
+
+
+@pytest.mark.parametrize("reason", POISON)
+async def test_a_message_that_cannot_be_read_is_kept_whole_with_the_reason(world: World, reason: str) -> None:
+    poison = POISON[reason]
+    service = "flight" if "RoomBooked" in poison.routing_key else "hotel"
+
+    await world.send(poison)
+    trip = await world.request()
+    await world.quiet()
+
+    letters = await world.letters(service)
+    assert [letter["reason"] for letter in letters] == [reason]
+    assert letters[0]["body"] == poison.body.decode()
+    assert letters[0]["headers"] == poison.headers
+    assert await world.state(trip) == "Completed"
+
+
+@pytest.mark.parametrize("world", ["rabbit-postgresql"], indirect=True)
+async def test_eight_kinds_of_poison_are_eight_dead_letters_and_their_neighbours_are_as_fast_as_ever(
+    world: World,
+) -> None:
+    kinds = ["not JSON", "not an object", "unknown type", "unknown version", "schema", "no saga id", "too large"]
+    poison = [POISON[kind] for kind in kinds]
+    before = await seconds_to_the_end(world, _NEIGHBOURS, poison=[])
+
+    doomed = await a_trip_whose_last_step_always_raises(world)
+    beside = await seconds_to_the_end(world, _NEIGHBOURS, poison=poison)
+    after = await seconds_to_the_end(world, _NEIGHBOURS, poison=[])
+
+    letters = [letter for service in world.hosts for letter in await world.letters(service)]
+    assert sorted(letter["reason"] for letter in letters) == sorted([*kinds, "retries spent"])
+    assert await world.state(doomed) is None
+    without = max(percentile_99(before), percentile_99(after), _A_BLINK)
+    assert percentile_99(beside) <= 2 * without
+
+
+async def a_trip_whose_last_step_always_raises(world: World) -> str:
+    world.script.plan("book_room", "refuse")
+    world.script.plan("apologize", *[RuntimeError("no words")] * 3)
+    trip = await world.request()
+
+    async def is_on_its_way_back() -> bool:
+        return world.script.calls["apologize"] > 0
+
+    await eventually(is_on_its_way_back, what="the way back")
+    return trip
+
+
+async def seconds_to_the_end(world: World, count: int, *, poison: list[WireMessage]) -> list[float]:
+    """Send trips at a steady rate, poison among them, and return how long each took."""
+    sent: dict[str, datetime] = {}
+    amid = {index * count // len(poison): wire for index, wire in enumerate(poison)}
+    for number in range(count):
+        if number in amid:
+            await world.send(amid[number])
+        trip = f"trip-{new_id()[-12:]}"
+        sent[trip] = datetime.now(UTC)
+        await world.request(trip)
+        await asyncio.sleep(0.02)  # the rate
+    await world.quiet()
+    ended = {entry["saga_id"]: entry["at"] for entry in await world.log("desk") if entry["to_state"] == "completed"}
+    return [(ended[trip] - at).total_seconds() for trip, at in sent.items()]
+
+
+def percentile_99(seconds: list[float]) -> float:
+    return statistics.quantiles(seconds, n=100, method="inclusive")[98]
+
+
+async def test_bytes_that_are_no_text_and_names_with_nul_are_kept_too(world: World) -> None:
+    await world.send(wire(b"\xff\x00\xfe", message_id="one\0two"))
+    await world.quiet()
+
+    letter = (await world.letters("hotel"))[0]
+    assert letter["reason"] == "not JSON"
+    assert letter["body"] == "\\xff\x00\\xfe"
+
+
+async def test_any_client_can_start_a_saga_with_a_routing_key_and_a_body(world: World) -> None:
+    await world.send(WireMessage(b'{"trip_id": "trip-7", "news": "a field of a newer client"}', "agency.TripRequested"))
+    await world.quiet()
+
+    assert await world.state("trip-7") == "Completed"
+
+
+async def test_a_service_that_stops_in_the_middle_goes_on_after_its_restart(world: World) -> None:
+    trips = [f"trip-{number}" for number in range(30)]
+    sending = [asyncio.create_task(world.request(trip)) for trip in trips]
+    await eventually(lambda: world.effects("hotel", "trip-0"))
+
+    await world.stop()
+    await asyncio.gather(*sending, return_exceptions=True)
+    await world.start()
+    await asyncio.gather(*(world.request(trip) for trip in trips))
+    await world.quiet()
+
+    assert [await world.state(trip) for trip in trips] == ["Completed"] * 30
+    assert [await world.effects("hotel", trip) for trip in trips] == [["room booked"]] * 30
+
+
+async def test_an_outside_call_that_a_crash_cut_off_is_made_again_under_the_same_key(world: World) -> None:
+    claimed = message(RoomBooked(trip_id="trip-1"), "trip-1")
+    await leave_as_a_crash_does(world, claimed)
+
+    await world.send(claimed)
+    await world.quiet()
+
+    assert await world.states("flight", "trip-1") == ["executing", "completed", "confirmed"]
+    assert world.script.booked == {"trip-1:book_flight"}
+
+
+async def test_a_void_that_a_crash_cut_off_is_made_again(world: World) -> None:
+    claimed = message(RoomBooked(trip_id="trip-1"), "trip-1")
+    await leave_as_a_crash_does(world, claimed, then=StepState.VOIDING)
+
+    await world.send(claimed)
+    await world.quiet()
+
+    assert await world.states("flight", "trip-1") == ["executing", "voiding", "failed"]
+    assert world.script.voided == {"trip-1:book_flight"}
+    assert world.script.calls["book_flight"] == 0
+
+
+async def test_a_claim_that_comes_back_after_its_deadline_is_voided(world: World) -> None:
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    claimed = message(RoomBooked(trip_id="trip-1"), "trip-1", occurred_at=long_ago)
+    await leave_as_a_crash_does(world, claimed)
+
+    await world.send(claimed)
+    await world.quiet()
+
+    assert await world.states("flight", "trip-1") == ["executing", "voiding", "failed"]
+    assert world.script.calls["book_flight"] == 0
+
+
+async def leave_as_a_crash_does(world: World, claimed: WireMessage, *, then: StepState | None = None) -> None:
+    """Write what stands in the log when the process dies in the outside call: the claim, and no outcome."""
+    states = [StepState.EXECUTING] + ([then] if then else [])
+    entries = [
+        Entry(
+            service="flight",
+            saga_id="trip-1",
+            saga_type="trip",
+            step="book_flight",
+            position=position,
+            from_state=states[position - 2] if position > 1 else None,
+            to_state=state,
+            saga_state=SagaState.PENDING,
+            event_id=claimed.message_id,
+            event_type="RoomBooked",
+            error="gave up" if state is StepState.VOIDING else None,
+            at=datetime.now(UTC),
+        )
+        for position, state in enumerate(states, start=1)
+    ]
+    async with world.hosts["flight"].database.transaction() as session:
+        await saga_log.append(await session.connection(), entries)

@@ -1,0 +1,209 @@
+"""Another saga than the shipped one: a trip books a room, a flight (outside, isolated) and a ticket.
+
+What each step does is scripted by the test: it succeeds unless the script says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from toolkit import Event, IdempotencyKey, Participant, Refusal, RetryPolicy, Saga, SagaId, Service, Settings
+
+
+class TripRequested(Event, owner="agency"):
+    trip_id: SagaId
+    passenger: str = "Ada"
+
+
+class RoomBooked(Event, owner="hotel"):
+    trip_id: str
+    room: str = ""
+
+
+class RoomRefused(Refusal, owner="hotel"):
+    trip_id: str
+
+
+class RoomCancelled(Event, owner="hotel"):
+    trip_id: str
+    reason: str = ""
+
+
+class FlightBooked(Event, owner="flight"):
+    trip_id: str
+    seat: str = ""
+
+
+class FlightRefused(Refusal, owner="flight"):
+    trip_id: str
+
+
+class FlightCancelled(Event, owner="flight"):
+    trip_id: str
+    reason: str = ""
+
+
+class TicketIssued(Event, owner="desk", optional=True):
+    trip_id: str
+
+
+class TicketRefused(Refusal, owner="desk"):
+    trip_id: str
+
+
+class TripFailed(Event, owner="desk", optional=True):
+    trip_id: str
+    reason: str = ""
+
+
+trip_saga = Saga(
+    name="trip", id_field="trip_id", starts_with=TripRequested, completes_with=TicketIssued, fails_with=TripFailed
+)
+
+
+class Script:
+    """What the steps shall do, by name, call by call; and what the world outside has seen of them."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[Any]] = {}
+        self.calls: Counter[str] = Counter()
+        self.booked: set[str] = set()
+        self.voided: set[str] = set()
+
+    def plan(self, step: str, *lines: Any) -> None:
+        """Have the next calls of a step do this: "refuse", an exception to raise, or a callable to await."""
+        self._lines.setdefault(step, []).extend(lines)
+
+    async def play(self, step: str) -> bool:
+        """Do what is planned next; return whether the step shall refuse."""
+        self.calls[step] += 1
+        return await self._play(step)
+
+    async def answer(self, step: str) -> None:
+        """Do what is planned for the time between the effect outside and its answer; a step can't refuse any more."""
+        await self._play(f"{step} answers")
+
+    def clear(self) -> None:
+        """Forget what is planned: from here on everything succeeds."""
+        self._lines.clear()
+
+    async def _play(self, step: str) -> bool:
+        line = self._lines[step].pop(0) if self._lines.get(step) else None
+        if isinstance(line, Exception):
+            raise line
+        if callable(line):
+            await line()
+        return line == "refuse"
+
+
+def services(script: Script) -> list[Service]:
+    """Return the three services, acting by this script."""
+
+    @asynccontextmanager
+    async def the_script(_: Settings) -> AsyncIterator[Script]:
+        yield script
+
+    return [
+        Service(name=name, participants=[participant], tables=effects.metadata, provides={Script: the_script})
+        for name, (participant, effects) in {"hotel": _hotel(), "flight": _flight(), "desk": _desk()}.items()
+    ]
+
+
+#: Quick, so that tests are; two retries, then spent.
+QUICK = RetryPolicy(attempts=3, first_delay=timedelta(milliseconds=20), ceiling=timedelta(milliseconds=50))
+
+
+def effects_table() -> Table:
+    """A table without any constraint of its own, so that a doubled effect shows."""
+    return Table(
+        "effects",
+        MetaData(),
+        Column("id", Integer, primary_key=True),
+        Column("trip_id", String),
+        Column("what", String),
+    )
+
+
+async def _write(session: AsyncSession, effects: Table, trip_id: str, what: str) -> None:
+    connection = await session.connection()
+    await connection.execute(insert(effects).values(trip_id=trip_id, what=what))
+
+
+def _hotel() -> tuple[Participant, Table]:
+    hotel = Participant("hotel", saga=trip_saga, retry=QUICK)
+    effects = effects_table()
+
+    @hotel.step(timeout=timedelta(minutes=1))
+    async def book_room(event: TripRequested, session: AsyncSession, script: Script) -> RoomBooked | RoomRefused:
+        await _write(session, effects, event.trip_id, "room booked")
+        if await script.play("book_room"):
+            return RoomRefused(trip_id=event.trip_id, reason="no room")
+        return RoomBooked(trip_id=event.trip_id, room="12")
+
+    @hotel.compensation(of=book_room)
+    async def cancel_room(
+        event: FlightRefused | FlightCancelled, original: RoomBooked, session: AsyncSession, script: Script
+    ) -> RoomCancelled:
+        await _write(session, effects, event.trip_id, f"room {original.room} cancelled")
+        await script.play("cancel_room")
+        return RoomCancelled(trip_id=event.trip_id, reason=event.reason)
+
+    return hotel, effects
+
+
+def _flight() -> tuple[Participant, Table]:
+    flight = Participant("flight", saga=trip_saga, retry=QUICK)
+    effects = effects_table()
+
+    @flight.step(timeout=timedelta(minutes=1), isolated=True)
+    async def book_flight(
+        event: RoomBooked, session: AsyncSession, key: IdempotencyKey, script: Script
+    ) -> FlightBooked | FlightRefused:
+        refuses = await script.play("book_flight")
+        # What is booked under this key stays so, as at any provider that knows idempotency keys.
+        if key in script.voided or (refuses and key not in script.booked):
+            return FlightRefused(trip_id=event.trip_id, reason="fully booked")
+        script.booked.add(key)
+        await script.answer("book_flight")
+        await _write(session, effects, event.trip_id, "flight booked")
+        return FlightBooked(trip_id=event.trip_id, seat="7A")
+
+    @flight.compensation(of=book_flight)
+    async def cancel_flight(
+        event: TicketRefused, original: FlightBooked | None, session: AsyncSession, key: IdempotencyKey, script: Script
+    ) -> FlightCancelled:
+        await script.play("cancel_flight")
+        script.booked.discard(key)
+        script.voided.add(key)
+        await script.answer("cancel_flight")
+        await _write(session, effects, event.trip_id, "flight cancelled" if original else "flight voided")
+        return FlightCancelled(trip_id=event.trip_id, reason=event.reason)
+
+    return flight, effects
+
+
+def _desk() -> tuple[Participant, Table]:
+    desk = Participant("desk", saga=trip_saga, retry=QUICK)
+    effects = effects_table()
+
+    @desk.step()
+    async def issue_ticket(event: FlightBooked, session: AsyncSession, script: Script) -> TicketIssued | TicketRefused:
+        await _write(session, effects, event.trip_id, "ticket issued")
+        if await script.play("issue_ticket"):
+            return TicketRefused(trip_id=event.trip_id, reason="passport expired")
+        return TicketIssued(trip_id=event.trip_id)
+
+    @desk.step()
+    async def apologize(event: RoomRefused | RoomCancelled, session: AsyncSession, script: Script) -> TripFailed:
+        await script.play("apologize")
+        await _write(session, effects, event.trip_id, "apologized")
+        return TripFailed(trip_id=event.trip_id, reason=event.reason)
+
+    return desk, effects

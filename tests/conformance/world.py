@@ -1,0 +1,211 @@
+"""The trip's three services at work upon one transport and one database, and what a test may ask of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+from sqlalchemy import text
+
+from tests.conformance.travel import Script, TripRequested, services, trip_saga
+from tests.eventually import eventually
+from toolkit import Event, Settings, dead_letters, outbox, saga_log
+from toolkit.app import App
+from toolkit.embedded import Embedded
+from toolkit.envelope import Envelope, WireMessage
+from toolkit.events import routing_key
+from toolkit.host import Host, queue_name
+from toolkit.ids import derived_id, new_id
+from toolkit.rabbit import RabbitPublisher
+
+DatabaseOf = Callable[[str], Awaitable[str | None]]
+
+
+#: The services' lease is short here, and a client's patience is a share of it; a busy machine takes longer.
+_CLIENTS_LEASE = timedelta(seconds=20)
+
+
+def message(event: Event, trip_id: str, **facts: Any) -> WireMessage:
+    """Return an event of a trip as a participant would send it."""
+    kind = type(event).__name__
+    known = {"event_id": derived_id(trip_id, kind), "event_type": kind, "version": event.__version__}
+    envelope = Envelope(saga_id=trip_id, saga_type="trip", **(known | {"occurred_at": datetime.now(UTC)} | facts))
+    return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
+
+
+class World:
+    """What both transports have in common, as a test sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.script = Script()
+        self.services = services(self.script)
+
+    hosts: dict[str, Host]
+
+    async def start(self) -> None:
+        """Start the services, or start them again."""
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """Stop them in good order."""
+        raise NotImplementedError
+
+    async def send(self, wire: WireMessage) -> None:
+        """Publish a message as a client would."""
+        raise NotImplementedError
+
+    async def waiting(self) -> int:
+        """Return how many messages are under way between the services."""
+        return 0
+
+    async def request(self, trip_id: str = "", **facts: Any) -> str:
+        """Start a trip and return its id."""
+        trip_id = trip_id or f"trip-{new_id()[-12:]}"
+        await self.send(message(TripRequested(trip_id=trip_id), trip_id, **facts))
+        return trip_id
+
+    async def quiet(self) -> None:
+        """Wait until nothing is under way: no outbox row, no waiting message, nobody at work."""
+        calm = 0
+
+        async def is_quiet() -> bool:
+            nonlocal calm
+            idle = all(host.inbox.is_idle for host in self.hosts.values())
+            calm = calm + 1 if idle and not await self.waiting() and not await self.outgoing() else 0
+            return calm >= 5
+
+        await eventually(is_quiet, within=60, what="quiet")
+
+    async def outgoing(self) -> int:
+        """Return how many outbox rows there are."""
+        total = 0
+        for host in self.hosts.values():
+            async with host.database.reading() as connection:
+                total += await outbox.count(connection)
+        return total
+
+    async def own(self, service: str) -> int:
+        """Return how many outbox rows a service has addressed to itself."""
+        query = text("SELECT count(*) FROM outbox WHERE destination IS NOT NULL")
+        async with self.hosts[service].database.reading() as connection:
+            return int(await connection.scalar(query) or 0)
+
+    async def log(self, service: str, trip_id: str | None = None) -> list[dict[str, Any]]:
+        """Return a service's log."""
+        async with self.hosts[service].database.reading() as connection:
+            return await saga_log.entries(connection, saga_id=trip_id)
+
+    async def states(self, service: str, trip_id: str) -> list[str]:
+        """Return the states that a service's steps went through, notes left out."""
+        return [entry["to_state"] for entry in await self.log(service, trip_id) if entry["position"]]
+
+    async def notes(self, service: str, trip_id: str) -> list[str]:
+        """Return the notes of a service on a trip."""
+        return [entry["to_state"] for entry in await self.log(service, trip_id) if not entry["position"]]
+
+    async def effects(self, service: str, trip_id: str) -> list[str]:
+        """Return what the steps of a service really did."""
+        query = text("SELECT what FROM effects WHERE trip_id = :trip ORDER BY id")
+        async with self.hosts[service].database.reading() as connection:
+            return list((await connection.execute(query, {"trip": trip_id})).scalars())
+
+    async def letters(self, service: str) -> list[dict[str, Any]]:
+        """Return a service's dead letters."""
+        async with self.hosts[service].database.reading() as connection:
+            return await dead_letters.listed(connection)
+
+    async def state(self, trip_id: str) -> str | None:
+        """Return how the trip ended, as the desk knows."""
+        ended = [entry["saga_state"] for entry in await self.log("desk", trip_id)]
+        return next((state for state in ("Completed", "Failed") if state in ended), None)
+
+
+class EmbeddedWorld(World):
+    """One process, no broker."""
+
+    async def start(self) -> None:
+        self._embedded = Embedded(self.services, self.settings)
+        self.hosts = self._embedded.hosts
+        await self._embedded.__aenter__()
+
+    async def stop(self) -> None:
+        await self._embedded.__aexit__(None, None, None)
+
+    async def send(self, wire: WireMessage) -> None:
+        await self._embedded.publish(wire)
+
+
+class RabbitWorld(World):
+    """RabbitMQ, and a database of each service's own."""
+
+    def __init__(self, settings: Settings, database_of: DatabaseOf) -> None:
+        super().__init__(settings)
+        self._database_of = database_of
+
+    async def start(self) -> None:
+        self.apps = [await self.app(service.name) for service in self.services]
+        self.hosts = {app.service.name: app.host for app in self.apps}
+        await asyncio.gather(*(app.start() for app in self.apps))
+        self._client = await RabbitPublisher(
+            self.settings.model_copy(update={"relay_lease": _CLIENTS_LEASE})
+        ).__aenter__()
+        self._connection = await aio_pika.connect(self.settings.broker_url)
+
+    async def app(self, name: str) -> App:
+        """Return one more replica of a service."""
+        service = next(each for each in self.services if each.name == name)
+        url = await self._database_of(name)
+        return App(service, self.settings.model_copy(update={"database_url": url}))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(app.stop() for app in self.apps))
+        await self._client.close()
+        await self._connection.close()
+
+    async def send(self, wire: WireMessage) -> None:
+        await self._client.publish(wire)
+
+    async def post(self, wire: WireMessage, *, to: str) -> None:
+        """Put a message into one queue, past the exchange."""
+        await self._client.publish(wire, destination=to)
+
+    async def depth(self, queue: str) -> int:
+        """Return how many messages wait in a queue."""
+        async with self._connection.channel() as channel:
+            return (await channel.declare_queue(queue, passive=True)).declaration_result.message_count or 0
+
+    async def waiting(self) -> int:
+        async with self._connection.channel() as channel:
+            names = [queue_name(self.settings, service.name) for service in self.services]
+            queues = [await channel.declare_queue(name, passive=True) for name in names]
+            return sum(queue.declaration_result.message_count or 0 for queue in queues)
+
+    async def sweep(self) -> None:
+        """Delete what the test made on the broker."""
+        connection = await aio_pika.connect(self.settings.broker_url)
+        async with connection, connection.channel() as channel:
+            for service in self.services:
+                name = queue_name(self.settings, service.name)
+                await channel.queue_delete(name)
+                await channel.queue_delete(f"{name}.dead")
+            await channel.exchange_delete(self.settings.exchange)
+            await channel.exchange_delete(f"{self.settings.exchange}.dead")
+
+
+def settings_for(data_dir: Path, **facts: Any) -> Settings:
+    """Return settings with short waits."""
+    quick = {
+        "relay_poll": timedelta(milliseconds=200),
+        "relay_lease": timedelta(seconds=1),
+        "watch_every": timedelta(seconds=1),
+        "nudge_every": timedelta(milliseconds=300),
+    }
+    return Settings(data_dir=data_dir, **(quick | facts))
+
+
+__all__ = ["EmbeddedWorld", "RabbitWorld", "World", "message", "settings_for", "trip_saga"]

@@ -1,0 +1,133 @@
+"""What all tests share: the servers, found once and said aloud, and a place of its own for each test on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.eventually import eventually
+from tests.servers import POSTGRESQL, RABBITMQ, Kind, Server, find
+from toolkit.ids import new_id
+
+_found: list[str] = []
+_servers = pytest.StashKey[ExitStack]()
+_shared = pytest.StashKey[dict[str, Server]]()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A real RabbitMQ."""
+    with _server(RABBITMQ, request.config) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A real PostgreSQL."""
+    with _server(POSTGRESQL, request.config) as server:
+        yield server
+
+
+@contextmanager
+def _server(kind: Kind, config: pytest.Config) -> Iterator[Server]:
+    """Yield the one that all processes share, where there are several, else one that is found now."""
+    if (workerinput := getattr(config, "workerinput", None)) is not None:
+        yield Server(**workerinput[kind.what])
+        return
+    with find(kind) as server:
+        _found.append(f"{kind.what}: {server.found}")
+        yield server
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Find the servers once, before the first of several processes starts, and tell each where they are."""
+    config: pytest.Config = node.config
+    if _shared not in config.stash:
+        stack = config.stash[_servers] = ExitStack()
+        config.stash[_shared] = {
+            kind.what: stack.enter_context(_server(kind, config)) for kind in (RABBITMQ, POSTGRESQL)
+        }
+    node.workerinput.update({what: asdict(server) for what, server in config.stash[_shared].items()})
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers that were started for several processes."""
+    if _servers in config.stash:
+        config.stash[_servers].close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers the tests ran against."""
+    for line in sorted(_found):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A name of the test's own, for exchanges and queues."""
+    return f"test-{new_id()[-12:]}"
+
+
+@pytest.fixture
+async def postgres_databases(postgresql: Server) -> AsyncIterator[PostgresDatabases]:
+    """Fresh databases by name, dropped after the test."""
+    databases = PostgresDatabases(postgresql.url)
+    yield databases
+    await databases.drop()
+
+
+@pytest.fixture(scope="session")
+def kept_databases(postgresql: Server) -> Iterator[PostgresDatabases]:
+    """Databases by name, for tests that empty them first: to make one takes longer than most tests."""
+    databases = PostgresDatabases(postgresql.url)
+    yield databases
+    asyncio.run(databases.drop())
+
+
+class PostgresDatabases:
+    """Databases of one test, or of several that empty them."""
+
+    def __init__(self, url: str) -> None:
+        self._server, self._mark = url, new_id()[-12:]
+        self._made: list[str] = []
+
+    async def url(self, name: str) -> str:
+        """Return the URL of the database of this name, made when it is first asked for."""
+        database = f"test_{name}_{self._mark}"
+        if database not in self._made:
+            await self._execute(f'CREATE DATABASE "{database}"')
+            self._made.append(database)
+        return self._url(database)
+
+    async def empty(self) -> None:
+        """Take out of each whatever the last test left."""
+        for database in self._made:
+            await self._execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public", self._url(database))
+
+    async def drop(self) -> None:
+        """Drop them all, with whatever is still connected."""
+        for database in self._made:
+            await self._execute(f'DROP DATABASE "{database}" WITH (FORCE)')
+
+    async def _execute(self, statement: str, url: str | None = None) -> None:
+        connection = await eventually(lambda: self._connect(url or self._server), what="PostgreSQL")
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def _connect(self, url: str) -> asyncpg.Connection | None:
+        try:
+            return await asyncpg.connect(url)
+        except asyncpg.CannotConnectNowError:  # it answers while it is still starting up
+            return None
+
+    def _url(self, database: str) -> str:
+        return f"{self._server.rpartition('/')[0]}/{database}"

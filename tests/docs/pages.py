@@ -1,0 +1,57 @@
+"""The pages that people read, and what stands in them: blocks, tables, links."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+README = PROJECT / "README.md"
+DOCS = PROJECT / "docs"
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a page, and the line at which it begins."""
+
+    page: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(PROJECT)}:{self.line}"
+
+
+def blocks(language: str, *pages: Path) -> list[Block]:
+    """Return the fenced blocks in this language, of these pages or of all."""
+    return [
+        Block(page, text.count("\n", 0, found.start()) + 1, found[2])
+        for page in pages or PAGES
+        for text in [page.read_text()]
+        for found in _BLOCK.finditer(text)
+        if found[1] == language
+    ]
+
+
+def section(page: Path, heading: str) -> str:
+    """Return the text beneath a heading of the second rank, up to the next one."""
+    return page.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """Yield the cells of each row of the tables in a text, their headings left out."""
+    lines = text.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        is_heading, is_rule = following.startswith("|--"), line.startswith("|--")
+        if line.startswith("|") and not is_heading and not is_rule:
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def first_column(text: str) -> list[str]:
+    """Return the first cell of each row, without its marks."""
+    return [cells[0].strip("`*") for cells in rows(text)]

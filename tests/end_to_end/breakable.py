@@ -1,0 +1,110 @@
+"""Servers of a test's own, to be broken: in containers that can be restarted, and behind proxies that can be cut.
+
+Where there is no Docker the servers found on this machine are used: nobody restarts those, the proxy plays it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import docker.errors
+from testcontainers.core.container import DockerContainer
+
+from tests.end_to_end.proxy import Proxy
+from tests.servers import Kind, container_for, docker_is_there, find, wait_for_answer
+
+#: How long a server seems to be away that nobody may restart, in seconds: about as long as a restart takes.
+_PLAYED_RESTART = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnServer:
+    """A server for a test to break, and its container if it has one."""
+
+    kind: Kind
+    url: str
+    container: DockerContainer | None
+
+    @property
+    def port(self) -> int:
+        """The port of 127.0.0.1, the same after each restart."""
+        return int(urlsplit(self.url).port or self.kind.port)
+
+
+class Breakable:
+    """A server behind a proxy."""
+
+    def __init__(self, server: OwnServer, proxy: Proxy) -> None:
+        self.server, self.proxy = server, proxy
+        self.url = server.url
+
+    async def restart(self, *, gently: bool = True) -> None:
+        """Stop the server, in good order or as a power cut does, start it again, and wait until it answers."""
+        if self.server.container is None:
+            await self._play_restart()
+        else:
+            await asyncio.to_thread(self._restart, self.server.container, gently)
+
+    def _restart(self, container: DockerContainer, gently: bool) -> None:
+        wrapped = container.get_wrapped_container()
+        if gently:
+            wrapped.stop(timeout=10)
+        else:
+            wrapped.kill()
+        wrapped.start()
+        wait_for_answer(self.server.kind, "127.0.0.1", self.server.port)
+
+    async def _play_restart(self) -> None:
+        self.proxy.refuse()
+        await asyncio.sleep(_PLAYED_RESTART)  # the outage's own length
+        self.proxy.heal()
+
+
+@contextmanager
+def own_server(kind: Kind) -> Iterator[OwnServer]:
+    """Yield a server of the test's own if Docker is there, else one that is found."""
+    if not docker_is_there():
+        with find(kind) as found:
+            yield OwnServer(kind, found.url, None)
+        return
+    server = _started(kind)
+    try:
+        yield server
+    finally:
+        assert server.container is not None
+        server.container.stop()
+
+
+@asynccontextmanager
+async def breakable(server: OwnServer) -> AsyncIterator[Breakable]:
+    """Yield the server behind a proxy."""
+    async with Proxy(server.url) as proxy:
+        yield Breakable(server, proxy)
+
+
+def _started(kind: Kind) -> OwnServer:
+    """Start a container on a port that a restart does not change."""
+    for _ in range(5):
+        port = free_port()
+        container = container_for(kind)
+        container.ports[kind.port] = ("127.0.0.1", port)
+        try:
+            container.start()
+        except docker.errors.APIError:
+            container.stop()
+            continue  # somebody else was given the port meanwhile
+        wait_for_answer(kind, "127.0.0.1", port)
+        return OwnServer(kind, kind.url.format(host="127.0.0.1", port=port), container)
+    raise RuntimeError(f"{kind.image} could not be started on any port of 127.0.0.1; see `docker ps -a`")
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,131 @@
+"""The crash matrix as data: each cell is a point, a service and a direction, with what it takes to get there.
+
+What can't be reached stands here, too, with the reason: nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from services.events import OrderCreated
+from tests.end_to_end.fleet import SERVICES
+from toolkit.crash import DIRECTIONS, POINTS
+from toolkit.events import SagaState, documented_example
+from toolkit.ids import new_id
+
+EMBEDDED = "embedded"
+
+_ANTARCTICA = documented_example(OrderCreated)["shipping_address"] | {"country": "AQ"}
+#: What becomes of an order, by the changes to the example that bring it about.
+_FULFILLED: Mapping[str, object] = {}
+_DECLINED = {"payment_method": "card_declined"}
+_NOT_SHIPPED = {"shipping_address": _ANTARCTICA}
+_BOUNCED = {"customer_email": "nobody@bounce.example"}
+#: The payment takes as long as `_SLOWNESS` says, and holds the saga up meanwhile.
+_SLOWLY = {"payment_method": "card_slow"}
+
+#: How long a slow payment takes, in seconds: longer than a step here takes to be overdue.
+SLOWNESS = 3
+
+_IMPATIENT = {"SAGA_OVERDUE_AFTER": "1", "SAGA_WATCH_EVERY": "0.1"}
+
+#: Who is held up so that a step of the service is overdue: who would take its event.
+_NEXT = {"inventory": "payment", "payment": "shipping", "shipping": "notification"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One death: who dies where, on which way, upon which database; `unreachable` says why there is none.
+
+    - `plots`: the orders, each as its changes to the example.
+    - `settings`: what the service is told beside that, so that it comes by.
+    - `died_before_at`: the point of a death before this one, which brings it about.
+    - `held`: the service that is stopped meanwhile; with `after_payment` only once the payment has begun.
+    """
+
+    point: str
+    service: str
+    direction: str
+    database: str
+    plots: tuple[Mapping[str, object], ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    died_before_at: str | None = None
+    held: str | None = None
+    after_payment: bool = False
+    unreachable: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.database}-{self.service}-{self.direction}-{self.point}"
+
+    def orders(self) -> list[OrderCreated]:
+        """Return fresh orders."""
+        example, mark = documented_example(OrderCreated), new_id()[-12:]
+        return [
+            OrderCreated.model_validate(example | {"order_id": f"order-{mark}-{number}"} | plot)
+            for number, plot in enumerate(self.plots)
+        ]
+
+
+def end_of(order: OrderCreated) -> SagaState:
+    """Return how an order has to end."""
+    is_refused = (
+        order.payment_method == _DECLINED["payment_method"]
+        or order.shipping_address.country == "AQ"
+        or order.customer_email == _BOUNCED["customer_email"]
+    )
+    return SagaState.FAILED if is_refused else SagaState.COMPLETED
+
+
+def column(service: str, database: str) -> list[Cell]:
+    """Return the cells of one service: all points on both ways."""
+    return [cell(point, service, direction, database) for point in POINTS for direction in DIRECTIONS]
+
+
+def matrix(databases: tuple[str, ...] = ("sqlite", "postgresql", EMBEDDED)) -> Iterator[Cell]:
+    """Yield all cells; in the embedded transport all services are one process, which has one column."""
+    for database in databases:
+        for service in SERVICES if database != EMBEDDED else (EMBEDDED,):
+            yield from column(service, database)
+
+
+def cell(point: str, service: str, direction: str, database: str) -> Cell:
+    """Return the cell at this place."""
+    where = {"point": point, "service": service, "direction": direction, "database": database}
+    if point in ("claimed", "called") and service not in ("payment", EMBEDDED):
+        return Cell(**where, unreachable="only the payment service calls the outside world")
+    if point == "overdue-found":
+        return _overdue(where)
+    if point == "relay-claimed":
+        # The relay is handed its own rows; what it has to find is what somebody left behind who died before.
+        return Cell(**where, plots=_plots(service, direction), died_before_at="committed")
+    return Cell(**where, plots=_plots(service, direction))
+
+
+def _plots(service: str, direction: str) -> tuple[Mapping[str, object], ...]:
+    if direction == "forward":
+        return (_FULFILLED,) * 3
+    # Shipping has something to undo only where it had done its part.
+    return (_BOUNCED,) * 3 if service == "shipping" else (_NOT_SHIPPED, _BOUNCED, _NOT_SHIPPED)
+
+
+def _overdue(where: dict[str, str]) -> Cell:
+    """Return the cell in which a saga stands still for longer than its step is content with."""
+    match where["service"], where["direction"]:
+        case "notification", "forward":
+            return Cell(**where, unreachable="its step on the way forward ends the saga, so it never waits for the end")
+        case "embedded", "forward":
+            return Cell(**where, plots=(_SLOWLY,), settings=_IMPATIENT)
+        case "embedded", _:
+            plots = (_SLOWLY | _NOT_SHIPPED,)
+            return Cell(**where, plots=plots, settings=_IMPATIENT, held="inventory", after_payment=True)
+        case service, "forward":
+            return Cell(**where, plots=(_FULFILLED,), settings=_IMPATIENT, held=_NEXT[service])
+        case "inventory", _:
+            return Cell(**where, plots=(_DECLINED,), settings=_IMPATIENT, held="notification")
+        case "payment", _:
+            return Cell(**where, plots=(_NOT_SHIPPED,), settings=_IMPATIENT, held="notification")
+        case _:
+            # Both refuse or undo before the inventory does, which has to have done its own step by then.
+            plots = (_SLOWLY | _BOUNCED,)
+            return Cell(**where, plots=plots, settings=_IMPATIENT, held="inventory", after_payment=True)

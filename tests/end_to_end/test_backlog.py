@@ -1,0 +1,100 @@
+"""A backlog of events that came too late drains by itself, and reserves nothing.
+
+`BACKLOG` says how many there are, and `DRAIN_RATE` how many of them a second a process has to refuse at least.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.events import OrderCreated
+from services.inventory.models import Reservation
+from tests.conftest import PostgresDatabases
+from tests.end_to_end.fleet import SERVICES, Fleet, orders, sqlite_databases
+from tests.eventually import eventually
+from tests.servers import Server
+from toolkit import Settings
+from toolkit.envelope import Envelope, WireMessage
+from toolkit.ids import new_id
+from toolkit.rabbit import RabbitPublisher
+
+BACKLOG = int(os.environ.get("BACKLOG", "2000"))
+#: A thousand is what is asked of a service; a process on a share of a busy core does less.
+DRAIN_RATE = float(os.environ.get("DRAIN_RATE", "100"))
+#: So many are on their way to the broker at once.
+_AT_ONCE = 500
+
+
+@pytest.mark.timeout(60 + BACKLOG / 100)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_backlog_of_expired_orders_is_refused_without_running_a_step(
+    rabbitmq: Server, postgres_databases: PostgresDatabases, tmp_path: Path, prefix: str, kind: str
+) -> None:
+    on_server = {name: await postgres_databases.url(name) for name in SERVICES} if kind == "postgresql" else {}
+    settings = Settings(broker_url=rabbitmq.url, exchange=prefix, data_dir=tmp_path)
+    fleet = Fleet(settings, on_server or sqlite_databases(tmp_path))
+    try:
+        await fleet.start("inventory", "notification")
+        await fleet.terminate()
+        await place_long_ago(settings, orders(BACKLOG))
+
+        await fleet.start("inventory")
+        await eventually(lambda: all_refused(fleet), within=30 + BACKLOG / 200, every=0.5, what="all of them refused")
+        await eventually(lambda: all_sent(fleet), within=30 + BACKLOG / 200, every=0.5, what="all refusals sent")
+        took = await seconds_between_first_and_last(fleet)
+        reserved = await fleet.look("inventory", count_reservations)
+    finally:
+        await fleet.stop()
+
+    assert reserved == 0
+    assert BACKLOG / took > DRAIN_RATE
+
+
+async def place_long_ago(settings: Settings, placed: list[OrderCreated]) -> None:
+    """Send orders that say of themselves that they are an hour old."""
+    async with RabbitPublisher(settings) as publisher:
+        for start in range(0, len(placed), _AT_ONCE):
+            some = placed[start : start + _AT_ONCE]
+            await asyncio.gather(*(publisher.publish(an_hour_old(order)) for order in some))
+
+
+def an_hour_old(order: OrderCreated) -> WireMessage:
+    envelope = Envelope(
+        event_id=new_id(),
+        event_type="OrderCreated",
+        version=1,
+        saga_id=order.order_id,
+        saga_type="order",
+        occurred_at=datetime.now(UTC) - timedelta(hours=1),
+    )
+    return envelope.wrap(order.model_dump_json().encode(), "order.OrderCreated")
+
+
+async def all_refused(fleet: Fleet) -> bool:
+    query = "SELECT count(*) FROM saga_log WHERE to_state = 'failed'"
+    return await fleet.look("inventory", lambda connection: connection.scalar(text(query))) == BACKLOG
+
+
+async def count_reservations(connection: AsyncConnection) -> int:
+    return int(await connection.scalar(select(func.count()).select_from(Reservation)) or 0)
+
+
+async def all_sent(fleet: Fleet) -> bool:
+    return not await fleet.waiting_rows("inventory")
+
+
+async def seconds_between_first_and_last(fleet: Fleet) -> float:
+    query = "SELECT at FROM saga_log WHERE position IS NOT NULL ORDER BY id {} LIMIT 1"
+
+    async def moment(order: str) -> datetime:
+        found = await fleet.look("inventory", lambda connection: connection.scalar(text(query.format(order))))
+        return datetime.fromisoformat(str(found))
+
+    return (await moment("DESC") - await moment("ASC")).total_seconds()

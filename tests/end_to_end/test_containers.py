@@ -1,0 +1,137 @@
+"""The containers, on a real Docker engine: what the README tells to type, and what they have to bear."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.shop import Shop
+from tests.eventually import eventually
+from tests.servers import docker_is_there
+
+#: The first build fetches every dependency.
+pytestmark = pytest.mark.timeout(600)
+
+SERVICES = ("inventory", "payment", "shipping", "notification")
+PAID = ("process_payment", "completed", "PaymentProcessed")
+RELEASED = ("reserve_inventory", "compensated", "InventoryReleased")
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    if not docker_is_there():
+        pytest.skip("no Docker engine answers on this machine, so nothing can be run in containers")
+    with Shop() as shop:
+        yield shop
+
+
+def test_an_order_is_fulfilled_right_after_the_start(shop: Shop):
+    order = shop.trigger()
+
+    assert PAID in shop.log("payment", order)
+
+
+def test_a_refused_order_ends_with_one_and_releases_the_goods(shop: Shop):
+    order = shop.trigger("--set", "payment_method=card_declined", code=1)
+
+    assert ("process_payment", "failed", "PaymentFailed") in shop.log("payment", order)
+    assert RELEASED in shop.log("inventory", order)
+
+
+def test_the_same_order_sent_again_is_paid_once(shop: Shop):
+    order = shop.trigger()
+
+    assert shop.trigger("--set", f"order_id={order}") == order
+
+    assert shop.log("payment", order).count(PAID) == 1
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_is_healthy_and_ready_and_not_root(shop: Shop, service: str):
+    async def health() -> bool:
+        return shop.state_of(service)["State"]["Health"]["Status"] == "healthy"
+
+    await eventually(health, what=f"a healthy {service}")
+
+    assert shop.get(service, "/readyz") == {"broker": True, "database": True, "relay": True}
+    assert shop.compose("exec", "-T", service, "id", "-u").strip() == "10001"
+
+
+def test_ports_are_bound_to_the_loopback_address_only(shop: Shop):
+    ports = [shop.state_of(name)["NetworkSettings"]["Ports"] for name in ("rabbitmq", "postgres", *SERVICES)]
+
+    bindings = [binding for each in ports for published in each.values() for binding in published or []]
+
+    assert len(bindings) == 7
+    assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
+
+
+def test_a_service_reaches_no_other_services_database(shop: Shop):
+    command = "psql postgresql://payment:{password}@127.0.0.1/{database} -c 'SELECT 1' 2>&1 || true"
+
+    def connect(database: str) -> str:
+        script = command.format(password="$PAYMENT_PASSWORD", database=database)
+        return shop.compose("exec", "-T", "postgres", "sh", "-c", script)
+
+    assert "1 row" in connect("payment")
+    for other in ("inventory", "shipping", "notification", "gateway", "postgres"):
+        assert "permission denied" in connect(other)
+
+
+def test_a_login_may_publish_its_own_events_only(shop: Shop):
+    environment = shop.state_of("payment")["Config"]["Env"]
+    broker = next(each for each in environment if each.startswith("SAGA_BROKER_URL="))
+
+    refused = shop.saga("trigger", "OrderCreated", variables=[broker])
+
+    assert refused.returncode != 0
+    assert "write access to topic 'order.OrderCreated'" in refused.stderr + refused.stdout
+
+
+async def test_a_service_told_to_stop_drains_and_goes_on_where_it_was(shop: Shop):
+    orders = set(shop.saga("trigger", "OrderCreated", "--count", "50").stdout.split())
+
+    begun = time.monotonic()
+    shop.compose("stop", "payment")
+    stopped_after = time.monotonic() - begun
+    exit_code = shop.state_of("payment")["State"]["ExitCode"]
+    shop.compose("start", "payment")
+
+    async def all_paid() -> bool:
+        entries = shop.get("payment", "/log?limit=1000").get("entries", [])
+        return orders <= {entry["saga_id"] for entry in entries if entry["to_state"] == "completed"}
+
+    await eventually(all_paid, within=30, what="the payment of all orders")
+    assert (exit_code, len(orders)) == (0, 50)
+    assert stopped_after < 10
+    assert "service stopped" in shop.compose("logs", "--no-color", "payment")
+
+
+async def test_a_service_that_ended_comes_back_by_itself(shop: Shop):
+    shop.compose("exec", "-T", "shipping", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
+
+    async def is_back() -> bool:
+        return shop.state_of("shipping")["RestartCount"] == 1 and bool(shop.get("shipping", "/readyz").get("broker"))
+
+    await eventually(is_back, within=30, what="the shipping service")
+
+
+def test_orders_go_on_after_the_broker_and_the_database_were_restarted(shop: Shop):
+    shop.compose("restart", "rabbitmq", "postgres")
+
+    fulfilled = shop.trigger()
+    refused = shop.trigger("--set", "payment_method=card_declined", code=1)
+
+    assert PAID in shop.log("payment", fulfilled)
+    assert RELEASED in shop.log("inventory", refused)
+
+
+def test_two_replicas_of_a_service_share_its_work(shop: Shop):
+    shop.compose("up", "-d", "--scale", "payment=2")
+
+    order = shop.trigger()
+
+    assert shop.log("payment", order).count(PAID) == 1
+    assert len(shop.compose("ps", "-q", "payment").split()) == 2

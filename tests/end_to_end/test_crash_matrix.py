@@ -1,0 +1,45 @@
+"""One column of the crash matrix: the payment service on SQLite dies at every point, on both ways.
+
+Payment is the service with the most points: it alone calls the outside world. `make crash` runs all columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.end_to_end.cells import DIRECTIONS, POINTS, SERVICES, Cell, column, matrix
+from tests.end_to_end.crash_matrix import open_fleet, run_on_fleet
+from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.servers import Server
+
+#: A cell waits for a death and for a new process to put all right, half a minute each at most.
+pytestmark = pytest.mark.timeout(120)
+
+CELLS = column("payment", "sqlite")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    directory: Path = tmp_path_factory.mktemp("crash")
+    async with open_fleet("sqlite", rabbitmq.url, directory, sqlite_databases(directory)) as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_payment_killed_at_a_point_comes_back_and_all_is_right(fleet: Fleet, cell: Cell) -> None:
+    result = await run_on_fleet(cell, fleet)
+
+    assert result.right_after is not None
+
+
+def test_the_matrix_has_each_point_on_both_ways_for_each_service_or_the_reason_why_not():
+    cells = list(matrix())
+
+    places = {(cell.point, cell.direction, cell.service, cell.database) for cell in cells}
+    assert len(cells) == len(places) == len(POINTS) * len(DIRECTIONS) * (2 * len(SERVICES) + 1)
+    assert all(cell.plots or cell.unreachable for cell in cells)

@@ -1,0 +1,9 @@
+"""A delivery is acknowledged when it is taken, not when its effect is committed: a crash in between loses it."""
+
+EDITS = {
+    "toolkit/inbox.py": [("        await delivery.settled\n", "        _settled(delivery)\n")],
+}
+CAUGHT_BY = [
+    "tests/unit/test_inbox.py::test_a_delivery_returns_once_its_effect_is_committed",
+    "tests/state_machine",
+]

@@ -1,0 +1,20 @@
+"""The relay remembers how far it has come and goes on from there: what commits late, or fails, is passed for good."""
+
+ROWS = "        for row in rows:\n            self._start(row)\n"
+SEEN = "        self._in_flight: dict[str, asyncio.Task[None]] = {}\n"
+
+EDITS = {
+    "toolkit/relay.py": [
+        (SEEN, SEEN + '        self._cursor = ""\n'),
+        (
+            ROWS,
+            "        rows = [row for row in rows if row.id > self._cursor]\n"
+            "        self._cursor = max((row.id for row in rows), default=self._cursor)\n" + ROWS,
+        ),
+    ],
+}
+CAUGHT_BY = [
+    "tests/unit/test_relay.py::test_a_row_that_commits_after_younger_ones_is_not_skipped",
+    "tests/unit/test_relay.py::test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease",
+    "tests/state_machine",
+]

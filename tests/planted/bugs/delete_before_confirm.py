@@ -1,0 +1,13 @@
+"""An outbox row is deleted as soon as its publish begins, whatever the broker says: a lost publish is lost for good."""
+
+PUBLISH = "            publish = self._publisher.publish(row.message, destination=row.destination)\n"
+
+EDITS = {
+    "toolkit/relay.py": [
+        (PUBLISH, "            self._sent[row.id] = row.message.type\n            self._confirmed.set()\n" + PUBLISH),
+    ],
+}
+CAUGHT_BY = [
+    "tests/unit/test_relay.py::test_a_row_is_deleted_only_after_the_confirm",
+    "tests/state_machine",
+]

@@ -1,0 +1,11 @@
+"""A step that gives up on an outside call refuses at once, and nobody sees to it that the call has no effect."""
+
+EDITS = {
+    "toolkit/isolated.py": [
+        ("must_void = self._compensation_of(claim.step) is not None", "must_void = False"),
+    ],
+}
+CAUGHT_BY = [
+    "tests/conformance/test_a_saga_ends.py::test_an_isolated_step_that_gives_up_is_voided_before_it_refuses",
+    "tests/state_machine",
+]

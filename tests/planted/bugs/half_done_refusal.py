@@ -1,0 +1,12 @@
+"""A step that refuses keeps what it had written until then."""
+
+EDITS = {
+    "toolkit/execution.py": [
+        ("        if isinstance(result, Failure | Refusal):\n", "        if isinstance(result, Failure):\n"),
+    ],
+}
+CAUGHT_BY = [
+    "tests/conformance/test_a_saga_ends.py::test_a_refusal_undoes_what_was_done_and_leaves_nothing_half_done",
+    "tests/unit/test_execution.py::test_a_refusal_undoes_what_the_step_wrote_and_tells_why",
+    "tests/state_machine",
+]

@@ -1,0 +1,14 @@
+"""A claimed row is done with before it is published: whatever stops the relay then, the event never goes out."""
+
+CLAIM = "                rows = await outbox.claim(connection, now=now, until=now + self._lease, most=room)\n"
+
+EDITS = {
+    "toolkit/relay.py": [
+        (CLAIM, CLAIM + "                await outbox.delete_sent(connection, [row.id for row in rows])\n"),
+    ],
+}
+CAUGHT_BY = [
+    "tests/unit/test_relay.py::test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease",
+    "tests/unit/test_relay.py::test_a_relay_that_is_stopped_while_it_publishes_leaves_the_row",
+    "tests/state_machine",
+]

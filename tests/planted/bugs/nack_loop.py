@@ -1,0 +1,15 @@
+"""A message whose step raises is given back and taken again at once, for ever: no backoff, no end, no way past it."""
+
+BLAME = "            blame(result, handler)\n"
+VERDICT = "            if not savepoint.is_active"
+
+EDITS = {
+    "toolkit/execution.py": [(BLAME + VERDICT, BLAME + "            raise result.error\n" + VERDICT)],
+    "toolkit/inbox.py": [
+        ("            await self._settle(batch, failed=error)\n", "            self._waiting.extendleft(batch)\n"),
+    ],
+}
+CAUGHT_BY = [
+    "tests/conformance/test_a_saga_ends.py::test_spent_retries_refuse_the_step",
+    "tests/unit/test_execution.py::test_a_failed_attempt_comes_back_to_the_services_own_queue",
+]

@@ -1,0 +1,48 @@
+"""SQLite's driver without its threads: the same statements upon the same files, each done where it is asked for.
+
+A thread answers whenever it likes, so no run would be like another; and its two switches cost more than a statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aiosqlite.core
+import pytest
+
+
+@contextmanager
+def inline_sqlite() -> Iterator[None]:
+    """Have connections that are opened meanwhile do their work in the caller's thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiosqlite.core, "SimpleQueue", _DoneAtOnce)
+        patch.setattr(aiosqlite.core, "Thread", _NoThread)
+        yield
+
+
+class _DoneAtOnce:
+    """Stands for the queue of statements to the driver's thread."""
+
+    def put_nowait(self, order: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
+        future, statement = order
+        try:
+            result = statement()
+        except BaseException as error:  # noqa: BLE001 -- as the driver's thread does, for whoever awaits it
+            if future:
+                future.set_exception(error)
+        else:
+            if future:
+                future.set_result(result)
+
+
+class _NoThread:
+    """Stands for the driver's thread."""
+
+    def __init__(self, **_: Any) -> None:
+        self.daemon = True
+
+    def start(self) -> None:
+        """Nothing has to run."""

@@ -1,0 +1,171 @@
+"""Several services at work in one thread, one step at a time, with a test that decides what happens next."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+from tests.simulation.inline_sqlite import inline_sqlite
+from tests.simulation.process import Process, remember_owner
+from tests.simulation.virtual_time import ClockOff, VirtualLoop
+from tests.simulation.wire import Exit, Parcel, Wire, is_committed, is_recorded
+from toolkit import Service, Settings
+from toolkit.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.testing import ManualClock
+
+#: From where on the toolkit's logs are listened to; what is below is not even made.
+_WARNING = 30
+#: What the toolkit says where it lives on in spite of an error; here nothing is ever away, so it would be a bug.
+_NEVER_SAID = (
+    "the database is away; nothing is acknowledged meanwhile",
+    "watch can't reach its database",
+    "relay can't reach its database",
+    "message could not be recorded",
+)
+
+
+class Complaints(list[str]):
+    """What the toolkit said that it should never say; a processor of the logs, which end here."""
+
+    def __call__(self, _: Any, __: str, facts: dict[str, Any]) -> Any:
+        if facts["event"] in _NEVER_SAID:
+            self.append(f"{facts['event']}: {facts.get('error')}")
+        raise structlog.DropEvent
+
+
+class Simulation:
+    """A world in which nothing happens but what the test asks for; use `simulation()` to make one."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        settings: Settings,
+        complaints: Complaints,
+        clocks_off: Mapping[str, timedelta],
+    ) -> None:
+        self.clock = ManualClock()
+        self._clocks_off = clocks_off
+        self.loop = VirtualLoop(self.clock)
+        self.loop.set_task_factory(remember_owner)
+        self.loop.set_exception_handler(lambda _, context: complaints.append(f"{context}"))
+        self.wire = Wire(services, settings)
+        self._complaints = complaints
+        self.processes = {service.name: self._process(service, settings) for service in services}
+        self.files: dict[str, sqlite3.Connection] = {}
+        for name, process in self.processes.items():
+            process.start()
+            # A connection of its own: what it sees is committed.
+            self.files[name] = sqlite3.connect(settings.data_dir / f"{name}.db", isolation_level=None)
+            self.files[name].row_factory = sqlite3.Row
+
+    def deliver(self, *parcels: Parcel, acknowledge: bool = True) -> None:
+        """Deliver waiting messages, those for one service at once, and run until everything waits again."""
+        for parcel in parcels:
+            self.wire.waiting.remove(parcel)
+            self.processes[parcel.service].deliver(parcel, acknowledge=acknowledge)
+        self.settle()
+
+    def deliver_all(self, *, most: int = 1000) -> None:
+        """Deliver what waits, the oldest first, and what follows from it."""
+        for _ in range(most):
+            if not self.wire.waiting:
+                return
+            self.deliver(self.wire.waiting[0])
+        raise AssertionError(f"no end of messages: {self.wire.waiting}")
+
+    def crash(self, name: str) -> None:
+        """Kill a service's process, and start it again."""
+        self.processes[name].kill()
+        self.processes[name].start()
+        self.settle()
+
+    def settle(self) -> None:
+        """Run until everything waits."""
+        self.loop.settle()
+        self._check()
+
+    def advance(self, by: timedelta) -> None:
+        """Let so much time pass."""
+        self.loop.advance(by)
+        self._check()
+
+    def rows(self, name: str, query: str, *values: Any) -> list[sqlite3.Row]:
+        """Return what a service has committed."""
+        return self.files[name].execute(query, values).fetchall()
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way: no waiting message, no outbox row, nobody at work."""
+        at_work = self.wire.waiting or any(process.is_at_work for process in self.processes.values())
+        return not at_work and not any(self.rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in self.files)
+
+    def close(self) -> None:
+        """Kill all of it."""
+        for process in self.processes.values():
+            process.kill()
+        for file in self.files.values():
+            file.close()
+        self.loop.close()
+
+    def _process(self, service: Service, settings: Settings) -> Process:
+        def check(message: WireMessage) -> None:
+            if not is_committed(self.files[service.name], message):
+                self._complaints.append(f"{service.name} sent {message.type}, which it has not committed")
+
+        return Process(
+            service,
+            settings,
+            wire=self.wire,
+            way_out=Exit(self.wire, check),
+            acknowledged=self._check_acknowledged,
+            loop=self.loop,
+            clock=ClockOff(self.clock, by=self._clocks_off.get(service.name, timedelta(0))),
+        )
+
+    def _check_acknowledged(self, parcel: Parcel) -> None:
+        is_control = parcel.message.type in {event.__name__ for event in CONTROL_EVENTS}
+        if not is_control and not is_recorded(self.files[parcel.service], parcel.message):
+            self._complaints.append(f"{parcel} was acknowledged, and nothing was committed")
+
+    def _check(self) -> None:
+        for name, process in self.processes.items():
+            for message in process.way_out.owed.values():
+                if not is_committed(self.files[name], message):
+                    self._complaints.append(f"{name} has deleted {message.type}, which nobody has confirmed")
+        assert not self._complaints, self._complaints
+
+
+@contextmanager
+def simulation(
+    services: Sequence[Service],
+    settings: Settings,
+    *,
+    template: Path | None = None,
+    clocks_off: Mapping[str, timedelta] = MappingProxyType({}),
+) -> Iterator[Simulation]:
+    """Run services in the settings' data directory, each upon its file of the template, if there is one.
+
+    `clocks_off`: by how much a service's clock is ahead, or behind where that is negative.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if template:
+        for service in services:
+            shutil.copy(template / f"{service.name}.db", settings.data_dir)
+    complaints, logs = Complaints(), structlog.get_config()
+    structlog.configure(processors=[complaints], wrapper_class=structlog.make_filtering_bound_logger(_WARNING))
+    try:
+        with inline_sqlite():
+            world = Simulation(services, settings, complaints, clocks_off)
+            try:
+                yield world
+            finally:
+                world.close()
+    finally:
+        structlog.configure(**logs)

@@ -1,0 +1,88 @@
+"""The simulation is what other proofs stand on: time jumps, a crash loses what was not committed, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.travel import Script, TripRequested, services
+from tests.conformance.world import message
+from tests.simulation.simulation import Simulation, simulation
+from tests.simulation.virtual_time import VirtualLoop
+from toolkit import Settings
+from toolkit.testing import ManualClock
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def world(script: Script, tmp_path: Path) -> Iterator[Simulation]:
+    with simulation(services(script), Settings(data_dir=tmp_path, relay_poll=timedelta(seconds=30))) as world:
+        yield world
+
+
+def test_each_timer_fires_at_its_own_moment_and_none_too_early() -> None:
+    clock = ManualClock()
+    loop, fired = VirtualLoop(clock), []
+    for seconds in (7.7, 0.1, 3600):
+        loop.call_later(seconds, lambda: fired.append(loop.time()))
+
+    loop.advance(timedelta(minutes=1))
+
+    assert fired == pytest.approx([0.1, 7.7], abs=1e-5)
+    assert loop.time() == 60
+    loop.close()
+
+
+def test_a_crash_rolls_back_what_is_open_and_has_the_message_delivered_again(world: Simulation, script: Script) -> None:
+    script.plan("book_room", asyncio.Event().wait)
+    (request,) = world.wire.hold(message(TripRequested(trip_id="trip-1"), "trip-1", occurred_at=world.clock.now()))
+    world.deliver(request)
+
+    world.crash("hotel")
+
+    assert world.rows("hotel", "SELECT * FROM effects") == []
+    assert world.wire.waiting == [request]
+    world.deliver_all()
+    assert [row["what"] for row in world.rows("hotel", "SELECT what FROM effects")] == ["room booked"]
+
+
+@pytest.mark.parametrize("stumble", ["lost", "unconfirmed", "slow"])
+def test_a_publish_that_stumbles_is_repeated_after_its_lease(world: Simulation, stumble: str) -> None:
+    world.wire.hold(message(TripRequested(trip_id="trip-1"), "trip-1", occurred_at=world.clock.now()))
+    world.wire.stumbles.append(stumble)
+
+    world.deliver(world.wire.waiting[0])
+    world.crash("hotel")
+    world.advance(timedelta(minutes=1))
+    world.deliver_all()
+    world.advance(timedelta(seconds=1))  # what is confirmed lingers in the outbox
+
+    sent = [parcel.message.message_id for parcel in world.wire.seen if parcel.message.type == "RoomBooked"]
+    assert len(sent) == (1 if stumble == "lost" else 2)
+    assert len(set(sent)) == 1
+    assert world.is_quiet()
+
+
+def test_a_message_whose_acknowledgement_got_lost_comes_again(world: Simulation) -> None:
+    (request,) = world.wire.hold(message(TripRequested(trip_id="trip-1"), "trip-1", occurred_at=world.clock.now()))
+
+    world.deliver(request, acknowledge=False)
+
+    assert request in world.wire.waiting
+
+
+def test_what_was_not_committed_may_not_be_sent(world: Simulation) -> None:
+    sent = message(TripRequested(trip_id="trip-1"), "trip-1")
+    hotel = world.processes["hotel"]
+    hotel.do(hotel.way_out.publish(sent))
+
+    with pytest.raises(AssertionError, match="hotel sent TripRequested, which it has not committed"):
+        world.settle()

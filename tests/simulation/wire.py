@@ -1,0 +1,113 @@
+"""The way between the services as a test sees it: copies of messages that wait until the test has them delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from toolkit import Service, Settings
+from toolkit.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.errors import UnroutableError
+from toolkit.events import routing_key
+from toolkit.host import queue_name
+
+#: How long a slow confirm takes, in seconds: shorter than a relay's lease.
+_SLOW = 3
+#: What may befall a publish: it gets lost; it arrives and its confirm gets lost; its confirm takes long.
+STUMBLES = ("lost", "unconfirmed", "slow")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parcel:
+    """One copy of a message, in the queue of one service."""
+
+    service: str
+    message: WireMessage
+
+    def __repr__(self) -> str:
+        return f"{self.message.type} → {self.service} ({self.message.correlation_id})"
+
+
+class Wire:
+    """A topic exchange with a queue per service that keeps no order.
+
+    - `waiting`: what no service has acknowledged, the oldest first.
+    - `seen`: all that ever waited, for duplicates that come late.
+    - `stumbles`: what befalls the next publishes.
+    """
+
+    def __init__(self, services: Sequence[Service], settings: Settings) -> None:
+        self.waiting: list[Parcel] = []
+        self.seen: list[Parcel] = []
+        self.stumbles: deque[str] = deque()
+        self._queues = {queue_name(settings, service.name): service.name for service in services}
+        self._bound: dict[str, list[str]] = {}
+        for service in services:
+            for event in (*service.heard(), *CONTROL_EVENTS):
+                self._bound.setdefault(routing_key(event), []).append(service.name)
+
+    def hold(self, message: WireMessage, *, destination: str | None = None) -> list[Parcel]:
+        """Put a copy into the queue of each service that is bound to it.
+
+        Raises:
+            UnroutableError: none is.
+        """
+        names = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
+        if not names:
+            raise UnroutableError(f"no service hears {message.routing_key}")
+        parcels = [Parcel(name, message) for name in names]
+        self.waiting += parcels
+        self.seen += parcels
+        return parcels
+
+
+class Exit:
+    """The publisher of one service: what it takes is on the wire.
+
+    - `owed`: the messages that were sent without a confirm; they have to stay in the outbox.
+    """
+
+    def __init__(self, wire: Wire, check: Callable[[WireMessage], None]) -> None:
+        self.owed: dict[str | None, WireMessage] = {}
+        self._wire = wire
+        self._check = check
+
+    async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
+        """Hold a message, unless the test has planned a stumble."""
+        self._check(message)
+        stumble = self._wire.stumbles.popleft() if self._wire.stumbles else None
+        self.owed[message.message_id] = message
+        if stumble == "lost":
+            raise ConnectionError("the broker is away")
+        unheard: UnroutableError | None = None
+        try:
+            self._wire.hold(message, destination=destination)
+        except UnroutableError as error:
+            unheard = error
+        if stumble == "unconfirmed":
+            raise ConnectionError("the connection broke before the confirm")
+        if stumble == "slow":
+            await asyncio.sleep(_SLOW)
+        # Unheard or not, the broker's answer is an answer.
+        self.owed.pop(message.message_id, None)
+        if unheard:
+            raise unheard
+
+
+def is_committed(database: sqlite3.Connection, message: WireMessage) -> bool:
+    """Whether the message stands in this outbox, as another process sees it."""
+    return _has(database, "outbox", "message_id", message)
+
+
+def is_recorded(database: sqlite3.Connection, message: WireMessage) -> bool:
+    """Whether a service has committed anything on account of this message: an entry, a retry or a dead letter."""
+    places = ("saga_log", "event_id"), ("outbox", "message_id"), ("dead_letters", "message_id")
+    return any(_has(database, table, column, message) for table, column in places)
+
+
+def _has(database: sqlite3.Connection, table: str, column: str, message: WireMessage) -> bool:
+    query = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {column} = ?)"
+    return bool(database.execute(query, (message.message_id,)).fetchone()[0])

@@ -1,0 +1,63 @@
+"""The library's database for each test, of each kind that the toolkit runs on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PostgresDatabases
+from tests.unit.loans import Clerk, stock
+from toolkit.database import Database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """The library's database, with two shelves of a hundred books each."""
+    if request.param == "sqlite":
+        async with on_file(tmp_path) as database:
+            yield database
+    else:
+        async with on_server(request.getfixturevalue("kept_databases")) as database:
+            yield database
+
+
+@pytest.fixture
+async def postgres(kept_databases: PostgresDatabases) -> AsyncIterator[Database]:
+    """The library's database on PostgreSQL, for what only several connections at once can show."""
+    async with on_server(kept_databases) as database:
+        yield database
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
+    """The library's database in a file, for what only a file can suffer."""
+    async with on_file(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+def clerk() -> Clerk:
+    """Who does the library's steps."""
+    return Clerk()
+
+
+@asynccontextmanager
+async def on_file(folder: Path) -> AsyncIterator[Database]:
+    """Stock the library in a file."""
+    database = Database(f"sqlite:///{folder / 'library.db'}")
+    await stock(database)
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def on_server(databases: PostgresDatabases) -> AsyncIterator[Database]:
+    """Stock the library on the server, where nothing of the last test is left."""
+    await databases.empty()
+    database = Database(await databases.url("library"))
+    await stock(database)
+    yield database
+    await database.close()

@@ -1,0 +1,155 @@
+"""The read-only API: every answer is JSON, and a wrong question is told what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.orders import fulfilled_order, paid_order, refused_order
+from toolkit import saga_log
+from toolkit.api import api_routes, application
+from toolkit.database import Database
+from toolkit.saga_log import SHOWN
+
+AWAY = "postgresql://postgres@127.0.0.1:1/payment"
+
+
+@pytest.fixture
+def parts() -> dict[str, bool]:
+    return {"broker": True, "database": True, "relay": True}
+
+
+@pytest.fixture
+async def payment(tmp_path: Path, parts: dict[str, bool]) -> AsyncIterator[httpx.AsyncClient]:
+    database = Database(f"sqlite:///{tmp_path}/payment.db")
+    await database.create_tables()
+    entries = [*fulfilled_order("order-1"), *paid_order("order-2"), *refused_order("order-3")]
+    async with database.transaction() as session:
+        connection = await session.connection()
+        await saga_log.append(connection, [entry for entry in entries if entry.service == "payment"])
+    yield client(database, parts)
+    await database.close()
+
+
+@pytest.fixture
+async def without_database(parts: dict[str, bool]) -> AsyncIterator[httpx.AsyncClient]:
+    database = Database(AWAY)
+    yield client(database, parts)
+    await database.close()
+
+
+def client(database: Database, parts: dict[str, bool]) -> httpx.AsyncClient:
+    async def readiness() -> dict[str, bool]:
+        return parts
+
+    api = application(api_routes("payment", database, readiness))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://payment")
+
+
+async def test_a_service_is_alive_although_its_database_is_away(without_database):
+    response = await without_database.get("/healthz")
+
+    assert (response.status_code, response.json()) == (200, {"service": "payment", "alive": True})
+
+
+async def test_a_service_is_ready_if_all_its_parts_are_there(payment):
+    response = await payment.get("/readyz")
+
+    assert (response.status_code, response.json()) == (200, {"broker": True, "database": True, "relay": True})
+
+
+async def test_a_service_that_is_not_ready_says_which_part_is_missing(payment, parts):
+    parts["broker"] = False
+
+    response = await payment.get("/readyz")
+
+    assert (response.status_code, response.json()) == (503, {"broker": False, "database": True, "relay": True})
+
+
+async def test_a_saga_is_its_entries_with_the_oldest_first_and_times_in_utc(payment):
+    content = (await payment.get("/sagas/order-3")).json()
+
+    assert (content["service"], content["saga_id"]) == ("payment", "order-3")
+    assert [each["to_state"] for each in content["entries"]] == ["executing", "completed", "compensated", "ended"]
+    assert all(tuple(each) == SHOWN for each in content["entries"])
+    assert datetime.fromisoformat(content["entries"][0]["at"]) == datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+async def test_a_saga_that_the_service_never_saw_is_not_found(payment):
+    response = await payment.get("/sagas/order-404")
+
+    assert (response.status_code, response.json()["error"]) == (404, "payment knows no saga 'order-404'")
+
+
+@pytest.mark.parametrize("saga_id", ["%00", "a%2Fb", "a b", "x" * 65, "%F0%9F%98%80", ""])
+async def test_what_can_be_no_saga_id_is_not_found_either(payment, saga_id):
+    found = await payment.get(f"/sagas/{saga_id}")
+    listed = await payment.get(f"/log?saga={saga_id}")
+
+    assert (found.status_code, found.json()["service"]) == (404, "payment")
+    assert listed.json() == {"service": "payment", "entries": []}
+
+
+async def test_sagas_can_be_picked_by_their_state(payment):
+    content = (await payment.get("/sagas", params={"state": "Failed"})).json()
+
+    assert [each["saga_id"] for each in content["sagas"]] == ["order-3"]
+
+
+async def test_the_log_is_bounded_to_its_newest_entries(payment):
+    content = (await payment.get("/log", params={"limit": "2"})).json()
+
+    assert [each["to_state"] for each in content["entries"]] == ["compensated", "ended"]
+
+
+async def test_the_log_of_one_saga_can_be_picked(payment):
+    content = (await payment.get("/log", params={"saga": "order-2"})).json()
+
+    assert {each["saga_id"] for each in content["entries"]} == {"order-2"}
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "many", "", "1.5", "²", "0000010000", "9" * 5000])
+@pytest.mark.parametrize("path", ["/log", "/sagas"])
+async def test_a_limit_that_is_not_allowed_is_told_what_is(payment, path, limit):
+    response = await payment.get(path, params={"limit": limit})
+
+    assert response.status_code == 400
+    assert response.json()["error"].endswith("take a whole number from 1 to 1000")
+
+
+async def test_a_state_that_does_not_exist_is_told_which_do(payment):
+    response = await payment.get("/sagas", params={"state": "Lost"})
+
+    assert response.status_code == 400
+    assert response.json() == {
+        "error": "state='Lost' is not allowed: take one of Started, Pending, Compensating, Completed, Failed"
+    }
+
+
+@pytest.mark.parametrize("path", ["/log", "/sagas", "/sagas/order-1"])
+async def test_a_database_that_is_away_is_an_answer_and_not_a_crash(without_database, path):
+    response = await without_database.get(path)
+
+    assert response.status_code == 503
+    assert response.json() == {"error": "the database does not answer; /readyz tells when it is back"}
+
+
+@pytest.mark.parametrize("path", ["/log", "/sagas", "/sagas/order-1", "/healthz", "/readyz"])
+async def test_nothing_can_be_written(payment, path):
+    response = await payment.post(path, json={})
+
+    assert (response.status_code, response.json()) == (405, {"error": "POST is not allowed here"})
+    assert "GET" in response.headers["allow"]
+
+
+async def test_a_path_that_there_is_not_is_told_which_there_are(payment):
+    response = await payment.get("/nowhere")
+
+    assert response.status_code == 404
+    assert response.json() == {
+        "error": "there is no '/nowhere'; there are: /healthz, /readyz, /sagas, /sagas/{id}, /log, /remains"
+    }

@@ -1,0 +1,174 @@
+"""Each rule on choreographies finds its own fault in a saga of two steps, and nothing in the one that ships."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.inventory.app import app as inventory
+from services.notification.app import app as notification
+from services.payment.app import app as payment
+from services.shipping.app import app as shipping
+from toolkit import Event, Participant, Refusal, Saga, Service
+from toolkit.checks import check
+from toolkit.graph import Choreography
+
+
+class TripBooked(Event, owner="desk"):
+    trip_id: str
+
+
+class SeatTaken(Event, owner="airline"):
+    trip_id: str
+
+
+class SeatRefused(Refusal, owner="airline"):
+    trip_id: str
+
+
+class SeatGivenBack(Event, owner="airline"):
+    trip_id: str
+
+
+class RoomRefused(Refusal, owner="hotel"):
+    trip_id: str
+
+
+class StaleNews(Event, owner="hotel"):
+    trip_id: str
+
+
+class TripReady(Event, owner="hotel", optional=True):
+    trip_id: str
+
+
+class TripCancelled(Event, owner="hotel", optional=True):
+    trip_id: str
+
+
+TRIP = Saga(name="trip", id_field="trip_id", starts_with=TripBooked, completes_with=TripReady, fails_with=TripCancelled)
+
+
+@pytest.fixture
+def airline() -> Participant:
+    return Participant("airline", saga=TRIP)
+
+
+@pytest.fixture
+def hotel() -> Participant:
+    return Participant("hotel", saga=TRIP)
+
+
+async def take_seat(event: TripBooked) -> SeatTaken | SeatRefused:
+    raise NotImplementedError
+
+
+async def give_seat_back(event: RoomRefused) -> SeatGivenBack:
+    raise NotImplementedError
+
+
+async def take_room(event: SeatTaken) -> TripReady | RoomRefused:
+    raise NotImplementedError
+
+
+async def cancel_trip(event: SeatRefused | SeatGivenBack) -> TripCancelled:
+    raise NotImplementedError
+
+
+def test_the_services_that_ship_have_no_findings():
+    choreography = Choreography([inventory, payment, shipping, notification])
+
+    assert check(choreography) == []
+
+
+def test_a_saga_of_two_steps_that_is_whole_has_no_findings(airline, hotel):
+    airline.step()(take_seat)
+    airline.compensation(of=take_seat)(give_seat_back)
+    hotel.step()(take_room)
+    hotel.step()(cancel_trip)
+
+    assert _findings(airline, hotel) == []
+
+
+def test_an_event_that_nobody_hears_is_found_unless_it_is_optional(airline, hotel):
+    airline.step()(take_seat)
+    airline.compensation(of=take_seat)(give_seat_back)
+    hotel.step()(take_room)
+
+    assert "unheard event: give_seat_back (airline) emits SeatGivenBack, and nobody listens to it" in _lines(
+        airline, hotel
+    )
+    assert not any("TripReady" in line for line in _lines(airline, hotel))
+
+
+def test_an_event_that_nobody_emits_is_found_unless_it_starts_a_saga(airline, hotel):
+    async def read_news(event: StaleNews) -> TripReady:
+        raise NotImplementedError
+
+    airline.step()(take_seat)
+    hotel.step()(read_news)
+
+    assert "unemitted event: read_news (hotel) waits for StaleNews, which nobody emits" in _lines(airline, hotel)
+    assert not any("waits for TripBooked" in line for line in _lines(airline, hotel))
+
+
+def test_a_step_that_nothing_leads_to_is_found(airline, hotel):
+    async def read_news(event: StaleNews) -> TripReady:
+        raise NotImplementedError
+
+    airline.step()(take_seat)
+    hotel.step()(read_news)
+
+    assert "unreachable: nothing leads from TripBooked to read_news (hotel)" in _lines(airline, hotel)
+
+
+def test_a_refusal_that_does_not_lead_to_the_failed_end_is_found(airline, hotel):
+    async def cancel_only_without_seat(event: SeatRefused) -> TripCancelled:
+        raise NotImplementedError
+
+    airline.step()(take_seat)
+    airline.compensation(of=take_seat)(give_seat_back)
+    hotel.step()(take_room)
+    hotel.step()(cancel_only_without_seat)
+
+    lines = _lines(airline, hotel)
+
+    assert "lost refusal: RoomRefused of take_room (hotel) never leads to TripCancelled" in lines
+    assert not any("SeatRefused of" in line for line in lines)
+
+
+def test_an_event_of_another_owner_is_found(airline):
+    async def take_seat_and_room(event: TripBooked) -> TripReady:
+        raise NotImplementedError
+
+    airline.step()(take_seat_and_room)
+
+    assert "foreign event: take_seat_and_room (airline) emits TripReady, which belongs to hotel" in _lines(airline)
+
+
+def test_a_step_that_stays_done_when_a_later_one_refuses_is_found(airline, hotel):
+    async def cancel_all(event: SeatRefused | RoomRefused) -> TripCancelled:
+        raise NotImplementedError
+
+    airline.step()(take_seat)
+    hotel.step()(take_room)
+    hotel.step()(cancel_all)
+
+    assert _lines(airline, hotel) == ["standing step: take_seat (airline) is still done after RoomRefused"]
+
+
+def test_every_finding_says_what_to_do(airline, hotel):
+    airline.step()(take_seat)
+    hotel.step()(take_room)
+
+    findings = _findings(airline, hotel)
+
+    assert findings
+    assert all(finding.cure and str(finding).endswith(f"{finding.cure}.") for finding in findings)
+
+
+def _findings(*participants):
+    return check(Choreography([Service(name=each.name, participants=[each]) for each in participants]))
+
+
+def _lines(*participants):
+    return [f"{finding.rule}: {finding.message}" for finding in _findings(*participants)]

@@ -1,0 +1,21 @@
+"""What a step emitted stands in its log, and can be sent again as the same event."""
+
+from __future__ import annotations
+
+from tests.unit.loans import BookLent, BookWanted, Branch, Clerk, library
+from toolkit import emissions
+from toolkit.database import Database
+
+
+async def test_what_was_emitted_at_a_position_is_sent_again_as_it_was(database: Database, clerk: Clerk) -> None:
+    branch = Branch(library(clerk), database, resources={Clerk: clerk})
+    await branch.take(BookWanted(loan_id="loan-1"), BookWanted(loan_id="loan-2"))
+    await branch.relay.drain()
+
+    async with database.reading() as connection:
+        found = await emissions.at(connection, [("loan-1", "lend_book", 1), ("loan-2", "lend_book", 2)])
+        of_nothing = await emissions.at(connection, [])
+
+    first_sent = next(each for each in branch.post.taken if each.correlation_id == "loan-1")
+    assert [each.as_sent(BookLent) for each in found] == [first_sent]
+    assert of_nothing == []

@@ -1,0 +1,230 @@
+"""Each invariant finds its hurt, planted into a story that was right before, and is content with what is right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.orders import by_service, ended, entry, fulfilled_order, paid_order, refused_order, shown
+from toolkit.events import SagaState
+from toolkit.fence import StepState
+from toolkit.invariants import Remains, at_rest, violations_of
+from toolkit.saga_log import Entry
+from toolkit.story import merge
+
+COMPENSATING, COMPLETED, FAILED = SagaState.COMPENSATING, SagaState.COMPLETED, SagaState.FAILED
+HEARD = ("OrderCreated", "InventoryReserved", "PaymentProcessed", "ShipmentCreated", "ShipmentFailed")
+
+
+def numbered(entries: list[Entry]) -> list[Entry]:
+    """Return entries with the positions and the former states that their services would have given them."""
+    last: dict[str, tuple[int, str | None]] = {}
+    counted = []
+    for each in entries:
+        position, state = last.get(each.step, (0, None))
+        if each.position is not None:
+            last[each.step] = position + 1, each.to_state
+        counted.append(replace(each, from_state=state, position=position + 1 if each.position is not None else None))
+    return counted
+
+
+def hurt(entries: list[Entry]) -> dict[str, str]:
+    """Return what is found in these entries: the invariants, each with what it says first."""
+    story = merge(by_service(shown(entries)).values())
+    found: dict[str, str] = {}
+    for violation in violations_of("order-3", story, heard=HEARD):
+        assert violation.saga_id == "order-3"
+        found.setdefault(violation.invariant, violation.text)
+    return found
+
+
+def fulfilled() -> list[Entry]:
+    return numbered(fulfilled_order("order-3"))
+
+
+def refused() -> list[Entry]:
+    return numbered(refused_order("order-3"))
+
+
+def at(entries: list[Entry], step: str, state: str) -> int:
+    return next(index for index, each in enumerate(entries) if (each.step, each.to_state) == (step, state))
+
+
+def changed(entries: list[Entry], step: str, state: str, **facts: object) -> list[Entry]:
+    index = at(entries, step, state)
+    return [*entries[:index], replace(entries[index], **facts), *entries[index + 1 :]]
+
+
+@pytest.mark.parametrize("story", [fulfilled, refused])
+def test_a_saga_that_went_as_it_should_hurts_nothing(story):
+    assert hurt(story()) == {}
+
+
+def test_notes_and_late_duplicates_hurt_nothing():
+    retried = entry(
+        "order-3", "shipping", "create_shipment", "retrying", SagaState.PENDING, "PaymentProcessed", position=None
+    )
+    late = entry("order-3", "payment", "process_payment", "ignored", FAILED, "ShipmentFailed", position=None)
+
+    assert hurt([*refused()[:3], retried, *refused()[3:], late]) == {}
+
+
+def test_an_abort_that_fenced_the_first_unfinished_step_hurts_nothing():
+    start, *_ = refused()
+    story = [
+        start,
+        entry("order-3", "payment", "process_payment", "fenced", COMPENSATING, "AbortRequested", "PaymentFailed"),
+        entry("order-3", "inventory", "reserve_inventory", "compensated", COMPENSATING, "PaymentFailed",
+              "InventoryReleased", position=2),
+        entry("order-3", "notification", "send_cancellation_notice", "completed", FAILED, "InventoryReleased",
+              "OrderFailed"),
+        ended("order-3", "inventory", "reserve_inventory"),
+    ]  # fmt: skip
+
+    assert hurt(numbered(story)) == {}
+
+
+def test_a_start_with_an_id_of_the_clients_own_is_a_start():
+    assert hurt(changed(fulfilled(), "reserve_inventory", "completed", event_id="the client's own")) == {}
+
+
+def test_a_saga_that_has_not_ended_is_found():
+    found = hurt(numbered(paid_order("order-3")))
+
+    assert found["every saga ends"] == "it has not ended: process_payment is completed"
+
+
+def test_a_saga_that_ended_both_ways_is_found():
+    both = entry("order-3", "notification", "send_cancellation_notice", "completed", FAILED, "ShipmentCreated",
+                 "OrderFailed")  # fmt: skip
+
+    assert hurt([*fulfilled(), both])["every saga ends"].startswith("it ended 2 times")
+
+
+def test_a_step_that_still_stands_in_a_failed_saga_is_found():
+    story = [each for each in refused() if (each.step, each.to_state) != ("reserve_inventory", "compensated")]
+    story = changed(story, "send_cancellation_notice", "completed", event_id=story[-5].emitted_id)
+
+    assert hurt(story)["every saga ends"] == "reserve_inventory is left completed in a saga that ended Failed"
+
+
+def test_a_step_that_was_not_told_of_the_good_end_is_found():
+    index = at(fulfilled(), "process_payment", "confirmed")
+
+    found = hurt(fulfilled()[:index] + fulfilled()[index + 1 :])
+
+    assert found["every saga ends"] == "process_payment is left completed in a saga that ended Completed"
+
+
+def test_a_compensation_before_that_of_the_step_behind_it_is_found():
+    story = refused()
+    payment, inventory = at(story, "process_payment", "compensated"), at(story, "reserve_inventory", "compensated")
+    refusal = story[at(story, "create_shipment", "failed")]
+    story[inventory] = replace(story[inventory], event_id=refusal.emitted_id, event_type="ShipmentFailed")
+    story[payment] = replace(story[payment], event_id=story[inventory].emitted_id, event_type="InventoryReleased")
+    story[payment], story[inventory] = story[inventory], story[payment]
+
+    found = hurt(story)
+
+    assert found["undone once, in reverse order"] == (
+        "reserve_inventory was undone before process_payment, which had followed from it"
+    )
+
+
+def test_a_compensation_of_what_was_never_done_is_found():
+    story = [each for each in refused() if (each.step, each.to_state) != ("process_payment", "completed")]
+
+    assert hurt(story)["undone once, in reverse order"] == "process_payment was undone, and had never been done"
+
+
+def test_a_compensation_done_twice_is_found():
+    again = replace(refused()[at(refused(), "process_payment", "compensated")], position=4, emitted_id="another")
+
+    assert hurt([*refused(), again])["undone once, in reverse order"] == "process_payment was undone twice"
+
+
+def test_a_step_done_twice_is_found():
+    again = replace(fulfilled()[at(fulfilled(), "create_shipment", "completed")], position=3, emitted_id="another")
+
+    assert hurt([*fulfilled(), again])["one effect per step"].startswith("create_shipment was done 2 times")
+
+
+def test_an_event_that_two_entries_emitted_is_found():
+    story = fulfilled()
+    paid = story[at(story, "process_payment", "completed")]
+
+    found = hurt(changed(story, "create_shipment", "completed", emitted_id=paid.emitted_id))
+
+    assert found["one effect per step"] == "one event was emitted by two entries"
+
+
+def test_a_gap_in_a_steps_positions_is_found():
+    found = hurt(changed(fulfilled(), "process_payment", "confirmed", position=4))
+
+    assert found["every move is legal"] == "process_payment has the positions 1, 2, 4"
+
+
+def test_a_move_that_the_fence_forbids_is_found():
+    story = changed(refused(), "create_shipment", "failed", to_state=StepState.CONFIRMED)
+
+    assert hurt(story)["every move is legal"].startswith("create_shipment went from nothing to confirmed")
+
+
+def test_an_entry_that_lies_about_where_it_came_from_is_found():
+    story = changed(refused(), "process_payment", "compensated", from_state=StepState.EXECUTING)
+
+    assert "it says: from executing" in hurt(story)["every move is legal"]
+
+
+def test_an_event_that_nobody_committed_is_found():
+    story = changed(fulfilled(), "create_shipment", "completed", event_id="from nowhere")
+
+    found = hurt(story)
+
+    assert found["every event has its cause"] == "create_shipment took a PaymentProcessed that no entry emitted"
+
+
+def test_an_event_that_led_to_itself_is_found():
+    story = fulfilled()
+    paid = story[at(story, "create_shipment", "completed")]
+
+    found = hurt(changed(story, "process_payment", "completed", event_id=paid.emitted_id))
+
+    assert "is its own cause" in found["no event causes itself"]
+
+
+def test_a_step_that_moves_after_its_service_was_told_of_the_end_is_found():
+    late = entry("order-3", "payment", "process_payment", "compensating", COMPENSATING, "ShipmentFailed", position=5)
+
+    found = hurt([*refused(), late])
+
+    assert found["nothing moves after the end"] == "process_payment became compensating after the end"
+
+
+def test_an_event_that_reached_nobody_is_found():
+    story = changed(fulfilled(), "create_shipment", "completed", emitted_id="on its way for ever")
+
+    assert hurt(story)["nothing is lost"] == "ShipmentCreated of create_shipment reached nobody"
+
+
+def test_an_event_that_nobody_ever_listens_to_is_not_lost():
+    assert "OrderFulfilled" not in HEARD
+    assert "nothing is lost" not in hurt(fulfilled())
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        (Remains("payment", outbox=2), "payment has 2 rows in its outbox"),
+        (Remains("payment", letters=1), "payment has 1 dead letters"),
+        (Remains("payment", queued=3), "payment has 3 messages in its queue"),
+        (Remains("payment", buried=4), "payment has 4 messages in its dead-letter queue"),
+    ],
+)
+def test_what_is_left_over_at_rest_is_found(left: Remains, text: str):
+    assert [violation.text for violation in at_rest([left, Remains("shipping", outbox=0)])] == [text]
+
+
+def test_what_nobody_looked_at_is_not_taken_for_nothing_wrong_nor_for_something():
+    assert at_rest([Remains("payment")]) == []

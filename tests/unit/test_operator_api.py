@@ -1,0 +1,240 @@
+"""The operator's part of the API: nothing is written and no message shown without the token."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from starlette.applications import Starlette
+
+from services.payment.app import app as payment_service
+from tests.orders import fulfilled_order, paid_order
+from toolkit import audit, dead_letters, saga_log
+from toolkit.api import api_routes
+from toolkit.clock import SystemClock
+from toolkit.database import Database
+from toolkit.dead_letters import SHOWN, DeadLetter
+from toolkit.envelope import WireMessage
+from toolkit.operator_api import operator_routes
+
+TOKEN = "open-sesame-now"
+SHOWING = {"Authorization": f"Bearer {TOKEN}"}
+WHY = {"reason": "the gateway is back", "actor": "ada@desk"}
+WRITES = ["/dead-letters/redrive", "/dead-letters/drop", "/sagas/order-2/replay", "/prune"]
+
+Client = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite:///{tmp_path}/payment.db")
+    await database.create_tables()
+    async with database.transaction() as session:
+        connection = await session.connection()
+        entries = [*fulfilled_order("order-1"), *paid_order("order-2")]
+        await saga_log.append(
+            connection, [replace(entry, emitted_body="{}") for entry in entries if entry.service == "payment"]
+        )
+        await dead_letters.add(connection, [letter("order-1"), letter("order-2")])
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def client(database: Database) -> Client:
+    def build(token: str | None = TOKEN, **facts: Any) -> httpx.AsyncClient:
+        async def readiness() -> dict[str, bool]:
+            return {}
+
+        secret = SecretStr(token) if token else None
+        routes = api_routes("payment", database, readiness)
+        routes += operator_routes(payment_service, database, queue="saga.payment", token=secret, clock=SystemClock())
+        transport = httpx.ASGITransport(Starlette(routes=routes))
+        return httpx.AsyncClient(transport=transport, base_url="http://payment", **facts)
+
+    return build
+
+
+@pytest.fixture
+def operator(client: Client) -> httpx.AsyncClient:
+    return client(headers=SHOWING)
+
+
+def letter(saga_id: str) -> DeadLetter:
+    message = WireMessage(
+        b'{"secret": "ada@shop.example"}',
+        "shipping.ShipmentFailed",
+        message_id=f"message of {saga_id}",
+        correlation_id=saga_id,
+        type="ShipmentFailed",
+        headers={"saga-type": "order", "attempt": 5},
+    )
+    return DeadLetter(
+        id=f"letter-{saga_id}", service="payment", reason="retries spent", error="gateway away", message=message,
+        step="process_payment", at=datetime.now(UTC), traceback="line 7",
+    )  # fmt: skip
+
+
+async def audited(database: Database) -> list[tuple[str, str, str]]:
+    async with database.reading() as connection:
+        return [(row["actor"], row["verb"], row["reason"]) for row in await audit.listed(connection)]
+
+
+@pytest.mark.parametrize("path", WRITES)
+async def test_without_a_token_of_the_services_own_nothing_can_be_written_and_it_says_how_to(client, database, path):
+    response = await client(None, headers=SHOWING).post(path, json=WHY)
+
+    assert response.status_code == 403
+    assert "start payment with SAGA_API_TOKEN" in response.json()["error"]
+    assert await audited(database) == []
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}!", "Bearer \xfc"]
+)
+@pytest.mark.parametrize("path", WRITES)
+async def test_a_wrong_token_writes_nothing(client, database, path, header):
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+
+    response = await client().post(path, json=WHY | {"all": True}, headers=headers)
+
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert await audited(database) == []
+
+
+async def test_a_list_needs_no_token_and_shows_no_message(client):
+    content = (await client().get("/dead-letters")).json()
+
+    assert (content["service"], content["total"]) == ("payment", 2)
+    assert all(tuple(each) == SHOWN for each in content["dead_letters"])
+    assert "ada@shop.example" not in str(content)
+
+
+async def test_a_list_can_be_narrowed(client):
+    async def listed(**query: Any) -> list[str]:
+        content = (await client().get("/dead-letters", params=query)).json()
+        return [each["saga_id"] for each in content["dead_letters"]]
+
+    assert await listed(saga="order-2") == ["order-2"]
+    assert await listed(id=["letter-order-1", "letter-404"]) == ["order-1"]
+    assert await listed(reason="schema") == []
+    assert await listed(step="process_payment", limit=1) == ["order-2"]
+    assert await listed(before=(datetime.now(UTC) - timedelta(hours=1)).isoformat()) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["before=yesterday", "before=2026-05-04T12:00:00", "before=0001-01-01T00:00:00%2B23:00", "limit=0", "saga=%00"],
+)
+async def test_a_question_that_is_not_allowed_is_told_what_is(client, query):
+    response = await client().get(f"/dead-letters?{query}")
+
+    assert response.status_code == 400
+    assert "is not allowed" in response.json()["error"]
+
+
+async def test_a_whole_letter_is_people_s_data_and_needs_the_token(client, operator):
+    refused = await client().get("/dead-letters/letter-order-2")
+    shown = await operator.get("/dead-letters/letter-order-2")
+
+    assert refused.status_code == 401
+    assert shown.json()["dead_letter"]["body"] == '{"secret": "ada@shop.example"}'
+    assert shown.json()["dead_letter"]["traceback"] == "line 7"
+
+
+async def test_a_letter_that_is_not_there_is_not_found(operator):
+    response = await operator.get("/dead-letters/letter-404")
+
+    assert (response.status_code, response.json()["error"]) == (404, "payment has no dead letter 'letter-404'")
+
+
+async def test_letters_are_redriven_but_for_those_of_ended_sagas(operator, database):
+    response = await operator.post("/dead-letters/redrive", json=WHY | {"all": True})
+
+    rows = response.json()["rows"]
+    assert [(row["saga_id"], row["outcome"]) for row in rows] == [("order-1", "refused"), ("order-2", "redriven")]
+    assert rows[0]["why"].startswith("saga order-1 has ended (Completed)")
+    assert response.json()["after"] is None
+    assert await audited(database) == [("ada@desk", "redrive", "the gateway is back")]
+
+
+async def test_a_dry_run_writes_nothing(operator, database):
+    response = await operator.post("/dead-letters/drop", json=WHY | {"all": True, "dry_run": True})
+
+    assert [row["outcome"] for row in response.json()["rows"]] == ["would be dropped"] * 2
+    assert await audited(database) == []
+
+
+async def test_letters_are_dropped_one_by_one(operator, database):
+    response = await operator.post("/dead-letters/drop", json=WHY | {"ids": ["letter-order-1"]})
+
+    assert [row["outcome"] for row in response.json()["rows"]] == ["dropped"]
+    assert (await operator.get("/dead-letters")).json()["total"] == 1
+
+
+async def test_a_replay_needs_no_reason_and_says_what_was_emitted(operator):
+    response = await operator.post("/sagas/order-2/replay", json={})
+
+    (row,) = response.json()["rows"]
+    assert (row["step"], row["event_type"], row["outcome"]) == ("process_payment", "PaymentProcessed", "replayed")
+
+
+@pytest.mark.parametrize("saga_id", ["order-404", "%00", "a b"])
+async def test_a_saga_that_is_not_known_can_not_be_replayed(operator, saga_id):
+    response = await operator.post(f"/sagas/{saga_id}/replay", json={})
+
+    assert response.status_code == 404
+
+
+async def test_old_sagas_are_pruned(operator):
+    response = await operator.post("/prune", json=WHY | {"older_than": "1d"})
+
+    assert response.json() == {"service": "payment", "sagas": 1, "letters": 0, "audit": 0, "is_all": False}
+
+
+@pytest.mark.parametrize(
+    ("path", "order", "fault"),
+    [
+        ("/dead-letters/redrive", {"all": True}, "reason: Field required"),
+        ("/dead-letters/redrive", {"all": True, "reason": "  "}, "reason: "),
+        ("/dead-letters/redrive", {"all": True, "reason": "two\nlines"}, "reason: "),
+        ("/dead-letters/redrive", WHY, "say which letters: ids, reason_is, step, saga, before, or all"),
+        ("/dead-letters/drop", WHY | {"id": "letter-1"}, "id: Extra inputs are not permitted"),
+        ("/dead-letters/drop", WHY | {"ids": ["\0"]}, "ids.0: "),
+        ("/prune", WHY | {"older_than": "1h"}, "older_than: Input should be greater than or equal to"),
+        ("/prune", WHY, "older_than: Field required"),
+        ("/prune", [], "the body: "),
+    ],
+)
+async def test_an_order_that_is_not_allowed_is_told_what_is(operator, database, path, order, fault):
+    response = await operator.post(path, json=order)
+
+    assert response.status_code == 400
+    assert fault in response.json()["error"]
+    assert await audited(database) == []
+
+
+async def test_what_is_overdue_can_be_listed_by_anybody(client):
+    response = await client().get("/overdue")
+
+    assert response.json() == {"service": "payment", "overdue": []}
+
+
+async def test_a_database_that_is_away_is_an_answer_for_operators_too(tmp_path: Path):
+    database = Database("postgresql://postgres@127.0.0.1:1/payment")
+    routes = operator_routes(
+        payment_service, database, queue="saga.payment", token=SecretStr(TOKEN), clock=SystemClock()
+    )
+    transport = httpx.ASGITransport(Starlette(routes=routes))
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://payment", headers=SHOWING) as operator:
+        response = await operator.post("/dead-letters/redrive", json=WHY | {"all": True})
+
+    assert response.status_code == 503
+    await database.close()

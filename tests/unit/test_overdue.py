@@ -1,0 +1,90 @@
+"""The search for overdue steps: one of several replicas finds each, and what is no longer there is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from sqlalchemy import delete, text, update
+
+from tests.eventually import eventually
+from tests.unit.loans import NOON, BookWanted, Branch, Clerk, library, notes, rows_left
+from tests.unit.loans import Watch as Clock
+from toolkit import Settings, overdue, saga_log
+from toolkit.database import Database
+from toolkit.overdue import OverdueStep
+from toolkit.watch import Watch
+
+LATE = NOON + timedelta(hours=1)
+WANTED = BookWanted(loan_id="loan-1")
+
+
+async def find(database: Database) -> list[OverdueStep]:
+    async with database.transaction() as session:
+        return await overdue.find(await session.connection(), before=LATE, now=LATE)
+
+
+def watch_of(branch: Branch, clerk: Clerk) -> Watch:
+    return Watch(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
+
+
+async def test_two_replicas_that_search_for_the_first_time_at_once_find_each_step_once(
+    postgres: Database, clerk: Clerk
+) -> None:
+    await Branch(library(clerk), postgres, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
+
+    async def second_waits() -> bool:
+        async with postgres.reading() as connection:
+            return bool(await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    async with postgres.transaction() as session:
+        first = await overdue.find(await session.connection(), before=LATE, now=LATE)
+        searching = asyncio.create_task(find(postgres))
+        await eventually(second_waits, what="the second replica")
+    second = await searching
+
+    assert [step.saga_id for step in first] == ["loan-1"]
+    assert second == []
+
+
+async def test_the_first_search_looks_back_to_the_beginning_and_the_next_where_it_stopped(
+    database: Database, clerk: Clerk
+) -> None:
+    await Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
+
+    assert [step.saga_id for step in await find(database)] == ["loan-1"]
+    assert await find(database) == []
+
+
+async def test_an_event_that_is_declared_no_more_is_not_sent_again_and_holds_nothing_up(
+    database: Database, clerk: Clerk
+) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED, BookWanted(loan_id="loan-2"))
+    await branch.relay.drain()
+    async with database.transaction() as session:
+        renamed = update(saga_log.saga_log).where(saga_log.saga_log.c.saga_id == "loan-1")
+        await (await session.connection()).execute(renamed.values(emitted_type="BookGivenAway"))
+
+    clock.advance(hours=1)
+    await watch_of(branch, clerk).sweep()
+
+    assert await notes(database, "loan-1") == await notes(database, "loan-2")
+    assert await rows_left(database) == ["loan-1", "loan-2", "loan-2"]  # the aborts of both, and one event
+    assert "BookGivenAway" not in {each.type for each in branch.post.taken}
+
+
+async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: Clerk) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED)
+    clock.advance(hours=1)
+    await find(database)
+    async with database.transaction() as session:
+        await (await session.connection()).execute(delete(saga_log.saga_log))
+
+    await watch_of(branch, clerk).sweep()
+
+    async with database.reading() as connection:
+        assert await overdue.listed(connection) == []

@@ -1,0 +1,72 @@
+"""A service holds participants together, and provides what their steps ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.unit.loans import BookLent, BookTakenBack, BookWanted, CardRefused, Clerk, LoanRegistered, library, loan_saga
+from toolkit import DeclarationError, Participant, Service, Settings
+
+
+class Catalogue:
+    """Something that a step may ask for."""
+
+
+def searching(name: str = "search") -> Participant:
+    participant = Participant("library", saga=loan_saga)
+
+    async def search(event: BookWanted, catalogue: Catalogue) -> BookLent: ...
+
+    search.__name__ = name
+    participant.step()(search)
+    return participant
+
+
+@asynccontextmanager
+async def a_catalogue(_: Settings) -> AsyncIterator[Catalogue]:
+    yield Catalogue()
+
+
+def test_what_a_step_asks_for_and_nobody_provides_is_named() -> None:
+    with pytest.raises(DeclarationError) as caught:
+        Service(name="library", participants=[searching()])
+
+    assert caught.value.function == f"{__name__}.search"
+    assert caught.value.fault == "the parameter 'catalogue' wants a Catalogue, which library does not provide"
+    assert caught.value.cure == "Add it: Service(provides={Catalogue: how_to_open_one})"
+
+
+def test_what_a_compensation_asks_for_has_to_be_provided_too() -> None:
+    participant = Participant("library", saga=loan_saga)
+
+    @participant.step()
+    async def lend(event: BookWanted) -> BookLent: ...
+
+    @participant.compensation(of=lend)
+    async def take_back(event: CardRefused, catalogue: Catalogue) -> BookTakenBack: ...
+
+    with pytest.raises(DeclarationError, match="take_back: the parameter 'catalogue' wants a Catalogue"):
+        Service(name="library", participants=[participant])
+
+
+def test_two_participants_cannot_have_steps_of_one_name() -> None:
+    with pytest.raises(DeclarationError, match=r"Service 'library': two steps are named search\. Rename one"):
+        Service(name="library", participants=[searching(), searching()], provides={Catalogue: a_catalogue})
+
+
+def test_a_service_is_the_sum_of_its_participants() -> None:
+    desk = Participant("desk", saga=loan_saga)
+
+    @desk.step()
+    async def register(event: BookLent) -> LoanRegistered: ...
+
+    participants = [*library(Clerk()).participants, desk]
+    service = Service(name="library", participants=participants, provides={Clerk: a_catalogue})
+
+    assert [step.name for step in service.steps] == ["lend_book", "register"]
+    assert [each.name for each in service.compensations] == ["take_back"]
+    assert service.sagas == [loan_saga]
+    assert service.heard() == {BookWanted, CardRefused, BookLent}

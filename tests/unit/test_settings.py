@@ -1,0 +1,113 @@
+"""Settings come from the environment, and a bad one is named with what is allowed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from toolkit.errors import SettingsError
+from toolkit.settings import load_settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("SAGA_BROKER_URL", "http://broker", "give amqp://user:password@host:port/vhost, or embedded"),
+        ("SAGA_BROKER_URL", "amqp://h:abc/", "Port could not be cast"),
+        ("SAGA_BROKER_URL", "amqp://h:99999/", "Port out of range"),
+        ("SAGA_DATABASE_URL", "postgresql://h:abc/x", "'abc'"),
+        ("SAGA_DATABASE_URL", "postgresql://h:99999/x", "99999 is no port"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?colour=red", "no parameter colour"),
+        ("SAGA_DATA_DIR", __file__, "it is a file; name a directory"),
+        ("SAGA_DATA_DIR", "", "name a directory"),
+        ("SAGA_HTTP_HOST", "", "at least 1 character"),
+        ("SAGA_STEP_TIMEOUTS", "lend_book=5", 'give a JSON object, such as {"my_step": "PT30S"}'),
+        ("SAGA_STEP_TIMEOUTS", "[5]", "give a JSON object"),
+        ("SAGA_STEP_TIMEOUTS", "[" * 100_000, "give a JSON object"),
+        ("SAGA_DATABASE_URL", "mysql://root@db/orders", "give sqlite:///path, or postgresql://"),
+        ("SAGA_EXCHANGE", "two words", "give 1 to 60 letters, digits"),
+        ("SAGA_EXCHANGE", "", "give 1 to 60 letters, digits"),
+        ("SAGA_PREFETCH", "0", "greater than or equal to 1"),
+        ("SAGA_BATCH_SIZE", "1001", "less than or equal to 1000"),
+        ("SAGA_BATCH_SIZE", "many", "valid integer"),
+        ("SAGA_ISOLATED_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("SAGA_RELAY_WINDOW", "-1", "greater than or equal to 1"),
+        ("SAGA_RELAY_LEASE", "0", "greater than or equal to 1 second"),
+        ("SAGA_RELAY_LEASE", "soon", "timedelta"),
+        ("SAGA_RELAY_LEASE", "nan", "NaN values not permitted"),
+        ("SAGA_RELAY_POLL", "PT2M", "less than or equal to 1 minute"),
+        ("SAGA_STEP_TIMEOUTS", '{"lend_book": "later"}', "timedelta"),
+        ("SAGA_STEP_TIMEOUTS", '{"lend_book": -5}', "greater than or equal to"),
+        ("SAGA_MAX_MESSAGE_BYTES", "1", "greater than or equal to 1024"),
+        ("SAGA_HTTP_PORT", "70000", "less than or equal to 65535"),
+        ("SAGA_LOG_FORMAT", "xml", "'json' or 'console'"),
+        ("SAGA_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_variable_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert str(caught.value).startswith(f"{variable}=")
+    shown = {"PT2M": "120 s", "0": "0", '{"lend_book": -5}': "-5", '{"lend_book": "later"}': "later"}.get(value, value)[
+        :100
+    ]
+    assert shown in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_a_bad_timeout_is_named_with_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGA_STEP_TIMEOUTS", '{"lend_book": -5, "take_back": 5}')
+
+    with pytest.raises(SettingsError, match=r"^SAGA_STEP_TIMEOUTS=-5 for lend_book is not allowed"):
+        load_settings()
+
+
+def test_a_bad_address_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGA_DATABASE_URL", "postgresql://saga:secret@h:99999/x")
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert "saga:***@h" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGA_PREFETCH", "0")
+    monkeypatch.setenv("SAGA_LOG_LEVEL", "loud")
+
+    with pytest.raises(SettingsError, match=r"SAGA_PREFETCH=.*; SAGA_LOG_LEVEL="):
+        load_settings()
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("5", 5), ("PT5S", 5), ("2.5", 2.5), ("PT1M", 60)])
+def test_a_duration_is_seconds_or_iso_8601(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
+    monkeypatch.setenv("SAGA_RELAY_LEASE", value)
+
+    assert load_settings().relay_lease == timedelta(seconds=seconds)
+
+
+def test_a_steps_timeouts_are_durations_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGA_STEP_TIMEOUTS", '{"lend_book": 5, "take_back": "PT1M", "register": "7"}')
+
+    assert load_settings().step_timeouts == {
+        "lend_book": timedelta(seconds=5),
+        "take_back": timedelta(minutes=1),
+        "register": timedelta(seconds=7),
+    }
+
+
+def test_without_a_database_each_service_has_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = load_settings(data_dir=Path("/var/lib/saga"))
+    monkeypatch.setenv("SAGA_DATABASE_URL", "postgresql://db/library")
+    set_ = load_settings()
+
+    assert own.database_for("library") == "sqlite:////var/lib/saga/library.db"
+    assert set_.database_for("library") == "postgresql://db/library"

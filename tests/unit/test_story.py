@@ -1,0 +1,126 @@
+"""The story of a saga follows cause and effect, whatever the clocks say and whoever is missing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import permutations
+
+import pytest
+
+from tests.orders import by_service, entry, fulfilled_order, paid_order, refused_order, shown
+from toolkit.events import SagaState
+from toolkit.story import Story, merge, tell
+
+
+@pytest.mark.parametrize("order", [fulfilled_order, paid_order, refused_order])
+def test_the_story_is_the_same_whatever_order_the_logs_come_in(order):
+    told = shown(order())
+
+    stories = [merge(logs) for logs in permutations(by_service(told).values())]
+
+    assert all(story == told for story in stories)
+
+
+def test_a_clock_that_is_an_hour_off_changes_nothing():
+    told = shown(refused_order())
+    for each in told:
+        if each["service"] == "payment":
+            each["at"] -= timedelta(hours=1)
+
+    story = merge(by_service(told).values())
+
+    assert story == told
+
+
+@pytest.mark.parametrize("missing", ["inventory", "payment", "shipping", "notification"])
+def test_a_service_that_is_unreachable_leaves_a_gap_and_moves_nothing_else(missing):
+    told = shown(refused_order())
+    logs = by_service(told)
+    del logs[missing]
+
+    story = merge(logs.values())
+
+    assert _names(story) == _names([each for each in told if each["service"] != missing])
+
+
+def test_who_learns_of_the_end_comes_after_who_ended_the_saga():
+    logs = by_service(shown(fulfilled_order()))
+
+    story = merge(logs.values())
+
+    assert [each["to_state"] for each in story][-4:] == ["confirmed"] * 4
+
+
+def test_a_nudge_that_repeats_an_event_does_not_move_those_who_heard_it_before():
+    told = shown(
+        [
+            *paid_order("order-2"),
+            entry("order-2", "inventory", "reserve_inventory", "nudged", SagaState.PENDING, "OrderCreated",
+                  "InventoryReserved", position=None),
+        ]
+    )  # fmt: skip
+
+    story = merge(by_service(told).values())
+
+    assert story.index(told[3]) > story.index(told[0])
+    assert story.index(told[1]) > story.index(told[0])
+    assert len(story) == len(told)
+
+
+def test_logs_that_contradict_each_other_are_told_to_their_end():
+    told = shown(
+        [
+            entry("order-9", "inventory", "reserve_inventory", "completed", SagaState.PENDING, "Chicken", "Egg"),
+            entry("order-9", "payment", "process_payment", "completed", SagaState.PENDING, "Egg", "Chicken"),
+        ]
+    )
+
+    story = merge(by_service(told).values())
+
+    assert _names(story) == _names(told)
+
+
+@pytest.mark.parametrize(
+    ("entries", "state"),
+    [
+        (fulfilled_order(), SagaState.COMPLETED),
+        (fulfilled_order()[:5], SagaState.COMPLETED),
+        (refused_order(), SagaState.FAILED),
+        (refused_order()[:5], SagaState.COMPENSATING),
+        (paid_order(), SagaState.PENDING),
+        (paid_order()[:1], SagaState.STARTED),
+        ([], None),
+    ],
+)
+def test_the_state_is_what_all_services_together_know(entries, state):
+    logs = by_service(shown(entries))
+
+    story = tell("order-1", logs)
+
+    assert story.state is state
+
+
+def test_the_last_move_is_what_was_done_rather_than_what_was_told():
+    story = Story("order-1", shown(fulfilled_order()))
+
+    move = story.last_move
+
+    assert move is not None
+    assert move["step"] == "send_confirmation"
+    assert move["to_state"] == "completed"
+
+
+def test_a_saga_that_nobody_knows_still_has_its_id_and_its_gaps():
+    story = tell("order-404", {"payment": []}, unreachable={"shipping": "no answer"})
+
+    assert story.as_dict() == {
+        "saga_id": "order-404",
+        "saga_type": None,
+        "state": None,
+        "entries": [],
+        "unreachable": {"shipping": "no answer"},
+    }
+
+
+def _names(entries):
+    return [(each["service"], each["step"], each["to_state"]) for each in entries]

@@ -1,0 +1,23 @@
+"""What is shipped for the tests of others."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from toolkit.testing import NOON, ManualClock
+
+
+def test_a_manual_clock_stands_still_until_it_is_told_to_go_on() -> None:
+    clock = ManualClock()
+
+    assert clock.now() == clock.now() == NOON
+    clock.advance(timedelta(minutes=5))
+    assert clock.now() == NOON + timedelta(minutes=5)
+
+
+def test_a_manual_clock_begins_when_it_is_told_to_and_can_be_set_back() -> None:
+    clock = ManualClock(datetime(2031, 2, 3, tzinfo=UTC))
+
+    clock.advance(timedelta(hours=-1))
+
+    assert clock.now() == datetime(2031, 2, 2, 23, tzinfo=UTC)

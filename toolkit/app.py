@@ -1,0 +1,168 @@
+"""The composition root of one service in a process of its own: RabbitMQ, its database, and its HTTP API.
+
+It is ready when it reaches all of them, waits for what is not there yet, and drains on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from toolkit.api import api_routes, application
+from toolkit.clock import SystemClock
+from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
+from toolkit.host import Host
+from toolkit.logs import configure_logs
+from toolkit.operator_api import operator_routes
+from toolkit.rabbit import RabbitConsumer, RabbitPublisher, connect_patiently
+from toolkit.retry import describe
+from toolkit.service import Service
+from toolkit.settings import Settings
+
+log = structlog.get_logger("toolkit")
+
+#: Where the API listens if the settings name no port and this one is free.
+_USUAL_PORT = 8000
+#: Seconds, when the service is told to stop, for the deliveries in hand, for what they brought about, and for good
+#: manners towards servers that may be silent; with the last transactions, below ten in all.
+_FINISH, _DRAIN, _FAREWELL = 3.0, 2.0, 1.0
+#: What the system says where it is the port that can't be had, and not the address.
+_PORT_FAULTS = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
+
+
+class App:
+    """One service on RabbitMQ."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service = service
+        self.publisher = RabbitPublisher(settings)
+        self.host = Host(service, settings, self.publisher, clock=SystemClock())
+        self._settings = settings
+        self._consumer: RabbitConsumer | None = None
+
+    async def start(self) -> None:
+        """Wait for broker and database, then begin to consume."""
+        await connect_patiently(self.publisher.connect, self.service.name)
+        await self.host.start()
+        self._consumer = RabbitConsumer(self.service, self._settings, self.host.inbox, bury=self.host.bury)
+        await connect_patiently(self._consumer.start, self.service.name)
+        log.info("service started", service=self.service.name)
+
+    async def stop(self) -> None:
+        """Take nothing new, finish what is under way, send what it brought about, and disconnect."""
+        if self._consumer:
+            await _at_most(_FINISH, self._consumer.stop_taking())
+        await self.host.drain(within=_DRAIN)
+        await self.host.stop()
+        if self._consumer:
+            await _at_most(_FAREWELL, self._consumer.close())
+        await _at_most(_FAREWELL, self.publisher.close())
+        log.info("service stopped", service=self.service.name)
+
+    async def readiness(self) -> Mapping[str, bool]:
+        """Tell, by asking, whether broker, database and relay can be relied on now."""
+        return {
+            "broker": self.publisher.is_connected and self._consumer is not None and self._consumer.is_connected,
+            "database": await self._database_answers(),
+            "relay": self._consumer is not None and self.host.relay.is_healthy,
+        }
+
+    async def _database_answers(self) -> bool:
+        try:
+            await self.host.database.ping()
+        except DatabaseUnavailableError:
+            return False
+        return True
+
+
+def run_service(service: Service, settings: Settings) -> int:
+    """Run a service until it is told to stop; return the exit code.
+
+    Raises:
+        SagaError: it could not start, for a reason that somebody can mend.
+    """
+    configure_logs(settings)
+    structlog.contextvars.bind_contextvars(service=service.name)
+    app = App(service, settings)
+    failures: list[BaseException] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        # The API answers while the service still waits for its broker: alive, and not ready.
+        starting = asyncio.create_task(app.start())
+        starting.add_done_callback(lambda task: _exit_on_failure(task, server, failures))
+        yield
+        starting.cancel()
+        await asyncio.wait({starting})
+        await app.stop()
+
+    routes = api_routes(service.name, app.host.database, app.readiness)
+    routes += operator_routes(
+        service, app.host.database, queue=app.host.queue, token=settings.api_token, clock=SystemClock()
+    )
+    api = application(routes, lifespan)
+    server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    server.run(sockets=[_listen(settings)])
+    for error in failures:
+        if isinstance(error, SagaError):  # it says itself what to do
+            raise error
+    return 1 if failures else 0
+
+
+async def _at_most(seconds: float, ending: Awaitable[None]) -> None:
+    """Await the end of something, and go on without it where a silent server keeps it from ending."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ending
+
+
+def _exit_on_failure(task: asyncio.Task[None], server: uvicorn.Server, failures: list[BaseException]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        if not isinstance(error, SagaError):
+            log.error("service could not start", error=describe(error))
+        log.debug("the whole story", exc_info=error)
+        failures.append(error)
+        server.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Listen on the port of the settings, or on any free one where they name none and the usual one is taken."""
+    wanted = settings.http_port
+    try:
+        listener = _bind(settings.http_host, _USUAL_PORT if wanted is None else wanted)
+    except (OSError, UnicodeError) as error:
+        told = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) not in _PORT_FAULTS:
+            raise SettingsError(
+                f"SAGA_HTTP_HOST={settings.http_host!r} can't be listened on: {told}; name an address of this machine"
+            ) from error
+        if wanted is not None:
+            raise SettingsError(
+                f"SAGA_HTTP_PORT={wanted} can't be listened on at {settings.http_host}: {told}; "
+                "name a free one, or none to have one chosen"
+            ) from error
+        listener = _bind(settings.http_host, 0)
+    log.info("api listens", host=settings.http_host, port=listener.getsockname()[1])
+    return listener
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()  # until one listens, others may bind the same port, and find out too late
+    except (OSError, UnicodeError):
+        listener.close()
+        raise
+    return listener

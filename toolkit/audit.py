@@ -1,0 +1,77 @@
+"""The audit: who changed what by hand in this service, when and why; one row for each thing that was changed.
+
+A row is written in the transaction of the change itself, so that neither is ever there without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column, Index, String, Table, Text, delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.database import UtcDateTime, metadata
+from toolkit.ids import new_id
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("verb", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("saga_id", String),
+    Column("subject", Text, nullable=False),
+    Index("audit_by_time", "at"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who acts, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What was done to one thing: the verb, the thing, and the saga that it belongs to, if any."""
+
+    verb: str
+    subject: str
+    saga_id: str | None = None
+
+
+async def add(connection: AsyncConnection, deeds: Sequence[Deed], by: Operator, *, now: datetime) -> None:
+    """Add what an operator did, in one statement."""
+    if deeds:
+        await connection.execute(insert(audit), [_values(deed, by, now) for deed in deeds])
+
+
+async def listed(connection: AsyncConnection, *, limit: int = 100) -> list[dict[str, Any]]:
+    """Return rows of the audit, the newest first."""
+    rows = await connection.execute(select(audit).order_by(audit.c.id.desc()).limit(limit))
+    return [dict(row._mapping) for row in rows]
+
+
+async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> int:
+    """Delete up to so many rows of that time or earlier, and return how many."""
+    old = select(audit.c.id).where(audit.c.at <= before).order_by(audit.c.at).limit(most)
+    return (await connection.execute(delete(audit).where(audit.c.id.in_(old)))).rowcount
+
+
+def _values(deed: Deed, by: Operator, now: datetime) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "at": now,
+        "actor": by.name,
+        "verb": deed.verb,
+        "reason": by.reason,
+        "saga_id": deed.saga_id,
+        "subject": deed.subject,
+    }

@@ -1,0 +1,65 @@
+"""The command line `saga`: run services, start sagas, and read what became of them.
+
+Standard output is data and nothing else. Exit codes: 0 fine, 1 a saga failed or a problem was found,
+2 wrong use, 3 something is unreachable or was not done in time.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.abort import abort
+from toolkit.cli.config import config
+from toolkit.cli.dead_letters import dead_letters
+from toolkit.cli.demo import demo
+from toolkit.cli.exits import VerbGroup
+from toolkit.cli.graph import graph
+from toolkit.cli.log import log
+from toolkit.cli.ls import ls
+from toolkit.cli.overdue import overdue
+from toolkit.cli.prune import prune
+from toolkit.cli.replay import replay
+from toolkit.cli.run import run
+from toolkit.cli.trace import trace
+from toolkit.cli.trigger import trigger
+from toolkit.cli.verify import verify
+
+app = typer.Typer(
+    name="saga",
+    cls=VerbGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (demo, run, trigger, ls, trace, log, verify, graph, config, overdue, abort, replay, prune):
+    app.command()(verb)
+app.add_typer(dead_letters, name="dead-letters")
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"saga {version('saga-toolkit')}")
+        raise typer.Exit
+
+
+_VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+]
+
+
+@app.callback()
+def saga(_: _VersionOption = False) -> None:
+    """Run choreographed sagas, start them, and read what became of them."""
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that can't show a sign shows its number
+            stream.reconfigure(errors="backslashreplace")
+    app()

@@ -1,0 +1,63 @@
+"""`saga abort`: ask everybody to refuse what they have not begun of a saga; what was done is then undone in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.discovery import discover, package_name
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.operating import ReasonOption, operator
+from toolkit.cli.sending import publisher_for, send_all
+from toolkit.cli.stories import complain_of_gaps, story_of
+from toolkit.clock import SystemClock
+from toolkit.envelope import abort_request
+from toolkit.logs import configure_logs
+from toolkit.settings import load_settings
+from toolkit.story import Story
+
+
+def abort(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    reason: ReasonOption,
+    service: ServicesOption = None,
+) -> None:
+    """Abort a saga: its first unfinished step refuses, and the steps before it are undone.
+
+    A saga that is done by the time that the abort arrives stays done. Ends with 1 where the saga has ended or no
+    service knows it, and with 3 where the broker does not answer.
+    """
+    why = operator(reason).reason
+    story = asyncio.run(_read(saga_id, service))
+    if why_not := _why_not(story):
+        complain_of_gaps(story.unreachable)
+        complain(f"error: {why_not}")
+        leave(ExitCode.AWAY if story.unreachable and not story.entries else ExitCode.PROBLEM)
+        return
+    asyncio.run(_send(saga_id, str(story.saga_type), why))
+    complain(f"all services were asked to abort {saga_id}; `saga trace {saga_id}` tells what comes of it")
+
+
+def _why_not(story: Story) -> str | None:
+    """Return why there is nothing to abort, or None; an abort of what nobody knows would be a saga of its own."""
+    if not story.entries:
+        return f"no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know"
+    if story.state and story.state.is_ended:
+        return f"saga {story.saga_id} has ended ({story.state}): there is nothing to abort"
+    return None
+
+
+async def _read(saga_id: str, service: list[str] | None) -> Story:
+    async with opened(service) as known:
+        return await story_of(saga_id, known)
+
+
+async def _send(saga_id: str, saga_type: str, reason: str) -> None:
+    settings = load_settings()
+    configure_logs(settings.model_copy(update={"log_level": "error"}))
+    services = discover(package_name()) if settings.broker_url == "embedded" else {}
+    async with publisher_for(services.values(), settings) as publisher:
+        await send_all([abort_request(saga_type, saga_id, reason, now=SystemClock().now())], publisher)

@@ -1,0 +1,11 @@
+"""`saga config`: what each setting is here, and where that comes from."""
+
+from __future__ import annotations
+
+from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.settings import load_settings, shown_settings
+
+
+def config(output: FormatOption = Format.TABLE) -> None:
+    """Show each setting as a service started here would have it; passwords and tokens are masked."""
+    print_rows(shown_settings(load_settings()), output, columns=("variable", "value", "source"))

@@ -1,0 +1,192 @@
+"""`saga dead-letters`: look at what a service gave up, have it handled again, or drop it for good."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.audit import Operator
+from toolkit.cli.exits import ExitCode, UsageError, VerbGroup, complain, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.operating import operator, pick, span
+from toolkit.cli.output import Format, FormatOption, print_fields, print_json, print_rows, printing
+from toolkit.cli.waiting import progress
+from toolkit.clock import SystemClock
+from toolkit.dead_letters import Selection
+from toolkit.sources import Rows
+
+dead_letters = typer.Typer(
+    cls=VerbGroup,
+    help="Look at dead letters, have them handled again, or drop them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+#: What a table has room for; programs get every field.
+_COLUMNS = ("id", "reason", "step", "saga_id", "event_type", "attempts", "first_at", "last_at", "error")
+_OUTCOMES = ("id", "saga_id", "step", "outcome", "why")
+
+ServiceArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="Whose dead letters.")]
+IdsOption = Annotated[list[str] | None, typer.Option("--id", metavar="ID", help="This one; repeatable.")]
+ReasonIsOption = Annotated[
+    str | None, typer.Option("--reason-is", metavar="WORD", help="Those with this reason: 'retries spent' say.")
+]
+StepOption = Annotated[str | None, typer.Option("--step", metavar="NAME", help="Those of this step.")]
+SagaOption = Annotated[str | None, typer.Option("--saga", metavar="ID", help="Those of this saga.")]
+AgeOption = Annotated[
+    str | None, typer.Option("--older-than", metavar="AGE", help="Those that did not come again since: 1h, 30d.")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All of them.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+WhyOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit. Needed but for a dry run.")
+]
+
+
+@dead_letters.command("ls")
+def list_letters(
+    of: ServiceArgument,
+    ids: IdsOption = None,
+    reason_is: ReasonIsOption = None,
+    step: StepOption = None,
+    saga: SagaOption = None,
+    older_than: AgeOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="The newest so many.")] = 100,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List a service's dead letters, the newest first."""
+    which = _selection(ids, reason_is, step, saga, older_than)
+    print_rows(asyncio.run(_read(of, which, limit, service)), output, columns=_COLUMNS)
+
+
+@dead_letters.command("show")
+def show_letter(
+    of: ServiceArgument,
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id.")],
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show one dead letter whole: its message, the exception and the traceback."""
+    letter = asyncio.run(_read_one(of, letter_id, service))
+    if letter is None:
+        complain(f"error: {of} has no dead letter {letter_id!r}; `saga dead-letters ls {of}` lists those that it has")
+        leave(ExitCode.PROBLEM)
+    elif output is Format.TABLE:
+        print_fields(letter)
+    else:
+        print_json(letter, output)
+
+
+@dead_letters.command("redrive")
+def redrive(
+    of: ServiceArgument,
+    ids: IdsOption = None,
+    reason_is: ReasonIsOption = None,
+    step: StepOption = None,
+    saga: SagaOption = None,
+    older_than: AgeOption = None,
+    everything: AllOption = False,
+    dry_run: DryRunOption = False,
+    reason: WhyOption = "",
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Have dead letters handled again by their service; their steps get all their attempts again.
+
+    Ends with 1 where one was refused, because its saga has ended.
+    """
+    which = _meant(_selection(ids, reason_is, step, saga, older_than), everything)
+    _act("redrive", of, which, _operator(reason, dry_run), dry_run, service, output)
+
+
+@dead_letters.command("drop")
+def drop(
+    of: ServiceArgument,
+    ids: IdsOption = None,
+    reason_is: ReasonIsOption = None,
+    step: StepOption = None,
+    saga: SagaOption = None,
+    older_than: AgeOption = None,
+    everything: AllOption = False,
+    dry_run: DryRunOption = False,
+    reason: WhyOption = "",
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Drop dead letters for good; that they were is kept in the audit."""
+    which = _meant(_selection(ids, reason_is, step, saga, older_than), everything)
+    _act("drop", of, which, _operator(reason, dry_run), dry_run, service, output)
+
+
+def _selection(
+    ids: Sequence[str] | None, reason: str | None, step: str | None, saga: str | None, older_than: str | None
+) -> Selection:
+    before = SystemClock().now() - span(older_than, "--older-than") if older_than is not None else None
+    return Selection(ids=tuple(ids or ()), reason=reason, step=step, saga_id=saga, before=before)
+
+
+def _meant(which: Selection, everything: bool) -> Selection:
+    """Return the selection, if it is clear that it is meant: nobody means all by saying nothing."""
+    if everything == (which != Selection()):
+        raise UsageError("say which: by --id, --reason-is, --step, --saga, --older-than, or --all without any of these")
+    return which
+
+
+def _operator(reason: str, dry_run: bool) -> Operator:
+    return operator(reason or "a dry run" if dry_run else reason)
+
+
+def _act(
+    verb: str,
+    of: str,
+    which: Selection,
+    by: Operator,
+    dry_run: bool,
+    service: list[str] | None,
+    output: Format,
+) -> None:
+    rows: Rows = []
+    with printing(rows, output, columns=_OUTCOMES):
+        asyncio.run(_bite_by_bite(verb, of, which, by, dry_run, service, rows))
+    refused = [row for row in rows if row["outcome"] == "refused"]
+    if not rows:
+        complain(f"{of} has no such dead letters")
+    elif refused:
+        complain(f"{len(refused)} of {len(rows)} refused; the first: {refused[0]['why']}")
+    leave(ExitCode.PROBLEM if refused else ExitCode.FINE)
+
+
+async def _bite_by_bite(
+    verb: str, of: str, which: Selection, by: Operator, dry_run: bool, service: list[str] | None, rows: Rows
+) -> None:
+    """Do it bite by bite, and add what was done to `rows`."""
+    async with opened(service) as known:
+        controls = pick(of, known)
+        newest = await controls.letters(which, limit=1)
+        if not newest:
+            return
+        which = replace(which, up_to=newest[0]["id"])
+        act = controls.redrive if verb == "redrive" else controls.drop
+        with progress() as bar:
+            task = bar.add_task("dead letters", total=await controls.count(which))
+            after: str | None = ""
+            while after is not None:
+                bite = await act(which, by, after=after, dry_run=dry_run)
+                rows += bite.rows
+                bar.advance(task, len(bite.rows))
+                after = bite.after
+
+
+async def _read(of: str, which: Selection, limit: int, service: list[str] | None) -> Rows:
+    async with opened(service) as known:
+        return await pick(of, known).letters(which, limit=limit)
+
+
+async def _read_one(of: str, letter_id: str, service: list[str] | None) -> dict[str, Any] | None:
+    async with opened(service) as known:
+        return await pick(of, known).letter(letter_id)

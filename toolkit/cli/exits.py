@@ -1,0 +1,96 @@
+"""How a command ends: its exit codes, and an expected error as one line on standard error.
+
+An error that nobody expected keeps its traceback: it is a bug, and somebody has to find it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import IntEnum
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from toolkit.errors import (
+    DatabaseUnavailableError,
+    DeclarationError,
+    NotAllowedError,
+    SagaError,
+    SettingsError,
+    UnreachableError,
+    UnroutableError,
+)
+from toolkit.settings import PREFIX
+
+
+class ExitCode(IntEnum):
+    """What a script learns of a command."""
+
+    FINE = 0
+    PROBLEM = 1
+    """A saga failed, or a check found something."""
+    WRONG_USE = 2
+    AWAY = 3
+    """Something can't be reached, or was not done in time."""
+
+
+class UsageError(SagaError):
+    """The command was called wrongly; the text says with what, and what is possible."""
+
+
+_CODES: dict[type[SagaError], ExitCode] = {
+    UsageError: ExitCode.WRONG_USE,
+    SettingsError: ExitCode.WRONG_USE,
+    DeclarationError: ExitCode.WRONG_USE,
+    NotAllowedError: ExitCode.WRONG_USE,
+    UnreachableError: ExitCode.AWAY,
+    UnroutableError: ExitCode.AWAY,
+    DatabaseUnavailableError: ExitCode.AWAY,
+}
+
+
+class VerbGroup(TyperGroup):
+    """The verbs, in the order of their registration; turns an expected error into its line and its exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse what is no text, wherever it was to go: no id, no setting and no message can hold it."""
+        settings = (f"{name}={value}" for name, value in os.environ.items() if name.startswith(PREFIX))
+        for each in (*args, *settings):
+            if not _is_text(each):
+                raise typer.BadParameter(f"{each!r} is not UTF-8")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen verb."""
+        try:
+            return super().invoke(ctx)
+        except SagaError as error:
+            complain(f"error: {error}")
+            raise typer.Exit(_CODES.get(type(error), ExitCode.PROBLEM)) from error
+
+
+def complain(line: str) -> None:
+    """Say something that is no data, in one line."""
+    typer.echo(printable(" ".join(line.split())), err=True)
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Return a text with its control characters written out: nobody's id shall steer the reader's terminal."""
+    return "".join(each if each.isprintable() or each in keep else repr(each)[1:-1] for each in text)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 come as lone surrogates
+        return False
+    return True
+
+
+def leave(code: ExitCode) -> None:
+    """End the command with this code, unless all is fine."""
+    if code:
+        sys.stdout.flush()
+        raise typer.Exit(code)

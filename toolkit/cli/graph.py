@@ -1,0 +1,43 @@
+"""`saga graph`: the choreography as the code declares it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from toolkit.checks import check
+from toolkit.cli.discovery import discover, package_name
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.graph import Choreography, as_mermaid, as_text
+
+
+class Drawing(StrEnum):
+    """How the choreography is drawn."""
+
+    TEXT = "text"
+    MERMAID = "mermaid"
+
+
+_DRAWERS = {Drawing.TEXT: as_text, Drawing.MERMAID: as_mermaid}
+
+
+def graph(
+    drawing: Annotated[Drawing, typer.Option("--format", help="A page to read, or a Mermaid chart.")] = Drawing.TEXT,
+    checked: Annotated[bool, typer.Option("--check", help="Say what is wrong; end with 1 if anything is.")] = False,
+) -> None:
+    """Draw who hears what and emits what; asks no running service."""
+    choreography = Choreography(discover(package_name()).values())
+    typer.echo(_DRAWERS[drawing](choreography))
+    if checked:
+        _report(choreography)
+
+
+def _report(choreography: Choreography) -> None:
+    findings = check(choreography)
+    for finding in findings:
+        complain(str(finding))
+    if not findings:
+        complain(f"no findings in {len(choreography.nodes)} steps and compensations")
+    leave(ExitCode.PROBLEM if findings else ExitCode.FINE)

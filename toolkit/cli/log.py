@@ -1,0 +1,46 @@
+"""`saga log`: the saga log of one service, as it stands there."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.exits import UsageError
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.cli.stories import print_by_saga
+from toolkit.errors import UnreachableError
+from toolkit.sources import Rows, ask_all
+
+#: The columns of a table that is piped; a terminal has no room for them, and programs get every field.
+_COLUMNS = ("at", "saga_id", "step", "from_state", "to_state", "saga_state", "event_type", "emitted_type", "error")
+
+
+def log(
+    of: Annotated[str, typer.Argument(metavar="SERVICE", help="Whose log.")],
+    saga: Annotated[str | None, typer.Option(metavar="ID", help="The entries of this saga only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="The newest so many.")] = 100,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Print log entries of one service, the oldest first; on a terminal saga by saga."""
+    rows = asyncio.run(_read(of, saga, limit, service))
+    if output is Format.TABLE and rows and sys.stdout.isatty():
+        print_by_saga(rows)
+    else:
+        print_rows(rows, output, columns=_COLUMNS)
+
+
+async def _read(name: str, saga: str | None, limit: int, service: list[str] | None) -> Rows:
+    async with opened(service) as sources:
+        chosen = [source for source in sources if source.service == name]
+        if not chosen:
+            known = ", ".join(source.service for source in sources)
+            raise UsageError(f"there is no service {name!r} to read; there are: {known}")
+        answers = await ask_all(chosen, lambda source: source.entries(saga, limit))
+    if name in answers.unreachable:
+        raise UnreachableError(f"{name} is unreachable: {answers.unreachable[name]}")
+    return answers.by_service[name]

@@ -1,0 +1,88 @@
+"""`saga ls`: the sagas that were moved last, and how they stand as all services together see them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.exits import ExitCode, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.output import Format, FormatOption, console, print_rows
+from toolkit.cli.stories import complain_of_gaps, stories_of
+from toolkit.clock import SystemClock
+from toolkit.events import SagaState
+from toolkit.sources import Rows, ask_all
+from toolkit.story import Story
+
+_COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
+#: What a narrow terminal has room for.
+_FEWER, _NARROW = ("saga_id", "state", "last_step", "age"), 110
+
+
+def ls(
+    state: Annotated[SagaState | None, typer.Option(help="Only sagas that stand so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="The latest moved so many.")] = 20,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List sagas, the latest moved first.
+
+    Ends with 3 where a service can't be asked.
+    """
+    stories, unreachable = asyncio.run(_read(state, limit, service))
+    now = SystemClock().now()
+    rows = [_summary(story, now) for story in stories]
+    print_rows(rows, output, columns=_FEWER if console().width < _NARROW else _COLUMNS)
+    complain_of_gaps(unreachable)
+    leave(ExitCode.AWAY if unreachable else ExitCode.FINE)
+
+
+async def _read(
+    state: SagaState | None, limit: int, service: list[str] | None
+) -> tuple[list[Story], Mapping[str, str]]:
+    """Take from each service what it moved last, then look at those sagas in all services.
+
+    One service's word is not enough: to the inventory a saga is pending that the payment has long refused.
+    """
+    async with opened(service) as sources:
+        answers = await ask_all(sources, lambda source: source.sagas(state, limit))
+        reachable = [source for source in sources if source.service in answers.by_service]
+        stories = await stories_of(_latest(answers.by_service.values(), limit), reachable)
+    chosen = [story for story in stories if story.entries and state in (None, story.state)]
+    lost = {name: reason for story in stories for name, reason in story.unreachable.items()}
+    return chosen, answers.unreachable | lost
+
+
+def _latest(answers: Iterable[Rows], limit: int) -> list[str]:
+    moved: dict[str, datetime] = {}
+    for row in (row for rows in answers for row in rows):
+        moved[row["saga_id"]] = max(row["at"], moved.get(row["saga_id"], row["at"]))
+    return sorted(moved, key=lambda saga_id: moved[saga_id], reverse=True)[:limit]
+
+
+def _summary(story: Story, now: datetime) -> dict[str, Any]:
+    started_at = min(entry["at"] for entry in story.entries)
+    last = story.last_move or story.entries[-1]
+    return {
+        "saga_id": story.saga_id,
+        "saga_type": story.saga_type,
+        "state": story.state,
+        "last_step": last["step"],
+        "last_state": last["to_state"],
+        "started_at": started_at,
+        "moved_at": max(entry["at"] for entry in story.entries),
+        "age": _age(now - started_at),
+    }
+
+
+def _age(span: timedelta) -> str:
+    """Return a span in its largest unit, as people say it."""
+    seconds = max(int(span.total_seconds()), 0)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

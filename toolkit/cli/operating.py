@@ -1,0 +1,76 @@
+"""What the operator's verbs share: who acts and why, durations, and one service out of those that are named."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from toolkit.audit import Operator
+from toolkit.cli.exits import UsageError
+from toolkit.controls import Controls
+from toolkit.settings import Duration
+
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
+
+#: As the API takes it; a reason is a sentence, no report.
+_LONGEST_REASON = 500
+
+_DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
+
+
+def operator(reason: str) -> Operator:
+    """Return who runs this command, and why.
+
+    Raises:
+        UsageError: the reason says nothing, or too much.
+    """
+    reason = " ".join(reason.split())
+    if not reason:
+        raise UsageError("say why: --reason TEXT; it is kept in the audit")
+    if len(reason) > _LONGEST_REASON:
+        raise UsageError(f"--reason has {len(reason)} characters; at most {_LONGEST_REASON} are kept")
+    return Operator(_name(), reason)
+
+
+def span(text: str, option: str) -> timedelta:
+    """Return a duration as people write it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        found = _DURATION.validate_python(text)
+    except ValidationError as error:
+        raise UsageError(f"{option} {text!r} is no duration: write 90s, 5min, 1h, 30d, or ISO 8601, PT5M") from error
+    if found < timedelta(0):
+        raise UsageError(f"{option} {text!r} is negative")
+    return found
+
+
+def pick(name: str, known: Sequence[Controls]) -> Controls:
+    """Return the service of this name.
+
+    Raises:
+        UsageError: there is none; the text names those that there are.
+    """
+    found = next((each for each in known if each.service == name), None)
+    if found is None:
+        raise UsageError(
+            f"there is no service {name!r} to read; there are: {', '.join(each.service for each in known)}"
+        )
+    return found
+
+
+def _name() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

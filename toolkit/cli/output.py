@@ -1,0 +1,99 @@
+"""Printing data: a table for people, JSON or one JSON object a line for programs.
+
+A table that goes into a pipe is neither cut nor wrapped nor coloured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import to_json
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.cli.exits import complain, printable
+
+#: Wider than any row: what is piped goes to a program, and that has no edge.
+_PIPE_WIDTH = 10_000
+
+
+class Format(StrEnum):
+    """How data is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+FormatOption = Annotated[Format, typer.Option("-o", "--output", help="For people, or for programs.")]
+
+
+def console() -> Console:
+    """Return a console upon standard output as it is now."""
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:
+    """Print rows: all of their fields to programs, these columns to people."""
+    if output is Format.TABLE and not rows:
+        complain("none")
+    elif output is Format.TABLE:
+        print_table(columns, [[text_of(row[column]) for column in columns] for row in rows])
+    else:
+        print_json(list(rows), output)
+
+
+@contextmanager
+def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> Iterator[None]:
+    """Print these rows at the end; those that there are by then, if it breaks off: they tell what was done."""
+    try:
+        yield
+    except BaseException:
+        if rows:
+            print_rows(rows, output, columns=columns)
+        raise
+    if rows or output is not Format.TABLE:
+        print_rows(rows, output, columns=columns)
+
+
+def print_json(content: Any, output: Format) -> None:
+    """Print data as one JSON document, or as one line for each of its items."""
+    if output is Format.JSON:
+        typer.echo(to_json(content, indent=2))
+        return
+    for item in content if isinstance(content, list) else [content]:
+        typer.echo(to_json(item))
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Print one thing as its fields, a name and a value each; a text of several lines below its name."""
+    for name, value in fields.items():
+        text = text_of(to_json(value).decode() if isinstance(value, dict | list) else value, keep="\n")
+        apart = "\n" if "\n" in text.plain else " "
+        console().print(Text.assemble((f"{name.replace('_', ' ')}:", "bold"), apart, text))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+    """Print a plain table with a line of headings."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        # An id is to be copied whole; what a narrow terminal has no room for is folded elsewhere.
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column.endswith("id"))
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def text_of(value: Any, *, keep: str = "") -> Text:
+    """Return a value as people read it; text from elsewhere is never markup, and its control characters are seen."""
+    if isinstance(value, datetime):
+        return Text(value.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z"))
+    return Text("-" if value is None else printable(str(value), keep=keep))

@@ -1,0 +1,64 @@
+"""`saga prune`: delete what is old from the services' databases, bite by bite, while they work."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.audit import Operator
+from toolkit.cli.exits import UsageError
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.operating import ReasonOption, operator, span
+from toolkit.cli.output import Format, FormatOption, printing
+from toolkit.cli.waiting import progress
+from toolkit.controls import Controls
+from toolkit.settings import LONGEST_RETENTION, SHORTEST_RETENTION
+from toolkit.sources import Rows
+
+_COLUMNS = ("service", "sagas", "letters", "audit")
+
+
+def prune(
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="How old is old: 30d say.")],
+    reason: ReasonOption,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Delete the entries of ended sagas, dead letters and the audit, where they are older; nothing of an open saga."""
+    rows: Rows = []
+    with printing(rows, output, columns=_COLUMNS):
+        asyncio.run(_prune(_allowed(older_than), operator(reason), service, rows))
+
+
+def _allowed(older_than: str) -> timedelta:
+    age = span(older_than, "--older-than")
+    if not SHORTEST_RETENTION <= age <= LONGEST_RETENTION:
+        raise UsageError(
+            f"--older-than {older_than} is not allowed: the log is the fence against events that come again, so it is "
+            f"kept for {SHORTEST_RETENTION.days} day at least, and {LONGEST_RETENTION.days} days at most"
+        )
+    return age
+
+
+async def _prune(age: timedelta, by: Operator, service: list[str] | None, rows: Rows) -> None:
+    async with opened(service) as known:
+        for controls in known:
+            row = {"service": controls.service, "sagas": 0, "letters": 0, "audit": 0}
+            await _prune_one(controls, age, by, row, rows)
+
+
+async def _prune_one(controls: Controls, age: timedelta, by: Operator, row: dict[str, Any], rows: Rows) -> None:
+    with progress() as bar:
+        task = bar.add_task(f"sagas pruned in {controls.service}", total=None)
+        is_all = False
+        while not is_all:
+            pruned = await controls.prune(age, by)
+            if row not in rows:  # a service that refuses has no row
+                rows.append(row)
+            counts = {"sagas": pruned.sagas, "letters": pruned.letters, "audit": pruned.audit}
+            row |= {name: row[name] + count for name, count in counts.items()}
+            bar.advance(task, pruned.sagas)
+            is_all = pruned.is_all

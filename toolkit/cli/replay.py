@@ -1,0 +1,54 @@
+"""`saga replay`: have each service emit again what it emitted last in one saga, from its own log."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from toolkit.audit import Operator
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.operating import operator
+from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.controls import Controls
+from toolkit.errors import UnreachableError
+from toolkit.sources import Rows
+
+_COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
+
+
+def replay(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")] = "a replay",
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Emit a saga's last events again, under their own ids: what was heard changes nothing, what was lost goes on.
+
+    Ends with 1 where no service knows the saga, and with 3 where a service can't be asked.
+    """
+    rows, unreachable = asyncio.run(_replay(saga_id, operator(reason), service))
+    print_rows(rows, output, columns=_COLUMNS)
+    for name, why in unreachable.items():
+        complain(f"warning: {name} is unreachable, so nothing was replayed there: {why}")
+    if not rows and not unreachable:
+        complain(f"error: no service knows a saga {saga_id!r}; `saga ls` lists those that they know")
+        leave(ExitCode.PROBLEM)
+    leave(ExitCode.AWAY if unreachable else ExitCode.FINE)
+
+
+async def _replay(saga_id: str, by: Operator, service: list[str] | None) -> tuple[Rows, dict[str, str]]:
+    async with opened(service) as known:
+        answers = await asyncio.gather(*(_ask(each, saga_id, by) for each in known))
+    named = list(zip((each.service for each in known), answers, strict=True))
+    rows = [row for _, answer in named if not isinstance(answer, UnreachableError) for row in answer]
+    return rows, {name: str(answer) for name, answer in named if isinstance(answer, UnreachableError)}
+
+
+async def _ask(controls: Controls, saga_id: str, by: Operator) -> Rows | UnreachableError:
+    try:
+        return (await controls.replay(saga_id, by)).rows
+    except UnreachableError as error:
+        return error

@@ -1,0 +1,28 @@
+"""`saga run`: one service, until it is told to stop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.discovery import discover, find_service, package_name, see_that_steps_exist
+from toolkit.cli.exits import ExitCode, UsageError, leave
+from toolkit.settings import load_settings
+
+
+def run(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="A service's name, or module:attribute.")],
+) -> None:
+    """Run a service; SIGTERM and Ctrl-C let it finish what is under way."""
+    from toolkit.app import run_service
+
+    found, settings = find_service(service), load_settings()
+    if settings.broker_url == "embedded":
+        raise UsageError(
+            "SAGA_BROKER_URL=embedded is one process for all services, and `saga run` is one of several: "
+            "name a broker, or let `saga demo` or `saga trigger` run them all"
+        )
+    if ":" not in service:  # from elsewhere, nobody knows which services it has beside it
+        see_that_steps_exist(settings, discover(package_name()))
+    leave(ExitCode(run_service(found, settings)))

@@ -1,0 +1,125 @@
+"""Sending the events that start sagas: to the broker, or to all services embedded in this process.
+
+The message's id is derived from the saga's, so the same order sent twice is one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Protocol
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from toolkit.clock import Clock
+from toolkit.envelope import Envelope, WireMessage
+from toolkit.errors import UnreachableError, UnroutableError
+from toolkit.events import Event, Saga, routing_key
+from toolkit.ids import derived_id
+from toolkit.service import Service
+from toolkit.settings import Settings
+
+#: How many messages are under way at once.
+_BURST = 100
+#: The pauses, in seconds, between two tries to send what nobody listens to yet.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+#: How long embedded services may go on with what they began before this process ends, in seconds.
+_EMBEDDED_PATIENCE = 30
+
+
+class Publisher(Protocol):
+    """Takes one message; it is safe once this returns."""
+
+    async def publish(self, message: WireMessage) -> None:
+        """Send the message."""
+        ...
+
+
+@asynccontextmanager
+async def publisher_for(services: Iterable[Service], settings: Settings) -> AsyncIterator[Publisher]:
+    """Open the way to the services; embedded ones are run here, and finish before this ends.
+
+    Raises:
+        UnreachableError: the broker does not answer.
+    """
+    # Each transport costs a second to import, and only one of them is needed.
+    if settings.broker_url == "embedded":
+        from toolkit.embedded import Embedded
+
+        async with Embedded(list(services), settings) as embedded:
+            yield embedded
+            await embedded.settled(_EMBEDDED_PATIENCE)
+    else:
+        from toolkit.rabbit import RabbitPublisher
+
+        async with RabbitPublisher(settings) as publisher:
+            yield publisher
+
+
+async def send(
+    saga: Saga,
+    events: Mapping[str, Event],
+    publisher: Publisher,
+    *,
+    clock: Clock,
+    patience: timedelta = timedelta(0),
+) -> None:
+    """Send these starting events, by saga id; a service that does not listen yet is waited for that long.
+
+    Raises:
+        UnroutableError: no service listens to them.
+        UnreachableError: the broker went away meanwhile.
+    """
+    messages = [starting_message(saga, saga_id, event, clock=clock) for saga_id, event in events.items()]
+    await send_all(messages, publisher, patience=patience)
+
+
+async def send_all(
+    messages: Sequence[WireMessage], publisher: Publisher, *, patience: timedelta = timedelta(0)
+) -> None:
+    """Send these messages; a service that does not listen yet is waited for that long.
+
+    Raises:
+        UnroutableError: no service listens to them.
+        UnreachableError: the broker went away meanwhile.
+    """
+    until = time.monotonic() + patience.total_seconds()
+    try:
+        for start in range(0, len(messages), _BURST):
+            await asyncio.gather(*(_send_one(each, publisher, until) for each in messages[start : start + _BURST]))
+    except UnroutableError as error:
+        raise UnroutableError(
+            f"{error}: start the service that listens to it, by `saga run`, and send again"
+        ) from error
+    except (TimeoutError, OSError) as error:
+        raise UnreachableError(
+            "the broker went away while messages were sent, so some sagas may have started: look with `saga ls`"
+        ) from error
+
+
+async def _send_one(message: WireMessage, publisher: Publisher, until: float) -> None:
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(UnroutableError),
+        stop=lambda _: time.monotonic() >= until,
+        wait=wait_exponential_jitter(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        reraise=True,
+    ):
+        with attempt:
+            await publisher.publish(message)
+
+
+def starting_message(saga: Saga, saga_id: str, event: Event, *, clock: Clock) -> WireMessage:
+    """Return the message that starts a saga with this event."""
+    name = type(event).__name__
+    envelope = Envelope(
+        event_id=derived_id(saga_id, name),
+        event_type=name,
+        version=event.__version__,
+        saga_id=saga_id,
+        saga_type=saga.name,
+        occurred_at=clock.now(),
+    )
+    return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))

@@ -1,0 +1,46 @@
+"""`saga trace`: what became of one saga, told by all services together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.output import Format, FormatOption, print_json
+from toolkit.cli.stories import complain_of_gaps, print_story, story_of
+from toolkit.story import Story
+
+
+def trace(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Tell one saga's story, in the order of cause and effect.
+
+    Ends with 1 where no service knows the saga, and with 3 where a service can't be asked.
+    """
+    story = asyncio.run(_read(saga_id, service))
+    if output is not Format.TABLE:
+        print_json(story.as_dict(), output)
+    elif story.entries:
+        print_story(story)
+    complain_of_gaps(story.unreachable)
+    leave(_verdict(story))
+
+
+async def _read(saga_id: str, service: list[str] | None) -> Story:
+    async with opened(service) as sources:
+        return await story_of(saga_id, sources)
+
+
+def _verdict(story: Story) -> ExitCode:
+    if story.unreachable:
+        return ExitCode.AWAY
+    if not story.entries:
+        complain(f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know")
+        return ExitCode.PROBLEM
+    return ExitCode.FINE

@@ -1,0 +1,81 @@
+"""Waiting until sagas have ended, by asking their services again and again.
+
+What one service knows to have ended has ended; a saga that nobody knows yet goes on being waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from toolkit.cli.stories import stories_of
+from toolkit.settings import LONGEST_WAIT
+from toolkit.sources import Source
+from toolkit.story import Story
+
+#: More seconds than anybody means; infinity is none.
+MOST_SECONDS = LONGEST_WAIT.total_seconds()
+#: How long services are left alone after a round of questions, in seconds, and in rounds if that is longer: whoever
+#: is asked all the time does nothing else.
+_PAUSE, _PAUSE_IN_ROUNDS = 0.1, 3
+#: How many of the sagas that still run are asked for in one round; the oldest are likely to end first.
+_AT_ONCE = 50
+
+
+async def wait_until_ended(
+    saga_ids: Sequence[str], sources: Sequence[Source], *, within: timedelta, ended: Callable[[Story], None]
+) -> list[Story]:
+    """Return the stories of all sagas, after `within` at the latest; `ended` is told each one that has ended."""
+    running, done = list(saga_ids), dict[str, Story]()
+    until = time.monotonic() + within.total_seconds()
+    while running and (began := time.monotonic()) < until:
+        for story in await stories_of(running[:_AT_ONCE], sources):
+            if story.state and story.state.is_ended:
+                done[story.saga_id] = story
+                running.remove(story.saga_id)
+                ended(story)
+        await asyncio.sleep(_pause(began, until) if running else 0)
+    done |= {story.saga_id: story for story in await stories_of(running, sources)}
+    return [done[saga_id] for saga_id in saga_ids]
+
+
+def _pause(began: float, until: float) -> float:
+    """Return how long to leave the services alone after a round that began then; never beyond the end."""
+    now = time.monotonic()
+    return min(max(_PAUSE, (now - began) * _PAUSE_IN_ROUNDS), max(until - now, 0))
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str, int], None]]:
+    """Show on standard error how far something has come; yields what is to be told of each bit, by its name."""
+    console = Console(stderr=True)
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.completed:,.0f} {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+
+        def told(what: str, more: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=None)
+            bar.advance(tasks[what], more)
+
+        yield told
+
+
+def progress() -> Progress:
+    """Return a progress bar on standard error, for a terminal only."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

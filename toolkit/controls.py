@@ -1,0 +1,218 @@
+"""The controls of services, wherever they are: what an operator reads and does, over HTTP or in the database.
+
+Controls are a source that can also write. In the database they do so themselves, beside the running service or without
+it; over HTTP they ask the service, and show the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
+
+from toolkit import dead_letters, operations, overdue, retention
+from toolkit.audit import Operator
+from toolkit.clock import Clock
+from toolkit.database import Database, is_contention
+from toolkit.dead_letters import Selection
+from toolkit.errors import NotAllowedError, UnreachableError
+from toolkit.events import Event
+from toolkit.operations import Bite
+from toolkit.retention import Pruned
+from toolkit.retry import describe
+from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, with_times
+
+T = TypeVar("T")
+
+#: How long a service may take for one bite, in seconds; our impatience would not stop it.
+_BITE_TIMEOUT = 60
+_REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+
+
+class Controls(Source, Protocol):
+    """What an operator may do at one service; UnreachableError where it can't be done now."""
+
+    async def letters(self, which: Selection, *, limit: int) -> Rows:
+        """Return dead letters without their messages, the newest first."""
+        ...
+
+    async def letter(self, letter_id: str) -> dict[str, Any] | None:
+        """Return one dead letter with its message, or None where there is no such letter."""
+        ...
+
+    async def count(self, which: Selection) -> int:
+        """Return how many dead letters are meant."""
+        ...
+
+    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+        """Redrive one bite of these letters."""
+        ...
+
+    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+        """Drop one bite of these letters."""
+        ...
+
+    async def replay(self, saga_id: str, by: Operator) -> Bite:
+        """Emit again what the steps of a saga emitted last; no rows where the service knows no such saga."""
+        ...
+
+    async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
+        """Prune one bite of what is older."""
+        ...
+
+    async def overdue(self, *, limit: int) -> Rows:
+        """Return overdue steps, the longest waiting first."""
+        ...
+
+
+class DatabaseControls(DatabaseSource):
+    """A service's database; `emitted` tells which events the service declares, which only a replay asks for."""
+
+    def __init__(
+        self, service: str, url: str, *, queue: str, emitted: Callable[[], dict[str, type[Event]]], clock: Clock
+    ) -> None:
+        super().__init__(service, url)
+        self._queue = queue
+        self._emitted = emitted
+        self._clock = clock
+
+    async def letters(self, which: Selection, *, limit: int) -> Rows:
+        """Read dead letters."""
+        return await self._read(lambda connection: dead_letters.listed(connection, which, limit=limit, whole=False))
+
+    async def letter(self, letter_id: str) -> dict[str, Any] | None:
+        """Read one dead letter."""
+        which = Selection(ids=(letter_id,))
+        rows = await self._read(lambda connection: dead_letters.listed(connection, which, limit=1))
+        return rows[0] if rows else None
+
+    async def count(self, which: Selection) -> int:
+        """Count dead letters."""
+        return await self._read(lambda connection: dead_letters.count(connection, which))
+
+    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+        """Redrive one bite of these letters; the service's relay sends them."""
+        facts: Any = {"queue": self._queue, "now": self._clock.now(), "after": after, "dry_run": dry_run}
+        return await self._write(lambda database: operations.redrive(database, which, by, **facts))
+
+    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+        """Drop one bite of these letters."""
+        facts: Any = {"now": self._clock.now(), "after": after, "dry_run": dry_run}
+        return await self._write(lambda database: operations.drop(database, which, by, **facts))
+
+    async def replay(self, saga_id: str, by: Operator) -> Bite:
+        """Emit again what the steps of a saga emitted last; the service's relay sends it."""
+        emitted, now = self._emitted(), self._clock.now()
+        return await self._write(lambda database: operations.replay(database, emitted, saga_id, by, now=now))
+
+    async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
+        """Prune one bite of what is older."""
+        now = self._clock.now()
+        return await self._write(lambda database: retention.prune(database, older_than=older_than, now=now, by=by))
+
+    async def overdue(self, *, limit: int) -> Rows:
+        """Read overdue steps."""
+        return [asdict(step) for step in await self._read(lambda connection: overdue.listed(connection, limit=limit))]
+
+    async def _write(self, change: Callable[[Database], Awaitable[T]]) -> T:
+        """Make a change; again where the running service was in its way, since then nothing of it was done."""
+        while True:
+            try:
+                return await change(self._opened())
+            except (DBAPIError, OSError) as error:
+                if not is_contention(error):
+                    raise UnreachableError(f"{self._url} can't be written: {cause_of(error)}") from error
+
+
+class HttpControls(HttpSource):
+    """A running service, by the address of its API."""
+
+    def __init__(self, service: str, url: str, *, token: SecretStr | None) -> None:
+        super().__init__(service, url)
+        self._headers = {b"Authorization": b"Bearer " + token.get_secret_value().encode()} if token else {}
+
+    async def letters(self, which: Selection, *, limit: int) -> Rows:
+        """Ask for dead letters."""
+        content = await self._demand("GET", "/dead-letters", params=_query(which) | {"limit": limit})
+        return [with_times(row) for row in content.get("dead_letters", [])]
+
+    async def letter(self, letter_id: str) -> dict[str, Any] | None:
+        """Ask for one dead letter."""
+        content = await self._demand("GET", f"/dead-letters/{quote(letter_id, safe='')}")
+        return with_times(content["dead_letter"]) if "dead_letter" in content else None
+
+    async def count(self, which: Selection) -> int:
+        """Ask how many dead letters are meant."""
+        content = await self._demand("GET", "/dead-letters", params=_query(which) | {"limit": 1})
+        return int(content.get("total", 0))
+
+    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+        """Ask for one bite of these letters to be redriven."""
+        return await self._bite("/dead-letters/redrive", _order(which, by) | {"after": after, "dry_run": dry_run})
+
+    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+        """Ask for one bite of these letters to be dropped."""
+        return await self._bite("/dead-letters/drop", _order(which, by) | {"after": after, "dry_run": dry_run})
+
+    async def replay(self, saga_id: str, by: Operator) -> Bite:
+        """Ask for a replay of a saga."""
+        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/replay", _errand(by))
+
+    async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
+        """Ask for one bite of what is older to be pruned."""
+        content = await self._demand("POST", "/prune", json=_errand(by) | {"older_than": older_than.total_seconds()})
+        return Pruned(**{name: content[name] for name in ("sagas", "letters", "audit", "is_all")})
+
+    async def overdue(self, *, limit: int) -> Rows:
+        """Ask for overdue steps."""
+        content = await self._demand("GET", "/overdue", params={"limit": limit})
+        return [with_times(row) for row in content.get("overdue", [])]
+
+    async def _bite(self, path: str, order: Mapping[str, Any]) -> Bite:
+        content = await self._demand("POST", path, json=order)
+        return Bite(rows=content.get("rows", []), after=content.get("after"))
+
+    async def _demand(self, method: str, path: str, **what: Any) -> dict[str, Any]:
+        """Ask, showing the token.
+
+        Raises:
+            NotAllowedError: the service wants another token, or refuses the question.
+            UnreachableError: it does not answer.
+        """
+        try:
+            response = await self._client.request(method, path, headers=self._headers, timeout=_BITE_TIMEOUT, **what)
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"{self._url} does not answer: {describe(error)}") from error
+        if response.status_code in _REFUSED:
+            raise NotAllowedError(f"{self._url} answers {response.status_code}: {_fault(response)}")
+        return self._content(response)
+
+
+def _query(which: Selection) -> dict[str, Any]:
+    before = which.before.isoformat() if which.before else None
+    said = {"reason": which.reason, "step": which.step, "saga": which.saga_id, "before": before, "up_to": which.up_to}
+    return {name: value for name, value in (said | {"id": which.ids}).items() if value}
+
+
+def _order(which: Selection, by: Operator) -> dict[str, Any]:
+    said = _query(which)
+    names = {"id": "ids", "reason": "reason_is"}
+    narrowed = {names.get(name, name): value for name, value in said.items()}
+    return _errand(by) | narrowed | {"all": not said.keys() - {"up_to"}}
+
+
+def _errand(by: Operator) -> dict[str, Any]:
+    return {"reason": by.reason, "actor": by.name}
+
+
+def _fault(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase

@@ -1,0 +1,249 @@
+"""Dead letters: what could not be handled, whole, with the reason, where people look and act.
+
+The same message given up again for the same reason is one letter, that counts. Whoever deletes a letter has it:
+of two operators who redrive it at once, one finds it gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    Text,
+    and_,
+    delete,
+    func,
+    select,
+    true,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.database import UtcDateTime, insert_into, metadata
+from toolkit.envelope import WireMessage
+
+log = structlog.get_logger("toolkit")
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("service", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("traceback", Text),
+    Column("saga_id", String),
+    Column("step", String),
+    Column("event_type", String),
+    Column("message_id", String),
+    Column("routing_key", String, nullable=False),
+    Column("sent_at", UtcDateTime),
+    Column("headers", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("first_at", UtcDateTime, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+    Column("fingerprint", String, nullable=False, unique=True),
+    Index("dead_letters_by_saga", "saga_id"),
+    Index("dead_letters_by_time", "last_at"),
+)
+
+#: What a list has room for, in this order; the whole letter is a message, and so people's data.
+SHOWN = (
+    "id", "service", "reason", "error", "saga_id", "step", "event_type", "message_id", "routing_key", "attempts",
+    "first_at", "last_at",
+)  # fmt: skip
+#: What the whole letter has beside that.
+_WHOLE = (*SHOWN, "sent_at", "traceback", "headers", "body")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One message that was given up, as it came; `reason` is a short, stable word, `error` the whole story.
+
+    `at` is when it was given up last, `first_at` when it was for the first time.
+    """
+
+    id: str
+    service: str
+    reason: str
+    error: str
+    message: WireMessage
+    at: datetime
+    step: str | None = None
+    attempts: int = 1
+    traceback: str | None = None
+    first_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which letters are meant: those for which all of this holds, and all of them where nothing is said.
+
+    - `before`: given up last at that time, or earlier.
+    - `up_to`: no letter newer than the one with this id, for whoever takes several bites: what was redriven in the
+      first may have come back by the last.
+    """
+
+    ids: tuple[str, ...] = ()
+    reason: str | None = None
+    step: str | None = None
+    saga_id: str | None = None
+    before: datetime | None = None
+    up_to: str | None = None
+
+    def condition(self) -> ColumnElement[bool]:
+        """Return what holds for these letters."""
+        table = dead_letters.c
+        said = {name: value for name in ("reason", "step", "saga_id") if (value := getattr(self, name)) is not None}
+        conditions = [table[name] == value for name, value in said.items()]
+        conditions += [table.id.in_(self.ids)] if self.ids else []
+        conditions += [table.last_at <= self.before] if self.before else []
+        conditions += [table.id <= self.up_to] if self.up_to else []
+        return and_(true(), *conditions)
+
+
+async def add(connection: AsyncConnection, letters: Sequence[DeadLetter]) -> None:
+    """Add letters in one statement; one that is there already counts one attempt more."""
+    if not letters:
+        return
+    new = insert_into(dead_letters, connection)
+    again = {name: new.excluded[name] for name in ("error", "traceback", "headers", "last_at")}
+    statement = new.on_conflict_do_update(
+        index_elements=["fingerprint"], set_=again | {"attempts": dead_letters.c.attempts + 1}
+    )
+    await connection.execute(statement, [_values(letter) for letter in letters])
+
+
+def announce(letter: DeadLetter) -> None:
+    """Log that a letter was kept: somebody must look."""
+    log.error(
+        "message dead-lettered",
+        service=letter.service,
+        reason=letter.reason,
+        error=letter.error,
+        saga_id=letter.message.correlation_id,
+        step=letter.step,
+        event_id=letter.message.message_id,
+    )
+
+
+async def listed(
+    connection: AsyncConnection, which: Selection | None = None, *, limit: int = 100, whole: bool = True
+) -> list[dict[str, Any]]:
+    """Return dead letters, the newest first; the body as text, with what is no UTF-8 escaped."""
+    columns = [dead_letters.c[name] for name in (_WHOLE if whole else SHOWN)]
+    query = select(*columns).where((which or Selection()).condition())
+    rows = await connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
+    return [_shown(row) for row in rows]
+
+
+async def count(connection: AsyncConnection, which: Selection | None = None) -> int:
+    """Return how many letters there are, or are meant."""
+    query = select(func.count()).select_from(dead_letters).where((which or Selection()).condition())
+    return int(await connection.scalar(query) or 0)
+
+
+async def choose(
+    connection: AsyncConnection, which: Selection, *, after: str = "", most: int, locked: bool
+) -> list[DeadLetter]:
+    """Return up to so many of the letters meant, the oldest first, behind the one with the id `after`."""
+    query = select(dead_letters).where(which.condition(), dead_letters.c.id > after)
+    query = query.order_by(dead_letters.c.id).limit(most)
+    rows = await connection.execute(query.with_for_update() if locked else query)
+    return [_letter(row) for row in rows]
+
+
+async def take(connection: AsyncConnection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Delete these letters, and return those that were still there."""
+    ids = [letter.id for letter in letters]
+    rows = await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(ids)).returning(dead_letters.c.id))
+    taken = set(rows.scalars())
+    return [letter for letter in letters if letter.id in taken]
+
+
+async def prune(
+    connection: AsyncConnection, *, before: datetime, most: int, unless: ColumnElement[bool] | None = None
+) -> int:
+    """Delete up to so many letters of that time or earlier, and return how many."""
+    old = select(dead_letters.c.id).where(dead_letters.c.last_at <= before)
+    if unless is not None:
+        old = old.where(~unless)
+    statement = delete(dead_letters).where(dead_letters.c.id.in_(old.order_by(dead_letters.c.last_at).limit(most)))
+    return (await connection.execute(statement)).rowcount
+
+
+def _values(letter: DeadLetter) -> dict[str, Any]:
+    message = letter.message
+    values = {
+        "id": letter.id,
+        "service": letter.service,
+        "reason": letter.reason,
+        "error": letter.error,
+        "traceback": letter.traceback,
+        "saga_id": message.correlation_id,
+        "step": letter.step,
+        "event_type": message.type,
+        "message_id": message.message_id,
+        "routing_key": message.routing_key,
+        "sent_at": message.timestamp,
+        "headers": json.dumps(dict(message.headers), default=str),
+        "body": message.body,
+        "attempts": letter.attempts,
+        "first_at": letter.first_at or letter.at,
+        "last_at": letter.at,
+        "fingerprint": _fingerprint(letter),
+    }
+    # PostgreSQL keeps no NUL in a text; the body is bytes and stays whole.
+    return {name: value.replace("\0", "") if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _fingerprint(letter: DeadLetter) -> str:
+    """Return what makes two letters the same; the body too, lest a client that never changes its id lose something."""
+    message = letter.message
+    facts = [letter.step, letter.reason, message.message_id, message.routing_key]
+    return hashlib.sha256(json.dumps(facts).encode() + message.body).hexdigest()
+
+
+def _letter(row: Row[Any]) -> DeadLetter:
+    message = WireMessage(
+        body=row.body,
+        routing_key=row.routing_key,
+        message_id=row.message_id,
+        correlation_id=row.saga_id,
+        type=row.event_type,
+        timestamp=row.sent_at,
+        headers=json.loads(row.headers),
+    )
+    return DeadLetter(
+        id=row.id,
+        service=row.service,
+        reason=row.reason,
+        error=row.error,
+        message=message,
+        at=row.last_at,
+        step=row.step,
+        attempts=row.attempts,
+        traceback=row.traceback,
+        first_at=row.first_at,
+    )
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    shown = dict(row._mapping)
+    if "body" in shown:
+        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": json.loads(row.headers)}
+    return shown

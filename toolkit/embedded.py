@@ -1,0 +1,85 @@
+"""The embedded transport: several services in one process, no broker, one SQLite file each.
+
+Publishing is handing the event to each service that hears it, and the confirm is their commit: so a kill -9 loses
+nothing here either, since the outbox row still stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from toolkit import crash, outbox
+from toolkit.clock import Clock, SystemClock
+from toolkit.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.errors import UnroutableError
+from toolkit.events import routing_key
+from toolkit.host import Host
+from toolkit.service import Service
+from toolkit.settings import Settings
+
+
+class Embedded:
+    """Runs services together; each keeps its own database file in the data directory.
+
+    async with Embedded([inventory, payment], settings) as embedded:
+        await embedded.publish(message)
+    """
+
+    def __init__(self, services: Sequence[Service], settings: Settings, *, clock: Clock | None = None) -> None:
+        # One URL can't be the database of several services: each takes its file in the data directory.
+        settings = settings.model_copy(update={"database_url": None})
+        self.hosts = {each.name: Host(each, settings, self, clock=clock or SystemClock()) for each in services}
+        self._queues = {host.queue: host for host in self.hosts.values()}
+        self._bound: dict[str, list[Host]] = {}
+        for host in self.hosts.values():
+            for event in (*host.service.heard(), *CONTROL_EVENTS):
+                self._bound.setdefault(routing_key(event), []).append(host)
+
+    async def __aenter__(self) -> Self:
+        """Start all services; what the last run left undone goes on by itself."""
+        for host in self.hosts.values():
+            await host.prepare()
+        # Only now: what the last run left in one service's outbox may be for any of the others.
+        for host in self.hosts.values():
+            host.begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what is under way and stop."""
+        # None stops before all are done: an event under way is in one's hands until another has committed it.
+        await asyncio.gather(*(host.drain(within=10) for host in self.hosts.values()))
+        await asyncio.gather(*(host.stop() for host in self.hosts.values()))
+
+    async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
+        """Hand a message to each service that hears it, and return once all of them have committed.
+
+        Raises:
+            UnroutableError: no service hears it.
+        """
+        hosts = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
+        if not hosts:
+            raise UnroutableError(f"no service hears {message.routing_key}")
+        await asyncio.gather(*(host.inbox.deliver(message) for host in hosts))
+        crash.here("acked", (message.type or message.routing_key,))
+
+    async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that says whether it was long enough
+        """Wait until nothing is on its way any more, for so many seconds at most; return whether that came to be."""
+        try:
+            async with asyncio.timeout(timeout):
+                while await self._on_the_way():  # noqa: ASYNC110 -- the outboxes are tables, which wake nobody
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _on_the_way(self) -> int:
+        total = 0
+        for host in self.hosts.values():
+            async with host.database.reading() as connection:
+                total += await outbox.count(connection)
+        return total

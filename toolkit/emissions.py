@@ -1,0 +1,68 @@
+"""Emissions: the events that steps emitted, as the saga log keeps them; enough to send one again as the same event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.envelope import Envelope, WireMessage
+from toolkit.events import Event, routing_key
+from toolkit.saga_log import saga_log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emission:
+    """An event that a step emitted."""
+
+    service: str
+    saga_id: str
+    saga_type: str
+    step: str
+    saga_state: str
+    event_id: str | None
+    event_type: str | None
+    emitted_id: str
+    emitted_type: str
+    emitted_body: str
+    deadline: datetime | None
+    traceparent: str | None
+    at: datetime
+
+    def as_sent(self, event_type: type[Event]) -> WireMessage:
+        """Return the message as it was sent: the same id, so that it is the same event."""
+        envelope = Envelope(
+            event_id=self.emitted_id,
+            event_type=self.emitted_type,
+            version=event_type.__version__,
+            saga_id=self.saga_id,
+            saga_type=self.saga_type,
+            occurred_at=self.at,
+            causation_id=self.event_id,
+            deadline=self.deadline,
+            traceparent=self.traceparent,
+        )
+        return envelope.wrap(self.emitted_body.encode(), routing_key(event_type))
+
+
+async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, int]]) -> list[Emission]:
+    """Return what was emitted at these positions, each a saga id, a step and a position."""
+    if not positions:
+        return []
+    query = _emissions().where(tuple_(saga_log.c.saga_id, saga_log.c.step, saga_log.c.position).in_(positions))
+    return [Emission(**row._mapping) for row in await connection.execute(query)]
+
+
+async def last_of(connection: AsyncConnection, saga_id: str) -> list[Emission]:
+    """Return what each step of a saga emitted last."""
+    query = _emissions().where(saga_log.c.saga_id == saga_id).order_by(saga_log.c.id)
+    by_step = {row.step: Emission(**row._mapping) for row in await connection.execute(query)}
+    return list(by_step.values())
+
+
+def _emissions() -> Select[Any]:
+    return select(*(saga_log.c[each.name] for each in fields(Emission))).where(saga_log.c.emitted_id.is_not(None))

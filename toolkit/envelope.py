@@ -1,0 +1,290 @@
+"""What stands around an event on the wire, and how bytes become a message that a step can take.
+
+A `WireMessage` is exactly what AMQP carries. `Vocabulary.read` turns it into a `Message`: an envelope
+without gaps and a validated event. Whatever can't be read is an `UnreadableError`, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from toolkit.clock import Clock
+from toolkit.errors import UnreadableError
+from toolkit.events import AbortRequested, Event, Saga, SagaEnded, SagaId, routing_key
+from toolkit.ids import derived_id, new_id
+
+#: The headers of the envelope, as they are spelled on the wire.
+SAGA_TYPE = "saga-type"
+VERSION = "event-version"
+CAUSATION_ID = "causation-id"
+OCCURRED_AT = "occurred-at"
+DEADLINE = "deadline"
+ATTEMPT = "attempt"
+PUT_OFF = "put-off"
+TRACEPARENT = "traceparent"
+
+#: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
+_FIRST_YEAR, _LAST_YEAR = 1970, 2999
+
+#: What AMQP's integers hold for sure.
+_DIGITS = 18
+
+_SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
+
+CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested)
+
+
+@dataclass(frozen=True, slots=True)
+class WireMessage:
+    """A message as AMQP carries it; a foreign client may leave out all but the routing key and the body."""
+
+    body: bytes
+    routing_key: str
+    message_id: str | None = None
+    correlation_id: str | None = None
+    type: str | None = None
+    timestamp: datetime | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """The facts about one event, apart from its body.
+
+    - `event_id`: UUIDv7, the same for every copy of the event.
+    - `causation_id`: the event that made a step emit this one; None for the event that starts a saga.
+    - `occurred_at`: when it was emitted; deadlines count from here.
+    - `deadline`: the whole saga's, set by whoever started it; forward steps refuse at or after it.
+    - `attempt`: which attempt at handling this delivery is, counted from 1; never copied to what is emitted.
+    - `put_off`: the second, since the epoch, to which it was last put off; 0 if it never was.
+    """
+
+    event_id: str
+    event_type: str
+    version: int
+    saga_id: str
+    saga_type: str
+    occurred_at: datetime
+    causation_id: str | None = None
+    deadline: datetime | None = None
+    attempt: int = 1
+    put_off: int = 0
+    traceparent: str | None = None
+
+    def headers(self) -> dict[str, str | int]:
+        """Return the AMQP headers: those facts that AMQP has no property for."""
+        headers: dict[str, str | int] = {
+            SAGA_TYPE: self.saga_type,
+            VERSION: self.version,
+            OCCURRED_AT: self.occurred_at.isoformat(),
+            ATTEMPT: self.attempt,
+        }
+        if self.causation_id:
+            headers[CAUSATION_ID] = self.causation_id
+        if self.deadline:
+            headers[DEADLINE] = self.deadline.isoformat()
+        if self.put_off:
+            headers[PUT_OFF] = self.put_off
+        if self.traceparent:
+            headers[TRACEPARENT] = self.traceparent
+        return headers
+
+    def wrap(self, body: bytes, key: str) -> WireMessage:
+        """Return the message as it goes out, under this routing key."""
+        return WireMessage(
+            body=body,
+            routing_key=key,
+            message_id=self.event_id,
+            correlation_id=self.saga_id,
+            type=self.event_type,
+            timestamp=self.occurred_at,
+            headers=self.headers(),
+        )
+
+
+def abort_request(saga_type: str, saga_id: str, reason: str, *, now: datetime) -> WireMessage:
+    """Return the message that asks everybody to refuse what they have not begun of this saga."""
+    event = AbortRequested(saga_type=saga_type, saga_id=saga_id, reason=reason)
+    envelope = Envelope(
+        event_id=new_id(),
+        event_type=AbortRequested.__name__,
+        version=AbortRequested.__version__,
+        saga_id=saga_id,
+        saga_type=saga_type,
+        occurred_at=now,
+    )
+    return envelope.wrap(event.model_dump_json().encode(), routing_key(AbortRequested))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An event that a participant knows, with its envelope and the bytes that it came in."""
+
+    envelope: Envelope
+    event: Event
+    body: bytes
+
+    def on_attempt(self, attempt: int) -> WireMessage:
+        """Return the same event as a message for this attempt."""
+        return self._under(replace(self.envelope, attempt=attempt))
+
+    def put_off_to(self, second: int) -> WireMessage:
+        """Return the same event as a message that is put off to this second, since the epoch."""
+        return self._under(replace(self.envelope, put_off=second))
+
+    def _under(self, envelope: Envelope) -> WireMessage:
+        return envelope.wrap(self.body, routing_key(type(self.event)))
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message that no participant can take, with the reason; it goes to the dead letters."""
+
+    wire: WireMessage
+    reason: str
+    detail: str
+
+
+class Vocabulary:
+    """The events that one service hears, and how to read them."""
+
+    def __init__(self, events: Iterable[type[Event]], sagas: Iterable[Saga], *, max_body: int) -> None:
+        self._events = {event.__name__: event for event in (*events, *CONTROL_EVENTS)}
+        self._sagas = {saga.name: saga for saga in sagas}
+        self._started_by = {saga.starts_with: saga for saga in self._sagas.values()}
+        self._max_body = max_body
+
+    def receive(self, wire: WireMessage, clock: Clock) -> Message | Unreadable:
+        """Return the message, or why it can't be read."""
+        try:
+            return self.read(wire, clock)
+        except UnreadableError as error:
+            return Unreadable(wire, error.reason, error.detail)
+
+    def read(self, wire: WireMessage, clock: Clock) -> Message:
+        """Return the message with every gap of a foreign client filled.
+
+        Raises:
+            UnreadableError: too large, of an unknown type or version, not JSON, of a broken schema, or without ids.
+        """
+        if len(wire.body) > self._max_body:
+            raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {self._max_body} are taken")
+        event_type = self._event_type(wire)
+        event = _parse(event_type, wire.body)
+        saga_type, saga_id = self._saga(wire, event)
+        headers = wire.headers
+        envelope = Envelope(
+            event_id=_printable(wire.message_id or derived_id(saga_id, event_type.__name__), "message id"),
+            event_type=event_type.__name__,
+            version=event_type.__version__,
+            saga_id=saga_id,
+            saga_type=saga_type,
+            occurred_at=_time(headers, OCCURRED_AT) or _sent_at(wire) or clock.now(),
+            causation_id=_text(headers, CAUSATION_ID),
+            deadline=_time(headers, DEADLINE),
+            attempt=_number(headers, ATTEMPT, default=1),
+            put_off=_number(headers, PUT_OFF, default=0),
+            traceparent=_text(headers, TRACEPARENT),
+        )
+        return Message(envelope, event, wire.body)
+
+    def _event_type(self, wire: WireMessage) -> type[Event]:
+        name = wire.type or wire.routing_key.rpartition(".")[2]
+        event_type = self._events.get(name)
+        if event_type is None:
+            raise UnreadableError("unknown type", f"{name!r} is not an event that this service hears")
+        version = _number(wire.headers, VERSION, default=event_type.__version__)
+        if version != event_type.__version__:
+            raise UnreadableError(
+                "unknown version", f"{name} came in version {version}, known is {event_type.__version__}"
+            )
+        return event_type
+
+    def _saga(self, wire: WireMessage, event: Event) -> tuple[str, str]:
+        """Return the saga's type and id.
+
+        The starting event's own id field wins over the correlation id: clients set random ones, and the same
+        order sent twice has to be one saga.
+        """
+        if started := self._started_by.get(type(event)):
+            return started.name, str(getattr(event, started.id_field))
+        if isinstance(event, SagaEnded):
+            return event.saga_type, ""
+        if isinstance(event, AbortRequested):
+            return event.saga_type, event.saga_id
+        saga_type = _text(wire.headers, SAGA_TYPE) or self._only_saga()
+        if saga_type not in self._sagas:
+            raise UnreadableError("unknown saga", f"{saga_type!r} is not a saga that this service takes part in")
+        return saga_type, _saga_id(wire.correlation_id)
+
+    def _only_saga(self) -> str | None:
+        return next(iter(self._sagas)) if len(self._sagas) == 1 else None
+
+
+def _parse(event_type: type[Event], body: bytes) -> Event:
+    try:
+        return event_type.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        if first["type"] == "json_invalid":
+            raise UnreadableError("not JSON", first["msg"]) from error
+        if first["type"] == "model_type":
+            raise UnreadableError("not an object", first["msg"]) from error
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)[:5]
+        )
+        raise UnreadableError("schema", f"{event_type.__name__}: {faults}") from error
+
+
+def _saga_id(value: str | None) -> str:
+    try:
+        return _SAGA_ID.validate_python(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]["msg"]
+        raise UnreadableError("no saga id", f"the correlation id is {value!r}: {fault}") from error
+
+
+def _text(headers: Mapping[str, Any], name: str) -> str | None:
+    value = headers.get(name)
+    return _printable(str(value), name) if value is not None else None
+
+
+def _printable(value: str, name: str) -> str:
+    # PostgreSQL keeps no NUL in a text, and nothing else here is worth keeping unseen.
+    if len(value) > 255 or not value.isprintable():
+        raise UnreadableError("broken header", f"{name} is not a printable text of at most 255 characters")
+    return value
+
+
+def _number(headers: Mapping[str, Any], name: str, *, default: int) -> int:
+    text = str(headers.get(name, default))
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise UnreadableError("broken header", f"{name} is {text[:40]!r}, not a whole number of up to {_DIGITS} digits")
+    return int(text)
+
+
+def _sent_at(wire: WireMessage) -> datetime | None:
+    return _plausible(wire.timestamp, "timestamp") if wire.timestamp else None
+
+
+def _time(headers: Mapping[str, Any], name: str) -> datetime | None:
+    value = headers.get(name)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise UnreadableError("broken header", f"{name} is {value!r}, not a time in ISO 8601") from error
+    return _plausible(moment if moment.tzinfo else moment.replace(tzinfo=UTC), name)
+
+
+def _plausible(moment: datetime, name: str) -> datetime:
+    # Near the ends of the calendar adding a timeout, or changing the zone, raises.
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise UnreadableError("broken header", f"{name} is {moment}, not between {_FIRST_YEAR} and {_LAST_YEAR}")
+    return moment

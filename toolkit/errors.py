@@ -1,0 +1,58 @@
+"""Every error of the toolkit, on one base; each says what was attempted and what to do next."""
+
+from __future__ import annotations
+
+
+class SagaError(Exception):
+    """The base of all errors that the toolkit raises itself."""
+
+
+class DeclarationError(SagaError):
+    """A participant is declared wrongly; raised while its module is imported, before anything runs."""
+
+    def __init__(self, function: str, fault: str, cure: str) -> None:
+        super().__init__(f"{function}: {fault}. {cure}.")
+        self.function = function
+        self.fault = fault
+        self.cure = cure
+
+
+class SettingsError(SagaError):
+    """A setting is missing or out of its bounds; names the variable, the value and what is allowed."""
+
+
+class UnreadableError(SagaError):
+    """A message can't be understood; `reason` is the short, stable word under which it is dead-lettered."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class StepError(SagaError):
+    """A step broke the contract of its declaration, by what it returned or by what it did to its session."""
+
+
+class ContentionError(SagaError):
+    """Two transactions were in each other's way; this one is tried again, which is no failed attempt."""
+
+
+class PositionTakenError(ContentionError):
+    """Somebody else appended to a step's stream first."""
+
+
+class DatabaseUnavailableError(SagaError):
+    """The service's database does not answer; nothing is acknowledged until it does."""
+
+
+class UnroutableError(SagaError):
+    """The broker took a message that no queue is bound to, and gave it back."""
+
+
+class NotAllowedError(SagaError):
+    """A service does not let us do what was asked for; the text says what it wants."""
+
+
+class UnreachableError(SagaError):
+    """A service, a database or the broker that a command needs does not answer."""

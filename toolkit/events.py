@@ -1,0 +1,124 @@
+"""The vocabulary of a choreography: events, refusals, and the saga that they tell.
+
+An event is a frozen Pydantic model that names its owner, the one service which may emit it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, NewType
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+#: The identity of one saga, chosen by whoever starts it: an order number, say. Printable, so that it can
+#: stand in a URL, a log line and a shell command without quoting.
+SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
+
+#: What an isolated step hands to the outside world so that a repeated call is the same call: `saga_id:step`.
+IdempotencyKey = NewType("IdempotencyKey", str)
+
+
+#: Why something did not come about, for people. Bounded, and without NUL, which PostgreSQL keeps in no text.
+Reason = Annotated[str, AfterValidator(lambda text: text.replace("\0", "")[:1000])]
+
+
+class Event(BaseModel):
+    """Something that happened, told to whoever listens.
+
+    Subclasses name their owner: `class OrderCreated(Event, owner="order")`. The class name is the event's
+    name on the wire. Fields of a newer producer are ignored, missing ones are an error.
+
+    - `version`: raised with every incompatible change; a participant takes only the version it knows.
+    - `optional`: nobody has to listen. Without it, an event that no queue is bound to is kept and retried.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    __owner__: ClassVar[str] = ""
+    __version__: ClassVar[int] = 1
+    __optional__: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, owner: str = "", version: int = 1, optional: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__owner__ = owner or cls.__owner__
+        cls.__version__ = version
+        cls.__optional__ = optional
+
+
+def routing_key(event_type: type[Event]) -> str:
+    """Return `<owner>.<EventName>`, so that a broker can grant each service only its own keys."""
+    return f"{event_type.__owner__}.{event_type.__name__}"
+
+
+def documented_example(event_type: type[Event]) -> dict[str, Any]:
+    """Return the first example in the event's own schema, or an empty dict."""
+    extra = event_type.model_config.get("json_schema_extra")
+    examples = extra.get("examples") if isinstance(extra, dict) else None
+    return dict(examples[0]) if isinstance(examples, list) and isinstance(examples[0], dict) else {}
+
+
+class Refusal(Event):
+    """A step's no: the business outcome that starts the way back. It is returned, never raised."""
+
+    reason: Reason
+
+
+class SagaEnded(Event, owner="saga"):
+    """Control message: these sagas have ended, and how. One message closes all that ended in a batch."""
+
+    saga_type: str
+    completed: tuple[SagaId, ...] = Field((), max_length=1000)  # no batch is larger, and one statement takes them all
+    failed: tuple[SagaId, ...] = Field((), max_length=1000)
+
+
+class AbortRequested(Event, owner="saga"):
+    """Control message: whoever has not done its step of this saga yet shall refuse it."""
+
+    saga_type: str
+    saga_id: SagaId
+    reason: Reason
+
+
+class SagaState(StrEnum):
+    """The state of a saga as far as one service can see it."""
+
+    STARTED = "Started"
+    PENDING = "Pending"
+    COMPENSATING = "Compensating"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more is to come."""
+        return self in (SagaState.COMPLETED, SagaState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saga:
+    """A business transaction across services: how it begins, and the two ways in which it ends.
+
+    - `id_field`: the field of the events that holds the saga's id, `order_id` say.
+    - `starts_with`: the event that anyone may send to start one.
+    - `completes_with`, `fails_with`: the events whose emission ends it.
+    """
+
+    name: str
+    id_field: str
+    starts_with: type[Event]
+    completes_with: type[Event]
+    fails_with: type[Event]
+
+    def build(self, event_type: type[Event], *, saga_id: str, reason: str) -> Event:
+        """Return an event that is known by its saga alone: nothing was done, so there is nothing else to tell."""
+        facts = {self.id_field: saga_id, "reason": reason}
+        return event_type.model_validate({k: v for k, v in facts.items() if k in event_type.model_fields})
+
+    def state_after(self, event_type: type[Event]) -> SagaState:
+        """Return the saga's state once a step has emitted this event."""
+        if event_type is self.completes_with:
+            return SagaState.COMPLETED
+        if event_type is self.fails_with:
+            return SagaState.FAILED
+        return SagaState.PENDING

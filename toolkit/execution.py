@@ -1,0 +1,309 @@
+"""The one transaction: messages in; fence, the steps' own rows, saga log and outbox committed together.
+
+A batch of one is the simplest case. A batch of several is first executed in good faith: no step has a savepoint, and
+what the steps wrote is flushed together. Where one fails, or refuses after it wrote, all of it is rolled back and
+executed again, each step in a savepoint of its own, so that it leaves nothing behind and takes nobody with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from toolkit import crash, horizon, saga_log
+from toolkit.clock import Clock
+from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
+from toolkit.envelope import Message, Unreadable
+from toolkit.errors import PositionTakenError
+from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
+from toolkit.fence import Arrival, Decision, StepState, decide
+from toolkit.invocation import Failure, Invocation, blame
+from toolkit.participant import Compensation, Step
+from toolkit.relay import Relay
+from toolkit.retry import GiveUp, TryAgain, after_failure, describe
+from toolkit.service import Service
+from toolkit.settings import SHORTEST_RETENTION
+from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What one batch is executed in; `failed` stands for every step's result where its commit failed before."""
+
+    session: StepSession
+    work: Work
+    failed: Exception | None
+    in_good_faith: bool
+
+
+class _DisappointedError(Exception):
+    """A batch that was executed in good faith holds a step that did not just succeed, or write nothing and refuse."""
+
+
+class Execution:
+    """Executes messages of one service."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        queue: str,
+        database: Database,
+        invocation: Invocation,
+        relay: Relay,
+        clock: Clock,
+        timeouts: dict[str, timedelta],
+    ) -> None:
+        self.service = service
+        self.database = database
+        self.invocation = invocation
+        self.relay = relay
+        self.clock = clock
+        self._queue = queue
+        self._timeouts = timeouts
+
+    async def execute(
+        self, batch: Sequence[Message | Unreadable], *, failed: Exception | None = None
+    ) -> list[list[Claim]]:
+        """Commit the batch, hand what goes out to the relay, and return the outside calls that follow, by message.
+
+        With `failed`, no step is run: each fails with this error, which its commit brought about before.
+
+        Raises:
+            ContentionError: another replica was in the way; execute again.
+        """
+        if len(batch) > 1 and failed is None:
+            with suppress(_DisappointedError):
+                return await self._execute(batch, failed, in_good_faith=True)
+        return await self._execute(batch, failed, in_good_faith=False)
+
+    async def _execute(
+        self, batch: Sequence[Message | Unreadable], failed: Exception | None, *, in_good_faith: bool
+    ) -> list[list[Claim]]:
+        async with self.database.transaction() as session:
+            connection = await session.connection()
+            work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
+            crash.here("fenced", events_of(batch))
+            tx = Transaction(session, work, failed, in_good_faith)
+            claims = [await self._take(item, tx) for item in batch]
+            if in_good_faith:
+                await _flush(session)
+                crash.here("step-written", events_of(batch))
+            await work.write(connection)
+            session.tells = work.outcomes()
+        self.finish(work)
+        return claims
+
+    def begin(self, streams: dict[tuple[str, str], saga_log.Stream]) -> Work:
+        """Return an empty unit of work upon these streams."""
+        due = self.relay.due_if_handed_over()
+        return Work(
+            Origin(service=self.service.name, queue=self._queue, now=self.clock.now(), outgoing_due=due), streams
+        )
+
+    def finish(self, work: Work) -> None:
+        """Send what was committed, and tell of it."""
+        crash.here("committed", work.outcomes())
+        self.relay.hand_over(work.outgoing, work.delayed)
+        work.announce()
+
+    def deadline(self, step: Step, message: Message) -> datetime | None:
+        """Return when the step has to refuse: by its own timeout, or by the whole saga's deadline."""
+        if not step.is_refusable:
+            return None
+        timeout = self._timeouts.get(step.name, step.timeout)
+        own = message.envelope.occurred_at + timeout if timeout else None
+        return min((moment for moment in (own, message.envelope.deadline) if moment), default=None)
+
+    def is_late(self, step: Step, message: Message) -> bool:
+        """Whether the step's deadline has passed."""
+        deadline = self.deadline(step, message)
+        return deadline is not None and self.clock.now() >= deadline
+
+    def fail(self, step: Step, message: Message, failure: Failure, work: Work) -> GiveUp | None:
+        """Write a retry of a failed forward attempt, or return why there is none."""
+        verdict = after_failure(
+            failure.error,
+            policy=step.retry,
+            attempt=work.stream(step, message).retries + 1,
+            now=self.clock.now(),
+            deadline=self.deadline(step, message),
+        )
+        if isinstance(verdict, GiveUp):
+            return verdict
+        work.retry(step, message, describe(failure.error), due_at=verdict.due_at)
+        return None
+
+    def fail_compensation(self, compensation: Compensation, message: Message, failure: Failure, work: Work) -> None:
+        """Write a retry of a failed compensation, or a dead letter: what is not undone waits for a person."""
+        step = compensation.of
+        attempt = work.stream(step, message).retries + 1
+        verdict = after_failure(
+            failure.error, policy=compensation.retry, attempt=attempt, now=self.clock.now(), deadline=None
+        )
+        if isinstance(verdict, TryAgain):
+            work.retry(step, message, describe(failure.error), due_at=verdict.due_at)
+        else:
+            work.dead_letter(step, message, verdict.reason, traceback=failure.traceback())
+
+    async def _take(self, item: Message | Unreadable, tx: Transaction) -> list[Claim]:
+        tx.work.claims = []
+        if isinstance(item, Unreadable):
+            tx.work.unreadable(item)
+        elif isinstance(item.event, SagaEnded):
+            tx.work.close(item.envelope.event_id, item.event)
+        elif isinstance(item.event, AbortRequested):
+            self._abort(item, tx)
+        else:
+            await self._hear(item, tx)
+        return tx.work.claims
+
+    async def _hear(self, message: Message, tx: Transaction) -> None:
+        """Give the event to each step and compensation that listens to it."""
+        if await self._is_forgotten(message, tx):
+            tx.work.forgotten(message)
+            return
+        for step in self.service.steps:
+            if type(message.event) in step.triggers and is_of(step.saga, message):
+                await self._forward(step, message, tx)
+        for compensation in self.service.compensations:
+            if type(message.event) in compensation.triggers and is_of(compensation.of.saga, message):
+                await self._back(compensation, message, tx)
+
+    async def _is_forgotten(self, message: Message, tx: Transaction) -> bool:
+        """Whether the log knows nothing of the saga, and may have known it before it was pruned."""
+        occurred_at = message.envelope.occurred_at
+        if occurred_at > self.clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga_id):
+            return False
+        return await horizon.is_beyond(await tx.session.connection(), occurred_at)
+
+    async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
+        state = tx.work.stream(step, message).state
+        decision = decide(Arrival.FORWARD, state)
+        if decision is Decision.IGNORE:
+            tx.work.ignored(step, message)
+        elif state is None and self.is_late(step, message):
+            tx.work.refused_for(step, message, "its deadline had passed when the event arrived")
+        elif step.isolated:
+            if state is None:
+                tx.work.executing(step, message)
+            tx.work.claims.append(Claim(decision, step, message))
+        else:
+            await self._run(step, message, tx)
+
+    async def _run(self, step: Step, message: Message, tx: Transaction) -> None:
+        result = await self._attempt(step, message, tx)
+        if isinstance(result, Refusal):
+            tx.work.refused(step, message, result)
+        elif isinstance(result, Event):
+            tx.work.completed(step, message, result)
+        elif (spent := self.fail(step, message, result, tx.work)) and step.is_refusable:
+            tx.work.refused_for(step, message, spent.reason)
+        elif spent:
+            tx.work.dead_letter(step, message, spent.reason, traceback=result.traceback())
+
+    async def _back(self, compensation: Compensation, message: Message, tx: Transaction) -> None:
+        step = compensation.of
+        stream = tx.work.stream(step, message)
+        decision = decide(Arrival.COMPENSATION, stream.state)
+        if decision is Decision.FENCE:
+            tx.work.fenced(step, message, compensation.emits)
+        elif decision is Decision.PUT_OFF:
+            tx.work.put_off(message)
+        elif decision is Decision.IGNORE:
+            tx.work.ignored(step, message)
+        elif step.isolated:
+            if stream.state is StepState.COMPLETED:
+                tx.work.compensating(step, message)
+            tx.work.claims.append(Claim(decision, step, message, compensation, stream.completed_body))
+        else:
+            await self._undo(compensation, message, tx)
+
+    async def _undo(self, compensation: Compensation, message: Message, tx: Transaction) -> None:
+        original = tx.work.stream(compensation.of, message).completed_body
+        result = await self._attempt(compensation, message, tx, original=original)
+        if isinstance(result, Failure):
+            self.fail_compensation(compensation, message, result, tx.work)
+        else:
+            tx.work.compensated(compensation.of, message, result)
+
+    def _abort(self, message: Message, tx: Transaction) -> None:
+        """Fence every refusable step that has not begun; the first of them in the saga's order starts the way back."""
+        for step in self.service.steps:
+            if not (step.is_refusable and is_of(step.saga, message)):
+                continue
+            decision = decide(Arrival.ABORT, tx.work.stream(step, message).state)
+            if decision is Decision.FENCE:
+                tx.work.fenced(step, message, step.refusals[0])
+            elif decision is Decision.PUT_OFF:
+                tx.work.put_off(message)
+
+    async def _attempt(
+        self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: str | None = None
+    ) -> Event | Failure:
+        """Run the function in a savepoint, and keep what it wrote only if it succeeded."""
+        if tx.failed is not None:
+            return Failure(tx.failed)
+        if tx.in_good_faith:
+            return await self._attempt_in_good_faith(handler, message, tx, original)
+        savepoint = await tx.session.begin_nested()
+        saga_id = message.envelope.saga_id
+        result = await self.invocation.attempt(handler, message.event, tx.session, saga_id=saga_id, original=original)
+        if isinstance(result, Failure):
+            blame(result, handler)
+            if not savepoint.is_active or (await tx.session.connection()).invalidated:
+                raise result.error  # it tried to end the transaction, which is of no use any more: not to anybody
+        if isinstance(result, Failure | Refusal):
+            await savepoint.rollback()
+        else:
+            await savepoint.commit()
+        if isinstance(result, Failure):
+            await self._see_that_nobody_was_faster(handler, message, tx)
+        return result
+
+    async def _attempt_in_good_faith(
+        self, handler: Step | Compensation, message: Message, tx: Transaction, original: str | None
+    ) -> Event:
+        """Run the function with nothing to fall back on; the first disappointment ends the whole batch."""
+        if tx.session.dirty or tx.session.deleted:  # else nobody could tell afterwards who changed what
+            await _flush(tx.session)
+        new = len(tx.session.new)
+        tx.session.executed.clear()
+        result = await self.invocation.attempt(
+            handler, message.event, tx.session, saga_id=message.envelope.saga_id, original=original, flush=False
+        )
+        if isinstance(result, Failure):
+            blame(result, handler)
+            raise _DisappointedError from result.error
+        if isinstance(result, Refusal):
+            is_changed = tx.session.dirty or tx.session.deleted or len(tx.session.new) != new
+            if is_changed or not all(map(only_reads, tx.session.executed)):
+                raise _DisappointedError
+        return result
+
+    async def _see_that_nobody_was_faster(
+        self, handler: Step | Compensation, message: Message, tx: Transaction
+    ) -> None:
+        """Return if the attempt failed by itself.
+
+        Raises:
+            PositionTakenError: another replica did it meanwhile; a key of the step's own tables was in the way.
+        """
+        step = handler if isinstance(handler, Step) else handler.of
+        saga_id = message.envelope.saga_id
+        streams = await saga_log.read_streams(await tx.session.connection(), [saga_id])
+        written = streams.get((saga_id, step.name))
+        if written and written.position > tx.work.stream(step, message).position:
+            raise PositionTakenError(f"{handler.name} was done by another replica meanwhile")
+
+
+async def _flush(session: StepSession) -> None:
+    """Write what the steps left to be written; an error is that of one of them, and nobody knows whose."""
+    try:
+        await session.flush()
+    except Exception as error:
+        if is_contention(error) or is_outage(error):
+            raise
+        raise _DisappointedError from error

@@ -1,0 +1,87 @@
+"""The fence: which entry may follow which in a step's stream, and what an arriving message may do.
+
+Pure tables, no I/O. The saga log's unique key `(saga_id, step, position)` makes them hold under every race:
+whoever takes a position first wins, and the loser reads again.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StepState(StrEnum):
+    """The last entry of one step's stream in one saga; None stands for an empty stream."""
+
+    EXECUTING = "executing"
+    """An isolated step is calling the outside world; what it did there is not known yet."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """Refused: by the business, by the deadline, or because the retries are spent."""
+    FENCED = "fenced"
+    """A compensation or an abort came first: the step will never run."""
+    VOIDING = "voiding"
+    """An isolated step has given up without knowing the outcome, and sees to it that there is none."""
+    COMPENSATING = "compensating"
+    """An isolated compensation is calling the outside world."""
+    COMPENSATED = "compensated"
+    CONFIRMED = "confirmed"
+    """The saga ended well; nothing can undo the step any more."""
+
+
+#: The legal transitions. A state that is no key has no way out.
+TRANSITIONS: dict[StepState | None, frozenset[StepState]] = {
+    None: frozenset({StepState.COMPLETED, StepState.FAILED, StepState.FENCED, StepState.EXECUTING}),
+    StepState.EXECUTING: frozenset({StepState.COMPLETED, StepState.FAILED, StepState.VOIDING}),
+    StepState.VOIDING: frozenset({StepState.FAILED}),
+    StepState.COMPLETED: frozenset({StepState.COMPENSATED, StepState.COMPENSATING, StepState.CONFIRMED}),
+    StepState.COMPENSATING: frozenset({StepState.COMPENSATED}),
+}
+
+
+class Arrival(StrEnum):
+    """What a message means to one step."""
+
+    FORWARD = "forward"
+    COMPENSATION = "compensation"
+    ABORT = "abort"
+
+
+class Decision(StrEnum):
+    """What is done about it."""
+
+    RUN = "run"
+    """Run the step, or run it again under the same idempotency key."""
+    VOID = "void"
+    """Go on voiding what the step may have done outside."""
+    UNDO = "undo"
+    """Run the compensation, or run it again under the same idempotency key."""
+    FENCE = "fence"
+    """Take the step's first position, so that it never runs, and pass the chain on."""
+    PUT_OFF = "put off"
+    """Look again later: while the outcome is unknown nothing may fence the step."""
+    IGNORE = "ignore"
+
+
+_DECISIONS: dict[tuple[Arrival, StepState | None], Decision] = {
+    (Arrival.FORWARD, None): Decision.RUN,
+    (Arrival.FORWARD, StepState.EXECUTING): Decision.RUN,
+    (Arrival.FORWARD, StepState.VOIDING): Decision.VOID,
+    (Arrival.COMPENSATION, None): Decision.FENCE,
+    (Arrival.COMPENSATION, StepState.EXECUTING): Decision.PUT_OFF,
+    (Arrival.COMPENSATION, StepState.VOIDING): Decision.PUT_OFF,
+    (Arrival.COMPENSATION, StepState.COMPLETED): Decision.UNDO,
+    (Arrival.COMPENSATION, StepState.COMPENSATING): Decision.UNDO,
+    (Arrival.ABORT, None): Decision.FENCE,
+    (Arrival.ABORT, StepState.EXECUTING): Decision.PUT_OFF,
+    (Arrival.ABORT, StepState.VOIDING): Decision.PUT_OFF,
+}
+
+
+def decide(arrival: Arrival, state: StepState | None) -> Decision:
+    """Return what a message may do to a step in this state; whatever is not listed changes nothing."""
+    return _DECISIONS.get((arrival, state), Decision.IGNORE)
+
+
+def is_legal(before: StepState | None, after: StepState) -> bool:
+    """Whether this entry may follow that one."""
+    return after in TRANSITIONS.get(before, frozenset())

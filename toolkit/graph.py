@@ -1,0 +1,197 @@
+"""The choreography as data: who hears what and emits what, read from the declarations of all services alone.
+
+The order of a saga's steps is nowhere written down; it follows from the edges.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from toolkit.events import Event, Refusal, Saga
+from toolkit.participant import Compensation, Step
+from toolkit.service import Service
+
+EventType = type[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step or a compensation, and the service that it belongs to."""
+
+    service: str
+    handler: Step | Compensation
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.handler.name
+
+    @property
+    def step(self) -> Step:
+        """The step itself, or the one that is undone."""
+        return self.handler.of if isinstance(self.handler, Compensation) else self.handler
+
+    @property
+    def saga(self) -> Saga:
+        """The saga that it is part of."""
+        return self.step.saga
+
+    @property
+    def is_compensation(self) -> bool:
+        """Whether it undoes a step."""
+        return isinstance(self.handler, Compensation)
+
+    @property
+    def triggers(self) -> tuple[EventType, ...]:
+        """The events that it runs on."""
+        return self.handler.triggers
+
+    @property
+    def success(self) -> EventType:
+        """The event that says that it is done."""
+        return self.handler.emits if isinstance(self.handler, Compensation) else self.handler.success
+
+    @property
+    def refusals(self) -> tuple[type[Refusal], ...]:
+        """The events by which it may say no; a compensation never does."""
+        return () if isinstance(self.handler, Compensation) else self.handler.refusals
+
+    @property
+    def emits(self) -> tuple[EventType, ...]:
+        """All events that it may emit, the success first."""
+        return (self.success, *self.refusals)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An event on its way from one node to another; None stands for the world outside."""
+
+    event: EventType
+    emitter: Node | None
+    listener: Node | None
+
+
+class Choreography:
+    """The steps and compensations of several services, and the events that join them."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self.services = list(services)
+        self.nodes = [node for service in self.services for node in _nodes_of(service)]
+
+    @property
+    def sagas(self) -> list[Saga]:
+        """The sagas that the services take part in."""
+        return list({saga.name: saga for service in self.services for saga in service.sagas}.values())
+
+    def nodes_of(self, saga: Saga) -> list[Node]:
+        """Return the saga's nodes: the way forward first, then the way back, then what nothing leads to."""
+        ordered = [*self.forward(saga), *self._backward(saga), *self.nodes]
+        return list(dict.fromkeys(node for node in ordered if node.saga.name == saga.name))
+
+    def edges(self, saga: Saga) -> list[Edge]:
+        """Return the saga's edges in the order of its nodes, the starting event first."""
+        emissions = [(node, event) for node in self.nodes_of(saga) for event in node.emits]
+        return [
+            Edge(event, emitter, listener)
+            for emitter, event in [(None, saga.starts_with), *emissions]
+            for listener in self.listeners(event, saga) or (None,)
+        ]
+
+    def listeners(self, event: EventType, saga: Saga) -> list[Node]:
+        """Return the nodes of the saga that run on this event."""
+        return [node for node in self.nodes if event in node.triggers and node.saga.name == saga.name]
+
+    def forward(self, saga: Saga) -> list[Node]:
+        """Return the steps that a saga takes in which nobody refuses, in their order."""
+        return self._reached(saga.starts_with, saga, onwards=_success_of_step)
+
+    def reached_from(self, event: EventType, saga: Saga) -> list[Node]:
+        """Return all nodes that this event leads to, directly or not, the nearest first."""
+        return self._reached(event, saga, onwards=lambda node: node.emits)
+
+    def events_after(self, event: EventType, saga: Saga) -> set[EventType]:
+        """Return all events that this one leads to, directly or not."""
+        return {emitted for node in self.reached_from(event, saga) for emitted in node.emits}
+
+    def _backward(self, saga: Saga) -> Iterator[Node]:
+        """Yield what the last refusal leads to, then what the one before it adds, and so on."""
+        for node in reversed(self.forward(saga)):
+            for refusal in node.refusals:
+                yield from self.reached_from(refusal, saga)
+
+    def _reached(self, event: EventType, saga: Saga, *, onwards: Callable[[Node], Iterable[EventType]]) -> list[Node]:
+        found: dict[Node, None] = {}
+        waiting = deque([event])
+        while waiting:
+            for node in self.listeners(waiting.popleft(), saga):
+                if node not in found:
+                    found[node] = None
+                    waiting.extend(onwards(node))
+        return list(found)
+
+
+def _nodes_of(service: Service) -> Iterator[Node]:
+    yield from (Node(service.name, step) for step in service.steps)
+    yield from (Node(service.name, compensation) for compensation in service.compensations)
+
+
+def _success_of_step(node: Node) -> Iterable[EventType]:
+    return () if node.is_compensation else (node.success,)
+
+
+def as_text(choreography: Choreography) -> str:
+    """Return the choreography as a page to read: each step, on what it runs, and who hears of it."""
+    return "\n".join(line for saga in choreography.sagas for line in _saga_lines(choreography, saga))
+
+
+def _saga_lines(choreography: Choreography, saga: Saga) -> Iterator[str]:
+    ends = " | ".join(event.__name__ for event in (saga.completes_with, saga.fails_with))
+    yield f"saga {saga.name}: {saga.starts_with.__name__} → {ends}"
+    for node in choreography.nodes_of(saga):
+        undoes = f", undoes {node.step.name}" if node.is_compensation else ""
+        yield ""
+        yield f"{'↩' if node.is_compensation else '→'} {node.name} ({node.service}{undoes})"
+        yield f"    on {_names(node.triggers)}"
+        for event in node.emits:
+            heard_by = ", ".join(each.name for each in choreography.listeners(event, saga))
+            yield f"    {'✗' if event in node.refusals else '✓'} {event.__name__} → {heard_by or _end(event, saga)}"
+
+
+def _end(event: EventType, saga: Saga) -> str:
+    ends = {saga.completes_with: "the saga is completed", saga.fails_with: "the saga has failed"}
+    return ends.get(event, "nobody")
+
+
+def _names(events: Iterable[EventType]) -> str:
+    return ", ".join(event.__name__ for event in events)
+
+
+def as_mermaid(choreography: Choreography) -> str:
+    """Return the choreography as a Mermaid flowchart: the way forward solid, the way back dashed."""
+    return "\n".join(["flowchart LR", *_groups(choreography), *_arrows(choreography)])
+
+
+def _groups(choreography: Choreography) -> Iterator[str]:
+    for service in choreography.services:
+        yield f"    subgraph service_{service.name} [{service.name}]"
+        for node in (each for each in choreography.nodes if each.service == service.name):
+            yield f"        {node.name}{'{{' + node.name + '}}' if node.is_compensation else '[' + node.name + ']'}"
+        yield "    end"
+
+
+def _arrows(choreography: Choreography) -> Iterator[str]:
+    for saga in choreography.sagas:
+        forward = choreography.forward(saga)
+        for edge in choreography.edges(saga):
+            is_back = edge.emitter is not None and (edge.emitter not in forward or edge.event in edge.emitter.refusals)
+            yield f"    {_arrow(edge, '-.->' if is_back else '-->')}"
+
+
+def _arrow(edge: Edge, arrow: str) -> str:
+    event = edge.event.__name__
+    outside = f"{event}([{event}])"
+    if edge.emitter is None:
+        return f"{outside} {arrow} {edge.listener.name if edge.listener else outside}"
+    return f"{edge.emitter.name} {arrow} {f'|{event}| {edge.listener.name}' if edge.listener else outside}"

@@ -1,0 +1,182 @@
+"""A service at work: its database, inbox and relay, wired together behind one way in and one way out."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from structlog.contextvars import bound_contextvars
+from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
+
+from toolkit import crash, dead_letters
+from toolkit.clock import Clock
+from toolkit.database import Database, is_outage, is_refusal, is_unusable
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import Vocabulary
+from toolkit.errors import SettingsError
+from toolkit.execution import Execution
+from toolkit.inbox import Inbox
+from toolkit.invocation import Invocation
+from toolkit.isolated import Isolation
+from toolkit.relay import Publisher, Relay
+from toolkit.retention import Retention
+from toolkit.retry import describe
+from toolkit.service import Service
+from toolkit.settings import Settings
+from toolkit.watch import Watch
+
+log = structlog.get_logger("toolkit")
+
+#: The pauses between two tries to reach a database that is away.
+_PATIENCE = wait_exponential_jitter(multiplier=0.1, max=2)
+#: Seconds for the transactions that are under way when the service stops, and for the connections to be given back.
+_LAST_TRANSACTION, _FAREWELL = 1.0, 0.5
+
+
+class Host:
+    """Runs one service upon its database, with a transport's publisher as its way out."""
+
+    def __init__(self, service: Service, settings: Settings, publisher: Publisher, *, clock: Clock) -> None:
+        crash.prepare(event.__name__ for event in service.way_back())
+        self.service = service
+        self.settings = settings
+        self.queue = queue_name(settings, service.name)
+        self.database = Database(settings.database_for(service.name))
+        self._publisher = publisher
+        self._clock = clock
+        self._resources = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Prepare, and begin to work."""
+        await self.prepare()
+        self.begin()
+
+    async def prepare(self) -> None:
+        """Wait for the database, make the tables, and open what the steps need."""
+        await self._prepare_database()
+        self.relay = self._build_relay()
+        self.inbox = self._build_inbox(Invocation(await self._open_resources()))
+        self.watch = Watch(self.service, self.settings, database=self.database, relay=self.relay, clock=self._clock)
+        self.retention = Retention(self.service.name, self.settings, database=self.database, clock=self._clock)
+
+    def begin(self) -> None:
+        """Work until told to stop."""
+        loops = (self.relay, self.inbox, self.watch, self.retention)
+        with bound_contextvars(service=self.service.name):  # a task, and all that it starts, keeps what is bound now
+            self._tasks = [asyncio.create_task(each.run()) for each in loops]
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Keep a message that never got here, and return once that is committed; an outage is waited for."""
+        async for attempt in AsyncRetrying(wait=_PATIENCE, retry=retry_if_exception(is_outage)):
+            with attempt:
+                async with self.database.transaction() as session:
+                    await dead_letters.add(await session.connection(), [letter])
+        dead_letters.announce(letter)
+
+    async def drain(self, *, within: float) -> None:
+        """Finish what is under way, for so many seconds at most; what is left is delivered again."""
+        with bound_contextvars(service=self.service.name):
+            try:
+                async with asyncio.timeout(within):
+                    if self._tasks:
+                        await self.inbox.drain()
+                        await self.relay.drain()
+            except TimeoutError:
+                log.warning("stopped before all was done; the rest is delivered again")
+
+    async def stop(self) -> None:
+        """End, and let go of all that was opened; nothing new may arrive any more."""
+        await self._end_tasks()
+        with suppress(TimeoutError):  # a silent server keeps nobody from leaving
+            async with asyncio.timeout(_FAREWELL):
+                await self._resources.aclose()
+                await self.database.close()
+
+    async def _end_tasks(self) -> None:
+        """End the loops between two transactions; cut them off only where the database keeps one from ending."""
+        if not self._tasks:
+            return
+        for each in (self.retention, self.watch, self.inbox, self.relay):
+            each.stop()
+        _, stuck = await asyncio.wait(self._tasks, timeout=_LAST_TRANSACTION)
+        for task in stuck:
+            task.cancel()
+        if stuck:
+            await asyncio.wait(stuck, timeout=_FAREWELL)
+
+    async def _prepare_database(self) -> None:
+        try:
+            await self._make_tables()
+        except DBAPIError as error:
+            if is_unusable(error):
+                raise SettingsError(
+                    f"the database {self.database.engine.url.database} can't be used: {describe(error.orig or error)}; "
+                    "name another, or another directory, in SAGA_DATA_DIR say"
+                ) from error
+            raise
+
+    async def _make_tables(self) -> None:
+        async for attempt in AsyncRetrying(
+            wait=_PATIENCE,
+            retry=retry_if_exception(lambda error: is_outage(error) and not is_unusable(error)),
+            before_sleep=self._say_waiting,
+            reraise=True,
+        ):
+            with attempt:
+                tables = [self.service.tables] if self.service.tables is not None else []
+                await self.database.create_tables(*tables)
+                if self.service.seed:
+                    async with self.database.transaction() as session:
+                        await self.service.seed(session)
+
+    def _say_waiting(self, state: Any) -> None:
+        error = state.outcome.exception()
+        if is_refusal(error):  # it may be that somebody mends it, but only somebody can
+            cure = "mend the login or the database's name in SAGA_DATABASE_URL"
+            log.error("the database refuses us", service=self.service.name, error=describe(error.orig), cure=cure)
+        else:
+            log.warning("waiting for the database", service=self.service.name, error=str(error))
+
+    async def _open_resources(self) -> dict[type, Any]:
+        opened = {}
+        for kind, provider in self.service.provides.items():
+            opened[kind] = await self._resources.enter_async_context(provider(self.settings))
+        return opened
+
+    def _build_relay(self) -> Relay:
+        return Relay(
+            self.database,
+            self._publisher,
+            clock=self._clock,
+            window=self.settings.relay_window,
+            lease=self.settings.relay_lease,
+            poll=self.settings.relay_poll,
+        )
+
+    def _build_inbox(self, invocation: Invocation) -> Inbox:
+        execution = Execution(
+            self.service,
+            queue=self.queue,
+            database=self.database,
+            invocation=invocation,
+            relay=self.relay,
+            clock=self._clock,
+            timeouts=self.settings.step_timeouts,
+        )
+        vocabulary = Vocabulary(self.service.heard(), self.service.sagas, max_body=self.settings.max_message_bytes)
+        return Inbox(
+            execution,
+            Isolation(execution, concurrency=self.settings.isolated_concurrency),
+            vocabulary,
+            clock=self._clock,
+            batch_size=self.settings.batch_size,
+        )
+
+
+def queue_name(settings: Settings, service: str) -> str:
+    """Return the name of a service's queue: the exchange's name keeps two systems on one broker apart."""
+    return f"{settings.exchange}.{service}"

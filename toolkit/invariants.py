@@ -1,0 +1,223 @@
+"""What has to hold of every saga, whatever died in its course: judged from the services' logs and tables alone.
+
+Pure functions over a saga's merged story (`toolkit.story`), one for each invariant, and one over what is left of all of
+them together. Money and goods are the services' own affair; who counts those adds violations of his own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+from toolkit.events import AbortRequested, SagaEnded, SagaState
+from toolkit.fence import StepState, is_legal
+from toolkit.story import LogEntry, is_start
+
+#: Their messages are no events of the saga: nobody's log entry emitted them.
+_CONTROL = (SagaEnded.__name__, AbortRequested.__name__)
+#: What a step may be left as, by how its saga ended.
+_SETTLED = {
+    SagaState.COMPLETED: (StepState.CONFIRMED,),
+    SagaState.FAILED: (StepState.FAILED, StepState.FENCED, StepState.COMPENSATED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that should not be: which invariant is hurt, in which saga (None: in all of them together), and how."""
+
+    invariant: str
+    saga_id: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What lies in one service beside its log; None says that nobody looked.
+
+    `pruned_until`: of what is not younger than that, the log may have forgotten some.
+    """
+
+    service: str
+    outbox: int | None = None
+    letters: int | None = None
+    queued: int | None = None
+    buried: int | None = None
+    pruned_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saga:
+    """One saga's entries in causal order, as the invariants look at them."""
+
+    id: str
+    entries: Sequence[LogEntry]
+    streams: dict[tuple[str, str], list[LogEntry]] = field(default_factory=dict)
+    emitters: dict[str, LogEntry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for entry in self.entries:
+            if entry["position"] is not None:
+                self.streams.setdefault((entry["service"], entry["step"]), []).append(entry)
+            if entry["emitted_id"]:
+                self.emitters.setdefault(entry["emitted_id"], entry)
+
+    @property
+    def endings(self) -> list[LogEntry]:
+        """The entries that ended the saga, rather than being told of the end."""
+        return [each for each in self.entries if each["emitted_id"] and SagaState(each["saga_state"]).is_ended]
+
+    def causes(self, entry: LogEntry) -> Iterator[LogEntry]:
+        """Yield what led to this entry, the nearest first, and stop where it comes round again."""
+        seen: set[str] = set()
+        while (cause := self.emitters.get(entry["event_id"] or "")) and cause["emitted_id"] not in seen:
+            seen.add(cause["emitted_id"])
+            yield cause
+            entry = cause
+
+
+def violations_of(saga_id: str, story: Sequence[LogEntry], *, heard: Collection[str] = ()) -> list[Violation]:
+    """Return what is wrong with one saga; `heard` are the events that somebody takes, in this saga or in another."""
+    saga = Saga(saga_id, story)
+    found = [Violation(name, saga_id, text) for name, check in CHECKS.items() for text in check(saga)]
+    return found + [Violation("nothing is lost", saga_id, text) for text in lost(saga, heard)]
+
+
+def ended(saga: Saga) -> Iterator[str]:
+    """Yield how the saga did not end once, and either completed everywhere or failed with all undone."""
+    if not saga.endings:
+        last = saga.entries[-1]
+        yield f"it has not ended: {last['step']} is {last['to_state']}"
+        return
+    if len(saga.endings) > 1:
+        yield f"it ended {len(saga.endings)} times: {', '.join(str(each['emitted_type']) for each in saga.endings)}"
+    outcome = SagaState(saga.endings[0]["saga_state"])
+    for (_, step), stream in saga.streams.items():
+        has_failed_here = outcome is SagaState.FAILED and stream[-1] in saga.endings
+        if not has_failed_here and stream[-1]["to_state"] not in _SETTLED[outcome]:
+            yield f"{step} is left {stream[-1]['to_state']} in a saga that ended {outcome}"
+
+
+def undone_in_reverse(saga: Saga) -> Iterator[str]:
+    """Yield compensations of what was not done, twice over, or before those of the steps that followed from it."""
+    undone: list[tuple[str, str]] = []
+    for entry in saga.entries:
+        key = entry["service"], entry["step"]
+        if entry["to_state"] != StepState.COMPENSATED:
+            continue
+        done = _done(saga, key)
+        if done is None:
+            yield f"{entry['step']} was undone, and had never been done"
+            continue
+        if key in undone:
+            yield f"{entry['step']} was undone twice"
+        undone.append(key)
+        for later in saga.streams:
+            then = _done(saga, later)
+            is_standing = then is not None and later not in undone and then not in saga.endings
+            if then and is_standing and done in saga.causes(then):
+                yield f"{entry['step']} was undone before {later[1]}, which had followed from it"
+
+
+def done_once(saga: Saga) -> Iterator[str]:
+    """Yield steps that took effect more than once, in one service or in two, and events that were emitted twice."""
+    places: dict[str, list[str]] = {}
+    for entry in saga.entries:
+        if entry["position"] is not None and entry["to_state"] == StepState.COMPLETED:
+            places.setdefault(entry["step"], []).append(entry["service"])
+    for step, services in places.items():
+        if len(services) > 1:
+            yield f"{step} was done {len(services)} times, in {', '.join(sorted(set(services)))}"
+    ids = [entry["emitted_id"] for entry in saga.entries if entry["emitted_id"] and entry["position"] is not None]
+    if len(ids) > len(set(ids)):
+        yield "one event was emitted by two entries"
+
+
+def legal(saga: Saga) -> Iterator[str]:
+    """Yield gaps in a step's positions, and moves that no rule allows."""
+    for (_, step), stream in saga.streams.items():
+        positions = [entry["position"] for entry in stream]
+        if positions != list(range(1, len(stream) + 1)):
+            yield f"{step} has the positions {', '.join(map(str, positions))}"
+        states = [None, *(StepState(entry["to_state"]) for entry in stream)]
+        for (before, after), entry in zip(pairwise(states), stream, strict=True):
+            if after is None or not is_legal(before, after) or entry["from_state"] != before:
+                yield f"{step} went from {before or 'nothing'} to {after} (it says: from {entry['from_state']})"
+
+
+def rooted(saga: Saga) -> Iterator[str]:
+    """Yield events that came in although no log says that they went out, beside the one that started the saga."""
+    strangers = [
+        entry
+        for entry in saga.entries
+        if entry["event_id"] and entry["event_id"] not in saga.emitters and entry["event_type"] not in _CONTROL
+    ]
+    # A client's own message id gives the start away no more than any other event's: then the first one told is it.
+    start = next(filter(is_start, strangers), strangers[0] if strangers else None)
+    for entry in strangers:
+        if start and entry["event_type"] != start["event_type"]:
+            yield f"{entry['step']} took a {entry['event_type']} that no entry emitted"
+
+
+def acyclic(saga: Saga) -> Iterator[str]:
+    """Yield events that led to themselves."""
+    for entry in saga.emitters.values():
+        if any(cause is entry for cause in saga.causes(entry)):
+            yield f"{entry['emitted_type']} of {entry['step']} is its own cause"
+
+
+def still_after_the_end(saga: Saga) -> Iterator[str]:
+    """Yield steps that moved in a service which had been told that the saga was over."""
+    over: set[str] = set()
+    for entry in saga.entries:
+        if entry["event_type"] == SagaEnded.__name__:
+            over.add(entry["service"])
+        elif entry["position"] is not None and entry["service"] in over:
+            yield f"{entry['step']} became {entry['to_state']} after the end"
+
+
+def lost(saga: Saga, heard: Collection[str]) -> Iterator[str]:
+    """Yield events that were emitted and reached nobody, of those for which somebody listens.
+
+    An abort makes good for a lost event, and its saga is judged by the other invariants.
+    """
+    if any(entry["event_type"] == AbortRequested.__name__ for entry in saga.entries):
+        return
+    taken = {entry["event_id"] for entry in saga.entries}
+    for entry in saga.emitters.values():
+        if entry["emitted_type"] in heard and entry["emitted_id"] not in taken:
+            yield f"{entry['emitted_type']} of {entry['step']} reached nobody"
+
+
+def at_rest(remains: Iterable[Remains]) -> list[Violation]:
+    """Return what is left although all is done: rows that did not go out, messages in queues, dead letters."""
+    return [Violation("nothing is left over", None, text) for each in remains for text in _left(each)]
+
+
+def _left(remains: Remains) -> Iterator[str]:
+    counts = {
+        "rows in its outbox": remains.outbox,
+        "dead letters": remains.letters,
+        "messages in its queue": remains.queued,
+        "messages in its dead-letter queue": remains.buried,
+    }
+    return (f"{remains.service} has {count} {what}" for what, count in counts.items() if count)
+
+
+#: The invariants of one saga by name, each with the function that yields how it is hurt.
+CHECKS: dict[str, Callable[[Saga], Iterable[str]]] = {
+    "every saga ends": ended,
+    "undone once, in reverse order": undone_in_reverse,
+    "one effect per step": done_once,
+    "every move is legal": legal,
+    "every event has its cause": rooted,
+    "no event causes itself": acyclic,
+    "nothing moves after the end": still_after_the_end,
+}
+
+
+def _done(saga: Saga, key: tuple[str, str]) -> LogEntry | None:
+    """Return the entry with which a step became done."""
+    return next((each for each in saga.streams[key] if each["to_state"] == StepState.COMPLETED), None)

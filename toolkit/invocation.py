@@ -1,0 +1,94 @@
+"""Call a step's or a compensation's function with what its signature asks for, and hold it to what it declared."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit import crash
+from toolkit.database import StepSession, breaks_off, is_contention
+from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
+from toolkit.events import Event, IdempotencyKey
+from toolkit.participant import Compensation, Step
+
+#: A traceback in a dead letter is for reading; its last frames say what happened.
+_TRACEBACK_CHARS = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that raised."""
+
+    error: Exception
+
+    def traceback(self) -> str:
+        """Return the last part of the traceback."""
+        return "".join(traceback.format_exception(self.error))[-_TRACEBACK_CHARS:]
+
+
+def blame(failure: Failure, handler: Step | Compensation) -> None:
+    """Return if the attempt failed by itself.
+
+    Raises:
+        ContentionError: another transaction was in its way.
+        DatabaseUnavailableError: the database went away under it.
+    """
+    if is_contention(failure.error):
+        raise ContentionError(f"{handler.name} met another transaction") from failure.error
+    if breaks_off(failure.error):
+        raise DatabaseUnavailableError(f"the database went away under {handler.name}") from failure.error
+
+
+class Invocation:
+    """Knows the resources that the service provides to its steps."""
+
+    def __init__(self, resources: Mapping[type, Any]) -> None:
+        self._resources = resources
+
+    async def attempt(
+        self,
+        handler: Step | Compensation,
+        event: Event,
+        session: StepSession,
+        *,
+        saga_id: str,
+        original: str | None,
+        flush: bool = True,
+    ) -> Event | Failure:
+        """Run the function and flush what it wrote, unless somebody else does; whatever it raises is a failed attempt.
+
+        `original` is the body of the event that the step emitted, for its compensation.
+        """
+        try:
+            with session.lent():
+                result = await handler.function(**self._arguments(handler, event, session, saga_id, original))
+            crash.here("called", (type(event).__name__,))
+            _check(handler, result)
+            if flush:
+                await session.flush()
+                crash.here("step-written", (type(event).__name__,))
+        except Exception as error:  # noqa: BLE001 -- the one place where a step's error becomes a verdict: retry or give up
+            return Failure(error)
+        return result
+
+    def _arguments(
+        self, handler: Step | Compensation, event: Event, session: StepSession, saga_id: str, original: str | None
+    ) -> dict[str, Any]:
+        signature = handler.signature
+        step = handler if isinstance(handler, Step) else handler.of
+        arguments: dict[str, Any] = {signature.event: event}
+        if signature.session:
+            arguments[signature.session] = session
+        if signature.key:
+            arguments[signature.key] = IdempotencyKey(f"{saga_id}:{step.name}")
+        if signature.original:
+            arguments[signature.original] = step.success.model_validate_json(original) if original else None
+        return arguments | {name: self._resources[kind] for name, kind in signature.resources.items()}
+
+
+def _check(handler: Step | Compensation, result: object) -> None:
+    if type(result) not in handler.signature.emits:
+        declared = ", ".join(event.__name__ for event in handler.signature.emits)
+        raise StepError(f"{handler.name} returned {result!r}; it declares {declared}: return one of these")

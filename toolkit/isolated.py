@@ -1,0 +1,223 @@
+"""Steps that touch the outside world: a claim is committed, then the call is made, then its outcome is committed.
+
+No transaction is open during the call. After a crash it is made again under the same idempotency key, and whoever
+gives up takes a position first (`voiding`), so that a slower call of the same step can't complete it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from toolkit import crash, saga_log
+from toolkit.database import StepSession, is_contention, is_outage
+from toolkit.errors import PositionTakenError
+from toolkit.events import Event, Refusal
+from toolkit.execution import Execution
+from toolkit.fence import Decision, StepState
+from toolkit.invocation import Failure, blame
+from toolkit.participant import Compensation, Step
+from toolkit.retry import GiveUp
+from toolkit.work import Claim, Work, events_of
+
+log = structlog.get_logger("toolkit")
+
+#: A call without a deadline of its own is cut off after this: a broker takes back what is held for half an hour.
+_LONGEST_CALL = timedelta(minutes=10)
+
+
+class Isolation:
+    """Makes the outside calls of one service, a bounded number at once, and each step's once at a time."""
+
+    def __init__(self, execution: Execution, *, concurrency: int) -> None:
+        self._execution = execution
+        self._room = asyncio.Semaphore(concurrency)
+        self._running: dict[tuple[str, str, Decision], asyncio.Task[None]] = {}
+
+    async def run(self, claim: Claim) -> None:
+        """Make the call and commit its outcome; the same call that is under way already is waited for."""
+        # The decision is part of the key: a compensation is not done because an older call of its step has ended.
+        key = claim.message.envelope.saga_id, claim.step.name, claim.decision
+        if (task := self._running.get(key)) is None:
+            task = self._running[key] = asyncio.create_task(self._run(claim))
+            task.add_done_callback(lambda _: self._running.pop(key))
+        await asyncio.shield(task)
+
+    async def _run(self, claim: Claim) -> None:
+        try:
+            async with self._room:
+                await self._act(claim)
+        except PositionTakenError:
+            log.info("outcome was written elsewhere", saga_id=claim.message.envelope.saga_id, step=claim.step.name)
+
+    async def _act(self, claim: Claim) -> None:
+        crash.here("claimed", events_of([claim.message]))
+        match claim.decision:
+            case Decision.UNDO:
+                await self._undo(claim)
+            case Decision.VOID:
+                await self._void(claim)
+            case _:
+                await self._forward(claim)
+
+    async def _forward(self, claim: Claim) -> None:
+        if self._execution.is_late(claim.step, claim.message):
+            await self._give_up(claim, "its deadline has passed")
+            return
+        deadline = self._execution.deadline(claim.step, claim.message)
+        result = self._call(claim, claim.step, StepState.EXECUTING, self._write_forward, deadline=deadline)
+        if spent := await result:
+            await self._give_up(claim, spent.reason)
+
+    async def _give_up(self, claim: Claim, reason: str) -> None:
+        """Refuse without knowing the outcome: first nobody may complete the step any more, then it is undone."""
+        must_void = self._compensation_of(claim.step) is not None
+
+        def write(work: Work) -> None:
+            if must_void:
+                work.voiding(claim.step, claim.message, reason)
+            else:
+                _refuse_or_bury(claim, reason, work)
+
+        async with self._execution.database.session() as session:
+            await self._settle(claim, session, StepState.EXECUTING, write)
+        if must_void:
+            await self._void(claim)
+
+    async def _void(self, claim: Claim) -> None:
+        """Run the compensation with no original: if it happened, undo it; if not, see that it never will."""
+        compensation = self._compensation_of(claim.step)
+        assert compensation is not None  # noqa: S101 -- only a step with a compensation is ever voided
+        saga_id = claim.message.envelope.saga_id
+        trigger = claim.step.saga.build(compensation.triggers[0], saga_id=saga_id, reason="the step gave up")
+        await self._call(claim, compensation, StepState.VOIDING, self._write_voided, event=trigger)
+
+    async def _undo(self, claim: Claim) -> None:
+        assert claim.compensation is not None  # noqa: S101 -- an undo is claimed by its compensation
+        await self._call(claim, claim.compensation, StepState.COMPENSATING, self._write_undone)
+
+    def _write_forward(self, claim: Claim, result: Event | Failure, work: Work) -> GiveUp | None:
+        if isinstance(result, Failure):
+            return self._execution.fail(claim.step, claim.message, result, work)
+        if isinstance(result, Refusal):
+            work.refused(claim.step, claim.message, result)
+        else:
+            work.completed(claim.step, claim.message, result)
+        return None
+
+    def _write_voided(self, claim: Claim, result: Event | Failure, work: Work) -> None:
+        if isinstance(result, Failure):
+            self._write_failed_compensation(claim, result, work)
+        else:
+            _refuse_or_bury(claim, work.stream(claim.step, claim.message).error or "the step gave up", work)
+
+    def _write_undone(self, claim: Claim, result: Event | Failure, work: Work) -> None:
+        if isinstance(result, Failure):
+            self._write_failed_compensation(claim, result, work)
+        else:
+            work.compensated(claim.step, claim.message, result)
+
+    def _write_failed_compensation(self, claim: Claim, failure: Failure, work: Work) -> None:
+        compensation = self._compensation_of(claim.step)
+        assert compensation is not None  # noqa: S101 -- it has just been run
+        self._execution.fail_compensation(compensation, claim.message, failure, work)
+
+    async def _call(
+        self,
+        claim: Claim,
+        handler: Step | Compensation,
+        expected: StepState,
+        write: Callable[[Claim, Event | Failure, Work], GiveUp | None],
+        *,
+        event: Event | None = None,
+        deadline: datetime | None = None,
+    ) -> GiveUp | None:
+        """Make the outside call, then write its outcome in a transaction on the same session."""
+        async with self._execution.database.session() as session:
+            attempt = self._execution.invocation.attempt(
+                handler,
+                event or claim.message.event,
+                session,
+                saga_id=claim.message.envelope.saga_id,
+                original=claim.original,
+            )
+            result = await self._bounded(attempt, session, deadline)
+            if isinstance(result, Failure):
+                return await self._settle_failure(claim, session, expected, write, result)
+            if isinstance(result, Refusal):
+                await session.rollback()
+            try:
+                return await self._settle(claim, session, expected, lambda work: write(claim, result, work))
+            except Exception as error:
+                # What can't be committed, for a deferred constraint say, is a failed attempt of its step.
+                if isinstance(error, PositionTakenError) or is_outage(error) or is_contention(error):
+                    raise
+                return await self._settle_failure(claim, session, expected, write, Failure(error))
+
+    async def _settle_failure(
+        self,
+        claim: Claim,
+        session: StepSession,
+        expected: StepState,
+        write: Callable[[Claim, Event | Failure, Work], GiveUp | None],
+        failure: Failure,
+    ) -> GiveUp | None:
+        """Commit what follows from a failed attempt, and nothing that the attempt wrote."""
+        if session.in_transaction():
+            blame(failure, claim.step)
+        await session.rollback()
+        return await self._settle(claim, session, expected, lambda work: write(claim, failure, work))
+
+    async def _bounded(
+        self, attempt: Coroutine[Any, Any, Event | Failure], session: StepSession, deadline: datetime | None
+    ) -> Event | Failure:
+        """Cut the outside call off at its deadline; once the session is in use, the call is over and nothing is cut.
+
+        A task cancelled within a statement on SQLite would leave the write lock with nobody.
+        """
+        until = min(deadline - self._execution.clock.now(), _LONGEST_CALL) if deadline else _LONGEST_CALL
+        task = asyncio.create_task(attempt)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=max(until.total_seconds(), 0))
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done and not session.in_transaction():
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled():
+                return Failure(TimeoutError("the outside call took longer than the step may take"))
+        return await task
+
+    async def _settle(
+        self, claim: Claim, session: StepSession, expected: StepState, write: Callable[[Work], GiveUp | None]
+    ) -> GiveUp | None:
+        """Commit an outcome.
+
+        Raises:
+            PositionTakenError: somebody else wrote the step's outcome first; whoever gets this stops at once.
+        """
+        connection = await session.connection()
+        work = self._execution.begin(await saga_log.read_streams(connection, [claim.message.envelope.saga_id]))
+        if work.stream(claim.step, claim.message).state is not expected:
+            raise PositionTakenError(f"the outcome of {claim.step.name} is written already")
+        spent = write(work)
+        await work.write(connection)
+        session.tells = work.outcomes()
+        await session.commit()
+        self._execution.finish(work)
+        return spent
+
+    def _compensation_of(self, step: Step) -> Compensation | None:
+        return next((each for each in self._execution.service.compensations if each.of is step), None)
+
+
+def _refuse_or_bury(claim: Claim, reason: str, work: Work) -> None:
+    if claim.step.is_refusable:
+        work.refused_for(claim.step, claim.message, reason)
+    else:
+        work.dead_letter(claim.step, claim.message, reason)

@@ -1,0 +1,240 @@
+"""What an operator may do with one service's database, whether the service runs or not: redrive, drop, replay.
+
+Each call is one bite: one transaction that holds the change, the notes in the saga log and the audit. Nothing is
+published here: what has to go out is an outbox row, which the service's own relay sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit import audit, dead_letters, emissions, outbox, saga_log
+from toolkit.audit import Deed, Operator
+from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter, Selection
+from toolkit.emissions import Emission
+from toolkit.envelope import ATTEMPT, SAGA_TYPE, Envelope, WireMessage
+from toolkit.events import Event, SagaEnded, SagaState, routing_key
+from toolkit.ids import derived_id, new_id
+from toolkit.outbox import OutboxRow
+from toolkit.saga_log import Entry, Note, Stream
+
+#: How many letters one transaction takes: each may be as large as the broker lets a message be.
+LETTERS_AT_ONCE = 100
+#: What the broker has written on a message that it gave up.
+_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+
+#: Not a saga's id, and never one: where a message has none, the broker's client would make one up.
+_NO_SAGA = "-"
+
+Streams = dict[tuple[str, str], Stream]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bite:
+    """What one transaction did, a row for each thing: its `outcome`, and `why` where it was refused.
+
+    `after` is what the next bite begins behind; None where nothing is left.
+    """
+
+    rows: list[dict[str, Any]]
+    after: str | None = None
+
+
+async def redrive(
+    database: Database,
+    which: Selection,
+    by: Operator,
+    *,
+    queue: str,
+    now: datetime,
+    after: str = "",
+    dry_run: bool = False,
+) -> Bite:
+    """Send dead letters to their service's own queue again, and let their steps have all their attempts again.
+
+    A letter whose saga has ended stays where it is. One that couldn't be read is sent: a release since may read it,
+    and if it does not, the message comes back as a letter.
+    """
+    if dry_run:
+        async with database.reading() as connection:
+            found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=False)
+            streams = await saga_log.read_streams(connection, _sagas(found))
+        return _bite(found, [each for each in found if not _refusal(each, streams)], streams, "would be redriven")
+    async with database.transaction() as session:
+        connection = await session.connection()
+        found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=True)
+        streams = await saga_log.read_streams(connection, _sagas(found))
+        taken = await dead_letters.take(connection, [each for each in found if not _refusal(each, streams)])
+        rows = [OutboxRow(id=new_id(), message=_original(each), due_at=now, destination=queue) for each in taken]
+        await outbox.add(connection, rows)
+        await _tell(connection, taken, streams, Note.REDRIVEN, by, now)
+    return _bite(found, taken, streams, Note.REDRIVEN)
+
+
+async def drop(
+    database: Database, which: Selection, by: Operator, *, now: datetime, after: str = "", dry_run: bool = False
+) -> Bite:
+    """Delete dead letters for good; the audit and the sagas' logs say so."""
+    if dry_run:
+        async with database.reading() as connection:
+            found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=False)
+        return _bite(found, found, {}, "would be dropped")
+    async with database.transaction() as session:
+        connection = await session.connection()
+        found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=True)
+        streams = await saga_log.read_streams(connection, _sagas(found))
+        taken = await dead_letters.take(connection, found)
+        await _tell(connection, taken, streams, Note.DROPPED, by, now)
+    return _bite(found, taken, {}, Note.DROPPED)
+
+
+async def replay(
+    database: Database, emitted: dict[str, type[Event]], saga_id: str, by: Operator, *, now: datetime
+) -> Bite:
+    """Emit again, under the same ids, what each step of a saga emitted last here, and the end if it came from here.
+
+    `emitted` are the events that the service declares, by name. The fences make it harmless, finished sagas included.
+    """
+    async with database.transaction() as session:
+        connection = await session.connection()
+        found = await emissions.last_of(connection, saga_id)
+        streams = await saga_log.read_streams(connection, [saga_id])
+        known = [each for each in found if each.emitted_type in emitted]
+        rows = [_row(each.as_sent(kind), kind, now) for each in known for kind in [emitted[each.emitted_type]]]
+        rows += [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
+        await outbox.add(connection, rows)
+        await saga_log.append(connection, [_of_emission(each, streams, by, now) for each in known])
+        await audit.add(connection, [Deed("replay", each.emitted_type, saga_id) for each in known], by, now=now)
+    return Bite(rows=[_replay_row(each, is_known=each in known) for each in found])
+
+
+def _sagas(letters: Iterable[DeadLetter]) -> list[str]:
+    return [letter.message.correlation_id for letter in letters if letter.message.correlation_id]
+
+
+def _refusal(letter: DeadLetter, streams: Streams) -> str | None:
+    """Return why a letter can't be redriven, or None."""
+    saga_id = letter.message.correlation_id
+    states = {stream.saga_state for (of_saga, _), stream in streams.items() if of_saga == saga_id}
+    ended = next((state for state in states if state and state.is_ended), None)
+    return f"saga {saga_id} has ended ({ended}): there is nothing to go on with; drop the letter" if ended else None
+
+
+def _bite(found: Sequence[DeadLetter], taken: Sequence[DeadLetter], streams: Streams, outcome: str) -> Bite:
+    ids = {letter.id for letter in taken}
+    rows = [_letter_row(each, outcome if each.id in ids else "refused", _refusal(each, streams)) for each in found]
+    return Bite(rows=rows, after=found[-1].id if len(found) == LETTERS_AT_ONCE else None)
+
+
+def _letter_row(letter: DeadLetter, outcome: str, why: str | None) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "saga_id": letter.message.correlation_id,
+        "step": letter.step,
+        "reason": letter.reason,
+        "outcome": outcome,
+        "why": why if outcome == "refused" else None,
+    }
+
+
+def _original(letter: DeadLetter) -> WireMessage:
+    """Return the message as it came to the service first.
+
+    On its own queue the routing key is the queue's, so the type is said; what has no id or time gets the letter's.
+    """
+    message = letter.message
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(_BROKERS_OWN)}
+    return WireMessage(
+        body=message.body,
+        routing_key=message.routing_key,
+        message_id=message.message_id or letter.id,
+        correlation_id=message.correlation_id or _NO_SAGA,
+        type=message.type or message.routing_key.rpartition(".")[2],
+        timestamp=message.timestamp or letter.first_at or letter.at,
+        headers=headers | ({ATTEMPT: 1} if letter.step else {}),
+    )
+
+
+async def _tell(
+    connection: AsyncConnection, taken: Sequence[DeadLetter], streams: Streams, note: Note, by: Operator, now: datetime
+) -> None:
+    """Write to the sagas' logs and to the audit what became of these letters."""
+    verb = {Note.REDRIVEN: "redrive", Note.DROPPED: "drop"}[note]
+    deeds = [Deed(verb, each.id, each.message.correlation_id) for each in taken]
+    await saga_log.append(connection, [_of_letter(each, streams, note, by, now) for each in taken if each.step])
+    await audit.add(connection, deeds, by, now=now)
+
+
+def _of_letter(letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:
+    """Return the note on a letter that a step has left; the toolkit wrote it, so its saga is on it."""
+    saga_id, step = str(letter.message.correlation_id), str(letter.step)
+    stream = streams.get((saga_id, step), Stream())
+    return Entry(
+        service=letter.service,
+        saga_id=saga_id,
+        saga_type=str(letter.message.headers[SAGA_TYPE]),
+        step=step,
+        position=None,
+        from_state=stream.state,
+        to_state=note,
+        saga_state=stream.saga_state or SagaState.PENDING,
+        event_id=letter.message.message_id,
+        event_type=letter.message.type,
+        error=by.reason,
+        at=now,
+    )
+
+
+def _of_emission(emission: Emission, streams: Streams, by: Operator, now: datetime) -> Entry:
+    stream = streams[emission.saga_id, emission.step]
+    return Entry(
+        service=emission.service,
+        saga_id=emission.saga_id,
+        saga_type=emission.saga_type,
+        step=emission.step,
+        position=None,
+        from_state=stream.state,
+        to_state=Note.REPLAYED,
+        saga_state=stream.saga_state or SagaState.PENDING,
+        event_id=emission.event_id,
+        event_type=emission.event_type,
+        error=by.reason or None,
+        at=now,
+    )
+
+
+def _row(message: WireMessage, kind: type[Event], now: datetime) -> OutboxRow:
+    return OutboxRow(id=new_id(), message=message, due_at=now, optional=kind.__optional__)
+
+
+def _end(emission: Emission, now: datetime) -> WireMessage:
+    """Return the control message that tells how the saga ended; its first one told of many sagas at once."""
+    outcome = "completed" if emission.saga_state == SagaState.COMPLETED else "failed"
+    ended = SagaEnded.model_validate({"saga_type": emission.saga_type, outcome: (emission.saga_id,)})
+    envelope = Envelope(
+        event_id=derived_id(emission.saga_id, SagaEnded.__name__),
+        event_type=SagaEnded.__name__,
+        version=SagaEnded.__version__,
+        saga_id="",
+        saga_type=emission.saga_type,
+        occurred_at=now,
+    )
+    return envelope.wrap(ended.model_dump_json().encode(), routing_key(SagaEnded))
+
+
+def _replay_row(emission: Emission, *, is_known: bool) -> dict[str, Any]:
+    return {
+        "service": emission.service,
+        "saga_id": emission.saga_id,
+        "step": emission.step,
+        "event_type": emission.emitted_type,
+        "event_id": emission.emitted_id,
+        "outcome": Note.REPLAYED if is_known else "refused",
+        "why": None if is_known else f"nothing here declares {emission.emitted_type} any more",
+    }

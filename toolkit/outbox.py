@@ -1,0 +1,155 @@
+"""The outbox: all that leaves a service, committed together with what caused it.
+
+A row is deleted only after the broker's positive confirm. `due_at` is both the time of a delayed message and the
+lease of a claimed one: whoever claims a row moves it into the future, and if he dies it comes due again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.database import UtcDateTime, metadata
+from toolkit.envelope import WireMessage
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("message_id", String, nullable=False),
+    Column("saga_id", String, nullable=False),
+    Column("event_type", String, nullable=False),
+    Column("routing_key", String, nullable=False),
+    Column("destination", String),
+    Column("occurred_at", UtcDateTime, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("optional", Integer, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Index("outbox_by_due", "due_at"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """A message on its way out.
+
+    - `destination`: the service's own queue for what it sends to itself; None for the exchange.
+    - `optional`: it may go unheard.
+    - `tries`: how often it was sent without a confirm.
+    """
+
+    id: str
+    message: WireMessage
+    due_at: datetime
+    destination: str | None = None
+    optional: bool = False
+    tries: int = 0
+
+
+_ADD = {
+    "sqlite": sqlite.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
+    "postgresql": postgresql.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
+}
+_DELETE = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+_RETURN = (
+    update(outbox).where(outbox.c.id == bindparam("row_id")).values(due_at=bindparam("until"), tries=outbox.c.tries + 1)
+)
+# A claim is a move of due_at, not a lock: no row lock is held while a message is published.
+_DUE = (
+    select(outbox.c.id)
+    .where(outbox.c.due_at <= bindparam("now"))
+    .order_by(outbox.c.due_at)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    update(outbox).where(outbox.c.id.in_(_DUE.scalar_subquery())).values(due_at=bindparam("until")).returning(*outbox.c)
+)
+
+
+async def add(connection: AsyncConnection, rows: Sequence[OutboxRow]) -> None:
+    """Add rows in one statement; a row that is there already stays as it is."""
+    if rows:
+        await connection.execute(_ADD[connection.dialect.name], [_values(row) for row in rows])
+
+
+async def claim(connection: AsyncConnection, *, now: datetime, until: datetime, most: int) -> list[OutboxRow]:
+    """Take up to so many due rows, so that no other relay takes them before `until`."""
+    result = await connection.execute(_CLAIM, {"now": now, "until": until, "most": most})
+    return [_row(row) for row in result]
+
+
+async def delete_sent(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Delete rows whose messages the broker has confirmed."""
+    await connection.execute(_DELETE, {"ids": list(ids)})
+
+
+async def put_back(connection: AsyncConnection, row_id: str, *, until: datetime) -> None:
+    """Count a try without a confirm, and have the row come due again."""
+    await connection.execute(_RETURN, {"row_id": row_id, "until": until})
+
+
+async def count(connection: AsyncConnection) -> int:
+    """Return how many rows have not been confirmed yet."""
+    return int(await connection.scalar(select(func.count()).select_from(outbox)) or 0)
+
+
+def _values(row: OutboxRow) -> dict[str, Any]:
+    message = row.message
+    return {
+        "id": row.id,
+        "message_id": message.message_id,
+        "saga_id": message.correlation_id or "",
+        "event_type": message.type,
+        "routing_key": message.routing_key,
+        "destination": row.destination,
+        "occurred_at": message.timestamp,
+        "headers": json.dumps(dict(message.headers)),
+        "body": message.body,
+        "optional": int(row.optional),
+        "due_at": row.due_at,
+        "tries": row.tries,
+    }
+
+
+def _row(row: Row[Any]) -> OutboxRow:
+    message = WireMessage(
+        body=row.body,
+        routing_key=row.routing_key,
+        message_id=row.message_id,
+        correlation_id=row.saga_id,
+        type=row.event_type,
+        timestamp=row.occurred_at,
+        headers=json.loads(row.headers),
+    )
+    return OutboxRow(
+        id=row.id,
+        message=message,
+        due_at=row.due_at,
+        destination=row.destination,
+        optional=bool(row.optional),
+        tries=row.tries,
+    )

@@ -1,0 +1,214 @@
+"""Overdue steps: what was done here, in sagas that should have ended long ago and have not.
+
+Found by a window over the saga log that moves on with time, so that the search costs the same however long the log
+is. A row goes when its step moves or its saga ends; what stands here is what needs a person, or a little push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Integer,
+    Row,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.database import UtcDateTime, insert_into, metadata
+from toolkit.events import SagaState
+from toolkit.fence import StepState
+from toolkit.saga_log import Note, saga_log
+
+overdue = Table(
+    "overdue",
+    metadata,
+    Column("saga_id", String, primary_key=True),
+    Column("step", String, primary_key=True),
+    Column("saga_type", String, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("saga_state", String, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("next_at", UtcDateTime, nullable=False, index=True),
+    Column("nudges", Integer, nullable=False),
+    Column("aborted", Integer, nullable=False),
+)
+
+#: How far the search has come; one row. Whoever moves it has found what lies between.
+watched = Table(
+    "watched", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
+)
+
+#: How many steps one sweep pushes at most; the rest are due at the next.
+_AT_ONCE = 500
+
+_BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
+#: An entry's time is taken before its commit, and by its replica's clock: the window looks back this far again.
+_OVERLAP = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverdueStep:
+    """A step that waits for its saga's end; `nudges` counts how often its event was sent again."""
+
+    saga_id: str
+    step: str
+    saga_type: str
+    position: int
+    state: StepState
+    saga_state: SagaState
+    since: datetime
+    nudges: int
+    aborted: bool
+
+
+async def find(connection: AsyncConnection, *, before: datetime, now: datetime) -> list[OverdueStep]:
+    """Note the steps that moved last before that moment, and whose sagas have not ended since."""
+    since = await _advance(connection, before)
+    if since is None:
+        return []
+    rows = (await connection.execute(_unfinished(since, before))).all()
+    found = [
+        OverdueStep(
+            saga_id=row.saga_id,
+            step=row.step,
+            saga_type=row.saga_type,
+            position=row.position,
+            state=StepState(row.to_state),
+            saga_state=SagaState(row.saga_state),
+            since=row.at,
+            nudges=0,
+            aborted=False,
+        )
+        for row in rows
+    ]
+    if found:
+        await forget(connection, found)
+        await connection.execute(insert(overdue), [_values(each, now) for each in found])
+    return found
+
+
+async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) -> list[OverdueStep]:
+    """Take the steps whose next push is due, so that no other replica pushes them before `until`."""
+    due = select(overdue.c.saga_id, overdue.c.step).where(overdue.c.next_at <= now).limit(_AT_ONCE)
+    taken = update(overdue).where(tuple_(overdue.c.saga_id, overdue.c.step).in_(due.with_for_update(skip_locked=True)))
+    rows = await connection.execute(taken.values(next_at=until, nudges=overdue.c.nudges + 1).returning(*overdue.c))
+    return [_step(row) for row in rows]
+
+
+async def mark_aborted(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> None:
+    """Remember that an abort was sent for these steps' sagas."""
+    if steps:
+        statement = update(overdue).where(_is_one).values(aborted=1)
+        await connection.execute(statement, [_key(step) for step in steps])
+
+
+async def forget(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> None:
+    """Delete steps that moved, or whose sagas ended."""
+    if steps:
+        await connection.execute(delete(overdue).where(_is_one), [_key(step) for step in steps])
+
+
+async def forget_sagas(connection: AsyncConnection, saga_ids: Sequence[str]) -> None:
+    """Delete the steps of these sagas."""
+    if saga_ids:
+        await connection.execute(delete(overdue).where(overdue.c.saga_id.in_(saga_ids)))
+
+
+async def listed(connection: AsyncConnection, *, limit: int = 1000) -> list[OverdueStep]:
+    """Return overdue steps, the longest waiting first."""
+    rows = await connection.execute(select(overdue).order_by(overdue.c.since).limit(limit))
+    return [_step(row) for row in rows]
+
+
+async def _advance(connection: AsyncConnection, until: datetime) -> datetime | None:
+    """Move the window's end on, and return where it stood; None where another replica was faster or nothing is new."""
+    stood: datetime | None = await connection.scalar(select(watched.c.until))
+    if stood is None:
+        first = insert_into(watched, connection).values(id=1, until=until).on_conflict_do_nothing()
+        return _BEGINNING if (await connection.execute(first)).rowcount else None
+    moved = await connection.execute(
+        update(watched).where(watched.c.until == stood, watched.c.until < until).values(until=until)
+    )
+    return stood if moved.rowcount else None
+
+
+def _unfinished(since: datetime, before: datetime) -> Any:
+    later, other = saga_log.alias(), saga_log.alias()
+    has_moved = exists().where(
+        later.c.saga_id == saga_log.c.saga_id, later.c.step == saga_log.c.step, later.c.position > saga_log.c.position
+    )
+    is_known = exists().where(
+        overdue.c.saga_id == saga_log.c.saga_id,
+        overdue.c.step == saga_log.c.step,
+        overdue.c.position == saga_log.c.position,
+    )
+    has_ended = exists().where(
+        other.c.saga_id == saga_log.c.saga_id,
+        or_(
+            other.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value]),
+            and_(other.c.to_state == Note.ENDED.value, other.c.position.is_(None)),
+        ),
+    )
+    shown = ("saga_id", "step", "saga_type", "position", "to_state", "saga_state", "at")
+    return select(*(saga_log.c[name] for name in shown)).where(
+        saga_log.c.at > literal(since - _OVERLAP, UtcDateTime()),
+        saga_log.c.at <= literal(before, UtcDateTime()),
+        saga_log.c.position.is_not(None),
+        saga_log.c.to_state != StepState.CONFIRMED.value,
+        ~has_moved,
+        ~has_ended,
+        ~is_known,
+    )
+
+
+_is_one = and_(overdue.c.saga_id == bindparam("of_saga"), overdue.c.step == bindparam("of_step"))
+
+
+def _key(step: OverdueStep) -> dict[str, str]:
+    return {"of_saga": step.saga_id, "of_step": step.step}
+
+
+def _values(step: OverdueStep, next_at: datetime) -> dict[str, Any]:
+    return {
+        "saga_id": step.saga_id,
+        "step": step.step,
+        "saga_type": step.saga_type,
+        "position": step.position,
+        "state": step.state,
+        "saga_state": step.saga_state,
+        "since": step.since,
+        "next_at": next_at,
+        "nudges": 0,
+        "aborted": 0,
+    }
+
+
+def _step(row: Row[Any]) -> OverdueStep:
+    return OverdueStep(
+        saga_id=row.saga_id,
+        step=row.step,
+        saga_type=row.saga_type,
+        position=row.position,
+        state=StepState(row.state),
+        saga_state=SagaState(row.saga_state),
+        since=row.since,
+        nudges=row.nudges,
+        aborted=bool(row.aborted),
+    )

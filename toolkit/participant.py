@@ -1,0 +1,238 @@
+"""Declare a service's part in a saga: its steps, and the compensations that undo them.
+
+The signature is the graph: the type of the first parameter is the edge in, the returned union the edges out.
+What is declared wrongly fails here, while the module is imported, with the function, the fault and the cure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+from toolkit.errors import DeclarationError
+from toolkit.events import Event, Refusal, Saga
+from toolkit.retry import RetryPolicy
+from toolkit.signature import Function, Signature, place_of, read_signature
+
+F = TypeVar("F", bound=Function)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Step:
+    """One local transaction of a saga; see `Participant.step` for the meaning of its policy."""
+
+    name: str
+    participant: str
+    saga: Saga
+    function: Function
+    signature: Signature
+    success: type[Event]
+    refusals: tuple[type[Refusal], ...]
+    timeout: timedelta | None
+    retry: RetryPolicy
+    isolated: bool
+
+    @property
+    def triggers(self) -> tuple[type[Event], ...]:
+        """The events that this step runs on."""
+        return self.signature.triggers
+
+    @property
+    def is_refusable(self) -> bool:
+        """Whether this step may say no, and so whether an abort or a deadline can make it."""
+        return bool(self.refusals)
+
+    @property
+    def ends_saga(self) -> bool:
+        """Whether this step's success is an end of the saga."""
+        return self.success in (self.saga.completes_with, self.saga.fails_with)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Compensation:
+    """What undoes one step, once, when a later step refused or was undone itself."""
+
+    name: str
+    of: Step
+    function: Function
+    signature: Signature
+    emits: type[Event]
+    retry: RetryPolicy
+
+    @property
+    def triggers(self) -> tuple[type[Event], ...]:
+        """The events that this compensation runs on."""
+        return self.signature.triggers
+
+
+@dataclass(slots=True)
+class Participant:
+    """A service's part in one saga.
+
+        payment = Participant("payment", saga=order_saga)
+
+    `retry`, `timeout` and `isolated` hold for every step that does not say otherwise itself.
+    """
+
+    name: str
+    saga: Saga
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: timedelta | None = None
+    isolated: bool = False
+    steps: list[Step] = field(default_factory=list, init=False)
+    compensations: list[Compensation] = field(default_factory=list, init=False)
+
+    def step(
+        self, *, timeout: timedelta | None = None, retry: RetryPolicy | None = None, isolated: bool | None = None
+    ) -> Callable[[F], F]:
+        """Declare the step that runs on the event which the function takes first.
+
+        - `timeout`: counted from the event's `occurred_at`, waiting and retries included; past it the step refuses.
+        - `isolated`: the function calls something that no transaction covers. It takes the outside call before
+          its first use of the session, under the `IdempotencyKey` that it asks for, and may be run again.
+
+        Raises:
+            DeclarationError: the function's signature is not that of a step.
+        """
+
+        def declare(function: F) -> F:
+            self._add_step(function, timeout=timeout, retry=retry, isolated=isolated)
+            return function
+
+        return declare
+
+    def compensation(self, *, of: Function, retry: RetryPolicy | None = None) -> Callable[[F], F]:
+        """Declare what undoes the step `of`; isolated if the step is.
+
+        A parameter `original` receives the event that the step emitted. For an isolated step it may be None:
+        then nobody knows whether the call took effect, and the compensation sees to it that it never will.
+
+        Raises:
+            DeclarationError: `of` is no step of this participant, or the signature is not that of a compensation.
+        """
+
+        def declare(function: F) -> F:
+            self._add_compensation(function, of=of, retry=retry)
+            return function
+
+        return declare
+
+    def compensation_of(self, step: Step) -> Compensation | None:
+        """Return what undoes this step, or None."""
+        return next((each for each in self.compensations if each.of is step), None)
+
+    def heard(self) -> set[type[Event]]:
+        """Return the events that this participant listens to."""
+        handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
+        return {event for handler in handlers for event in handler.triggers}
+
+    def emitted(self) -> set[type[Event]]:
+        """Return the events that this participant may emit."""
+        of_steps = {event for step in self.steps for event in (step.success, *step.refusals)}
+        return of_steps | {compensation.emits for compensation in self.compensations}
+
+    def _add_step(
+        self, function: Function, *, timeout: timedelta | None, retry: RetryPolicy | None, isolated: bool | None
+    ) -> None:
+        signature = read_signature(function)
+        successes = tuple(event for event in signature.emits if not issubclass(event, Refusal))
+        refusals = tuple(event for event in signature.emits if issubclass(event, Refusal))
+        where = place_of(function)
+        if len(successes) != 1:
+            names = ", ".join(event.__name__ for event in successes) or "none"
+            raise DeclarationError(
+                where,
+                f"a step has exactly one success among what it returns, here: {names}",
+                "Return one Event for the success, and a subclass of Refusal for each way to say no",
+            )
+        for refusal in refusals:
+            self._check_buildable(where, refusal, "a refusal is also emitted for a step that never ran")
+        for step in self.steps:
+            for trigger in signature.triggers:
+                if trigger in step.triggers:
+                    raise DeclarationError(
+                        where,
+                        f"{trigger.__name__} already triggers the step {step.name}",
+                        "Let one step do both, or let the second one listen to what the first emits",
+                    )
+        if any(step.name == function.__name__ for step in self.steps):
+            raise DeclarationError(
+                where, "a step of this name exists already", "Rename one: the name is the fence's key"
+            )
+        if signature.original is not None:
+            raise DeclarationError(
+                where, "a step has no original", "Only a compensation takes a parameter named `original`"
+            )
+        self.steps.append(
+            Step(
+                name=function.__name__,
+                participant=self.name,
+                saga=self.saga,
+                function=function,
+                signature=signature,
+                success=successes[0],
+                refusals=refusals,
+                timeout=self.timeout if timeout is None else timeout,
+                retry=retry or self.retry,
+                isolated=self.isolated if isolated is None else isolated,
+            )
+        )
+
+    def _add_compensation(self, function: Function, *, of: Function, retry: RetryPolicy | None) -> None:
+        where = place_of(function)
+        step = next((each for each in self.steps if each.function is of), None)
+        if step is None:
+            raise DeclarationError(
+                where,
+                f"it compensates {getattr(of, '__name__', of)!r}, which is no step of {self.name}",
+                "Name a function that stands above it under @participant.step",
+            )
+        if earlier := self.compensation_of(step):
+            raise DeclarationError(
+                where,
+                f"{step.name} is compensated by {earlier.name} already",
+                "A step has one compensation: merge them",
+            )
+        signature = read_signature(function)
+        if len(signature.emits) != 1 or issubclass(signature.emits[0], Refusal):
+            raise DeclarationError(
+                where,
+                "a compensation emits exactly one event, and never a refusal",
+                "Return the one event on which the step before goes on; let an error raise, and it is retried",
+            )
+        if signature.originals and not issubclass(step.success, signature.originals):
+            names = " | ".join(event.__name__ for event in signature.originals)
+            raise DeclarationError(
+                where,
+                f"`original` is {names}, but {step.name} emits {step.success.__name__}",
+                f"Declare `original: {step.success.__name__}`",
+            )
+        if step.isolated and signature.original is not None and not signature.original_may_be_none:
+            raise DeclarationError(
+                where,
+                f"{step.name} is isolated, so its outcome may be unknown when it is undone",
+                f"Declare `original: {step.success.__name__} | None`, and void by key where it is None",
+            )
+        self._check_buildable(where, signature.emits[0], "it is also emitted where there was nothing to undo")
+        self.compensations.append(
+            Compensation(
+                name=function.__name__,
+                of=step,
+                function=function,
+                signature=signature,
+                emits=signature.emits[0],
+                retry=retry or self.retry,
+            )
+        )
+
+    def _check_buildable(self, where: str, event_type: type[Event], why: str) -> None:
+        """Check that the toolkit can build the event from the saga's id and a reason alone."""
+        required = {name for name, info in event_type.model_fields.items() if info.is_required()}
+        if extra := sorted(required - {self.saga.id_field, "reason"}):
+            raise DeclarationError(
+                where,
+                f"{event_type.__name__} requires {', '.join(extra)}, but {why}",
+                f"Give every field but {self.saga.id_field!r} and 'reason' a default",
+            )

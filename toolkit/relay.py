@@ -1,0 +1,229 @@
+"""The relay: publishes outbox rows, and deletes them after the broker's positive confirm, never before.
+
+Rows of this process are handed over at commit; the poll finds delayed rows and those of processes that died.
+Nothing is lost whenever it stops: an unconfirmed row comes due again, and the worst case is a duplicate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from toolkit import crash, outbox
+from toolkit.clock import Clock
+from toolkit.database import Database
+from toolkit.envelope import WireMessage
+from toolkit.errors import UnroutableError
+from toolkit.outbox import OutboxRow
+
+log = structlog.get_logger("toolkit")
+
+#: An unheard event is offered again after 1, 2, 4 … seconds, at most this long.
+_LONGEST_WAIT = timedelta(minutes=1)
+#: After a failed transaction of the relay's own, in seconds: the database is away, asking faster won't help.
+_PAUSE = 0.5
+#: How long a confirmed row waits for company before it is deleted, in seconds: nobody waits for it to go, and under
+#: load one transaction then deletes the rows of many batches. A relay that dies meanwhile publishes them twice.
+_LINGER = 0.05
+
+
+class Publisher(Protocol):
+    """The way out of a service."""
+
+    async def publish(self, message: WireMessage, *, destination: str | None) -> None:
+        """Send a message to the exchange or to one queue, and return once the broker has confirmed it.
+
+        Raises:
+            UnroutableError: the broker took it, and no queue did.
+            Exception: anything else; whether it arrived is unknown.
+        """
+        ...
+
+
+class Relay:
+    """Publishes the outbox of one service; several replicas share the work by leases."""
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        clock: Clock,
+        window: int,
+        lease: timedelta,
+        poll: timedelta,
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._clock = clock
+        self._window = window
+        self._lease = lease
+        self._poll = poll
+        self._in_flight: dict[str, asyncio.Task[None]] = {}
+        self._message_ids: set[str | None] = set()
+        self._sent: dict[str, str | None] = {}
+        self._expected: list[datetime] = []
+        self._wake = asyncio.Event()
+        self._confirmed = asyncio.Event()
+        self._is_stopping = False
+        self.is_healthy = False
+
+    def due_if_handed_over(self) -> datetime:
+        """Return the due time for rows about to be committed: a lease ahead if this relay will send them itself."""
+        now = self._clock.now()
+        return now + self._lease if self._has_room() else now
+
+    def hand_over(self, outgoing: Sequence[OutboxRow], delayed: Sequence[OutboxRow]) -> None:
+        """Send committed rows now, and remember when the delayed ones come due."""
+        now = self._clock.now()
+        for row in outgoing:
+            if row.due_at > now:
+                self._start(row)
+            else:
+                self._wake.set()
+        if delayed:
+            self._expected += [row.due_at for row in delayed]
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Publish what is due until told to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._claim_forever())
+            tasks.create_task(self._delete_forever())
+
+    def stop(self) -> None:
+        """Have `run` end between two transactions: one that is cancelled in its midst leaves its connection locked."""
+        self._is_stopping = True
+        self._wake.set()
+        self._confirmed.set()
+
+    async def drain(self) -> None:
+        """Wait until all that is in flight is confirmed and deleted."""
+        while self._in_flight:
+            await asyncio.wait(self._in_flight.values())
+        await self._delete_sent()
+
+    async def _claim_forever(self) -> None:
+        while not self._is_stopping:
+            full = await self._claim_due()
+            if not full and not self._is_stopping:
+                await self._sleep()
+
+    async def _claim_due(self) -> bool:
+        """Claim due rows and start sending them; return whether there may be more at once."""
+        self._wake.clear()
+        now = self._clock.now()
+        self._expected = [moment for moment in self._expected if moment > now]
+        room = self._window - len(self._in_flight)
+        if room <= 0:
+            return False  # what is due is claimed as soon as there is room: then the relay is woken
+        try:
+            async with self._database.transaction() as session:
+                connection = await session.connection()
+                rows = await outbox.claim(connection, now=now, until=now + self._lease, most=room)
+        except Exception as error:  # noqa: BLE001 -- the relay outlives every outage of its database
+            self._unhealthy(error)
+            return False
+        self.is_healthy = True
+        crash.here("relay-claimed", (row.message.type for row in rows))
+        for row in rows:
+            self._start(row)
+        return len(rows) == room
+
+    async def _sleep(self) -> None:
+        """Wait to be woken, for the next delayed row, or for the slow poll under it all."""
+        until_next = min(self._expected, default=None)
+        wait = min(self._poll, until_next - self._clock.now()) if until_next else self._poll
+        try:
+            async with asyncio.timeout(max(wait.total_seconds(), 0.001)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _start(self, row: OutboxRow) -> None:
+        # One message id is in flight once: returns are matched by it. The other row waits for its lease.
+        if row.id in self._in_flight or row.id in self._sent or row.message.message_id in self._message_ids:
+            return
+        self._message_ids.add(row.message.message_id)
+        task = asyncio.create_task(self._send(row))
+        self._in_flight[row.id] = task
+        task.add_done_callback(lambda _: self._landed(row))
+
+    def _landed(self, row: OutboxRow) -> None:
+        self._in_flight.pop(row.id, None)
+        self._message_ids.discard(row.message.message_id)
+        if len(self._in_flight) == self._window // 2:  # half of it at once: each claim is a transaction
+            self._wake.set()
+
+    async def _send(self, row: OutboxRow) -> None:
+        try:
+            publish = self._publisher.publish(row.message, destination=row.destination)
+            await crash.amid("published", publish, (row.message.type,))
+        except UnroutableError as error:
+            if not row.optional:
+                await self._put_back(row, error)
+                return
+        except asyncio.CancelledError:
+            # aio-pika ends a publish on a dying connection this way though nobody cancelled; then the row comes
+            # due again by its lease.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            return
+        except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the row stays and comes due again
+            log.warning("publish failed", error=str(error), **_facts(row))
+            return
+        crash.here("confirmed", (row.message.type,))
+        self._sent[row.id] = row.message.type
+        self._confirmed.set()
+
+    async def _put_back(self, row: OutboxRow, error: UnroutableError) -> None:
+        """Keep an event that nobody hears, and offer it again later and later."""
+        wait = min(timedelta(seconds=2 ** min(row.tries, 10)), _LONGEST_WAIT)
+        log.warning("nobody is bound to the event", error=str(error), tries=row.tries + 1, **_facts(row))
+        due_at = self._clock.now() + wait
+        try:
+            async with self._database.transaction() as session:
+                await outbox.put_back(await session.connection(), row.id, until=due_at)
+        except Exception as failure:  # noqa: BLE001 -- the row comes due by its lease all the same
+            self._unhealthy(failure)
+        self._expected.append(due_at)
+
+    async def _delete_forever(self) -> None:
+        while not self._is_stopping:
+            await self._confirmed.wait()
+            await asyncio.sleep(_LINGER)
+            self._confirmed.clear()
+            await self._delete_sent()
+
+    async def _delete_sent(self) -> None:
+        """Delete, in one statement, all that was confirmed since the last time."""
+        sent = dict(self._sent)
+        if not sent:
+            return
+        try:
+            async with self._database.transaction() as session:
+                await outbox.delete_sent(await session.connection(), sent)
+                crash.here("deleted", sent.values())
+        except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst
+            self._unhealthy(error)
+            await asyncio.sleep(_PAUSE)
+            self._confirmed.set()
+        else:
+            self.is_healthy = True
+            for row_id in sent:
+                self._sent.pop(row_id, None)
+
+    def _has_room(self) -> bool:
+        return len(self._in_flight) < self._window
+
+    def _unhealthy(self, error: Exception) -> None:
+        self.is_healthy = False
+        log.warning("relay can't reach its database", error=str(error))
+
+
+def _facts(row: OutboxRow) -> dict[str, str | None]:
+    return {"saga_id": row.message.correlation_id, "event_id": row.message.message_id}

@@ -1,0 +1,101 @@
+"""Retention: what is old goes, in small bites, while the service works; never anything of a saga that is still open.
+
+A saga is pruned when this service knows that it has ended and nothing was written of it for that long. The log is the
+fence, so the fence goes with it: `SHORTEST_RETENTION` says how long it stays at least, and `horizon` what becomes of
+an event that comes later still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from toolkit import audit, dead_letters, horizon, overdue
+from toolkit.audit import Deed, Operator
+from toolkit.clock import Clock
+from toolkit.database import Database
+from toolkit.settings import Settings
+
+log = structlog.get_logger("toolkit")
+
+#: How many sagas, letters and rows of the audit go in one transaction: few enough that no step notices.
+AT_ONCE = 500
+#: How long nothing is looked for once nothing old was left, in seconds.
+_PAUSE = 60.0
+#: How long the database is left to the steps after a bite: as long as it took, and so long at least, in seconds.
+_BREATH = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """How much one bite pruned; `is_all` where nothing old is left."""
+
+    sagas: int
+    letters: int
+    audit: int
+    is_all: bool
+
+
+async def prune(
+    database: Database, *, older_than: timedelta, now: datetime, by: Operator | None = None, most: int = AT_ONCE
+) -> Pruned:
+    """Delete, in one transaction, up to so many of what is older: ended sagas, dead letters, rows of the audit.
+
+    What an operator prunes is audited; what the setting does is not.
+    """
+    before = now - older_than
+    async with database.transaction() as session:
+        connection = await session.connection()
+        # Letters first: once its saga is gone, nobody could tell an open one's from an ended one's.
+        is_open = horizon.is_open(dead_letters.dead_letters.c.saga_id)
+        letters = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
+        saga_ids = await horizon.prune(connection, before=before, most=most)
+        await overdue.forget_sagas(connection, saga_ids)
+        rows = await audit.prune(connection, before=before, most=most)
+        if by and (saga_ids or letters or rows):
+            subject = f"before {before.isoformat()}: {len(saga_ids)} sagas, {letters} dead letters, {rows} audit rows"
+            await audit.add(connection, [Deed("prune", subject)], by, now=now)
+    is_all = not saga_ids and letters < most and rows < most
+    return Pruned(sagas=len(saga_ids), letters=letters, audit=rows, is_all=is_all)
+
+
+class Retention:
+    """Prunes one service's database for as long as it works; does nothing where the settings name no retention."""
+
+    def __init__(self, service: str, settings: Settings, *, database: Database, clock: Clock) -> None:
+        self._service = service
+        self._older_than = settings.retention
+        self._database = database
+        self._clock = clock
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take bite after bite until told to stop."""
+        while self._older_than and not self._stopping.is_set():
+            began = time.monotonic()
+            is_all = await self._bite(self._older_than)
+            await self._rest(_PAUSE if is_all else max(_BREATH, time.monotonic() - began))
+
+    def stop(self) -> None:
+        """Have `run` end after the bite that is under way."""
+        self._stopping.set()
+
+    async def _bite(self, older_than: timedelta) -> bool:
+        try:
+            pruned = await prune(self._database, older_than=older_than, now=self._clock.now())
+        except Exception as error:  # noqa: BLE001 -- pruning outlives every outage of its database; it is in no hurry
+            log.warning("pruning failed; it is tried again later", service=self._service, error=str(error))
+            return True
+        if pruned.sagas or pruned.letters:
+            log.info("pruned what is old", service=self._service, sagas=pruned.sagas, letters=pruned.letters)
+        return pruned.is_all
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()

@@ -1,0 +1,313 @@
+"""The saga log: what each step of each saga did in this service, append-only, and the fence.
+
+The entries of one step of one saga are a tiny stream; the unique key on the position in it decides every race.
+Notes (a retry, an ignored late event …) have no position, and there may be any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    Row,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.database import UtcDateTime, metadata
+from toolkit.errors import PositionTakenError
+from toolkit.events import SagaEnded, SagaState
+from toolkit.fence import StepState
+
+
+class Note(StrEnum):
+    """The word of an entry without a position: the step's state is as it was."""
+
+    RETRYING = "retrying"
+    IGNORED = "ignored"
+    DEAD_LETTERED = "dead_lettered"
+    OVERDUE = "overdue"
+    NUDGED = "nudged"
+    ABORTED = "aborted"
+    ENDED = "ended"
+    REDRIVEN = "redriven"
+    DROPPED = "dropped"
+    REPLAYED = "replayed"
+
+
+_FENCE = UniqueConstraint("saga_id", "step", "position", name="saga_log_fence")
+#: The fence in SQLite's words.
+_FENCE_COLUMNS = "saga_log.saga_id, saga_log.step, saga_log.position"
+
+saga_log = Table(
+    "saga_log",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("service", String, nullable=False),
+    Column("saga_id", String, nullable=False),
+    Column("saga_type", String, nullable=False),
+    Column("step", String, nullable=False),
+    Column("position", Integer),
+    Column("from_state", String),
+    Column("to_state", String, nullable=False),
+    Column("saga_state", String, nullable=False),
+    Column("event_id", String),
+    Column("event_type", String),
+    Column("emitted_id", String),
+    Column("emitted_type", String),
+    Column("emitted_body", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("error", Text),
+    Column("deadline", UtcDateTime),
+    Column("traceparent", String),
+    Column("at", UtcDateTime, nullable=False),
+    _FENCE,
+    Index("saga_log_by_saga", "saga_id", "id"),
+    Index("saga_log_by_time", "at"),
+)
+
+#: What a reader sees of an entry, in this order.
+SHOWN = (
+    "service", "saga_id", "saga_type", "step", "position", "from_state", "to_state", "saga_state", "event_id",
+    "event_type", "emitted_id", "emitted_type", "attempt", "error", "at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row; `position` None makes it a note."""
+
+    service: str
+    saga_id: str
+    saga_type: str
+    step: str
+    position: int | None
+    from_state: str | None
+    to_state: str
+    saga_state: SagaState
+    event_id: str | None
+    event_type: str | None
+    at: datetime
+    emitted_id: str | None = None
+    emitted_type: str | None = None
+    emitted_body: str | None = None
+    attempt: int = 1
+    error: str | None = None
+    deadline: datetime | None = None
+    traceparent: str | None = None
+
+
+_FIELDS = tuple(each.name for each in fields(Entry))  # asdict() would copy each value deeply
+
+
+@dataclass(slots=True)
+class Stream:
+    """The entries of one step of one saga, summed up.
+
+    - `retries`: how many attempts failed since the last position, or the last redrive; the log counts them, no
+      message does.
+    - `error`: what the last positioned entry says of its reason.
+    - `event_ids`: the events that were taken, to tell a duplicate from a late event.
+    - `completed_body`: the event that the step emitted, for its compensation.
+    """
+
+    state: StepState | None = None
+    position: int = 0
+    saga_state: SagaState | None = None
+    retries: int = 0
+    error: str | None = None
+    event_ids: set[str] = field(default_factory=set)
+    completed_body: str | None = None
+
+    def advance(self, entry: Any) -> None:
+        """Move on to an `Entry` that was appended, or to a row of them that was read."""
+        self.saga_state = SagaState(entry.saga_state)
+        if entry.position is None:
+            self.retries = 0 if entry.to_state == Note.REDRIVEN else self.retries + (entry.to_state == Note.RETRYING)
+            return
+        self.state, self.position = StepState(entry.to_state), entry.position
+        self.retries, self.error = 0, entry.error
+        if entry.event_id:
+            self.event_ids.add(entry.event_id)
+        if self.state is StepState.COMPLETED:
+            self.completed_body = entry.emitted_body
+
+
+_STREAMS = (
+    select(
+        saga_log.c.saga_id,
+        saga_log.c.step,
+        saga_log.c.position,
+        saga_log.c.to_state,
+        saga_log.c.saga_state,
+        saga_log.c.event_id,
+        saga_log.c.emitted_body,
+        saga_log.c.error,
+    )
+    .where(saga_log.c.saga_id.in_(bindparam("saga_ids", expanding=True)))
+    .order_by(saga_log.c.id)
+)
+_APPEND = insert(saga_log)
+
+
+async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[tuple[str, str], Stream]:
+    """Read all streams of these sagas in one statement, by saga id and step."""
+    streams: dict[tuple[str, str], Stream] = {}
+    for row in await connection.execute(_STREAMS, {"saga_ids": sorted(set(saga_ids))}):
+        streams.setdefault((row.saga_id, row.step), Stream()).advance(row)
+    return streams
+
+
+async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
+    """Append entries in one statement.
+
+    Raises:
+        PositionTakenError: somebody else took one of the positions first; nothing was appended.
+    """
+    if not entries:
+        return
+    try:
+        await connection.execute(_APPEND, [{name: getattr(entry, name) for name in _FIELDS} for entry in entries])
+    except IntegrityError as error:
+        if not _is_fence(error):
+            raise
+        raise PositionTakenError(f"one of {len(entries)} positions in the saga log is taken") from error
+
+
+def _is_fence(error: IntegrityError) -> bool:
+    """Whether it was the fence's key: PostgreSQL tells the constraint's name, SQLite its columns."""
+    violated = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
+    return violated == _FENCE.name if violated else _FENCE_COLUMNS in str(error.orig)
+
+
+async def close_sagas(connection: AsyncConnection, event_id: str, ended: SagaEnded, *, now: datetime) -> None:
+    """Write that these sagas have ended: `confirmed` behind what is completed, a note where they failed."""
+    if ended.completed:
+        await connection.execute(_confirm(ended.completed, event_id, now))
+    if ended.failed:
+        await connection.execute(_note_failed(ended.failed, event_id, now))
+
+
+def _confirm(saga_ids: Sequence[str], event_id: str, now: datetime) -> Any:
+    last = _last_entries(saga_ids).where(saga_log.c.to_state == StepState.COMPLETED)
+    columns = _closing_columns(event_id, now) | {
+        "position": saga_log.c.position + 1,
+        "from_state": literal(StepState.COMPLETED.value),
+        "to_state": literal(StepState.CONFIRMED.value),
+        "saga_state": literal(SagaState.COMPLETED.value),
+    }
+    return insert(saga_log).from_select(list(columns), last.with_only_columns(*columns.values()))
+
+
+def _note_failed(saga_ids: Sequence[str], event_id: str, now: datetime) -> Any:
+    """Note the end once per step; a step that still stands completed, and did not end the saga itself, is wrong."""
+    noted = saga_log.alias()
+    is_noted = (
+        select(noted.c.id)
+        .where(noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED)
+        .exists()
+    )
+    ended_here = saga_log.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value])
+    left_standing = (saga_log.c.to_state == StepState.COMPLETED) & ~ended_here
+    columns = _closing_columns(event_id, now) | {
+        "position": null(),
+        "from_state": saga_log.c.to_state,
+        "to_state": literal(Note.ENDED.value),
+        "saga_state": literal(SagaState.FAILED.value),
+        "error": case((left_standing, literal("still completed in a saga that ended failed")), else_=null()),
+    }
+    last = _last_entries(saga_ids).where(~is_noted)
+    return insert(saga_log).from_select(list(columns), last.with_only_columns(*columns.values()))
+
+
+def _closing_columns(event_id: str, now: datetime) -> dict[str, Any]:
+    return {name: saga_log.c[name] for name in ("service", "saga_id", "saga_type", "step")} | {
+        "event_id": literal(event_id),
+        "event_type": literal(SagaEnded.__name__),
+        "attempt": literal(1),
+        "at": literal(now, UtcDateTime()),
+    }
+
+
+def _last_entries(saga_ids: Sequence[str]) -> Any:
+    later = saga_log.alias()
+    is_last = ~(
+        select(later.c.id)
+        .where(
+            later.c.saga_id == saga_log.c.saga_id,
+            later.c.step == saga_log.c.step,
+            later.c.position > saga_log.c.position,
+        )
+        .exists()
+    )
+    return select(saga_log.c.id).where(saga_log.c.saga_id.in_(saga_ids), saga_log.c.position.is_not(None), is_last)
+
+
+async def entries(
+    connection: AsyncConnection, *, saga_id: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Return entries as readers see them, the oldest first; with a limit, the newest so many."""
+    query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).order_by(saga_log.c.id.desc())
+    if saga_id is not None:
+        query = query.where(saga_log.c.saga_id == saga_id)
+    if limit is not None:
+        query = query.limit(limit)
+    rows = (await connection.execute(query)).all()
+    return [_shown(row) for row in reversed(rows)]
+
+
+async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+    """Return the next so many entries behind that row, and behind which row to go on; None where that was the last."""
+    query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).where(saga_log.c.id > after)
+    rows = (await connection.execute(query.order_by(saga_log.c.id).limit(limit))).all()
+    return [_shown(row) for row in rows], rows[-1].id if len(rows) == limit else None
+
+
+async def sagas(
+    connection: AsyncConnection, *, state: SagaState | None = None, limit: int = 100
+) -> list[dict[str, Any]]:
+    """Return what this service knows of each saga, the latest moved first: id, type, state, last step, since when."""
+    spans = (
+        select(func.max(saga_log.c.id).label("last_id"), func.min(saga_log.c.at).label("started_at"))
+        .group_by(saga_log.c.saga_id)
+        .subquery()
+    )
+    query = (
+        select(
+            saga_log.c.saga_id,
+            saga_log.c.saga_type,
+            saga_log.c.saga_state.label("state"),
+            saga_log.c.step,
+            spans.c.started_at,
+            saga_log.c.at,
+        )
+        .join(spans, saga_log.c.id == spans.c.last_id)
+        .order_by(saga_log.c.id.desc())
+        .limit(limit)
+    )
+    if state is not None:
+        query = query.where(saga_log.c.saga_state == state.value)
+    return [dict(row._mapping) for row in await connection.execute(query)]
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in SHOWN}

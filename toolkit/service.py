@@ -1,0 +1,87 @@
+"""A service as its author declares it: the participants, the tables, and what the steps are given.
+
+Nothing runs here; a transport's host brings it to life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import MetaData
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from toolkit.errors import DeclarationError
+from toolkit.events import Event, Saga
+from toolkit.participant import Compensation, Participant, Step
+from toolkit.settings import Settings
+
+#: Opens something that steps ask for by its type, and closes it when the service stops.
+Provider = Callable[[Settings], AbstractAsyncContextManager[Any]]
+#: Runs once at each start, in a transaction of its own: seed data, say. It must bear being run again.
+Seed = Callable[[AsyncSession], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One service: what `saga run` runs, and what the embedded transport holds several of.
+
+    - `tables`: the service's own, made at start.
+    - `provides`: by type, what steps may ask for beside event and session; a gateway, say.
+    - `seed`: fills the tables at the first start.
+    """
+
+    name: str
+    participants: Sequence[Participant]
+    tables: MetaData | None = None
+    provides: Mapping[type, Provider] = field(default_factory=dict)
+    seed: Seed | None = None
+
+    def __post_init__(self) -> None:
+        names = [step.name for step in self.steps]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise DeclarationError(
+                f"Service {self.name!r}",
+                f"two steps are named {doubled[0]}",
+                "Rename one: the name is the fence's key",
+            )
+        handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
+        for handler in handlers:
+            for name, wanted in handler.signature.resources.items():
+                if wanted not in self.provides:
+                    raise DeclarationError(
+                        f"{handler.function.__module__}.{handler.name}",
+                        f"the parameter {name!r} wants a {wanted.__name__}, which {self.name} does not provide",
+                        f"Add it: Service(provides={{{wanted.__name__}: how_to_open_one}})",
+                    )
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of all participants, in the order of their declaration."""
+        return [step for participant in self.participants for step in participant.steps]
+
+    @property
+    def compensations(self) -> list[Compensation]:
+        """The compensations of all participants, in the order of their declaration."""
+        return [each for participant in self.participants for each in participant.compensations]
+
+    @property
+    def sagas(self) -> list[Saga]:
+        """The sagas that the service takes part in."""
+        return list({participant.saga.name: participant.saga for participant in self.participants}.values())
+
+    def heard(self) -> set[type[Event]]:
+        """Return the domain events that the service listens to."""
+        return {event for participant in self.participants for event in participant.heard()}
+
+    def emitted(self) -> dict[str, type[Event]]:
+        """Return, by name, the events that the service may emit."""
+        return {event.__name__: event for participant in self.participants for event in participant.emitted()}
+
+    def way_back(self) -> set[type[Event]]:
+        """Return the events that the service takes or emits on a saga's way back, the failed end included."""
+        endings = [step for step in self.steps if step.success is step.saga.fails_with]
+        undoing = {event for each in self.compensations for event in (*each.triggers, each.emits)}
+        return undoing | {event for step in endings for event in (*step.triggers, step.success)}

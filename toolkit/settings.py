@@ -1,0 +1,251 @@
+"""Settings by environment; a bad value is named with the variable and with what is allowed."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg  # type: ignore[import-untyped]
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from toolkit.errors import SettingsError
+
+PREFIX = "SAGA_"
+S = TypeVar("S", bound=BaseSettings)
+#: A longer wait means never, and can be added to any time without leaving the calendar.
+LONGEST_WAIT = timedelta(days=3650)
+
+
+#: Nothing younger is ever pruned from the saga log, because the log is the fence, and the fence must outlive whatever
+#: may bring an event again: a retry of a call (10 minutes at most), an outbox row whose confirm was lost (a lease, then
+#: a minute), the nudges of a saga (which end with it), a broker or a service that is down overnight. What comes later
+#: still is not run either: older than the log and unknown to it, it becomes a dead letter.
+SHORTEST_RETENTION = timedelta(days=1)
+
+LONGEST_RETENTION = timedelta(days=36_500)
+
+#: As many characters of a bad value are shown, and no password.
+_SHOWN = 200
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
+
+_UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", re.ASCII)
+
+
+def _seconds(value: Any) -> Any:
+    """Take a plain number from the environment as seconds, and one with a unit for what it says."""
+    if not isinstance(value, str):
+        return value
+    if span := _SPAN.fullmatch(value.strip()):
+        return float(span[1]) * _UNITS[span[2]]
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+#: Seconds, a number with its unit, or an ISO 8601 duration: `5`, `5s`, `2min`, `1h`, `30d`, `PT5S`.
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+
+
+def has_sound_address(url: str) -> str:
+    """Return the URL of a server, if anything can listen there.
+
+    Raises:
+        ValueError: the host or the port is none.
+    """
+    if urlsplit(url).port == 0:  # whatever else is no port raises by itself
+        raise ValueError("nothing listens on port 0")
+    return url
+
+
+def is_database_url(url: str) -> str:
+    """Return the URL of a database, if its driver can make anything of it.
+
+    Raises:
+        ValueError: it can't; the text says at what it stumbles.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError("it is no URL") from error
+    if parsed.port is not None and not 1 <= parsed.port <= 65_535:
+        raise ValueError(f"{parsed.port} is no port")
+    known = {"sslmode", *inspect.signature(asyncpg.connect).parameters} if parsed.drivername == "postgresql" else set()
+    if unknown := sorted(parsed.query.keys() - known):
+        raise ValueError(f"the driver knows no parameter {', '.join(unknown)}")
+    return url
+
+
+def _directory(value: str | Path) -> Path:
+    """Return a directory that is there or may be made."""
+    path = Path(value)
+    try:
+        if not value:
+            raise ValueError("name a directory")
+        if path.exists() and not path.is_dir():
+            raise ValueError("it is a file; name a directory")
+    except OSError as error:
+        raise ValueError(f"{error.strerror}; name another directory") from error
+    return path
+
+
+def _object(value: Any) -> Any:
+    """Read JSON from the environment here, not in the library: it would name neither the variable nor the value."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"give a JSON object, such as {json.dumps({'my_step': 'PT30S'})}")
+    return found
+
+
+DatabaseUrl = Annotated[str, Field(pattern=r"^(sqlite:///|postgresql://).+"), AfterValidator(is_database_url)]
+
+
+class Settings(BaseSettings):
+    """What a service reads from `SAGA_…`; the names below, in capitals, behind the prefix."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    broker_url: Annotated[
+        str,
+        Field(
+            pattern=r"^(amqps?://.+|embedded)$",
+            description="amqp://user:password@host:port/vhost, or embedded",
+        ),
+        AfterValidator(has_sound_address),
+    ] = "amqp://guest:guest@127.0.0.1:5672/"
+    """`amqp://user:password@host:port/vhost`, or `embedded`: one process, no broker."""
+    database_url: DatabaseUrl | None = Field(
+        None, description="sqlite:///path, or postgresql://user:password@host:port/database"
+    )
+    """`sqlite:///path` or `postgresql://user:password@host/database`; a file in `data_dir` if unset."""
+    data_dir: Annotated[Path, BeforeValidator(_directory)] = Path(".saga")
+    """Where the SQLite files lie."""
+    exchange: str = Field(
+        "saga", pattern=r"^[A-Za-z0-9._\-]{1,60}$", description="1 to 60 letters, digits, dots, hyphens or underscores"
+    )
+    """The topic exchange; the names of the queues begin with it, so two systems can share a broker."""
+    prefetch: int = Field(200, ge=1, le=10_000)
+    """How many deliveries a service holds unacknowledged at most."""
+    redeclare_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1))
+    """How often a service makes sure of its queue and its bindings, which may be deleted behind its back."""
+    batch_size: int = Field(50, ge=1, le=1_000)
+    """How many steps share one transaction at most."""
+    isolated_concurrency: int = Field(32, ge=1, le=1_000)
+    """How many isolated steps call the outside world at once."""
+    relay_window: int = Field(500, ge=1, le=10_000)
+    """How many outbox rows one relay has in flight at most."""
+    relay_lease: Duration = Field(timedelta(seconds=5), ge=timedelta(seconds=1), le=timedelta(minutes=5))
+    """How long a claimed outbox row is left to the relay that claimed it."""
+    relay_poll: Duration = Field(timedelta(seconds=1), ge=timedelta(milliseconds=10), le=timedelta(minutes=1))
+    """How often the relay looks for due rows when nobody wakes it."""
+    step_timeouts: Annotated[
+        dict[str, Annotated[Duration, Field(ge=timedelta(milliseconds=1), le=LONGEST_WAIT)]],
+        NoDecode,
+        BeforeValidator(_object),
+    ] = Field(default_factory=dict)
+    """Timeouts by step name that override the declared ones: JSON, seconds or ISO 8601 durations."""
+    overdue_after: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
+    """How long after a step the saga may go on before the step counts as overdue, and is nudged."""
+    nudge_every: Duration = Field(timedelta(minutes=1), ge=timedelta(milliseconds=100), le=LONGEST_WAIT)
+    """How often the event of an overdue step is sent again."""
+    abort_after: Duration = Field(timedelta(hours=1), ge=timedelta(seconds=1), le=LONGEST_WAIT)
+    """How long after a step whose saga has not ended an abort is sent to all."""
+    watch_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=10), le=timedelta(minutes=5))
+    """How often overdue steps are looked for."""
+    retention: Duration | None = Field(None, ge=SHORTEST_RETENTION, le=LONGEST_RETENTION)
+    """How long after its last entry an ended saga, or a dead letter, is kept; unset: for ever."""
+    max_message_bytes: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024)
+    """Larger messages go to the dead letters unread."""
+    http_host: str = Field("127.0.0.1", min_length=1)
+    """Where the health checks and the API listen."""
+    http_port: int | None = Field(None, ge=0, le=65_535)
+    """Their port; unset: 8000, or any free one where that is taken."""
+    api_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
+    """What a client of the API must show to write; unset: it only reads."""
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def database_for(self, service: str) -> str:
+        """Return the database of this service: the one that is set, or its file in the data directory."""
+        return self.database_url or f"sqlite:///{self.data_dir / service}.db"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a value is not allowed.
+    """
+    return read_settings(Settings, **overrides)
+
+
+def shown_settings(settings: BaseSettings) -> list[dict[str, str | None]]:
+    """Return each setting as `variable`, `value` and `source`: `environment` or `default`; no password, no token."""
+    kind = type(settings)
+    prefix = kind.model_config.get("env_prefix", "")
+    variables = {name: f"{prefix}{name}".upper() for name in kind.model_fields}
+    named = {name.upper() for name in os.environ}
+    return [
+        {
+            "variable": variable,
+            "value": _shown(getattr(settings, name)),
+            "source": "environment" if variable in named else "default",
+        }
+        for name, variable in variables.items()
+    ]
+
+
+def read_settings(kind: type[S], **overrides: Any) -> S:
+    """Read settings of this kind, a service's own perhaps, from the environment.
+
+    Raises:
+        SettingsError: a value is not allowed.
+    """
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        prefix = kind.model_config.get("env_prefix", "")
+        raise SettingsError(
+            "; ".join(_explain(fault, kind, prefix) for fault in error.errors(include_url=False))
+        ) from error
+
+
+def _shown(value: Any) -> str | None:
+    """Return a value as the environment would say it."""
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    if isinstance(value, dict):
+        return json.dumps({name: _shown(each) for name, each in value.items()})
+    return _masked(str(value))
+
+
+def _masked(text: str) -> str:
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+def _explain(fault: Any, kind: type[BaseSettings], prefix: str) -> str:
+    field, *within = map(str, fault["loc"])
+    value = fault["input"]
+    shown = f"{value.total_seconds():g} s" if isinstance(value, timedelta) else _masked(repr(value))
+    place = f" for {within[0]}" if within else ""
+    told = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_pattern_mismatch" and field in kind.model_fields:
+        told = f"give {kind.model_fields[field].description}"
+    return f"{prefix}{field.upper()}={shown[:_SHOWN]}{place} is not allowed: {told}"

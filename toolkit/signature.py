@@ -1,0 +1,114 @@
+"""Read what a step's or a compensation's function says by its signature: what it takes, and what it may emit.
+
+What can't be understood is a `DeclarationError` with the function, the fault and the cure, never a guess.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Union
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from toolkit.errors import DeclarationError
+from toolkit.events import Event, IdempotencyKey
+
+Function = Callable[..., Awaitable[Event]]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a step's function asks for, by parameter name, and what it may return."""
+
+    triggers: tuple[type[Event], ...]
+    emits: tuple[type[Event], ...]
+    event: str
+    original: str | None
+    originals: tuple[type[Event], ...]
+    original_may_be_none: bool
+    session: str | None
+    key: str | None
+    resources: Mapping[str, type]
+
+
+def read_signature(function: Function) -> Signature:
+    """Read a step's or a compensation's signature.
+
+    Raises:
+        DeclarationError: it can't be understood; the text says what to change.
+    """
+    where = place_of(function)
+    if not inspect.iscoroutinefunction(function):
+        raise DeclarationError(where, "it is not a coroutine function", "Write `async def`")
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        raise DeclarationError(
+            where, f"an annotation can't be resolved: {error}", "Import it at module level"
+        ) from error
+    names = list(inspect.signature(function).parameters)
+    if "return" not in hints:
+        raise DeclarationError(where, "it has no return type", "Declare what it emits, `-> Done | NotDone`")
+    if not names:
+        raise DeclarationError(where, "it takes no event", "Take the event first, `event: SomethingHappened`")
+    roles = _roles(where, names[1:], hints)
+    return Signature(
+        triggers=_events(where, hints.get(names[0]), f"the parameter {names[0]!r}"),
+        emits=_events(where, hints["return"], "the return type"),
+        event=names[0],
+        **roles,
+    )
+
+
+def _roles(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, Any]:
+    roles: dict[str, Any] = {
+        "original": None, "originals": (), "original_may_be_none": False, "session": None, "key": None, "resources": {}
+    }  # fmt: skip
+    for name in names:
+        hint = hints.get(name)
+        if name == "original":
+            roles["original"] = name
+            roles["originals"] = _events(where, hint, "the parameter 'original'", may_be_none=True)
+            roles["original_may_be_none"] = type(None) in _members(hint)
+        elif hint is IdempotencyKey:
+            roles["key"] = name
+        elif isinstance(hint, type) and issubclass(hint, AsyncSession):
+            roles["session"] = name
+        elif isinstance(hint, type):
+            roles["resources"][name] = hint
+        else:
+            raise DeclarationError(
+                where,
+                f"the parameter {name!r} is a {hint!r}, which nothing provides",
+                "Annotate it with AsyncSession, IdempotencyKey, or a class that the Service provides",
+            )
+    return roles
+
+
+def _events(where: str, hint: Any, what: str, *, may_be_none: bool = False) -> tuple[type[Event], ...]:
+    members = tuple(each for each in _members(hint) if not (may_be_none and each is type(None)))
+    for member in members:
+        if not (isinstance(member, type) and issubclass(member, Event)):
+            shown = getattr(member, "__name__", repr(member))
+            raise DeclarationError(where, f"{what} is {shown}, which is no Event", "Subclass toolkit.Event")
+        if not member.__owner__:
+            raise DeclarationError(
+                where,
+                f"{what} is {member.__name__}, which has no owner",
+                f'Declare `class {member.__name__}(..., owner="the service that emits it")`',
+            )
+    return members
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def place_of(function: Function) -> str:
+    """Return where a function stands, as an error names it."""
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"

@@ -1,0 +1,252 @@
+"""Reading the saga logs of services, wherever they are: over a service's HTTP API, or in its database.
+
+A source only reads. One that can't be read is reported as unreachable; it never counts as "nothing was done".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import quote
+
+import httpx
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit import dead_letters, horizon, outbox, saga_log
+from toolkit.database import Database
+from toolkit.dead_letters import Selection
+from toolkit.errors import UnreachableError
+from toolkit.events import SagaState
+from toolkit.invariants import Remains
+from toolkit.retry import describe
+
+T = TypeVar("T")
+Rows = list[dict[str, Any]]
+#: Entries, and behind which row the next ones stand; None where these were the last.
+Page = tuple[Rows, int | None]
+
+#: How long one source may take to answer, in seconds; a person is waiting.
+ANSWER_TIMEOUT = 5
+
+#: How many entries are read at once: as many as a service's API gives.
+PAGE = 1_000
+
+#: The fields of answers that are times.
+_TIMES = ("started_at", "at", "first_at", "last_at", "sent_at", "since")
+
+
+class Source(Protocol):
+    """Where one service's saga log can be read; reading raises UnreachableError where it can't be."""
+
+    @property
+    def service(self) -> str:
+        """The service's name."""
+        ...
+
+    async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
+        """Return log entries, the oldest first; with a limit, the newest so many."""
+        ...
+
+    async def sagas(self, state: SagaState | None = None, limit: int = 100) -> Rows:
+        """Return what the service knows of each saga, the latest moved first."""
+        ...
+
+    async def page(self, after: int) -> Page:
+        """Return the log entries behind that row, a page of them; 0 stands before the first."""
+        ...
+
+    async def remains(self) -> Remains:
+        """Return what lies in the service beside its log."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what was opened for reading."""
+        ...
+
+
+class HttpSource:
+    """A running service, by the address of its API."""
+
+    def __init__(self, service: str, url: str) -> None:
+        self.service = service
+        self._url = url
+        # Services are asked directly: a proxy that the environment names does not know this network.
+        self._client = httpx.AsyncClient(base_url=url, timeout=ANSWER_TIMEOUT, trust_env=False)
+
+    async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
+        """Ask for log entries; without a limit, for all of one saga."""
+        if saga_id is not None and limit is None:
+            return await self._get(f"/sagas/{quote(saga_id, safe='')}", "entries")
+        return await self._get("/log", "entries", saga=saga_id, limit=limit)
+
+    async def sagas(self, state: SagaState | None = None, limit: int = 100) -> Rows:
+        """Ask for the sagas that the service knows."""
+        return await self._get("/sagas", "sagas", state=state, limit=limit)
+
+    async def page(self, after: int) -> Page:
+        """Ask for the next entries."""
+        content = await self._ask("/log", after=after, limit=PAGE)
+        return [with_times(row) for row in content.get("entries", [])], content.get("next")
+
+    async def remains(self) -> Remains:
+        """Ask for what is left."""
+        content = await self._ask("/remains")
+        pruned = content.get("pruned_until")
+        return Remains(
+            self.service,
+            outbox=content.get("outbox"),
+            letters=content.get("dead_letters"),
+            pruned_until=datetime.fromisoformat(pruned) if pruned else None,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _get(self, path: str, wanted: str, **query: Any) -> Rows:
+        return [with_times(row) for row in (await self._ask(path, **query)).get(wanted, [])]
+
+    async def _ask(self, path: str, **query: Any) -> dict[str, Any]:
+        params = {name: value for name, value in query.items() if value is not None}
+        try:
+            response = await self._client.get(path, params=params)
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"{self._url} does not answer: {describe(error)}") from error
+        return self._content(response)
+
+    def _content(self, response: httpx.Response) -> dict[str, Any]:
+        """Return the answer, if it is one of this very service; who knows no such saga answers 404."""
+        content = _json_object(response)
+        if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
+            fault = content.get("error", response.reason_phrase)
+            raise UnreachableError(f"{self._url} answers {response.status_code}: {fault}")
+        if (answering := content.get("service")) != self.service:
+            raise UnreachableError(f"{self._url} is not {self.service}: {answering or 'something else'} answers there")
+        return content
+
+
+class DatabaseSource:
+    """A service's database, read beside the running service or without it."""
+
+    def __init__(self, service: str, url: str) -> None:
+        self.service = service
+        self._url = make_url(url)
+        self._database: Database | None = None
+
+    async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
+        """Read log entries."""
+        return await self._read(lambda connection: saga_log.entries(connection, saga_id=saga_id, limit=limit))
+
+    async def sagas(self, state: SagaState | None = None, limit: int = 100) -> Rows:
+        """Read the sagas that the service knows."""
+        return await self._read(lambda connection: saga_log.sagas(connection, state=state, limit=limit))
+
+    async def page(self, after: int) -> Page:
+        """Read the next entries."""
+        return await self._read(lambda connection: saga_log.page(connection, after=after, limit=PAGE))
+
+    async def remains(self) -> Remains:
+        """Count what is left."""
+        return await self._read(self._remains)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._database:
+            await self._database.close()
+
+    @property
+    def url(self) -> str:
+        """The database's URL."""
+        return self._url.render_as_string(hide_password=False)
+
+    async def _remains(self, connection: AsyncConnection) -> Remains:
+        return Remains(
+            self.service,
+            outbox=await outbox.count(connection),
+            letters=await dead_letters.count(connection, Selection()),
+            pruned_until=await horizon.reached(connection),
+        )
+
+    async def _read(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        try:
+            async with self._opened().reading() as connection:
+                return await query(connection)
+        except (DBAPIError, OSError) as error:
+            raise UnreachableError(f"{self._url} can't be read: {cause_of(error)}") from error
+
+    def _opened(self) -> Database:
+        """Open the database if it is there; SQLite would make a missing file, and its empty log would be a lie."""
+        if self._url.drivername == "sqlite" and not Path(self._url.database or "").is_file():
+            raise UnreachableError(f"there is no file {self._url.database}")
+        if self._database is None:
+            self._database = Database(self.url)
+        return self._database
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Generic[T]):
+    """What several sources answered, by service, and why others did not."""
+
+    by_service: dict[str, T]
+    unreachable: dict[str, str]
+
+
+async def ask_all(
+    sources: Iterable[Source], question: Callable[[Source], Awaitable[T]], *, within: float | None = ANSWER_TIMEOUT
+) -> Answers[T]:
+    """Ask all sources at once; each has so many seconds."""
+    sources = list(sources)
+    answers = await asyncio.gather(*(_ask(source, question, within) for source in sources))
+    named = list(zip((source.service for source in sources), answers, strict=True))
+    return Answers(
+        by_service={name: answer for name, answer in named if not isinstance(answer, UnreachableError)},
+        unreachable={name: str(answer) for name, answer in named if isinstance(answer, UnreachableError)},
+    )
+
+
+async def pages(source: Source) -> AsyncIterator[Rows]:
+    """Yield the source's whole log, page by page; each page may take as long as any answer."""
+    after: int | None = 0
+    while after is not None:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                page, after = await source.page(after)
+        except TimeoutError as error:
+            raise UnreachableError(f"no answer within {ANSWER_TIMEOUT} seconds") from error
+        yield page
+
+
+async def _ask(
+    source: Source, question: Callable[[Source], Awaitable[T]], within: float | None
+) -> T | UnreachableError:
+    try:
+        async with asyncio.timeout(within):
+            return await question(source)
+    except UnreachableError as error:
+        return error
+    except TimeoutError:
+        return UnreachableError(f"no answer within {within} seconds")
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        content = response.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of an answer with its times as times."""
+    return row | {name: datetime.fromisoformat(row[name]) for name in _TIMES if row.get(name)}
+
+
+def cause_of(error: DBAPIError | OSError) -> str:
+    """Return what the driver says, without SQLAlchemy's statement and link."""
+    return describe(error.orig if isinstance(error, DBAPIError) and error.orig else error)

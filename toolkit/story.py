@@ -1,0 +1,137 @@
+"""One saga's story: the log entries of all services in one order that respects what caused what.
+
+An entry stands behind the one that emitted the event it took, and entries of one service in the order in which
+they were written. Clocks are not asked. A service that could not be reached leaves a gap, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.events import SagaEnded, SagaState
+from toolkit.fence import StepState
+from toolkit.ids import derived_id
+
+#: A log entry as readers see it, with the keys of `saga_log.SHOWN`.
+LogEntry = Mapping[str, Any]
+
+#: Which word on the saga's state outweighs which: an end that one service knows of is the end.
+_WEIGHT = {
+    state: weight
+    for weight, state in enumerate(
+        (SagaState.STARTED, SagaState.PENDING, SagaState.COMPENSATING, SagaState.FAILED, SagaState.COMPLETED)
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What is known of one saga; `unreachable` says of which services nothing is known, and why."""
+
+    saga_id: str
+    entries: Sequence[LogEntry]
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def saga_type(self) -> str | None:
+        """The saga's type, or None where nobody knows the saga."""
+        return next((str(entry["saga_type"]) for entry in self.entries), None)
+
+    @property
+    def state(self) -> SagaState | None:
+        """The saga's state as all entries together tell it, or None where nobody knows the saga."""
+        return max((SagaState(entry["saga_state"]) for entry in self.entries), key=_WEIGHT.__getitem__, default=None)
+
+    @property
+    def last_move(self) -> LogEntry | None:
+        """The last entry that did something, rather than being told that the saga has ended."""
+        return next((entry for entry in reversed(self.entries) if not _is_closing(entry)), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the story as plain data."""
+        return {
+            "saga_id": self.saga_id,
+            "saga_type": self.saga_type,
+            "state": self.state,
+            "entries": list(self.entries),
+            "unreachable": dict(self.unreachable),
+        }
+
+
+def tell(
+    saga_id: str, logs: Mapping[str, Sequence[LogEntry]], *, unreachable: Mapping[str, str] | None = None
+) -> Story:
+    """Return the story that these logs tell together; they are given by service, each in its own order."""
+    return Story(saga_id, merge(logs.values()), unreachable or {})
+
+
+def merge(logs: Iterable[Sequence[LogEntry]]) -> list[LogEntry]:
+    """Return the entries of all logs in one causal order, the same whatever order the logs come in."""
+    queues = sorted((list(log) for log in logs if log), key=lambda log: str(log[0]["service"]))
+    told = _Telling(emitted for log in queues for emitted in _emissions(log))
+    while queues:
+        queue = min(queues, key=lambda waiting: told.rank(waiting[0]))
+        told.append(queue.pop(0))
+        queues = [waiting for waiting in queues if waiting]
+    return told.entries
+
+
+class _Telling:
+    """The part of the story that is told already, and what is to come next."""
+
+    def __init__(self, emissions: Iterable[str]) -> None:
+        self.entries: list[LogEntry] = []
+        self._awaited = set(emissions)
+        self._emitted_at: dict[str, int] = {}
+
+    def append(self, entry: LogEntry) -> None:
+        """Tell one more entry."""
+        for event in _emissions([entry]):
+            # Only the first counts: a nudge emits the same event again, after it was heard.
+            self._emitted_at.setdefault(event, len(self.entries))
+        self.entries.append(entry)
+
+    def rank(self, entry: LogEntry) -> tuple[int, ...]:
+        """Return how soon this entry is due, the least first; equals go by the service's name.
+
+        First what takes an event that was told, the earliest event first; then what nobody emitted, the saga's
+        start before all; last what takes an event that is still to be told, which happens only where the logs
+        contradict each other.
+        """
+        event = _taken(entry)
+        if event in self._emitted_at:
+            return (0, self._emitted_at[event], *_phase(entry))
+        if event in self._awaited:
+            return (3, 0, *_phase(entry))
+        return (1 if is_start(entry) else 2, 0, *_phase(entry))
+
+
+def _phase(entry: LogEntry) -> tuple[int, int]:
+    """Return where in a saga's course such an entry belongs; a refusal starts the way back, so it is first on it."""
+    return _WEIGHT[SagaState(entry["saga_state"])], int(entry["to_state"] != StepState.FAILED)
+
+
+def _emissions(log: Sequence[LogEntry]) -> Iterator[str]:
+    """Return the ids of the events that these entries emitted; who ends the saga also tells that it has ended."""
+    for entry in log:
+        if entry["emitted_id"]:
+            yield entry["emitted_id"]
+            if SagaState(entry["saga_state"]).is_ended:
+                yield SagaEnded.__name__
+
+
+def _taken(entry: LogEntry) -> str | None:
+    """Return the id of the event that made this entry; all messages that tell of one saga's end count as one."""
+    return SagaEnded.__name__ if _is_closing(entry) else entry["event_id"]
+
+
+def _is_closing(entry: LogEntry) -> bool:
+    return str(entry["event_type"]) == SagaEnded.__name__
+
+
+def is_start(entry: LogEntry) -> bool:
+    """Whether the entry took the starting event, as far as its derived id or its state gives that away."""
+    derived = derived_id(str(entry["saga_id"]), str(entry["event_type"]))
+    return SagaState(entry["saga_state"]) is SagaState.STARTED or str(entry["event_id"]) == derived

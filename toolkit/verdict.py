@@ -1,0 +1,170 @@
+"""The verdict on a whole system: every saga's log from every service, judged by the invariants, and what is left over.
+
+Tests after a disaster and people by `saga verify` call the same function. It reads each log once, page by page, and
+puts the sagas together here: no question is asked for each saga.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from sys import intern
+from typing import Any, Protocol
+
+from toolkit.errors import UnreachableError
+from toolkit.events import SagaState
+from toolkit.invariants import Remains, Violation, at_rest, violations_of
+from toolkit.rabbit import queue_depths
+from toolkit.settings import Settings
+from toolkit.sources import DatabaseSource, Source, ask_all, pages
+from toolkit.story import LogEntry, tell
+
+#: After so many sagas the event loop gets its turn: judging is arithmetic, and progress is to be seen.
+_AT_ONCE = 200
+
+
+class Claim(Protocol):
+    """What a check of the services' own says: what has to hold, whether it does, and what was found."""
+
+    @property
+    def claim(self) -> str:
+        """What has to hold."""
+        ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does."""
+        ...
+
+    @property
+    def found(self) -> str:
+        """What was found."""
+        ...
+
+
+#: A check of the services' own, money say: it is given the databases' URLs by service, and how each saga ended (None:
+#: it has not). It raises UnreachableError where something that it needs can't be read.
+Check = Callable[[Mapping[str, str], Mapping[str, SagaState | None]], Awaitable[Claim]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was found.
+
+    - `unchecked`: what could not be looked at, and why.
+    - `sagas`, `left_out`: how many were judged, and how many were not: they had just moved, or are pruned in part.
+    - `unreachable`: services of which nothing is known; then no saga was judged at all.
+    """
+
+    violations: Sequence[Violation] = ()
+    unchecked: Sequence[str] = ()
+    sagas: int = 0
+    left_out: int = 0
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+
+
+async def judge(
+    sources: Sequence[Source],
+    *,
+    checks: Iterable[Check] = (),
+    broker: Settings | None = None,
+    settled_before: datetime | None = None,
+    progress: Callable[[str, int], None] = lambda *_: None,
+) -> Verdict:
+    """Read all there is, and judge it.
+
+    - `broker`: the settings that name the broker whose queues are looked at; None: nobody looks.
+    - `settled_before`: judge only sagas that have not moved since, and not what is left over: the services are at work.
+    - `progress`: is told what is being done, and how many more of it are done.
+    """
+    logs = await ask_all(sources, lambda source: _read(source, progress), within=None)
+    remains = await ask_all(sources, lambda source: source.remains())
+    if unreachable := logs.unreachable | remains.unreachable:
+        return Verdict(unreachable=unreachable)
+    stories = _by_saga(logs.by_service)
+    horizon = max((each.pruned_until for each in remains.by_service.values() if each.pruned_until), default=None)
+    whole = {saga_id: told for saga_id, told in stories.items() if _is_whole(told, horizon, settled_before)}
+    violations, outcomes = await _judge_all(whole, progress)
+    left, unchecked = ([], ["what is left over"]) if settled_before else await _left_over(remains.by_service, broker)
+    own, unchecked_of_own = await _run(checks, sources, outcomes)
+    return Verdict(
+        violations=[*violations, *left, *own],
+        unchecked=[*unchecked, *unchecked_of_own],
+        sagas=len(whole),
+        left_out=len(stories) - len(whole),
+    )
+
+
+async def _read(source: Source, progress: Callable[[str, int], None]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    async for page in pages(source):
+        entries += map(_slim, page)
+        progress("log entries read", len(page))
+    return entries
+
+
+def _slim(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry with each word kept once in memory: ids and names recur in every line."""
+    return {name: intern(value) if isinstance(value, str) else value for name, value in entry.items()}
+
+
+def _by_saga(logs: Mapping[str, Sequence[LogEntry]]) -> dict[str, dict[str, list[LogEntry]]]:
+    stories: dict[str, dict[str, list[LogEntry]]] = {}
+    for service, entries in logs.items():
+        for entry in entries:
+            stories.setdefault(entry["saga_id"], {}).setdefault(service, []).append(entry)
+    return stories
+
+
+def _is_whole(
+    told: Mapping[str, Sequence[LogEntry]], horizon: datetime | None, settled_before: datetime | None
+) -> bool:
+    """Whether no service has pruned any of the saga, and none is writing more of it."""
+    times = [entry["at"] for entries in told.values() for entry in entries]
+    return (horizon is None or min(times) > horizon) and (settled_before is None or max(times) < settled_before)
+
+
+async def _judge_all(
+    stories: Mapping[str, Mapping[str, Sequence[LogEntry]]], progress: Callable[[str, int], None]
+) -> tuple[list[Violation], dict[str, SagaState | None]]:
+    heard = {entry["event_type"] for told in stories.values() for log in told.values() for entry in log}
+    found: list[Violation] = []
+    outcomes: dict[str, SagaState | None] = {}
+    for number, (saga_id, logs) in enumerate(stories.items(), start=1):
+        story = tell(saga_id, logs)
+        found += violations_of(saga_id, story.entries, heard=heard)
+        outcomes[saga_id] = story.state if story.state and story.state.is_ended else None
+        progress("sagas judged", 1)
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found, outcomes
+
+
+async def _left_over(remains: Mapping[str, Remains], broker: Settings | None) -> tuple[list[Violation], list[str]]:
+    if broker is None:
+        return at_rest(remains.values()), ["the broker's queues: SAGA_BROKER_URL names none"]
+    if broker.broker_url == "embedded":
+        return at_rest(remains.values()), []
+    try:
+        depths = await queue_depths(broker, remains)
+    except UnreachableError as error:
+        return at_rest(remains.values()), [f"the broker's queues: {error}"]
+    queues = [Remains(name, queued=queued, buried=buried) for name, (queued, buried) in depths.items()]
+    return at_rest([*remains.values(), *queues]), []
+
+
+async def _run(
+    checks: Iterable[Check], sources: Sequence[Source], outcomes: Mapping[str, SagaState | None]
+) -> tuple[list[Violation], list[str]]:
+    databases = {source.service: source.url for source in sources if isinstance(source, DatabaseSource)}
+    found, unchecked = [], []
+    for check in checks:
+        try:
+            claim = await check(databases, outcomes)
+        except UnreachableError as error:
+            unchecked.append(str(error))
+        else:
+            found += [] if claim.holds else [Violation(claim.claim, None, claim.found)]
+    return found, unchecked

@@ -1,0 +1,125 @@
+"""The watch: finds steps whose sagas should have ended, says so, sends their events again, and at last asks to abort.
+
+A clock decides here only when to ask. A nudge is a duplicate, which the fence bears; an abort makes whoever has not
+begun refuse, and whoever has is not touched: so a watch that is wrong does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit import crash, emissions, outbox, overdue, saga_log
+from toolkit.clock import Clock
+from toolkit.database import Database
+from toolkit.envelope import WireMessage, abort_request
+from toolkit.ids import new_id
+from toolkit.outbox import OutboxRow
+from toolkit.overdue import OverdueStep
+from toolkit.relay import Relay
+from toolkit.saga_log import Entry, Note
+from toolkit.service import Service
+from toolkit.settings import Settings
+
+log = structlog.get_logger("toolkit")
+
+
+class Watch:
+    """Watches the unfinished sagas of one service."""
+
+    def __init__(self, service: Service, settings: Settings, *, database: Database, relay: Relay, clock: Clock) -> None:
+        self._service = service
+        self._settings = settings
+        self._database = database
+        self._relay = relay
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._emitted = service.emitted()
+
+    async def run(self) -> None:
+        """Sweep again and again until told to stop."""
+        while not self._stopping.is_set():
+            try:
+                await self.sweep()
+            except Exception as error:  # noqa: BLE001 -- the watch outlives every outage of its database
+                log.warning("watch can't reach its database", error=str(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.watch_every.total_seconds()):
+                    await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Have `run` end after the sweep that is under way."""
+        self._stopping.set()
+
+    async def sweep(self) -> None:
+        """Find what has become overdue, and push what is due to be pushed."""
+        now = self._clock.now()
+        async with self._database.transaction() as session:
+            connection = await session.connection()
+            found = await overdue.find(connection, before=now - self._settings.overdue_after, now=now)
+            crash.here("overdue-found", (step.saga_state for step in found))
+            due = await overdue.claim(connection, now=now, until=now + self._settings.nudge_every)
+            waiting = await self._still_waiting(connection, due)
+            rows = await self._push(connection, waiting, now)
+            entries = [self._note(step, Note.OVERDUE, now) for step in found]
+            entries += [self._note(step, Note.NUDGED, now) for step in waiting]
+            entries += [self._note(step, Note.ABORTED, now) for step in waiting if self._is_hopeless(step, now)]
+            await saga_log.append(connection, entries)
+            await outbox.add(connection, rows)
+        self._relay.hand_over(rows, [])
+        for step in found:
+            log.error("saga is overdue", saga_id=step.saga_id, step=step.step, since=step.since.isoformat())
+
+    async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
+        """Return those that did not move and whose sagas did not end, and forget the others."""
+        streams = await saga_log.read_streams(connection, [step.saga_id for step in due])
+        ended = {
+            saga_id for (saga_id, _), stream in streams.items() if stream.saga_state and stream.saga_state.is_ended
+        }
+        stands = {key: stream.position for key, stream in streams.items()}
+        waiting = [
+            step for step in due if step.saga_id not in ended and stands.get((step.saga_id, step.step)) == step.position
+        ]
+        await overdue.forget(connection, [step for step in due if step not in waiting])
+        return waiting
+
+    async def _push(self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime) -> list[OutboxRow]:
+        """Return each step's event once more, and an abort for those that no nudge has helped."""
+        emitted = await emissions.at(connection, [(step.saga_id, step.step, step.position) for step in steps])
+        hopeless = [step for step in steps if self._is_hopeless(step, now)]
+        await overdue.mark_aborted(connection, hopeless)
+        # An event that an older release emitted may have no declaration any more; then only the abort is left.
+        wires = [
+            each.as_sent(self._emitted[each.emitted_type]) for each in emitted if each.emitted_type in self._emitted
+        ]
+        wires += [_abort(step, now) for step in hopeless]
+        due_at = self._relay.due_if_handed_over()
+        return [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
+
+    def _is_hopeless(self, step: OverdueStep, now: datetime) -> bool:
+        return not step.aborted and now - step.since >= self._settings.abort_after
+
+    def _note(self, step: OverdueStep, note: Note, now: datetime) -> Entry:
+        return Entry(
+            service=self._service.name,
+            saga_id=step.saga_id,
+            saga_type=step.saga_type,
+            step=step.step,
+            position=None,
+            from_state=step.state,
+            to_state=note,
+            saga_state=step.saga_state,
+            event_id=None,
+            event_type=None,
+            attempt=step.nudges or 1,
+            at=now,
+        )
+
+
+def _abort(step: OverdueStep, now: datetime) -> WireMessage:
+    return abort_request(step.saga_type, step.saga_id, f"overdue since {step.since}", now=now)

@@ -1,0 +1,354 @@
+"""What one transaction is going to write: log entries, outgoing messages, dead letters; and how it says so.
+
+Each verb appends one legal entry to a step's stream, together with the message that follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit import crash, dead_letters, outbox, saga_log
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import Envelope, Message, Unreadable, WireMessage
+from toolkit.events import Event, Refusal, Saga, SagaEnded, SagaState, routing_key
+from toolkit.fence import Decision, StepState, is_legal
+from toolkit.ids import new_id
+from toolkit.outbox import OutboxRow
+from toolkit.participant import Compensation, Step
+from toolkit.saga_log import Entry, Note, Stream
+
+log = structlog.get_logger("toolkit")
+
+#: How long a message waits that met a step whose outcome is still unknown.
+_PUT_OFF = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An outside call that this transaction makes room for; it follows after the commit."""
+
+    decision: Decision
+    step: Step
+    message: Message
+    compensation: Compensation | None = None
+    original: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who writes, when, and when its messages come due unless they are sent before."""
+
+    service: str
+    queue: str
+    now: datetime
+    outgoing_due: datetime
+
+
+class Work:
+    """The unit of work of one transaction; nothing leaves it before `write`, and nothing is sent before the commit."""
+
+    def __init__(self, origin: Origin, streams: dict[tuple[str, str], Stream]) -> None:
+        self.origin = origin
+        self.entries: list[Entry] = []
+        self.outgoing: list[OutboxRow] = []
+        self.delayed: list[OutboxRow] = []
+        self.letters: list[DeadLetter] = []
+        self.claims: list[Claim] = []
+        self._streams = streams
+        self._closings: list[tuple[str, SagaEnded]] = []
+        self._ended: dict[str, dict[SagaState, list[str]]] = {}
+
+    def stream(self, step: Step, message: Message) -> Stream:
+        """Return where this step of the message's saga stands."""
+        return self._streams.setdefault((message.envelope.saga_id, step.name), Stream())
+
+    def knows(self, saga_id: str) -> bool:
+        """Whether this service's log has any entry of the saga."""
+        return any(stream.saga_state for (of_saga, _), stream in self._streams.items() if of_saga == saga_id)
+
+    # -- a step moves ------------------------------------------------------------------------------------------
+
+    def completed(self, step: Step, message: Message, event: Event) -> None:
+        """The step is done; its event goes out, and ends the saga if it is one that does."""
+        state = step.saga.state_after(type(event))
+        self._move(step, message, StepState.COMPLETED, self._or_started(step, state), emitted=event)
+        if state.is_ended:
+            outcomes = self._ended.setdefault(step.saga.name, {})
+            outcomes.setdefault(state, []).append(message.envelope.saga_id)
+
+    def refused(self, step: Step, message: Message, refusal: Refusal) -> None:
+        """The step said no; its refusal goes out and starts the way back."""
+        self._move(step, message, StepState.FAILED, SagaState.COMPENSATING, emitted=refusal, error=refusal.reason)
+
+    def refused_for(self, step: Step, message: Message, reason: str) -> None:
+        """Refuse in the step's name: the deadline passed, or the retries are spent."""
+        refusal = step.saga.build(step.refusals[0], saga_id=message.envelope.saga_id, reason=reason)
+        assert isinstance(refusal, Refusal)  # noqa: S101 -- tells the type checker what the declaration ensured
+        self.refused(step, message, refusal)
+
+    def fenced(self, step: Step, message: Message, event_type: type[Event]) -> None:
+        """The way back, or an abort, came before the step: it will never run, and the chain goes on."""
+        reason = reason_of(message.event)
+        event = step.saga.build(event_type, saga_id=message.envelope.saga_id, reason=reason)
+        self._move(step, message, StepState.FENCED, SagaState.COMPENSATING, emitted=event, error=reason or None)
+
+    def compensated(self, step: Step, message: Message, event: Event) -> None:
+        """The step is undone; the event goes out that lets the one before it be undone."""
+        self._move(step, message, StepState.COMPENSATED, SagaState.COMPENSATING, emitted=event)
+
+    def executing(self, step: Step, message: Message) -> None:
+        """An outside call is about to begin."""
+        self._move(step, message, StepState.EXECUTING, self._or_started(step, SagaState.PENDING))
+
+    def voiding(self, step: Step, message: Message, reason: str) -> None:
+        """The step gives up; from here on nobody can complete it any more."""
+        self._move(step, message, StepState.VOIDING, SagaState.COMPENSATING, error=reason)
+
+    def compensating(self, step: Step, message: Message) -> None:
+        """The outside call of a compensation is about to begin."""
+        self._move(step, message, StepState.COMPENSATING, SagaState.COMPENSATING)
+
+    # -- a step stays where it is ------------------------------------------------------------------------------
+
+    def retry(self, step: Step, message: Message, error: str, *, due_at: datetime) -> None:
+        """The attempt failed; the same event comes back to this service at `due_at`."""
+        attempt = self.stream(step, message).retries + 1
+        self._note(step, message, Note.RETRYING, error=error)
+        self._to_self(message.on_attempt(attempt + 1), new_id(), due_at)
+
+    def put_off(self, message: Message) -> None:
+        """Nothing may fence the step while its outcome is unknown: look again later.
+
+        Copies of one event that wait for the same second are one row, so that duplicates and nudges don't pile up.
+        Each time it is a later second, so that the row is never taken for the one that is just being delivered.
+        """
+        soon = int((self.origin.now + _PUT_OFF).timestamp())
+        # Clocks may differ, but not so far that a stranger's header could send the message into the far future.
+        second = max(soon, min(message.envelope.put_off, soon + 60)) + 1
+        row_id = f"{self.origin.queue}:{message.envelope.event_id}@{second}"
+        self._to_self(message.put_off_to(second), row_id, datetime.fromtimestamp(second, UTC))
+
+    def ignored(self, step: Step, message: Message) -> None:
+        """Change nothing; a late event is noted, a duplicate is not worth it."""
+        if message.envelope.event_id not in self.stream(step, message).event_ids:
+            self._note(step, message, Note.IGNORED, error=f"{message.envelope.event_type} came too late")
+
+    def dead_letter(self, step: Step, message: Message, error: str, *, traceback: str | None = None) -> None:
+        """Give the message up; the saga waits for a person."""
+        attempts = self.stream(step, message).retries + 1
+        self._note(step, message, Note.DEAD_LETTERED, error=error)
+        self.letters.append(
+            DeadLetter(
+                id=new_id(),
+                service=self.origin.service,
+                reason="retries spent",
+                error=error,
+                traceback=traceback,
+                message=message.on_attempt(message.envelope.attempt),
+                step=step.name,
+                attempts=attempts,
+                at=self.origin.now,
+            )
+        )
+
+    def unreadable(self, item: Unreadable) -> None:
+        """Keep a message that nobody can take, with the reason."""
+        service, now = self.origin.service, self.origin.now
+        self.letters.append(
+            DeadLetter(id=new_id(), service=service, reason=item.reason, error=item.detail, message=item.wire, at=now)
+        )
+
+    def forgotten(self, message: Message) -> None:
+        """Keep a message whose saga may have been pruned: nothing tells any more whether it was handled before."""
+        self.letters.append(
+            DeadLetter(
+                id=new_id(),
+                service=self.origin.service,
+                reason="older than the log",
+                error=f"{message.envelope.event_type} is older than what was pruned from the saga log",
+                message=message.on_attempt(message.envelope.attempt),
+                at=self.origin.now,
+            )
+        )
+
+    def close(self, event_id: str, ended: SagaEnded) -> None:
+        """Write, with the rest, that these sagas have ended."""
+        self._closings.append((event_id, ended))
+
+    # -- the end of the transaction ----------------------------------------------------------------------------
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Write all of it, one statement a table.
+
+        Raises:
+            PositionTakenError: somebody else moved one of the streams first.
+        """
+        self._tell_the_ends()
+        await saga_log.append(connection, self.entries)
+        crash.here("log-written", self.outcomes())
+        await outbox.add(connection, [*self.outgoing, *self.delayed])
+        crash.here("outbox-written", self.outcomes())
+        await dead_letters.add(connection, self.letters)
+        for event_id, ended in self._closings:
+            await saga_log.close_sagas(connection, event_id, ended, now=self.origin.now)
+
+    def outcomes(self) -> Iterator[str | None]:
+        """Yield the events that brought a step on so that something goes out; an outside call to come is no outcome."""
+        return (entry.event_type for entry in self.entries if entry.emitted_id)
+
+    def announce(self) -> None:
+        """Log what was committed, and only that."""
+        for entry in self.entries:
+            _announce(entry)
+        for letter in self.letters:
+            dead_letters.announce(letter)
+
+    def _tell_the_ends(self) -> None:
+        for saga_type, outcomes in self._ended.items():
+            ended = SagaEnded(
+                saga_type=saga_type,
+                completed=tuple(outcomes.get(SagaState.COMPLETED, ())),
+                failed=tuple(outcomes.get(SagaState.FAILED, ())),
+            )
+            envelope = Envelope(
+                event_id=new_id(),
+                event_type=SagaEnded.__name__,
+                version=SagaEnded.__version__,
+                saga_id="",
+                saga_type=saga_type,
+                occurred_at=self.origin.now,
+            )
+            self._send(envelope, ended)
+        self._ended.clear()
+
+    def _move(
+        self,
+        step: Step,
+        message: Message,
+        to: StepState,
+        saga_state: SagaState,
+        *,
+        emitted: Event | None = None,
+        error: str | None = None,
+    ) -> None:
+        stream, cause = self.stream(step, message), message.envelope
+        assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
+        emission = self._emit(cause, emitted) if emitted else None
+        entry = Entry(
+            service=self.origin.service,
+            saga_id=cause.saga_id,
+            saga_type=step.saga.name,
+            step=step.name,
+            position=stream.position + 1,
+            from_state=stream.state,
+            to_state=to,
+            saga_state=saga_state,
+            event_id=cause.event_id,
+            event_type=cause.event_type,
+            emitted_id=emission.message.message_id if emission else None,
+            emitted_type=emission.message.type if emission else None,
+            emitted_body=emission.message.body.decode() if emission else None,
+            attempt=stream.retries + 1,
+            error=_printable(error),
+            deadline=cause.deadline,
+            traceparent=cause.traceparent,
+            at=self.origin.now,
+        )
+        self._append(stream, entry)
+
+    def _note(self, step: Step, message: Message, note: Note, *, error: str | None) -> None:
+        stream, cause = self.stream(step, message), message.envelope
+        entry = Entry(
+            service=self.origin.service,
+            saga_id=cause.saga_id,
+            saga_type=step.saga.name,
+            step=step.name,
+            position=None,
+            from_state=stream.state,
+            to_state=note,
+            saga_state=stream.saga_state or self._or_started(step, SagaState.PENDING),
+            event_id=cause.event_id,
+            event_type=cause.event_type,
+            attempt=stream.retries + 1,
+            error=_printable(error),
+            at=self.origin.now,
+        )
+        self._append(stream, entry)
+
+    def _append(self, stream: Stream, entry: Entry) -> None:
+        self.entries.append(entry)
+        stream.advance(entry)
+
+    def _emit(self, cause: Envelope, event: Event) -> OutboxRow:
+        envelope = Envelope(
+            event_id=new_id(),
+            event_type=type(event).__name__,
+            version=event.__version__,
+            saga_id=cause.saga_id,
+            saga_type=cause.saga_type,
+            occurred_at=self.origin.now,
+            causation_id=cause.event_id,
+            deadline=cause.deadline,
+            traceparent=cause.traceparent,
+        )
+        return self._send(envelope, event)
+
+    def _send(self, envelope: Envelope, event: Event) -> OutboxRow:
+        message = envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
+        row = OutboxRow(id=new_id(), message=message, due_at=self.origin.outgoing_due, optional=event.__optional__)
+        self.outgoing.append(row)
+        return row
+
+    def _to_self(self, wire: WireMessage, row_id: str, due_at: datetime) -> None:
+        self.delayed.append(OutboxRow(id=row_id, message=wire, due_at=due_at, destination=self.origin.queue))
+
+    def _or_started(self, step: Step, state: SagaState) -> SagaState:
+        begins = step.saga.starts_with in step.triggers and state is SagaState.PENDING
+        return SagaState.STARTED if begins else state
+
+
+def sagas_of(items: Iterable[Message | Unreadable]) -> list[str]:
+    """Return the ids of the sagas that these messages belong to."""
+    return [item.envelope.saga_id for item in items if isinstance(item, Message) and item.envelope.saga_id]
+
+
+def events_of(items: Iterable[Message | Unreadable]) -> Iterator[str]:
+    """Yield the names of the events that these messages bring."""
+    return (item.envelope.event_type for item in items if isinstance(item, Message))
+
+
+def reason_of(event: Event) -> str:
+    """Return why the way back began, as far as the event tells."""
+    return str(getattr(event, "reason", ""))
+
+
+def is_of(saga: Saga, message: Message) -> bool:
+    """Whether the message belongs to a saga of this type."""
+    return message.envelope.saga_type == saga.name
+
+
+def _printable(error: str | None) -> str | None:
+    # A reason may come from anywhere, and PostgreSQL keeps no NUL in a text.
+    return error.replace("\0", "") if error else error
+
+
+def _announce(entry: Entry) -> None:
+    facts = {
+        "service": entry.service,
+        "saga_id": entry.saga_id,
+        "step": entry.step,
+        "from_state": entry.from_state,
+        "to_state": str(entry.to_state),
+        "event_id": entry.event_id,
+    }
+    if entry.to_state == Note.DEAD_LETTERED:
+        log.error("saga needs a person", error=entry.error, **facts)
+    elif entry.to_state == Note.RETRYING:
+        log.warning("step will be retried", error=entry.error, attempt=entry.attempt, **facts)
+    else:
+        log.info("saga moved" if entry.position else "saga noted", emitted=entry.emitted_type, **facts)
