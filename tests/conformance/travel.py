@@ -73,6 +73,7 @@ class Script:
 
     def __init__(self) -> None:
         self._lines: dict[str, list[Any]] = {}
+        self._refused: set[tuple[str, str]] = set()
         self.calls: Counter[str] = Counter()
         self.booked: set[str] = set()
         self.voided: set[str] = set()
@@ -81,10 +82,14 @@ class Script:
         """Have the next calls of a step do this: "refuse", an exception to raise, or a callable to await."""
         self._lines.setdefault(step, []).extend(lines)
 
-    async def play(self, step: str) -> bool:
-        """Do what is planned next; return whether the step shall refuse."""
+    def refuse(self, step: str, *trips: str) -> None:
+        """Have the step refuse these trips, however often it is called: in a batch a call may be made again."""
+        self._refused.update((step, trip) for trip in trips)
+
+    async def play(self, step: str, trip: str) -> bool:
+        """Do what is planned next; return whether the step shall refuse this trip."""
         self.calls[step] += 1
-        return await self._play(step)
+        return await self._play(step) or (step, trip) in self._refused
 
     async def answer(self, step: str) -> None:
         """Do what is planned for the time between the effect outside and its answer; a step can't refuse any more."""
@@ -93,6 +98,7 @@ class Script:
     def clear(self) -> None:
         """Forget what is planned: from here on everything succeeds."""
         self._lines.clear()
+        self._refused.clear()
 
     async def _play(self, step: str) -> bool:
         line = self._lines[step].pop(0) if self._lines.get(step) else None
@@ -143,7 +149,7 @@ def _hotel() -> tuple[Participant, Table]:
     @hotel.step(timeout=timedelta(minutes=1))
     async def book_room(event: TripRequested, session: AsyncSession, script: Script) -> RoomBooked | RoomRefused:
         await _write(session, effects, event.trip_id, "room booked")
-        if await script.play("book_room"):
+        if await script.play("book_room", event.trip_id):
             return RoomRefused(trip_id=event.trip_id, reason="no room")
         return RoomBooked(trip_id=event.trip_id, room="12")
 
@@ -152,7 +158,7 @@ def _hotel() -> tuple[Participant, Table]:
         event: FlightRefused | FlightCancelled, original: RoomBooked, session: AsyncSession, script: Script
     ) -> RoomCancelled:
         await _write(session, effects, event.trip_id, f"room {original.room} cancelled")
-        await script.play("cancel_room")
+        await script.play("cancel_room", event.trip_id)
         return RoomCancelled(trip_id=event.trip_id, reason=event.reason)
 
     return hotel, effects
@@ -166,7 +172,7 @@ def _flight() -> tuple[Participant, Table]:
     async def book_flight(
         event: RoomBooked, session: AsyncSession, key: IdempotencyKey, script: Script
     ) -> FlightBooked | FlightRefused:
-        refuses = await script.play("book_flight")
+        refuses = await script.play("book_flight", event.trip_id)
         # What is booked under this key stays so, as at any provider that knows idempotency keys.
         if key in script.voided or (refuses and key not in script.booked):
             return FlightRefused(trip_id=event.trip_id, reason="fully booked")
@@ -179,7 +185,7 @@ def _flight() -> tuple[Participant, Table]:
     async def cancel_flight(
         event: TicketRefused, original: FlightBooked | None, session: AsyncSession, key: IdempotencyKey, script: Script
     ) -> FlightCancelled:
-        await script.play("cancel_flight")
+        await script.play("cancel_flight", event.trip_id)
         script.booked.discard(key)
         script.voided.add(key)
         await script.answer("cancel_flight")
@@ -196,13 +202,13 @@ def _desk() -> tuple[Participant, Table]:
     @desk.step()
     async def issue_ticket(event: FlightBooked, session: AsyncSession, script: Script) -> TicketIssued | TicketRefused:
         await _write(session, effects, event.trip_id, "ticket issued")
-        if await script.play("issue_ticket"):
+        if await script.play("issue_ticket", event.trip_id):
             return TicketRefused(trip_id=event.trip_id, reason="passport expired")
         return TicketIssued(trip_id=event.trip_id)
 
     @desk.step()
     async def apologize(event: RoomRefused | RoomCancelled, session: AsyncSession, script: Script) -> TripFailed:
-        await script.play("apologize")
+        await script.play("apologize", event.trip_id)
         await _write(session, effects, event.trip_id, "apologized")
         return TripFailed(trip_id=event.trip_id, reason=event.reason)
 
