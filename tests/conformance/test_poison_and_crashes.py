@@ -79,9 +79,10 @@ async def test_eight_kinds_of_poison_are_eight_dead_letters_and_their_neighbours
 
 
 async def a_trip_whose_last_step_always_raises(world: World) -> str:
-    world.script.plan("book_room", "refuse")
-    world.script.plan("apologize", *[RuntimeError("no words")] * 3)
-    trip = await world.request()
+    trip = "doomed"
+    world.script.always("book_room", "refuse", trip)
+    world.script.always("apologize", RuntimeError("no words"), trip)
+    await world.request(trip)
 
     async def is_on_its_way_back() -> bool:
         return world.script.calls["apologize"] > 0

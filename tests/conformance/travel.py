@@ -73,7 +73,7 @@ class Script:
 
     def __init__(self) -> None:
         self._lines: dict[str, list[Any]] = {}
-        self._refused: set[tuple[str, str]] = set()
+        self._rules: dict[tuple[str, str], Any] = {}
         self.calls: Counter[str] = Counter()
         self.booked: set[str] = set()
         self.voided: set[str] = set()
@@ -82,14 +82,14 @@ class Script:
         """Have the next calls of a step do this: "refuse", an exception to raise, or a callable to await."""
         self._lines.setdefault(step, []).extend(lines)
 
-    def refuse(self, step: str, *trips: str) -> None:
-        """Have the step refuse these trips, however often it is called: in a batch a call may be made again."""
-        self._refused.update((step, trip) for trip in trips)
+    def always(self, step: str, line: Any, *trips: str) -> None:
+        """Have every call of a step for these trips do this: in a batch a call may be made again."""
+        self._rules.update({(step, trip): line for trip in trips})
 
     async def play(self, step: str, trip: str) -> bool:
         """Do what is planned next; return whether the step shall refuse this trip."""
         self.calls[step] += 1
-        return await self._play(step) or (step, trip) in self._refused
+        return await self._act(self._rules.get((step, trip))) or await self._play(step)
 
     async def answer(self, step: str) -> None:
         """Do what is planned for the time between the effect outside and its answer; a step can't refuse any more."""
@@ -98,10 +98,12 @@ class Script:
     def clear(self) -> None:
         """Forget what is planned: from here on everything succeeds."""
         self._lines.clear()
-        self._refused.clear()
+        self._rules.clear()
 
     async def _play(self, step: str) -> bool:
-        line = self._lines[step].pop(0) if self._lines.get(step) else None
+        return await self._act(self._lines[step].pop(0) if self._lines.get(step) else None)
+
+    async def _act(self, line: Any) -> bool:
         if isinstance(line, Exception):
             raise line
         if callable(line):
