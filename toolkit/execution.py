@@ -1,14 +1,14 @@
 """The one transaction: messages in; fence, the steps' own rows, saga log and outbox committed together.
 
-A batch of one is the simplest case. A batch of several is first executed in good faith: no step has a savepoint, and
-what the steps wrote is flushed together. Where one fails, or refuses after it wrote, all of it is rolled back and
-executed again, each step in a savepoint of its own, so that it leaves nothing behind and takes nobody with it.
+A batch is first executed in good faith: no step has a savepoint, and what the steps wrote is flushed together. Where
+one fails, or refuses after it wrote, all of it is rolled back and executed again, each step in a savepoint of its own,
+so that it leaves nothing behind and takes nobody with it. A batch of one is the simplest case: how its step ended is
+known by then, and only that is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -27,19 +27,35 @@ from toolkit.service import Service
 from toolkit.settings import SHORTEST_RETENTION
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
 
+#: What an attempt of a step or a compensation came to before, in a transaction that was rolled back; None if unknown.
+Known = Callable[[Step | Compensation], "Event | Failure | None"]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Transaction:
-    """What one batch is executed in; `failed` stands for every step's result where its commit failed before."""
+    """What one batch is executed in."""
 
     session: StepSession
     work: Work
-    failed: Exception | None
+    known: Known
     in_good_faith: bool
+    is_alone: bool
+    attempts: int = 0
 
 
 class _DisappointedError(Exception):
-    """A batch that was executed in good faith holds a step that did not just succeed, or write nothing and refuse."""
+    """A batch that was executed in good faith holds a step that did not just succeed, or write nothing and refuse.
+
+    What the first step of a message that is alone came to is `known`: it need not be run again.
+    """
+
+    def __init__(self, handler: Step | Compensation | None = None, result: Event | Failure | None = None) -> None:
+        super().__init__()
+        self._handler, self._result = handler, result
+
+    def known(self, handler: Step | Compensation) -> Event | Failure | None:
+        """Return what the attempt came to, if it was this handler's."""
+        return self._result if handler is self._handler else None
 
 
 class Execution:
@@ -74,25 +90,29 @@ class Execution:
         Raises:
             ContentionError: another replica was in the way; execute again.
         """
-        if len(batch) > 1 and failed is None:
-            with suppress(_DisappointedError):
-                return await self._execute(batch, failed, in_good_faith=True)
-        return await self._execute(batch, failed, in_good_faith=False)
+        if failed is not None:
+            return await self._execute(batch, lambda _: Failure(failed))
+        try:
+            return await self._execute(batch, in_good_faith=True)
+        except _DisappointedError as disappointment:
+            return await self._execute(batch, disappointment.known)
 
     async def _execute(
-        self, batch: Sequence[Message | Unreadable], failed: Exception | None, *, in_good_faith: bool
+        self, batch: Sequence[Message | Unreadable], known: Known = lambda _: None, *, in_good_faith: bool = False
     ) -> list[list[Claim]]:
-        async with self.database.transaction() as session:
-            connection = await session.connection()
-            work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
-            crash.here("fenced", events_of(batch))
-            tx = Transaction(session, work, failed, in_good_faith)
-            claims = [await self._take(item, tx) for item in batch]
-            if in_good_faith:
-                await _flush(session)
-                crash.here("step-written", events_of(batch))
-            await work.write(connection)
-            session.tells = work.outcomes()
+        with self.relay.deletion() as delete:
+            async with self.database.transaction() as session:
+                connection = await session.connection()
+                work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
+                crash.here("fenced", events_of(batch))
+                tx = Transaction(session, work, known, in_good_faith, is_alone=len(batch) == 1)
+                claims = [await self._take(item, tx) for item in batch]
+                if in_good_faith:
+                    await _flush(session)
+                    crash.here("step-written", events_of(batch))
+                await work.write(connection)
+                await delete(connection)
+                session.tells = work.outcomes()
         self.finish(work)
         return claims
 
@@ -244,8 +264,8 @@ class Execution:
         self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: str | None = None
     ) -> Event | Failure:
         """Run the function in a savepoint, and keep what it wrote only if it succeeded."""
-        if tx.failed is not None:
-            return Failure(tx.failed)
+        if (known := tx.known(handler)) is not None:
+            return known
         if tx.in_good_faith:
             return await self._attempt_in_good_faith(handler, message, tx, original)
         savepoint = await tx.session.begin_nested()
@@ -271,16 +291,20 @@ class Execution:
             await _flush(tx.session)
         new = len(tx.session.new)
         tx.session.executed.clear()
+        tx.attempts += 1
         result = await self.invocation.attempt(
-            handler, message.event, tx.session, saga_id=message.envelope.saga_id, original=original, flush=False
+            handler, message.event, tx.session, saga_id=message.envelope.saga_id, original=original, flush=tx.is_alone
+        )
+        disappointment = (
+            _DisappointedError(handler, result) if tx.is_alone and tx.attempts == 1 else _DisappointedError()
         )
         if isinstance(result, Failure):
             blame(result, handler)
-            raise _DisappointedError from result.error
+            raise disappointment from result.error
         if isinstance(result, Refusal):
             is_changed = tx.session.dirty or tx.session.deleted or len(tx.session.new) != new
             if is_changed or not all(map(only_reads, tx.session.executed)):
-                raise _DisappointedError
+                raise disappointment
         return result
 
     async def _see_that_nobody_was_faster(

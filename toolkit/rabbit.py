@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import aio_pika
 import structlog
 from aio_pika.abc import (
+    AbstractChannel,
     AbstractConnection,
     AbstractIncomingMessage,
     AbstractRobustChannel,
@@ -24,14 +25,16 @@ from aio_pika.abc import (
     AbstractRobustExchange,
     AbstractRobustQueue,
 )
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity, PublishError
+from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity, PublishError
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.rabbit.message import RabbitMessage
+from pamqp.commands import Basic
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
-from toolkit import crash
+from toolkit.amqp_acks import AWAY, Acks, quietly
 from toolkit.amqp_properties import tolerate_malformed_properties
+from toolkit.amqp_writes import join_writes
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.errors import UnreachableError, UnroutableError
@@ -62,8 +65,6 @@ _DEAD_PREFETCH = 20
 #: host, and the client drops the reason.
 _NOES = ("ACCESS_REFUSED", "got <Connection.Close")
 _CURE = "mend the login, its rights, or the virtual host in SAGA_BROKER_URL"
-#: What the broker's client raises while the broker is away.
-_AWAY = (AMQPError, ChannelInvalidStateError, ConnectionError, OSError, TimeoutError)
 
 
 class RabbitPublisher:
@@ -76,6 +77,7 @@ class RabbitPublisher:
         channel = Channel(publisher_confirms=True, on_return_raises=True)
         self._broker = _broker(settings, default_channel=channel)
         self._connection: AbstractRobustConnection | None = None
+        self._channel: AbstractChannel | None = None
 
     async def __aenter__(self) -> Self:
         """Connect, once, and make sure of the exchange.
@@ -85,7 +87,7 @@ class RabbitPublisher:
         """
         try:
             await self.connect()
-        except _AWAY as error:
+        except AWAY as error:
             await self.close()
             raise _unreachable(error) from error
         return self
@@ -99,7 +101,7 @@ class RabbitPublisher:
     async def connect(self) -> None:
         """Connect and declare the exchange."""
         self._connection = await self._broker.connect()
-        await self._broker.declare_exchange(self._exchange)
+        self._channel = (await self._broker.declare_exchange(self._exchange)).channel
 
     async def close(self) -> None:
         """Disconnect."""
@@ -110,6 +112,11 @@ class RabbitPublisher:
         """Whether the connection stands at this moment."""
         return _stands(self._connection)
 
+    def _open_channel(self) -> AbstractChannel:
+        if self._channel is None or self._channel.is_closed:
+            raise ChannelInvalidStateError("the channel is closed")
+        return self._channel
+
     async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
         """Send a persistent, mandatory message and wait for the confirm.
 
@@ -119,23 +126,19 @@ class RabbitPublisher:
         """
         try:
             async with asyncio.timeout(self._patience):
-                await self._broker.publish(
+                # Past FastStream's and aio-pika's ways, which end each message's write before the next one's begins.
+                channel = join_writes(await self._open_channel().get_underlay_channel())
+                await channel.basic_publish(
                     message.body,
-                    queue=destination or "",
-                    exchange=None if destination else self._exchange,
+                    exchange="" if destination else self._exchange.name,
                     routing_key=destination or message.routing_key,
-                    message_id=message.message_id,
-                    correlation_id=message.correlation_id,
-                    message_type=message.type,
-                    timestamp=message.timestamp,
-                    headers=dict(message.headers),
-                    content_type="application/json",
-                    persist=True,
+                    properties=_properties(message),
                     mandatory=True,
+                    wait=False,
                 )
         except PublishError as error:
             raise UnroutableError(f"no queue is bound to {destination or message.routing_key}") from error
-        except _AWAY as error:
+        except AWAY as error:
             raise UnreachableError(f"the broker did not confirm {message.message_id}: {_word(error)}") from error
 
 
@@ -153,6 +156,7 @@ class RabbitConsumer:
         self._name = queue_name(settings, service.name)
         self._inbox = inbox
         self._bury_letter = bury
+        self._acks = Acks()
         self._broker = _broker(settings, default_channel=Channel())
         self._dead = RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.DIRECT, durable=True)
         self._queue = _queue(self._name, dead_letter_exchange=self._dead.name)
@@ -191,6 +195,7 @@ class RabbitConsumer:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
         await asyncio.gather(self._subscriber.stop(), self._dead_subscriber.stop())
+        await self._acks.finish()
 
     async def close(self) -> None:
         """Disconnect; what is not acknowledged is delivered again."""
@@ -235,10 +240,9 @@ class RabbitConsumer:
             await self._inbox.deliver(_wire(raw))
         except Exception as error:  # noqa: BLE001 -- the transport's verdict: give it back, the delivery limit bounds how often
             log.error("message given back to the broker", error=_word(error), message_id=raw.message_id)
-            await _quietly(raw.reject(requeue=True))
+            await self._acks.give_back(raw)
         else:
-            await _quietly(raw.ack())
-            crash.here("acked", (raw.type or raw.routing_key,))
+            self._acks.acknowledge(raw)
 
     async def _bury(self, message: RabbitMessage) -> None:
         """Put what the broker gave up into the service's table, and acknowledge it after the commit."""
@@ -248,7 +252,7 @@ class RabbitConsumer:
         except Exception as error:  # noqa: BLE001 -- it stays with the broker, unacknowledged: given back, it would come at once again
             log.error("dead letter could not be kept; it stays with the broker", error=_word(error))
         else:
-            await _quietly(raw.ack())
+            await quietly(raw.ack())
 
 
 async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -265,7 +269,7 @@ async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str,
                 service: (await _depth(connection, name), await _depth(connection, f"{name}.dead"))
                 for service, name in names.items()
             }
-    except _AWAY as error:
+    except AWAY as error:
         raise _unreachable(error) from error
 
 
@@ -292,7 +296,7 @@ async def connect_patiently(connect: Any, service: str) -> None:
         else:
             log.warning("waiting for the broker", service=service, error=_word(error))
 
-    async for attempt in AsyncRetrying(wait=wait, retry=retry_if_exception_type(_AWAY), before_sleep=say):
+    async for attempt in AsyncRetrying(wait=wait, retry=retry_if_exception_type(AWAY), before_sleep=say):
         with attempt:
             await connect()
 
@@ -302,12 +306,17 @@ async def _undecoded(message: RabbitMessage) -> RabbitMessage:
     return message
 
 
-async def _quietly(settlement: Any) -> None:
-    """Settle a delivery; on a channel that has closed meanwhile it is delivered again, which the fence bears."""
-    try:
-        await settlement
-    except _AWAY as error:
-        log.info("delivery could not be settled; it will come again", error=_word(error))
+def _properties(message: WireMessage) -> Basic.Properties:
+    return aio_pika.Message(
+        b"",
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        type=message.type,
+        timestamp=message.timestamp,
+        headers=dict(message.headers),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+    ).properties
 
 
 def _wire(raw: AbstractIncomingMessage) -> WireMessage:

@@ -7,11 +7,13 @@ Nothing is lost whenever it stops: an unconfirmed row comes due again, and the w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import crash, outbox
 from toolkit.clock import Clock
@@ -26,8 +28,8 @@ log = structlog.get_logger("toolkit")
 _LONGEST_WAIT = timedelta(minutes=1)
 #: After a failed transaction of the relay's own, in seconds: the database is away, asking faster won't help.
 _PAUSE = 0.5
-#: How long a confirmed row waits for company before it is deleted, in seconds: nobody waits for it to go, and under
-#: load one transaction then deletes the rows of many batches. A relay that dies meanwhile publishes them twice.
+#: How long a confirmed row waits before it is deleted, in seconds: nobody waits for it to go, and under load the next
+#: batch's transaction takes it along. A relay that dies meanwhile publishes it twice.
 _LINGER = 0.05
 
 
@@ -66,6 +68,7 @@ class Relay:
         self._in_flight: dict[str, asyncio.Task[None]] = {}
         self._message_ids: set[str | None] = set()
         self._sent: dict[str, str | None] = {}
+        self._deleting: set[str] = set()
         self._expected: list[datetime] = []
         self._wake = asyncio.Event()
         self._confirmed = asyncio.Event()
@@ -88,6 +91,25 @@ class Relay:
         if delayed:
             self._expected += [row.due_at for row in delayed]
             self._wake.set()
+
+    @contextmanager
+    def deletion(self) -> Iterator[Callable[[AsyncConnection], Awaitable[None]]]:
+        """Lend what deletes the confirmed rows in the caller's transaction, and keep them if the block raises."""
+        taken: dict[str, str | None] = {}
+
+        async def delete(connection: AsyncConnection) -> None:
+            taken.update({row_id: sign for row_id, sign in self._sent.items() if row_id not in self._deleting})
+            if taken:
+                self._deleting.update(taken)
+                await outbox.delete_sent(connection, taken)
+                crash.here("deleted", taken.values())
+
+        try:
+            yield delete
+            for row_id in taken:
+                del self._sent[row_id]
+        finally:
+            self._deleting.difference_update(taken)
 
     async def run(self) -> None:
         """Publish what is due until told to stop."""
@@ -200,22 +222,19 @@ class Relay:
             await self._delete_sent()
 
     async def _delete_sent(self) -> None:
-        """Delete, in one statement, all that was confirmed since the last time."""
-        sent = dict(self._sent)
-        if not sent:
+        """Delete, in one statement, all that was confirmed and that no step's transaction has deleted meanwhile."""
+        if not self._sent.keys() - self._deleting:
             return
         try:
-            async with self._database.transaction() as session:
-                await outbox.delete_sent(await session.connection(), sent)
-                crash.here("deleted", sent.values())
+            with self.deletion() as delete:
+                async with self._database.transaction() as session:
+                    await delete(await session.connection())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst
             self._unhealthy(error)
             await asyncio.sleep(_PAUSE)
             self._confirmed.set()
         else:
             self.is_healthy = True
-            for row_id in sent:
-                self._sent.pop(row_id, None)
 
     def _has_room(self) -> bool:
         return len(self._in_flight) < self._window

@@ -1,10 +1,10 @@
 """A message whose step raises is given back and taken again at once, for ever: no backoff, no end, no way past it."""
 
 BLAME = "            blame(result, handler)\n"
-VERDICT = "            if not savepoint.is_active"
+VERDICTS = ("            if not savepoint.is_active", "            raise disappointment from result.error")
 
 EDITS = {
-    "toolkit/execution.py": [(BLAME + VERDICT, BLAME + "            raise result.error\n" + VERDICT)],
+    "toolkit/execution.py": [(BLAME + each, BLAME + "            raise result.error\n" + each) for each in VERDICTS],
     "toolkit/inbox.py": [
         ("            await self._settle(batch, failed=error)\n", "            self._waiting.extendleft(batch)\n"),
     ],

@@ -1,0 +1,185 @@
+"""What the toolkit adds to the broker's client: joined writes, and one acknowledgement for what was done together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aiormq.abc import ChannelFrame
+from pamqp import frame
+from pamqp.commands import Basic
+
+from tests.eventually import eventually
+from toolkit.amqp_acks import Acks
+from toolkit.amqp_writes import join_writes
+
+
+@dataclass
+class Post:
+    """A queue of the test's own, what it delivered, and what was written to the socket meanwhile."""
+
+    channel: AbstractChannel
+    queue: AbstractQueue
+    delivered: list[AbstractIncomingMessage] = field(default_factory=list)
+    writes: list[bytes] = field(default_factory=list)
+
+    async def fill(self, count: int) -> None:
+        """Have so many messages delivered."""
+        for number in range(count):
+            message = aio_pika.Message(f"{number}".encode())
+            await self.channel.default_exchange.publish(message, routing_key=self.queue.name)
+        await self.queue.consume(self._take)
+        await self.delivers(count)
+        self.writes.clear()
+
+    async def delivers(self, count: int) -> None:
+        """Wait until so many deliveries were made."""
+
+        async def are_there() -> bool:
+            return len(self.delivered) == count
+
+        await eventually(are_there)
+
+    async def unacknowledged(self) -> list[bytes]:
+        """Return what the broker delivers again once the channel is closed."""
+        await self.channel.close()
+        connection = await aio_pika.connect(str(self.channel._connection.url))
+        async with connection, connection.channel() as channel:
+            queue = await channel.get_queue(self.queue.name)
+            left = []
+            while message := await queue.get(fail=False, no_ack=True):
+                left.append(message.body)
+            await queue.delete()
+        return left
+
+    def acknowledged(self) -> list[tuple[int, bool]]:
+        """Return the acknowledgements that were written: each up to which number, and whether of all before it."""
+        frames = [frame.unmarshal(write)[2] for write in self.writes]
+        return [(each.delivery_tag, each.multiple) for each in frames if isinstance(each, Basic.Ack)]
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
+        self.delivered.append(message)
+
+
+@pytest.fixture
+async def post(rabbitmq, prefix) -> AsyncIterator[Post]:
+    connection = await aio_pika.connect(rabbitmq.url)
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(f"{prefix}.post", durable=True)
+        post = Post(channel, queue)
+        underlay = await channel.get_underlay_channel()
+        queue_put = underlay.connection.write_queue.put
+
+        async def put(written: ChannelFrame) -> None:
+            post.writes.append(written.payload)
+            await queue_put(written)
+
+        underlay.connection.write_queue.put = put
+        yield post
+
+
+async def test_what_is_done_in_one_turn_is_acknowledged_by_one_frame(post):
+    acks = Acks()
+    await post.fill(5)
+
+    for message in post.delivered:
+        acks.acknowledge(message)
+    await acks.finish()
+
+    assert post.acknowledged() == [(5, True)]
+    assert await post.unacknowledged() == []
+
+
+async def test_what_is_done_ahead_of_an_older_delivery_does_not_acknowledge_that(post):
+    acks = Acks()
+    await post.fill(5)
+
+    for number in (1, 2, 4, 0):
+        acks.acknowledge(post.delivered[number])
+    await acks.finish()
+
+    assert post.acknowledged() == [(3, True), (5, False)]
+    assert await post.unacknowledged() == [b"3"]
+
+
+async def test_an_acknowledgement_of_many_names_none_that_was_acknowledged_before(post):
+    acks = Acks()
+    await post.fill(6)
+
+    for turn in ((1, 2, 5), (0, 3), (4,)):
+        for number in turn:
+            acks.acknowledge(post.delivered[number])
+        await acks.finish()
+
+    assert post.acknowledged() == [(2, False), (3, False), (6, False), (4, True), (5, True)]
+    assert not post.channel.is_closed  # the broker closes it where a number is not known any more
+    assert await post.unacknowledged() == []
+
+
+async def test_what_is_given_back_is_not_acknowledged_with_those_behind_it(post):
+    acks = Acks()
+    await post.fill(3)
+
+    await acks.give_back(post.delivered[0])
+    await post.delivers(4)
+    for number in (1, 2):
+        acks.acknowledge(post.delivered[number])
+    await acks.finish()
+
+    assert post.acknowledged() == [(3, True)]
+    assert post.delivered[3].redelivered
+    assert await post.unacknowledged() == [b"0"]
+
+
+async def test_a_delivery_of_a_channel_that_has_closed_is_left_to_come_again(post):
+    acks = Acks()
+    await post.fill(2)
+    acks.acknowledge(post.delivered[0])
+    await acks.finish()
+
+    await post.channel.close()
+    acks.acknowledge(post.delivered[1])
+    await acks.finish()
+
+    assert await post.unacknowledged() == [b"1"]
+
+
+async def test_messages_that_are_published_at_once_are_one_write_and_each_is_confirmed(post):
+    channel = join_writes(await post.channel.get_underlay_channel())
+    post.writes.clear()
+
+    publishing = [
+        channel.basic_publish(f"{number}".encode(), routing_key=post.queue.name, wait=False) for number in range(100)
+    ]
+    confirms = await asyncio.gather(*publishing)
+
+    assert len(post.writes) == 1
+    assert all(isinstance(confirm, Basic.Ack) for confirm in confirms)
+    assert await post.unacknowledged() == [f"{number}".encode() for number in range(100)]
+
+
+async def test_what_asks_for_an_answer_is_written_in_its_place_among_what_is_joined(post):
+    channel = join_writes(await post.channel.get_underlay_channel())
+
+    publishing = [
+        asyncio.create_task(channel.basic_publish(b"", routing_key=post.queue.name, wait=wait))
+        for wait in (False, True, False)
+    ]
+    declared = await channel.queue_declare(post.queue.name, passive=True)
+    await asyncio.gather(*publishing)
+
+    assert declared.queue == post.queue.name
+    assert len(await post.unacknowledged()) == 3
+
+
+async def test_joining_the_writes_of_a_channel_twice_is_joining_them_once(post):
+    channel = await post.channel.get_underlay_channel()
+
+    once = join_writes(channel).write_queue
+
+    assert join_writes(channel).write_queue is once

@@ -1,0 +1,91 @@
+"""Settles the deliveries of one consumer; those that were done together are acknowledged by one frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+
+import structlog
+from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from aiormq.abc import AbstractChannel
+
+from toolkit import crash
+
+log = structlog.get_logger("toolkit")
+
+#: What the broker's client raises while the broker is away.
+AWAY = (AMQPError, ChannelInvalidStateError, ConnectionError, OSError, TimeoutError)
+
+
+async def quietly(settlement: Awaitable[None]) -> None:
+    """Settle a delivery; on a channel that has closed meanwhile it is delivered again, which the fence bears."""
+    try:
+        await settlement
+    except AWAY as error:
+        log.info("delivery could not be settled; it will come again", error=str(error) or type(error).__name__)
+
+
+class Acks:
+    """Acknowledges a consumer's deliveries, which its channel numbers from 1 without gaps.
+
+    One frame acknowledges all up to a number. What is done ahead of an older delivery, which a call to the outside
+    may hold for long, is acknowledged by itself.
+    """
+
+    def __init__(self) -> None:
+        self._channel: AbstractChannel | None = None
+        self._done: dict[int, AbstractIncomingMessage] = {}
+        self._ahead: set[int] = set()
+        self._all_up_to = 0
+        self._acknowledging: asyncio.Task[None] | None = None
+
+    def acknowledge(self, message: AbstractIncomingMessage) -> None:
+        """Have a delivery acknowledged, with all others that are done in this turn of the event loop."""
+        if number := self._number(message):
+            self._done[number] = message
+            if self._acknowledging is None:
+                self._acknowledging = asyncio.create_task(self._acknowledge())
+
+    async def give_back(self, message: AbstractIncomingMessage) -> None:
+        """Have a delivery made again; the broker counts how often."""
+        await quietly(message.reject(requeue=True))
+        if number := self._number(message):
+            self._ahead.add(number)
+
+    async def finish(self) -> None:
+        """Wait until what is done is acknowledged."""
+        if self._acknowledging is not None:
+            await self._acknowledging
+
+    def _number(self, message: AbstractIncomingMessage) -> int | None:
+        """Return the delivery's number on the channel that stands; None on one that has closed."""
+        try:
+            channel = message.channel
+        except ChannelInvalidStateError:
+            return None
+        if channel is not self._channel:
+            self._channel, self._all_up_to = channel, 0
+            self._done.clear()
+            self._ahead.clear()
+        return message.delivery_tag
+
+    async def _acknowledge(self) -> None:
+        try:
+            while self._done:
+                done, self._done = self._done, {}
+                await self._acknowledge_at_once(done)
+        finally:
+            self._acknowledging = None
+
+    async def _acknowledge_at_once(self, done: Mapping[int, AbstractIncomingMessage]) -> None:
+        self._ahead.update(done)
+        while self._all_up_to + 1 in self._ahead:
+            self._all_up_to += 1
+            self._ahead.discard(self._all_up_to)
+        ahead = [number for number in done if number > self._all_up_to]
+        if len(ahead) < len(done):
+            await quietly(done[max(done.keys() - ahead)].ack(multiple=True))
+        for number in ahead:
+            await quietly(done[number].ack())
+        crash.here("acked", (message.type or message.routing_key for message in done.values()))
