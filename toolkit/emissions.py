@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.envelope import Envelope, WireMessage
@@ -53,8 +53,11 @@ async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, in
     """Return what was emitted at these positions, each a saga id, a step and a position."""
     if not positions:
         return []
-    query = _emissions().where(tuple_(saga_log.c.saga_id, saga_log.c.step, saga_log.c.position).in_(positions))
-    return [Emission(**row._mapping) for row in await connection.execute(query)]
+    # By saga alone, which each database finds by its index; SQLite reads the whole table for a list of triples.
+    query = _emissions().add_columns(saga_log.c.position).where(saga_log.c.saga_id.in_({each[0] for each in positions}))
+    rows = [dict(row._mapping) for row in await connection.execute(query)]
+    wanted = set(positions)
+    return [Emission(**row) for row in rows if (row["saga_id"], row["step"], row.pop("position")) in wanted]
 
 
 async def last_of(connection: AsyncConnection, saga_id: str) -> list[Emission]:

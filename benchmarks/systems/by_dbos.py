@@ -1,0 +1,114 @@
+"""Durable execution, the other way to a saga: DBOS runs the order as one workflow of transactional steps.
+
+Each step commits its row and its checkpoint together, in the service's own database. An order comes in and its end
+goes out over the same broker as everybody's, so that the same client can place it; the delivery is acknowledged once
+the workflow is durable, and its end is told without an outbox, which the others have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import aio_pika
+from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
+from dbos import DBOS, AsyncSQLAlchemyDatasource, DBOSConfig, SetWorkflowID
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from benchmarks.saga import COMPLETED, FAILED, SERVICES, START
+from benchmarks.systems.process import Asked, work
+
+Step = Callable[[str, int], Awaitable[None]]
+
+PREFETCH, POOL = 400, 10
+
+tables = MetaData()
+deed = Table(
+    "deed",
+    tables,
+    Column("id", Integer, primary_key=True),
+    Column("order_id", String),
+    Column("amount", Integer),
+)
+
+
+async def transactional_step(service: str, url: str) -> Step:
+    """Return the one step of a service, upon its own database: write a row."""
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=POOL)
+    async with engine.begin() as connection:
+        await connection.run_sync(tables.create_all)
+    source = await AsyncSQLAlchemyDatasource.create(url, engine=engine)
+
+    @source.transaction(name=service, isolation_level="READ COMMITTED")
+    async def act(order_id: str, amount: int) -> None:
+        session: AsyncSession = source.sql_session()
+        await session.execute(insert(deed).values(order_id=order_id, amount=amount))
+
+    return act
+
+
+def order_workflow(steps: dict[str, Step]) -> Callable[[str, bool], Awaitable[str]]:
+    """Return the saga as a function: what was done is undone in reverse where nobody ships."""
+
+    @DBOS.workflow()
+    async def order(order_id: str, refuse: bool) -> str:
+        await steps["stock"](order_id, 1)
+        await steps["payment"](order_id, 1)
+        if refuse:
+            await steps["payment"](order_id, -1)
+            await steps["stock"](order_id, -1)
+            await steps["mail"](order_id, 1)
+            return FAILED
+        await steps["shipping"](order_id, 1)
+        await steps["mail"](order_id, 1)
+        return COMPLETED
+
+    return order
+
+
+async def listen(asked: Asked, order: Callable[[str, bool], Awaitable[str]]) -> aio_pika.abc.AbstractConnection:
+    """Start a workflow for each order that comes in, and tell how it ended."""
+    connection = await aio_pika.connect(asked.broker)
+    channel = await connection.channel()
+    await channel.set_qos(PREFETCH)
+    exchange: AbstractExchange = await channel.declare_exchange(asked.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
+    queue = await channel.declare_queue(
+        f"{asked.exchange}.{SERVICES[0]}", durable=True, arguments={"x-queue-type": "quorum"}
+    )
+    await queue.bind(exchange, START)
+
+    async def hear(message: AbstractIncomingMessage) -> None:
+        placed = json.loads(message.body)
+        with SetWorkflowID(placed["order_id"]):
+            handle = await DBOS.start_workflow_async(order, placed["order_id"], placed["refuse"])
+        await message.ack()
+        end = await handle.get_result()
+        told = json.dumps({"order_id": placed["order_id"]}).encode()
+        await exchange.publish(aio_pika.Message(told, delivery_mode=2), end, mandatory=False)
+
+    await queue.consume(hear)
+    return connection
+
+
+async def run(asked: Asked, stopped: asyncio.Event) -> None:
+    """Run all services in this process; the workflows' own tables lie beside the first one's."""
+    config: DBOSConfig = {
+        "name": "bench",
+        "system_database_url": asked.databases[SERVICES[0]],
+        "log_level": "ERROR",
+        "run_admin_server": False,
+    }
+    DBOS(config=config)
+    order = order_workflow({name: await transactional_step(name, url) for name, url in asked.databases.items()})
+    DBOS.launch()
+    connection = await listen(asked, order)
+    print("ready", flush=True)
+    await stopped.wait()
+    await connection.close()
+    DBOS.destroy()
+
+
+if __name__ == "__main__":
+    work(run)

@@ -1,0 +1,115 @@
+"""What a saga costs does not grow with the tables: each statement on its way finds its rows by an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch, library
+from toolkit import Settings
+from toolkit.database import Database
+from toolkit.events import SagaEnded, SagaState
+from toolkit.saga_log import Entry, append
+from toolkit.watch import Watch as OverdueWatch
+
+#: The tables that grow with the number of sagas.
+GROWING = ("saga_log", "outbox", "overdue", "dead_letters")
+READS_OR_MOVES = re.compile(r"\s*(WITH|SELECT|UPDATE|DELETE|INSERT INTO \S+ \([^)]*\) SELECT)\b")
+
+Recorded = list[tuple[str, Any]]
+
+
+@pytest.fixture
+async def branch(database: Database, clerk: Clerk) -> Branch:
+    async with database.transaction() as session:
+        await append(await session.connection(), [old_entry(number) for number in range(2_000)])
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Watch())
+
+
+def old_entry(number: int) -> Entry:
+    return Entry(
+        service="library", saga_id=f"old-{number}", saga_type="loan", step="lend_book", position=1, from_state=None,
+        to_state="completed", saga_state=SagaState.STARTED, event_id=f"event-{number}", event_type="BookWanted",
+        at=NOON - timedelta(days=number),
+    )  # fmt: skip
+
+
+@contextmanager
+def recorded(database: Database) -> Iterator[Recorded]:
+    """Record the statements, with what stood in for their parameters."""
+    statements: Recorded = []
+
+    def record(_: Any, __: Any, statement: str, parameters: Any, ___: Any, is_many: bool) -> None:
+        if READS_OR_MOVES.match(statement):
+            statements.append((statement, parameters[0] if is_many else parameters))
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", record)
+    yield statements
+    event.remove(database.engine.sync_engine, "before_cursor_execute", record)
+
+
+async def scans(database: Database, statements: Recorded) -> list[str]:
+    """Return what the planner can do in no better way than by reading a whole table."""
+    found = []
+    async with database.engine.connect() as connection:
+        for statement, parameters in statements:
+            plan = await plan_of(connection, statement, parameters)
+            found += [f"{line.strip()}: {statement}" for line in plan if is_scan(line)]
+    return found
+
+
+async def plan_of(connection: AsyncConnection, statement: str, parameters: Any) -> list[str]:
+    if connection.dialect.name == "sqlite":
+        rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return [row.detail for row in rows]
+    # The tables of a test are small, where reading all of them costs least.
+    await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+    return [row[0] for row in rows]
+
+
+def is_scan(line: str) -> bool:
+    return any(re.search(rf"(Seq Scan on|SCAN) {table}\b(?! USING)", line) for table in GROWING)
+
+
+async def a_saga_forward_and_one_back(branch: Branch) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"), BookWanted(loan_id="loan-2"))
+    await branch.take(CardRefused(loan_id="loan-2", reason="expired"))
+    await branch.relay.drain()
+    await branch.take(SagaEnded(saga_type="loan", completed=["loan-1"], failed=["loan-2"]))
+
+
+async def what_is_overdue(branch: Branch) -> None:
+    service, settings = branch.execution.service, Settings()
+    watch = OverdueWatch(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
+    await watch.sweep()
+    branch.clock.advance(hours=1)
+    await watch.sweep()
+
+
+@pytest.mark.parametrize("work", [a_saga_forward_and_one_back, what_is_overdue])
+async def test_no_statement_on_a_sagas_way_reads_a_whole_table(branch: Branch, work: Any) -> None:
+    with recorded(branch.database) as statements:
+        await work(branch)
+
+    assert len({statement for statement, _ in statements}) > 3
+    assert await scans(branch.database, statements) == []
+
+
+async def test_the_relays_search_for_due_rows_reads_no_whole_table(branch: Branch) -> None:
+    with recorded(branch.database) as statements:
+        await branch.relay._claim_due()
+
+    assert len(statements) == 1
+    assert await scans(branch.database, statements) == []
+
+
+async def test_a_statement_that_needs_a_whole_table_is_found(branch: Branch) -> None:
+    assert await scans(branch.database, [("SELECT * FROM saga_log WHERE error = 'none'", ())])
