@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 import uvicorn
@@ -31,9 +34,13 @@ log = structlog.get_logger("toolkit")
 
 #: Where the API listens if the settings name no port and this one is free.
 _USUAL_PORT = 8000
-#: Seconds, when the service is told to stop, for the deliveries in hand, for what they brought about, and for good
-#: manners towards servers that may be silent; with the last transactions, below ten in all.
-_FINISH, _DRAIN, _FAREWELL = 3.0, 2.0, 1.0
+#: Seconds, when the service is told to stop, for the deliveries in hand, for what they brought about, for the last
+#: transactions, and for good manners towards a broker that may be silent.
+_FINISH, _DRAIN, _END, _FAREWELL = 2.5, 1.5, 2.0, 0.5
+#: Seconds for all of that, after which the process ends as it stands; a second before, the API has ended.
+_ALL = 8.0
+#: Seconds for a client of a server to mind that nobody waits for it any more.
+_MOMENT = 0.1
 #: What the system says where it is the port that can't be had, and not the address.
 _PORT_FAULTS = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
 
@@ -60,8 +67,8 @@ class App:
         """Take nothing new, finish what is under way, send what it brought about, and disconnect."""
         if self._consumer:
             await _at_most(_FINISH, self._consumer.stop_taking())
-        await self.host.drain(within=_DRAIN)
-        await self.host.stop()
+        await _at_most(_DRAIN + _MOMENT, self.host.drain(within=_DRAIN))
+        await _at_most(_END, self.host.stop())
         if self._consumer:
             await _at_most(_FAREWELL, self._consumer.close())
         await _at_most(_FAREWELL, self.publisher.close())
@@ -93,6 +100,8 @@ def run_service(service: Service, settings: Settings) -> int:
     structlog.contextvars.bind_contextvars(service=service.name)
     app = App(service, settings)
     failures: list[BaseException] = []
+    last_moment = threading.Timer(_ALL, _end_as_it_stands)
+    last_moment.daemon = True
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -100,6 +109,7 @@ def run_service(service: Service, settings: Settings) -> int:
         starting = asyncio.create_task(app.start())
         starting.add_done_callback(lambda task: _exit_on_failure(task, server, failures))
         yield
+        last_moment.start()
         starting.cancel()
         await asyncio.wait({starting})
         await app.stop()
@@ -112,18 +122,33 @@ def run_service(service: Service, settings: Settings) -> int:
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    server.run(sockets=[_listen(settings)])
+    try:
+        server.run(sockets=[_listen(settings)])
+    finally:
+        last_moment.cancel()
     for error in failures:
         if isinstance(error, SagaError):  # it says itself what to do
             raise error
     return 1 if failures else 0
 
 
-async def _at_most(seconds: float, ending: Awaitable[None]) -> None:
-    """Await the end of something, and go on without it where a silent server keeps it from ending."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await ending
+async def _at_most(seconds: float, ending: Coroutine[Any, Any, None]) -> None:
+    """Await the end of something, and go on without it where it fails, or where a silent server keeps it from ending.
+
+    In a task of its own: on a dying connection the broker's client raises CancelledError, or minds none.
+    """
+    task = asyncio.create_task(ending)
+    await asyncio.wait({task}, timeout=seconds)
+    task.cancel()
+    await asyncio.wait({task}, timeout=_MOMENT)
+    if task.done() and not task.cancelled() and (error := task.exception()):
+        log.info("a connection did not end well; what it held will come again", error=describe(error))
+
+
+def _end_as_it_stands() -> None:
+    """End the process: nothing is lost by that, only delivered again."""
+    log.error("stopping took too long; the process ends as it stands, and what is under way will come again")
+    os._exit(0)
 
 
 def _exit_on_failure(task: asyncio.Task[None], server: uvicorn.Server, failures: list[BaseException]) -> None:

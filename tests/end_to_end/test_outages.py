@@ -311,15 +311,20 @@ async def test_readiness_follows_an_outage_and_its_end_within_five_seconds(shop:
     await eventually(shipping.is_ready, within=_ALOUD, what="a ready service")
 
 
-@pytest.mark.parametrize("away", ["nothing", "broker", "database"])
-async def test_services_told_to_stop_under_load_exit_within_ten_seconds_and_lose_nothing(shop: Shop, away: str) -> None:
+@pytest.mark.parametrize("for_long", [False, True], ids=["at once", "after a heartbeat"])
+@pytest.mark.parametrize("away", [(), ("broker",), ("database",), ("broker", "database")], ids="+".join)
+async def test_services_told_to_stop_under_load_exit_within_ten_seconds_and_lose_nothing(
+    shop: Shop, away: tuple[str, ...], for_long: bool
+) -> None:
     placed = orders(100)
     await shop.fleet.start(*SERVICES)
     await shop.fleet.place(placed)
     await eventually(shop.fleet.moved, what="orders on their way")
 
-    if away != "nothing":
-        (shop.broker if away == "broker" else shop.database).proxy.cut(*Way)
+    for part in away:
+        (shop.broker if part == "broker" else shop.database).proxy.cut(*Way)
+    if for_long:
+        await asyncio.sleep(_PARTITION)  # by now the client tries to end its connection by itself
     codes = await shop.fleet.terminate()
     shop.broker.proxy.heal()
     shop.database.proxy.heal()
