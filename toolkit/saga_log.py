@@ -15,7 +15,9 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Index,
+    Insert,
     Integer,
     Row,
     String,
@@ -169,6 +171,66 @@ _STREAMS = (
 _APPEND = insert(saga_log)
 
 
+def _insert_behind_the_last(columns: dict[str, Any], *conditions: ColumnElement[bool]) -> Insert:
+    """Return the insert of one entry behind the last positioned one of each step of `saga_ids`, where all this holds.
+
+    It takes `event_id` and `now`, too; the columns that are not given are those of the entry before.
+    """
+    later = saga_log.alias()
+    is_last = ~(
+        select(later.c.id)
+        .where(
+            later.c.saga_id == saga_log.c.saga_id,
+            later.c.step == saga_log.c.step,
+            later.c.position > saga_log.c.position,
+        )
+        .exists()
+    )
+    of_sagas = saga_log.c.saga_id.in_(bindparam("saga_ids", expanding=True))
+    values = {name: saga_log.c[name] for name in ("service", "saga_id", "saga_type", "step")} | {
+        "event_id": bindparam("event_id", type_=String),
+        "event_type": literal(SagaEnded.__name__),
+        "attempt": literal(1),
+        "at": bindparam("now", type_=UtcDateTime()),
+        **columns,
+    }
+    behind = select(*values.values()).where(of_sagas, saga_log.c.position.is_not(None), is_last, *conditions)
+    return insert(saga_log).from_select(list(values), behind)
+
+
+def _confirm() -> Insert:
+    columns = {
+        "position": saga_log.c.position + 1,
+        "from_state": literal(StepState.COMPLETED.value),
+        "to_state": literal(StepState.CONFIRMED.value),
+        "saga_state": literal(SagaState.COMPLETED.value),
+    }
+    return _insert_behind_the_last(columns, saga_log.c.to_state == StepState.COMPLETED)
+
+
+def _note_failed() -> Insert:
+    """Note the end once per step; a step that still stands completed, and did not end the saga itself, is wrong."""
+    noted = saga_log.alias()
+    is_noted = (
+        select(noted.c.id)
+        .where(noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED)
+        .exists()
+    )
+    ended_here = saga_log.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value])
+    left_standing = (saga_log.c.to_state == StepState.COMPLETED) & ~ended_here
+    columns = {
+        "position": null(),
+        "from_state": saga_log.c.to_state,
+        "to_state": literal(Note.ENDED.value),
+        "saga_state": literal(SagaState.FAILED.value),
+        "error": case((left_standing, literal("still completed in a saga that ended failed")), else_=null()),
+    }
+    return _insert_behind_the_last(columns, ~is_noted)
+
+
+_CONFIRM, _NOTE_FAILED = _confirm(), _note_failed()
+
+
 async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[tuple[str, str], Stream]:
     """Read all streams of these sagas in one statement, by saga id and step."""
     streams: dict[tuple[str, str], Stream] = {}
@@ -201,65 +263,9 @@ def _is_fence(error: IntegrityError) -> bool:
 
 async def close_sagas(connection: AsyncConnection, event_id: str, ended: SagaEnded, *, now: datetime) -> None:
     """Write that these sagas have ended: `confirmed` behind what is completed, a note where they failed."""
-    if ended.completed:
-        await connection.execute(_confirm(ended.completed, event_id, now))
-    if ended.failed:
-        await connection.execute(_note_failed(ended.failed, event_id, now))
-
-
-def _confirm(saga_ids: Sequence[str], event_id: str, now: datetime) -> Any:
-    last = _last_entries(saga_ids).where(saga_log.c.to_state == StepState.COMPLETED)
-    columns = _closing_columns(event_id, now) | {
-        "position": saga_log.c.position + 1,
-        "from_state": literal(StepState.COMPLETED.value),
-        "to_state": literal(StepState.CONFIRMED.value),
-        "saga_state": literal(SagaState.COMPLETED.value),
-    }
-    return insert(saga_log).from_select(list(columns), last.with_only_columns(*columns.values()))
-
-
-def _note_failed(saga_ids: Sequence[str], event_id: str, now: datetime) -> Any:
-    """Note the end once per step; a step that still stands completed, and did not end the saga itself, is wrong."""
-    noted = saga_log.alias()
-    is_noted = (
-        select(noted.c.id)
-        .where(noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED)
-        .exists()
-    )
-    ended_here = saga_log.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value])
-    left_standing = (saga_log.c.to_state == StepState.COMPLETED) & ~ended_here
-    columns = _closing_columns(event_id, now) | {
-        "position": null(),
-        "from_state": saga_log.c.to_state,
-        "to_state": literal(Note.ENDED.value),
-        "saga_state": literal(SagaState.FAILED.value),
-        "error": case((left_standing, literal("still completed in a saga that ended failed")), else_=null()),
-    }
-    last = _last_entries(saga_ids).where(~is_noted)
-    return insert(saga_log).from_select(list(columns), last.with_only_columns(*columns.values()))
-
-
-def _closing_columns(event_id: str, now: datetime) -> dict[str, Any]:
-    return {name: saga_log.c[name] for name in ("service", "saga_id", "saga_type", "step")} | {
-        "event_id": literal(event_id),
-        "event_type": literal(SagaEnded.__name__),
-        "attempt": literal(1),
-        "at": literal(now, UtcDateTime()),
-    }
-
-
-def _last_entries(saga_ids: Sequence[str]) -> Any:
-    later = saga_log.alias()
-    is_last = ~(
-        select(later.c.id)
-        .where(
-            later.c.saga_id == saga_log.c.saga_id,
-            later.c.step == saga_log.c.step,
-            later.c.position > saga_log.c.position,
-        )
-        .exists()
-    )
-    return select(saga_log.c.id).where(saga_log.c.saga_id.in_(saga_ids), saga_log.c.position.is_not(None), is_last)
+    for statement, saga_ids in ((_CONFIRM, ended.completed), (_NOTE_FAILED, ended.failed)):
+        if saga_ids:
+            await connection.execute(statement, {"saga_ids": saga_ids, "event_id": event_id, "now": now})
 
 
 async def entries(
