@@ -40,11 +40,11 @@ machine: $(VENV)/.installed-dev ## run the state machine for long: 10,000 runs o
 planted: $(VENV)/.installed-dev ## plant bugs, see that the tests catch each, and write docs/reports/planted.md
 	@$(BIN)/python -m tests.planted
 
-bench: $(VENV)/.installed-dev ## measure the toolkit beside the usual stack and the limit; writes docs/reports/benchmark.md
+bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, the limit and DBOS, in ten minutes; writes docs/reports/benchmark.md
 	$(BIN)/python -m benchmarks --report docs/reports
 
-bench-quick: $(VENV)/.installed-dev ## measure the same with two loads and one round
-	$(BIN)/python -m benchmarks --quick --rounds 1
+bench-quick: $(VENV)/.installed-bench ## measure the same with two loads and one round
+	$(BIN)/python -m benchmarks --quick --rounds 1 "usual stack" "by hand" toolkit "toolkit, SQLite" "toolkit, embedded" DBOS
 
 profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit under a profiler, 100 orders at once
 	$(BIN)/python -m benchmarks.profile
@@ -64,6 +64,8 @@ lock: ## resolve the dependencies anew (needs uv)
 		pyproject.toml --group pyproject.toml:build -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		pyproject.toml --group pyproject.toml:bench -c requirements-dev.lock -o requirements-bench.lock
 
 clean: ## remove the virtual environment and what the demo left
 	rm -rf $(VENV) .saga
@@ -77,6 +79,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 	@echo "installing what the toolkit runs with, once"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.lock $(VENV)/.installed-dev
+	@echo "installing what the benchmark compares with, once"
+	@$(PIP) --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
