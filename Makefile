@@ -7,7 +7,7 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire crash chaos machine planted bench bench-quick profile check format lock clean
+.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick profile check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ endif
 
 fire: $(VENV)/.installed-dev ## run what takes longer: servers away, cut off, silent, full; a service's backlog
 	$(BIN)/pytest $(LONG)
+
+backlog: $(VENV)/.installed-dev ## have one process eat 100,000 events that came too late
+	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py
 
 crash: $(VENV)/.installed-dev ## kill each service at each point, on each way; writes docs/reports/crash-matrix.md
 	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix
