@@ -7,7 +7,7 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire crash chaos machine planted bench bench-quick profile check format lock clean
+.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick profile check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ endif
 fire: $(VENV)/.installed-dev ## run what takes longer: servers away, cut off, silent, full; a service's backlog
 	$(BIN)/pytest $(LONG)
 
+backlog: $(VENV)/.installed-dev ## have one process eat 100,000 events that came too late
+	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py
+
 crash: $(VENV)/.installed-dev ## kill each service at each point, on each way; writes docs/reports/crash-matrix.md
 	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix
 
@@ -40,11 +43,11 @@ machine: $(VENV)/.installed-dev ## run the state machine for long: 10,000 runs o
 planted: $(VENV)/.installed-dev ## plant bugs, see that the tests catch each, and write docs/reports/planted.md
 	@$(BIN)/python -m tests.planted
 
-bench: $(VENV)/.installed-dev ## measure the toolkit beside the usual stack and the limit; writes docs/reports/benchmark.md
+bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, the limit and DBOS, in ten minutes; writes docs/reports/benchmark.md
 	$(BIN)/python -m benchmarks --report docs/reports
 
-bench-quick: $(VENV)/.installed-dev ## measure the same with two loads and one round
-	$(BIN)/python -m benchmarks --quick --rounds 1
+bench-quick: $(VENV)/.installed-bench ## measure the same with two loads and one round
+	$(BIN)/python -m benchmarks --quick --rounds 1 "usual stack" "by hand" toolkit "toolkit, SQLite" "toolkit, embedded" DBOS
 
 profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit under a profiler, 100 orders at once
 	$(BIN)/python -m benchmarks.profile
@@ -64,6 +67,8 @@ lock: ## resolve the dependencies anew (needs uv)
 		pyproject.toml --group pyproject.toml:build -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		pyproject.toml --group pyproject.toml:bench -c requirements-dev.lock -o requirements-bench.lock
 
 clean: ## remove the virtual environment and what the demo left
 	rm -rf $(VENV) .saga
@@ -77,6 +82,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 	@echo "installing what the toolkit runs with, once"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.lock $(VENV)/.installed-dev
+	@echo "installing what the benchmark compares with, once"
+	@$(PIP) --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/pip

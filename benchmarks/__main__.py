@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
-from io import StringIO
 from itertools import product
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from testcontainers.core.config import testcontainers_config
 
-from benchmarks.measure import DURABLE_POSTGRESQL, SYSTEMS, Case, Figures, Ground, median
+from benchmarks import report
+from benchmarks.databases import DURABLE_POSTGRESQL
+from benchmarks.measure import SYSTEMS, Case, Figures, Ground, System, median
 from tests.servers import RABBITMQ, find
 
 _FULL = (
-    Case(orders=60, at_once=1),
-    Case(orders=300, at_once=10),
+    Case(orders=50, at_once=1),
+    Case(orders=200, at_once=10),
     Case(orders=1_500, at_once=100),
-    Case(orders=3_000, at_once=1_000),
-    Case(orders=1_500, at_once=100, refused=0.3),
+    Case(orders=2_000, at_once=1_000),
+    Case(orders=1_000, at_once=100, refused=0.3),
 )
 _QUICK = (Case(orders=30, at_once=1), Case(orders=500, at_once=100))
 _WARM_UP = Case(orders=200, at_once=50, refused=0.1)
-#: The usual stack is given fewer orders: it would take the most of the time otherwise.
-_SLOW, _SHARE = "usual stack", 4
 
 
 def main() -> int:
@@ -42,12 +33,15 @@ def main() -> int:
     asked = _arguments()
     testcontainers_config.ryuk_disabled = True
     console = Console()
+    if not console.is_terminal:
+        console.width = 130
     with ExitStack() as stack:
         broker, postgres = (stack.enter_context(find(kind)) for kind in (RABBITMQ, DURABLE_POSTGRESQL))
         figures = asyncio.run(_measure(Ground(broker.url, postgres.url), asked, console))
-    _print(console, figures)
+    report.show(console, figures)
     if asked.report:
-        _write(figures, asked.report)
+        written = report.write(figures, asked.report)
+        console.print(f"written: {', '.join(map(str, written))}")
     wrong = [violation for each in figures for violation in each.violations]
     for violation in wrong:
         console.print(f"✗ {violation}", style="bold red", markup=False)
@@ -56,71 +50,26 @@ def main() -> int:
 
 async def _measure(ground: Ground, asked: argparse.Namespace, console: Console) -> list[Figures]:
     """Have the systems take turns, so that what else the machine does meets all of them."""
-    cases = _QUICK if asked.quick else _FULL
     chosen = [system for system in SYSTEMS if not asked.systems or system.name in asked.systems]
     found: dict[tuple[str, Case], list[Figures]] = {}
     for turn, system in product(range(asked.rounds), chosen):
         console.print(f"round {turn + 1} of {asked.rounds}: {system.name}", style="dim")
-        share = _SHARE if system.name == _SLOW else 1
-        loads = [
-            Case(orders=max(case.orders // share, case.at_once), at_once=case.at_once, refused=case.refused)
-            for case in cases
-        ]
-        for case, figures in zip(cases, await ground.measure(system, loads, warm_up=_WARM_UP), strict=True):
+        loads = _loads(system, _QUICK if asked.quick else _FULL, turn)
+        for case, figures in zip(loads, await ground.measure(system, loads, warm_up=_WARM_UP), strict=True):
             found.setdefault((system.name, case), []).append(figures)
     return [median(rounds) for rounds in found.values()]
 
 
-def _print(console: Console, figures: Sequence[Figures]) -> None:
-    for at_once, refused in dict.fromkeys((each.at_once, each.refused) for each in figures):
-        some = [each for each in figures if (each.at_once, each.refused) == (at_once, refused)]
-        table = Table(title=f"{at_once} at once, {refused:.0%} refused", box=None, title_justify="left")
-        for column in (
-            "system",
-            "sagas/s",
-            "to usual",
-            "to by hand",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            "CPU ms",
-            "MiB",
-            "statements",
-            "commits",
-        ):
-            table.add_column(column, justify="left" if column == "system" else "right")
-        for each in some:
-            table.add_row(*_row(each, some))
-        console.print(table)
-
-
-def _row(one: Figures, beside: Sequence[Figures]) -> list[str]:
-    rates = {each.system: each.sagas_per_second for each in beside}
-    ratios = [
-        f"{one.sagas_per_second / rates[name]:.2f}" if name in rates else "-" for name in ("usual stack", "by hand")
-    ]
-    numbers = [f"{value:.1f}" for value in (one.p50, one.p95, one.p99, one.cpu)]
-    work = [f"{one.peak_memory:.0f}", f"{one.statements:.2f}", f"{one.commits:.2f}"]
-    return [one.system, f"{one.sagas_per_second:.0f}", *ratios, *numbers, *work]
-
-
-def _write(figures: Sequence[Figures], directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    page = Console(record=True, width=140, file=StringIO())
-    _print(page, figures)
-    facts = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.platform(),
-        "cores": os.cpu_count(), "python": platform.python_version(),
-        **{name: version(name) for name in ("faststream", "aio-pika", "sqlalchemy", "asyncpg")},
-    }  # fmt: skip
-    (directory / "benchmark.json").write_text(
-        json.dumps({"facts": facts, "figures": [asdict(each) for each in figures]}, indent=1) + "\n"
-    )
-    about = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    (directory / "benchmark.md").write_text(
-        "# The benchmark\n\nWritten by `make bench`: medians of interleaved rounds, all systems in the same run.\n\n"
-        f"```text\n{page.export_text()}```\n\n| where | |\n|---|---|\n{about}\n"
-    )
+def _loads(system: System, cases: tuple[Case, ...], turn: int) -> list[Case]:
+    """Return what a system is given in this round; the slow ones have the most at once in the first one only."""
+    loads = []
+    for case in cases:
+        is_asked = not system.at_once or case.at_once in system.at_once
+        is_endless = system.share < 1 and case.at_once >= 1_000 and turn > 0
+        if is_asked and not is_endless:
+            orders = max(round(case.orders * system.share), case.at_once, 10)
+            loads.append(Case(orders=orders, at_once=case.at_once, refused=case.refused))
+    return loads
 
 
 def _arguments() -> argparse.Namespace:

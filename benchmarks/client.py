@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
 import aio_pika
-from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage
 
 from benchmarks.saga import ENDS, START
 
@@ -34,9 +33,9 @@ class Load:
 
 @dataclass(slots=True)
 class Client:
-    """Who places orders."""
+    """Who places orders: `send` takes an order's id and its body, however they get to the first service."""
 
-    exchange: AbstractExchange
+    send: Callable[[str, bytes], Awaitable[object]]
     _waiting: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     async def place(self, orders: int, *, at_once: int, refused: float, patience: float) -> Load:
@@ -61,18 +60,15 @@ class Client:
         order_id = str(uuid4())
         ended = self._waiting[order_id] = asyncio.get_running_loop().create_future()
         body = json.dumps({"order_id": order_id, "refuse": refuse}).encode()
-        message = aio_pika.Message(
-            body, content_type="application/json", message_id=order_id, delivery_mode=aio_pika.DeliveryMode.PERSISTENT
-        )
         begun = time.perf_counter()
-        await self.exchange.publish(message, START)
+        await self.send(order_id, body)
         async with asyncio.timeout(patience):
             await ended
         return time.perf_counter() - begun
 
-    def hear(self, message: AbstractIncomingMessage) -> None:
-        """Take note of an order's end."""
-        ended = self._waiting.pop(str(_order_of(message)), None)
+    def hear(self, body: bytes) -> None:
+        """Take note of an order's end, by its event's body."""
+        ended = self._waiting.pop(json.loads(body)["order_id"], None)
         if ended and not ended.done():
             ended.set_result(None)
 
@@ -86,14 +82,18 @@ async def client(broker_url: str, exchange: str) -> AsyncIterator[Client]:
         queue = await channel.declare_queue(exclusive=True)
         for end in ENDS:
             await queue.bind(topic, end)
-        one = Client(topic)
+
+        async def send(order_id: str, body: bytes) -> None:
+            persistent = aio_pika.DeliveryMode.PERSISTENT
+            message = aio_pika.Message(
+                body, content_type="application/json", message_id=order_id, delivery_mode=persistent
+            )
+            await topic.publish(message, START)
+
+        one = Client(send)
 
         async def hear(message: AbstractIncomingMessage) -> None:
-            one.hear(message)
+            one.hear(message.body)
 
         await queue.consume(hear, no_ack=True)
         yield one
-
-
-def _order_of(message: AbstractIncomingMessage) -> Any:
-    return json.loads(message.body)["order_id"]

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import os
 import signal
 import statistics
 import sys
-from collections.abc import AsyncIterator, Sequence
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import aio_pika
-import asyncpg
 
-from benchmarks.client import Client, Load, client
-from benchmarks.saga import DEEDS, SERVICES, Deeds, violations
+from benchmarks.client import Load, client
+from benchmarks.databases import Databases, Meter, OnFiles, OnPostgres
+from benchmarks.saga import SERVICES, violations
 from benchmarks.systems.process import PROFILE, Asked
-from tests.conftest import PostgresDatabases
 from tests.eventually import eventually
-from tests.servers import POSTGRESQL
 from toolkit.ids import new_id
-
-#: The benchmark's own PostgreSQL commits durably, and counts statements.
-DURABLE_POSTGRESQL = replace(POSTGRESQL, command="postgres -c shared_preload_libraries=pg_stat_statements")
 
 #: Seconds that one order may take before a measurement is given up.
 _PATIENCE = 60.0
@@ -33,18 +31,38 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """One of those that are compared: its module, and in how many processes it runs."""
+    """One of those that are compared.
+
+    - `processes`: over how many its services are dealt out.
+    - `on_files`: on SQLite, and not on PostgreSQL.
+    - `embedded`: its process is its own client.
+    - `old_entries`: how many entries stand in its logs before.
+    - `share`: it is given this part of each load's orders only, since it would take the most of the time otherwise.
+    - `at_once`: the loads that it is given; all by default.
+    """
 
     name: str
     module: str
     processes: int = 1
+    on_files: bool = False
+    embedded: bool = False
+    queues: str = "quorum"
+    old_entries: int = 0
+    share: float = 1.0
+    at_once: tuple[int, ...] = ()
 
 
+TOOLKIT = "benchmarks.systems.by_toolkit"
 SYSTEMS = (
-    System(name="usual stack", module="benchmarks.systems.usual"),
+    System(name="usual stack", module="benchmarks.systems.usual", share=0.2),
     System(name="by hand", module="benchmarks.systems.by_hand"),
-    System(name="toolkit", module="benchmarks.systems.by_toolkit"),
-    System(name="toolkit, four processes", module="benchmarks.systems.by_toolkit", processes=4),
+    System(name="toolkit", module=TOOLKIT),
+    System(name="toolkit, SQLite", module=TOOLKIT, on_files=True),
+    System(name="toolkit, embedded", module="benchmarks.systems.embedded", on_files=True, embedded=True),
+    System(name="toolkit, four processes", module=TOOLKIT, processes=4, at_once=(100, 1000)),
+    System(name="toolkit, 1,000,000 old entries", module=TOOLKIT, old_entries=1_000_000, at_once=(1, 100)),
+    System(name="DBOS", module="benchmarks.systems.by_dbos", share=0.2),
+    System(name="by hand, classic queues", module="benchmarks.systems.by_hand", queues="classic", at_once=(100,)),
 )
 
 
@@ -75,6 +93,9 @@ class Figures:
     violations: tuple[str, ...]
 
 
+Place = Callable[[Case], Awaitable[Load]]
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """Where the systems run."""
@@ -86,46 +107,29 @@ class Ground:
 
     async def measure(self, system: System, cases: Sequence[Case], *, warm_up: Case) -> list[Figures]:
         """Start a system upon databases of its own, and put one load after the other on it."""
-        databases = PostgresDatabases(self.postgres_url)
+        databases: Databases = OnFiles() if system.on_files else OnPostgres(self.postgres_url)
         asked = Asked(
             broker=self.broker_url,
             exchange=f"bench-{new_id()[-12:]}",
-            databases={name: await databases.url(name) for name in SERVICES},
+            databases=await databases.urls(),
+            queues=system.queues,
         )
         try:
-            async with _running(system, asked, self.profile) as pids, client(self.broker_url, asked.exchange) as one:
-                done = [await _place(one, warm_up)]
+            async with _running(system, asked, self.profile) as processes, _placing(processes, system, asked) as place:
+                if system.old_entries:
+                    await databases.age(system.old_entries)
+                done = [await place(warm_up)]
                 found = []
                 for case in cases:
-                    before = await self._meter(asked, pids)
-                    done.append(await _place(one, case))
-                    after = await self._meter(asked, pids)
-                    wrong = await _wrong(asked, done)
-                    found.append(_figures(system, case, done[-1], before, after, wrong))
+                    before = await databases.meter(), _cpu(processes)
+                    done.append(await place(case))
+                    after = await databases.meter(), _cpu(processes)
+                    wrong = await _wrong(databases, done)
+                    found.append(_figures(system, case, done[-1], before, after, _peak(processes), wrong))
                 return found
         finally:
             await self._clean(asked)
             await databases.drop()
-
-    async def _meter(self, asked: Asked, pids: Sequence[int]) -> dict[str, float]:
-        """Read what the processes and the databases have used up to now."""
-        names = [url.rpartition("/")[2] for url in asked.databases.values()]
-        connection = await asyncpg.connect(self.postgres_url)
-        try:
-            await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-            commits = "SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = ANY($1)"
-            calls = """
-                SELECT sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
-                WHERE datname = ANY($1) AND query !~* '^(begin|commit|rollback|savepoint|release)'
-            """
-            return {
-                "commits": float(await connection.fetchval(commits, names) or 0),
-                "statements": float(await connection.fetchval(calls, names) or 0),
-                "cpu": sum(_cpu(pid) for pid in pids),
-                "memory": sum(_peak(pid) for pid in pids),
-            }
-        finally:
-            await connection.close()
 
     async def _clean(self, asked: Asked) -> None:
         connection = await aio_pika.connect(self.broker_url)
@@ -138,22 +142,22 @@ class Ground:
 
 
 @asynccontextmanager
-async def _running(system: System, asked: Asked, profile: Path | None) -> AsyncIterator[list[int]]:
-    """Run a system, its services dealt out to its processes, and yield the processes' ids."""
+async def _running(system: System, asked: Asked, profile: Path | None) -> AsyncIterator[list[Process]]:
+    """Run a system, its services dealt out to its processes."""
     shares = [dict(list(asked.databases.items())[part :: system.processes]) for part in range(system.processes)]
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable, "-m", system.module, replace(asked, databases=share).as_argument(),
-            stdout=asyncio.subprocess.PIPE, env=os.environ | ({PROFILE: str(profile)} if profile else {}),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**24,
+            env=os.environ | ({PROFILE: str(profile)} if profile else {}),
         )
         for share in shares
     ]  # fmt: skip
     try:
         for process in processes:
-            assert process.stdout is not None
-            if (await asyncio.wait_for(process.stdout.readline(), 60)).strip() != b"ready":
+            if (await asyncio.wait_for(_line(process), 60)).strip() != b"ready":
                 raise RuntimeError(f"{system.name} did not start")
-        yield [process.pid for process in processes]
+        yield processes
     finally:
         for process in processes:
             if process.returncode is None:
@@ -161,11 +165,28 @@ async def _running(system: System, asked: Asked, profile: Path | None) -> AsyncI
         await asyncio.gather(*(process.wait() for process in processes))
 
 
-async def _place(one: Client, case: Case) -> Load:
-    return await one.place(case.orders, at_once=case.at_once, refused=case.refused, patience=_PATIENCE)
+@asynccontextmanager
+async def _placing(processes: Sequence[Process], system: System, asked: Asked) -> AsyncIterator[Place]:
+    """Yield what puts a load on a system: the client over there, or one over here that goes by the broker."""
+
+    async def over_there(case: Case) -> Load:
+        assert processes[0].stdin is not None
+        processes[0].stdin.write(json.dumps(asdict(case) | {"patience": _PATIENCE}).encode() + b"\n")
+        return Load(**json.loads(await _line(processes[0])))
+
+    if system.embedded:
+        yield over_there
+    else:
+        async with client(asked.broker, asked.exchange) as one:
+            yield lambda case: one.place(**asdict(case), patience=_PATIENCE)
 
 
-async def _wrong(asked: Asked, loads: Sequence[Load]) -> list[str]:
+async def _line(process: Process) -> bytes:
+    assert process.stdout is not None
+    return await process.stdout.readline()
+
+
+async def _wrong(databases: Databases, loads: Sequence[Load]) -> list[str]:
     """Return what is wrong with the tables once all has come to rest."""
     refused = sum(load.refused for load in loads)
     shipped = sum(load.orders for load in loads) - refused
@@ -173,9 +194,7 @@ async def _wrong(asked: Asked, loads: Sequence[Load]) -> list[str]:
 
     async def is_right() -> bool:
         nonlocal wrong
-        wrong = violations(
-            {name: await _deeds(url) for name, url in asked.databases.items()}, shipped=shipped, refused=refused
-        )
+        wrong = violations(await databases.deeds(), shipped=shipped, refused=refused)
         return not wrong
 
     try:
@@ -185,20 +204,16 @@ async def _wrong(asked: Asked, loads: Sequence[Load]) -> list[str]:
     return []
 
 
-async def _deeds(url: str) -> Deeds:
-    connection = await asyncpg.connect(url)
-    try:
-        row = await connection.fetchrow(DEEDS)
-        return Deeds(rows=row["rows"], total=row["total"])
-    finally:
-        await connection.close()
-
-
 def _figures(
-    system: System, case: Case, load: Load, before: dict[str, float], after: dict[str, float], wrong: Sequence[str]
+    system: System,
+    case: Case,
+    load: Load,
+    before: tuple[Meter, float],
+    after: tuple[Meter, float],
+    memory: float,
+    wrong: Sequence[str],
 ) -> Figures:
-    cuts = statistics.quantiles(load.latencies, n=100)
-    each = {name: (after[name] - before[name]) / load.orders for name in before}
+    cuts = statistics.quantiles(load.latencies, n=100, method="inclusive")
     return Figures(
         system=system.name,
         at_once=case.at_once,
@@ -207,24 +222,30 @@ def _figures(
         p50=cuts[49] * 1000,
         p95=cuts[94] * 1000,
         p99=cuts[98] * 1000,
-        cpu=each["cpu"] * 1000,
-        peak_memory=after["memory"],
-        statements=each["statements"],
-        commits=each["commits"],
+        cpu=(after[1] - before[1]) / load.orders * 1000,
+        peak_memory=memory,
+        statements=(after[0].statements - before[0].statements) / load.orders,
+        commits=(after[0].commits - before[0].commits) / load.orders,
         violations=tuple(wrong),
     )
 
 
-def _cpu(pid: int) -> float:
-    """Return the seconds of CPU that a process has used."""
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / _TICKS
+def _cpu(processes: Sequence[Process]) -> float:
+    """Return the seconds of CPU that processes have used."""
+    return sum(
+        sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / _TICKS
+        for process in processes
+    )
 
 
-def _peak(pid: int) -> float:
-    """Return the most memory that a process has had, in MiB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+def _peak(processes: Sequence[Process]) -> float:
+    """Return the most memory that processes have had together, in MiB."""
+    return sum(_status(process.pid, "VmHWM") for process in processes) / 1024
+
+
+def _status(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 def median(figures: Sequence[Figures]) -> Figures:
@@ -232,6 +253,6 @@ def median(figures: Sequence[Figures]) -> Figures:
     numbers = {
         name: statistics.median(getattr(each, name) for each in figures)
         for name, value in asdict(figures[0]).items()
-        if isinstance(value, float) and name != "refused"
+        if isinstance(value, float) and name != "refused" and not math.isnan(value)
     }
     return replace(figures[0], violations=tuple(v for each in figures for v in each.violations), **numbers)

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 
 from testcontainers.core.config import testcontainers_config
 
-from benchmarks.measure import DURABLE_POSTGRESQL, SYSTEMS, Case, Ground
+from benchmarks.databases import DURABLE_POSTGRESQL
+from benchmarks.measure import SYSTEMS, Case, Ground
 from tests.servers import RABBITMQ, find
 
 _CASE = Case(orders=1_000, at_once=100)

@@ -81,6 +81,7 @@ class _SyncStepSession(Session):
     """The session beneath a step's: it too refuses, since `run_sync` and `sync_session` lead here."""
 
     is_lent = False
+    has_connection = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -131,6 +132,11 @@ class StepSession(AsyncSession):
     tells: Iterable[str | None] = ()
 
     @property
+    def has_connection(self) -> bool:
+        """Whether it has spoken to its database; new rows may wait in it before."""
+        return self.sync_session.has_connection
+
+    @property
     def executed(self) -> list[str]:
         """The statements that it has executed; whoever wants to know clears it before."""
         return self.sync_session.executed
@@ -150,7 +156,8 @@ class StepSession(AsyncSession):
 
 
 @event.listens_for(_SyncStepSession, "after_begin")
-def _know_its_session(session: Session, _: Any, connection: Connection) -> None:
+def _know_its_session(session: _SyncStepSession, _: Any, connection: Connection) -> None:
+    session.has_connection = True
     connection.info["session"] = weakref.ref(session)
 
 

@@ -170,7 +170,7 @@ class Host:
         vocabulary = Vocabulary(self.service.heard(), self.service.sagas, max_body=self.settings.max_message_bytes)
         return Inbox(
             execution,
-            Isolation(execution, concurrency=self.settings.isolated_concurrency),
+            Isolation(execution, concurrency=self.settings.isolated_concurrency, batch_size=self.settings.batch_size),
             vocabulary,
             clock=self._clock,
             batch_size=self.settings.batch_size,

@@ -1,7 +1,8 @@
 """Steps that touch the outside world: a claim is committed, then the call is made, then its outcome is committed.
 
-No transaction is open during the call. After a crash it is made again under the same idempotency key, and whoever
-gives up takes a position first (`voiding`), so that a slower call of the same step can't complete it any more.
+No transaction is open during the call, and calls are made side by side; claims and outcomes are committed in batches.
+After a crash a call is made again under the same idempotency key, and whoever gives up takes a position first
+(`voiding`), so that a slower call of the same step can't complete it any more.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import Any
 
 import structlog
 
-from toolkit import crash, saga_log
+from toolkit import crash
 from toolkit.database import StepSession, is_contention, is_outage
 from toolkit.errors import PositionTakenError
 from toolkit.events import Event, Refusal
 from toolkit.execution import Execution
 from toolkit.fence import Decision, StepState
 from toolkit.invocation import Failure, blame
+from toolkit.outcomes import Outcome, Outcomes, commit
 from toolkit.participant import Compensation, Step
 from toolkit.retry import GiveUp
 from toolkit.work import Claim, Work, events_of
@@ -33,8 +35,9 @@ _LONGEST_CALL = timedelta(minutes=10)
 class Isolation:
     """Makes the outside calls of one service, a bounded number at once, and each step's once at a time."""
 
-    def __init__(self, execution: Execution, *, concurrency: int) -> None:
+    def __init__(self, execution: Execution, *, concurrency: int, batch_size: int) -> None:
         self._execution = execution
+        self._outcomes = Outcomes(execution, batch_size=batch_size)
         self._room = asyncio.Semaphore(concurrency)
         self._running: dict[tuple[str, str, Decision], asyncio.Task[None]] = {}
 
@@ -83,8 +86,7 @@ class Isolation:
             else:
                 _refuse_or_bury(claim, reason, work)
 
-        async with self._execution.database.session() as session:
-            await self._settle(claim, session, StepState.EXECUTING, write)
+        await self._outcomes.settle(Outcome(claim, StepState.EXECUTING, write))
         if must_void:
             await self._void(claim)
 
@@ -136,7 +138,7 @@ class Isolation:
         event: Event | None = None,
         deadline: datetime | None = None,
     ) -> GiveUp | None:
-        """Make the outside call, then write its outcome in a transaction on the same session."""
+        """Make the outside call, then have its outcome committed, with what the step wrote."""
         async with self._execution.database.session() as session:
             attempt = self._execution.invocation.attempt(
                 handler,
@@ -144,33 +146,33 @@ class Isolation:
                 session,
                 saga_id=claim.message.envelope.saga_id,
                 original=claim.original,
+                flush=False,
             )
             result = await self._bounded(attempt, session, deadline)
-            if isinstance(result, Failure):
-                return await self._settle_failure(claim, session, expected, write, result)
-            if isinstance(result, Refusal):
-                await session.rollback()
+            if isinstance(result, Failure) and session.has_connection:
+                blame(result, claim.step)
+            outcome = Outcome(claim, expected, lambda work: write(claim, result, work))
             try:
-                return await self._settle(claim, session, expected, lambda work: write(claim, result, work))
+                if isinstance(result, Failure | Refusal):
+                    await session.rollback()
+                    return await self._outcomes.settle(outcome)
+                return await self._settle_with_rows(outcome, session)
             except Exception as error:
-                # What can't be committed, for a deferred constraint say, is a failed attempt of its step.
-                if isinstance(error, PositionTakenError) or is_outage(error) or is_contention(error):
+                # What can't be committed, for a key of its own say, is a failed attempt of its step.
+                if isinstance(result, Failure) or isinstance(error, PositionTakenError) or _is_of_nobody(error):
                     raise
-                return await self._settle_failure(claim, session, expected, write, Failure(error))
+                failure = Failure(error)
+                await session.rollback()
+        return await self._outcomes.settle(Outcome(claim, expected, lambda work: write(claim, failure, work)))
 
-    async def _settle_failure(
-        self,
-        claim: Claim,
-        session: StepSession,
-        expected: StepState,
-        write: Callable[[Claim, Event | Failure, Work], GiveUp | None],
-        failure: Failure,
-    ) -> GiveUp | None:
-        """Commit what follows from a failed attempt, and nothing that the attempt wrote."""
-        if session.in_transaction():
-            blame(failure, claim.step)
-        await session.rollback()
-        return await self._settle(claim, session, expected, lambda work: write(claim, failure, work))
+    async def _settle_with_rows(self, outcome: Outcome, session: StepSession) -> GiveUp | None:
+        """Commit an outcome with what its step wrote: alone, if it has begun a transaction of its own to do so."""
+        if session.has_connection:
+            (spent,) = await commit([outcome], session, self._execution)
+            return spent
+        outcome.rows = list(session.new)
+        session.expunge_all()
+        return await self._outcomes.settle(outcome)
 
     async def _bounded(
         self, attempt: Coroutine[Any, Any, Event | Failure], session: StepSession, deadline: datetime | None
@@ -186,31 +188,12 @@ class Isolation:
         except asyncio.CancelledError:
             task.cancel()
             raise
-        if not done and not session.in_transaction():
+        if not done and not session.has_connection:
             task.cancel()
             await asyncio.wait({task})
             if task.cancelled():
                 return Failure(TimeoutError("the outside call took longer than the step may take"))
         return await task
-
-    async def _settle(
-        self, claim: Claim, session: StepSession, expected: StepState, write: Callable[[Work], GiveUp | None]
-    ) -> GiveUp | None:
-        """Commit an outcome.
-
-        Raises:
-            PositionTakenError: somebody else wrote the step's outcome first; whoever gets this stops at once.
-        """
-        connection = await session.connection()
-        work = self._execution.begin(await saga_log.read_streams(connection, [claim.message.envelope.saga_id]))
-        if work.stream(claim.step, claim.message).state is not expected:
-            raise PositionTakenError(f"the outcome of {claim.step.name} is written already")
-        spent = write(work)
-        await work.write(connection)
-        session.tells = work.outcomes()
-        await session.commit()
-        self._execution.finish(work)
-        return spent
 
     def _compensation_of(self, step: Step) -> Compensation | None:
         return next((each for each in self._execution.service.compensations if each.of is step), None)
@@ -221,3 +204,8 @@ def _refuse_or_bury(claim: Claim, reason: str, work: Work) -> None:
         work.refused_for(claim.step, claim.message, reason)
     else:
         work.dead_letter(claim.step, claim.message, reason)
+
+
+def _is_of_nobody(error: Exception) -> bool:
+    """Whether the database was away, or another transaction was in the way."""
+    return is_outage(error) or is_contention(error)

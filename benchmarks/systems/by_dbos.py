@@ -2,14 +2,14 @@
 
 Each step commits its row and its checkpoint together, in the service's own database. An order comes in and its end
 goes out over the same broker as everybody's, so that the same client can place it; the delivery is acknowledged once
-the workflow is durable, and its end is told without an outbox, which the others have.
+the workflow is durable, and the workflow itself tells its end: once more, if the process died before it was noted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import aio_pika
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
@@ -21,6 +21,7 @@ from benchmarks.saga import COMPLETED, FAILED, SERVICES, START
 from benchmarks.systems.process import Asked, work
 
 Step = Callable[[str, int], Awaitable[None]]
+Order = Callable[[str, bool], Coroutine[None, None, None]]
 
 PREFETCH, POOL = 400, 10
 
@@ -49,47 +50,23 @@ async def transactional_step(service: str, url: str) -> Step:
     return act
 
 
-def order_workflow(steps: dict[str, Step]) -> Callable[[str, bool], Awaitable[str]]:
+def order_workflow(steps: dict[str, Step], exchange: AbstractExchange) -> Order:
     """Return the saga as a function: what was done is undone in reverse where nobody ships."""
 
     @DBOS.workflow()
-    async def order(order_id: str, refuse: bool) -> str:
+    async def order(order_id: str, refuse: bool) -> None:
         await steps["stock"](order_id, 1)
         await steps["payment"](order_id, 1)
         if refuse:
             await steps["payment"](order_id, -1)
             await steps["stock"](order_id, -1)
-            await steps["mail"](order_id, 1)
-            return FAILED
-        await steps["shipping"](order_id, 1)
+        else:
+            await steps["shipping"](order_id, 1)
         await steps["mail"](order_id, 1)
-        return COMPLETED
+        told = aio_pika.Message(json.dumps({"order_id": order_id}).encode(), delivery_mode=2)
+        await exchange.publish(told, FAILED if refuse else COMPLETED, mandatory=False)
 
     return order
-
-
-async def listen(asked: Asked, order: Callable[[str, bool], Awaitable[str]]) -> aio_pika.abc.AbstractConnection:
-    """Start a workflow for each order that comes in, and tell how it ended."""
-    connection = await aio_pika.connect(asked.broker)
-    channel = await connection.channel()
-    await channel.set_qos(PREFETCH)
-    exchange: AbstractExchange = await channel.declare_exchange(asked.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
-    queue = await channel.declare_queue(
-        f"{asked.exchange}.{SERVICES[0]}", durable=True, arguments={"x-queue-type": "quorum"}
-    )
-    await queue.bind(exchange, START)
-
-    async def hear(message: AbstractIncomingMessage) -> None:
-        placed = json.loads(message.body)
-        with SetWorkflowID(placed["order_id"]):
-            handle = await DBOS.start_workflow_async(order, placed["order_id"], placed["refuse"])
-        await message.ack()
-        end = await handle.get_result()
-        told = json.dumps({"order_id": placed["order_id"]}).encode()
-        await exchange.publish(aio_pika.Message(told, delivery_mode=2), end, mandatory=False)
-
-    await queue.consume(hear)
-    return connection
 
 
 async def run(asked: Asked, stopped: asyncio.Event) -> None:
@@ -101,9 +78,24 @@ async def run(asked: Asked, stopped: asyncio.Event) -> None:
         "run_admin_server": False,
     }
     DBOS(config=config)
-    order = order_workflow({name: await transactional_step(name, url) for name, url in asked.databases.items()})
+    steps = {name: await transactional_step(name, url) for name, url in asked.databases.items()}
+    connection = await aio_pika.connect(asked.broker)
+    channel = await connection.channel()
+    await channel.set_qos(PREFETCH)
+    exchange = await channel.declare_exchange(asked.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
+    name = f"{asked.exchange}.{SERVICES[0]}"
+    queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": asked.queues})
+    await queue.bind(exchange, START)
+    order = order_workflow(steps, exchange)
     DBOS.launch()
-    connection = await listen(asked, order)
+
+    async def hear(message: AbstractIncomingMessage) -> None:
+        placed = json.loads(message.body)
+        with SetWorkflowID(placed["order_id"]):
+            await DBOS.start_workflow_async(order, placed["order_id"], placed["refuse"])
+        await message.ack()  # the workflow is durable now
+
+    await queue.consume(hear)
     print("ready", flush=True)
     await stopped.wait()
     await connection.close()

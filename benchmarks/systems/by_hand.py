@@ -53,6 +53,7 @@ class Service:
 
     def __init__(self, name: str, asked: Asked, pool: asyncpg.Pool, channel: AbstractChannel) -> None:
         self.name, self.exchange, self.pool, self.channel = name, asked.exchange, pool, channel
+        self.queues = asked.queues
         self.routes: dict[str, Route] = {route.hears: route for route in ROUTES if route.service == name}
         self.waiting: deque[DeliveredMessage] = deque()
         self.arrived = asyncio.Event()
@@ -64,7 +65,7 @@ class Service:
         await consuming.basic_qos(prefetch_count=PREFETCH)
         queue = f"{self.exchange}.{self.name}"
         await consuming.exchange_declare(self.exchange, exchange_type="topic", durable=True)
-        await consuming.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+        await consuming.queue_declare(queue, durable=True, arguments={"x-queue-type": self.queues})
         for key in (*self.routes, ENDED):
             await consuming.queue_bind(queue, self.exchange, key)
         await consuming.basic_consume(queue, self.hear)

@@ -17,11 +17,15 @@ PROFILE = "BENCHMARK_PROFILE"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Where to work: the services' databases by name, and the broker's exchange."""
+    """Where to work: the services' databases by name, the broker's exchange, and the type of its queues.
+
+    The toolkit has quorum queues, whatever it is asked for.
+    """
 
     broker: str
     exchange: str
     databases: dict[str, str]
+    queues: str = "quorum"
 
     def as_argument(self) -> str:
         """Return it as the one argument of a process."""

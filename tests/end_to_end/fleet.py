@@ -97,6 +97,12 @@ class Replica:
         parts = await self.readiness()
         return bool(parts) and all(parts.values())
 
+    def megabytes(self) -> float:
+        """Return the most memory that it has had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+
     async def kill(self) -> None:
         """End it at once, as a power cut does."""
         with suppress(ProcessLookupError):  # it may just have ended by itself

@@ -249,7 +249,7 @@ async def test_a_broker_that_takes_nothing_for_want_of_memory_fills_outboxes_and
     async with _alarm(shop):
         inventory = await shop.fleet.launch("inventory")
         await eventually(lambda: _rows_are(shop, "inventory", len(placed)), within=90, what="a row for each order")
-        memory = _megabytes(inventory)
+        memory = inventory.megabytes()
 
     assert memory < _ENOUGH_MEGABYTES
     await shop.fleet.all_ended(warmth + placed, within=90)
@@ -370,13 +370,6 @@ async def _alarm(shop: Shop) -> AsyncIterator[None]:
         yield
     finally:
         await set_watermark("0.6")
-
-
-def _megabytes(replica: Replica) -> float:
-    """Return how much memory a process has taken."""
-    status = Path(f"/proc/{replica.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 async def _place_steadily(shop: Shop, placed: Sequence[OrderCreated]) -> None:

@@ -230,7 +230,7 @@ class Branch:
             clock=self.clock,
             timeouts={},
         )
-        self.isolation = Isolation(self.execution, concurrency=8)
+        self.isolation = Isolation(self.execution, concurrency=8, batch_size=batch_size)
         vocabulary = Vocabulary(service.heard(), service.sagas, max_body=100_000)
         self.inbox = Inbox(self.execution, self.isolation, vocabulary, clock=self.clock, batch_size=batch_size)
 

@@ -1,0 +1,164 @@
+"""The services' databases of one measurement, and what they say of it afterwards."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import asyncpg
+
+from benchmarks.saga import DEEDS, SERVICES, Deeds
+from tests.conftest import PostgresDatabases
+from tests.servers import POSTGRESQL
+
+#: The benchmark's own PostgreSQL commits durably, and counts statements.
+DURABLE_POSTGRESQL = replace(POSTGRESQL, command="postgres -c shared_preload_libraries=pg_stat_statements")
+
+#: Two entries of a saga that ended long ago.
+_OLD_ENTRIES = """
+INSERT INTO saga_log (service, saga_id, saga_type, step, position, from_state, to_state, saga_state, event_id,
+    event_type, emitted_id, emitted_type, emitted_body, attempt, at)
+SELECT '{service}', 'old-' || saga, 'bench', 'step', position, CASE position WHEN 2 THEN 'completed' END,
+    CASE position WHEN 1 THEN 'completed' ELSE 'confirmed' END,
+    CASE position WHEN 1 THEN 'Pending' ELSE 'Completed' END,
+    gen_random_uuid()::text, 'Event', gen_random_uuid()::text, 'Event', repeat('x', 100), 1, now() - interval '7 days'
+FROM generate_series(1, {sagas}) saga, generate_series(1, 2) position
+"""
+_CALLS = """
+SELECT sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
+WHERE datname = ANY($1) AND query !~* '^(begin|commit|rollback|savepoint|release)'
+"""
+_COMMITS = "SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = ANY($1)"
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """How much the databases have done up to now; not a number where they don't tell."""
+
+    statements: float = math.nan
+    commits: float = math.nan
+
+
+class Databases(Protocol):
+    """One database for each service."""
+
+    async def urls(self) -> dict[str, str]:
+        """Make them, and return their URLs by service."""
+        ...
+
+    async def age(self, entries: int) -> None:
+        """Write so many old entries, in all, into the services' logs."""
+        ...
+
+    async def meter(self) -> Meter:
+        """Read what they have done."""
+        ...
+
+    async def deeds(self) -> dict[str, Deeds]:
+        """Return what each service's table says was done."""
+        ...
+
+    async def drop(self) -> None:
+        """Remove them."""
+        ...
+
+
+@dataclass(slots=True)
+class OnPostgres:
+    """Databases on one server."""
+
+    server: str
+    _made: PostgresDatabases = field(init=False)
+    _urls: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take a mark of their own."""
+        self._made = PostgresDatabases(self.server)
+
+    async def urls(self) -> dict[str, str]:
+        """Make them, and return their URLs by service."""
+        self._urls = {name: await self._made.url(name) for name in SERVICES}
+        return self._urls
+
+    async def age(self, entries: int) -> None:
+        """Write so many old entries, in all, into the services' logs."""
+        for name, url in self._urls.items():
+            await _execute(url, _OLD_ENTRIES.format(service=name, sagas=entries // len(self._urls) // 2))
+            await _execute(url, "VACUUM ANALYZE saga_log")
+
+    async def meter(self) -> Meter:
+        """Read what they have done."""
+        names = [url.rpartition("/")[2] for url in self._urls.values()]
+        connection = await asyncpg.connect(self.server)
+        try:
+            await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            return Meter(
+                statements=float(await connection.fetchval(_CALLS, names) or 0),
+                commits=float(await connection.fetchval(_COMMITS, names) or 0),
+            )
+        finally:
+            await connection.close()
+
+    async def deeds(self) -> dict[str, Deeds]:
+        """Return what each service's table says was done."""
+        found = {}
+        for name, url in self._urls.items():
+            connection = await asyncpg.connect(url)
+            try:
+                row = await connection.fetchrow(DEEDS)
+                found[name] = Deeds(rows=row["rows"], total=row["total"])
+            finally:
+                await connection.close()
+        return found
+
+    async def drop(self) -> None:
+        """Remove them."""
+        await self._made.drop()
+
+
+@dataclass(slots=True)
+class OnFiles:
+    """SQLite files in a directory of their own."""
+
+    _directory: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
+
+    async def urls(self) -> dict[str, str]:
+        """Return their URLs by service."""
+        return {name: f"sqlite:///{self._file(name)}" for name in SERVICES}
+
+    async def age(self, entries: int) -> None:
+        """Refuse: old entries are measured on PostgreSQL."""
+        raise NotImplementedError(f"{entries} old entries on SQLite")
+
+    async def meter(self) -> Meter:
+        """Return nothing: SQLite does not count."""
+        return Meter()
+
+    async def deeds(self) -> dict[str, Deeds]:
+        """Return what each service's table says was done."""
+        found = {}
+        for name in SERVICES:
+            connection = sqlite3.connect(self._file(name))
+            rows, total, _ = connection.execute(DEEDS).fetchone()
+            connection.close()
+            found[name] = Deeds(rows=rows, total=total)
+        return found
+
+    async def drop(self) -> None:
+        """Remove them."""
+        self._directory.cleanup()
+
+    def _file(self, name: str) -> Path:
+        return Path(self._directory.name) / f"{name}.db"
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -1,0 +1,122 @@
+"""What calls to the outside came to: committed, with what follows, in batches as they come.
+
+What ends while a transaction is under way forms the next one, just as deliveries do in the inbox. Where a batch can't
+be committed each outcome is committed by itself, so that none holds up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import inspect
+
+from toolkit import crash, saga_log
+from toolkit.database import StepSession, is_outage
+from toolkit.errors import PositionTakenError
+from toolkit.execution import Execution
+from toolkit.fence import StepState
+from toolkit.retry import GiveUp
+from toolkit.work import Claim, Work, events_of
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What one call came to: its step has to stand at `expected`, `write` tells what follows, `rows` are its own."""
+
+    claim: Claim
+    expected: StepState
+    write: Callable[[Work], GiveUp | None]
+    rows: Sequence[object] = ()
+    settled: asyncio.Future[GiveUp | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Outcomes:
+    """Commits the outcomes of one service."""
+
+    def __init__(self, execution: Execution, *, batch_size: int) -> None:
+        self._execution = execution
+        self._batch_size = batch_size
+        self._waiting: deque[Outcome] = deque()
+        self._committing: asyncio.Task[None] | None = None
+
+    async def settle(self, outcome: Outcome) -> GiveUp | None:
+        """Return once the outcome is committed.
+
+        Raises:
+            PositionTakenError: somebody else wrote the step's outcome first; whoever gets this stops at once.
+        """
+        self._waiting.append(outcome)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_all())
+        return await outcome.settled
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._commit([self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))])
+        finally:
+            self._committing = None
+
+    async def _commit(self, batch: Sequence[Outcome]) -> None:
+        blank = [key for outcome in batch for row in outcome.rows for key in _keys_to_come(row)]
+        try:
+            async with self._execution.database.session() as session:
+                spent = await commit(batch, session, self._execution)
+        except Exception as error:  # noqa: BLE001 -- handed to whoever waits for it
+            for row, name in blank:  # the next transaction gives them keys of its own
+                setattr(row, name, None)
+            if len(batch) > 1 and not is_outage(error):
+                for outcome in batch:
+                    await self._commit([outcome])
+            else:
+                for outcome in batch:
+                    _answer(outcome, error)
+        else:
+            for outcome, one in zip(batch, spent, strict=True):
+                _answer(outcome, one)
+
+
+async def commit(batch: Sequence[Outcome], session: StepSession, execution: Execution) -> list[GiveUp | None]:
+    """Write outcomes upon what their session holds already, and commit; return which step has spent its retries.
+
+    Raises:
+        PositionTakenError: somebody else wrote the outcome of one of the steps first; nothing was written.
+    """
+    spent = []
+    with execution.relay.deletion() as delete:
+        connection = await session.connection()
+        saga_ids = [outcome.claim.message.envelope.saga_id for outcome in batch]
+        work = execution.begin(await saga_log.read_streams(connection, saga_ids))
+        for outcome in batch:
+            claim = outcome.claim
+            if work.stream(claim.step, claim.message).state is not outcome.expected:
+                raise PositionTakenError(f"the outcome of {claim.step.name} is written already")
+            session.add_all(outcome.rows)
+            spent.append(outcome.write(work))
+        await session.flush()
+        crash.here("step-written", events_of(outcome.claim.message for outcome in batch))
+        await work.write(connection)
+        await delete(connection)
+        session.tells = work.outcomes()
+        await session.commit()
+    execution.finish(work)
+    return spent
+
+
+def _keys_to_come(row: object) -> list[tuple[object, str]]:
+    """Return which parts of a new row's key the database will choose."""
+    mapper = inspect(row).mapper
+    names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    return [(row, name) for name in names if getattr(row, name, None) is None]
+
+
+def _answer(outcome: Outcome, answer: GiveUp | Exception | None) -> None:
+    if outcome.settled.done():  # whoever waited was told to stop
+        return
+    if isinstance(answer, Exception):
+        outcome.settled.set_exception(answer)
+    else:
+        outcome.settled.set_result(answer)
