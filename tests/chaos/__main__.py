@@ -17,7 +17,7 @@ from tests.chaos.plan import Size
 from tests.chaos.runs import Outcome
 from tests.chaos.world import Servers, servers
 
-RUNS = ("chaos", "duplicates", "partitions", "recovery")
+RUNS = ("chaos", "duplicates", "commit-order", "partitions", "recovery")
 
 
 def main() -> int:
@@ -52,6 +52,8 @@ async def _run(run: str, own: Servers, asked: argparse.Namespace, progress: runs
             return await runs.chaos(own, Size.of(asked.sagas, rate=asked.rate), seed=seed, progress=progress)
         case "duplicates":
             return await runs.duplicates(own, deliveries=asked.deliveries, seed=seed, progress=progress)
+        case "commit-order":
+            return await runs.commit_order(own, pairs=asked.pairs, seed=seed, progress=progress)
         case "partitions":
             return await runs.partitions(own, lengths=(10, 30), seed=seed, progress=progress)
         case _:
@@ -86,6 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sagas", type=int, default=20_000, help="orders of the chaos run; its faults go with it")
     parser.add_argument("--rate", type=float, default=20, help="orders a second that are fed meanwhile")
     parser.add_argument("--deliveries", type=int, default=50_000, help="deliveries of the duplicates run, at least")
+    parser.add_argument("--pairs", type=int, default=10_000, help="pairs of transactions of the commit order run")
     parser.add_argument("--kills", type=int, default=3, help="kills of each service, alone and beside a replica")
     parser.add_argument("--report", type=Path, default=Path("docs/reports"), help="the directory of the report")
     asked = parser.parse_args()

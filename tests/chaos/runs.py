@@ -1,4 +1,4 @@
-"""The four runs, each from a seed: all faults at once, duplicates and disorder, partitions, and recovery.
+"""The runs, each from a seed: all faults at once, duplicates and disorder, commit order, partitions, and recovery.
 
 Each returns what it did and what it found; whether that is good enough is said by the run's own faults.
 """
@@ -19,9 +19,13 @@ from tests.chaos.faults import Striker
 from tests.chaos.plan import BROKER_FAULTS, DATABASE_FAULTS, Fault, Size, plan
 from tests.chaos.tap import Tap, routes_of
 from tests.chaos.world import Servers, World, world
+from tests.commit_order import race
+from tests.conftest import PostgresDatabases
 from tests.end_to_end.fleet import SERVICES, is_bound_to_fail, orders
 from tests.end_to_end.proxy import Way
 from tests.eventually import eventually
+from tests.unit.loans import stock
+from toolkit.database import Database
 
 #: How long everything may take to come to its end after the last fault, in seconds.
 _CONVERGES_WITHIN = 300.0
@@ -115,6 +119,21 @@ async def duplicates(servers: Servers, *, deliveries: int, seed: int, progress: 
         if tap.delivered < deliveries or tap.doubled < 0.15 * tap.delivered:
             wrong.append(f"only {tap.delivered} deliveries were made, {tap.doubled} of them doubled")
     return Outcome(run="duplicates", seed=seed, figures=figures, violations=wrong, seconds=time.monotonic() - began)
+
+
+async def commit_order(servers: Servers, *, pairs: int, seed: int, progress: Progress) -> Outcome:
+    """Have pairs of transactions write to an outbox, and commit in either order, while a relay publishes from it."""
+    began, databases = time.monotonic(), PostgresDatabases(servers.database.url)
+    database = Database(await databases.url("library"))
+    try:
+        await stock(database)
+        left = await race(database, pairs=pairs, seed=seed, progress=lambda more: progress("pairs", more))
+    finally:
+        await database.close()
+        await databases.drop()
+    wrong = [f"never published: {', '.join(left[:10])}"] if left else []
+    figures: dict[str, object] = {"pairs of transactions": pairs, "rows left behind": len(left)}
+    return Outcome(run="commit-order", seed=seed, figures=figures, violations=wrong, seconds=time.monotonic() - began)
 
 
 async def partitions(servers: Servers, *, lengths: Sequence[float], seed: int, progress: Progress) -> Outcome:

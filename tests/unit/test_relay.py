@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -12,9 +10,9 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text
 
+from tests.commit_order import race
 from tests.eventually import eventually
 from tests.unit.loans import Post, Watch, cut_off_everybody_else, outgoing, put_out, rename, rows_left
-from toolkit import outbox
 from toolkit.clock import SystemClock
 from toolkit.database import Database
 from toolkit.envelope import WireMessage
@@ -23,8 +21,6 @@ from toolkit.outbox import OutboxRow
 from toolkit.relay import Relay
 
 LEASE = timedelta(seconds=5)
-#: How many pairs of transactions race to their commits; 10,000 of them take some minutes.
-COMMIT_ORDERS = int(os.environ.get("COMMIT_ORDERS", "300"))
 
 
 class Hold:
@@ -466,35 +462,8 @@ async def test_the_relay_outlives_its_connections(postgres: Database, post: Post
     assert set(post.saga_ids()) == {f"loan-{number}" for number in range(5)}
 
 
-async def test_a_row_that_commits_after_younger_ones_is_not_skipped(
-    postgres: Database, post: Post, watch: Watch
-) -> None:
-    relay = relay_of(postgres, post, watch, window=50, poll=0.01)
-    order = random.Random(7)
-    loans = []
-
-    async def commit_both(number: int) -> None:
-        """Two transactions at once: whichever inserted first, either may commit first."""
-        first, second = f"loan-{number}-a", f"loan-{number}-b"
-        loans.extend([first, second])
-        async with postgres.engine.connect() as one, postgres.engine.connect() as two:
-            await _insert(one, first, watch)
-            await _insert(two, second, watch)
-            in_order = (one, two) if order.random() < 0.3 else (two, one)
-            await in_order[0].commit()
-            await asyncio.sleep(order.random() * 0.01)
-            await in_order[1].commit()
-
-    async with running(relay):
-        for start in range(0, COMMIT_ORDERS, 5):
-            await asyncio.gather(*(commit_both(number) for number in range(start, start + 5)))
-        await until_empty(postgres)
-
-    assert sorted(post.saga_ids()) == sorted(loans)
-
-
-async def _insert(connection, loan_id: str, watch: Watch) -> None:
-    await outbox.add(connection, [outgoing(loan_id, due_at=watch.now())])
+async def test_a_row_that_commits_after_younger_ones_is_not_skipped(postgres: Database) -> None:
+    assert await race(postgres, pairs=300, seed=7, progress=lambda _: None) == []
 
 
 async def test_a_relay_that_is_told_to_stop_ends_between_two_transactions(
