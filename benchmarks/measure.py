@@ -25,7 +25,7 @@ from tests.eventually import eventually
 from toolkit.ids import new_id
 
 #: Seconds that one order may take before a measurement is given up.
-_PATIENCE = 60.0
+_PATIENCE = 240.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -1,17 +1,21 @@
 """The HTTP API of one service that only reads: is it alive, is it ready, and what does its saga log say.
 
-It only reads, and every answer is JSON, errors too: 400 says what is allowed, 503 that the database is away.
+It only reads, and every answer is JSON, but for that to Prometheus; errors too: 400 says what is allowed, 503 that the
+database is away.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
+from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from toolkit import dead_letters, horizon, outbox, saga_log
+from toolkit import dead_letters, horizon, metrics, outbox, saga_log
 from toolkit.database import Database, is_outage
 from toolkit.dead_letters import Selection
 from toolkit.events import SagaId, SagaState
@@ -32,6 +36,8 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 #: How long a query may take, in seconds: less than the CLI waits, so that it learns the reason.
 _QUERY_TIMEOUT = 4
+#: How long Prometheus waits for what waits, in seconds: what was counted is there anyhow.
+_GLANCE = 2
 
 #: As many digits as any row's number has; more would be no BIGINT.
 _LONGEST_ROW = 18
@@ -45,6 +51,7 @@ def api_routes(service: str, database: Database, readiness: Readiness) -> list[R
     return [
         Route("/healthz", api.healthz),
         Route("/readyz", api.readyz),
+        Route("/metrics", answered(api.metrics)),
         Route("/sagas", answered(api.sagas)),
         Route("/sagas/{id:path}", answered(api.saga)),
         Route("/log", answered(api.log)),
@@ -85,6 +92,13 @@ class Api:
         """Say whether all that the service needs is there, and what is not."""
         parts = await self._readiness()
         return json_answer(dict(parts), status=200 if all(parts.values()) else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """Tell Prometheus what was counted since the start, and, unless the database is away, what waits."""
+        with suppress(DBAPIError, OSError, TimeoutError):
+            async with asyncio.timeout(_GLANCE), self._database.reading() as connection:
+                await metrics.look(connection, self._service)
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def sagas(self, request: Request) -> Response:
         """List sagas as this service sees them, the latest moved first; `?state=` picks, `?limit=` bounds."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from toolkit import crash, horizon, saga_log
+from toolkit import crash, horizon, metrics, saga_log
 from toolkit.clock import Clock
 from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
 from toolkit.envelope import Message, Unreadable
@@ -114,6 +114,7 @@ class Execution:
                 await delete(connection)
                 session.tells = work.outcomes()
         self.finish(work)
+        metrics.batches.labels(self.service.name).observe(len(batch))
         return claims
 
     def begin(self, streams: dict[tuple[str, str], saga_log.Stream]) -> Work:

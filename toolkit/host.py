@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
-from toolkit import crash, dead_letters
+from toolkit import crash, dead_letters, metrics
 from toolkit.clock import Clock
 from toolkit.database import Database, is_outage, is_refusal, is_unusable
 from toolkit.dead_letters import DeadLetter
@@ -75,6 +75,7 @@ class Host:
             with attempt:
                 async with self.database.transaction() as session:
                     await dead_letters.add(await session.connection(), [letter])
+        metrics.count_letter(letter)
         dead_letters.announce(letter)
 
     async def drain(self, *, within: float) -> None:

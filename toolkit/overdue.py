@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     insert,
     literal,
     or_,
@@ -129,6 +130,11 @@ async def forget_sagas(connection: AsyncConnection, saga_ids: Sequence[str]) -> 
     """Delete the steps of these sagas."""
     if saga_ids:
         await connection.execute(delete(overdue).where(overdue.c.saga_id.in_(saga_ids)))
+
+
+async def count(connection: AsyncConnection) -> int:
+    """Return how many steps are overdue."""
+    return int(await connection.scalar(select(func.count()).select_from(overdue)) or 0)
 
 
 async def listed(connection: AsyncConnection, *, limit: int = 1000) -> list[OverdueStep]:

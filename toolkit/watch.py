@@ -14,7 +14,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, emissions, outbox, overdue, saga_log
+from toolkit import crash, emissions, metrics, outbox, overdue, saga_log
 from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.envelope import WireMessage, abort_request
@@ -71,6 +71,7 @@ class Watch:
             entries += [self._note(step, Note.ABORTED, now) for step in waiting if self._is_hopeless(step, now)]
             await saga_log.append(connection, entries)
             await outbox.add(connection, rows)
+        metrics.count_entries(entries)
         self._relay.hand_over(rows, [])
         for step in found:
             log.error("saga is overdue", saga_id=step.saga_id, step=step.step, since=step.since.isoformat())

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, dead_letters, outbox, saga_log
+from toolkit import crash, dead_letters, metrics, outbox, saga_log
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import Envelope, Message, Unreadable, WireMessage
 from toolkit.events import Event, Refusal, Saga, SagaEnded, SagaState, routing_key
@@ -60,6 +60,7 @@ class Work:
         self.letters: list[DeadLetter] = []
         self.claims: list[Claim] = []
         self._streams = streams
+        self._begun: list[str] = []
         self._closings: list[tuple[str, SagaEnded]] = []
         self._ended: dict[str, dict[SagaState, list[str]]] = {}
 
@@ -202,10 +203,14 @@ class Work:
         return (entry.event_type for entry in self.entries if entry.emitted_id)
 
     def announce(self) -> None:
-        """Log what was committed, and only that."""
+        """Log and count what was committed, and only that."""
+        metrics.count_entries(self.entries)
+        for saga_type in self._begun:
+            metrics.started.labels(self.origin.service, saga_type).inc()
         for entry in self.entries:
             _announce(entry)
         for letter in self.letters:
+            metrics.count_letter(letter)
             dead_letters.announce(letter)
 
     def _tell_the_ends(self) -> None:
@@ -239,6 +244,8 @@ class Work:
         stream, cause = self.stream(step, message), message.envelope
         assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
         emission = self._emit(cause, emitted) if emitted else None
+        if stream.state is None and cause.event_type == step.saga.starts_with.__name__:
+            self._begun.append(step.saga.name)
         entry = Entry(
             service=self.origin.service,
             saga_id=cause.saga_id,

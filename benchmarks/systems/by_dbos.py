@@ -37,7 +37,9 @@ deed = Table(
 
 async def transactional_step(service: str, url: str) -> Step:
     """Return the one step of a service, upon its own database: write a row."""
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=POOL)
+    engine = create_async_engine(
+        url.replace("postgresql://", "postgresql+psycopg://", 1), pool_size=POOL, pool_timeout=300
+    )
     async with engine.begin() as connection:
         await connection.run_sync(tables.create_all)
     source = await AsyncSQLAlchemyDatasource.create(url, engine=engine)

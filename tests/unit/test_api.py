@@ -151,5 +151,5 @@ async def test_a_path_that_there_is_not_is_told_which_there_are(payment):
 
     assert response.status_code == 404
     assert response.json() == {
-        "error": "there is no '/nowhere'; there are: /healthz, /readyz, /sagas, /sagas/{id}, /log, /remains"
+        "error": "there is no '/nowhere'; there are: /healthz, /readyz, /metrics, /sagas, /sagas/{id}, /log, /remains"
     }
