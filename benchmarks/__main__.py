@@ -20,9 +20,9 @@ from tests.servers import RABBITMQ, find
 _FULL = (
     Case(orders=50, at_once=1),
     Case(orders=200, at_once=10),
-    Case(orders=1_500, at_once=100),
-    Case(orders=2_000, at_once=1_000),
-    Case(orders=1_000, at_once=100, refused=0.3),
+    Case(orders=1_000, at_once=100),
+    Case(orders=1_500, at_once=1_000),
+    Case(orders=800, at_once=100, refused=0.3),
 )
 _QUICK = (Case(orders=30, at_once=1), Case(orders=500, at_once=100))
 _WARM_UP = Case(orders=200, at_once=50, refused=0.1)
