@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, text
@@ -450,6 +451,30 @@ async def test_two_participants_of_one_service_that_hear_the_same_event_both_act
         ("write_reminder", "completed"),
     ]
     assert {"BookLent", "LoanRegistered"} <= {message.type for message in branch.post.taken}
+
+
+async def test_a_step_of_a_batch_that_stumbles_over_what_another_replica_just_did_has_not_failed(
+    postgres: Database, clerk: Clerk
+) -> None:
+    async with postgres.engine.begin() as connection:
+        await connection.execute(text("CREATE UNIQUE INDEX one_book_a_loan ON loans (loan_id)"))
+    one, other = (Branch(library(clerk), postgres, resources={Clerk: clerk}) for _ in range(2))
+
+    async def succeed(*_: Any) -> None: ...
+
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("the batch is executed again, each step in a savepoint")
+
+    async def be_slow(*_: Any) -> None:
+        await other.take(WANTED)
+
+    clerk.will("lend_book", succeed, fail, be_slow)
+    with pytest.raises(PositionTakenError):
+        await one.take(WANTED, BookWanted(loan_id="loan-2"))
+
+    assert await lent(postgres) == ["loan-1"]
+    assert await states(postgres, "loan-1") == ["completed"]
+    assert await notes(postgres, "loan-1") == []
 
 
 async def test_of_two_replicas_that_run_a_step_at_once_one_has_an_effect(postgres: Database, clerk: Clerk) -> None:
