@@ -24,6 +24,10 @@ class JoinedWrites:
 
     async def put(self, frame: ChannelFrame) -> None:
         """Take a frame; it is passed on in the loop's next turn, in its place behind those before it."""
+        self.put_nowait(frame)
+
+    def put_nowait(self, frame: ChannelFrame) -> None:
+        """Take a frame as `put` does: so a channel answers the broker that closes it."""
         self._frames.append(frame)
         if self._passing_on is None:
             self._passing_on = asyncio.create_task(self._pass_on())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.abc import ChannelFrame
 from pamqp import frame
 from pamqp.commands import Basic
@@ -161,6 +162,18 @@ async def test_messages_that_are_published_at_once_are_one_write_and_each_is_con
     assert len(post.writes) == 1
     assert all(isinstance(confirm, Basic.Ack) for confirm in confirms)
     assert await post.unacknowledged() == [f"{number}".encode() for number in range(100)]
+
+
+async def test_a_channel_that_joins_its_writes_says_why_the_broker_closed_it(post):
+    channel = join_writes(await post.channel.get_underlay_channel())
+
+    publishing = [channel.basic_publish(b"", exchange="there is none", routing_key="x", wait=False) for _ in range(3)]
+    async with asyncio.timeout(5):
+        ended = await asyncio.gather(*publishing, return_exceptions=True)
+
+    assert [type(each) for each in ended] == [ChannelNotFoundEntity] * 3
+    assert channel.is_closed
+    assert await post.unacknowledged() == []
 
 
 async def test_what_asks_for_an_answer_is_written_in_its_place_among_what_is_joined(post):
