@@ -50,10 +50,6 @@ class Databases(Protocol):
         """Make them, and return their URLs by service."""
         ...
 
-    async def age(self, entries: int) -> None:
-        """Write so many old entries, in all, into the services' logs."""
-        ...
-
     async def meter(self) -> Meter:
         """Read what they have done."""
         ...
@@ -129,10 +125,6 @@ class OnFiles:
     async def urls(self) -> dict[str, str]:
         """Return their URLs by service."""
         return {name: f"sqlite:///{self._file(name)}" for name in SERVICES}
-
-    async def age(self, entries: int) -> None:
-        """Refuse: old entries are measured on PostgreSQL."""
-        raise NotImplementedError(f"{entries} old entries on SQLite")
 
     async def meter(self) -> Meter:
         """Return nothing: SQLite does not count."""

@@ -36,7 +36,7 @@ class System:
     - `processes`: over how many its services are dealt out.
     - `on_files`: on SQLite, and not on PostgreSQL.
     - `embedded`: its process is its own client.
-    - `old_entries`: how many entries stand in its logs before.
+    - `old_entries`: how many entries stand in its logs before, on PostgreSQL.
     - `share`: it is given this part of each load's orders only, since it would take the most of the time otherwise.
     - `at_once`: the loads that it is given; all by default.
     """
@@ -116,7 +116,7 @@ class Ground:
         )
         try:
             async with _running(system, asked, self.profile) as processes, _placing(processes, system, asked) as place:
-                if system.old_entries:
+                if system.old_entries and isinstance(databases, OnPostgres):
                     await databases.age(system.old_entries)
                 done = [await place(warm_up)]
                 found = []

@@ -13,21 +13,32 @@ from collections.abc import Sequence
 from aiormq.abc import AbstractChannel, ChannelFrame
 from aiormq.channel import Channel
 
+#: So many frames wait at most for a connection that takes none; who has more waits with them.
+_MOST = 1_000
+
 
 class JoinedWrites:
-    """Takes the place of a channel's queue of frames to be written; the frames of one turn go on as one."""
+    """Takes the place of a channel's queue of frames to be written; the frames of one turn go on as one.
 
-    def __init__(self, queue: asyncio.Queue[ChannelFrame]) -> None:
+    The next ones follow when the socket has taken these: a broker that reads nothing does not fill our memory.
+    """
+
+    def __init__(self, channel: Channel, queue: asyncio.Queue[ChannelFrame]) -> None:
+        self._channel = channel
         self._queue = queue
         self._frames: list[ChannelFrame] = []
+        self._has_room = asyncio.Event()
         self._passing_on: asyncio.Task[None] | None = None
 
     async def put(self, frame: ChannelFrame) -> None:
-        """Take a frame; it is passed on in the loop's next turn, in its place behind those before it."""
+        """Take a frame, as soon as there is room; it is passed on in its place behind those before it."""
+        while len(self._frames) >= _MOST:
+            self._has_room.clear()
+            await self._has_room.wait()
         self.put_nowait(frame)
 
     def put_nowait(self, frame: ChannelFrame) -> None:
-        """Take a frame as `put` does: so a channel answers the broker that closes it."""
+        """Take a frame at once: so a channel answers the broker that closes it."""
         self._frames.append(frame)
         if self._passing_on is None:
             self._passing_on = asyncio.create_task(self._pass_on())
@@ -36,9 +47,15 @@ class JoinedWrites:
         try:
             while self._frames:
                 frames, self._frames = self._frames, []
-                await self._queue.put(_joined(frames))  # a connection that takes no more makes all of them wait
+                self._has_room.set()
+                taken = self._channel.create_future()
+                await self._queue.put(_joined(frames, taken))
+                await taken
+        except Exception:  # noqa: BLE001, S110 -- the channel has ended; who waits for its answers learns it from them
+            pass
         finally:
             self._passing_on = None
+            self._has_room.set()
 
 
 def join_writes(channel: AbstractChannel) -> Channel:
@@ -46,21 +63,18 @@ def join_writes(channel: AbstractChannel) -> Channel:
     assert isinstance(channel, Channel)  # noqa: S101 -- aiormq has no other; its abstract class lacks some parameters
     queue = getattr(channel, "write_queue", None)
     if isinstance(queue, asyncio.Queue):
-        setattr(channel, "write_queue", JoinedWrites(queue))  # noqa: B010 -- to the type checker it is another's queue
+        joined = JoinedWrites(channel, queue)
+        setattr(channel, "write_queue", joined)  # noqa: B010 -- to the type checker it is another's queue
     return channel
 
 
-def _joined(frames: Sequence[ChannelFrame]) -> ChannelFrame:
-    if len(frames) == 1:
-        return frames[0]
-    drained = None
-    if any(frame.should_drain for frame in frames):
-        drained = asyncio.get_running_loop().create_future()
-        drained.add_done_callback(lambda _: _all_drained(frames))
+def _joined(frames: Sequence[ChannelFrame], taken: asyncio.Future[None]) -> ChannelFrame:
+    """Return these frames as one, which says by `taken` that the socket has taken it, and says so of each."""
+    taken.add_done_callback(lambda _: _all_drained(frames))
     return ChannelFrame(
         payload=b"".join(frame.payload for frame in frames),
         should_close=any(frame.should_close for frame in frames),
-        drain_future=drained,
+        drain_future=taken,
     )
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import wraps
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
-from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -95,9 +93,13 @@ class Api:
 
     async def metrics(self, _: Request) -> Response:
         """Tell Prometheus what was counted since the start, and, unless the database is away, what waits."""
-        with suppress(DBAPIError, OSError, TimeoutError):
+        try:
             async with asyncio.timeout(_GLANCE), self._database.reading() as connection:
                 await metrics.look(connection, self._service)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            metrics.forget(self._service)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def sagas(self, request: Request) -> Response:

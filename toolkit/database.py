@@ -204,7 +204,7 @@ class Database:
                 with session.lent():
                     yield session
                 await session.commit()
-            except BaseException:
+            except BaseException:  # a cancellation, too, must not leave the transaction open
                 await session.rollback()
                 raise
 

@@ -55,6 +55,12 @@ def count_letter(letter: DeadLetter) -> None:
     letters.labels(letter.service).inc()
 
 
+def forget(service: str) -> None:
+    """Tell nothing of a service's tables: a figure of before the outage would pass for one of now."""
+    for gauge in (dead_letters_open, outbox_rows, overdue_steps):
+        gauge.remove_by_labels({"service": service})
+
+
 async def look(connection: AsyncConnection, service: str) -> None:
     """Read from a service's tables what is read when somebody asks."""
     dead_letters_open.labels(service).set(await dead_letters.count(connection))

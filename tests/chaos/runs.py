@@ -158,8 +158,13 @@ async def partitions(servers: Servers, *, lengths: Sequence[float], seed: int, p
 
 async def _part(here: World, names: Iterable[str], cut: tuple[Way, ...], length: float) -> float | list[str]:
     """Return after how many seconds all was right again, or what is still wrong."""
+    before = await here.fleet.moved()
+
+    async def are_on_their_way() -> bool:
+        return await here.fleet.moved() > before
+
     placing = asyncio.create_task(here.place(orders(int(10 * (length + 4))), rate=10))
-    await asyncio.sleep(2)  # orders are on their way
+    await eventually(are_on_their_way, what="orders on their way")
     for name in names:
         here.ways[name].cut(*cut)
     await asyncio.sleep(length)  # the partition's own length

@@ -156,10 +156,14 @@ def mentioned() -> list[str]:
 
 @pytest.mark.parametrize("arguments", mentioned())
 def test_a_command_that_is_named_is_understood(arguments: str):
-    verb, *rest = shlex.split(arguments)
+    command, rest = CLI, shlex.split(arguments)
 
+    while rest and hasattr(command, "commands"):
+        verb, *rest = rest
+        assert verb in command.commands
+        command = command.commands[verb]
     if rest:
-        CLI.commands[verb].make_context(verb, rest)
+        assert command.make_context(verb, rest).params
 
 
 def test_the_command_line_reference_names_all_verbs_and_their_options():

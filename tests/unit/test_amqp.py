@@ -14,6 +14,7 @@ from aiormq.abc import ChannelFrame
 from pamqp import frame
 from pamqp.commands import Basic
 
+from tests.end_to_end.proxy import Proxy, Way
 from tests.eventually import eventually
 from toolkit.amqp_acks import Acks
 from toolkit.amqp_writes import join_writes
@@ -174,6 +175,29 @@ async def test_a_channel_that_joins_its_writes_says_why_the_broker_closed_it(pos
     assert [type(each) for each in ended] == [ChannelNotFoundEntity] * 3
     assert channel.is_closed
     assert await post.unacknowledged() == []
+
+
+async def test_a_broker_that_takes_nothing_does_not_fill_our_memory(rabbitmq, prefix):
+    async with Proxy(rabbitmq.url) as proxy:
+        connection = await aio_pika.connect(proxy.through(rabbitmq.url))
+        channel = join_writes(await (await connection.channel()).get_underlay_channel())
+        proxy.cut(Way.OUT)
+
+        async def publish() -> None:
+            async with asyncio.timeout(0.2):
+                await channel.basic_publish(b"x" * 10_000, routing_key="nobody", wait=False)
+
+        for _ in range(10):
+            ended = await asyncio.gather(*(publish() for _ in range(1_000)), return_exceptions=True)
+            assert {type(each) for each in ended} == {TimeoutError}
+        taken = channel.delivery_tag
+
+        proxy.heal()
+        async with asyncio.timeout(10):  # what was taken goes out, and the channel is as well as ever
+            await channel.basic_publish(b"", routing_key="nobody", wait=False)
+        await connection.close()
+
+    assert taken < 5_000
 
 
 async def test_what_asks_for_an_answer_is_written_in_its_place_among_what_is_joined(post):

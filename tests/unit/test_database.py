@@ -121,11 +121,13 @@ async def test_a_database_in_memory_needs_no_folder() -> None:
     database = Database("sqlite://")
 
     await database.ping()
+    async with database.reading() as connection:
+        assert await connection.scalar(text("SELECT 1")) == 1
     await database.close()
 
 
 async def test_a_database_that_answers_is_there(database: Database) -> None:
-    await database.ping()
+    assert await database.ping() is None
 
 
 async def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequ
     """Print these rows at the end; those that there are by then, if it breaks off: they tell what was done."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: what was done until then was done
         if rows:
             print_rows(rows, output, columns=columns)
         raise
