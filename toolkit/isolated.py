@@ -149,7 +149,7 @@ class Isolation:
                 flush=False,
             )
             result = await self._bounded(attempt, session, deadline)
-            if isinstance(result, Failure) and session.has_connection:
+            if isinstance(result, Failure) and session.in_transaction():
                 blame(result, claim.step)
             outcome = Outcome(claim, expected, lambda work: write(claim, result, work))
             try:
@@ -188,7 +188,7 @@ class Isolation:
         except asyncio.CancelledError:
             task.cancel()
             raise
-        if not done and not session.has_connection:
+        if not done and not session.in_transaction():
             task.cancel()
             await asyncio.wait({task})
             if task.cancelled():
