@@ -15,7 +15,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## run the order saga in this process: no broker, no server
 	@$(BIN)/saga demo
 
-test: $(VENV)/.installed-dev ## run the whole suite against a real RabbitMQ and PostgreSQL
+test: $(VENV)/.installed-dev $(VENV)/.installed-system ## run the whole suite against a real RabbitMQ and PostgreSQL
 ifdef PYTEST_ARGS
 	$(BIN)/pytest $(PYTEST_ARGS)
 else
@@ -94,3 +94,7 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-system: tests/install-system-packages | $(BIN)/pip
+	@tests/install-system-packages
+	@touch $@
