@@ -11,12 +11,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from toolkit import Event, Refusal, Saga, SagaId
+from toolkit import Event, Refusal, Saga, SagaId, Sensitive
 
 #: One line of text that any database can store: PostgreSQL takes no NUL, and a label no line break.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\P{Cc}+$")]
 Sku = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._\-]+$")]
-Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\p{Cc}]+@[^@\s\p{Cc}]+$")]
+#: What tells who a customer is, where they live, or how they pay; nobody is shown it.
+Personal = Annotated[Text, Sensitive]
+Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\p{Cc}]+@[^@\s\p{Cc}]+$"), Sensitive]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 #: Money in minor units (cents) of the shop's one currency.
 Amount = Annotated[int, Field(ge=0)]
@@ -37,10 +39,10 @@ class Address(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Text
-    street: Text
+    name: Personal
+    street: Personal
     city: Text
-    postal_code: Text
+    postal_code: Personal
     country: Country
 
 
@@ -72,7 +74,7 @@ class OrderCreated(Event, owner="order"):
     customer_id: Text
     customer_email: Email
     items: tuple[Item, ...] = Field(min_length=1, max_length=100)
-    payment_method: Text
+    payment_method: Personal
     shipping_address: Address
 
 
@@ -82,7 +84,7 @@ class InventoryReserved(Event, owner="inventory"):
     order_id: SagaId
     reservation_id: str
     total_amount: Amount
-    payment_method: Text
+    payment_method: Personal
     shipping_address: Address
     customer_email: Email
 

@@ -1,7 +1,7 @@
 """Choreographed sagas: each service does its step, writes its log and emits the next event in one transaction."""
 
 from toolkit.errors import DeclarationError, SagaError
-from toolkit.events import Event, IdempotencyKey, Refusal, Saga, SagaId
+from toolkit.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
 from toolkit.participant import Participant
 from toolkit.retry import Retry, RetryPolicy
 from toolkit.service import Service
@@ -18,6 +18,7 @@ __all__ = [
     "Saga",
     "SagaError",
     "SagaId",
+    "Sensitive",
     "Service",
     "Settings",
 ]

@@ -21,6 +21,8 @@ from starlette.applications import Starlette
 
 from toolkit.api import api_routes, application
 from toolkit.clock import SystemClock
+from toolkit.contract import Contract
+from toolkit.contract_api import contract_routes
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.logs import configure_logs
@@ -118,6 +120,7 @@ def run_service(service: Service, settings: Settings) -> int:
     routes += operator_routes(
         service, app.host.database, queue=app.host.queue, token=settings.api_token, clock=SystemClock()
     )
+    routes += contract_routes(Contract.of(service, timeouts=settings.step_timeouts))
     api = application(routes, lifespan)
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from toolkit.events import Event
+from toolkit.contract import EventContract
 from toolkit.graph import Choreography, Node
 
 
@@ -35,10 +35,10 @@ def unheard_events(choreography: Choreography) -> Iterator[Finding]:
     heard = {event for node in choreography.nodes for event in node.triggers}
     for node in choreography.nodes:
         for event in node.emits:
-            if event not in heard and not event.__optional__:
+            if event not in heard and not _contract(choreography, event).optional:
                 yield Finding(
                     "unheard event",
-                    f"{node.name} ({node.service}) emits {event.__name__}, and nobody listens to it",
+                    f"{node.name} ({node.service}) emits {event}, and nobody listens to it",
                     "Let a step or a compensation take it, or declare the event with optional=True",
                 )
 
@@ -52,7 +52,7 @@ def unemitted_events(choreography: Choreography) -> Iterator[Finding]:
             if event not in told:
                 yield Finding(
                     "unemitted event",
-                    f"{node.name} ({node.service}) waits for {event.__name__}, which nobody emits",
+                    f"{node.name} ({node.service}) waits for {event}, which nobody emits",
                     "Return it from a step, or take it out of the parameter's type",
                 )
 
@@ -65,7 +65,7 @@ def unreachable_nodes(choreography: Choreography) -> Iterator[Finding]:
             if node not in reached:
                 yield Finding(
                     "unreachable",
-                    f"nothing leads from {saga.starts_with.__name__} to {node.name} ({node.service})",
+                    f"nothing leads from {saga.starts_with} to {node.name} ({node.service})",
                     f"Let it listen to an event that the saga {saga.name} comes by, or delete it",
                 )
 
@@ -78,7 +78,7 @@ def lost_refusals(choreography: Choreography) -> Iterator[Finding]:
             if end not in choreography.events_after(refusal, node.saga):
                 yield Finding(
                     "lost refusal",
-                    f"{refusal.__name__} of {node.name} ({node.service}) never leads to {end.__name__}",
+                    f"{refusal} of {node.name} ({node.service}) never leads to {end}",
                     "Let the compensation of the step before take it, or the step that ends the saga",
                 )
 
@@ -87,11 +87,12 @@ def foreign_events(choreography: Choreography) -> Iterator[Finding]:
     """Every event is emitted by the service that owns it, and by no other."""
     for node in choreography.nodes:
         for event in node.emits:
-            if event.__owner__ != node.service:
+            owner = _contract(choreography, event).owner
+            if owner != node.service:
                 yield Finding(
                     "foreign event",
-                    f"{node.name} ({node.service}) emits {event.__name__}, which belongs to {event.__owner__}",
-                    f'Return an event of its own, or declare {event.__name__} with owner="{node.service}"',
+                    f"{node.name} ({node.service}) emits {event}, which belongs to {owner}",
+                    f'Return an event of its own, or declare {event} with owner="{node.service}"',
                 )
 
 
@@ -109,12 +110,18 @@ def standing_steps(choreography: Choreography) -> Iterator[Finding]:
                 )
 
 
+def _contract(choreography: Choreography, event: str) -> EventContract:
+    found = choreography.event(event)
+    assert found is not None  # noqa: S101 -- tells the type checker that whoever emits an event declares it
+    return found
+
+
 def _undoes(way_back: Iterable[Node], node: Node) -> bool:
-    return any(each.is_compensation and each.step is node.handler for each in way_back)
+    return any(each.is_compensation and (each.service, each.step) == (node.service, node.name) for each in way_back)
 
 
-def _names(events: Iterable[type[Event]]) -> str:
-    return ", ".join(dict.fromkeys(event.__name__ for event in events))
+def _names(events: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(events))
 
 
 RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (

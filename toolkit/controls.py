@@ -13,12 +13,13 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from toolkit import dead_letters, operations, overdue, retention
 from toolkit.audit import Operator
 from toolkit.clock import Clock
+from toolkit.contract import Contract
 from toolkit.database import Database, is_contention
 from toolkit.dead_letters import Selection
 from toolkit.errors import NotAllowedError, UnreachableError
@@ -70,16 +71,32 @@ class Controls(Source, Protocol):
         """Return overdue steps, the longest waiting first."""
         ...
 
+    async def contract(self) -> Contract:
+        """Return what the service hears and says."""
+        ...
+
 
 class DatabaseControls(DatabaseSource):
-    """A service's database; `emitted` tells which events the service declares, which only a replay asks for."""
+    """A service's database; what is in no database, `emitted` and `contract`, is asked for only where it is needed.
+
+    - `emitted`: the events that the service declares, by name.
+    - `contract`: the service's contract; UnreachableError where its declarations are not to be found.
+    """
 
     def __init__(
-        self, service: str, url: str, *, queue: str, emitted: Callable[[], dict[str, type[Event]]], clock: Clock
+        self,
+        service: str,
+        url: str,
+        *,
+        queue: str,
+        emitted: Callable[[], dict[str, type[Event]]],
+        contract: Callable[[], Contract],
+        clock: Clock,
     ) -> None:
         super().__init__(service, url)
         self._queue = queue
         self._emitted = emitted
+        self._contract = contract
         self._clock = clock
 
     async def letters(self, which: Selection, *, limit: int) -> Rows:
@@ -119,6 +136,10 @@ class DatabaseControls(DatabaseSource):
     async def overdue(self, *, limit: int) -> Rows:
         """Read overdue steps."""
         return [asdict(step) for step in await self._read(lambda connection: overdue.listed(connection, limit=limit))]
+
+    async def contract(self) -> Contract:
+        """Return the contract that the declarations make."""
+        return self._contract()
 
     async def _write(self, change: Callable[[Database], Awaitable[T]]) -> T:
         """Make a change; again where the running service was in its way, since then nothing of it was done."""
@@ -173,6 +194,15 @@ class HttpControls(HttpSource):
         """Ask for overdue steps."""
         content = await self._demand("GET", "/overdue", params={"limit": limit})
         return [with_times(row) for row in content.get("overdue", [])]
+
+    async def contract(self) -> Contract:
+        """Ask for the contract."""
+        try:
+            return Contract.model_validate(await self._ask("/contract"))
+        except ValidationError as error:
+            raise UnreachableError(
+                f"{self._url} tells no contract that can be read: is it an older version?"
+            ) from error
 
     async def _bite(self, path: str, order: Mapping[str, Any]) -> Bite:
         content = await self._demand("POST", path, json=order)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NewType
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 #: The identity of one saga, chosen by whoever starts it: an order number, say. Printable, so that it can
 #: stand in a URL, a log line and a shell command without quoting.
@@ -17,6 +19,21 @@ SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r
 
 #: What an isolated step hands to the outside world so that a repeated call is the same call: `saga_id:step`.
 IdempotencyKey = NewType("IdempotencyKey", str)
+
+#: How an event's JSON schema says that a field is sensitive.
+SENSITIVE = "x-sensitive"
+
+
+class Sensitive:
+    """Marks a field that nobody is shown: `customer_email: Annotated[str, Sensitive]`.
+
+    It travels and is stored as it is; the API, the console, the command line, logs and traces have `***` instead.
+    """
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Mark the field in its event's JSON schema, which is what everybody goes by."""
+        return handler(core) | {SENSITIVE: True}
 
 
 #: Why something did not come about, for people. Bounded, and without NUL, which PostgreSQL keeps in no text.

@@ -1,4 +1,4 @@
-"""The choreography as data: who hears what and emits what, read from the declarations of all services alone.
+"""The choreography as data: who hears what and emits what, read from the contracts of all services alone.
 
 The order of a saga's steps is nowhere written down; it follows from the edges.
 """
@@ -9,19 +9,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from toolkit.events import Event, Refusal, Saga
-from toolkit.participant import Compensation, Step
+from toolkit.contract import Contract, EventContract, HandlerContract, SagaContract
 from toolkit.service import Service
-
-EventType = type[Event]
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A step or a compensation, and the service that it belongs to."""
+    """A step or a compensation, and the service that it belongs to; events go by their names."""
 
     service: str
-    handler: Step | Compensation
+    handler: HandlerContract
+    saga: SagaContract
 
     @property
     def name(self) -> str:
@@ -29,46 +27,41 @@ class Node:
         return self.handler.name
 
     @property
-    def step(self) -> Step:
-        """The step itself, or the one that is undone."""
-        return self.handler.of if isinstance(self.handler, Compensation) else self.handler
-
-    @property
-    def saga(self) -> Saga:
-        """The saga that it is part of."""
-        return self.step.saga
+    def step(self) -> str:
+        """The name of the step itself, or of the one that is undone."""
+        return self.handler.of or self.handler.name
 
     @property
     def is_compensation(self) -> bool:
         """Whether it undoes a step."""
-        return isinstance(self.handler, Compensation)
+        return self.handler.kind == "compensation"
 
     @property
-    def triggers(self) -> tuple[EventType, ...]:
+    def triggers(self) -> tuple[str, ...]:
         """The events that it runs on."""
         return self.handler.triggers
 
     @property
-    def success(self) -> EventType:
+    def success(self) -> str:
         """The event that says that it is done."""
-        return self.handler.emits if isinstance(self.handler, Compensation) else self.handler.success
+        return self.handler.success
 
     @property
-    def refusals(self) -> tuple[type[Refusal], ...]:
+    def refusals(self) -> tuple[str, ...]:
         """The events by which it may say no; a compensation never does."""
-        return () if isinstance(self.handler, Compensation) else self.handler.refusals
+        return self.handler.refusals
 
     @property
-    def emits(self) -> tuple[EventType, ...]:
+    def emits(self) -> tuple[str, ...]:
         """All events that it may emit, the success first."""
-        return (self.success, *self.refusals)
+        return self.handler.emits
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
     """An event on its way from one node to another; None stands for the world outside."""
 
-    event: EventType
+    event: str
     emitter: Node | None
     listener: Node | None
 
@@ -76,21 +69,31 @@ class Edge:
 class Choreography:
     """The steps and compensations of several services, and the events that join them."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
-        self.services = list(services)
-        self.nodes = [node for service in self.services for node in _nodes_of(service)]
+    def __init__(self, services: Iterable[Service | Contract]) -> None:
+        self.contracts = [each if isinstance(each, Contract) else Contract.of(each) for each in services]
+        self.nodes = [node for contract in self.contracts for node in _nodes_of(contract)]
 
     @property
-    def sagas(self) -> list[Saga]:
+    def sagas(self) -> list[SagaContract]:
         """The sagas that the services take part in."""
-        return list({saga.name: saga for service in self.services for saga in service.sagas}.values())
+        return list({saga.name: saga for contract in self.contracts for saga in contract.sagas}.values())
 
-    def nodes_of(self, saga: Saga) -> list[Node]:
+    def saga(self, name: str) -> SagaContract | None:
+        """Return the saga of this name, or None where no service takes part in it."""
+        return next((saga for saga in self.sagas if saga.name == name), None)
+
+    def event(self, name: str) -> EventContract | None:
+        """Return an event as its owner declares it, else as anybody does; None where nobody knows it."""
+        known = [(contract.service, contract.events[name]) for contract in self.contracts if name in contract.events]
+        owned = [event for service, event in known if event.owner == service]
+        return next(iter([*owned, *(event for _, event in known)]), None)
+
+    def nodes_of(self, saga: SagaContract) -> list[Node]:
         """Return the saga's nodes: the way forward first, then the way back, then what nothing leads to."""
         ordered = [*self.forward(saga), *self._backward(saga), *self.nodes]
         return list(dict.fromkeys(node for node in ordered if node.saga.name == saga.name))
 
-    def edges(self, saga: Saga) -> list[Edge]:
+    def edges(self, saga: SagaContract) -> list[Edge]:
         """Return the saga's edges in the order of its nodes, the starting event first."""
         emissions = [(node, event) for node in self.nodes_of(saga) for event in node.emits]
         return [
@@ -99,29 +102,29 @@ class Choreography:
             for listener in self.listeners(event, saga) or (None,)
         ]
 
-    def listeners(self, event: EventType, saga: Saga) -> list[Node]:
+    def listeners(self, event: str, saga: SagaContract) -> list[Node]:
         """Return the nodes of the saga that run on this event."""
         return [node for node in self.nodes if event in node.triggers and node.saga.name == saga.name]
 
-    def forward(self, saga: Saga) -> list[Node]:
+    def forward(self, saga: SagaContract) -> list[Node]:
         """Return the steps that a saga takes in which nobody refuses, in their order."""
         return self._reached(saga.starts_with, saga, onwards=_success_of_step)
 
-    def reached_from(self, event: EventType, saga: Saga) -> list[Node]:
+    def reached_from(self, event: str, saga: SagaContract) -> list[Node]:
         """Return all nodes that this event leads to, directly or not, the nearest first."""
         return self._reached(event, saga, onwards=lambda node: node.emits)
 
-    def events_after(self, event: EventType, saga: Saga) -> set[EventType]:
+    def events_after(self, event: str, saga: SagaContract) -> set[str]:
         """Return all events that this one leads to, directly or not."""
         return {emitted for node in self.reached_from(event, saga) for emitted in node.emits}
 
-    def _backward(self, saga: Saga) -> Iterator[Node]:
+    def _backward(self, saga: SagaContract) -> Iterator[Node]:
         """Yield what the last refusal leads to, then what the one before it adds, and so on."""
         for node in reversed(self.forward(saga)):
             for refusal in node.refusals:
                 yield from self.reached_from(refusal, saga)
 
-    def _reached(self, event: EventType, saga: Saga, *, onwards: Callable[[Node], Iterable[EventType]]) -> list[Node]:
+    def _reached(self, event: str, saga: SagaContract, *, onwards: Callable[[Node], Iterable[str]]) -> list[Node]:
         found: dict[Node, None] = {}
         waiting = deque([event])
         while waiting:
@@ -132,12 +135,12 @@ class Choreography:
         return list(found)
 
 
-def _nodes_of(service: Service) -> Iterator[Node]:
-    yield from (Node(service.name, step) for step in service.steps)
-    yield from (Node(service.name, compensation) for compensation in service.compensations)
+def _nodes_of(contract: Contract) -> Iterator[Node]:
+    sagas = {saga.name: saga for saga in contract.sagas}
+    yield from (Node(contract.service, handler, sagas[handler.saga]) for handler in contract.handlers)
 
 
-def _success_of_step(node: Node) -> Iterable[EventType]:
+def _success_of_step(node: Node) -> Iterable[str]:
     return () if node.is_compensation else (node.success,)
 
 
@@ -146,26 +149,26 @@ def as_text(choreography: Choreography) -> str:
     return "\n".join(line for saga in choreography.sagas for line in _saga_lines(choreography, saga))
 
 
-def _saga_lines(choreography: Choreography, saga: Saga) -> Iterator[str]:
-    ends = " | ".join(event.__name__ for event in (saga.completes_with, saga.fails_with))
-    yield f"saga {saga.name}: {saga.starts_with.__name__} → {ends}"
+def _saga_lines(choreography: Choreography, saga: SagaContract) -> Iterator[str]:
+    ends = " | ".join((saga.completes_with, saga.fails_with))
+    yield f"saga {saga.name}: {saga.starts_with} → {ends}"
     for node in choreography.nodes_of(saga):
-        undoes = f", undoes {node.step.name}" if node.is_compensation else ""
+        undoes = f", undoes {node.step}" if node.is_compensation else ""
         yield ""
         yield f"{'↩' if node.is_compensation else '→'} {node.name} ({node.service}{undoes})"
         yield f"    on {_names(node.triggers)}"
         for event in node.emits:
             heard_by = ", ".join(each.name for each in choreography.listeners(event, saga))
-            yield f"    {'✗' if event in node.refusals else '✓'} {event.__name__} → {heard_by or _end(event, saga)}"
+            yield f"    {'✗' if event in node.refusals else '✓'} {event} → {heard_by or _end(event, saga)}"
 
 
-def _end(event: EventType, saga: Saga) -> str:
+def _end(event: str, saga: SagaContract) -> str:
     ends = {saga.completes_with: "the saga is completed", saga.fails_with: "the saga has failed"}
     return ends.get(event, "nobody")
 
 
-def _names(events: Iterable[EventType]) -> str:
-    return ", ".join(event.__name__ for event in events)
+def _names(events: Iterable[str]) -> str:
+    return ", ".join(events)
 
 
 def as_mermaid(choreography: Choreography) -> str:
@@ -174,9 +177,9 @@ def as_mermaid(choreography: Choreography) -> str:
 
 
 def _groups(choreography: Choreography) -> Iterator[str]:
-    for service in choreography.services:
-        yield f"    subgraph service_{service.name} [{service.name}]"
-        for node in (each for each in choreography.nodes if each.service == service.name):
+    for service in (contract.service for contract in choreography.contracts):
+        yield f"    subgraph service_{service} [{service}]"
+        for node in (each for each in choreography.nodes if each.service == service):
             yield f"        {node.name}{'{{' + node.name + '}}' if node.is_compensation else '[' + node.name + ']'}"
         yield "    end"
 
@@ -190,7 +193,7 @@ def _arrows(choreography: Choreography) -> Iterator[str]:
 
 
 def _arrow(edge: Edge, arrow: str) -> str:
-    event = edge.event.__name__
+    event = edge.event
     outside = f"{event}([{event}])"
     if edge.emitter is None:
         return f"{outside} {arrow} {edge.listener.name if edge.listener else outside}"

@@ -25,6 +25,8 @@ from toolkit.api import api_routes, application
 from toolkit.cli import app
 from toolkit.cli.discovery import find_service
 from toolkit.clock import SystemClock
+from toolkit.contract import Contract
+from toolkit.contract_api import contract_routes
 from toolkit.database import Database
 from toolkit.operator_api import operator_routes
 from toolkit.saga_log import Entry
@@ -123,7 +125,7 @@ def _api(name: str, url: str) -> Starlette:
     routes = api_routes(name, database, readiness)
     service = find_service(f"services.{name}.app:app")
     routes += operator_routes(service, database, queue=f"saga.{name}", token=SecretStr(TOKEN), clock=SystemClock())
-    return application(routes, lifespan)
+    return application(routes + contract_routes(Contract.of(service)), lifespan)
 
 
 def service_options(urls: dict[str, str]) -> list[str]:

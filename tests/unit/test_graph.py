@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from services.events import OrderCreated, order_saga
 from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from toolkit import Event, Participant, Saga, Service
+from toolkit.contract import Contract
 from toolkit.graph import Choreography, as_mermaid, as_text
 
 FORWARD = ["reserve_inventory", "process_payment", "create_shipment", "send_confirmation"]
@@ -24,6 +24,7 @@ class ParcelPaid(Event, owner="claims"):
     parcel_id: str
 
 
+ORDER = Contract.of(inventory).sagas[0]
 LOSS = Saga(name="loss", id_field="parcel_id", starts_with=ParcelLost, completes_with=ParcelPaid, fails_with=ParcelPaid)
 
 
@@ -37,33 +38,33 @@ def choreography() -> Choreography:
 
 
 def test_the_order_of_the_steps_follows_from_the_events_and_not_from_the_declarations(choreography):
-    names = [node.name for node in choreography.nodes_of(order_saga)]
+    names = [node.name for node in choreography.nodes_of(ORDER)]
 
     assert names == FORWARD + BACKWARD
 
 
 def test_the_way_forward_is_that_on_which_nobody_refuses(choreography):
-    names = [node.name for node in choreography.forward(order_saga)]
+    names = [node.name for node in choreography.forward(ORDER)]
 
     assert names == FORWARD
 
 
 @pytest.mark.parametrize("undone", [0, 1, 2, 3])
 def test_a_refusal_undoes_what_was_done_before_it_in_strict_reverse_order(choreography, undone):
-    refusing = choreography.forward(order_saga)[undone]
+    refusing = choreography.forward(ORDER)[undone]
 
-    way_back = choreography.reached_from(refusing.refusals[0], order_saga)
+    way_back = choreography.reached_from(refusing.refusals[0], ORDER)
 
-    assert [node.step.name for node in way_back if node.is_compensation] == FORWARD[:undone][::-1]
+    assert [node.step for node in way_back if node.is_compensation] == FORWARD[:undone][::-1]
 
 
 def test_an_edge_comes_from_the_world_outside_where_the_saga_begins_and_goes_there_where_it_ends(choreography):
-    edges = choreography.edges(order_saga)
+    edges = choreography.edges(ORDER)
 
     assert [(edge.event, edge.listener.name) for edge in edges if not edge.emitter] == [
-        (OrderCreated, "reserve_inventory")
+        ("OrderCreated", "reserve_inventory")
     ]
-    assert [edge.event.__name__ for edge in edges if not edge.listener] == ["OrderFulfilled", "OrderFailed"]
+    assert [edge.event for edge in edges if not edge.listener] == ["OrderFulfilled", "OrderFailed"]
 
 
 def test_the_page_names_each_step_its_service_and_who_hears_of_it(choreography):
@@ -89,8 +90,8 @@ def test_two_sagas_on_one_exchange_are_drawn_each_by_itself(choreography):
     claims = Participant("claims", saga=LOSS)
     claims.step()(pay_parcel)
 
-    both = Choreography([*choreography.services, Service(name="claims", participants=[claims])])
+    both = Choreography([*choreography.contracts, Service(name="claims", participants=[claims])])
 
-    assert [node.name for node in both.nodes_of(LOSS)] == ["pay_parcel"]
-    assert [node.name for node in both.nodes_of(order_saga)] == FORWARD + BACKWARD
+    assert [node.name for node in both.nodes_of(both.saga("loss"))] == ["pay_parcel"]
+    assert [node.name for node in both.nodes_of(ORDER)] == FORWARD + BACKWARD
     assert "saga loss: ParcelLost → ParcelPaid | ParcelPaid" in as_text(both)

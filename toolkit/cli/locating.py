@@ -18,7 +18,9 @@ import typer
 from toolkit.cli.discovery import find_service
 from toolkit.cli.exits import UsageError
 from toolkit.clock import SystemClock
+from toolkit.contract import Contract
 from toolkit.controls import Controls, DatabaseControls, HttpControls
+from toolkit.errors import UnreachableError
 from toolkit.host import queue_name
 from toolkit.settings import Settings, has_sound_address, is_database_url, load_settings
 
@@ -96,8 +98,16 @@ def _in_database(name: str, url: str, settings: Settings) -> Controls:
         url,
         queue=queue_name(settings, name),
         emitted=lambda: find_service(name).emitted(),
+        contract=lambda: _declared(name),
         clock=SystemClock(),
     )
+
+
+def _declared(name: str) -> Contract:
+    try:
+        return Contract.of(find_service(name))
+    except UsageError as error:
+        raise UnreachableError(f"the declarations of {name} are not to be found: {error}") from error
 
 
 def _logs_in(directory: Path) -> list[Path]:

@@ -1,0 +1,76 @@
+"""A contract says all that a remote reader needs to know of a service, without its code."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from services.events import OrderCreated
+from services.inventory.app import app as inventory
+from services.notification.app import app as notification
+from services.payment.app import app as payment
+from services.shipping.app import app as shipping
+from toolkit.contract import Contract
+from toolkit.graph import Choreography, as_mermaid, as_text
+
+SERVICES = (inventory, payment, shipping, notification)
+
+
+def test_a_contract_survives_being_sent():
+    for service in SERVICES:
+        contract = Contract.of(service)
+
+        assert Contract.model_validate_json(contract.model_dump_json()) == contract
+
+
+def test_the_choreography_of_contracts_is_that_of_the_declarations():
+    sent = [Contract.model_validate_json(Contract.of(service).model_dump_json()) for service in SERVICES]
+
+    assert as_text(Choreography(sent)) == as_text(Choreography(SERVICES))
+    assert as_mermaid(Choreography(sent)) == as_mermaid(Choreography(SERVICES))
+
+
+def test_a_contract_names_what_is_heard_and_what_is_said():
+    contract = Contract.of(payment)
+
+    assert [event.name for event in contract.heard()] == ["InventoryReserved", "ShipmentFailed", "ShipmentCancelled"]
+    assert [event.name for event in contract.emitted()] == ["PaymentProcessed", "PaymentFailed", "PaymentRefunded"]
+    assert contract.events.keys() == {event.name for event in (*contract.heard(), *contract.emitted())}
+
+
+def test_a_handler_tells_its_policy():
+    process, refund = Contract.of(payment).handlers
+
+    assert (process.name, process.kind, process.of, process.saga) == ("process_payment", "step", None, "order")
+    assert (process.success, process.refusals) == ("PaymentProcessed", ("PaymentFailed",))
+    assert (process.timeout, process.isolated) == (30.0, True)
+    assert (refund.kind, refund.of, refund.timeout) == ("compensation", "process_payment", None)
+    assert process.description.startswith("Take the money")
+
+
+def test_a_timeout_that_the_settings_override_is_told_as_it_holds():
+    contract = Contract.of(payment, timeouts={"process_payment": timedelta(seconds=5)})
+
+    assert contract.handlers[0].timeout == 5.0
+
+
+def test_an_event_tells_its_schema_its_example_and_what_is_sensitive():
+    event = Contract.of(inventory).events["OrderCreated"]
+
+    assert (event.owner, event.routing_key, event.version) == ("order", "order.OrderCreated", 1)
+    assert event.json_schema["properties"].keys() == OrderCreated.model_fields.keys()
+    assert event.example["order_id"] == "order-1001"
+    assert event.description.startswith("A customer has ordered")
+    assert event.sensitive == (
+        "customer_email", "payment_method", "shipping_address.name", "shipping_address.street",
+        "shipping_address.postal_code",
+    )  # fmt: skip
+
+
+def test_where_services_differ_about_an_event_its_owner_is_believed():
+    told = Contract.of(shipping)
+    old = told.events["PaymentProcessed"].model_copy(update={"version": 7})
+    wrong = told.model_copy(update={"events": told.events | {"PaymentProcessed": old}})
+
+    assert Choreography([wrong, payment]).event("PaymentProcessed").version == 1
+    assert Choreography([wrong]).event("PaymentProcessed").version == 7
+    assert Choreography([wrong]).event("NoSuch") is None

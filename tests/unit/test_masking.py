@@ -1,0 +1,157 @@
+"""Sensitive fields are shown as `***`, and what can't be read against a declaration is not shown at all."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from toolkit import Event, Sensitive
+from toolkit.contract import event_contract
+from toolkit.masking import MASK, NO_OBJECT, UNKNOWN, has_sensitive_fields, mask, masked_object, redact, sensitive_paths
+
+Name = Annotated[str, StringConstraints(min_length=1), Sensitive]
+
+
+class Guest(BaseModel):
+    name: Name
+    nights: int
+
+
+class RoomBooked(Event, owner="desk"):
+    booking_id: str
+    guest: Guest
+    others: tuple[Guest, ...] = ()
+    by_room: dict[str, Guest] = Field(default_factory=dict)
+    passport: Annotated[dict[str, str], Sensitive] = Field(default_factory=dict)
+    phone: Name | None = None
+    deposit: Annotated[int, Sensitive] = 0
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+
+class Bed(BaseModel):
+    sleeper: Name
+    below: Bed | None = None
+
+
+class BunkTaken(Event, owner="desk"):
+    bed: Bed
+
+
+BODY = {
+    "booking_id": "b-1",
+    "guest": {"name": "Ada Lovelace", "nights": 2},
+    "others": [{"name": "Charles", "nights": 1}],
+    "by_room": {"12": {"name": "Mary", "nights": 3}},
+    "passport": {"number": "GB-1815"},
+    "phone": "+44 20 1",
+    "deposit": 12_345,
+    "notes": {"late": True},
+}
+
+
+@pytest.mark.parametrize("declared", [RoomBooked, event_contract(RoomBooked)], ids=["declaration", "contract"])
+def test_sensitive_fields_are_masked_wherever_they_stand(declared):
+    shown = mask(declared, BODY)
+
+    assert shown == {
+        "booking_id": "b-1",
+        "guest": {"name": MASK, "nights": 2},
+        "others": [{"name": MASK, "nights": 1}],
+        "by_room": {"12": {"name": MASK, "nights": 3}},
+        "passport": MASK,
+        "phone": MASK,
+        "deposit": MASK,
+        "notes": {"late": True},
+    }
+
+
+def test_what_came_as_text_goes_as_text():
+    shown = mask(RoomBooked, json.dumps(BODY).encode())
+
+    assert json.loads(shown) == mask(RoomBooked, BODY)
+
+
+def test_a_field_that_nobody_declared_is_masked_since_it_may_hold_anything():
+    shown = mask(RoomBooked, {"booking_id": "b-1", "gest": {"name": "Ada"}, "guest": {"name": "Ada", "mail": "a@b.c"}})
+
+    assert shown == {"booking_id": "b-1", "gest": MASK, "guest": {"name": MASK, "mail": MASK}}
+
+
+def test_a_value_of_another_kind_than_declared_is_masked():
+    shown = mask(RoomBooked, {"booking_id": ["Ada"], "guest": "Ada", "others": {"name": "Ada"}})
+
+    assert shown == {"booking_id": MASK, "guest": MASK, "others": MASK}
+
+
+def test_a_model_within_itself_is_masked_at_every_depth():
+    shown = mask(BunkTaken, {"bed": {"sleeper": "Ada", "below": {"sleeper": "Mary", "below": None}}})
+
+    assert shown == {"bed": {"sleeper": MASK, "below": {"sleeper": MASK, "below": None}}}
+
+
+@pytest.mark.parametrize("body", [b"", b"Ada", b"[1]", b'{"name": "Ada"', b"\xff", "[" * 100_000])
+def test_what_is_no_event_is_not_shown(body):
+    assert mask(RoomBooked, body) == NO_OBJECT
+    assert masked_object(RoomBooked, body) is None
+
+
+def test_an_unknown_event_is_not_shown():
+    assert mask(None, b'{"name": "Ada"}') == UNKNOWN
+    assert mask(None, {"name": "Ada"}) == {"name": MASK}
+    assert masked_object(None, b'{"name": "Ada"}') is None
+
+
+def test_the_contract_names_the_sensitive_fields():
+    assert event_contract(RoomBooked).sensitive == (
+        "guest.name", "others.*.name", "by_room.*.name", "passport", "phone", "deposit"
+    )  # fmt: skip
+    assert sensitive_paths(event_contract(BunkTaken).json_schema) == ("bed.sleeper",)
+
+
+def test_an_event_without_sensitive_fields_is_shown_as_it_is():
+    class RoomFreed(Event, owner="desk"):
+        booking_id: str
+
+    assert not has_sensitive_fields(RoomFreed)
+    assert mask(RoomFreed, {"booking_id": "b-1"}) == {"booking_id": "b-1"}
+
+
+def test_an_event_whose_schema_pydantic_cant_tell_is_masked_whole():
+    class Odd:
+        pass
+
+    class OddlyBooked(Event, owner="desk"):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        booking_id: str
+        odd: Odd
+
+    assert mask(OddlyBooked, {"booking_id": "b-1"}) == {"booking_id": MASK}
+
+
+def test_a_text_is_rid_of_the_events_sensitive_values():
+    text = "ada lovelace paid 12345 from +44 20 1; passport {'number': 'GB-1815'}; 2 nights"
+
+    assert redact(RoomBooked, json.dumps(BODY), text) == "*** paid *** from ***; passport {'number': '***'}; 2 nights"
+
+
+def test_a_short_value_is_masked_only_where_it_stands_as_a_word():
+    body = json.dumps(BODY | {"guest": {"name": "A", "nights": 1}})
+
+    assert redact(RoomBooked, body, "A was Away") == "*** was Away"
+
+
+def test_a_value_that_was_cut_off_with_its_text_leaves_nothing_behind():
+    body = json.dumps(BODY)
+    text = "x" * 490 + " Ada Lovel"
+
+    assert redact(RoomBooked, body, text).endswith("x ***")
+
+
+def test_pydantics_input_is_never_repeated():
+    with pytest.raises(ValidationError) as raised:
+        Guest.model_validate({"name": "Ada", "nights": "Ada's, input_type=no"})
+
+    assert "Ada" not in redact(None, None, str(raised.value))

@@ -1,0 +1,152 @@
+"""What a service hears and says, as data: its sagas, its steps and compensations, and its events with their schemas.
+
+It is made from the declarations and sent as JSON, so that whoever reads a running service needs none of its code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from toolkit.events import Event, Saga, documented_example, routing_key
+from toolkit.masking import schema_of, sensitive_paths
+from toolkit.participant import Compensation, Step
+from toolkit.service import Service
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may tell more
+
+
+class EventContract(_Part):
+    """One event: who may emit it, and what it holds. `sensitive` are the fields that nobody is shown, with dots."""
+
+    name: str
+    owner: str
+    version: int
+    routing_key: str
+    optional: bool
+    description: str
+    json_schema: dict[str, Any]
+    sensitive: tuple[str, ...]
+    example: dict[str, Any]
+
+
+class HandlerContract(_Part):
+    """A step, or a compensation `of` one. `timeout` is in seconds; `attempts` are those that it has in all."""
+
+    name: str
+    kind: Literal["step", "compensation"]
+    of: str | None
+    saga: str
+    triggers: tuple[str, ...]
+    success: str
+    refusals: tuple[str, ...]
+    timeout: float | None
+    attempts: int
+    isolated: bool
+    description: str
+
+    @property
+    def emits(self) -> tuple[str, ...]:
+        """All events that it may emit, the success first."""
+        return (self.success, *self.refusals)
+
+
+class SagaContract(_Part):
+    """A saga: the field that holds its id, the event that starts it, and the two that end it."""
+
+    name: str
+    id_field: str
+    starts_with: str
+    completes_with: str
+    fails_with: str
+
+
+class Contract(_Part):
+    """One service's part in its sagas; `events` by name, both those that it hears and those that it says."""
+
+    service: str
+    toolkit_version: str
+    sagas: tuple[SagaContract, ...]
+    handlers: tuple[HandlerContract, ...]
+    events: dict[str, EventContract]
+
+    @classmethod
+    def of(cls, service: Service, *, timeouts: Mapping[str, timedelta] | None = None) -> Contract:
+        """Return the contract that a service declares; `timeouts` override the declared ones."""
+        handlers: list[Step | Compensation] = [*service.steps, *service.compensations]
+        heard = {event.__name__: event for event in sorted(service.heard(), key=routing_key)}
+        return cls(
+            service=service.name,
+            toolkit_version=version("saga-toolkit"),
+            sagas=tuple(_saga(saga) for saga in service.sagas),
+            handlers=tuple(_handler(each, timeouts or {}) for each in handlers),
+            events={name: event_contract(event) for name, event in (heard | service.emitted()).items()},
+        )
+
+    def heard(self) -> list[EventContract]:
+        """Return the events that the service listens to."""
+        return [self.events[name] for name in dict.fromkeys(_triggers(self))]
+
+    def emitted(self) -> list[EventContract]:
+        """Return the events that the service may emit."""
+        return [self.events[name] for name in dict.fromkeys(_emissions(self))]
+
+
+def event_contract(event_type: type[Event]) -> EventContract:
+    """Return the contract of one event."""
+    schema = dict(schema_of(event_type))
+    return EventContract(
+        name=event_type.__name__,
+        owner=event_type.__owner__,
+        version=event_type.__version__,
+        routing_key=routing_key(event_type),
+        optional=event_type.__optional__,
+        description=inspect.cleandoc(event_type.__dict__.get("__doc__") or ""),
+        json_schema=schema,
+        sensitive=sensitive_paths(schema),
+        example=documented_example(event_type),
+    )
+
+
+def _saga(saga: Saga) -> SagaContract:
+    return SagaContract(
+        name=saga.name,
+        id_field=saga.id_field,
+        starts_with=saga.starts_with.__name__,
+        completes_with=saga.completes_with.__name__,
+        fails_with=saga.fails_with.__name__,
+    )
+
+
+def _handler(handler: Step | Compensation, timeouts: Mapping[str, timedelta]) -> HandlerContract:
+    is_step = isinstance(handler, Step)
+    step = handler if isinstance(handler, Step) else handler.of
+    timeout = timeouts.get(step.name, step.timeout) if is_step else None
+    return HandlerContract(
+        name=handler.name,
+        kind="step" if is_step else "compensation",
+        of=None if is_step else step.name,
+        saga=step.saga.name,
+        triggers=tuple(event.__name__ for event in handler.triggers),
+        success=(handler.success if isinstance(handler, Step) else handler.emits).__name__,
+        refusals=tuple(event.__name__ for event in handler.refusals) if isinstance(handler, Step) else (),
+        timeout=timeout.total_seconds() if timeout else None,
+        attempts=handler.retry.attempts,
+        isolated=step.isolated,
+        description=inspect.cleandoc(handler.function.__doc__ or ""),
+    )
+
+
+def _triggers(contract: Contract) -> Iterator[str]:
+    return (name for handler in contract.handlers for name in handler.triggers)
+
+
+def _emissions(contract: Contract) -> Iterator[str]:
+    return (name for handler in contract.handlers for name in handler.emits)

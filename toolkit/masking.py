@@ -1,0 +1,239 @@
+"""What is shown of an event: its sensitive fields, and whatever it does not declare, as `***`.
+
+It goes by the event's JSON schema alone, so that whoever reads a remote service masks as the service itself does. What
+can't be read against a schema is not shown at all: silence leaks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol, overload
+
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic_core import to_json
+
+from toolkit.events import SENSITIVE, Event
+
+Schema = Mapping[str, Any]
+
+MASK = "***"
+#: What stands for a body whose event nobody declares, or which is no event at all.
+UNKNOWN = "(not shown: unknown event)"
+NO_OBJECT = "(not shown: it is no JSON object)"
+
+#: A schema that declares nothing, by which all fields are masked.
+_NOTHING: Schema = {"type": "object", "properties": {}}
+
+#: Shorter values are masked in a text only where they stand as a word: one letter stands in many.
+_SHORT = 4
+#: A text that long may have been cut, and a value with it; what is left of one shall not show either.
+_CUT = 500
+#: What Pydantic repeats of its input.
+_INPUT = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
+
+
+class HasSchema(Protocol):
+    """Whatever tells an event's schema; an `EventContract`, say."""
+
+    @property
+    def json_schema(self) -> Schema:
+        """The event's JSON schema."""
+        ...
+
+
+#: What an event declares; None where nobody knows it.
+Declared = type[Event] | HasSchema | None
+
+
+@overload
+def mask(declared: Declared, body: Mapping[str, Any]) -> dict[str, Any]: ...
+@overload
+def mask(declared: Declared, body: bytes | str) -> str: ...
+def mask(declared: Declared, body: bytes | str | Mapping[str, Any]) -> dict[str, Any] | str:
+    """Return an event's body with `***` for what is sensitive: an object as an object, a text as a text.
+
+    A text that is no event, or an unknown one, comes back as a remark that it is not shown.
+    """
+    if isinstance(body, Mapping):
+        return _object(_schema(declared), body)
+    if declared is None:
+        return UNKNOWN
+    shown = masked_object(declared, body)
+    return NO_OBJECT if shown is None else to_json(shown).decode()
+
+
+def masked_object(declared: Declared, body: bytes | str | None) -> dict[str, Any] | None:
+    """Return an event's body as an object with `***` for what is sensitive; None where it can't be told."""
+    found = _parsed(body)
+    return None if declared is None or found is None else _object(_schema(declared), found)
+
+
+def redact(declared: Declared, body: bytes | str | None, text: str) -> str:
+    """Return a text about an event without the values of its sensitive fields, and without any input of Pydantic's."""
+    text = _INPUT.sub(f"input_value={MASK}, input_type=", text)
+    if declared is None or not has_sensitive_fields(declared):
+        return text
+    schema = _schema(declared)
+    found = _parsed(body)
+    hidden = sorted(set(_hidden(found, (schema,), schema)) if found else (), key=len, reverse=True)
+    for value in hidden:
+        text = _pattern(value).sub(MASK, text)
+    return _without_cut_ends(text, hidden) if len(text) >= _CUT else text
+
+
+def sensitive_paths(schema: Schema) -> tuple[str, ...]:
+    """Return the sensitive fields that a schema declares: dots lead into objects, `*` into a list's or map's items."""
+    return tuple(dict.fromkeys(_paths((schema,), schema, (), ())))
+
+
+def has_sensitive_fields(declared: type[Event] | HasSchema) -> bool:
+    """Whether any field of the event is sensitive."""
+    return bool(_paths_of(declared) if isinstance(declared, type) else sensitive_paths(declared.json_schema))
+
+
+@cache
+def schema_of(event_type: type[Event]) -> Schema:
+    """Return an event's JSON schema; where Pydantic can't tell it, one that declares nothing."""
+    try:
+        return event_type.model_json_schema()
+    except PydanticInvalidForJsonSchema:
+        return _NOTHING
+
+
+@cache
+def _paths_of(event_type: type[Event]) -> tuple[str, ...]:
+    return sensitive_paths(schema_of(event_type))
+
+
+def _schema(declared: Declared) -> Schema:
+    if declared is None:
+        return _NOTHING
+    return schema_of(declared) if isinstance(declared, type) else declared.json_schema
+
+
+def _parsed(body: bytes | str | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _object(schema: Schema, body: Mapping[str, Any]) -> dict[str, Any]:
+    masked = _masked(body, (schema,), schema)
+    return masked if isinstance(masked, dict) else dict.fromkeys(body, MASK)
+
+
+def _masked(value: Any, schemas: Sequence[Schema], root: Schema) -> Any:
+    """Return a value as these schemas, any of which may be meant, allow it to be shown."""
+    if value is None:
+        return None
+    flat = list(_flattened(schemas, root))
+    if any(each.get(SENSITIVE) for each in flat) or not any(_allows(each, value) for each in flat):
+        return MASK
+    if isinstance(value, Mapping):
+        return {key: _masked(each, _property(flat, key), root) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each, _item(flat, index), root) for index, each in enumerate(value)]
+    return value
+
+
+def _hidden(value: Any, schemas: Sequence[Schema], root: Schema) -> Iterator[str]:
+    """Yield, as texts, the values that would be masked."""
+    flat = list(_flattened(schemas, root))
+    if any(each.get(SENSITIVE) for each in flat) or not any(_allows(each, value) for each in flat):
+        yield from _texts(value)
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _hidden(each, _property(flat, key), root)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _hidden(each, _item(flat, index), root)
+
+
+def _paths(schemas: Sequence[Schema], root: Schema, path: tuple[str, ...], seen: tuple[int, ...]) -> Iterator[str]:
+    flat = list(_flattened(schemas, root))
+    if any(each.get(SENSITIVE) for each in flat):
+        yield ".".join(path) or "*"
+        return
+    for each in flat:
+        if id(each) in seen:  # a model within itself: the same fields again
+            continue
+        inside = (*seen, id(each))
+        for name, schema in each.get("properties", {}).items():
+            yield from _paths((schema,), root, (*path, name), inside)
+        for schema in (each.get("items"), each.get("additionalProperties"), *each.get("prefixItems", ())):
+            if isinstance(schema, Mapping):
+                yield from _paths((schema,), root, (*path, "*"), inside)
+
+
+def _flattened(schemas: Sequence[Schema], root: Schema) -> Iterator[Schema]:
+    """Yield the schemas behind references and unions; a mark on any of these stands beside the reference itself."""
+    for schema in schemas:
+        followed = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
+        if reference := schema.get("$ref"):
+            followed.append(root.get("$defs", {}).get(str(reference).rpartition("/")[2], _NOTHING))
+        if not followed or schema.get(SENSITIVE):
+            yield schema
+        yield from _flattened(followed, root)
+
+
+_KINDS = {"object": Mapping, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
+
+
+def _allows(schema: Schema, value: Any) -> bool:
+    """Whether a value is of the schema's kind; what is not may be anything, a misplaced secret too."""
+    kind = schema.get("type")
+    kinds = kind if isinstance(kind, list) else [kind]
+    return kind is None or any(isinstance(value, _KINDS[each]) for each in kinds if each in _KINDS)
+
+
+def _property(flat: Sequence[Schema], key: str) -> list[Schema]:
+    """Return the schemas of one field; none, by which it is masked, where nothing declares it."""
+    found = [each["properties"][key] for each in flat if key in each.get("properties", {})]
+    return found or [schema for each in flat for schema in _open(each)]
+
+
+def _open(schema: Schema) -> Iterator[Schema]:
+    """Yield what holds for the fields of an object that have no names, a map's say."""
+    others = schema.get("additionalProperties", "properties" not in schema)
+    if isinstance(others, Mapping):
+        yield others
+    elif others:
+        yield {}
+    yield from schema.get("patternProperties", {}).values()
+
+
+def _item(flat: Sequence[Schema], index: int) -> list[Schema]:
+    found = [each["prefixItems"][index] for each in flat if index < len(each.get("prefixItems", ()))]
+    return found or [each.get("items", {}) for each in flat if isinstance(each.get("items", {}), Mapping)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
+    elif isinstance(value, str):
+        forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+        yield from (form for form in forms if form.strip())
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def _pattern(value: str) -> re.Pattern[str]:
+    plain = re.escape(value)
+    return re.compile(plain if len(value) >= _SHORT else rf"(?<!\w){plain}(?!\w)", re.IGNORECASE)
+
+
+def _without_cut_ends(text: str, values: Sequence[str]) -> str:
+    """Mask what is left of a value where the text was cut off within it."""
+    for value in values:
+        for length in range(len(value) - 1, _SHORT - 2, -1):
+            if text.endswith(value[:length]):
+                text = text[:-length] + MASK
+            if text.startswith(value[-length:]):
+                text = MASK + text[length:]
+    return text
