@@ -81,10 +81,14 @@ class OnPostgres:
         return self._urls
 
     async def age(self, entries: int) -> None:
-        """Write so many old entries, in all, into the services' logs."""
+        """Write so many old entries, in all, into the services' logs, and wait until the server is done with them.
+
+        Old entries were vacuumed and written to their place long ago: that work is none of the load's.
+        """
         for name, url in self._urls.items():
             await _execute(url, _OLD_ENTRIES.format(service=name, sagas=entries // len(self._urls) // 2))
             await _execute(url, "VACUUM ANALYZE saga_log")
+        await _execute(self.server, "CHECKPOINT")
 
     async def meter(self) -> Meter:
         """Read what they have done."""

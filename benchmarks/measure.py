@@ -61,6 +61,7 @@ SYSTEMS = (
     System(name="toolkit, embedded", module="benchmarks.systems.embedded", on_files=True, embedded=True),
     System(name="toolkit, four processes", module=TOOLKIT, processes=4, at_once=(100, 1000)),
     System(name="toolkit, 1,000,000 old entries", module=TOOLKIT, old_entries=1_000_000, at_once=(1, 100)),
+    System(name="toolkit, isolated payment", module="benchmarks.systems.isolated", at_once=(1, 100)),
     System(name="DBOS", module="benchmarks.systems.by_dbos", share=0.2),
     System(name="by hand, classic queues", module="benchmarks.systems.by_hand", queues="classic", at_once=(100,)),
 )

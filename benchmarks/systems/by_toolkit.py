@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -133,8 +134,8 @@ SERVICES = {
 }
 
 
-async def run(asked: Asked, stopped: asyncio.Event) -> None:
-    """Run the services that were asked for in this process."""
+async def run(asked: Asked, stopped: asyncio.Event, services: Mapping[str, Service] = SERVICES) -> None:
+    """Run those of the services that were asked for in this process."""
     async with AsyncExitStack() as stack:
         for name, url in asked.databases.items():
             settings = Settings(
@@ -142,7 +143,7 @@ async def run(asked: Asked, stopped: asyncio.Event) -> None:
                 relay_poll=timedelta(seconds=1),
             )  # fmt: skip
             configure_logs(settings)
-            app = App(SERVICES[name], settings)
+            app = App(services[name], settings)
             await app.start()
             stack.push_async_callback(app.stop)
         print("ready", flush=True)

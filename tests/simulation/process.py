@@ -14,8 +14,11 @@ from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.host import Host
 
-#: The tasks of the process that is running; a task that it starts is its own, too.
-_tasks: ContextVar[set[asyncio.Task[Any]]] = ContextVar("tasks")
+#: The tasks of a process in the order in which they were started: a set's would be that of their addresses, and no run
+#: like another.
+Tasks = dict[asyncio.Task[Any], None]
+#: Those of the process that is running; a task that it starts is its own, too.
+_tasks: ContextVar[Tasks] = ContextVar("tasks")
 #: So many rounds of cancellation end what waits for each other; more would be a task that refuses to die.
 _ROUNDS = 10
 
@@ -40,7 +43,7 @@ class Process:
         self.way_out = way_out
         self._loop = loop
         self._clock = clock
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: Tasks = {}
         self._unacknowledged: dict[asyncio.Task[None], Parcel] = {}
         self._acknowledged = acknowledged
         self._database: Database | None = None
@@ -75,12 +78,12 @@ class Process:
     def kill(self) -> None:
         """End everything at once: no step ends well, and no transaction that is open is committed."""
         for _ in range(_ROUNDS):
-            for task in self._tasks:
+            for task in list(self._tasks):
                 task.cancel()
             self._loop.settle()
             if not self._tasks:
                 break
-        assert not self._tasks, f"these outlived the process: {self._tasks}"
+        assert not self._tasks, f"these outlived the process: {list(self._tasks)}"
         self._loop.create_task(self.host.database.close())
         self._loop.settle()
 
@@ -102,6 +105,6 @@ def remember_owner(loop: asyncio.AbstractEventLoop, coroutine: Any, **facts: Any
     """Make a task, as an event loop's task factory, and note whose it is."""
     task = asyncio.Task(coroutine, loop=loop, **facts)
     if (own := _tasks.get(None)) is not None:
-        own.add(task)
-        task.add_done_callback(own.discard)
+        own[task] = None
+        task.add_done_callback(own.pop)
     return task

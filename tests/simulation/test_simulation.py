@@ -54,6 +54,21 @@ def test_a_crash_rolls_back_what_is_open_and_has_the_message_delivered_again(wor
     assert [row["what"] for row in world.rows("hotel", "SELECT what FROM effects")] == ["room booked"]
 
 
+def test_what_a_crash_gives_back_comes_in_the_order_in_which_it_was_delivered(
+    world: Simulation, script: Script
+) -> None:
+    script.plan("book_room", asyncio.Event().wait)
+    trips = [f"trip-{number}" for number in range(20)]
+    for trip in trips:
+        world.wire.hold(message(TripRequested(trip_id=trip), trip, occurred_at=world.clock.now()))
+    requests = list(world.wire.waiting)
+    world.deliver(*requests)
+
+    world.crash("hotel")
+
+    assert world.wire.waiting == requests, "the same choices make another world"
+
+
 @pytest.mark.parametrize("stumble", ["lost", "unconfirmed", "slow"])
 def test_a_publish_that_stumbles_is_repeated_after_its_lease(world: Simulation, stumble: str) -> None:
     world.wire.hold(message(TripRequested(trip_id="trip-1"), "trip-1", occurred_at=world.clock.now()))
