@@ -120,7 +120,8 @@ def run_service(service: Service, settings: Settings) -> int:
     routes += operator_routes(
         service, app.host.database, queue=app.host.queue, token=settings.api_token, clock=SystemClock()
     )
-    routes += contract_routes(Contract.of(service, timeouts=settings.step_timeouts))
+    contract = Contract.of(service, timeouts=settings.step_timeouts)
+    routes += contract_routes(contract, exchange=settings.exchange, queue=app.host.queue)
     api = application(routes, lifespan)
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.

@@ -125,7 +125,8 @@ def _api(name: str, url: str) -> Starlette:
     routes = api_routes(name, database, readiness)
     service = find_service(f"services.{name}.app:app")
     routes += operator_routes(service, database, queue=f"saga.{name}", token=SecretStr(TOKEN), clock=SystemClock())
-    return application(routes + contract_routes(Contract.of(service)), lifespan)
+    routes += contract_routes(Contract.of(service), exchange="saga", queue=f"saga.{name}")
+    return application(routes, lifespan)
 
 
 def service_options(urls: dict[str, str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""A service's contract is the same whether the running service tells it, or its declarations do."""
+"""A service's contract is the same whether the running service tells it, or its declarations do; as AsyncAPI, too."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -39,3 +40,42 @@ def test_another_services_contract_is_not_believed(data_dir, logs, serve):
 
     with pytest.raises(UnreachableError, match="is not shipping: payment answers there"):
         asyncio.run(contract_of("shipping", url))
+
+
+def test_the_asyncapi_document_is_read_from_the_declarations_where_nothing_runs(saga):
+    result = saga("asyncapi", "payment")
+
+    document = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (document["asyncapi"], document["info"]["title"]) == ("3.0.0", "payment")
+    assert document["channels"]["queue"]["address"] == "saga.payment"
+    assert result.stdout.startswith('{\n  "asyncapi": "3.0.0",\n')
+
+
+def test_a_running_service_tells_the_same_document(saga, logs, serve):
+    url = serve("payment", logs["payment"])
+
+    asked = saga("asyncapi", "payment", f"--service=payment={url}")
+
+    assert asked.exit_code == 0
+    assert asked.stdout == saga("asyncapi", "payment").stdout
+    assert json.loads(asked.stdout) == httpx.get(f"{url}/asyncapi.json").json()
+
+
+def test_the_exchange_of_the_settings_names_channels_and_queue(saga, monkeypatch):
+    monkeypatch.setenv("SAGA_EXCHANGE", "shop")
+
+    channels = json.loads(saga("asyncapi", "payment").stdout)["channels"]
+
+    assert channels["queue"]["address"] == "shop.payment"
+    assert channels["payment.PaymentFailed"]["bindings"]["amqp"]["exchange"]["name"] == "shop"
+
+
+def test_an_unknown_service_is_wrong_use_and_one_that_is_away_ends_with_3(saga, logs):
+    unknown = saga("asyncapi", "warehouse")
+    unlisted = saga("asyncapi", "warehouse", "--service=payment=http://127.0.0.1:1")
+    away = saga("asyncapi", "payment", "--service=payment=http://127.0.0.1:1")
+
+    assert (unknown.exit_code, unlisted.exit_code, away.exit_code) == (2, 2, 3)
+    assert "there is no service 'warehouse'; there are: inventory, notification, payment, shipping" in unknown.stderr
+    assert away.stderr.startswith("error: http://127.0.0.1:1 does not answer")

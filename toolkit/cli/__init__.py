@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.abort import abort
+from toolkit.cli.asyncapi import asyncapi
 from toolkit.cli.config import config
 from toolkit.cli.dead_letters import dead_letters
 from toolkit.cli.demo import demo
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, run, trigger, ls, trace, log, verify, graph, config, overdue, abort, replay, prune):
+for verb in (demo, run, trigger, ls, trace, log, verify, graph, asyncapi, config, overdue, abort, replay, prune):
     app.command()(verb)
 app.add_typer(dead_letters, name="dead-letters")
 

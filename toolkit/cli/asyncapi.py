@@ -1,0 +1,38 @@
+"""`saga asyncapi`: what a service hears and says, as an AsyncAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+from pydantic_core import to_json
+
+from toolkit.asyncapi import asyncapi as document_of
+from toolkit.cli.discovery import find_service
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.operating import pick
+from toolkit.contract import Contract
+from toolkit.host import queue_name
+from toolkit.settings import load_settings
+
+
+def asyncapi(
+    of: Annotated[str, typer.Argument(metavar="SERVICE", help="Whose events.")], service: ServicesOption = None
+) -> None:
+    """Print what a service hears and says, with every event's schema, as an AsyncAPI 3.0 document in JSON.
+
+    It is read from the declarations below the current directory; where services are named by `--service` or in
+    SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
+    """
+    settings = load_settings()
+    is_named = bool(service or os.environ.get("SAGA_SERVICES"))
+    contract = asyncio.run(_read(of, service)) if is_named else Contract.of(find_service(of))
+    document = document_of(contract, exchange=settings.exchange, queue=queue_name(settings, contract.service))
+    typer.echo(to_json(document, indent=2))
+
+
+async def _read(name: str, service: list[str] | None) -> Contract:
+    async with opened(service) as known:
+        return await pick(name, known).contract()
