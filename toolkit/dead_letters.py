@@ -157,6 +157,20 @@ async def count(connection: AsyncConnection, which: Selection | None = None) -> 
     return int(await connection.scalar(query) or 0)
 
 
+async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
+    """Return the letters in groups, the largest first: each reason and step, how many, and since and until when."""
+    table = dead_letters.c
+    columns = (
+        table.reason,
+        table.step,
+        func.count().label("count"),
+        func.min(table.first_at).label("first_at"),
+        func.max(table.last_at).label("last_at"),
+    )
+    query = select(*columns).group_by(table.reason, table.step).order_by(func.count().desc(), table.reason, table.step)
+    return [dict(row._mapping) for row in await connection.execute(query)]
+
+
 async def choose(
     connection: AsyncConnection, which: Selection, *, after: str = "", most: int, locked: bool
 ) -> list[DeadLetter]:

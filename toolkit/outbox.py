@@ -31,7 +31,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, metadata
-from toolkit.envelope import WireMessage
+from toolkit.envelope import ATTEMPT, WireMessage
 
 outbox = Table(
     "outbox",
@@ -50,6 +50,8 @@ outbox = Table(
     Column("tries", Integer, nullable=False),
     Index("outbox_by_due", "due_at"),
 )
+
+_LISTED = ("id", "message_id", "event_type", "saga_id", "due_at", "tries", "destination", "headers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,37 @@ async def put_back(connection: AsyncConnection, row_id: str, *, until: datetime)
 async def count(connection: AsyncConnection) -> int:
     """Return how many rows have not been confirmed yet."""
     return int(await connection.scalar(select(func.count()).select_from(outbox)) or 0)
+
+
+async def listed(
+    connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 100, after: str = ""
+) -> list[dict[str, Any]]:
+    """Return rows without their messages, in the order of their ids, which is the order they were added in but for a few.
+
+    By saga it reads all of them: at rest there are none, and whoever adds them shall not pay for an index.
+    """
+    query = select(*(outbox.c[name] for name in _LISTED)).where(outbox.c.id > after)
+    query = query if saga_id is None else query.where(outbox.c.saga_id == saga_id)
+    return [_shown(row) for row in await connection.execute(query.order_by(outbox.c.id).limit(limit))]
+
+
+async def backlog(connection: AsyncConnection) -> tuple[int, datetime | None]:
+    """Return how many rows have not been confirmed yet, and when the oldest of their events occurred."""
+    row = (await connection.execute(select(func.count(), func.min(outbox.c.occurred_at)).select_from(outbox))).one()
+    return int(row[0]), row[1]
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "event_id": row.message_id,
+        "event_type": row.event_type,
+        "saga_id": row.saga_id or None,
+        "due_at": row.due_at,
+        "tries": row.tries,
+        "destination": row.destination,
+        "attempt": json.loads(row.headers).get(ATTEMPT, 1),
+    }
 
 
 def _values(row: OutboxRow) -> dict[str, Any]:

@@ -92,6 +92,8 @@ SHOWN = (
     "service", "saga_id", "saga_type", "step", "position", "from_state", "to_state", "saga_state", "event_id",
     "event_type", "emitted_id", "emitted_type", "attempt", "error", "at",
 )  # fmt: skip
+#: What an entry of one saga's whole story has beside that; a body is people's data, to be masked before it is shown.
+TOLD = (*SHOWN, "emitted_body", "traceparent", "deadline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +281,12 @@ async def entries(
         query = query.limit(limit)
     rows = (await connection.execute(query)).all()
     return [_shown(row) for row in reversed(rows)]
+
+
+async def story(connection: AsyncConnection, saga_id: str) -> list[dict[str, Any]]:
+    """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet."""
+    query = select(*(saga_log.c[name] for name in TOLD)).where(saga_log.c.saga_id == saga_id)
+    return [dict(row._mapping) for row in await connection.execute(query.order_by(saga_log.c.id))]
 
 
 async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:

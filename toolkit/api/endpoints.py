@@ -1,0 +1,51 @@
+"""An endpoint as data: its path, what serves it, and all that the OpenAPI document tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, SecretStr
+from starlette.routing import Route
+
+from toolkit.api.answers import QUERY_TIMEOUT, Serve, answered, guarded
+from toolkit.api.orders import Order
+from toolkit.api.queries import Parameter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One path and what it does.
+
+    - `answer`: what it answers, as a model; None for what is no JSON of ours.
+    - `order`: what its body holds; it is posted then, takes its time, and needs the token.
+    - `shows_people`: it needs the token although it only reads.
+    - `asks_nobody`: it asks no database, so that it has no errors of one.
+    - `may_miss`: it answers 404 where there is no such thing.
+    """
+
+    path: str
+    serve: Serve
+    answer: type[BaseModel] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    order: type[Order] | None = None
+    shows_people: bool = False
+    asks_nobody: bool = False
+    may_miss: bool = False
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it needs the token."""
+        return self.shows_people or self.order is not None
+
+    @property
+    def method(self) -> str:
+        """How it is asked."""
+        return "POST" if self.order else "GET"
+
+    def route(self, token: SecretStr | None, service: str) -> Route:
+        """Return the route that leads to it."""
+        if self.asks_nobody:
+            return Route(self.path, self.serve, methods=[self.method])
+        serve = answered(self.serve, within=None if self.is_guarded else QUERY_TIMEOUT)
+        serve = guarded(serve, token, service) if self.is_guarded else serve
+        return Route(self.path, serve, methods=[self.method])

@@ -1,0 +1,65 @@
+"""Is the service well: alive, ready, and what was counted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit import metrics
+from toolkit.api.answers import json_answer
+from toolkit.api.endpoints import Endpoint
+from toolkit.api.site import Site
+from toolkit.database import is_outage
+from toolkit.figures import Figures
+
+#: How long Prometheus waits for what waits, in seconds: what was counted is there anyhow.
+_GLANCE = 2
+
+
+def health_endpoints(site: Site) -> list[Endpoint]:
+    """Return the endpoints."""
+    health = Health(site)
+    return [
+        Endpoint(path="/healthz", serve=health.healthz, asks_nobody=True),
+        Endpoint(path="/readyz", serve=health.readyz, asks_nobody=True),
+        Endpoint(path="/metrics", serve=health.metrics),
+        Endpoint(path="/glance", serve=health.glance),
+    ]
+
+
+class Health:
+    """Tells whether the service is well, in one way or another."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._figures = Figures(site.name, site.clock)
+
+    async def healthz(self, _: Request) -> Response:
+        """Say that the process is alive; asks nobody, so that an outage elsewhere restarts nothing here."""
+        return self._site.answer(alive=True)
+
+    async def readyz(self, _: Request) -> Response:
+        """Say whether all that the service needs is there, and what is not."""
+        parts = await self._site.readiness()
+        return json_answer(dict(parts), status=200 if all(parts.values()) else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """Tell Prometheus what was counted since the start, and, unless the database is away, what waits."""
+        try:
+            async with asyncio.timeout(_GLANCE), self._site.database.reading() as connection:
+                await metrics.look(connection, self._site.name)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            metrics.forget(self._site.name)
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    async def glance(self, _: Request) -> Response:
+        """Tell the service's figures: sagas by state, how fast they end, and what waits."""
+        ready = await self._site.readiness()
+        async with self._site.database.reading() as connection:
+            glance = await self._figures.glance(connection, ready)
+        return json_answer(glance.model_dump())

@@ -1,0 +1,102 @@
+"""Dead letters: listed, in groups, one by one; and, with the token, redriven and dropped."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit import dead_letters, operations
+from toolkit.api.endpoints import Endpoint
+from toolkit.api.orders import Letters, order_of
+from toolkit.api.queries import LIMIT, Parameter, limit_of, moment_of, printable, text, text_of
+from toolkit.api.site import Site
+from toolkit.dead_letters import Selection
+
+_SELECTION = (
+    Parameter("id", "These letters.", {"type": "array", "items": {"type": "string", "maxLength": 500}}, is_list=True),
+    text("reason", "Letters that were given up for this reason."),
+    text("step", "Letters of this step."),
+    text("saga", "Letters of this saga."),
+    Parameter("before", "Letters given up last at that time, or earlier.", {"type": "string", "format": "date-time"}),
+    text("up_to", "No letter newer than this one."),
+    LIMIT,
+)
+
+
+def letter_endpoints(site: Site) -> list[Endpoint]:
+    """Return the endpoints."""
+    letters = DeadLetters(site)
+    return [
+        Endpoint(path="/dead-letters", serve=letters.letters, parameters=_SELECTION),
+        Endpoint(path="/dead-letters/groups", serve=letters.groups),
+        Endpoint(path="/dead-letters/redrive", serve=letters.redrive, order=Letters),
+        Endpoint(path="/dead-letters/drop", serve=letters.drop, order=Letters),
+        Endpoint(path="/dead-letters/{id}", serve=letters.letter, shows_people=True, may_miss=True),
+    ]
+
+
+class DeadLetters:
+    """Reads dead letters, and has them run again."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def letters(self, request: Request) -> Response:
+        """List dead letters, the newest first, without their messages; and how many there are in all."""
+        which, limit = _selection(request), limit_of(request)
+        async with self._site.database.reading() as connection:
+            rows = await dead_letters.listed(connection, which, limit=limit, whole=False)
+            total = await dead_letters.count(connection, which)
+        return self._site.answer(dead_letters=rows, total=total)
+
+    async def groups(self, _: Request) -> Response:
+        """Tell the dead letters in groups, by reason and step, the largest first."""
+        async with self._site.database.reading() as connection:
+            return self._site.answer(groups=await dead_letters.groups(connection))
+
+    async def letter(self, request: Request) -> Response:
+        """Return one letter with its message."""
+        which = Selection(ids=(printable(request.path_params["id"], "id"),))
+        async with self._site.database.reading() as connection:
+            rows = await dead_letters.listed(connection, which, limit=1)
+        return self._site.answer(dead_letter=rows[0]) if rows else self._site.unknown("has no dead letter", which.ids[0])
+
+    async def redrive(self, request: Request) -> Response:
+        """Redrive one bite of the letters that the order names; `after` in the answer is where the next one begins."""
+        order = await order_of(request, Letters)
+        return await self._site.bite(
+            operations.redrive(
+                self._site.database,
+                order.selection,
+                order.operator,
+                queue=self._site.queue,
+                now=self._site.now(),
+                after=order.after,
+                dry_run=order.dry_run,
+            )
+        )
+
+    async def drop(self, request: Request) -> Response:
+        """Drop one bite of the letters that the order names; `after` in the answer is where the next one begins."""
+        order = await order_of(request, Letters)
+        return await self._site.bite(
+            operations.drop(
+                self._site.database,
+                order.selection,
+                order.operator,
+                now=self._site.now(),
+                after=order.after,
+                dry_run=order.dry_run,
+            )
+        )
+
+
+def _selection(request: Request) -> Selection:
+    return Selection(
+        ids=tuple(printable(each, "id") for each in request.query_params.getlist("id")),
+        reason=text_of(request, "reason"),
+        step=text_of(request, "step"),
+        saga_id=text_of(request, "saga"),
+        before=moment_of(request, "before"),
+        up_to=text_of(request, "up_to"),
+    )

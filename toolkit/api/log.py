@@ -1,0 +1,57 @@
+"""The saga log as it was written, and what lies beside it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit import dead_letters, horizon, outbox, saga_log
+from toolkit.api.endpoints import Endpoint
+from toolkit.api.queries import AFTER, LIMIT, is_saga_id, limit_of, row_of, text
+from toolkit.api.site import Site
+from toolkit.dead_letters import Selection
+
+
+def log_endpoints(site: Site) -> list[Endpoint]:
+    """Return the endpoints."""
+    log = Log(site)
+    return [
+        Endpoint(path="/log", serve=log.log, parameters=(LIMIT, AFTER, text("saga", "Only the entries of this saga."))),
+        Endpoint(path="/remains", serve=log.remains),
+    ]
+
+
+class Log:
+    """Reads the whole log."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def log(self, request: Request) -> Response:
+        """Return the newest entries, the oldest of them first.
+
+        With `?after=` the next ones behind that row of the table, and in `next` the row to go on behind.
+        """
+        limit = limit_of(request)
+        if (after := row_of(request, "after")) is not None:
+            return await self._page(after, limit)
+        saga_id = request.query_params.get("saga")
+        if saga_id is not None and not is_saga_id(saga_id):
+            return self._site.answer(entries=[])  # no such saga can be; PostgreSQL would stumble over a NUL in it
+        async with self._site.database.reading() as connection:
+            entries = await saga_log.entries(connection, saga_id=saga_id, limit=limit)
+        return self._site.answer(entries=entries)
+
+    async def remains(self, _: Request) -> Response:
+        """Return what waits in the outbox, how many dead letters there are, and until when sagas were pruned."""
+        async with self._site.database.reading() as connection:
+            return self._site.answer(
+                outbox=await outbox.count(connection),
+                dead_letters=await dead_letters.count(connection, Selection()),
+                pruned_until=await horizon.reached(connection),
+            )
+
+    async def _page(self, after: int, limit: int) -> Response:
+        async with self._site.database.reading() as connection:
+            entries, following = await saga_log.page(connection, after=after, limit=limit)
+        return self._site.answer(entries=entries, next=following)

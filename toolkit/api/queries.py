@@ -1,0 +1,165 @@
+"""What may be asked for in a URL: each parameter with what it takes, and how it is read.
+
+Raises QueryError, which says what is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+
+from toolkit.api.answers import QueryError
+from toolkit.events import SagaId, SagaState
+from toolkit.search import Attention
+from toolkit.settings import Duration
+
+E = TypeVar("E", bound=StrEnum)
+
+DEFAULT_LIMIT = 100
+#: Enough to look around; whoever wants all of it reads the database.
+MAX_LIMIT = 1_000
+
+#: As many digits as any row's number has; more would be no BIGINT.
+_LONGEST_ROW = 18
+#: No sensible id, step or reason is longer.
+_LONGEST_TEXT = 500
+
+_SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
+_DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a URL, as the OpenAPI document tells of it."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    is_list: bool = False
+
+
+def text(name: str, description: str) -> Parameter:
+    """Return a parameter that takes printable text."""
+    return Parameter(name, description, {"type": "string", "maxLength": _LONGEST_TEXT})
+
+
+def choice(name: str, description: str, among: type[StrEnum]) -> Parameter:
+    """Return a parameter that takes one of these words."""
+    return Parameter(name, description, {"type": "string", "enum": [each.value for each in among]})
+
+
+LIMIT = Parameter(
+    "limit",
+    "How many at most.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+)
+ROW_CURSOR = Parameter(
+    "cursor",
+    "From where to go on: what the page before called `next`.",
+    {"type": "string", "pattern": rf"^[0-9]{{1,{_LONGEST_ROW}}}$"},
+)
+AFTER = Parameter(
+    "after",
+    "Page by page, the oldest first: 0 at first, then what the page before called `next`.",
+    {"type": "integer", "minimum": 0, "maximum": 10**_LONGEST_ROW - 1},
+)
+
+
+def limit_of(request: Request) -> int:
+    """Return how many rows are wanted."""
+    value = request.query_params.get("limit", str(DEFAULT_LIMIT))
+    if not (_is_row(value) and 1 <= int(value) <= MAX_LIMIT):
+        raise QueryError(f"limit={value!r} is not allowed: take a whole number from 1 to {MAX_LIMIT}")
+    return int(value)
+
+
+def row_of(request: Request, name: str) -> int | None:
+    """Return a row's number, or None where none is named."""
+    value = request.query_params.get(name)
+    if value is None:
+        return None
+    if not _is_row(value):
+        raise QueryError(f"{name}={value!r} is not allowed: take 0, or what the page before it called `next`")
+    return int(value)
+
+
+def text_of(request: Request, name: str) -> str | None:
+    """Return a printable text, or None where none is said."""
+    value = request.query_params.get(name)
+    return None if value is None else printable(value, name)
+
+
+def printable(value: str, name: str) -> str:
+    """Return a text that any database bears to be asked for."""
+    if not value.isprintable() or len(value) > _LONGEST_TEXT:
+        raise QueryError(f"{name}={value[:_LONGEST_TEXT]!r} is not allowed: take printable text")
+    return value
+
+
+def choice_of(request: Request, name: str, among: type[E]) -> E | None:
+    """Return one of these words, or None where none is said."""
+    value = request.query_params.get(name)
+    if value is None:
+        return None
+    try:
+        return among(value)
+    except ValueError as error:
+        raise QueryError(f"{name}={value!r} is not allowed: take one of {', '.join(among)}") from error
+
+
+def span_of(request: Request, name: str, *, longest: timedelta) -> timedelta | None:
+    """Return a duration from zero up, or None where none is said."""
+    value = request.query_params.get(name)
+    if value is None:
+        return None
+    try:
+        found = _DURATION.validate_python(value)
+    except (ValidationError, OverflowError):
+        found = None
+    if found is None or not timedelta(0) <= found <= longest:
+        raise QueryError(f"{name}={value!r} is not allowed: take a duration, 90s, 5min, 1h or 30d say")
+    return found
+
+
+def moment_of(request: Request, name: str) -> datetime | None:
+    """Return a time, or None where none is said."""
+    value = request.query_params.get(name)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("it names no zone")
+        return in_utc(moment)
+    except ValueError as error:
+        raise QueryError(f"{name}={value!r} is not allowed: take a time in ISO 8601 with its zone") from error
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return a time in UTC, as the databases keep it; at the calendar's edges it may lie outside."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("this is outside the calendar") from error
+
+
+def is_saga_id(value: str) -> bool:
+    """Whether this can be a saga's id at all."""
+    try:
+        _SAGA_ID.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _is_row(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= _LONGEST_ROW
+
+
+STATE = choice("state", "Sagas in this state, as this service sees them.", SagaState)
+ATTENTION = choice("attention", "Sagas that need a person, for this reason.", Attention)

@@ -1,0 +1,125 @@
+"""Sagas as this service sees them: found, told one by one, and pushed along or back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit import operations, pushes
+from toolkit.api.endpoints import Endpoint
+from toolkit.api.orders import Push, Replay, order_of
+from toolkit.api.queries import (
+    ATTENTION,
+    LIMIT,
+    ROW_CURSOR,
+    STATE,
+    Parameter,
+    choice_of,
+    is_saga_id,
+    limit_of,
+    row_of,
+    span_of,
+    text,
+    text_of,
+)
+from toolkit.api.site import Site
+from toolkit.events import SagaState
+from toolkit.search import Attention, Search, search
+from toolkit.settings import LONGEST_WAIT
+from toolkit.views import SagaView, view
+
+_SEARCH = (
+    text("q", "The id of a saga, or of an event that it took or emitted here."),
+    STATE,
+    text("step", "Sagas that moved last by this step."),
+    ATTENTION,
+    Parameter("older_than", "Sagas of which nothing was written for so long: `10min`.", {"type": "string"}),
+    text("type", "Sagas of this type."),
+    LIMIT,
+    ROW_CURSOR,
+)
+
+
+def saga_endpoints(site: Site) -> list[Endpoint]:
+    """Return the endpoints; a saga's id may be followed by a verb, so that comes first."""
+    sagas = Sagas(site)
+    return [
+        Endpoint(path="/sagas", serve=sagas.sagas, parameters=_SEARCH),
+        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, order=Replay, may_miss=True),
+        Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, order=Push, may_miss=True),
+        Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, order=Push, may_miss=True),
+        Endpoint(path="/sagas/{id:path}", serve=sagas.saga, may_miss=True),
+    ]
+
+
+class Sagas:
+    """Reads and pushes sagas."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def sagas(self, request: Request) -> Response:
+        """Find sagas as this service sees them, the latest moved first, page by page."""
+        which, limit, cursor = _search(request), limit_of(request), row_of(request, "cursor")
+        async with self._site.database.reading() as connection:
+            found, following = await search(connection, which, now=self._site.now(), limit=limit, cursor=cursor)
+        return self._site.answer(sagas=found, next=following)
+
+    async def saga(self, request: Request) -> Response:
+        """Tell all that this service knows of one saga: its entries, the oldest first, and what waits of it."""
+        saga_id = request.path_params["id"]
+        seen = await self._view(saga_id)
+        if seen.is_empty:
+            return self._site.unknown_saga(saga_id)
+        return self._site.answer(saga_id=saga_id, **asdict(seen))
+
+    async def replay(self, request: Request) -> Response:
+        """Emit again what the steps of one saga emitted last, and its end if that came from here."""
+        order, saga_id = await order_of(request, Replay), request.path_params["id"]
+        if not is_saga_id(saga_id):
+            return self._site.unknown_saga(saga_id)
+        emitted = self._site.service.emitted()
+        bite = await self._site.uncut(
+            operations.replay(self._site.database, emitted, saga_id, order.operator, now=self._site.now())
+        )
+        return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
+
+    async def nudge(self, request: Request) -> Response:
+        """Send again what this service emitted last for a saga that has not ended; harmless, because of the fence."""
+        order, saga_id = await order_of(request, Push), request.path_params["id"]
+        if not is_saga_id(saga_id):
+            return self._site.unknown_saga(saga_id)
+        emitted = self._site.service.emitted()
+        bite = await self._site.uncut(
+            pushes.nudge(self._site.database, emitted, saga_id, order.operator, now=self._site.now())
+        )
+        return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
+
+    async def abort(self, request: Request) -> Response:
+        """Ask all services to refuse what they have not begun of a saga; refused where it has ended."""
+        order, saga_id = await order_of(request, Push), request.path_params["id"]
+        if not is_saga_id(saga_id):
+            return self._site.unknown_saga(saga_id)
+        bite = await self._site.uncut(
+            pushes.abort(self._site.database, saga_id, order.operator, now=self._site.now())
+        )
+        return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
+
+    async def _view(self, saga_id: str) -> SagaView:
+        if not is_saga_id(saga_id):
+            return SagaView()  # no such saga can be; PostgreSQL would stumble over a NUL in it
+        async with self._site.database.reading() as connection:
+            return await view(connection, saga_id, self._site.service.events())
+
+
+def _search(request: Request) -> Search:
+    return Search(
+        q=text_of(request, "q"),
+        state=choice_of(request, "state", SagaState),
+        step=text_of(request, "step"),
+        attention=choice_of(request, "attention", Attention),
+        older_than=span_of(request, "older_than", longest=LONGEST_WAIT),
+        type=text_of(request, "type"),
+    )

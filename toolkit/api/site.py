@@ -1,0 +1,67 @@
+"""What the endpoints of one service have at hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+
+from toolkit.api.answers import error_answer, json_answer
+from toolkit.clock import Clock
+from toolkit.database import Database
+from toolkit.operations import Bite
+from toolkit.service import Service
+
+T = TypeVar("T")
+
+#: Tells of broker, database and relay whether each is there.
+Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One service, its database, the name of its queue, and the clock."""
+
+    service: Service
+    database: Database
+    readiness: Readiness
+    queue: str
+    clock: Clock
+    _under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.service.name
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return self.clock.now()
+
+    def answer(self, **content: Any) -> Response:
+        """Return an answer that says whose it is."""
+        return json_answer({"service": self.name} | content)
+
+    def unknown(self, what: str, its_id: str) -> Response:
+        """Return that the service knows no such thing."""
+        return error_answer(404, f"{self.name} {what} {its_id!r}", service=self.name)
+
+    def unknown_saga(self, saga_id: str) -> Response:
+        """Return that the service knows no such saga."""
+        return self.unknown("knows no saga", saga_id)
+
+    async def bite(self, doing: Coroutine[Any, Any, Bite]) -> Response:
+        """Answer what one bite of a long write did, and where the next one begins."""
+        done = await self.uncut(doing)
+        return self.answer(rows=done.rows, after=done.after)
+
+    async def uncut(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Await a write in a task of its own: one cancelled in a statement would leave SQLite's lock with nobody."""
+        task = asyncio.create_task(doing)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)

@@ -1,0 +1,60 @@
+"""What waits: overdue steps and the outbox; and what is old, which can be pruned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit import outbox, overdue, retention
+from toolkit.api.endpoints import Endpoint
+from toolkit.api.orders import Prune, order_of
+from toolkit.api.queries import LIMIT, limit_of, text, text_of
+from toolkit.api.site import Site
+
+
+def waiting_endpoints(site: Site) -> list[Endpoint]:
+    """Return the endpoints."""
+    waiting = Waiting(site)
+    return [
+        Endpoint(path="/overdue", serve=waiting.overdue, parameters=(LIMIT,)),
+        Endpoint(
+            path="/outbox",
+            serve=waiting.outbox,
+            parameters=(LIMIT, text("cursor", "From where to go on: what the page before called `next`.")),
+        ),
+        Endpoint(path="/prune", serve=waiting.prune, order=Prune),
+    ]
+
+
+class Waiting:
+    """Reads what waits for its time, and deletes what is past it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def overdue(self, request: Request) -> Response:
+        """List overdue steps, the longest waiting first."""
+        async with self._site.database.reading() as connection:
+            steps = await overdue.listed(connection, limit=limit_of(request))
+        return self._site.answer(overdue=[asdict(step) for step in steps])
+
+    async def outbox(self, request: Request) -> Response:
+        """List what has not gone out yet, in the order in which it was added; how many in all, and since when."""
+        limit, after = limit_of(request), text_of(request, "cursor") or ""
+        async with self._site.database.reading() as connection:
+            rows = await outbox.listed(connection, limit=limit, after=after)
+            total, oldest_at = await outbox.backlog(connection)
+        following = rows[-1]["id"] if len(rows) == limit else None
+        return self._site.answer(outbox=rows, total=total, oldest_at=oldest_at, next=following)
+
+    async def prune(self, request: Request) -> Response:
+        """Prune one bite of what is old; `is_all` in the answer where nothing old is left."""
+        order = await order_of(request, Prune)
+        pruned = await self._site.uncut(
+            retention.prune(
+                self._site.database, older_than=order.older_than, now=self._site.now(), by=order.operator
+            )
+        )
+        return self._site.answer(**asdict(pruned))

@@ -1,0 +1,218 @@
+"""Searching the sagas of one service: by an id, or the latest moved first, page by page.
+
+No page costs more than a little work, however long the log is: where few sagas match, a page may come back short, with
+the cursor to go on from.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.dead_letters import dead_letters
+from toolkit.events import SagaState
+from toolkit.overdue import overdue
+from toolkit.saga_log import saga_log
+
+#: Sagas, and from where to go on; None where there are no more.
+Found = tuple[list[dict[str, Any]], str | None]
+
+#: For how long one page looks, in seconds: a person waits, and may ask for the next.
+_PATIENCE = 0.12
+#: How many rows of the log one statement looks at; a match is likely near, so it begins with few.
+_FIRST_WINDOW, _WINDOW = 2_000, 16_000
+#: Up to so many sagas that want attention are looked up one by one; of more, the log's end holds enough.
+_FEW = 2_000
+#: Where an event may stand in the log, as seconds from when its id was made: emitted within a transaction, heard a
+#: little later, by another clock perhaps, or after an outage.
+_AROUND = ((-5, 5), (5, 60), (-120, -5), (60, 900))
+#: How far an entry's time may stand out of the order in which entries were written.
+_DISORDER, _LAST_ROWS = timedelta(minutes=5), 100
+
+
+class Attention(StrEnum):
+    """Why a saga may need a person."""
+
+    OVERDUE = "overdue"
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which sagas are meant: those for which all of this holds, and all of them where nothing is said.
+
+    - `q`: the saga's id, or the id of an event that it took or emitted here.
+    - `state`, `step`, `type`: as the saga's last entry here says; `older_than`: nothing was written of it since.
+    """
+
+    q: str | None = None
+    state: SagaState | None = None
+    step: str | None = None
+    attention: Attention | None = None
+    older_than: timedelta | None = None
+    type: str | None = None
+
+
+async def search(
+    connection: AsyncConnection, which: Search, *, now: datetime, limit: int = 100, cursor: int | None = None
+) -> Found:
+    """Return the sagas that are meant, the latest moved first: id, type, state, last step, since when, what is wrong.
+
+    `cursor` is what the page before returned. A saga that moves while somebody turns pages goes to the first one.
+    """
+    before = now - which.older_than if which.older_than else None
+    conditions = _conditions(which, before)
+    if which.q is not None:
+        saga_id, row = await _saga_of(connection, which.q, cursor)
+        query = _last_entries().where(saga_log.c.saga_id == saga_id, *conditions)
+        rows = (await connection.execute(query)).all() if saga_id is not None else []
+    elif which.attention and await _are_few(connection, which.attention):
+        rows, row = await _among_few(connection, which.attention, conditions, limit=limit, cursor=cursor)
+    else:
+        start = await _row_of(connection, before) if before and cursor is None else cursor
+        rows, row = await _walk(connection, _last_entries().where(*conditions), limit=limit, cursor=start)
+    return await _shown(connection, rows), None if row is None else str(row)
+
+
+def _conditions(which: Search, before: datetime | None) -> list[ColumnElement[bool]]:
+    table = saga_log.c
+    said = ((table.saga_state, which.state), (table.step, which.step), (table.saga_type, which.type))
+    conditions = [column == str(value) for column, value in said if value is not None]
+    conditions += [table.at <= before] if before else []
+    return conditions + ([saga_log.c.saga_id.in_(_in_need(which.attention))] if which.attention else [])
+
+
+def _last_entries() -> Select[Any]:
+    """Return the query of each saga's last entry; the scalar subqueries keep every planner to the index on sagas."""
+    later, first = saga_log.alias(), saga_log.alias()
+    last_id = select(func.max(later.c.id)).where(later.c.saga_id == saga_log.c.saga_id).scalar_subquery()
+    started_at = (
+        select(first.c.at).where(first.c.saga_id == saga_log.c.saga_id).order_by(first.c.id).limit(1).scalar_subquery()
+    )
+    return select(
+        saga_log.c.id.label("row_id"),
+        saga_log.c.saga_id,
+        saga_log.c.saga_type,
+        saga_log.c.saga_state.label("state"),
+        saga_log.c.step,
+        started_at.label("started_at"),
+        saga_log.c.at,
+    ).where(saga_log.c.id == last_id)
+
+
+async def _walk(
+    connection: AsyncConnection, query: Select[Any], *, limit: int, cursor: int | None
+) -> tuple[list[Any], int | None]:
+    """Go back through the log from the cursor, until so many rows are found, or patience or the log ends."""
+    lowest = await connection.scalar(select(func.min(saga_log.c.id)))
+    if lowest is None:
+        return [], None
+    below = int(await connection.scalar(select(func.max(saga_log.c.id))) or 0) + 1 if cursor is None else cursor
+    until, width, found = time.monotonic() + _PATIENCE, _FIRST_WINDOW, list[Any]()
+    while below > lowest and len(found) < limit:
+        if time.monotonic() > until:
+            return found, below
+        window = query.where(saga_log.c.id < below, saga_log.c.id >= below - width)
+        found += await connection.execute(window.order_by(saga_log.c.id.desc()).limit(limit - len(found)))
+        below, width = below - width, min(width * 2, _WINDOW)
+    return found, int(found[-1].row_id) if len(found) == limit else None
+
+
+# -- by an event's id ------------------------------------------------------------------------------------------------
+
+
+async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> tuple[str | None, int | None]:
+    """Return the saga that an id belongs to, and from where to go on looking where patience ended."""
+    if not q.isprintable():
+        return None, None  # no such id can be; PostgreSQL would stumble over a NUL in it
+    if cursor is None:
+        if await connection.scalar(select(saga_log.c.id).where(saga_log.c.saga_id == q).limit(1)):
+            return q, None
+        if made := _made_at(q):
+            for since, until in _AROUND:
+                found = await _near(connection, q, made + timedelta(seconds=since), made + timedelta(seconds=until))
+                if found is not None:
+                    return found, None
+    query = select(saga_log.c.saga_id, saga_log.c.id.label("row_id")).where(_is_event(q))
+    rows, row = await _walk(connection, query, limit=1, cursor=cursor)
+    return (rows[0].saga_id, None) if rows else (None, row)
+
+
+async def _near(connection: AsyncConnection, q: str, since: datetime, until: datetime) -> str | None:
+    query = select(saga_log.c.saga_id).where(saga_log.c.at >= since, saga_log.c.at < until, _is_event(q))
+    found: str | None = await connection.scalar(query.limit(1))
+    return found
+
+
+def _is_event(q: str) -> ColumnElement[bool]:
+    return or_(saga_log.c.event_id == q, saga_log.c.emitted_id == q)
+
+
+def _made_at(event_id: str) -> datetime | None:
+    """Return when an id was made: a UUIDv7 begins with that, in milliseconds; no other id tells."""
+    try:
+        found = uuid.UUID(event_id)
+        moment = datetime.fromtimestamp((found.int >> 80) / 1000, UTC)
+        return moment if found.version == 7 and 1971 <= moment.year <= 9000 else None  # noqa: PLR2004
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+# -- by what needs a person ------------------------------------------------------------------------------------------
+
+
+def _in_need(attention: Attention) -> Select[Any]:
+    if attention is Attention.OVERDUE:
+        return select(overdue.c.saga_id)
+    return select(dead_letters.c.saga_id).where(dead_letters.c.saga_id.is_not(None))
+
+
+async def _are_few(connection: AsyncConnection, attention: Attention) -> bool:
+    most = _in_need(attention).limit(_FEW + 1).subquery()
+    return int(await connection.scalar(select(func.count()).select_from(most)) or 0) <= _FEW
+
+
+async def _among_few(
+    connection: AsyncConnection,
+    attention: Attention,
+    conditions: Sequence[ColumnElement[bool]],
+    *,
+    limit: int,
+    cursor: int | None,
+) -> tuple[list[Any], int | None]:
+    saga_ids = set((await connection.execute(_in_need(attention))).scalars())
+    query = _last_entries().where(saga_log.c.saga_id.in_(saga_ids), *conditions)
+    query = query if cursor is None else query.where(saga_log.c.id < cursor)
+    found = list(await connection.execute(query.order_by(saga_log.c.id.desc()).limit(limit)))
+    return found, int(found[-1].row_id) if len(found) == limit else None
+
+
+async def _shown(connection: AsyncConnection, rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the rows as readers see them, with what is wrong with each saga."""
+    sagas = [dict(row._mapping) for row in rows]
+    saga_ids = [saga["saga_id"] for saga in sagas]
+    wrong: dict[str, list[str]] = {}
+    for attention in Attention:
+        query = _in_need(attention)
+        (column,) = query.selected_columns
+        for saga_id in set((await connection.execute(query.where(column.in_(saga_ids)))).scalars()) if sagas else ():
+            wrong.setdefault(saga_id, []).append(attention.value)
+    return [
+        {name: value for name, value in saga.items() if name != "row_id"} | {"attention": wrong.get(saga["saga_id"], [])}
+        for saga in sagas
+    ]
+
+
+async def _row_of(connection: AsyncConnection, before: datetime) -> int | None:
+    """Return the row behind which nothing is as old as that, by the index on time."""
+    near = select(saga_log.c.id).where(saga_log.c.at <= before + _DISORDER).order_by(saga_log.c.at.desc())
+    last = await connection.scalar(select(func.max(near.limit(_LAST_ROWS).subquery().c.id)))
+    return int(last) + 1 if last else 0
