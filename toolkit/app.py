@@ -26,7 +26,6 @@ from toolkit.contract_api import contract_routes
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.logs import configure_logs
-from toolkit.operator_api import operator_routes
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher, connect_patiently
 from toolkit.retry import describe
 from toolkit.service import Service
@@ -116,11 +115,9 @@ def run_service(service: Service, settings: Settings) -> int:
         await asyncio.wait({starting})
         await app.stop()
 
-    routes = api_routes(service.name, app.host.database, app.readiness)
-    routes += operator_routes(
-        service, app.host.database, queue=app.host.queue, token=settings.api_token, clock=SystemClock()
-    )
     contract = Contract.of(service, timeouts=settings.step_timeouts)
+    facts: Any = {"queue": app.host.queue, "token": settings.api_token, "clock": SystemClock()}
+    routes = api_routes(service, contract, app.host.database, app.readiness, **facts)
     routes += contract_routes(contract, exchange=settings.exchange, queue=app.host.queue)
     api = application(routes, lifespan)
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))

@@ -7,7 +7,7 @@ it; over HTTP they ask the service, and show the token.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
@@ -16,18 +16,22 @@ import httpx
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from toolkit import dead_letters, operations, overdue, retention
+from toolkit import dead_letters, operations, outbox, overdue, pushes, retention, views
 from toolkit.audit import Operator
 from toolkit.clock import Clock
-from toolkit.contract import Contract
+from toolkit.contract import Contract, EventContract
 from toolkit.database import Database, is_contention
 from toolkit.dead_letters import Selection
 from toolkit.errors import NotAllowedError, UnreachableError
 from toolkit.events import Event
+from toolkit.figures import Figures
+from toolkit.glance import Glance
 from toolkit.operations import Bite
 from toolkit.retention import Pruned
 from toolkit.retry import describe
+from toolkit.search import Search, search
 from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, with_times
+from toolkit.views import SagaView
 
 T = TypeVar("T")
 
@@ -71,6 +75,34 @@ class Controls(Source, Protocol):
         """Return overdue steps, the longest waiting first."""
         ...
 
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+        """Return sagas, the latest moved first, and from where to go on; None where there are no more."""
+        ...
+
+    async def saga(self, saga_id: str) -> SagaView:
+        """Return all that the service knows of a saga, sensitive fields masked; empty where it knows no such saga."""
+        ...
+
+    async def outbox(self, *, limit: int) -> Rows:
+        """Return what has not gone out yet, in the order in which it was added."""
+        ...
+
+    async def glance(self) -> Glance:
+        """Return the service's figures as they are now."""
+        ...
+
+    async def groups(self) -> Rows:
+        """Return the dead letters in groups, by reason and step, the largest first."""
+        ...
+
+    async def nudge(self, saga_id: str, by: Operator) -> Bite:
+        """Emit again what was emitted last here for a saga that goes on; no rows where the service knows none such."""
+        ...
+
+    async def abort(self, saga_id: str, by: Operator) -> Bite:
+        """Ask all services to abort a saga that goes on; no rows where the service knows none such."""
+        ...
+
     async def contract(self) -> Contract:
         """Return what the service hears and says."""
         ...
@@ -98,6 +130,7 @@ class DatabaseControls(DatabaseSource):
         self._emitted = emitted
         self._contract = contract
         self._clock = clock
+        self._figures = Figures(service, clock)
 
     async def letters(self, which: Selection, *, limit: int) -> Rows:
         """Read dead letters."""
@@ -126,7 +159,7 @@ class DatabaseControls(DatabaseSource):
     async def replay(self, saga_id: str, by: Operator) -> Bite:
         """Emit again what the steps of a saga emitted last; the service's relay sends it."""
         emitted, now = self._emitted(), self._clock.now()
-        return await self._write(lambda database: operations.replay(database, emitted, saga_id, by, now=now))
+        return await self._write(lambda database: pushes.replay(database, emitted, saga_id, by, now=now))
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Prune one bite of what is older."""
@@ -137,9 +170,47 @@ class DatabaseControls(DatabaseSource):
         """Read overdue steps."""
         return [asdict(step) for step in await self._read(lambda connection: overdue.listed(connection, limit=limit))]
 
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+        """Read a page of sagas."""
+        now, row = self._clock.now(), None if cursor is None else int(cursor)
+        return await self._read(lambda connection: search(connection, which, now=now, limit=limit, cursor=row))
+
+    async def saga(self, saga_id: str) -> SagaView:
+        """Read all of one saga; what an event holds is shown only where its declaration is found."""
+        return await self._read(lambda connection: views.view(connection, saga_id, self._declared()))
+
+    async def outbox(self, *, limit: int) -> Rows:
+        """Read the outbox."""
+        return await self._read(lambda connection: outbox.listed(connection, limit=limit))
+
+    async def glance(self) -> Glance:
+        """Read the figures; of broker and relay the database tells nothing."""
+        return await self._read(lambda connection: self._figures.glance(connection, {"database": True}))
+
+    async def groups(self) -> Rows:
+        """Read the dead letters in groups."""
+        return await self._read(dead_letters.groups)
+
+    async def nudge(self, saga_id: str, by: Operator) -> Bite:
+        """Nudge a saga; the service's relay sends it."""
+        emitted, now = self._emitted(), self._clock.now()
+        return await self._write(lambda database: pushes.nudge(database, emitted, saga_id, by, now=now))
+
+    async def abort(self, saga_id: str, by: Operator) -> Bite:
+        """Abort a saga; the service's relay asks the others."""
+        now = self._clock.now()
+        return await self._write(lambda database: pushes.abort(database, saga_id, by, now=now))
+
     async def contract(self) -> Contract:
         """Return the contract that the declarations make."""
         return self._contract()
+
+    def _declared(self) -> Mapping[str, EventContract]:
+        """Return the events that the service declares; none where its declarations are not to be found."""
+        try:
+            return self._contract().events
+        except UnreachableError:
+            return {}
 
     async def _write(self, change: Callable[[Database], Awaitable[T]]) -> T:
         """Make a change; again where the running service was in its way, since then nothing of it was done."""
@@ -194,6 +265,42 @@ class HttpControls(HttpSource):
         """Ask for overdue steps."""
         content = await self._demand("GET", "/overdue", params={"limit": limit})
         return [with_times(row) for row in content.get("overdue", [])]
+
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+        """Ask for a page of sagas."""
+        age = which.older_than.total_seconds() if which.older_than is not None else None
+        said = asdict(which) | {"older_than": age, "limit": limit, "cursor": cursor}
+        content = await self._ask("/sagas", **said)
+        return [with_times(row) for row in content.get("sagas", [])], content.get("next")
+
+    async def saga(self, saga_id: str) -> SagaView:
+        """Ask for all of one saga."""
+        content = await self._ask(f"/sagas/{quote(saga_id, safe='')}")
+        parts = {each.name: content.get(each.name) or [] for each in fields(SagaView)}
+        return SagaView(**{name: [with_times(row) for row in rows] for name, rows in parts.items()})
+
+    async def outbox(self, *, limit: int) -> Rows:
+        """Ask for the outbox."""
+        return await self._get("/outbox", "outbox", limit=limit)
+
+    async def glance(self) -> Glance:
+        """Ask for the figures."""
+        try:
+            return Glance.model_validate(await self._ask("/glance"))
+        except ValidationError as error:
+            raise UnreachableError(f"{self._url} tells no figures that can be read: is it an older version?") from error
+
+    async def groups(self) -> Rows:
+        """Ask for the dead letters in groups."""
+        return await self._get("/dead-letters/groups", "groups")
+
+    async def nudge(self, saga_id: str, by: Operator) -> Bite:
+        """Ask for a nudge."""
+        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/nudge", _errand(by))
+
+    async def abort(self, saga_id: str, by: Operator) -> Bite:
+        """Ask for an abort."""
+        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/abort", _errand(by))
 
     async def contract(self) -> Contract:
         """Ask for the contract."""

@@ -1,4 +1,4 @@
-"""A glance at one service: what stands in its tables, in figures that are right now and cheap to ask for each second."""
+"""A glance at one service: figures that are right now, and cheap enough to be asked for each second."""
 
 from __future__ import annotations
 

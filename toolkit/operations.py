@@ -1,4 +1,4 @@
-"""What an operator may do with one service's database, whether the service runs or not: redrive, drop, replay.
+"""What an operator may do with the dead letters of one service, whether the service runs or not: redrive, drop.
 
 Each call is one bite: one transaction that holds the change, the notes in the saga log and the audit. Nothing is
 published here: what has to go out is an outbox row, which the service's own relay sends.
@@ -13,14 +13,13 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import audit, dead_letters, emissions, outbox, saga_log
+from toolkit import audit, dead_letters, outbox, saga_log
 from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
-from toolkit.emissions import Emission
-from toolkit.envelope import ATTEMPT, SAGA_TYPE, Envelope, WireMessage
-from toolkit.events import Event, SagaEnded, SagaState, routing_key
-from toolkit.ids import derived_id, new_id
+from toolkit.envelope import ATTEMPT, SAGA_TYPE, WireMessage
+from toolkit.events import SagaState
+from toolkit.ids import new_id
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry, Note, Stream
 
@@ -92,26 +91,6 @@ async def drop(
         taken = await dead_letters.take(connection, found)
         await _tell(connection, taken, streams, Note.DROPPED, by, now)
     return _bite(found, taken, {}, Note.DROPPED)
-
-
-async def replay(
-    database: Database, emitted: dict[str, type[Event]], saga_id: str, by: Operator, *, now: datetime
-) -> Bite:
-    """Emit again, under the same ids, what each step of a saga emitted last here, and the end if it came from here.
-
-    `emitted` are the events that the service declares, by name. The fences make it harmless, finished sagas included.
-    """
-    async with database.transaction() as session:
-        connection = await session.connection()
-        found = await emissions.last_of(connection, saga_id)
-        streams = await saga_log.read_streams(connection, [saga_id])
-        known = [each for each in found if each.emitted_type in emitted]
-        rows = [_row(each.as_sent(kind), kind, now) for each in known for kind in [emitted[each.emitted_type]]]
-        rows += [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
-        await outbox.add(connection, rows)
-        await saga_log.append(connection, [_of_emission(each, streams, by, now) for each in known])
-        await audit.add(connection, [Deed("replay", each.emitted_type, saga_id) for each in known], by, now=now)
-    return Bite(rows=[_replay_row(each, is_known=each in known) for each in found])
 
 
 def _sagas(letters: Iterable[DeadLetter]) -> list[str]:
@@ -189,52 +168,3 @@ def _of_letter(letter: DeadLetter, streams: Streams, note: Note, by: Operator, n
         error=by.reason,
         at=now,
     )
-
-
-def _of_emission(emission: Emission, streams: Streams, by: Operator, now: datetime) -> Entry:
-    stream = streams[emission.saga_id, emission.step]
-    return Entry(
-        service=emission.service,
-        saga_id=emission.saga_id,
-        saga_type=emission.saga_type,
-        step=emission.step,
-        position=None,
-        from_state=stream.state,
-        to_state=Note.REPLAYED,
-        saga_state=stream.saga_state or SagaState.PENDING,
-        event_id=emission.event_id,
-        event_type=emission.event_type,
-        error=by.reason or None,
-        at=now,
-    )
-
-
-def _row(message: WireMessage, kind: type[Event], now: datetime) -> OutboxRow:
-    return OutboxRow(id=new_id(), message=message, due_at=now, optional=kind.__optional__)
-
-
-def _end(emission: Emission, now: datetime) -> WireMessage:
-    """Return the control message that tells how the saga ended; its first one told of many sagas at once."""
-    outcome = "completed" if emission.saga_state == SagaState.COMPLETED else "failed"
-    ended = SagaEnded.model_validate({"saga_type": emission.saga_type, outcome: (emission.saga_id,)})
-    envelope = Envelope(
-        event_id=derived_id(emission.saga_id, SagaEnded.__name__),
-        event_type=SagaEnded.__name__,
-        version=SagaEnded.__version__,
-        saga_id="",
-        saga_type=emission.saga_type,
-        occurred_at=now,
-    )
-    return envelope.wrap(ended.model_dump_json().encode(), routing_key(SagaEnded))
-
-
-def _replay_row(emission: Emission, *, is_known: bool) -> dict[str, Any]:
-    return {
-        "service": emission.service,
-        "saga_id": emission.saga_id,
-        "step": emission.step,
-        "event_type": emission.emitted_type,
-        "event_id": emission.emitted_id,
-        "outcome": Note.REPLAYED if is_known else "refused",
-        "why": None if is_known else f"nothing here declares {emission.emitted_type} any more",
-    }

@@ -122,7 +122,7 @@ async def count(connection: AsyncConnection) -> int:
 async def listed(
     connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 100, after: str = ""
 ) -> list[dict[str, Any]]:
-    """Return rows without their messages, in the order of their ids, which is the order they were added in but for a few.
+    """Return rows without their messages, in the order of their ids, which is nearly that of their age.
 
     By saga it reads all of them: at rest there are none, and whoever adds them shall not pay for an index.
     """

@@ -137,9 +137,7 @@ async def count(connection: AsyncConnection) -> int:
     return int(await connection.scalar(select(func.count()).select_from(overdue)) or 0)
 
 
-async def listed(
-    connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 1000
-) -> list[OverdueStep]:
+async def listed(connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 1000) -> list[OverdueStep]:
     """Return overdue steps, the longest waiting first."""
     query = select(overdue) if saga_id is None else select(overdue).where(overdue.c.saga_id == saga_id)
     rows = await connection.execute(query.order_by(overdue.c.since).limit(limit))

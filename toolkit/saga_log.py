@@ -93,7 +93,7 @@ SHOWN = (
     "event_type", "emitted_id", "emitted_type", "attempt", "error", "at",
 )  # fmt: skip
 #: What an entry of one saga's whole story has beside that; a body is people's data, to be masked before it is shown.
-TOLD = (*SHOWN, "emitted_body", "traceparent", "deadline")
+STORED = (*SHOWN, "emitted_body", "traceparent", "deadline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,7 +285,7 @@ async def entries(
 
 async def story(connection: AsyncConnection, saga_id: str) -> list[dict[str, Any]]:
     """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet."""
-    query = select(*(saga_log.c[name] for name in TOLD)).where(saga_log.c.saga_id == saga_id)
+    query = select(*(saga_log.c[name] for name in STORED)).where(saga_log.c.saga_id == saga_id)
     return [dict(row._mapping) for row in await connection.execute(query.order_by(saga_log.c.id))]
 
 

@@ -161,7 +161,7 @@ def _made_at(event_id: str) -> datetime | None:
     try:
         found = uuid.UUID(event_id)
         moment = datetime.fromtimestamp((found.int >> 80) / 1000, UTC)
-        return moment if found.version == 7 and 1971 <= moment.year <= 9000 else None  # noqa: PLR2004
+        return moment if found.version == 7 and 1971 <= moment.year <= 9000 else None
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -197,7 +197,7 @@ async def _among_few(
 
 async def _shown(connection: AsyncConnection, rows: Iterable[Any]) -> list[dict[str, Any]]:
     """Return the rows as readers see them, with what is wrong with each saga."""
-    sagas = [dict(row._mapping) for row in rows]
+    sagas = [{name: value for name, value in row._mapping.items() if name != "row_id"} for row in rows]
     saga_ids = [saga["saga_id"] for saga in sagas]
     wrong: dict[str, list[str]] = {}
     for attention in Attention:
@@ -206,7 +206,8 @@ async def _shown(connection: AsyncConnection, rows: Iterable[Any]) -> list[dict[
         for saga_id in set((await connection.execute(query.where(column.in_(saga_ids)))).scalars()) if sagas else ():
             wrong.setdefault(saga_id, []).append(attention.value)
     return [
-        {name: value for name, value in saga.items() if name != "row_id"} | {"attention": wrong.get(saga["saga_id"], [])}
+        {name: value for name, value in saga.items() if name != "row_id"}
+        | {"attention": wrong.get(saga["saga_id"], [])}
         for saga in sagas
     ]
 

@@ -38,7 +38,7 @@ ANSWER_TIMEOUT = 5
 PAGE = 1_000
 
 #: The fields of answers that are times.
-_TIMES = ("started_at", "at", "first_at", "last_at", "sent_at", "since")
+_TIMES = ("started_at", "at", "first_at", "last_at", "sent_at", "since", "due_at", "deadline")
 
 
 class Source(Protocol):
@@ -82,7 +82,8 @@ class HttpSource:
     async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
         """Ask for log entries; without a limit, for all of one saga."""
         if saga_id is not None and limit is None:
-            return await self._get(f"/sagas/{quote(saga_id, safe='')}", "entries")
+            rows = await self._get(f"/sagas/{quote(saga_id, safe='')}", "entries")
+            return [{name: row.get(name) for name in saga_log.SHOWN} for row in rows]  # as any other list of entries
         return await self._get("/log", "entries", saga=saga_id, limit=limit)
 
     async def sagas(self, state: SagaState | None = None, limit: int = 100) -> Rows:

@@ -9,11 +9,15 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import dead_letters, outbox, overdue, saga_log
+from toolkit.contract import EventContract
 from toolkit.dead_letters import Selection
-from toolkit.events import Event
+from toolkit.masking import masked_object
 
-#: The events that a service declares, by name.
-Declared = Mapping[str, type[Event]]
+#: The events that a service hears and says, by name.
+Declared = Mapping[str, EventContract]
+
+#: What an entry of one saga's whole story has, in this order.
+TOLD = (*saga_log.SHOWN, "emitted_body", "trace_id", "deadline")
 
 #: How many rows of the outbox, and how many letters, are shown of one saga.
 _MOST = 100
@@ -48,7 +52,7 @@ async def view(connection: AsyncConnection, saga_id: str, declared: Declared) ->
 def _entry(row: dict[str, Any], declared: Declared) -> dict[str, Any]:
     told = {name: row[name] for name in saga_log.SHOWN}
     return told | {
-        "emitted_body": None,
+        "emitted_body": masked_object(declared.get(str(row["emitted_type"])), row["emitted_body"]),
         "trace_id": trace_id(row["traceparent"]),
         "deadline": row["deadline"],
     }

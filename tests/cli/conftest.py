@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -28,7 +29,6 @@ from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.contract_api import contract_routes
 from toolkit.database import Database
-from toolkit.operator_api import operator_routes
 from toolkit.saga_log import Entry
 
 SERVICES = ("inventory", "payment", "shipping", "notification")
@@ -122,11 +122,11 @@ def _api(name: str, url: str) -> Starlette:
         yield
         await database.close()
 
-    routes = api_routes(name, database, readiness)
     service = find_service(f"services.{name}.app:app")
-    routes += operator_routes(service, database, queue=f"saga.{name}", token=SecretStr(TOKEN), clock=SystemClock())
-    routes += contract_routes(Contract.of(service), exchange="saga", queue=f"saga.{name}")
-    return application(routes, lifespan)
+    contract = Contract.of(service)
+    facts: Any = {"queue": f"saga.{name}", "token": SecretStr(TOKEN), "clock": SystemClock()}
+    routes = api_routes(service, contract, database, readiness, **facts)
+    return application(routes + contract_routes(contract, exchange="saga", queue=f"saga.{name}"), lifespan)
 
 
 def service_options(urls: dict[str, str]) -> list[str]:

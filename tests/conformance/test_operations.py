@@ -16,7 +16,7 @@ from sqlalchemy import select, text, update
 from tests.conformance.travel import RoomBooked, TicketIssued, TripRequested
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
-from toolkit import audit, dead_letters, operations, retention, saga_log
+from toolkit import audit, dead_letters, operations, pushes, retention, saga_log
 from toolkit.audit import Operator
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import WireMessage
@@ -347,7 +347,7 @@ async def redrive(world: World, service: str, **facts: Any) -> Bite:
 async def replay(world: World, trip: str, *services: str) -> None:
     for name in services or world.hosts:
         host = world.hosts[name]
-        await operations.replay(host.database, host.service.emitted(), trip, ADA, now=datetime.now(UTC))
+        await pushes.replay(host.database, host.service.emitted(), trip, ADA, now=datetime.now(UTC))
 
 
 async def prune(world: World, service: str, **facts: Any) -> retention.Pruned:

@@ -28,7 +28,7 @@ from tests.simulation.simulation import Simulation, simulation
 from tests.simulation.wire import STUMBLES, Parcel
 from tests.state_machine import evidence as evidence_of
 from tests.state_machine.evidence import Evidence
-from toolkit import Settings, operations
+from toolkit import Settings, operations, pushes
 from toolkit.audit import Operator
 from toolkit.dead_letters import Selection
 from toolkit.envelope import WireMessage
@@ -115,7 +115,7 @@ class TripMachine(RuleBasedStateMachine):
         trip, host = chosen(list(self.requests), number), self.world.processes[service].host
         emitted = {event.__name__: event for each in host.service.participants for event in each.emitted()}
         now = self.world.clock.now()
-        self.world.processes[service].do(operations.replay(host.database, emitted, trip, OPERATOR, now=now))
+        self.world.processes[service].do(pushes.replay(host.database, emitted, trip, OPERATOR, now=now))
         self.world.settle()
 
     # -- what the wire does ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from tests.unit.loans import BookWanted, Branch, CardRefused, Clerk, LoanRefused
 from tests.unit.loans import outgoing as row_of
 from toolkit import Settings
 from toolkit.api import api_routes, application
+from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.watch import Watch as OverdueWatch
 
@@ -139,7 +141,9 @@ async def scrape(database: Database) -> dict[str, float]:
     async def readiness() -> dict[str, bool]:
         return {}
 
-    api = application(api_routes("library", database, readiness))
+    service = library(Clerk())
+    facts: Any = {"queue": "saga.library", "token": None, "clock": Watch()}
+    api = application(api_routes(service, Contract.of(service), database, readiness, **facts))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://library") as client:
         response = await client.get("/metrics")
     assert response.status_code == 200

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from tests.unit.loans import NOON, BookWanted, Clerk, letters, library, rename, wire
-from toolkit import audit, dead_letters, operations, outbox, saga_log
+from toolkit import audit, dead_letters, operations, outbox, pushes, saga_log
 from toolkit.audit import Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
@@ -42,7 +42,7 @@ async def redrive(database: Database, which: Selection | None = None, **facts: A
 
 
 async def replay(database: Database, loan_id: str) -> Bite:
-    return await operations.replay(database, library(Clerk()).emitted(), loan_id, ADA, now=LATER)
+    return await pushes.replay(database, library(Clerk()).emitted(), loan_id, ADA, now=LATER)
 
 
 async def waiting(database: Database) -> list[OutboxRow]:

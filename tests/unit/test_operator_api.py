@@ -18,15 +18,22 @@ from tests.orders import fulfilled_order, paid_order
 from toolkit import audit, dead_letters, saga_log
 from toolkit.api import api_routes
 from toolkit.clock import SystemClock
+from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.dead_letters import SHOWN, DeadLetter
 from toolkit.envelope import WireMessage
-from toolkit.operator_api import operator_routes
 
 TOKEN = "open-sesame-now"
 SHOWING = {"Authorization": f"Bearer {TOKEN}"}
 WHY = {"reason": "the gateway is back", "actor": "ada@desk"}
-WRITES = ["/dead-letters/redrive", "/dead-letters/drop", "/sagas/order-2/replay", "/prune"]
+WRITES = [
+    "/dead-letters/redrive",
+    "/dead-letters/drop",
+    "/sagas/order-2/replay",
+    "/sagas/order-2/nudge",
+    "/sagas/order-2/abort",
+    "/prune",
+]
 
 Client = Callable[..., httpx.AsyncClient]
 
@@ -49,12 +56,8 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 def client(database: Database) -> Client:
     def build(token: str | None = TOKEN, **facts: Any) -> httpx.AsyncClient:
-        async def readiness() -> dict[str, bool]:
-            return {}
-
         secret = SecretStr(token) if token else None
-        routes = api_routes("payment", database, readiness)
-        routes += operator_routes(payment_service, database, queue="saga.payment", token=secret, clock=SystemClock())
+        routes = routes_of(database, nothing_is_ready, secret)
         transport = httpx.ASGITransport(Starlette(routes=routes))
         return httpx.AsyncClient(transport=transport, base_url="http://payment", **facts)
 
@@ -64,6 +67,15 @@ def client(database: Database) -> Client:
 @pytest.fixture
 def operator(client: Client) -> httpx.AsyncClient:
     return client(headers=SHOWING)
+
+
+async def nothing_is_ready() -> dict[str, bool]:
+    return {}
+
+
+def routes_of(database: Database, readiness: Any, token: SecretStr | None) -> list[Any]:
+    facts: Any = {"queue": "saga.payment", "token": token, "clock": SystemClock()}
+    return api_routes(payment_service, Contract.of(payment_service), database, readiness, **facts)
 
 
 def letter(saga_id: str) -> DeadLetter:
@@ -228,9 +240,7 @@ async def test_what_is_overdue_can_be_listed_by_anybody(client):
 
 async def test_a_database_that_is_away_is_an_answer_for_operators_too(tmp_path: Path):
     database = Database("postgresql://postgres@127.0.0.1:1/payment")
-    routes = operator_routes(
-        payment_service, database, queue="saga.payment", token=SecretStr(TOKEN), clock=SystemClock()
-    )
+    routes = routes_of(database, nothing_is_ready, SecretStr(TOKEN))
     transport = httpx.ASGITransport(Starlette(routes=routes))
 
     async with httpx.AsyncClient(transport=transport, base_url="http://payment", headers=SHOWING) as operator:

@@ -59,7 +59,9 @@ class DeadLetters:
         which = Selection(ids=(printable(request.path_params["id"], "id"),))
         async with self._site.database.reading() as connection:
             rows = await dead_letters.listed(connection, which, limit=1)
-        return self._site.answer(dead_letter=rows[0]) if rows else self._site.unknown("has no dead letter", which.ids[0])
+        return (
+            self._site.answer(dead_letter=rows[0]) if rows else self._site.unknown("has no dead letter", which.ids[0])
+        )
 
     async def redrive(self, request: Request) -> Response:
         """Redrive one bite of the letters that the order names; `after` in the answer is where the next one begins."""

@@ -21,12 +21,14 @@ from toolkit.api.sagas import saga_endpoints
 from toolkit.api.site import Readiness, Site
 from toolkit.api.waiting import waiting_endpoints
 from toolkit.clock import Clock
+from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.service import Service
 
 
 def api_routes(
     service: Service,
+    contract: Contract,
     database: Database,
     readiness: Readiness,
     *,
@@ -35,7 +37,7 @@ def api_routes(
     clock: Clock,
 ) -> list[Route]:
     """Return the routes; without a token of the service's own, all that needs one is refused."""
-    site = Site(service=service, database=database, readiness=readiness, queue=queue, clock=clock)
+    site = Site(service=service, contract=contract, database=database, readiness=readiness, queue=queue, clock=clock)
     return [each.route(token, service.name) for each in endpoints_of(site)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import operations, pushes
+from toolkit import pushes
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Push, Replay, order_of
 from toolkit.api.queries import (
@@ -82,7 +82,7 @@ class Sagas:
             return self._site.unknown_saga(saga_id)
         emitted = self._site.service.emitted()
         bite = await self._site.uncut(
-            operations.replay(self._site.database, emitted, saga_id, order.operator, now=self._site.now())
+            pushes.replay(self._site.database, emitted, saga_id, order.operator, now=self._site.now())
         )
         return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
 
@@ -102,16 +102,14 @@ class Sagas:
         order, saga_id = await order_of(request, Push), request.path_params["id"]
         if not is_saga_id(saga_id):
             return self._site.unknown_saga(saga_id)
-        bite = await self._site.uncut(
-            pushes.abort(self._site.database, saga_id, order.operator, now=self._site.now())
-        )
+        bite = await self._site.uncut(pushes.abort(self._site.database, saga_id, order.operator, now=self._site.now()))
         return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
 
     async def _view(self, saga_id: str) -> SagaView:
         if not is_saga_id(saga_id):
             return SagaView()  # no such saga can be; PostgreSQL would stumble over a NUL in it
         async with self._site.database.reading() as connection:
-            return await view(connection, saga_id, self._site.service.events())
+            return await view(connection, saga_id, self._site.contract.events)
 
 
 def _search(request: Request) -> Search:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from toolkit.api.answers import error_answer, json_answer
 from toolkit.clock import Clock
+from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.operations import Bite
 from toolkit.service import Service
@@ -24,9 +25,10 @@ Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One service, its database, the name of its queue, and the clock."""
+    """One service, what it declares, its database, the name of its queue, and the clock."""
 
     service: Service
+    contract: Contract
     database: Database
     readiness: Readiness
     queue: str

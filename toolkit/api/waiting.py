@@ -53,8 +53,6 @@ class Waiting:
         """Prune one bite of what is old; `is_all` in the answer where nothing old is left."""
         order = await order_of(request, Prune)
         pruned = await self._site.uncut(
-            retention.prune(
-                self._site.database, older_than=order.older_than, now=self._site.now(), by=order.operator
-            )
+            retention.prune(self._site.database, older_than=order.older_than, now=self._site.now(), by=order.operator)
         )
         return self._site.answer(**asdict(pruned))

@@ -1,0 +1,188 @@
+"""What an operator may do with one saga in one service's database, running or not: replay, nudge, abort.
+
+Each call is one transaction that holds the messages, the notes in the saga log and the audit. Nothing is published
+here: the rows go out by the service's own relay. Doing it twice is harmless, because of the fences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit import audit, emissions, outbox, saga_log
+from toolkit.audit import Deed, Operator
+from toolkit.database import Database
+from toolkit.emissions import Emission
+from toolkit.envelope import Envelope, WireMessage, abort_request
+from toolkit.events import Event, SagaEnded, SagaState, routing_key
+from toolkit.ids import derived_id, new_id
+from toolkit.operations import Bite
+from toolkit.outbox import OutboxRow
+from toolkit.saga_log import Entry, Note
+
+#: The events that a service declares to emit, by name.
+Emitted = dict[str, type[Event]]
+
+
+async def replay(database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime) -> Bite:
+    """Emit again, under the same ids, what each step of a saga emitted last here, and the end if it came from here.
+
+    The fences make it harmless, finished sagas included.
+    """
+    async with database.transaction() as session:
+        connection = await session.connection()
+        found = await emissions.last_of(connection, saga_id)
+        known = [each for each in found if each.emitted_type in emitted]
+        ends = [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
+        await _send(connection, known, emitted, Note.REPLAYED, by, now, besides=ends)
+    return Bite(rows=[_emission_row(each, Note.REPLAYED, is_known=each in known) for each in found])
+
+
+async def nudge(database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime) -> Bite:
+    """Emit again what each step of a saga emitted last here, as the watch does; refused where the saga has ended.
+
+    No rows where the service does not know the saga.
+    """
+    async with database.transaction() as session:
+        connection = await session.connection()
+        story = await saga_log.story(connection, saga_id)
+        if not story:
+            return Bite(rows=[])
+        if end := _end_of(story):
+            return _refused(story, f"saga {saga_id} has ended ({end}): nobody waits for anything")
+        found = await emissions.last_of(connection, saga_id)
+        if not found:
+            return _refused(story, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one")
+        known = [each for each in found if each.emitted_type in emitted]
+        await _send(connection, known, emitted, Note.NUDGED, by, now)
+    return Bite(rows=[_emission_row(each, Note.NUDGED, is_known=each in known) for each in found])
+
+
+async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime) -> Bite:
+    """Ask all services to refuse what they have not begun of a saga; refused where it is known here to have ended.
+
+    No rows where the service does not know the saga: an abort of what nobody knows would be a saga of its own.
+    """
+    async with database.transaction() as session:
+        connection = await session.connection()
+        story = await saga_log.story(connection, saga_id)
+        if not story:
+            return Bite(rows=[])
+        if end := _end_of(story):
+            return _refused(story, f"saga {saga_id} has ended ({end}): there is nothing to abort")
+        last = story[-1]
+        request = abort_request(last["saga_type"], saga_id, by.reason, now=now)
+        await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
+        await saga_log.append(connection, [_abort_note(last, by, now)])
+        await audit.add(connection, [Deed("abort", str(request.type), saga_id)], by, now=now)
+    return Bite(rows=[_row_about(last, event_type=request.type, event_id=request.message_id, outcome=Note.ABORTED)])
+
+
+async def _send(
+    connection: AsyncConnection,
+    known: Sequence[Emission],
+    emitted: Emitted,
+    note: Note,
+    by: Operator,
+    now: datetime,
+    *,
+    besides: Sequence[OutboxRow] = (),
+) -> None:
+    """Send these events again, and write to the log and to the audit who had it done."""
+    streams = await saga_log.read_streams(connection, {each.saga_id for each in known})
+    rows = [_row(each.as_sent(kind), kind, now) for each in known for kind in [emitted[each.emitted_type]]]
+    notes = [_note(each, streams[each.saga_id, each.step], note, by, now) for each in known]
+    verb = {Note.REPLAYED: "replay", Note.NUDGED: "nudge"}[note]
+    await outbox.add(connection, [*rows, *besides])
+    await saga_log.append(connection, notes)
+    await audit.add(connection, [Deed(verb, each.emitted_type, each.saga_id) for each in known], by, now=now)
+
+
+def _end_of(story: Sequence[dict[str, Any]]) -> SagaState | None:
+    """Return how the saga ended, as far as its entries here tell."""
+    states = (SagaState(entry["saga_state"]) for entry in story)
+    return next((state for state in states if state.is_ended), None)
+
+
+def _note(emission: Emission, stream: saga_log.Stream, note: Note, by: Operator, now: datetime) -> Entry:
+    return Entry(
+        service=emission.service,
+        saga_id=emission.saga_id,
+        saga_type=emission.saga_type,
+        step=emission.step,
+        position=None,
+        from_state=stream.state,
+        to_state=note,
+        saga_state=stream.saga_state or SagaState.PENDING,
+        event_id=emission.event_id,
+        event_type=emission.event_type,
+        error=by.reason or None,
+        at=now,
+    )
+
+
+def _abort_note(last: dict[str, Any], by: Operator, now: datetime) -> Entry:
+    return Entry(
+        service=last["service"],
+        saga_id=last["saga_id"],
+        saga_type=last["saga_type"],
+        step=last["step"],
+        position=None,
+        from_state=last["to_state"] if last["position"] else last["from_state"],
+        to_state=Note.ABORTED,
+        saga_state=SagaState(last["saga_state"]),
+        event_id=None,
+        event_type=None,
+        error=by.reason,
+        at=now,
+    )
+
+
+def _row(message: WireMessage, kind: type[Event], now: datetime) -> OutboxRow:
+    return OutboxRow(id=new_id(), message=message, due_at=now, optional=kind.__optional__)
+
+
+def _end(emission: Emission, now: datetime) -> WireMessage:
+    """Return the control message that tells how the saga ended; its first one told of many sagas at once."""
+    outcome = "completed" if emission.saga_state == SagaState.COMPLETED else "failed"
+    ended = SagaEnded.model_validate({"saga_type": emission.saga_type, outcome: (emission.saga_id,)})
+    envelope = Envelope(
+        event_id=derived_id(emission.saga_id, SagaEnded.__name__),
+        event_type=SagaEnded.__name__,
+        version=SagaEnded.__version__,
+        saga_id="",
+        saga_type=emission.saga_type,
+        occurred_at=now,
+    )
+    return envelope.wrap(ended.model_dump_json().encode(), routing_key(SagaEnded))
+
+
+def _emission_row(emission: Emission, outcome: Note, *, is_known: bool) -> dict[str, Any]:
+    return {
+        "service": emission.service,
+        "saga_id": emission.saga_id,
+        "step": emission.step,
+        "event_type": emission.emitted_type,
+        "event_id": emission.emitted_id,
+        "outcome": outcome if is_known else "refused",
+        "why": None if is_known else f"nothing here declares {emission.emitted_type} any more",
+    }
+
+
+def _refused(story: Sequence[dict[str, Any]], why: str) -> Bite:
+    return Bite(rows=[_row_about(story[-1], outcome="refused", why=why)])
+
+
+def _row_about(
+    last: dict[str, Any],
+    *,
+    outcome: str,
+    event_type: str | None = None,
+    event_id: str | None = None,
+    why: str | None = None,
+) -> dict[str, Any]:
+    facts = {name: last[name] for name in ("service", "saga_id", "step")}
+    return facts | {"event_type": event_type, "event_id": event_id, "outcome": outcome, "why": why}
