@@ -24,6 +24,7 @@ async def race(database: Database, *, pairs: int, seed: int, progress: Callable[
     relay = Relay(
         database,
         post,
+        service="library",
         clock=SystemClock(),
         window=50,
         lease=timedelta(seconds=5),

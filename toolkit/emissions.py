@@ -31,6 +31,7 @@ class Emission:
     emitted_body: str
     deadline: datetime | None
     traceparent: str | None
+    started_at: datetime | None
     at: datetime
 
     def as_sent(self, event_type: type[Event]) -> WireMessage:
@@ -45,6 +46,7 @@ class Emission:
             causation_id=self.event_id,
             deadline=self.deadline,
             traceparent=self.traceparent,
+            started_at=self.started_at,
         )
         return envelope.wrap(self.emitted_body.encode(), routing_key(event_type))
 

@@ -6,7 +6,7 @@ without gaps and a validated event. Whatever can't be read is an `UnreadableErro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from toolkit.clock import Clock
 from toolkit.errors import UnreadableError
 from toolkit.events import AbortRequested, Event, Saga, SagaEnded, SagaId, routing_key
-from toolkit.ids import derived_id, new_id
+from toolkit.ids import derived_id, new_id, trace_id_of
 
 #: The headers of the envelope, as they are spelled on the wire.
 SAGA_TYPE = "saga-type"
@@ -27,6 +27,7 @@ DEADLINE = "deadline"
 ATTEMPT = "attempt"
 PUT_OFF = "put-off"
 TRACEPARENT = "traceparent"
+STARTED_AT = "started-at"
 
 #: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
@@ -60,6 +61,7 @@ class Envelope:
     - `causation_id`: the event that made a step emit this one; None for the event that starts a saga.
     - `occurred_at`: when it was emitted; deadlines count from here.
     - `deadline`: the whole saga's, set by whoever started it; forward steps refuse at or after it.
+    - `started_at`: when the starting event was emitted, so that whoever ends the saga knows how long it took.
     - `attempt`: which attempt at handling this delivery is, counted from 1; never copied to what is emitted.
     - `put_off`: the second, since the epoch, to which it was last put off; 0 if it never was.
     """
@@ -75,6 +77,7 @@ class Envelope:
     attempt: int = 1
     put_off: int = 0
     traceparent: str | None = None
+    started_at: datetime | None = None
 
     def headers(self) -> dict[str, str | int]:
         """Return the AMQP headers: those facts that AMQP has no property for."""
@@ -92,6 +95,8 @@ class Envelope:
             headers[PUT_OFF] = self.put_off
         if self.traceparent:
             headers[TRACEPARENT] = self.traceparent
+        if self.started_at:
+            headers[STARTED_AT] = self.started_at.isoformat()
         return headers
 
     def wrap(self, body: bytes, key: str) -> WireMessage:
@@ -107,7 +112,9 @@ class Envelope:
         )
 
 
-def abort_request(saga_type: str, saga_id: str, reason: str, *, now: datetime) -> WireMessage:
+def abort_request(
+    saga_type: str, saga_id: str, reason: str, *, now: datetime, traceparent: str | None = None
+) -> WireMessage:
     """Return the message that asks everybody to refuse what they have not begun of this saga."""
     event = AbortRequested(saga_type=saga_type, saga_id=saga_id, reason=reason)
     envelope = Envelope(
@@ -117,6 +124,7 @@ def abort_request(saga_type: str, saga_id: str, reason: str, *, now: datetime) -
         saga_id=saga_id,
         saga_type=saga_type,
         occurred_at=now,
+        traceparent=traceparent,
     )
     return envelope.wrap(event.model_dump_json().encode(), routing_key(AbortRequested))
 
@@ -151,13 +159,24 @@ class Unreadable:
 
 
 class Vocabulary:
-    """The events that one service hears, and how to read them."""
+    """The events that one service hears, and how to read them.
 
-    def __init__(self, events: Iterable[type[Event]], sagas: Iterable[Saga], *, max_body: int) -> None:
+    `trace` names the trace, by saga type and id, of a message that belongs to none; without it nobody asks.
+    """
+
+    def __init__(
+        self,
+        events: Iterable[type[Event]],
+        sagas: Iterable[Saga],
+        *,
+        max_body: int,
+        trace: Callable[[str, str], str] | None = None,
+    ) -> None:
         self._events = {event.__name__: event for event in (*events, *CONTROL_EVENTS)}
         self._sagas = {saga.name: saga for saga in sagas}
         self._started_by = {saga.starts_with: saga for saga in self._sagas.values()}
         self._max_body = max_body
+        self._trace = trace
 
     def receive(self, wire: WireMessage, clock: Clock) -> Message | Unreadable:
         """Return the message, or why it can't be read."""
@@ -178,20 +197,28 @@ class Vocabulary:
         event = _parse(event_type, wire.body)
         saga_type, saga_id = self._saga(wire, event)
         headers = wire.headers
+        occurred_at = _time(headers, OCCURRED_AT) or _sent_at(wire) or clock.now()
         envelope = Envelope(
             event_id=_printable(wire.message_id or derived_id(saga_id, event_type.__name__), "message id"),
             event_type=event_type.__name__,
             version=event_type.__version__,
             saga_id=saga_id,
             saga_type=saga_type,
-            occurred_at=_time(headers, OCCURRED_AT) or _sent_at(wire) or clock.now(),
+            occurred_at=occurred_at,
             causation_id=_text(headers, CAUSATION_ID),
             deadline=_time(headers, DEADLINE),
             attempt=_number(headers, ATTEMPT, default=1),
             put_off=_number(headers, PUT_OFF, default=0),
-            traceparent=_text(headers, TRACEPARENT),
+            traceparent=self._traceparent(headers, saga_type, saga_id),
+            started_at=occurred_at if event_type in self._started_by else _time(headers, STARTED_AT),
         )
         return Message(envelope, event, wire.body)
+
+    def _traceparent(self, headers: Mapping[str, Any], saga_type: str, saga_id: str) -> str | None:
+        brought = _text(headers, TRACEPARENT)
+        if self._trace is None or not saga_id or trace_id_of(brought):
+            return brought
+        return self._trace(saga_type, saga_id)
 
     def _event_type(self, wire: WireMessage) -> type[Event]:
         name = wire.type or wire.routing_key.rpartition(".")[2]

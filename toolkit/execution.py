@@ -9,10 +9,11 @@ known by then, and only that is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from toolkit import crash, horizon, metrics, saga_log
+from toolkit import crash, horizon, saga_log
 from toolkit.clock import Clock
 from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
 from toolkit.envelope import Message, Unreadable
@@ -20,15 +21,17 @@ from toolkit.errors import PositionTakenError
 from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
 from toolkit.fence import Arrival, Decision, StepState, decide
 from toolkit.invocation import Failure, Invocation, blame
+from toolkit.metrics import Meter
 from toolkit.participant import Compensation, Step
 from toolkit.relay import Relay
 from toolkit.retry import GiveUp, TryAgain, after_failure, describe
 from toolkit.service import Service
 from toolkit.settings import SHORTEST_RETENTION
-from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
+from toolkit.tracing import Tracing
+from toolkit.work import Attempt, Claim, Origin, Work, events_of, is_of, sagas_of
 
-#: What an attempt of a step or a compensation came to before, in a transaction that was rolled back; None if unknown.
-Known = Callable[[Step | Compensation], "Event | Failure | None"]
+#: The attempt that was made before, in a transaction that was rolled back; None if none was.
+Known = Callable[[Step | Compensation, Message], Attempt | None]
 
 
 @dataclass(slots=True)
@@ -49,13 +52,13 @@ class _DisappointedError(Exception):
     What the first step of a message that is alone came to is `known`: it need not be run again.
     """
 
-    def __init__(self, handler: Step | Compensation | None = None, result: Event | Failure | None = None) -> None:
+    def __init__(self, attempt: Attempt | None = None) -> None:
         super().__init__()
-        self._handler, self._result = handler, result
+        self._attempt = attempt
 
-    def known(self, handler: Step | Compensation) -> Event | Failure | None:
-        """Return what the attempt came to, if it was this handler's."""
-        return self._result if handler is self._handler else None
+    def known(self, handler: Step | Compensation, _: Message) -> Attempt | None:
+        """Return the attempt, if it was this handler's."""
+        return self._attempt if self._attempt and self._attempt.handler is handler else None
 
 
 class Execution:
@@ -71,6 +74,7 @@ class Execution:
         relay: Relay,
         clock: Clock,
         timeouts: dict[str, timedelta],
+        tracing: Tracing | None = None,
     ) -> None:
         self.service = service
         self.database = database
@@ -79,6 +83,8 @@ class Execution:
         self.clock = clock
         self._queue = queue
         self._timeouts = timeouts
+        self._tracing = tracing
+        self._meter = Meter(service)
 
     async def execute(
         self, batch: Sequence[Message | Unreadable], *, failed: Exception | None = None
@@ -91,14 +97,14 @@ class Execution:
             ContentionError: another replica was in the way; execute again.
         """
         if failed is not None:
-            return await self._execute(batch, lambda _: Failure(failed))
+            return await self._execute(batch, lambda handler, message: self._failed(handler, message, failed))
         try:
             return await self._execute(batch, in_good_faith=True)
         except _DisappointedError as disappointment:
             return await self._execute(batch, disappointment.known)
 
     async def _execute(
-        self, batch: Sequence[Message | Unreadable], known: Known = lambda _: None, *, in_good_faith: bool = False
+        self, batch: Sequence[Message | Unreadable], known: Known = lambda *_: None, *, in_good_faith: bool = False
     ) -> list[list[Claim]]:
         with self.relay.deletion() as delete:
             async with self.database.transaction() as session:
@@ -114,21 +120,47 @@ class Execution:
                 await delete(connection)
                 session.tells = work.outcomes()
         self.finish(work)
-        metrics.batches.labels(self.service.name).observe(len(batch))
+        self._meter.batch(len(batch))
         return claims
 
     def begin(self, streams: dict[tuple[str, str], saga_log.Stream]) -> Work:
         """Return an empty unit of work upon these streams."""
         due = self.relay.due_if_handed_over()
-        return Work(
-            Origin(service=self.service.name, queue=self._queue, now=self.clock.now(), outgoing_due=due), streams
-        )
+        origin = Origin(service=self.service.name, queue=self._queue, now=self.clock.now(), outgoing_due=due)
+        return Work(origin, streams, tracing=self._tracing)
+
+    def open_attempt(self, handler: Step | Compensation, message: Message) -> Attempt:
+        """Return an attempt that begins now."""
+        begin = self._tracing.begin if self._tracing else None
+        span = begin(handler.name, message.envelope, queue=self._queue) if begin else None
+        return Attempt(handler, message, span)
+
+    async def call(
+        self,
+        attempt: Attempt,
+        session: StepSession,
+        *,
+        event: Event | None = None,
+        original: str | None = None,
+        flush: bool = True,
+    ) -> Event | Failure:
+        """Run the attempt's function; what it does is part of the attempt's span."""
+        message = attempt.message
+        with attempt.span.current() if attempt.span else nullcontext():
+            return await self.invocation.attempt(
+                attempt.handler,
+                event or message.event,
+                session,
+                saga_id=message.envelope.saga_id,
+                original=original,
+                flush=flush,
+            )
 
     def finish(self, work: Work) -> None:
         """Send what was committed, and tell of it."""
         crash.here("committed", work.outcomes())
         self.relay.hand_over(work.outgoing, work.delayed)
-        work.announce()
+        work.announce(self._meter)
 
     def deadline(self, step: Step, message: Message) -> datetime | None:
         """Return when the step has to refuse: by its own timeout, or by the whole saga's deadline."""
@@ -232,7 +264,7 @@ class Execution:
         if decision is Decision.FENCE:
             tx.work.fenced(step, message, compensation.emits)
         elif decision is Decision.PUT_OFF:
-            tx.work.put_off(message)
+            tx.work.put_off(step, message)
         elif decision is Decision.IGNORE:
             tx.work.ignored(step, message)
         elif step.isolated:
@@ -259,19 +291,32 @@ class Execution:
             if decision is Decision.FENCE:
                 tx.work.fenced(step, message, step.refusals[0])
             elif decision is Decision.PUT_OFF:
-                tx.work.put_off(message)
+                tx.work.put_off(step, message)
 
     async def _attempt(
         self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: str | None = None
     ) -> Event | Failure:
+        """Run the function, unless that was done before; return what it came to."""
+        if (attempt := tx.known(handler, message)) is None:
+            attempt = self.open_attempt(handler, message)
+            run = self._run_in_good_faith if tx.in_good_faith else self._run_in_savepoint
+            await run(attempt, tx, original)
+        tx.work.attempted(attempt)
+        assert attempt.result is not None  # noqa: S101 -- it has been run
+        return attempt.result
+
+    def _failed(self, handler: Step | Compensation, message: Message, error: Exception) -> Attempt:
+        """Return the attempt that brought this error about, at a commit."""
+        attempt = self.open_attempt(handler, message)
+        attempt.result = Failure(error)
+        return attempt
+
+    async def _run_in_savepoint(self, attempt: Attempt, tx: Transaction, original: str | None) -> None:
         """Run the function in a savepoint, and keep what it wrote only if it succeeded."""
-        if (known := tx.known(handler)) is not None:
-            return known
-        if tx.in_good_faith:
-            return await self._attempt_in_good_faith(handler, message, tx, original)
+        handler, message = attempt.handler, attempt.message
         savepoint = await tx.session.begin_nested()
-        saga_id = message.envelope.saga_id
-        result = await self.invocation.attempt(handler, message.event, tx.session, saga_id=saga_id, original=original)
+        result = await self.call(attempt, tx.session, original=original)
+        attempt.end(result)
         if isinstance(result, Failure):
             blame(result, handler)
             if not savepoint.is_active or (await tx.session.connection()).invalidated:
@@ -282,23 +327,17 @@ class Execution:
             await savepoint.commit()
         if isinstance(result, Failure):
             await self._see_that_nobody_was_faster(handler, message, tx)
-        return result
 
-    async def _attempt_in_good_faith(
-        self, handler: Step | Compensation, message: Message, tx: Transaction, original: str | None
-    ) -> Event:
+    async def _run_in_good_faith(self, attempt: Attempt, tx: Transaction, original: str | None) -> None:
         """Run the function with nothing to fall back on; the first disappointment ends the whole batch."""
         if tx.session.dirty or tx.session.deleted:  # else nobody could tell afterwards who changed what
             await _flush(tx.session)
         new = len(tx.session.new)
         tx.session.executed.clear()
         tx.attempts += 1
-        result = await self.invocation.attempt(
-            handler, message.event, tx.session, saga_id=message.envelope.saga_id, original=original, flush=tx.is_alone
-        )
-        disappointment = (
-            _DisappointedError(handler, result) if tx.is_alone and tx.attempts == 1 else _DisappointedError()
-        )
+        result, handler = await self.call(attempt, tx.session, original=original, flush=tx.is_alone), attempt.handler
+        attempt.end(result)
+        disappointment = _DisappointedError(attempt if tx.is_alone and tx.attempts == 1 else None)
         if isinstance(result, Failure):
             blame(result, handler)
             raise disappointment from result.error
@@ -306,7 +345,6 @@ class Execution:
             is_changed = tx.session.dirty or tx.session.deleted or len(tx.session.new) != new
             if is_changed or not all(map(only_reads, tx.session.executed)):
                 raise disappointment
-        return result
 
     async def _see_that_nobody_was_faster(
         self, handler: Step | Compensation, message: Message, tx: Transaction

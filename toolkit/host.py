@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
-from toolkit import crash, dead_letters, metrics
+from toolkit import crash, dead_letters
 from toolkit.clock import Clock
 from toolkit.database import Database, is_outage, is_refusal, is_unusable
 from toolkit.dead_letters import DeadLetter
@@ -21,11 +21,13 @@ from toolkit.execution import Execution
 from toolkit.inbox import Inbox
 from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
+from toolkit.metrics import Meter
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
 from toolkit.retry import describe
 from toolkit.service import Service
 from toolkit.settings import Settings
+from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
 from toolkit.watch import Watch
 
 log = structlog.get_logger("toolkit")
@@ -45,6 +47,8 @@ class Host:
         self.settings = settings
         self.queue = queue_name(settings, service.name)
         self.database = Database(settings.database_for(service.name))
+        self.tracing = tracing_for(service.name, system=EMBEDDED if settings.broker_url == EMBEDDED else RABBITMQ)
+        self._meter = Meter(service)
         self._publisher = publisher
         self._clock = clock
         self._resources = AsyncExitStack()
@@ -75,7 +79,7 @@ class Host:
             with attempt:
                 async with self.database.transaction() as session:
                     await dead_letters.add(await session.connection(), [letter])
-        metrics.count_letter(letter)
+        self._meter.letter(letter)
         dead_letters.announce(letter)
 
     async def drain(self, *, within: float) -> None:
@@ -92,6 +96,8 @@ class Host:
     async def stop(self) -> None:
         """End, and let go of all that was opened; nothing new may arrive any more."""
         await self._end_tasks()
+        if self.tracing:
+            await asyncio.to_thread(self.tracing.shut_down, _FAREWELL)
         with suppress(TimeoutError):  # a silent server keeps nobody from leaving
             async with asyncio.timeout(_FAREWELL):
                 await self._resources.aclose()
@@ -152,10 +158,12 @@ class Host:
         return Relay(
             self.database,
             self._publisher,
+            service=self.service.name,
             clock=self._clock,
             window=self.settings.relay_window,
             lease=self.settings.relay_lease,
             poll=self.settings.relay_poll,
+            tracing=self.tracing,
         )
 
     def _build_inbox(self, invocation: Invocation) -> Inbox:
@@ -167,8 +175,14 @@ class Host:
             relay=self.relay,
             clock=self._clock,
             timeouts=self.settings.step_timeouts,
+            tracing=self.tracing,
         )
-        vocabulary = Vocabulary(self.service.heard(), self.service.sagas, max_body=self.settings.max_message_bytes)
+        vocabulary = Vocabulary(
+            self.service.heard(),
+            self.service.sagas,
+            max_body=self.settings.max_message_bytes,
+            trace=self.tracing.root_of if self.tracing else None,
+        )
         return Inbox(
             execution,
             Isolation(execution, concurrency=self.settings.isolated_concurrency, batch_size=self.settings.batch_size),

@@ -140,18 +140,13 @@ class Isolation:
     ) -> GiveUp | None:
         """Make the outside call, then have its outcome committed, with what the step wrote."""
         async with self._execution.database.session() as session:
-            attempt = self._execution.invocation.attempt(
-                handler,
-                event or claim.message.event,
-                session,
-                saga_id=claim.message.envelope.saga_id,
-                original=claim.original,
-                flush=False,
-            )
-            result = await self._bounded(attempt, session, deadline)
+            attempt = self._execution.open_attempt(handler, claim.message)
+            call = self._execution.call(attempt, session, event=event, original=claim.original, flush=False)
+            result = await self._bounded(call, session, deadline)
+            attempt.end(result)
             if isinstance(result, Failure) and session.in_transaction():
                 blame(result, claim.step)
-            outcome = Outcome(claim, expected, lambda work: write(claim, result, work))
+            outcome = Outcome(claim, expected, lambda work: write(claim, result, work), attempt=attempt)
             try:
                 if isinstance(result, Failure | Refusal):
                     await session.rollback()
@@ -161,9 +156,10 @@ class Isolation:
                 # What can't be committed, for a key of its own say, is a failed attempt of its step.
                 if isinstance(result, Failure) or isinstance(error, PositionTakenError) or _is_of_nobody(error):
                     raise
-                failure = Failure(error)
+                failure = attempt.result = Failure(error)
                 await session.rollback()
-        return await self._outcomes.settle(Outcome(claim, expected, lambda work: write(claim, failure, work)))
+        failed = Outcome(claim, expected, lambda work: write(claim, failure, work), attempt=attempt)
+        return await self._outcomes.settle(failed)
 
     async def _settle_with_rows(self, outcome: Outcome, session: StepSession) -> GiveUp | None:
         """Commit an outcome with what its step wrote: alone, if it has begun a transaction of its own to do so."""

@@ -1,68 +1,256 @@
 """What Prometheus is told: counted when it is committed, so that a rollback counts nothing.
 
-The labels are bounded: services, saga types, steps and states are those of the declarations, never anybody's data.
+The labels are bounded: services, saga types, steps and states are those of the declarations, never anybody's data. What
+stands in the tables is read when somebody asks, and forgotten again: a figure of before an outage would pass for one of
+now, and each replica tells the same, since they share their tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import dead_letters, outbox, overdue
+from toolkit.database import Database, is_outage
 from toolkit.dead_letters import DeadLetter
 from toolkit.events import SagaState
 from toolkit.fence import StepState
-from toolkit.saga_log import Entry
+from toolkit.participant import Compensation, Step
+from toolkit.saga_log import Entry, Note
+from toolkit.service import Service
+
+
+class Hit(StrEnum):
+    """How the fence kept an event from running what it would have run."""
+
+    DUPLICATE = "duplicate"
+    """The step has taken this very event before."""
+    LATE = "late"
+    """Another event has moved the step on, so that this one changes nothing any more."""
+    COMPENSATION_FIRST = "compensation_first"
+    """The way back came before the step, which never runs."""
+    ABORT = "abort"
+    """An abort came before the step, which never runs."""
+    PUT_OFF = "put_off"
+    """The step's outcome is still unknown; the event comes again."""
+
+
+#: The label of what no declaration knows: a saga type or a step of an older release that still stands in a table.
+UNDECLARED = "undeclared"
+
+#: How long Prometheus waits for what waits, in seconds: what was counted is there anyhow.
+_GLANCE = 2
 
 _SAGA = ("service", "saga_type")
+_STEP = (*_SAGA, "step")
+#: Seconds: from a saga in one process to one that waited for people.
+_SAGA_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 24 * 3600)
+#: Seconds: from a row in SQLite to an outside call that was cut off.
+_STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 started = Counter("saga_started_total", "Sagas whose starting event this service took up.", _SAGA)
 completed = Counter("saga_completed_total", "Sagas that this service completed.", _SAGA)
 failed = Counter("saga_failed_total", "Sagas that this service ended as failed, all undone.", _SAGA)
 compensating = Counter("saga_compensating_total", "Sagas whose way back this service began, by a refusal.", _SAGA)
+durations = Histogram(
+    "saga_duration_seconds",
+    "From a saga's starting event to its end, told by the service that ended it.",
+    (*_SAGA, "outcome"),
+    buckets=_SAGA_SECONDS,
+)
 steps = Counter(
     "saga_step_entries_total",
     "Entries of the saga log: what steps moved to, and what was noted of them (retrying, dead_lettered, overdue …).",
-    (*_SAGA, "step", "to_state"),
+    (*_STEP, "to_state"),
 )
+attempts = Histogram(
+    "saga_step_duration_seconds",
+    "Attempts of steps and compensations, each by its own name, outside calls included.",
+    _STEP,
+    buckets=_STEP_SECONDS,
+)
+retries = Counter("saga_step_retries_total", "Attempts that failed and will be repeated.", _STEP)
+refusals = Counter("saga_step_refusals_total", "Steps that refused.", _STEP)
+fence_hits = Counter("saga_fence_hits_total", "Events that the fence kept from running a step.", (*_STEP, "kind"))
+failed_compensations = Counter(
+    "saga_compensations_failed_total", "Compensations that failed for good: what they should undo is still done.", _STEP
+)
+nudges = Counter("saga_nudges_total", "Overdue steps whose event was sent again.", _SAGA)
+aborts = Counter("saga_aborts_total", "Overdue steps for whose saga an abort was sent.", _SAGA)
 letters = Counter("saga_dead_letters_total", "Messages that became dead letters.", ("service",))
 batches = Histogram(
     "saga_batch_size", "Messages that shared a transaction.", ("service",), buckets=(1, 2, 5, 10, 20, 50, 100, 200)
 )
-
-#: Read from the tables when somebody asks.
-dead_letters_open = Gauge("saga_dead_letters_open", "Dead letters that wait for a person.", ("service",))
-outbox_rows = Gauge("saga_outbox_rows", "Rows of the outbox that the broker has not confirmed yet.", ("service",))
-overdue_steps = Gauge("saga_overdue_steps", "Steps whose saga should have ended long ago.", ("service",))
-
-
-def count_entries(entries: Sequence[Entry]) -> None:
-    """Count entries that were committed."""
-    for entry in entries:
-        steps.labels(entry.service, entry.saga_type, entry.step, entry.to_state).inc()
-        if entry.to_state == StepState.FAILED:
-            compensating.labels(entry.service, entry.saga_type).inc()
-        elif entry.to_state == StepState.COMPLETED and entry.saga_state is SagaState.COMPLETED:
-            completed.labels(entry.service, entry.saga_type).inc()
-        elif entry.to_state == StepState.COMPLETED and entry.saga_state is SagaState.FAILED:
-            failed.labels(entry.service, entry.saga_type).inc()
+confirms = Counter("saga_relay_confirms_total", "Messages that the broker confirmed.", ("service",))
+returns = Counter(
+    "saga_relay_returns_total", "Messages that came back, since nobody is bound to what has to be heard.", ("service",)
+)
+failures = Counter(
+    "saga_relay_failures_total", "Messages that were sent and not confirmed; they go out again.", ("service",)
+)
 
 
-def count_letter(letter: DeadLetter) -> None:
-    """Count a dead letter that was committed."""
-    letters.labels(letter.service).inc()
+class Meter:
+    """Counts for one service; each name is bound once, since that costs more than to count."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service.name
+        self._sagas = {saga.name for saga in service.sagas}
+        self._steps = {(step.saga.name, step.name) for step in service.steps}
+        self._bound: dict[tuple[str, ...], Any] = {}
+        self._batches = batches.labels(service.name)
+        self._letters = letters.labels(service.name)
+        self._begin_at_zero(service)
+
+    def entries(self, entries: Iterable[Entry]) -> None:
+        """Count entries that were committed."""
+        for entry in entries:
+            step = self._step(entry.saga_type, entry.step)
+            self._of(steps, *step, str(entry.to_state)).inc()
+            match entry.to_state:
+                case StepState.COMPLETED if entry.saga_state is SagaState.COMPLETED:
+                    self._of(completed, step[0]).inc()
+                case StepState.COMPLETED if entry.saga_state is SagaState.FAILED:
+                    self._of(failed, step[0]).inc()
+                case StepState.FAILED:
+                    self._of(compensating, step[0]).inc()
+                    self._of(refusals, *step).inc()
+                case Note.RETRYING:
+                    self._of(retries, *step).inc()
+                case Note.DEAD_LETTERED if entry.from_state in _STANDS:
+                    self._of(failed_compensations, *step).inc()
+                case Note.NUDGED:
+                    self._of(nudges, step[0]).inc()
+                case Note.ABORTED:
+                    self._of(aborts, step[0]).inc()
+
+    def started(self, saga_type: str) -> None:
+        """Count a saga whose starting event was taken up."""
+        self._of(started, self._saga(saga_type)).inc()
+
+    def ended(self, saga_type: str, outcome: SagaState, seconds: float) -> None:
+        """Count how long a saga took."""
+        self._of(durations, self._saga(saga_type), outcome.lower()).observe(seconds)
+
+    def attempt(self, handler: Step | Compensation, seconds: float) -> None:
+        """Count how long an attempt took."""
+        saga = handler.saga if isinstance(handler, Step) else handler.of.saga
+        self._of(attempts, saga.name, handler.name).observe(seconds)
+
+    def hit(self, step: Step, kind: Hit) -> None:
+        """Count an event that met the fence."""
+        self._of(fence_hits, step.saga.name, step.name, kind.value).inc()
+
+    def letter(self, _: DeadLetter) -> None:
+        """Count a dead letter."""
+        self._letters.inc()
+
+    def batch(self, size: int) -> None:
+        """Count the messages that shared a transaction."""
+        self._batches.observe(size)
+
+    def _begin_at_zero(self, service: Service) -> None:
+        """Show what may come, at 0: of a counter that first appears at 1, Prometheus sees no rise."""
+        for saga_type in self._sagas:
+            for counter in (started, completed, failed, compensating, nudges, aborts):
+                self._of(counter, saga_type)
+        for step in service.steps:
+            for counter in (retries, refusals, failed_compensations):
+                self._of(counter, step.saga.name, step.name)
+            self._of(attempts, step.saga.name, step.name)
+            for hit in Hit:
+                self._of(fence_hits, step.saga.name, step.name, hit.value)
+        for counter in (confirms, returns, failures):
+            counter.labels(service.name)
+
+    def _of(self, metric: Counter | Histogram, *labels: str) -> Any:
+        key = (metric._name, *labels)
+        if (bound := self._bound.get(key)) is None:
+            bound = self._bound[key] = metric.labels(self._service, *labels)
+        return bound
+
+    def _saga(self, saga_type: str) -> str:
+        return saga_type if saga_type in self._sagas else UNDECLARED
+
+    def _step(self, saga_type: str, step: str) -> tuple[str, str]:
+        return (saga_type, step) if (saga_type, step) in self._steps else (self._saga(saga_type), UNDECLARED)
 
 
-def forget(service: str) -> None:
-    """Tell nothing of a service's tables: a figure of before the outage would pass for one of now."""
-    for gauge in (dead_letters_open, outbox_rows, overdue_steps):
-        gauge.remove_by_labels({"service": service})
+#: Where a step stands while its compensation is what fails.
+_STANDS = (StepState.COMPLETED, StepState.COMPENSATING, StepState.VOIDING)
 
 
-async def look(connection: AsyncConnection, service: str) -> None:
-    """Read from a service's tables what is read when somebody asks."""
-    dead_letters_open.labels(service).set(await dead_letters.count(connection))
-    outbox_rows.labels(service).set(await outbox.count(connection))
-    overdue_steps.labels(service).set(await overdue.count(connection))
+async def page(
+    service: Service, database: Database, readiness: Callable[[], Awaitable[Mapping[str, bool]]]
+) -> bytes:
+    """Return what Prometheus reads: all that was counted in this process, and how a service stands now.
+
+    What stands in the tables is left out while the database is away.
+    """
+    sagas = [saga.name for saga in service.sagas]
+    parts, waiting = await asyncio.gather(readiness(), _look(service.name, sagas, database))
+    gauges = _Gauges([_readiness(service.name, parts), *waiting])
+    return generate_latest(REGISTRY) + generate_latest(gauges)
+
+
+class _Gauges(Collector):
+    def __init__(self, gauges: Sequence[GaugeMetricFamily]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield from self._gauges
+
+
+def _readiness(service: str, parts: Mapping[str, bool]) -> GaugeMetricFamily:
+    told = "Whether the service can rely on its broker, its database, its relay: 1 or 0."
+    gauge = GaugeMetricFamily("saga_ready", told, labels=("service", "part"))
+    for part, is_there in parts.items():
+        gauge.add_metric((service, part), int(is_there))
+    return gauge
+
+
+async def _look(service: str, sagas: Collection[str], database: Database) -> list[GaugeMetricFamily]:
+    try:
+        async with asyncio.timeout(_GLANCE), database.reading() as connection:
+            return await _waiting(connection, service, sagas)
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        return []
+
+
+async def _waiting(connection: AsyncConnection, service: str, sagas: Collection[str]) -> list[GaugeMetricFamily]:
+    def gauge(name: str, told: str, value: float) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(name, told, labels=("service",))
+        family.add_metric((service,), value)
+        return family
+
+    emitted_at = await outbox.oldest(connection)
+    age = (datetime.now(UTC) - emitted_at).total_seconds() if emitted_at else 0
+    return [
+        gauge("saga_outbox_rows", "Rows of the outbox that are not confirmed yet.", await outbox.count(connection)),
+        gauge("saga_outbox_oldest_seconds", "The age of the oldest event that is still to go out, or 0.", max(age, 0)),
+        gauge("saga_dead_letters_open", "Dead letters that wait for a person.", await dead_letters.count(connection)),
+        gauge("saga_overdue_steps", "Steps whose saga should have ended long ago.", await overdue.count(connection)),
+        await _stuck(connection, service, sagas),
+    ]
+
+
+async def _stuck(connection: AsyncConnection, service: str, sagas: Collection[str]) -> GaugeMetricFamily:
+    stuck = {(saga_type, state): 0 for saga_type in sagas for state in SagaState if not state.is_ended}
+    for saga_type, state, count in await overdue.sagas_by_state(connection):
+        key = saga_type if saga_type in sagas else UNDECLARED, state
+        stuck[key] = stuck.get(key, 0) + count
+    told = "Sagas that should have ended long ago, as this service sees them."
+    gauge = GaugeMetricFamily("saga_stuck_count", told, labels=("service", "saga_type", "state"))
+    for (saga_type, state), count in stuck.items():
+        gauge.add_metric((service, saga_type, state), count)
+    return gauge

@@ -150,6 +150,13 @@ def _shown(row: Row[Any]) -> dict[str, Any]:
     }
 
 
+async def oldest(connection: AsyncConnection) -> datetime | None:
+    """Return when the oldest event was emitted that is still to go out; what a service sends to itself may wait."""
+    query = select(func.min(outbox.c.occurred_at)).where(outbox.c.destination.is_(None))
+    found: datetime | None = await connection.scalar(query)
+    return found
+
+
 def _values(row: OutboxRow) -> dict[str, Any]:
     message = row.message
     return {

@@ -19,17 +19,21 @@ from toolkit.errors import PositionTakenError
 from toolkit.execution import Execution
 from toolkit.fence import StepState
 from toolkit.retry import GiveUp
-from toolkit.work import Claim, Work, events_of
+from toolkit.work import Attempt, Claim, Work, events_of
 
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """What one call came to: its step has to stand at `expected`, `write` tells what follows, `rows` are its own."""
+    """What one call came to: its step has to stand at `expected`, `write` tells what follows, `rows` are its own.
+
+    `attempt` is the call itself, if one was made.
+    """
 
     claim: Claim
     expected: StepState
     write: Callable[[Work], GiveUp | None]
     rows: Sequence[object] = ()
+    attempt: Attempt | None = None
     settled: asyncio.Future[GiveUp | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -95,6 +99,8 @@ async def commit(batch: Sequence[Outcome], session: StepSession, execution: Exec
             if work.stream(claim.step, claim.message).state is not outcome.expected:
                 raise PositionTakenError(f"the outcome of {claim.step.name} is written already")
             session.add_all(outcome.rows)
+            if outcome.attempt:
+                work.attempted(outcome.attempt)
             spent.append(outcome.write(work))
         await session.flush()
         crash.here("step-written", events_of(outcome.claim.message for outcome in batch))

@@ -137,6 +137,13 @@ async def count(connection: AsyncConnection) -> int:
     return int(await connection.scalar(select(func.count()).select_from(overdue)) or 0)
 
 
+async def sagas_by_state(connection: AsyncConnection) -> list[tuple[str, SagaState, int]]:
+    """Return how many sagas have an overdue step here, by their type and state."""
+    query = select(overdue.c.saga_type, overdue.c.saga_state, func.count(overdue.c.saga_id.distinct()))
+    rows = await connection.execute(query.group_by(overdue.c.saga_type, overdue.c.saga_state))
+    return [(saga_type, SagaState(state), sagas) for saga_type, state, sagas in rows]
+
+
 async def listed(connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 1000) -> list[OverdueStep]:
     """Return overdue steps, the longest waiting first."""
     query = select(overdue) if saga_id is None else select(overdue).where(overdue.c.saga_id == saga_id)

@@ -15,12 +15,13 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, outbox
+from toolkit import crash, metrics, outbox
 from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.envelope import WireMessage
 from toolkit.errors import UnroutableError
 from toolkit.outbox import OutboxRow
+from toolkit.tracing import Tracing, now
 
 log = structlog.get_logger("toolkit")
 
@@ -54,10 +55,12 @@ class Relay:
         database: Database,
         publisher: Publisher,
         *,
+        service: str,
         clock: Clock,
         window: int,
         lease: timedelta,
         poll: timedelta,
+        tracing: Tracing | None = None,
     ) -> None:
         self._database = database
         self._publisher = publisher
@@ -72,6 +75,10 @@ class Relay:
         self._expected: list[datetime] = []
         self._wake = asyncio.Event()
         self._confirmed = asyncio.Event()
+        self._tracing = tracing
+        self._confirms = metrics.confirms.labels(service)
+        self._returns = metrics.returns.labels(service)
+        self._failures = metrics.failures.labels(service)
         self._is_stopping = False
         self.is_healthy = False
 
@@ -182,11 +189,13 @@ class Relay:
             self._wake.set()
 
     async def _send(self, row: OutboxRow) -> None:
+        since = now()
         try:
             publish = self._publisher.publish(row.message, destination=row.destination)
             await crash.amid("published", publish, (row.message.type,))
         except UnroutableError as error:
             if not row.optional:
+                self._returns.inc()
                 await self._put_back(row, error)
                 return
         except asyncio.CancelledError:
@@ -194,13 +203,18 @@ class Relay:
             # due again by its lease.
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
+            self._failures.inc()
             return
         except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the row stays and comes due again
+            self._failures.inc()
             log.warning("publish failed", error=str(error), **_facts(row))
             return
         crash.here("confirmed", (row.message.type,))
         self._sent[row.id] = row.message.type
         self._confirmed.set()
+        self._confirms.inc()
+        if self._tracing:
+            self._tracing.published(row.message, destination=row.destination, since=since)
 
     async def _put_back(self, row: OutboxRow, error: UnroutableError) -> None:
         """Keep an event that nobody hears, and offer it again later and later."""

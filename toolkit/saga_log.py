@@ -81,6 +81,7 @@ saga_log = Table(
     Column("error", Text),
     Column("deadline", UtcDateTime),
     Column("traceparent", String),
+    Column("started_at", UtcDateTime),
     Column("at", UtcDateTime, nullable=False),
     _FENCE,
     Index("saga_log_by_saga", "saga_id", "id"),
@@ -118,6 +119,7 @@ class Entry:
     error: str | None = None
     deadline: datetime | None = None
     traceparent: str | None = None
+    started_at: datetime | None = None
 
 
 _FIELDS = tuple(each.name for each in fields(Entry))  # asdict() would copy each value deeply

@@ -14,11 +14,12 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, emissions, metrics, outbox, overdue, saga_log
+from toolkit import crash, emissions, outbox, overdue, saga_log
 from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.envelope import WireMessage, abort_request
 from toolkit.ids import new_id
+from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import OverdueStep
 from toolkit.relay import Relay
@@ -40,6 +41,7 @@ class Watch:
         self._clock = clock
         self._stopping = asyncio.Event()
         self._emitted = service.emitted()
+        self._meter = Meter(service)
 
     async def run(self) -> None:
         """Sweep again and again until told to stop."""
@@ -71,7 +73,7 @@ class Watch:
             entries += [self._note(step, Note.ABORTED, now) for step in waiting if self._is_hopeless(step, now)]
             await saga_log.append(connection, entries)
             await outbox.add(connection, rows)
-        metrics.count_entries(entries)
+        self._meter.entries(entries)
         self._relay.hand_over(rows, [])
         for step in found:
             log.error("saga is overdue", saga_id=step.saga_id, step=step.step, since=step.since.isoformat())
@@ -98,7 +100,8 @@ class Watch:
         wires = [
             each.as_sent(self._emitted[each.emitted_type]) for each in emitted if each.emitted_type in self._emitted
         ]
-        wires += [_abort(step, now) for step in hopeless]
+        traces = {(each.saga_id, each.step): each.traceparent for each in emitted}
+        wires += [_abort(step, traces.get((step.saga_id, step.step)), now) for step in hopeless]
         due_at = self._relay.due_if_handed_over()
         return [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
 
@@ -122,5 +125,6 @@ class Watch:
         )
 
 
-def _abort(step: OverdueStep, now: datetime) -> WireMessage:
-    return abort_request(step.saga_type, step.saga_id, f"overdue since {step.since}", now=now)
+def _abort(step: OverdueStep, traceparent: str | None, now: datetime) -> WireMessage:
+    reason = f"overdue since {step.since}"
+    return abort_request(step.saga_type, step.saga_id, reason, now=now, traceparent=traceparent)

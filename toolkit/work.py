@@ -5,22 +5,26 @@ Each verb appends one legal entry to a step's stream, together with the message 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, dead_letters, metrics, outbox, saga_log
+from toolkit import crash, dead_letters, outbox, saga_log
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import Envelope, Message, Unreadable, WireMessage
-from toolkit.events import Event, Refusal, Saga, SagaEnded, SagaState, routing_key
+from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, routing_key
 from toolkit.fence import Decision, StepState, is_legal
-from toolkit.ids import new_id
+from toolkit.ids import new_id, trace_id_of
+from toolkit.invocation import Failure
+from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
 from toolkit.saga_log import Entry, Note, Stream
+from toolkit.tracing import Span, Tracing, now
 
 log = structlog.get_logger("toolkit")
 
@@ -49,10 +53,41 @@ class Origin:
     outgoing_due: datetime
 
 
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One run of a step's or a compensation's function; it is told of once what it came to is committed.
+
+    - `seconds`: how long it ran; None where it was not run, since its commit is what failed.
+    - `outcome`: what the saga log says of it; `failed` where it says nothing, since the step gives up next.
+    """
+
+    handler: Step | Compensation
+    message: Message
+    span: Span | None = None
+    result: Event | Failure | None = None
+    seconds: float | None = None
+    ended: int = 0
+    number: int = 1
+    outcome: str = "failed"
+    _began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def step(self) -> Step:
+        """The step that was run, or undone."""
+        return self.handler if isinstance(self.handler, Step) else self.handler.of
+
+    def end(self, result: Event | Failure) -> None:
+        """Take down what it came to, and when."""
+        self.seconds, self.ended = time.perf_counter() - self._began, now()
+        self.result = result
+
+
 class Work:
     """The unit of work of one transaction; nothing leaves it before `write`, and nothing is sent before the commit."""
 
-    def __init__(self, origin: Origin, streams: dict[tuple[str, str], Stream]) -> None:
+    def __init__(
+        self, origin: Origin, streams: dict[tuple[str, str], Stream], *, tracing: Tracing | None = None
+    ) -> None:
         self.origin = origin
         self.entries: list[Entry] = []
         self.outgoing: list[OutboxRow] = []
@@ -60,7 +95,12 @@ class Work:
         self.letters: list[DeadLetter] = []
         self.claims: list[Claim] = []
         self._streams = streams
-        self._begun: list[str] = []
+        self._tracing = tracing
+        self._attempts: list[Attempt] = []
+        self._latest: dict[tuple[str, str], Attempt] = {}
+        self._begun: list[Envelope] = []
+        self._hits: list[tuple[Step, Hit]] = []
+        self._durations: list[tuple[str, SagaState, float]] = []
         self._closings: list[tuple[str, SagaEnded]] = []
         self._ended: dict[str, dict[SagaState, list[str]]] = {}
 
@@ -72,6 +112,13 @@ class Work:
         """Whether this service's log has any entry of the saga."""
         return any(stream.saga_state for (of_saga, _), stream in self._streams.items() if of_saga == saga_id)
 
+    def attempted(self, attempt: Attempt) -> None:
+        """A function was run; the entry that follows says what came of it."""
+        stream = self.stream(attempt.step, attempt.message)
+        attempt.number = stream.retries + 1
+        self._attempts.append(attempt)
+        self._latest[attempt.message.envelope.saga_id, attempt.step.name] = attempt
+
     # -- a step moves ------------------------------------------------------------------------------------------
 
     def completed(self, step: Step, message: Message, event: Event) -> None:
@@ -81,6 +128,7 @@ class Work:
         if state.is_ended:
             outcomes = self._ended.setdefault(step.saga.name, {})
             outcomes.setdefault(state, []).append(message.envelope.saga_id)
+            self._measure(step.saga, message.envelope, state)
 
     def refused(self, step: Step, message: Message, refusal: Refusal) -> None:
         """The step said no; its refusal goes out and starts the way back."""
@@ -94,6 +142,8 @@ class Work:
 
     def fenced(self, step: Step, message: Message, event_type: type[Event]) -> None:
         """The way back, or an abort, came before the step: it will never run, and the chain goes on."""
+        is_abort = isinstance(message.event, AbortRequested)
+        self._hits.append((step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST))
         reason = reason_of(message.event)
         event = step.saga.build(event_type, saga_id=message.envelope.saga_id, reason=reason)
         self._move(step, message, StepState.FENCED, SagaState.COMPENSATING, emitted=event, error=reason or None)
@@ -122,7 +172,7 @@ class Work:
         self._note(step, message, Note.RETRYING, error=error)
         self._to_self(message.on_attempt(attempt + 1), new_id(), due_at)
 
-    def put_off(self, message: Message) -> None:
+    def put_off(self, step: Step, message: Message) -> None:
         """Nothing may fence the step while its outcome is unknown: look again later.
 
         Copies of one event that wait for the same second are one row, so that duplicates and nudges don't pile up.
@@ -132,11 +182,14 @@ class Work:
         # Clocks may differ, but not so far that a stranger's header could send the message into the far future.
         second = max(soon, min(message.envelope.put_off, soon + 60)) + 1
         row_id = f"{self.origin.queue}:{message.envelope.event_id}@{second}"
+        self._hits.append((step, Hit.PUT_OFF))
         self._to_self(message.put_off_to(second), row_id, datetime.fromtimestamp(second, UTC))
 
     def ignored(self, step: Step, message: Message) -> None:
         """Change nothing; a late event is noted, a duplicate is not worth it."""
-        if message.envelope.event_id not in self.stream(step, message).event_ids:
+        is_duplicate = message.envelope.event_id in self.stream(step, message).event_ids
+        self._hits.append((step, Hit.DUPLICATE if is_duplicate else Hit.LATE))
+        if not is_duplicate:
             self._note(step, message, Note.IGNORED, error=f"{message.envelope.event_type} came too late")
 
     def dead_letter(self, step: Step, message: Message, error: str, *, traceback: str | None = None) -> None:
@@ -202,16 +255,32 @@ class Work:
         """Yield the events that brought a step on so that something goes out; an outside call to come is no outcome."""
         return (entry.event_type for entry in self.entries if entry.emitted_id)
 
-    def announce(self) -> None:
-        """Log and count what was committed, and only that."""
-        metrics.count_entries(self.entries)
-        for saga_type in self._begun:
-            metrics.started.labels(self.origin.service, saga_type).inc()
+    def announce(self, meter: Meter) -> None:
+        """Log, count and trace what was committed, and only that."""
+        for attempt in self._attempts:
+            if attempt.seconds is not None:
+                meter.attempt(attempt.handler, attempt.seconds)
+            _trace(attempt)
+        for cause in self._begun:
+            meter.started(cause.saga_type)
+            if self._tracing:
+                self._tracing.tell_root(cause)
+        for step, kind in self._hits:
+            meter.hit(step, kind)
+        for saga_type, outcome, seconds in self._durations:
+            meter.ended(saga_type, outcome, seconds)
+        meter.entries(self.entries)
         for entry in self.entries:
             _announce(entry)
         for letter in self.letters:
-            metrics.count_letter(letter)
+            meter.letter(letter)
             dead_letters.announce(letter)
+
+    def _measure(self, saga: Saga, cause: Envelope, outcome: SagaState) -> None:
+        """Take down how long the saga took, if its events tell when it began; clocks may differ a little."""
+        if cause.started_at:
+            seconds = (self.origin.now - cause.started_at).total_seconds()
+            self._durations.append((saga.name, outcome, max(seconds, 0)))
 
     def _tell_the_ends(self) -> None:
         for saga_type, outcomes in self._ended.items():
@@ -243,9 +312,10 @@ class Work:
     ) -> None:
         stream, cause = self.stream(step, message), message.envelope
         assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
-        emission = self._emit(cause, emitted) if emitted else None
+        traceparent = self._traceparent(step, message, to, is_told=emitted is not None)
+        emission = self._emit(cause, emitted, traceparent) if emitted else None
         if stream.state is None and cause.event_type == step.saga.starts_with.__name__:
-            self._begun.append(step.saga.name)
+            self._begun.append(cause)
         entry = Entry(
             service=self.origin.service,
             saga_id=cause.saga_id,
@@ -263,10 +333,27 @@ class Work:
             attempt=stream.retries + 1,
             error=_printable(error),
             deadline=cause.deadline,
-            traceparent=cause.traceparent,
+            traceparent=traceparent,
+            started_at=cause.started_at,
             at=self.origin.now,
         )
         self._append(stream, entry)
+
+    def _traceparent(self, step: Step, message: Message, outcome: str, *, is_told: bool) -> str | None:
+        """Return the span that an entry stands for, and that what it emits comes of.
+
+        That of the attempt before it; without one, of its own, if it says anything: a fence, or a refusal for lateness.
+        """
+        cause = message.envelope
+        attempt = self._latest.pop((cause.saga_id, step.name), None)
+        if attempt is None and is_told and self._tracing:
+            attempt = Attempt(step, message, self._tracing.begin(step.name, cause, queue=self.origin.queue))
+            attempt.ended = now()
+            self._attempts.append(attempt)
+        if attempt is None:
+            return cause.traceparent
+        attempt.outcome = str(outcome)
+        return attempt.span.traceparent if attempt.span else cause.traceparent
 
     def _note(self, step: Step, message: Message, note: Note, *, error: str | None) -> None:
         stream, cause = self.stream(step, message), message.envelope
@@ -283,6 +370,7 @@ class Work:
             event_type=cause.event_type,
             attempt=stream.retries + 1,
             error=_printable(error),
+            traceparent=self._traceparent(step, message, note, is_told=False),
             at=self.origin.now,
         )
         self._append(stream, entry)
@@ -291,7 +379,7 @@ class Work:
         self.entries.append(entry)
         stream.advance(entry)
 
-    def _emit(self, cause: Envelope, event: Event) -> OutboxRow:
+    def _emit(self, cause: Envelope, event: Event, traceparent: str | None) -> OutboxRow:
         envelope = Envelope(
             event_id=new_id(),
             event_type=type(event).__name__,
@@ -301,7 +389,8 @@ class Work:
             occurred_at=self.origin.now,
             causation_id=cause.event_id,
             deadline=cause.deadline,
-            traceparent=cause.traceparent,
+            traceparent=traceparent,
+            started_at=cause.started_at,
         )
         return self._send(envelope, event)
 
@@ -353,9 +442,24 @@ def _announce(entry: Entry) -> None:
         "to_state": str(entry.to_state),
         "event_id": entry.event_id,
     }
+    if trace_id := trace_id_of(entry.traceparent):
+        facts["trace_id"] = trace_id
     if entry.to_state == Note.DEAD_LETTERED:
         log.error("saga needs a person", error=entry.error, **facts)
     elif entry.to_state == Note.RETRYING:
         log.warning("step will be retried", error=entry.error, attempt=entry.attempt, **facts)
     else:
         log.info("saga moved" if entry.position else "saga noted", emitted=entry.emitted_type, **facts)
+
+
+def _trace(attempt: Attempt) -> None:
+    if attempt.span is None:
+        return
+    error = attempt.result.error if isinstance(attempt.result, Failure) else None
+    attempt.span.end(
+        at=attempt.ended or now(),
+        error=(type(error).__name__, str(error)) if error else None,
+        saga__step=attempt.step.name,
+        saga__attempt=attempt.number,
+        saga__outcome=attempt.outcome,
+    )

@@ -216,6 +216,7 @@ class Branch:
         self.relay = Relay(
             database,
             self.post,
+            service="library",
             clock=self.clock,
             window=window,
             lease=timedelta(seconds=5),

@@ -61,7 +61,9 @@ def post() -> Post:
 
 
 def relay_of(database: Database, post: Post, watch: Watch, *, window: int = 10, poll: float = 0.02) -> Relay:
-    return Relay(database, post, clock=watch, window=window, lease=LEASE, poll=timedelta(seconds=poll))
+    return Relay(
+        database, post, service="library", clock=watch, window=window, lease=LEASE, poll=timedelta(seconds=poll)
+    )
 
 
 @asynccontextmanager
@@ -259,7 +261,7 @@ async def test_a_delayed_row_goes_out_when_it_is_due_and_not_before(
 
 async def test_a_delayed_row_does_not_wait_for_a_slow_poll(database: Database, post: Post) -> None:
     clock = SystemClock()
-    relay = Relay(database, post, clock=clock, window=10, lease=LEASE, poll=timedelta(minutes=1))
+    relay = Relay(database, post, service="library", clock=clock, window=10, lease=LEASE, poll=timedelta(minutes=1))
     async with running(relay):
         later = outgoing("loan-1", due_at=clock.now() + timedelta(milliseconds=200))
         await put_out(database, later)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,11 +10,7 @@ from toolkit import metrics
 from toolkit.api.answers import json_answer
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.site import Site
-from toolkit.database import is_outage
 from toolkit.figures import Figures
-
-#: How long Prometheus waits for what waits, in seconds: what was counted is there anyhow.
-_GLANCE = 2
 
 
 def health_endpoints(site: Site) -> list[Endpoint]:
@@ -48,14 +42,8 @@ class Health:
 
     async def metrics(self, _: Request) -> Response:
         """Tell Prometheus what was counted since the start, and, unless the database is away, what waits."""
-        try:
-            async with asyncio.timeout(_GLANCE), self._site.database.reading() as connection:
-                await metrics.look(connection, self._site.name)
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            metrics.forget(self._site.name)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        told = await metrics.page(self._site.service, self._site.database, self._site.readiness)
+        return Response(told, media_type=CONTENT_TYPE_LATEST)
 
     async def glance(self, _: Request) -> Response:
         """Tell the service's figures: sagas by state, how fast they end, and what waits."""

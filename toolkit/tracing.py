@@ -1,0 +1,277 @@
+"""Traces: one for each saga, over all services, set up by `OTEL_…` alone; without these nothing is even imported.
+
+A span is begun with an attempt, kept with the work of its transaction, and ended after the commit: one that was begun
+in what is rolled back is never ended, and so never told of. What a step emits carries the step's span, through the
+outbox, and so do a retry, a nudge and a replay of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import SettingsError
+from toolkit.ids import derived_trace, trace_id_of
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import SpanKind
+
+    from toolkit.envelope import Envelope, WireMessage
+
+_OFF, _OTLP, _CONSOLE = "none", "otlp", "console"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL = "http/protobuf"
+#: What OpenTelemetry calls a broker that there is none of.
+EMBEDDED = "embedded"
+RABBITMQ = "rabbitmq"
+
+#: The ids of the next span, where they are not to be random.
+_NEXT_IDS: ContextVar[tuple[str, str | None] | None] = ContextVar("next_ids", default=None)
+
+
+def is_wanted() -> bool:
+    """Whether the environment names an exporter, or where traces go."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    return _exporter() != _OFF
+
+
+def _exporter() -> str:
+    named = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    return named or (_OTLP if any(os.environ.get(name) for name in _ENDPOINTS) else _OFF)
+
+
+def tracing_for(service: str, *, system: str = RABBITMQ) -> Tracing | None:
+    """Return what traces a service; None where the environment does not ask for it.
+
+    Raises:
+        SettingsError: it asks for an exporter, or a protocol, that there is none of.
+    """
+    return Tracing(service, _provider(service), system=system) if is_wanted() else None
+
+
+class Span:
+    """A span that is open until `end`; whoever does not end it has never had it."""
+
+    def __init__(self, span: OtelSpan) -> None:
+        self._span = span
+
+    @property
+    def traceparent(self) -> str:
+        """What a message carries that comes of this span."""
+        context = self._span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Let spans that are begun meanwhile be children of this one."""
+        from opentelemetry.trace import use_span
+
+        return use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+
+    def end(self, *, at: int, error: tuple[str, str] | None = None, **facts: str | int | None) -> None:
+        """Tell of the span: when it ended, in nanoseconds, with these attributes, and what kind of error it met."""
+        from opentelemetry.trace import StatusCode
+
+        self._span.set_attributes({name.replace("__", "."): fact for name, fact in facts.items() if fact is not None})
+        if error is not None:
+            kind, text = error
+            self._span.add_event("exception", {"exception.type": kind, "exception.message": text}, timestamp=at)
+            self._span.set_status(StatusCode.ERROR, f"{kind}: {text}")
+        self._span.end(end_time=at)
+
+
+class Tracing:
+    """Makes the spans of one service."""
+
+    def __init__(self, service: str, provider: TracerProvider, *, system: str = RABBITMQ) -> None:
+        from opentelemetry import trace
+        from opentelemetry.context import Context
+
+        self._trace, self._nothing = trace, Context()
+        self._service = service
+        self._system = system
+        self.provider = provider
+        self._tracer = provider.get_tracer("saga-toolkit")
+
+    def root_of(self, saga_type: str, saga_id: str) -> str:
+        """Return the traceparent of a saga's root, for a message that came without one."""
+        from opentelemetry.sdk.trace.sampling import Decision
+
+        trace_id, span_id = derived_trace(saga_type, saga_id)
+        sampled = self.provider.sampler.should_sample(None, int(trace_id, 16), _root_name(saga_type))
+        return f"00-{trace_id}-{span_id}-{int(sampled.decision is Decision.RECORD_AND_SAMPLE):02x}"
+
+    def begin(self, name: str, cause: Envelope, *, queue: str, kind: SpanKind | None = None) -> Span:
+        """Begin the span of what an event makes a step do."""
+        attributes = {
+            "saga.id": cause.saga_id,
+            "saga.type": cause.saga_type,
+            "saga.event": cause.event_type,
+            "messaging.system": self._system,
+            "messaging.operation.type": "process",
+            "messaging.operation.name": name,
+            "messaging.destination.name": queue,
+            "messaging.message.id": cause.event_id,
+            "messaging.message.conversation_id": cause.saga_id,
+        }
+        return Span(
+            self._tracer.start_span(
+                name,
+                context=self._context(cause.traceparent),
+                kind=kind or self._trace.SpanKind.CONSUMER,
+                attributes=attributes,
+            )
+        )
+
+    def tell_root(self, cause: Envelope) -> None:
+        """Tell of a saga's beginning, where nobody has begun its trace: the root that all its spans have."""
+        trace_id, span_id = derived_trace(cause.saga_type, cause.saga_id)
+        if cause.traceparent is None or cause.traceparent[3:52] != f"{trace_id}-{span_id}":
+            return
+        at = int(cause.occurred_at.timestamp() * 1e9)
+        attributes = {"saga.id": cause.saga_id, "saga.type": cause.saga_type, "saga.event": cause.event_type}
+        with _ids(trace_id, span_id):
+            span = self._tracer.start_span(
+                _root_name(cause.saga_type), context=self._nothing, start_time=at, attributes=attributes
+            )
+        span.end(end_time=at)
+
+    def begin_saga(self, saga_type: str, saga_id: str, event_type: str) -> Span:
+        """Begin the trace of a saga that is about to be started from here."""
+        trace_id, _ = derived_trace(saga_type, saga_id)
+        attributes = {
+            "saga.id": saga_id,
+            "saga.type": saga_type,
+            "saga.event": event_type,
+            "messaging.system": self._system,
+            "messaging.operation.type": "send",
+            "messaging.operation.name": "trigger",
+            "messaging.message.conversation_id": saga_id,
+        }
+        with _ids(trace_id, None):
+            return Span(
+                self._tracer.start_span(
+                    f"trigger {event_type}",
+                    context=self._nothing,
+                    kind=self._trace.SpanKind.PRODUCER,
+                    attributes=attributes,
+                )
+            )
+
+    def published(self, message: WireMessage, *, destination: str | None, since: int) -> None:
+        """Tell of a message that the broker has confirmed; `since` is when it was sent, in nanoseconds."""
+        traceparent = message.headers.get("traceparent")
+        if trace_id_of(traceparent) is None:  # it tells of many sagas at once, or of none
+            return
+        facts = {
+            "saga.id": message.correlation_id,
+            "saga.type": message.headers.get("saga-type"),
+            "saga.event": message.type,
+            "messaging.system": self._system,
+            "messaging.operation.type": "send",
+            "messaging.operation.name": "publish",
+            "messaging.destination.name": destination or message.routing_key,
+            "messaging.message.id": message.message_id,
+            "messaging.message.conversation_id": message.correlation_id,
+            "messaging.message.body.size": len(message.body),
+        }
+        self._tracer.start_span(
+            f"publish {message.type}",
+            context=self._context(traceparent),
+            kind=self._trace.SpanKind.PRODUCER,
+            start_time=since,
+            attributes={name: fact for name, fact in facts.items() if fact is not None},
+        ).end()
+
+    def shut_down(self, within: float) -> None:
+        """Send what is still to be told, for so many seconds at most; the rest is lost, and keeps nobody waiting."""
+        # The library's own time limits don't hold while an export is under way.
+        ending = threading.Thread(target=self.provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(within)
+
+    def _context(self, traceparent: str | None) -> Context:
+        """Return the context that a message brings."""
+        trace_id = trace_id_of(traceparent)
+        if traceparent is None or trace_id is None:
+            return self._nothing
+        context = self._trace.SpanContext(
+            int(trace_id, 16),
+            int(traceparent[36:52], 16),
+            is_remote=True,
+            trace_flags=self._trace.TraceFlags(int(traceparent[53:55], 16)),
+        )
+        return self._trace.set_span_in_context(self._trace.NonRecordingSpan(context), self._nothing)
+
+
+def now() -> int:
+    """Return the time in nanoseconds, as spans have it."""
+    return time.time_ns()
+
+
+def _root_name(saga_type: str) -> str:
+    return f"saga {saga_type}"
+
+
+@contextmanager
+def _ids(trace_id: str, span_id: str | None) -> Iterator[None]:
+    token = _NEXT_IDS.set((trace_id, span_id))
+    try:
+        yield
+    finally:
+        _NEXT_IDS.reset(token)
+
+
+def _provider(service: str) -> TracerProvider:
+    """Return what makes spans and sends them in the background; sampling, limits and queues are OTEL's own settings."""
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class Ids(RandomIdGenerator):
+        """Random ids, unless somebody has said which."""
+
+        def generate_trace_id(self) -> int:
+            wanted = _NEXT_IDS.get()
+            return int(wanted[0], 16) if wanted else super().generate_trace_id()
+
+        def generate_span_id(self) -> int:
+            wanted = _NEXT_IDS.get()
+            return int(wanted[1], 16) if wanted and wanted[1] else super().generate_span_id()
+
+    named = OTELResourceDetector().detect().attributes.get(SERVICE_NAME)
+    # At the process's end the app flushes, within its own time; the library's own flush has none.
+    provider = TracerProvider(
+        resource=Resource.create({SERVICE_NAME: named or service}), id_generator=Ids(), shutdown_on_exit=False
+    )
+    provider.add_span_processor(BatchSpanProcessor(_span_exporter()))
+    return provider
+
+
+def _span_exporter() -> SpanExporter:
+    exporter = _exporter()
+    if exporter == _CONSOLE:
+        import sys
+
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter(out=sys.stderr)  # standard output is data alone
+    if exporter != _OTLP:
+        raise SettingsError(f"OTEL_TRACES_EXPORTER={exporter!r} is not allowed: give otlp, console or none")
+    for name in _PROTOCOLS:
+        if (wanted := os.environ.get(name, _PROTOCOL)) != _PROTOCOL:
+            raise SettingsError(f"{name}={wanted!r} is not allowed: only {_PROTOCOL} is spoken")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
