@@ -7,7 +7,7 @@ Publishing and consuming have a connection each, since a memory alarm blocks the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,7 +30,9 @@ from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity,
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.rabbit.message import RabbitMessage
+from faststream.rabbit.prometheus import RabbitPrometheusMiddleware
 from pamqp.commands import Basic
+from prometheus_client import REGISTRY
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from toolkit.amqp_acks import AWAY, Acks, quietly
@@ -158,7 +160,9 @@ class RabbitConsumer:
         self._inbox = inbox
         self._bury_letter = bury
         self._acks = Acks()
-        self._broker = _broker(settings, default_channel=Channel())
+        # FastStream's own metrics: of its subscriber, which is that of the dead letters alone.
+        counted = RabbitPrometheusMiddleware(registry=REGISTRY, app_name=service.name)
+        self._broker = _broker(settings, default_channel=Channel(), middlewares=[counted])
         self._dead = RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.DIRECT, durable=True)
         self._queue = _queue(self._name, dead_letter_exchange=self._dead.name)
         self._prefetch = settings.prefetch
@@ -383,10 +387,13 @@ def _headers(headers: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _broker(settings: Settings, *, default_channel: Channel) -> RabbitBroker:
+def _broker(
+    settings: Settings, *, default_channel: Channel, middlewares: Sequence[RabbitPrometheusMiddleware] = ()
+) -> RabbitBroker:
     return RabbitBroker(
         _with_heartbeat(settings.broker_url),
         default_channel=default_channel,
+        middlewares=middlewares,
         apply_types=False,  # the bytes are validated once, by the vocabulary
         logger=None,  # the toolkit logs what was committed, not what was received
         graceful_timeout=5,
