@@ -188,9 +188,7 @@ class Meter:
 _STANDS = (StepState.COMPLETED, StepState.COMPENSATING, StepState.VOIDING)
 
 
-async def page(
-    service: Service, database: Database, readiness: Callable[[], Awaitable[Mapping[str, bool]]]
-) -> bytes:
+async def page(service: Service, database: Database, readiness: Callable[[], Awaitable[Mapping[str, bool]]]) -> bytes:
     """Return what Prometheus reads: all that was counted in this process, and how a service stands now.
 
     What stands in the tables is left out while the database is away.
