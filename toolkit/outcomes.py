@@ -67,8 +67,7 @@ class Outcomes:
     async def _commit(self, batch: Sequence[Outcome]) -> None:
         blank = [key for outcome in batch for row in outcome.rows for key in _keys_to_come(row)]
         try:
-            async with self._execution.database.session() as session:
-                spent = await commit(batch, session, self._execution)
+            spent = await self._commit_in_one(batch)
         except Exception as error:  # noqa: BLE001 -- handed to whoever waits for it
             for row, name in blank:  # the next transaction gives them keys of its own
                 setattr(row, name, None)
@@ -81,6 +80,16 @@ class Outcomes:
         else:
             for outcome, one in zip(batch, spent, strict=True):
                 _answer(outcome, one)
+
+    async def _commit_in_one(self, batch: Sequence[Outcome]) -> list[GiveUp | None]:
+        async with self._execution.database.session() as session:
+            try:
+                return await commit(batch, session, self._execution)
+            except BaseException:
+                # A session that is only closed leaves what it has flushed for rows of its database: no other would
+                # ever insert them. Rolled back, they are new again.
+                await session.rollback()
+                raise
 
 
 async def commit(batch: Sequence[Outcome], session: StepSession, execution: Execution) -> list[GiveUp | None]:

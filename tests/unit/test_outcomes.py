@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import MetaData, event, text
 from sqlalchemy.orm import registry
+from sqlalchemy.util import await_only
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -68,8 +70,10 @@ def till(provider: Provider) -> Service:
 
     @participant.step(isolated=True)
     async def charge_fee(event: BookWanted, session: AsyncSession) -> FeePaid | LoanRefused:
-        fee = Fee(loan_id=event.loan_id, receipt=await provider.charge(event.loan_id))
-        session.add(fee)
+        receipt = await provider.charge(event.loan_id)
+        if receipt == "declined":
+            return LoanRefused(loan_id=event.loan_id, reason="the card is declined")
+        session.add(Fee(loan_id=event.loan_id, receipt=receipt))
         return FeePaid(loan_id=event.loan_id, fee=1)
 
     return Service(name="till", participants=[participant], tables=tables)
@@ -87,6 +91,22 @@ def commits(database: Database) -> Iterator[list[str]]:
     event.listen(database.engine.sync_engine, "commit", count)
     yield seen
     event.remove(database.engine.sync_engine, "commit", count)
+
+
+@contextmanager
+def before_the_log_is_written(database: Database, deed: Coroutine[Any, Any, Any]) -> Iterator[None]:
+    """Have something done when the first batch has flushed its rows, and is about to append to the saga log."""
+    deeds, written = [deed], []
+
+    def look(_: Any, __: Any, statement: str, *___: Any) -> None:
+        written.extend([statement] if "INSERT INTO fee" in statement else [])
+        if len(written) and "INSERT INTO saga_log" in statement and deeds:
+            await_only(deeds.pop())
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", look)
+    yield
+    event.remove(database.engine.sync_engine, "before_cursor_execute", look)
+    assert not deeds
 
 
 async def open_till(database: Database, provider: Provider, **facts: int) -> Branch:
@@ -141,6 +161,23 @@ async def test_an_outcome_that_somebody_else_wrote_first_is_left_out_of_its_batc
 
     assert sorted(loan for _, loan in await charged(database)) == loans
     assert [await states(database, loan) for loan in loans] == [["executing", "completed"]] * 4
+
+
+async def test_what_was_flushed_in_a_batch_that_came_too_late_is_written_all_the_same(postgres: Database) -> None:
+    loans = [f"loan-{number}" for number in range(4)]
+    neighbour = Database(postgres.url)
+    here, there = Provider(4), Provider(1)
+    here.receipts = there.receipts = {"loan-3": "declined"}
+    slow, quick = await open_till(postgres, here), await open_till(neighbour, there)
+    claims = await slow.take(*(BookWanted(loan_id=loan) for loan in loans))
+
+    with before_the_log_is_written(postgres, quick.handle(BookWanted(loan_id="loan-3"))):
+        await asyncio.gather(*(slow.isolation.run(claim) for claim in claims))
+
+    assert [await states(postgres, loan) for loan in loans[:3]] == [["executing", "completed"]] * 3
+    assert await states(postgres, "loan-3") == ["executing", "failed"]
+    assert sorted(loan for _, loan in await charged(postgres)) == loans[:3]
+    await neighbour.close()
 
 
 async def test_no_more_outcomes_share_a_transaction_than_the_batch_size(database: Database) -> None:
