@@ -1,0 +1,62 @@
+"""What a log alone tells of a service whose contract is not known: the steps that it has moved, and on which events.
+
+It is hearsay: what the service would do next it does not tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from toolkit.contract import Contract, HandlerContract, SagaContract
+from toolkit.fence import StepState
+from toolkit.graph import Choreography
+from toolkit.story import LogEntry, Story
+
+
+def completed(choreography: Choreography, story: Story) -> Choreography:
+    """Return the choreography with what the story tells of steps that it does not name, all of one saga type."""
+    known = {(node.service, node.step, node.saga.name) for node in choreography.nodes}
+    strange: dict[str, list[LogEntry]] = {}
+    for entry in story.entries:
+        if (entry["service"], entry["step"], entry["saga_type"]) not in known:
+            strange.setdefault(entry["service"], []).append(entry)
+    if not strange and story.saga_type and choreography.saga(story.saga_type):
+        return choreography
+    saga = choreography.saga(str(story.saga_type)) or SagaContract(
+        name=str(story.saga_type), id_field="", starts_with="", completes_with="", fails_with=""
+    )
+    return Choreography([*choreography.contracts, *(_guessed(name, saga, log) for name, log in strange.items())])
+
+
+def _guessed(service: str, saga: SagaContract, log: Sequence[LogEntry]) -> Contract:
+    steps: dict[str, list[LogEntry]] = {}
+    for entry in log:
+        steps.setdefault(entry["step"], []).append(entry)
+    handlers = tuple(each for step, entries in steps.items() for each in _handlers(step, saga.name, entries))
+    return Contract(service=service, toolkit_version="", sagas=(saga,), handlers=handlers, events={})
+
+
+def _handlers(step: str, saga: str, entries: Sequence[LogEntry]) -> Iterator[HandlerContract]:
+    back = [each for each in entries if each["to_state"] in (StepState.COMPENSATING, StepState.COMPENSATED)]
+    forth = [each for each in entries if each not in back and each["event_type"]]
+    yield _handler(step, None, saga, forth, StepState.COMPLETED)
+    if back:
+        yield _handler(f"{step} (undone)", step, saga, back, StepState.COMPENSATED)
+
+
+def _handler(name: str, of: str | None, saga: str, entries: Sequence[LogEntry], done: StepState) -> HandlerContract:
+    emitted = [str(each["emitted_type"]) for each in entries if each["emitted_type"] and each["to_state"] == done]
+    refused = [str(each["emitted_type"]) for each in entries if each["to_state"] == StepState.FAILED]
+    return HandlerContract(
+        name=name,
+        kind="compensation" if of else "step",
+        of=of,
+        saga=saga,
+        triggers=tuple(dict.fromkeys(str(each["event_type"]) for each in entries)),
+        success=next(iter(emitted), ""),
+        refusals=tuple(dict.fromkeys(refused)),
+        timeout=None,
+        attempts=0,
+        isolated=False,
+        description="",
+    )

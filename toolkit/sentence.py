@@ -1,0 +1,201 @@
+"""A saga in a sentence or two, for somebody who is tired and has one minute: what happened, and what it waits for.
+
+Times are UTC, and bear their day where that is not today.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from toolkit.events import AbortRequested, SagaState
+from toolkit.fence import StepState
+from toolkit.saga_log import Note
+from toolkit.standing import NodeProgress, Status
+from toolkit.story import LogEntry, Story
+
+#: Where an event's name parts into words.
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+#: So much of a reason is enough to know it again.
+_LONGEST_REASON = 200
+#: So many of those that wait at once are told one by one.
+_MOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the sentence is made of; `letters` are the dead letters, by service, that stop no step that is known."""
+
+    story: Story
+    nodes: Sequence[NodeProgress]
+    letters: Sequence[tuple[str, str]]
+    now: datetime
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the saga is known to have ended."""
+        return self.story.state is not None and self.story.state.is_ended
+
+
+def sentence(facts: Facts) -> str:
+    """Return the saga in a sentence or two."""
+    if not facts.story.entries:
+        return " ".join(_of_nobody(facts))
+    now = _end(facts) if facts.is_ended else _at_present(facts)
+    return " ".join([*_so_far(facts), *now, *_left_over(facts), *_gaps(facts)])
+
+
+def _of_nobody(facts: Facts) -> Iterator[str]:
+    asked = "Nobody who could be asked knows" if facts.story.unreachable else "No service knows"
+    yield f"{asked} a saga {facts.story.saga_id}."
+    yield from _left_over(facts)
+    yield from _gaps(facts)
+
+
+# -- what happened -------------------------------------------------------------------------------------------------
+
+
+def _so_far(facts: Facts) -> Iterator[str]:
+    """Yield why the saga went back and what is undone, or else, while it goes on, the last thing that was done."""
+    entries = facts.story.entries
+    no = next((entry for entry in entries if _is_no(entry)), None)
+    if no:
+        yield _refusal(no, facts)
+        yield from (f"{_news(each)}." for each in entries if each["to_state"] == StepState.COMPENSATED)
+    elif not facts.is_ended:
+        done = [entry for entry in entries if entry["to_state"] == StepState.COMPLETED]
+        yield from (f"{_news(each)} at {_clock(each['at'], facts)}." for each in done[-1:])
+
+
+def _is_no(entry: LogEntry) -> bool:
+    is_aborted = entry["to_state"] == StepState.FENCED and entry["event_type"] == AbortRequested.__name__
+    return is_aborted or bool(entry["to_state"] == StepState.FAILED)
+
+
+def _refusal(no: LogEntry, facts: Facts) -> str:
+    at, why = _clock(no["at"], facts), _because(no["error"])
+    if no["to_state"] == StepState.FENCED:
+        return f"Aborted at {at}, before {no['step']}{why}."
+    steps = {node.name for node in facts.nodes if node.service == no["service"] and node.kind == "step"}
+    what = f" {no['step']}" if len(steps) > 1 else ""
+    return f"{_capital(no['service'])} refused{what} at {at}{why}."
+
+
+# -- how it ended, or what it waits for ----------------------------------------------------------------------------
+
+
+def _end(facts: Facts) -> Iterator[str]:
+    entries = facts.story.entries
+    ends = [each for each in entries if SagaState(each["saga_state"]) is facts.story.state]
+    if facts.story.state is SagaState.COMPLETED:
+        took = _span((ends[0]["at"] - entries[0]["at"]).total_seconds())
+        yield f"Completed at {_clock(ends[0]['at'], facts)}, {took} after it began."
+    else:
+        yield "Ended." if any(map(_is_no, entries)) else f"Failed, and ended at {_clock(ends[0]['at'], facts)}."
+    for each in entries:
+        if each["to_state"] == Note.ENDED and each["error"]:
+            yield f"{each['step']} ({each['service']}) is {each['error']}: `saga verify` tells more."
+
+
+def _at_present(facts: Facts) -> Iterator[str]:
+    active = [node for node in facts.nodes if node.status.is_to_come and node.at]
+    active.sort(key=lambda node: _URGENCY[node.status])
+    for node in active[:_MOST]:
+        yield _doing(node, facts)
+    if len(active) > _MOST:
+        yield f"{len(active) - _MOST} more wait."
+    if rest := [node for node in facts.nodes if node.status is Status.REMAINING and not node.at]:
+        yield f"Still to come: {_names(rest)}."
+    if not active and not rest and not facts.story.unreachable:
+        last = facts.story.entries[-1]
+        yield f"Nothing has moved since {_clock(last['at'], facts)}, and nobody is known to be next."
+
+
+_URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.REMAINING: 3}
+
+
+def _doing(node: NodeProgress, facts: Facts) -> str:
+    who, since = f"{node.name} ({node.service})", _clock(node.at, facts)
+    if node.status is Status.DEAD_LETTER:
+        return f"{who} was given up at {since} and needs a person{_because(node.error)}. {_cure(node, facts)}"
+    is_tried_again = node.next_at or (node.attempt or 1) > 1
+    if node.status is Status.RUNNING or (node.status is Status.OVERDUE and node.attempt):
+        told = _trying(node, facts) if is_tried_again else f"{who} is under way since {since}{_because(node.error)}."
+    else:
+        event = node.event_in.type if node.event_in else "its event"
+        told = f"Waiting for {node.service} to begin {node.name}, since {event} at {since}{_because(node.error)}."
+    return f"Overdue: {told}{_nudged(node)}" if node.status is Status.OVERDUE else told
+
+
+def _trying(node: NodeProgress, facts: Facts) -> str:
+    which = f"Attempt {node.attempt}" + (f" of {node.attempts}" if node.attempts else "")
+    following = f"follows at {_clock(node.next_at, facts)}" if node.next_at else "is on its way"
+    return (
+        f"{node.name} ({node.service}) failed at {_clock(node.at, facts)}{_because(node.error)}. {which} {following}."
+    )
+
+
+def _nudged(node: NodeProgress) -> str:
+    return f" Nudged {node.nudges} {'time' if node.nudges == 1 else 'times'} in vain." if node.nudges else ""
+
+
+def _cure(node: NodeProgress, facts: Facts) -> str:
+    if node.letter_id:
+        return f"`saga dead-letters show {node.service} {node.letter_id}` tells more."
+    return f"Once that is mended, `saga replay {facts.story.saga_id}` has it handled again."
+
+
+# -- what is left over, and what nobody could tell -----------------------------------------------------------------
+
+
+def _left_over(facts: Facts) -> Iterator[str]:
+    for service, letter in facts.letters:
+        yield f"A dead letter is left in {service}: `saga dead-letters show {service} {letter}` tells more."
+
+
+def _gaps(facts: Facts) -> Iterator[str]:
+    for service in facts.story.unreachable:
+        nodes = [node for node in facts.nodes if node.service == service and node.status is Status.UNKNOWN]
+        what = f"whether {_listed([node.name for node in nodes])} was done" if nodes else "what it did"
+        yield f"{_capital(service)} can't be reached: {what} is not known."
+
+
+def _names(nodes: Sequence[NodeProgress]) -> str:
+    return ", ".join(f"{node.name} ({node.service})" for node in nodes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _news(entry: LogEntry) -> str:
+    """Return what happened as the name of the event tells it: "Inventory released"."""
+    words = _WORDS.split(str(entry["emitted_type"] or entry["step"]))
+    return " ".join(word.lower() for word in words).capitalize()
+
+
+def _because(reason: str | None) -> str:
+    text = " ".join((reason or "").split()).rstrip(".")
+    return f": {text[:_LONGEST_REASON]}{'…' if len(text) > _LONGEST_REASON else ''}" if text else ""
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _clock(moment: datetime | None, facts: Facts) -> str:
+    if moment is None:
+        return "an unknown time"
+    at = moment.astimezone(UTC)
+    is_today = at.date() == facts.now.astimezone(UTC).date()
+    return at.strftime("%H:%M:%S") if is_today else at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _span(seconds: float) -> str:
+    """Return a span in its largest unit; clocks may differ, so it may come out a little less than nothing."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(seconds, 0):.1f} s"
