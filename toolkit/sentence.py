@@ -126,7 +126,7 @@ def _doing(node: NodeProgress, facts: Facts) -> str:
     else:
         event = node.event_in.type if node.event_in else "its event"
         told = f"Waiting for {node.service} to begin {node.name}, since {event} at {since}{_because(node.error)}."
-    return f"Overdue: {told}{_nudged(node)}" if node.status is Status.OVERDUE else told
+    return f"Overdue: {told.replace('Waiting', 'waiting', 1)}{_nudged(node)}" if node.status is Status.OVERDUE else told
 
 
 def _trying(node: NodeProgress, facts: Facts) -> str:
