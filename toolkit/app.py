@@ -53,6 +53,8 @@ class App:
         self.service = service
         self.publisher = RabbitPublisher(settings)
         self.host = Host(service, settings, self.publisher, clock=SystemClock())
+        if self.host.tracing:
+            self.host.tracing.be_everybodys()
         self._settings = settings
         self._consumer: RabbitConsumer | None = None
 

@@ -96,12 +96,17 @@ class Host:
     async def stop(self) -> None:
         """End, and let go of all that was opened; nothing new may arrive any more."""
         await self._end_tasks()
-        if self.tracing:
-            await asyncio.to_thread(self.tracing.shut_down, _FAREWELL)
+        await asyncio.gather(self._let_go(), self._tell_last_spans())
+
+    async def _let_go(self) -> None:
         with suppress(TimeoutError):  # a silent server keeps nobody from leaving
             async with asyncio.timeout(_FAREWELL):
                 await self._resources.aclose()
                 await self.database.close()
+
+    async def _tell_last_spans(self) -> None:
+        if self.tracing:
+            await asyncio.to_thread(self.tracing.shut_down, _FAREWELL)
 
     async def _end_tasks(self) -> None:
         """End the loops between two transactions; cut them off only where the database keeps one from ending."""

@@ -74,7 +74,7 @@ async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime
         if end := _end_of(story):
             return _refused(story, f"saga {saga_id} has ended ({end}): there is nothing to abort")
         last = story[-1]
-        request = abort_request(last["saga_type"], saga_id, by.reason, now=now)
+        request = abort_request(last["saga_type"], saga_id, by.reason, now=now, traceparent=last["traceparent"])
         await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
         await saga_log.append(connection, [_abort_note(last, by, now)])
         await audit.add(connection, [Deed("abort", str(request.type), saga_id)], by, now=now)

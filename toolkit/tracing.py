@@ -57,7 +57,13 @@ def tracing_for(service: str, *, system: str = RABBITMQ) -> Tracing | None:
     Raises:
         SettingsError: it asks for an exporter, or a protocol, that there is none of.
     """
-    return Tracing(service, _provider(service), system=system) if is_wanted() else None
+    if not is_wanted():
+        return None
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = provider_for(service)
+    provider.add_span_processor(BatchSpanProcessor(_span_exporter()))
+    return Tracing(provider, system=system)
 
 
 class Span:
@@ -93,12 +99,11 @@ class Span:
 class Tracing:
     """Makes the spans of one service."""
 
-    def __init__(self, service: str, provider: TracerProvider, *, system: str = RABBITMQ) -> None:
+    def __init__(self, provider: TracerProvider, *, system: str = RABBITMQ) -> None:
         from opentelemetry import trace
         from opentelemetry.context import Context
 
         self._trace, self._nothing = trace, Context()
-        self._service = service
         self._system = system
         self.provider = provider
         self._tracer = provider.get_tracer("saga-toolkit")
@@ -193,6 +198,10 @@ class Tracing:
             attributes={name: fact for name, fact in facts.items() if fact is not None},
         ).end()
 
+    def be_everybodys(self) -> None:
+        """Let spans that the steps' own libraries make go the same way, unless somebody has said where they go."""
+        self._trace.set_tracer_provider(self.provider)
+
     def shut_down(self, within: float) -> None:
         """Send what is still to be told, for so many seconds at most; the rest is lost, and keeps nobody waiting."""
         # The library's own time limits don't hold while an export is under way.
@@ -232,11 +241,10 @@ def _ids(trace_id: str, span_id: str | None) -> Iterator[None]:
         _NEXT_IDS.reset(token)
 
 
-def _provider(service: str) -> TracerProvider:
-    """Return what makes spans and sends them in the background; sampling, limits and queues are OTEL's own settings."""
+def provider_for(service: str) -> TracerProvider:
+    """Return what makes the spans of a service, and sends them nowhere yet; sampling and limits are OTEL's settings."""
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
     class Ids(RandomIdGenerator):
@@ -252,11 +260,9 @@ def _provider(service: str) -> TracerProvider:
 
     named = OTELResourceDetector().detect().attributes.get(SERVICE_NAME)
     # At the process's end the app flushes, within its own time; the library's own flush has none.
-    provider = TracerProvider(
+    return TracerProvider(
         resource=Resource.create({SERVICE_NAME: named or service}), id_generator=Ids(), shutdown_on_exit=False
     )
-    provider.add_span_processor(BatchSpanProcessor(_span_exporter()))
-    return provider
 
 
 def _span_exporter() -> SpanExporter:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import dead_letters, outbox, overdue, saga_log
 from toolkit.contract import EventContract
 from toolkit.dead_letters import Selection
+from toolkit.ids import trace_id_of
 from toolkit.masking import masked_object
 
 #: The events that a service hears and says, by name.
@@ -53,13 +54,6 @@ def _entry(row: dict[str, Any], declared: Declared) -> dict[str, Any]:
     told = {name: row[name] for name in saga_log.SHOWN}
     return told | {
         "emitted_body": masked_object(declared.get(str(row["emitted_type"])), row["emitted_body"]),
-        "trace_id": trace_id(row["traceparent"]),
+        "trace_id": trace_id_of(row["traceparent"]),
         "deadline": row["deadline"],
     }
-
-
-def trace_id(traceparent: str | None) -> str | None:
-    """Return the trace's id out of W3C's `version-trace-span-flags`, or None where there is none."""
-    _, _, rest = (traceparent or "").partition("-")
-    found, _, _ = rest.partition("-")
-    return found or None

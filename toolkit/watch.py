@@ -18,7 +18,7 @@ from toolkit import crash, emissions, outbox, overdue, saga_log
 from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.envelope import WireMessage, abort_request
-from toolkit.ids import new_id
+from toolkit.ids import new_id, trace_id_of
 from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import OverdueStep
@@ -68,6 +68,7 @@ class Watch:
             due = await overdue.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
             rows = await self._push(connection, waiting, now)
+            traces = await _traces(connection, found)
             entries = [self._note(step, Note.OVERDUE, now) for step in found]
             entries += [self._note(step, Note.NUDGED, now) for step in waiting]
             entries += [self._note(step, Note.ABORTED, now) for step in waiting if self._is_hopeless(step, now)]
@@ -76,7 +77,8 @@ class Watch:
         self._meter.entries(entries)
         self._relay.hand_over(rows, [])
         for step in found:
-            log.error("saga is overdue", saga_id=step.saga_id, step=step.step, since=step.since.isoformat())
+            facts = {"saga_id": step.saga_id, "step": step.step, "since": step.since.isoformat()}
+            log.error("saga is overdue", **facts, **traces.get((step.saga_id, step.step), {}))
 
     async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
         """Return those that did not move and whose sagas did not end, and forget the others."""
@@ -123,6 +125,13 @@ class Watch:
             attempt=step.nudges or 1,
             at=now,
         )
+
+
+async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> dict[tuple[str, str], dict[str, str]]:
+    """Return, by saga and step, what a log line says of the trace."""
+    emitted = await emissions.at(connection, [(step.saga_id, step.step, step.position) for step in steps])
+    ids = {(each.saga_id, each.step): trace_id_of(each.traceparent) for each in emitted}
+    return {key: {"trace_id": trace_id} for key, trace_id in ids.items() if trace_id}
 
 
 def _abort(step: OverdueStep, traceparent: str | None, now: datetime) -> WireMessage:

@@ -20,6 +20,7 @@ from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, Saga
 from toolkit.fence import Decision, StepState, is_legal
 from toolkit.ids import new_id, trace_id_of
 from toolkit.invocation import Failure
+from toolkit.masking import redact
 from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
@@ -28,6 +29,8 @@ from toolkit.tracing import Span, Tracing, now
 
 log = structlog.get_logger("toolkit")
 
+#: As much is told of an error, in characters.
+_MOST_TEXT = 500
 #: How long a message waits that met a step whose outcome is still unknown.
 _PUT_OFF = timedelta(seconds=1)
 
@@ -58,6 +61,7 @@ class Attempt:
     """One run of a step's or a compensation's function; it is told of once what it came to is committed.
 
     - `seconds`: how long it ran; None where it was not run, since its commit is what failed.
+    - `original`: the body of the event that the step emitted, if it has.
     - `outcome`: what the saga log says of it; `failed` where it says nothing, since the step gives up next.
     """
 
@@ -67,6 +71,7 @@ class Attempt:
     result: Event | Failure | None = None
     seconds: float | None = None
     ended: int = 0
+    original: str | None = None
     number: int = 1
     outcome: str = "failed"
     _began: float = field(default_factory=time.perf_counter)
@@ -115,7 +120,7 @@ class Work:
     def attempted(self, attempt: Attempt) -> None:
         """A function was run; the entry that follows says what came of it."""
         stream = self.stream(attempt.step, attempt.message)
-        attempt.number = stream.retries + 1
+        attempt.number, attempt.original = stream.retries + 1, stream.completed_body
         self._attempts.append(attempt)
         self._latest[attempt.message.envelope.saga_id, attempt.step.name] = attempt
 
@@ -455,11 +460,26 @@ def _announce(entry: Entry) -> None:
 def _trace(attempt: Attempt) -> None:
     if attempt.span is None:
         return
-    error = attempt.result.error if isinstance(attempt.result, Failure) else None
+    error, refusal = _fault(attempt), _refusal(attempt)
     attempt.span.end(
         at=attempt.ended or now(),
-        error=(type(error).__name__, str(error)) if error else None,
+        error=(type(error).__name__, _redacted(str(error), attempt)) if error else None,
         saga__step=attempt.step.name,
         saga__attempt=attempt.number,
         saga__outcome=attempt.outcome,
+        saga__reason=_redacted(refusal.reason, attempt) if refusal else None,
     )
+
+
+def _fault(attempt: Attempt) -> Exception | None:
+    return attempt.result.error if isinstance(attempt.result, Failure) else None
+
+
+def _refusal(attempt: Attempt) -> Refusal | None:
+    return attempt.result if isinstance(attempt.result, Refusal) else None
+
+
+def _redacted(text: str, attempt: Attempt) -> str:
+    """Return a text that leaves this service without what is sensitive of the events that the attempt knew."""
+    text = redact(type(attempt.message.event), attempt.message.body, text[:_MOST_TEXT])
+    return redact(attempt.step.success, attempt.original, text) if attempt.original else text

@@ -36,6 +36,7 @@ from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
 from toolkit.outbox import OutboxRow
 from toolkit.relay import Relay
+from toolkit.tracing import Tracing
 from toolkit.work import Claim
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -208,7 +209,7 @@ class Branch:
 
     def __init__(
         self, service: Service, database: Database, *, resources: dict[type, Any], clock: Clock | None = None,
-        batch_size: int = 50, window: int = 500,
+        batch_size: int = 50, window: int = 500, tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self.clock = clock or SystemClock()
         self.post = Post()
@@ -221,6 +222,7 @@ class Branch:
             window=window,
             lease=timedelta(seconds=5),
             poll=timedelta(milliseconds=20),
+            tracing=tracing,
         )
         self.execution = Execution(
             service,
@@ -230,6 +232,7 @@ class Branch:
             relay=self.relay,
             clock=self.clock,
             timeouts={},
+            tracing=tracing,
         )
         self.isolation = Isolation(self.execution, concurrency=8, batch_size=batch_size)
         vocabulary = Vocabulary(service.heard(), service.sagas, max_body=100_000)

@@ -15,6 +15,7 @@ from toolkit.cli.sending import publisher_for, send_all
 from toolkit.cli.stories import complain_of_gaps, story_of
 from toolkit.clock import SystemClock
 from toolkit.envelope import abort_request
+from toolkit.ids import derived_trace
 from toolkit.logs import configure_logs
 from toolkit.settings import load_settings
 from toolkit.story import Story
@@ -37,7 +38,7 @@ def abort(
         complain(f"error: {why_not}")
         leave(ExitCode.AWAY if story.unreachable and not story.entries else ExitCode.PROBLEM)
         return
-    asyncio.run(_send(saga_id, str(story.saga_type), why))
+    asyncio.run(_send(story, why))
     complain(f"all services were asked to abort {saga_id}; `saga trace {saga_id}` tells what comes of it")
 
 
@@ -55,9 +56,19 @@ async def _read(saga_id: str, service: list[str] | None) -> Story:
         return await story_of(saga_id, known)
 
 
-async def _send(saga_id: str, saga_type: str, reason: str) -> None:
+async def _send(story: Story, reason: str) -> None:
     settings = load_settings()
     configure_logs(settings.model_copy(update={"log_level": "error"}))
     services = discover(package_name()) if settings.broker_url == "embedded" else {}
     async with publisher_for(services.values(), settings) as publisher:
-        await send_all([abort_request(saga_type, saga_id, reason, now=SystemClock().now())], publisher)
+        request = abort_request(
+            str(story.saga_type), story.saga_id, reason, now=SystemClock().now(), traceparent=_traceparent(story)
+        )
+        await send_all([request], publisher)
+
+
+def _traceparent(story: Story) -> str | None:
+    """Return what puts the abort into the saga's trace, where the services tell which that is."""
+    trace_id = next((entry["trace_id"] for entry in story.entries if entry.get("trace_id")), None)
+    _, root = derived_trace(str(story.saga_type), story.saga_id)
+    return f"00-{trace_id}-{root}-01" if trace_id else None

@@ -21,6 +21,7 @@ from toolkit.events import Event, Saga, routing_key
 from toolkit.ids import derived_id
 from toolkit.service import Service
 from toolkit.settings import Settings
+from toolkit.tracing import now, tracing_for
 
 #: How many messages are under way at once.
 _BURST = 100
@@ -28,6 +29,8 @@ _BURST = 100
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 #: How long embedded services may go on with what they began before this process ends, in seconds.
 _EMBEDDED_PATIENCE = 30
+#: What the command is called in traces, unless OTEL_SERVICE_NAME says; and how long it tries to send them, in seconds.
+_CLIENT, _FLUSH = "saga", 3.0
 
 
 class Publisher(Protocol):
@@ -73,8 +76,25 @@ async def send(
         UnroutableError: no service listens to them.
         UnreachableError: the broker went away meanwhile.
     """
-    messages = [starting_message(saga, saga_id, event, clock=clock) for saga_id, event in events.items()]
-    await send_all(messages, publisher, patience=patience)
+    async with _traced(saga, events) as traces:
+        messages = [
+            starting_message(saga, saga_id, event, clock=clock, traceparent=traces.get(saga_id))
+            for saga_id, event in events.items()
+        ]
+        await send_all(messages, publisher, patience=patience)
+
+
+@asynccontextmanager
+async def _traced(saga: Saga, events: Mapping[str, Event]) -> AsyncIterator[Mapping[str, str]]:
+    """Begin a trace for each saga, where the environment asks for traces; they are told of once all is sent."""
+    if (tracing := tracing_for(_CLIENT)) is None:
+        yield {}
+        return
+    spans = {saga_id: tracing.begin_saga(saga.name, saga_id, type(event).__name__) for saga_id, event in events.items()}
+    yield {saga_id: span.traceparent for saga_id, span in spans.items()}
+    for span in spans.values():
+        span.end(at=now())
+    await asyncio.to_thread(tracing.shut_down, _FLUSH)
 
 
 async def send_all(
@@ -111,7 +131,9 @@ async def _send_one(message: WireMessage, publisher: Publisher, until: float) ->
             await publisher.publish(message)
 
 
-def starting_message(saga: Saga, saga_id: str, event: Event, *, clock: Clock) -> WireMessage:
+def starting_message(
+    saga: Saga, saga_id: str, event: Event, *, clock: Clock, traceparent: str | None = None
+) -> WireMessage:
     """Return the message that starts a saga with this event."""
     name = type(event).__name__
     envelope = Envelope(
@@ -121,5 +143,6 @@ def starting_message(saga: Saga, saga_id: str, event: Event, *, clock: Clock) ->
         saga_id=saga_id,
         saga_type=saga.name,
         occurred_at=clock.now(),
+        traceparent=traceparent,
     )
     return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
