@@ -185,7 +185,10 @@ class DatabaseControls(DatabaseSource):
 
     async def glance(self) -> Glance:
         """Read the figures; of broker and relay the database tells nothing."""
-        return await self._read(lambda connection: self._figures.glance(connection, {"database": True}))
+        try:
+            return await self._figures.glance(self._opened(), {"database": True})
+        except (DBAPIError, OSError) as error:
+            raise UnreachableError(f"{self._url} can't be read: {cause_of(error)}") from error
 
     async def groups(self) -> Rows:
         """Read the dead letters in groups."""

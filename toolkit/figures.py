@@ -1,18 +1,49 @@
-"""The figures of one service, as `Glance` has them."""
+"""The figures of one service, as `Glance` has them: read often, and cheap however long the log is.
+
+The sagas are counted once, stretch by stretch, when somebody asks for the first time; from then on only what was
+written since is read. What is pruned stays counted until the sagas are counted anew, ten minutes later at most.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, select
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import dead_letters, outbox, overdue
 from toolkit.clock import Clock
+from toolkit.database import Database, is_outage
 from toolkit.glance import Glance
-from toolkit.saga_log import saga_log
+from toolkit.tally import Moves, last_row, moves, settled_row
+
+log = structlog.get_logger("toolkit")
+
+#: How many rows of the log one statement looks at, so that no statement takes long.
+_STRETCH = 20_000
+#: How long an answer is given to others who ask, in seconds; some ask each second.
+_FRESH = 0.4
+#: How long whoever asks waits for the sagas to be counted, in seconds: less than an answer may take.
+_PATIENCE = 2.5
+#: After how many seconds all is counted anew, in case that anything was missed or pruned; and how many times as long as
+#: it took it is let be at least.
+_ANEW, _REST = 600.0, 50
+#: How far back ends and emissions are told of, and ends for the rate.
+_RECENT, _RATED = timedelta(minutes=5), timedelta(minutes=1)
+
+
+@dataclass(slots=True)
+class _Base:
+    """All that was counted, up to a row that is settled."""
+
+    until: int = 0
+    moves: Moves = field(default_factory=Moves)
+    anew_at: float = 0.0
 
 
 class Figures:
@@ -21,34 +52,114 @@ class Figures:
     def __init__(self, service: str, clock: Clock) -> None:
         self._service = service
         self._clock = clock
+        self._base: _Base | None = None
+        self._counting: asyncio.Task[_Base] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._last: tuple[float, Glance] | None = None
 
-    async def glance(self, connection: AsyncConnection, ready: Mapping[str, bool]) -> Glance:
-        """Return the figures as they are now."""
+    async def glance(self, database: Database, ready: Mapping[str, bool]) -> Glance:
+        """Return the figures as they are now, or were a moment ago."""
+        async with self._one_at_a_time:
+            if self._last is None or time.monotonic() - self._last[0] > _FRESH:
+                glance = await self._look(database)
+                self._last = time.monotonic(), glance
+            return self._last[1].model_copy(update={"ready": dict(ready)})
+
+    async def _look(self, database: Database) -> Glance:
+        base = await self._counted(database)
         now = self._clock.now()
-        rows, oldest = await outbox.backlog(connection)
-        by_type = await self._by_type(connection)
-        states = {state for counts in by_type.values() for state in counts}
-        return Glance(
-            service=self._service,
-            at=now,
-            by_state={state: sum(counts.get(state, 0) for counts in by_type.values()) for state in sorted(states)},
-            by_type=by_type,
-            rate=0.0,
-            p95=None,
-            overdue=await overdue.count(connection),
-            dead_letters=await dead_letters.count(connection),
-            outbox=rows,
-            outbox_oldest=max((now - oldest) / timedelta(seconds=1), 0.0) if oldest else None,
-            edges={},
-            ready=dict(ready),
-        )
+        async with database.reading() as connection:
+            told = await self._up_to_now(connection, base, now) if base else Moves()
+            rows, oldest = await outbox.backlog(connection)
+            return Glance(
+                service=self._service,
+                at=now,
+                is_counted=base is not None,
+                by_state=_by_state(told.counts),
+                by_type=_by_type(told.counts),
+                rate=sum(at > now - _RATED for at, _ in told.ends) / _RATED.total_seconds(),
+                p95=_p95([took.total_seconds() for at, took in told.ends if at > now - _RECENT]),
+                overdue=await overdue.count(connection),
+                dead_letters=await dead_letters.count(connection),
+                outbox=rows,
+                outbox_oldest=max((now - oldest).total_seconds(), 0.0) if oldest else None,
+                edges=_edges(told.emissions, now),
+                ready={},
+            )
 
-    async def _by_type(self, connection: AsyncConnection) -> dict[str, dict[str, int]]:
-        last = select(func.max(saga_log.c.id)).group_by(saga_log.c.saga_id)
-        query = select(saga_log.c.saga_type, saga_log.c.saga_state, func.count()).where(saga_log.c.id.in_(last))
-        found: dict[str, dict[str, Any]] = {}
-        for saga_type, state, count in await connection.execute(
-            query.group_by(saga_log.c.saga_type, saga_log.c.saga_state)
-        ):
+    async def _up_to_now(self, connection: AsyncConnection, base: _Base, now: datetime) -> Moves:
+        """Return all moves, and take those that are settled into the base."""
+        last = await last_row(connection)
+        if last < base.until:
+            self._base = None  # the log's end was taken away, by hand or by pruning: count anew the next time
+        settled = await settled_row(connection, now=now)
+        base.moves.forget(now - _RECENT)
+        while base.until < settled:
+            await _advance(connection, base, settled, now)
+        told = await moves(connection, after=base.until, until=last, since=now - _RECENT)
+        told.add(base.moves)
+        return told
+
+    async def _counted(self, database: Database) -> _Base | None:
+        """Return what was counted, and see that it is counted anew in time; None where it takes too long to wait for."""
+        is_old = self._base is not None and time.monotonic() > self._base.anew_at
+        if self._counting is None and (self._base is None or is_old):
+            self._counting = asyncio.create_task(self._count(database, is_urgent=self._base is None))
+        if self._base is None and self._counting:
+            await asyncio.wait({self._counting}, timeout=_PATIENCE)
+        if self._counting and self._counting.done():
+            counting, self._counting = self._counting, None
+            try:
+                self._base = counting.result()
+            except Exception as error:
+                if not is_outage(error) or self._base is None:
+                    raise
+                log.warning("sagas could not be counted anew; it is tried again", error=str(error))
+        return self._base
+
+    async def _count(self, database: Database, *, is_urgent: bool) -> _Base:
+        base, began = _Base(), time.monotonic()
+        async with database.reading() as connection:
+            settled = await settled_row(connection, now=self._clock.now())
+        while base.until < settled:
+            step_began = time.monotonic()
+            async with database.reading() as connection:
+                await _advance(connection, base, settled, self._clock.now())
+            if not is_urgent:  # leave the database to the steps for as long
+                await asyncio.sleep(time.monotonic() - step_began)
+        base.anew_at = time.monotonic() + max(_ANEW, _REST * (time.monotonic() - began))
+        return base
+
+
+async def _advance(connection: AsyncConnection, base: _Base, settled: int, now: datetime) -> None:
+    """Take the next stretch of the log into the base."""
+    until = min(base.until + _STRETCH, settled)
+    base.moves.add(await moves(connection, after=base.until, until=until, since=now - _RECENT))
+    base.until = until
+
+
+def _by_state(counts: Counter[tuple[str, str]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for (_, state), count in counts.items():
+        total[state] += count
+    return {state: count for state, count in sorted(total.items()) if count > 0}
+
+
+def _by_type(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (saga_type, state), count in sorted(counts.items()):
+        if count > 0:
             found.setdefault(saga_type, {})[state] = count
-        return found
+    return found
+
+
+def _p95(seconds: list[float]) -> float | None:
+    return sorted(seconds)[max(-(-len(seconds) * 95 // 100) - 1, 0)] if seconds else None
+
+
+def _edges(emissions: Counter[tuple[int, str]], now: datetime) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for (second, event), count in emissions.items():
+        if datetime.fromtimestamp(second, UTC) > now - _RECENT:
+            total[event] += count
+    return dict(sorted(total.items()))

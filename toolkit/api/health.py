@@ -47,7 +47,5 @@ class Health:
 
     async def glance(self, _: Request) -> Response:
         """Tell the service's figures: sagas by state, how fast they end, and what waits."""
-        ready = await self._site.readiness()
-        async with self._site.database.reading() as connection:
-            glance = await self._figures.glance(connection, ready)
+        glance = await self._figures.glance(self._site.database, await self._site.readiness())
         return json_answer(glance.model_dump())
