@@ -101,7 +101,7 @@ class Figures:
         return told
 
     async def _counted(self, database: Database) -> _Base | None:
-        """Return what was counted, and see that it is counted anew in time; None where it takes too long to wait for."""
+        """Return what was counted, and see that it is counted anew in time; None where that takes too long."""
         is_old = self._base is not None and time.monotonic() > self._base.anew_at
         if self._counting is None and (self._base is None or is_old):
             self._counting = asyncio.create_task(self._count(database, is_urgent=self._base is None))

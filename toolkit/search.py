@@ -118,11 +118,11 @@ async def _walk(
     below = int(await connection.scalar(select(func.max(saga_log.c.id))) or 0) + 1 if cursor is None else cursor
     until, width, found = time.monotonic() + _PATIENCE, _FIRST_WINDOW, list[Any]()
     while below > lowest and len(found) < limit:
-        if time.monotonic() > until:
-            return found, below
         window = query.where(saga_log.c.id < below, saga_log.c.id >= below - width)
         found += await connection.execute(window.order_by(saga_log.c.id.desc()).limit(limit - len(found)))
         below, width = below - width, min(width * 2, _WINDOW)
+        if lowest < below and len(found) < limit and time.monotonic() > until:
+            return found, below
     return found, int(found[-1].row_id) if len(found) == limit else None
 
 

@@ -16,7 +16,10 @@ from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch
 from toolkit import Settings
 from toolkit.database import Database
 from toolkit.events import SagaEnded, SagaState
+from toolkit.figures import Figures
 from toolkit.saga_log import Entry, append
+from toolkit.search import Attention, Search, search
+from toolkit.views import view
 from toolkit.watch import Watch as OverdueWatch
 
 #: The tables that grow with the number of sagas.
@@ -109,6 +112,49 @@ async def test_the_relays_search_for_due_rows_reads_no_whole_table(branch: Branc
 
     assert len(statements) == 1
     assert await scans(branch.database, statements) == []
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        Search(),
+        Search(state=SagaState.FAILED, step="lend_book", type="loan"),
+        Search(q="old-7"),
+        Search(q="018f2e4c-0000-7000-8000-000000000000"),
+        Search(q="no such event"),
+        Search(older_than=timedelta(days=100)),
+        Search(attention=Attention.OVERDUE),
+    ],
+    ids=str,
+)
+async def test_no_search_reads_a_whole_table(branch: Branch, which: Search) -> None:
+    with recorded(branch.database) as statements:
+        async with branch.database.reading() as connection:
+            await search(connection, which, now=NOON, limit=10)
+
+    assert statements
+    assert await scans(branch.database, statements) == []
+
+
+async def test_one_saga_s_view_reads_no_whole_table_but_the_outbox_which_is_empty_at_rest(branch: Branch) -> None:
+    with recorded(branch.database) as statements:
+        async with branch.database.reading() as connection:
+            await view(connection, "old-7", {})
+
+    found = await scans(branch.database, statements)
+    assert all("outbox" in each for each in found)
+
+
+async def test_figures_read_what_is_new_and_count_what_waits(branch: Branch) -> None:
+    figures = Figures("library", branch.clock)
+    await figures.glance(branch.database, {})
+    figures._last = None
+
+    with recorded(branch.database) as statements:
+        await figures.glance(branch.database, {})
+
+    assert len([each for each, _ in statements if "FROM saga_log" in each]) > 3
+    assert [each for each in await scans(branch.database, statements) if "saga_log" in each] == []
 
 
 async def test_a_statement_that_needs_a_whole_table_is_found(branch: Branch) -> None:

@@ -114,10 +114,10 @@ class Sagas:
 
 def _search(request: Request) -> Search:
     return Search(
-        q=text_of(request, "q"),
+        q=text_of(request, "q") or None,
         state=choice_of(request, "state", SagaState),
-        step=text_of(request, "step"),
+        step=text_of(request, "step") or None,
         attention=choice_of(request, "attention", Attention),
         older_than=span_of(request, "older_than", longest=LONGEST_WAIT),
-        type=text_of(request, "type"),
+        type=text_of(request, "type") or None,
     )
