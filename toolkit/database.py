@@ -36,6 +36,9 @@ _BUSY_TIMEOUT_MS = 10_000
 #: How long a connection attempt, and one statement, may take on PostgreSQL, in seconds. Longer is an outage: a network
 #: that went silent is to be noticed within half a minute.
 _CONNECT_TIMEOUT, _COMMAND_TIMEOUT = 5, 20
+#: How many connections a service's pool keeps, and how many it may open beside them at the busiest moment.
+_POOL_SIZE, _MAX_OVERFLOW = 10, 20
+MOST_CONNECTIONS = _POOL_SIZE + _MAX_OVERFLOW
 #: How long the server lets a session sit in its transaction: one that went silent holds its locks no longer.
 _IDLE_IN_TRANSACTION = timedelta(minutes=1)
 #: What PostgreSQL says, as SQLSTATEs, when it goes away: connection lost, shutting down, starting up. And when it
@@ -297,8 +300,8 @@ def _postgres_engine(url: str) -> AsyncEngine:
     engine = create_async_engine(
         parsed,
         hide_parameters=True,  # an error's text goes into logs and tables, and parameters are people's data
-        pool_size=10,
-        max_overflow=20,
+        pool_size=_POOL_SIZE,
+        max_overflow=_MAX_OVERFLOW,
         connect_args={
             "timeout": _CONNECT_TIMEOUT,
             "command_timeout": _COMMAND_TIMEOUT,

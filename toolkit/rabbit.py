@@ -92,7 +92,7 @@ class RabbitPublisher:
             await self.connect()
         except AWAY as error:
             await self.close()
-            raise _unreachable(error) from error
+            raise as_unreachable(error) from error
         return self
 
     async def __aexit__(
@@ -163,10 +163,9 @@ class RabbitConsumer:
         # FastStream's own metrics: of its subscriber, which is that of the dead letters alone.
         counted = RabbitPrometheusMiddleware(registry=REGISTRY, app_name=service.name)
         self._broker = _broker(settings, default_channel=Channel(), middlewares=[counted])
-        self._dead = RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.DIRECT, durable=True)
-        self._queue = _queue(self._name, dead_letter_exchange=self._dead.name)
+        self._dead = RabbitExchange(dead_letter_exchange(settings), type=ExchangeType.DIRECT, durable=True)
+        self._queue, self._dead_queue = declared_queues(settings, service.name)
         self._prefetch = settings.prefetch
-        self._dead_queue = _dead_queue(self._name)
         self._dead_subscriber = self._broker.subscriber(
             self._dead_queue,
             channel=Channel(prefetch_count=_DEAD_PREFETCH),
@@ -276,6 +275,17 @@ class RabbitConsumer:
             await quietly(raw.ack())
 
 
+def dead_letter_exchange(settings: Settings) -> str:
+    """Return the name of the exchange that what was given up goes through."""
+    return f"{settings.exchange}.dead"
+
+
+def declared_queues(settings: Settings, service: str) -> tuple[RabbitQueue, RabbitQueue]:
+    """Return a service's queue and its dead-letter queue, as it declares them."""
+    name = queue_name(settings, service)
+    return _queue(name, dead_letter_exchange=dead_letter_exchange(settings)), _dead_queue(name)
+
+
 async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Return how many messages wait in each service's queue, and in its dead-letter queue; 0 where there is no queue.
 
@@ -291,7 +301,7 @@ async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str,
                 for service, name in names.items()
             }
     except AWAY as error:
-        raise _unreachable(error) from error
+        raise as_unreachable(error) from error
 
 
 async def _depth(connection: AbstractConnection, name: str) -> int:
@@ -447,7 +457,7 @@ async def _declare_queue(
     return await channel.declare_queue(queue.name, durable=queue.durable, arguments=queue.arguments, robust=robust)
 
 
-def _unreachable(error: BaseException) -> UnreachableError:
+def as_unreachable(error: BaseException) -> UnreachableError:
     """Return the broker's no, or its silence, as what it means to whoever set SAGA_BROKER_URL."""
     if _refuses(error):
         return UnreachableError(f"the broker refuses us at SAGA_BROKER_URL: {_word(error)}; {_CURE}")

@@ -79,6 +79,11 @@ class HttpSource:
         # Services are asked directly: a proxy that the environment names does not know this network.
         self._client = httpx.AsyncClient(base_url=url, timeout=ANSWER_TIMEOUT, trust_env=False)
 
+    @property
+    def url(self) -> str:
+        """The address of the service's API."""
+        return self._url
+
     async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
         """Ask for log entries; without a limit, for all of one saga."""
         if saga_id is not None and limit is None:

@@ -18,6 +18,7 @@ from toolkit.cli.asyncapi import asyncapi
 from toolkit.cli.config import config
 from toolkit.cli.dead_letters import dead_letters
 from toolkit.cli.demo import demo
+from toolkit.cli.doctor import doctor
 from toolkit.cli.exits import VerbGroup
 from toolkit.cli.graph import graph
 from toolkit.cli.log import log
@@ -37,7 +38,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, run, trigger, ls, trace, log, verify, graph, asyncapi, config, overdue, abort, replay, prune):
+for verb in (
+    *(demo, run, trigger, ls, trace, log, verify, graph, asyncapi),
+    *(config, doctor, overdue, abort, replay, prune),
+):
     app.command()(verb)
 app.add_typer(dead_letters, name="dead-letters")
 

@@ -1,0 +1,165 @@
+"""`saga doctor`: what is wrong with the set-up, found by asking the things themselves, and what cures it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from toolkit.cli.discovery import discover, package_name
+from toolkit.cli.exits import ExitCode, UsageError, complain, leave
+from toolkit.cli.locating import ServicesOption, locate
+from toolkit.cli.output import Format, FormatOption, print_json, print_table, text_of
+from toolkit.controls import Controls, DatabaseControls, HttpControls
+from toolkit.service import Service
+from toolkit.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from toolkit.doctor import Finding, Subject
+
+_SIGNS = {"fine": ("✓", "green"), "problem": ("✗", "red"), "advice": ("!", "yellow"), "unchecked": ("?", "magenta")}
+#: What somebody has to do something about stands at the end, where a terminal still shows it.
+_ORDER = ("fine", "advice", "unchecked", "problem")
+_COLUMNS = ("", "check", "service", "found")
+
+
+def doctor(
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Only these; else all that are known here.")
+    ] = None,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Look for misconfigurations of broker, databases and services, and name what cures each.
+
+    Changes nothing. Ends with 1 where a problem was found, and with 3 where something could not be asked.
+    """
+    findings = asyncio.run(_examine(services or [], service))
+    _print(findings, output)
+    _sum_up(findings)
+    verdicts = {each.verdict.value for each in findings}
+    leave(
+        ExitCode.PROBLEM if "problem" in verdicts else ExitCode.AWAY if "unchecked" in verdicts else ExitCode.FINE
+    )
+
+
+async def _examine(names: Sequence[str], located: list[str] | None) -> list[Finding]:
+    from toolkit.doctor import examine
+
+    settings, sources = load_settings(), _sources(located)
+    try:
+        with _saying() as say:
+            return await examine(
+                _subjects(names, sources, settings),
+                settings,
+                os.environ,
+                management_url=os.environ.get("SAGA_MANAGEMENT_URL"),
+                say=say,
+            )
+    finally:
+        for source in sources.values():
+            await source.close()
+
+
+def _sources(located: list[str] | None) -> dict[str, Controls]:
+    """Return where services can be read, by name; none where nobody says and no file lies there."""
+    try:
+        return {source.service: source for source in locate(located)}
+    except UsageError:
+        if located or os.environ.get("SAGA_SERVICES", "").strip():
+            raise
+        return {}
+
+
+def _subjects(names: Sequence[str], sources: Mapping[str, Controls], settings: Settings) -> list[Subject]:
+    declared = _declared()
+    known = list(dict.fromkeys([*sources, *declared]))
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"there is no service {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+    if not known:
+        raise UsageError("no service is known here: name some by --service NAME=URL, or go to where they are declared")
+    chosen = list(names) or known
+    return [_subject(name, sources.get(name), declared.get(name), settings, alone=len(chosen) == 1) for name in chosen]
+
+
+def _declared() -> dict[str, Service]:
+    try:
+        return discover(package_name())
+    except UsageError:
+        return {}
+
+
+def _subject(
+    name: str, source: Controls | None, declared: Service | None, settings: Settings, *, alone: bool
+) -> Subject:
+    from toolkit.doctor import Subject
+
+    # SAGA_DATABASE_URL is one service's: whose, only its own name says.
+    own = settings.database_url if alone else None
+    return Subject(
+        name=name,
+        url=source.url if isinstance(source, HttpControls) else None,
+        database_url=source.url if isinstance(source, DatabaseControls) else own,
+        controls=source,
+        declared=declared,
+    )
+
+
+@contextmanager
+def _saying() -> Iterator[Callable[[str], None]]:
+    """Show on standard error, in a terminal, what is being asked."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("asking") as status:
+        yield lambda what: status.update(what)
+
+
+def _print(findings: Sequence[Finding], output: Format) -> None:
+    if output is not Format.TABLE:
+        print_json([asdict(each) for each in findings], output)
+        return
+    ordered = sorted(findings, key=lambda each: _ORDER.index(each.verdict.value))
+    print_table(_COLUMNS, [*_well(ordered), *(_row(each) for each in ordered if each.verdict.value != "fine")])
+
+
+def _well(findings: Sequence[Finding]) -> list[list[Text | str]]:
+    """Return a row for each check that found nothing wrong, with all services of which it says the same."""
+    same: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for each in findings:
+        if each.verdict.value == "fine":
+            same[each.check, each.found] += [each.service] if each.service else []
+    return [
+        [_sign("fine"), check, text_of(", ".join(dict.fromkeys(names)) or "-"), text_of(found)]
+        for (check, found), names in same.items()
+    ]
+
+
+def _row(finding: Finding) -> list[Text | str]:
+    """Return what was found, why it matters and what cures it, one below the other: all are long."""
+    told = Text.assemble(
+        text_of(finding.found), "\n", (f"why: {finding.why}", "dim"), "\ncure: ", text_of(finding.cure or "-")
+    )
+    return [_sign(finding.verdict.value), finding.check, text_of(finding.service), told]
+
+
+def _sign(verdict: str) -> Text:
+    sign, colour = _SIGNS[verdict]
+    return Text(sign, style=colour)
+
+
+def _sum_up(findings: Sequence[Finding]) -> None:
+    count = {verdict: sum(each.verdict.value == verdict for each in findings) for verdict in _ORDER}
+    complain(
+        f"{len({each.check for each in findings})} checks: {count['problem']} problems, {count['advice']} pieces of advice, "
+        f"{count['unchecked']} not checked"
+    )

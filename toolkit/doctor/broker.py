@@ -1,0 +1,192 @@
+"""Asking the broker over AMQP: what is there, and in what it differs from what the services declare.
+
+Nothing is made: whatever is declared with its arguments was found to be there just before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, cast
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from faststream.rabbit import RabbitQueue
+
+from toolkit.amqp_acks import AWAY
+from toolkit.doctor.facts import BrokerFacts, Difference, QueueFacts
+from toolkit.doctor.places import is_loopback
+from toolkit.doctor.probing import probes
+from toolkit.rabbit import as_unreachable, dead_letter_exchange, declared_queues
+from toolkit.retry import describe
+from toolkit.settings import Settings
+
+_TIMEOUT = 5
+#: What one queue can differ in at most; each is one question.
+_MOST_DIFFERENCES = 20
+_INEQUIVALENT = re.compile(r"inequivalent arg '([^']+)' for .*?: received (.+?) but current is (none|.*?'.*?')")
+_VALUE = re.compile(r"'(.*)'(?: of type '(.*)')?$")
+#: Logins that brokers, and our compose file, come with.
+_KNOWN = ("guest", "admin", "saga")
+
+
+async def ask_broker(settings: Settings, services: Iterable[str], say: Callable[[str], None]) -> BrokerFacts:
+    """Return what the broker tells of itself, and of these services' queues."""
+    names = list(services)
+    parts = urlsplit(settings.broker_url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or (5671 if parts.scheme == "amqps" else 5672)
+    facts = BrokerFacts(
+        address=f"{host}:{port}",
+        login=unquote(parts.username or "guest"),
+        vhost=unquote(parts.path[1:]) or "/",
+        is_local=is_loopback(host),
+    )
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            connection = await aio_pika.connect(settings.broker_url, timeout=_TIMEOUT)
+    except AWAY as error:
+        return replace(facts, fault=str(as_unreachable(error)))
+    async with connection:
+        say("asking the broker for its queues")
+        facts = await _questioned(connection, facts, settings, names)
+    if facts.exchange_fault is None:
+        say("sending messages to nobody")
+        probe, big_probe = await probes(settings)
+        facts = replace(facts, probe=probe, big_probe=big_probe)
+    say("trying well-known passwords")
+    return replace(facts, open_logins=await _open_logins(settings.broker_url, facts.login, names))
+
+
+async def _questioned(
+    connection: AbstractConnection, facts: BrokerFacts, settings: Settings, names: list[str]
+) -> BrokerFacts:
+    queues = [
+        await _ask_queue(connection, queue, service=name, is_dead=is_dead)
+        for name in names
+        for is_dead, queue in enumerate(declared_queues(settings, name))
+    ]
+    properties = cast("Any", connection).transport.connection.server_properties
+    return replace(
+        facts,
+        version=str(properties.get("version", "")),
+        cluster=str(properties.get("cluster_name", "")),
+        exchange_fault=await _fault_of_exchange(connection, settings.exchange, "topic"),
+        dead_exchange_fault=await _fault_of_exchange(connection, dead_letter_exchange(settings), "direct"),
+        queues=tuple(queues),
+    )
+
+
+async def _fault_of_exchange(connection: AbstractConnection, name: str, kind: str) -> str | None:
+    try:
+        async with _channel(connection) as channel:
+            await channel.declare_exchange(name, passive=True)
+    except ChannelNotFoundEntity:
+        return f"there is no exchange {name}"
+    except AWAY as error:
+        return describe(error)
+    try:
+        async with _channel(connection) as channel:
+            await channel.declare_exchange(name, type=kind, durable=True)
+    except ChannelPreconditionFailed as error:
+        found = _INEQUIVALENT.search(str(error))
+        return f"the exchange {name} has {found[1]} {found[3]}, not {found[2]}" if found else describe(error)
+    except AWAY:
+        return None  # this login may not declare it; that it is there is known
+    return None
+
+
+async def _ask_queue(
+    connection: AbstractConnection, queue: RabbitQueue, *, service: str, is_dead: int
+) -> QueueFacts:
+    facts = QueueFacts(service=service, name=queue.name, is_there=True, is_dead=bool(is_dead))
+    try:
+        async with _channel(connection) as channel:
+            there = await channel.declare_queue(queue.name, passive=True)
+            consumers = there.declaration_result.consumer_count or 0
+    except ChannelNotFoundEntity:
+        return replace(facts, is_there=False)
+    except AWAY as error:
+        return replace(facts, fault=describe(error))
+    try:
+        return replace(facts, consumers=consumers, differences=await _differences(connection, queue))
+    except AWAY as error:
+        return replace(facts, consumers=consumers, fault=describe(error))
+
+
+async def _differences(connection: AbstractConnection, queue: RabbitQueue) -> tuple[Difference, ...]:
+    """Declare the queue as its service does; at each no, take over what it has, and ask for the next."""
+    wanted: dict[str, Any] = dict(queue.arguments or {})
+    own: dict[str, Any] = {"durable": True, "auto_delete": False}
+    found: list[Difference] = []
+    while True:
+        try:
+            async with _channel(connection) as channel:
+                await channel.declare_queue(queue.name, arguments=dict(wanted), **own)
+            return tuple(found)
+        except ChannelPreconditionFailed as error:
+            no = _INEQUIVALENT.search(str(error))
+            if no is None or len(found) == _MOST_DIFFERENCES:
+                raise
+            argument, value = no[1], _value(no[3])
+            before = (own if argument in own else wanted).get(argument)
+            found.append(Difference(argument=argument, wanted=_text(before), found=_text(value)))
+            if argument in own:
+                own[argument] = value == "true"
+            elif value is None:
+                wanted.pop(argument, None)
+            else:
+                wanted[argument] = int(value) if isinstance(before, int) or _is_number(no[3]) else value
+
+
+def _value(text: str) -> str | None:
+    match = _VALUE.search(text)
+    return match[1] if match else None
+
+
+def _is_number(text: str) -> bool:
+    match = _VALUE.search(text)
+    return bool(match and match[2] and "int" in match[2]) or bool(match and match[2] in ("long", "short", "byte"))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@asynccontextmanager
+async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
+    """Open a channel of its own: a no of the broker's closes it."""
+    async with asyncio.timeout(_TIMEOUT):
+        channel = await connection.channel()
+        try:
+            yield channel
+        finally:
+            with suppress(*AWAY):
+                await channel.close()
+
+
+async def _open_logins(url: str, login: str, names: list[str]) -> tuple[str, ...]:
+    """Return the logins whose password is their name, and that got in by it."""
+    tried = list(dict.fromkeys([login, *_KNOWN, *names]))
+    got_in = await asyncio.gather(*(_gets_in(url, each) for each in tried))
+    return tuple(each for each, is_in in zip(tried, got_in, strict=True) if is_in)
+
+
+async def _gets_in(url: str, login: str) -> bool:
+    parts = urlsplit(url)
+    name = quote(login, safe="")
+    server = parts.netloc.rpartition("@")[2]
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            connection = await aio_pika.connect(
+                urlunsplit(parts._replace(netloc=f"{name}:{name}@{server}")), timeout=_TIMEOUT
+            )
+            await connection.close()
+    except AWAY as error:
+        # A Close while the connection opens is the no to the virtual host: the password was right.
+        return "got <Connection.Close" in str(error)
+    return True

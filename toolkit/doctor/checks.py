@@ -1,0 +1,44 @@
+"""All checks, in the order in which somebody would look."""
+
+from __future__ import annotations
+
+from toolkit.doctor import broker_checks, database_checks, environment_checks, queue_checks, service_checks
+from toolkit.doctor.facts import Facts
+from toolkit.doctor.findings import Check
+
+CHECKS: tuple[Check[Facts], ...] = (
+    environment_checks.unknown_settings,
+    environment_checks.crash_points,
+    environment_checks.api_token,
+    broker_checks.broker,
+    broker_checks.version,
+    broker_checks.passwords,
+    broker_checks.exchanges,
+    broker_checks.rights,
+    broker_checks.returns,
+    broker_checks.message_size,
+    broker_checks.alarms,
+    queue_checks.queues,
+    queue_checks.queue_types,
+    queue_checks.dead_letter_exchanges,
+    queue_checks.delivery_limits,
+    queue_checks.arguments,
+    queue_checks.policies,
+    queue_checks.consumers,
+    queue_checks.bindings,
+    queue_checks.unroutable_events,
+    database_checks.databases,
+    database_checks.sqlite_durability,
+    database_checks.postgres_durability,
+    database_checks.disk_space,
+    database_checks.tables,
+    database_checks.columns,
+    database_checks.indexes,
+    database_checks.connections,
+    database_checks.passwords,
+    service_checks.readiness,
+    service_checks.tokens,
+    service_checks.clocks,
+    service_checks.event_versions,
+    service_checks.releases,
+)

@@ -1,0 +1,107 @@
+"""The examination: first ask all there is, at once; then let each check judge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from toolkit.contract import Contract
+from toolkit.doctor.broker import ask_broker
+from toolkit.doctor.checks import CHECKS
+from toolkit.doctor.databases import ask_database
+from toolkit.doctor.facts import BrokerFacts, DatabaseFacts, Facts, ServiceFacts
+from toolkit.doctor.findings import Finding
+from toolkit.doctor.management import ask_management
+from toolkit.doctor.services import ask_service
+from toolkit.doctor.subjects import Subject
+from toolkit.errors import UnreachableError
+from toolkit.settings import Settings
+
+Say = Callable[[str], None]
+
+
+async def examine(
+    subjects: Sequence[Subject],
+    settings: Settings,
+    environment: Mapping[str, str],
+    *,
+    management_url: str | None = None,
+    say: Say = lambda _: None,
+) -> list[Finding]:
+    """Return what all checks find, those that are fine included; `say` is told what is being asked."""
+    facts = await gather(subjects, settings, environment, management_url=management_url, say=say)
+    return [finding for check in CHECKS for finding in check.findings(facts)]
+
+
+async def gather(
+    subjects: Sequence[Subject],
+    settings: Settings,
+    environment: Mapping[str, str],
+    *,
+    management_url: str | None,
+    say: Say,
+) -> Facts:
+    """Ask the broker, the databases and the services, all at once."""
+    broker, databases, services, contracts = await asyncio.gather(
+        _broker(subjects, settings, management_url, say),
+        _databases(subjects, say),
+        _services(subjects, settings, say),
+        _contracts(subjects),
+    )
+    return Facts(
+        settings=settings,
+        environment=environment,
+        services=services,
+        contracts=contracts,
+        databases=databases,
+        broker=broker,
+    )
+
+
+async def _broker(
+    subjects: Sequence[Subject], settings: Settings, management_url: str | None, say: Say
+) -> BrokerFacts | None:
+    if settings.broker_url == "embedded":
+        return None
+    say("asking the broker")
+    broker = await ask_broker(settings, [each.name for each in subjects], say)
+    if broker.fault:
+        return broker
+    say("asking the broker's management")
+    return replace(broker, management=await ask_management(management_url, settings, broker))
+
+
+async def _databases(subjects: Sequence[Subject], say: Say) -> tuple[DatabaseFacts, ...]:
+    say("asking the databases")
+    return tuple(
+        await asyncio.gather(
+            *(
+                ask_database(each.name, each.database_url, each.declared.tables if each.declared else None)
+                for each in subjects
+                if each.database_url
+            )
+        )
+    )
+
+
+async def _services(subjects: Sequence[Subject], settings: Settings, say: Say) -> tuple[ServiceFacts, ...]:
+    say("asking the services")
+    return tuple(
+        await asyncio.gather(*(ask_service(each.name, each.url, settings.api_token) for each in subjects if each.url))
+    )
+
+
+async def _contracts(subjects: Sequence[Subject]) -> dict[str, Contract]:
+    """Return what each service hears and says; what runs counts more than what lies here."""
+    told = await asyncio.gather(*(_contract(each) for each in subjects))
+    return {subject.name: contract for subject, contract in zip(subjects, told, strict=True) if contract}
+
+
+async def _contract(subject: Subject) -> Contract | None:
+    if subject.url and subject.controls:
+        try:
+            return await subject.controls.contract()
+        except UnreachableError:
+            pass  # that it does not answer is found elsewhere
+    return Contract.of(subject.declared) if subject.declared else None

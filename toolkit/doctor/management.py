@@ -1,0 +1,115 @@
+"""Asking the broker's management API for what AMQP doesn't tell: bindings, policies, alarms, and its clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import httpx
+
+from toolkit.doctor.clocks import date_of
+from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
+from toolkit.retry import describe
+from toolkit.settings import Settings
+
+_TIMEOUT = 5
+#: Where RabbitMQ's management listens beside AMQP, without and with TLS.
+_PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
+
+
+class _RefusedError(Exception):
+    """The API does not tell us; the text says why."""
+
+
+async def ask_management(url: str | None, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
+    """Ask at this URL, or else at the broker's host, by the broker's login."""
+    base, login = _where(url, settings)
+    client = httpx.AsyncClient(base_url=base, auth=login, timeout=_TIMEOUT, trust_env=False)
+    async with client:
+        try:
+            return await _asked(client, base, settings, broker)
+        except (_RefusedError, httpx.HTTPError, httpx.InvalidURL) as error:
+            return ManagementFacts(url=base, fault=describe(error))
+
+
+async def _asked(
+    client: httpx.AsyncClient, base: str, settings: Settings, broker: BrokerFacts
+) -> ManagementFacts:
+    asked = datetime.now(UTC)
+    overview = await _response(client, "/api/overview")
+    clock = date_of("the broker", overview, asked)
+    if (name := overview.json().get("cluster_name")) != broker.cluster:
+        raise _RefusedError(f"that is another broker: it is called {name}, SAGA_BROKER_URL leads to {broker.cluster}")
+    vhost = quote(broker.vhost, safe="")
+    exchange = quote(settings.exchange, safe="")
+    names = [queue.name for queue in broker.queues if queue.is_there]
+    return ManagementFacts(
+        url=base,
+        bindings=_bindings(await _json(client, f"/api/bindings/{vhost}")),
+        policies={name: await _policy(client, vhost, name) for name in names},
+        alarms=await _alarms(client),
+        alternate=_alternate(await _json(client, f"/api/exchanges/{vhost}/{exchange}", or_else={})),
+        clock=clock,
+    )
+
+
+def _where(url: str | None, settings: Settings) -> tuple[str, tuple[str, str]]:
+    """Return the API's address and the login, which is never part of it."""
+    broker = urlsplit(settings.broker_url)
+    parts = urlsplit(url or "")
+    user, password = unquote(broker.username or "guest"), unquote(broker.password or "guest")
+    if not url:
+        scheme, port = _PORTS[broker.scheme]
+        host = broker.netloc.rpartition("@")[2].removesuffix(f":{broker.port}")
+        return f"{scheme}://{host}:{port}", (user, password)
+    if parts.username:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/"), (user, password)
+
+
+async def _response(client: httpx.AsyncClient, path: str) -> httpx.Response:
+    response = await client.get(path)
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise _RefusedError("it does not let this login in: give it the tag monitoring")
+    if response.is_error or "json" not in response.headers.get("content-type", ""):
+        raise _RefusedError(f"{path} answers {response.status_code}: it is no management API")
+    return response
+
+
+async def _json(client: httpx.AsyncClient, path: str, *, or_else: Any = None) -> Any:
+    """Return an answer; or something else where there is no such thing."""
+    response = await client.get(path)
+    if response.status_code == httpx.codes.NOT_FOUND and or_else is not None:
+        return or_else
+    return (await _response(client, path)).json() if response.is_error else response.json()
+
+
+def _bindings(rows: Iterable[Mapping[str, Any]]) -> tuple[Binding, ...]:
+    return tuple(
+        Binding(row["source"], row["destination"], row["routing_key"])
+        for row in rows
+        if row["destination_type"] == "queue"
+    )
+
+
+async def _policy(client: httpx.AsyncClient, vhost: str, queue: str) -> Mapping[str, object]:
+    told = await _json(client, f"/api/queues/{vhost}/{quote(queue, safe='')}", or_else={})
+    return dict(told.get("effective_policy_definition") or {})
+
+
+def _alternate(told: Mapping[str, Any]) -> str | None:
+    declared = (told.get("arguments") or {}).get("alternate-exchange")
+    return declared or (told.get("effective_policy_definition") or {}).get("alternate-exchange")
+
+
+async def _alarms(client: httpx.AsyncClient) -> tuple[str, ...] | None:
+    """Return which nodes have run out of what; None where the login may not see them."""
+    response = await client.get("/api/nodes")
+    if response.is_error:
+        return None
+    kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk space"}
+    return tuple(
+        f"{node.get('name')} is short of {what}" for node in response.json() for sign, what in kinds.items() if node.get(sign)
+    )

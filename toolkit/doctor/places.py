@@ -1,0 +1,38 @@
+"""Where things are: on this machine or elsewhere, and on which file system."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Where Linux lists what is mounted where.
+_MOUNTS = Path("/proc/self/mountinfo")
+_OCTAL = re.compile(r"\\(\d{3})")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches this host."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def filesystem_of(path: Path) -> str | None:
+    """Return the kind of file system that this path lies on; None where the system does not tell."""
+    try:
+        mounts = dict(_mounts(_MOUNTS.read_text()))
+    except OSError:
+        return None
+    place = path.resolve()
+    return next((mounts[each] for each in (place, *place.parents) if each in mounts), None)
+
+
+def _mounts(text: str) -> Iterator[tuple[Path, str]]:
+    """Yield each mount point with its kind; of several on one point the last one counts."""
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), before.split()[4])
+        yield Path(point), after.split()[0]

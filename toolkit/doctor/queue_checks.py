@@ -1,0 +1,227 @@
+"""Whether each service's queue keeps what it is given, and is given what the service hears."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from toolkit.contract import Contract, EventContract
+from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, why_not
+from toolkit.doctor.facts import Binding, BrokerFacts, Difference, Facts, ManagementFacts, QueueFacts
+from toolkit.doctor.findings import Seen, check, fine, problem, unchecked
+
+#: The arguments that have a check of their own.
+_TYPE, _DEAD, _LIMIT = "x-queue-type", "x-dead-letter-exchange", "x-delivery-limit"
+#: What makes messages, or the queue, disappear; by policy, with the argument of the same meaning.
+_LOSING = ("message-ttl", "expires")
+#: The events of the toolkit itself, which every service hears.
+_CONTROL_KEYS = ("saga.AbortRequested", "saga.SagaEnded")
+
+
+def _there(facts: Facts) -> Iterator[tuple[BrokerFacts, QueueFacts]]:
+    for broker in answering(facts):
+        for queue in broker.queues:
+            if queue.is_there:
+                yield broker, queue
+
+
+def _known(facts: Facts) -> Iterator[tuple[BrokerFacts, QueueFacts]]:
+    return ((broker, queue) for broker, queue in _there(facts) if queue.differences is not None)
+
+
+def _made_anew(broker: BrokerFacts, queue: QueueFacts) -> str:
+    return (
+        f"stop {queue.service}, let {queue.name} run empty or move what waits in it, then: "
+        f"rabbitmqctl delete_queue -p {broker.vhost} {queue.name}; the service declares it anew at its start"
+    )
+
+
+@check("queue", why="what a service should hear comes back to the publishers, and waits in their outboxes")
+def queues(facts: Facts) -> Iterator[Seen]:
+    """Each service has its queue, and one for dead letters."""
+    for broker in answering(facts):
+        for queue in broker.queues:
+            if not queue.is_there:
+                yield problem(
+                    f"there is no queue {queue.name}",
+                    queue.service,
+                    cure=f"saga run {queue.service}, with SAGA_EXCHANGE={facts.settings.exchange}",
+                )
+            elif queue.differences is None:
+                yield unchecked(
+                    f"{queue.name} is there; how it was declared is not told: {queue.fault}", queue.service, cure=HOW_TO_ASK
+                )
+            else:
+                yield fine("both queues are there", queue.service)
+
+
+@check("queue type", why="a classic queue has one copy, and counts no deliveries: it is lost with its node")
+def queue_types(facts: Facts) -> Iterator[Seen]:
+    """Each queue is a quorum queue."""
+    for broker, queue in _known(facts):
+        if other := queue.differs_in(_TYPE):
+            yield problem(
+                f"{queue.name} is a {other.found or 'classic'} queue, not a quorum queue",
+                queue.service,
+                cure=_made_anew(broker, queue),
+            )
+        else:
+            yield fine("quorum queues", queue.service)
+
+
+@check("dead-letter exchange", why="what the delivery limit turns away is dropped, and its saga stands still for ever")
+def dead_letter_exchanges(facts: Facts) -> Iterator[Seen]:
+    """What a queue gives up goes to the dead letters."""
+    for broker, queue in _known(facts):
+        if queue.is_dead:
+            continue
+        if other := queue.differs_in(_DEAD):
+            found = f"sends what it gives up to {other.found}" if other.found else "has no dead-letter exchange"
+            yield problem(f"{queue.name} {found}", queue.service, cure=_made_anew(broker, queue))
+        elif broker.dead_exchange_fault is None:
+            yield fine("what is given up goes to the dead letters", queue.service)
+
+
+@check("delivery limit", why="a message that kills its consumer comes again for ever, or is dropped at a limit nobody chose")
+def delivery_limits(facts: Facts) -> Iterator[Seen]:
+    """Each queue bounds how often it delivers a message."""
+    for broker, queue in _known(facts):
+        if other := queue.differs_in(_LIMIT):
+            found = f"delivers {other.found} times at most" if other.found else "has no delivery limit"
+            yield problem(
+                f"{queue.name} {found}, not {other.wanted}", queue.service, cure=_made_anew(broker, queue)
+            )
+        else:
+            yield fine("deliveries are limited", queue.service)
+
+
+@check("queue arguments", why="the service can't declare its queue (PRECONDITION_FAILED), and does not start")
+def arguments(facts: Facts) -> Iterator[Seen]:
+    """Each queue has the arguments that its service declares."""
+    for broker, queue in _known(facts):
+        others = [each for each in queue.differences or () if each.argument not in (_TYPE, _DEAD, _LIMIT)]
+        if others:
+            told = "; ".join(map(_told, others))
+            yield problem(f"{queue.name}: {told}", queue.service, cure=_made_anew(broker, queue))
+        elif not queue.differences:
+            yield fine("queues are as declared", queue.service)
+
+
+def _told(difference: Difference) -> str:
+    return f"{difference.argument} is {difference.found or 'not set'}, not {difference.wanted or 'unset'}"
+
+
+@check("queue policy", why="events disappear before their service has seen them")
+def policies(facts: Facts) -> Iterator[Seen]:
+    """No policy lets messages or queues expire."""
+    for broker, queue in _there(facts):
+        if (told := _management(broker)) is None:
+            continue  # said once, of the bindings
+        policy = told.policies.get(queue.name, {})
+        losing = [f"{name}={policy[name]}" for name in _LOSING if name in policy]
+        if losing:
+            yield problem(
+                f"a policy gives {queue.name} {', '.join(losing)}",
+                queue.service,
+                cure=f"rabbitmqctl list_policies -p {broker.vhost}, then rabbitmqctl clear_policy -p {broker.vhost} NAME",
+            )
+        else:
+            yield fine("no policy lets messages expire", queue.service)
+
+
+@check("consumer", why="messages wait, and their sagas stand still")
+def consumers(facts: Facts) -> Iterator[Seen]:
+    """Somebody takes from each queue."""
+    for _, queue in _there(facts):
+        if queue.consumers == 0:
+            yield problem(f"nobody takes from {queue.name}", queue.service, cure=f"saga run {queue.service}")
+        else:
+            yield fine("somebody takes from both queues", queue.service)
+
+
+@check("binding", why="the event goes past the service, and what it should do is never done")
+def bindings(facts: Facts) -> Iterator[Seen]:
+    """Each queue is bound to all that its service hears."""
+    for broker in answering(facts):
+        if (told := _management(broker)) is None:
+            yield unchecked("bindings and policies were not asked for: " + why_not(broker), cure=HOW_TO_ASK)
+            continue
+        for queue in broker.queues:
+            if queue.is_there:
+                yield from _judged(queue, facts, told)
+
+
+def _judged(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
+    exchange, keys = _due(queue, facts)
+    bound = [each.key for each in told.bindings if (each.exchange, each.queue) == (exchange, queue.name)]
+    missing = [key for key in keys if not any(matches(pattern, key) for pattern in bound)]
+    for key in missing:
+        yield problem(
+            f"{queue.name} is not bound to {key}",
+            queue.service,
+            cure=f"saga run {queue.service} binds it again every SAGA_REDECLARE_EVERY; by hand: rabbitmqadmin declare "
+            f"binding source={exchange} destination={queue.name} routing_key={key}",
+        )
+    if not missing:
+        yield fine("bound to all that is heard" if queue.service in facts.contracts else "bound", queue.service)
+
+
+def _due(queue: QueueFacts, facts: Facts) -> tuple[str, list[str]]:
+    """Return the exchange that a queue is to be bound to, and by which keys."""
+    if queue.is_dead:
+        return f"{facts.settings.exchange}.dead", [queue.name.removesuffix(".dead")]
+    contract = facts.contracts.get(queue.service)
+    heard = [event.routing_key for event in contract.heard()] if contract else []
+    return facts.settings.exchange, [*heard, *_CONTROL_KEYS]
+
+
+@check("unroutable event", why="the event comes back to its publisher, waits in the outbox, and its saga stands still")
+def unroutable_events(facts: Facts) -> Iterator[Seen]:
+    """Each event that somebody emits, and that is not optional, is bound to some queue."""
+    for broker in answering(facts):
+        if (told := _management(broker)) is None or not facts.contracts:
+            continue
+        unheard = 0
+        for emitter, event in _emissions(facts.contracts.values()):
+            if not _is_bound(event.routing_key, facts.settings.exchange, told.bindings):
+                unheard += 1
+                yield problem(
+                    f"no queue is bound to {event.routing_key}", emitter, cure=_who_would_hear(event, facts)
+                )
+        if not unheard:
+            yield fine("every event finds a queue")
+
+
+def _who_would_hear(event: EventContract, facts: Facts) -> str:
+    names = [name for name, each in facts.contracts.items() if event in each.heard()]
+    if names:
+        return "; ".join(f"saga run {name}" for name in names)
+    return f"let a step or a compensation take {event.name}, or declare it with optional=True"
+
+
+def _emissions(contracts: Iterable[Contract]) -> Iterator[tuple[str | None, EventContract]]:
+    """Yield what has to be heard: each starting event, and what services emit."""
+    starting: dict[str, EventContract] = {}
+    for contract in contracts:
+        starting |= {saga.starts_with: contract.events[saga.starts_with] for saga in contract.sagas if saga.starts_with in contract.events}
+        for event in contract.emitted():
+            if not event.optional:
+                yield contract.service, event
+    for event in starting.values():
+        yield None, event
+
+
+def _is_bound(key: str, exchange: str, found: Iterable[Binding]) -> bool:
+    return any(each.exchange == exchange and matches(each.key, key) for each in found)
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether a topic exchange's binding takes messages with this routing key."""
+    words = {"*": r"[^.]*", "#": r".*"}
+    parts = [words.get(word, re.escape(word)) for word in pattern.split(".")]
+    joined = r"\.".join(parts).replace(r"\..*", r"(\..*)?").replace(r".*\.", r"(.*\.)?")
+    return re.fullmatch(joined, key) is not None
+
+
+def _management(broker: BrokerFacts) -> ManagementFacts | None:
+    return broker.management if broker.management and broker.management.fault is None else None

@@ -1,0 +1,62 @@
+"""Comparing a database's tables with those that the code declares: what an older release did not make yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, MetaData, Table, UniqueConstraint, inspect
+from sqlalchemy.engine import Inspector
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
+
+from toolkit import audit, dead_letters, horizon, outbox, saga_log
+from toolkit.database import metadata
+from toolkit.doctor.facts import Lack
+
+#: Naming them here is what makes their tables known.
+_RECORDS = (audit, dead_letters, horizon, outbox, saga_log)
+
+
+def lacks(connection: Connection, own: MetaData | None) -> tuple[Lack, ...]:
+    """Return what the toolkit's tables, and these, lack."""
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names())
+    tables = [*metadata.sorted_tables, *(own.sorted_tables if own is not None else ())]
+    missing = [table for table in tables if table.name not in there]
+    present = [table for table in tables if table.name in there]
+    return (
+        *(Lack("table", each.name, each.name, _sql(CreateTable(each), connection)) for each in missing),
+        *(lack for table in present for lack in _lacks_of(inspector, table, connection)),
+    )
+
+
+def _lacks_of(inspector: Inspector, table: Table, connection: Connection) -> Iterator[Lack]:
+    columns = {column["name"] for column in inspector.get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in columns:
+            statement = f"ALTER TABLE {table.name} ADD COLUMN {_sql(CreateColumn(column), connection)}"
+            yield Lack("column", table.name, column.name, statement)
+    indexes = {index["name"] for index in inspector.get_indexes(table.name)}
+    for index in sorted(table.indexes, key=lambda each: str(each.name)):
+        if index.name not in indexes:
+            yield Lack("index", table.name, str(index.name), _sql(CreateIndex(index), connection))
+    yield from _missing_keys(inspector, table)
+
+
+def _missing_keys(inspector: Inspector, table: Table) -> Iterator[Lack]:
+    """Yield the unique keys that are missing: a copied table may have all columns, and no fence."""
+    unique = {tuple(key["column_names"]) for key in inspector.get_unique_constraints(table.name)}
+    unique |= {tuple(index["column_names"]) for index in inspector.get_indexes(table.name) if index["unique"]}
+    unique.add(tuple(inspector.get_pk_constraint(table.name)["constrained_columns"]))
+    for key in table.constraints:
+        columns = tuple(column.name for column in key.columns) if isinstance(key, UniqueConstraint) else ()
+        if columns and columns not in unique:
+            name = str(key.name or f"{table.name}_key")
+            statement = f"CREATE UNIQUE INDEX {name} ON {table.name} ({', '.join(columns)})"
+            yield Lack("unique key", table.name, name, statement)
+    if (primary := tuple(column.name for column in table.primary_key)) not in unique:
+        statement = f"ALTER TABLE {table.name} ADD PRIMARY KEY ({', '.join(primary)})"
+        yield Lack("unique key", table.name, "primary key", statement)
+
+
+def _sql(statement: CreateTable | CreateColumn | CreateIndex, connection: Connection) -> str:
+    return " ".join(str(statement.compile(dialect=connection.dialect)).split())

@@ -1,0 +1,46 @@
+"""Asking running services over HTTP: whether they are ready, what they hear and say, what time they have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from toolkit.doctor.clocks import date_of, stated
+from toolkit.doctor.facts import ClockFacts, ServiceFacts
+from toolkit.doctor.places import is_loopback
+from toolkit.retry import describe
+
+_TIMEOUT = 5
+
+
+async def ask_service(name: str, url: str, token: SecretStr | None) -> ServiceFacts:
+    """Return what a service tells at this address."""
+    facts = ServiceFacts(name=name, url=url, is_local=is_loopback(urlsplit(url).hostname or ""))
+    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
+        try:
+            ready = await client.get("/readyz")
+            return replace(
+                facts,
+                ready={part: is_there is True for part, is_there in ready.json().items()},
+                letter_answer=await _letter_answer(client, token),
+                clock=await _clock(client, name),
+            )
+        except (httpx.HTTPError, ValueError, AttributeError) as error:
+            return replace(facts, fault=f"{url} does not answer as a service does: {describe(error)}")
+
+
+async def _letter_answer(client: httpx.AsyncClient, token: SecretStr | None) -> int:
+    """Ask for a dead letter that there is not: whoever may see letters is told so, the others are refused."""
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    return (await client.get("/dead-letters/saga-doctor", headers=headers)).status_code
+
+
+async def _clock(client: httpx.AsyncClient, name: str) -> ClockFacts | None:
+    asked = datetime.now(UTC)
+    glance = await client.get("/glance")
+    exact = stated(name, glance.json().get("at"), asked=asked) if glance.is_success else None
+    return exact or date_of(name, glance, asked)

@@ -1,0 +1,19 @@
+"""Who is examined, and how each can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.controls import Controls
+from toolkit.service import Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A service: what it tells by HTTP, its database, and its declarations; None is what is not at hand."""
+
+    name: str
+    url: str | None = None
+    database_url: str | None = None
+    controls: Controls | None = None
+    declared: Service | None = None
