@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,13 +43,13 @@ def doctor(
 
     Changes nothing. Ends with 1 where a problem was found, and with 3 where something could not be asked.
     """
+    for client in ("aio_pika", "aiormq"):  # what they would say is found, and told, by the checks
+        logging.getLogger(client).addHandler(logging.NullHandler())
     findings = asyncio.run(_examine(services or [], service))
     _print(findings, output)
     _sum_up(findings)
     verdicts = {each.verdict.value for each in findings}
-    leave(
-        ExitCode.PROBLEM if "problem" in verdicts else ExitCode.AWAY if "unchecked" in verdicts else ExitCode.FINE
-    )
+    leave(ExitCode.PROBLEM if "problem" in verdicts else ExitCode.AWAY if "unchecked" in verdicts else ExitCode.FINE)
 
 
 async def _examine(names: Sequence[str], located: list[str] | None) -> list[Finding]:
@@ -159,7 +160,5 @@ def _sign(verdict: str) -> Text:
 
 def _sum_up(findings: Sequence[Finding]) -> None:
     count = {verdict: sum(each.verdict.value == verdict for each in findings) for verdict in _ORDER}
-    complain(
-        f"{len({each.check for each in findings})} checks: {count['problem']} problems, {count['advice']} pieces of advice, "
-        f"{count['unchecked']} not checked"
-    )
+    told = f"problems: {count['problem']}, advice: {count['advice']}, not checked: {count['unchecked']}"
+    complain(f"{len({each.check for each in findings})} checks; {told}")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -21,7 +21,6 @@ from faststream.rabbit import RabbitQueue
 from toolkit.amqp_acks import AWAY
 from toolkit.doctor.facts import BrokerFacts, Difference, QueueFacts
 from toolkit.doctor.places import is_loopback
-from toolkit.doctor.probing import probes
 from toolkit.rabbit import as_unreachable, dead_letter_exchange, declared_queues
 from toolkit.retry import describe
 from toolkit.settings import Settings
@@ -31,11 +30,9 @@ _TIMEOUT = 5
 _MOST_DIFFERENCES = 20
 _INEQUIVALENT = re.compile(r"inequivalent arg '([^']+)' for .*?: received (.+?) but current is (none|.*?'.*?')")
 _VALUE = re.compile(r"'(.*)'(?: of type '(.*)')?$")
-#: Logins that brokers, and our compose file, come with.
-_KNOWN = ("guest", "admin", "saga")
 
 
-async def ask_broker(settings: Settings, services: Iterable[str], say: Callable[[str], None]) -> BrokerFacts:
+async def ask_broker(settings: Settings, services: Iterable[str]) -> BrokerFacts:
     """Return what the broker tells of itself, and of these services' queues."""
     names = list(services)
     parts = urlsplit(settings.broker_url)
@@ -52,14 +49,7 @@ async def ask_broker(settings: Settings, services: Iterable[str], say: Callable[
     except AWAY as error:
         return replace(facts, fault=str(as_unreachable(error)))
     async with connection:
-        say("asking the broker for its queues")
-        facts = await _questioned(connection, facts, settings, names)
-    if facts.exchange_fault is None:
-        say("sending messages to nobody")
-        probe, big_probe = await probes(settings)
-        facts = replace(facts, probe=probe, big_probe=big_probe)
-    say("trying well-known passwords")
-    return replace(facts, open_logins=await _open_logins(settings.broker_url, facts.login, names))
+        return await _questioned(connection, facts, settings, names)
 
 
 async def _questioned(
@@ -100,9 +90,7 @@ async def _fault_of_exchange(connection: AbstractConnection, name: str, kind: st
     return None
 
 
-async def _ask_queue(
-    connection: AbstractConnection, queue: RabbitQueue, *, service: str, is_dead: int
-) -> QueueFacts:
+async def _ask_queue(connection: AbstractConnection, queue: RabbitQueue, *, service: str, is_dead: int) -> QueueFacts:
     facts = QueueFacts(service=service, name=queue.name, is_there=True, is_dead=bool(is_dead))
     try:
         async with _channel(connection) as channel:
@@ -143,6 +131,30 @@ async def _differences(connection: AbstractConnection, queue: RabbitQueue) -> tu
                 wanted[argument] = int(value) if isinstance(before, int) or _is_number(no[3]) else value
 
 
+def filled_in(broker: BrokerFacts, settings: Settings) -> BrokerFacts:
+    """Return the facts with what the management API told of queues that this login may not declare."""
+    told = broker.management.declared if broker.management else {}
+    wanted = {queue.name: queue for each in broker.queues for queue in declared_queues(settings, each.service)}
+    return replace(
+        broker,
+        queues=tuple(
+            replace(each, differences=_compared(wanted[each.name], told[each.name]), fault=None)
+            if each.differences is None and each.name in told
+            else each
+            for each in broker.queues
+        ),
+    )
+
+
+def _compared(queue: RabbitQueue, told: Mapping[str, object]) -> tuple[Difference, ...]:
+    wanted = {"durable": True, "auto_delete": False} | dict(queue.arguments or {})
+    return tuple(
+        Difference(argument=name, wanted=_text(wanted.get(name)), found=_text(told.get(name)))
+        for name in sorted(wanted.keys() | told.keys())
+        if _text(wanted.get(name)) != _text(told.get(name))
+    )
+
+
 def _value(text: str) -> str | None:
     match = _VALUE.search(text)
     return match[1] if match else None
@@ -167,26 +179,3 @@ async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChan
         finally:
             with suppress(*AWAY):
                 await channel.close()
-
-
-async def _open_logins(url: str, login: str, names: list[str]) -> tuple[str, ...]:
-    """Return the logins whose password is their name, and that got in by it."""
-    tried = list(dict.fromkeys([login, *_KNOWN, *names]))
-    got_in = await asyncio.gather(*(_gets_in(url, each) for each in tried))
-    return tuple(each for each, is_in in zip(tried, got_in, strict=True) if is_in)
-
-
-async def _gets_in(url: str, login: str) -> bool:
-    parts = urlsplit(url)
-    name = quote(login, safe="")
-    server = parts.netloc.rpartition("@")[2]
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            connection = await aio_pika.connect(
-                urlunsplit(parts._replace(netloc=f"{name}:{name}@{server}")), timeout=_TIMEOUT
-            )
-            await connection.close()
-    except AWAY as error:
-        # A Close while the connection opens is the no to the virtual host: the password was right.
-        return "got <Connection.Close" in str(error)
-    return True

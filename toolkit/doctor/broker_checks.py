@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from toolkit.doctor.facts import BrokerFacts, Echo, Facts
+from toolkit.doctor.facts import BrokerFacts, Echo, Facts, ManagementFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 
 #: The first release that is still maintained, and that limits deliveries by itself.
@@ -33,7 +33,7 @@ def broker(facts: Facts) -> Iterator[Seen]:
 
 @check(
     "broker version",
-    why="older ones are maintained no more; before 3.10 a message that is given up may be lost on its way to the dead letters",
+    why="older ones are maintained no more; before 3.10 what is given up may be lost on its way to the dead letters",
 )
 def version(facts: Facts) -> Iterator[Seen]:
     """The broker is not too old."""
@@ -51,7 +51,9 @@ def passwords(facts: Facts) -> Iterator[Seen]:
         say = advice if each.is_local else problem
         for login in each.open_logins:
             cure = f"rabbitmqctl change_password {login} NEW_PASSWORD"
-            unused = f", or rabbitmqctl delete_user {login}" if login != each.login else ", and say it in SAGA_BROKER_URL"
+            unused = (
+                f", or rabbitmqctl delete_user {login}" if login != each.login else ", and say it in SAGA_BROKER_URL"
+            )
             yield say(f"{login} gets in by the password {login}", cure=cure + unused)
         if not each.open_logins:
             yield fine("no well-known password gets in")
@@ -76,7 +78,7 @@ def rights(facts: Facts) -> Iterator[Seen]:
     """This login may write to the exchange."""
     for each in answering(facts):
         if each.probe and each.probe.echo is Echo.FORBIDDEN:
-            cure = f"rabbitmqctl set_permissions -p {each.vhost} {each.login} '.*' '.*' '.*', or less as in docs/how-to/doctor.md"
+            cure = f"rabbitmqctl set_permissions -p {each.vhost} {each.login} '.*' '.*' '.*', or less, by service"
             yield problem(f"the login {each.login} may not publish: {each.probe.told}", cure=cure)
         elif each.probe and each.probe.echo is not Echo.SILENCE:
             yield fine(f"the login {each.login} may publish")
@@ -92,11 +94,11 @@ def returns(facts: Facts) -> Iterator[Seen]:
             yield fine("a message to nobody came back")
         elif each.probe.echo is Echo.SWALLOWED:
             taker = each.management.alternate if each.management else None
-            whom = f"the alternate exchange {taker} takes it" if taker else "a queue is bound to everything"
+            whom = f"the alternate exchange {taker}" if taker else "an alternate exchange, or a queue bound to #,"
             yield problem(
-                f"{each.probe.told}: {whom if taker else 'an alternate exchange or a queue bound to # takes it'}",
-                cure="take the alternate-exchange from the exchange or its policy (rabbitmqctl list_policies), and unbind "
-                "what listens to #; a tap belongs behind an exchange of its own",
+                f"{each.probe.told}: {whom} takes it",
+                cure="take the alternate-exchange from the exchange or its policy (rabbitmqctl list_policies), and "
+                "unbind what listens to #",
             )
         else:
             yield problem(
@@ -125,14 +127,19 @@ def message_size(facts: Facts) -> Iterator[Seen]:
 def alarms(facts: Facts) -> Iterator[Seen]:
     """No node of the broker raises an alarm."""
     for each in answering(facts):
-        told = each.management
-        if told is None or told.fault or told.alarms is None:
+        told = management_of(each)
+        if told is None or told.alarms is None:
             yield unchecked("alarms were not asked for: " + why_not(each), cure=HOW_TO_ASK)
             continue
         for alarm in told.alarms:
             yield problem(alarm, cure="rabbitmq-diagnostics alarms, then give it memory or disk, or empty its queues")
         if not told.alarms:
             yield fine("no node is short of memory or disk")
+
+
+def management_of(broker: BrokerFacts) -> ManagementFacts | None:
+    """Return what the management API told, if it did."""
+    return broker.management if broker.management and broker.management.fault is None else None
 
 
 def why_not(broker: BrokerFacts) -> str:

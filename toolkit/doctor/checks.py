@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from toolkit.doctor import broker_checks, database_checks, environment_checks, queue_checks, service_checks
+from toolkit.doctor import (
+    broker_checks,
+    database_checks,
+    environment_checks,
+    queue_checks,
+    routing_checks,
+    schema_checks,
+    service_checks,
+)
 from toolkit.doctor.facts import Facts
 from toolkit.doctor.findings import Check
 
@@ -25,15 +33,15 @@ CHECKS: tuple[Check[Facts], ...] = (
     queue_checks.arguments,
     queue_checks.policies,
     queue_checks.consumers,
-    queue_checks.bindings,
-    queue_checks.unroutable_events,
+    routing_checks.bindings,
+    routing_checks.unroutable_events,
     database_checks.databases,
     database_checks.sqlite_durability,
     database_checks.postgres_durability,
     database_checks.disk_space,
-    database_checks.tables,
-    database_checks.columns,
-    database_checks.indexes,
+    schema_checks.tables,
+    schema_checks.columns,
+    schema_checks.indexes,
     database_checks.connections,
     database_checks.passwords,
     service_checks.readiness,

@@ -13,7 +13,9 @@ from toolkit.doctor.facts import ClockFacts
 _DATE_LAG = timedelta(seconds=2)
 
 
-def reading(whose: str, at: datetime, *, asked: datetime, answered: datetime, lag: timedelta = timedelta(0)) -> ClockFacts:
+def reading(
+    whose: str, at: datetime, *, asked: datetime, answered: datetime, lag: timedelta = timedelta(0)
+) -> ClockFacts:
     """Return what a clock's answer tells; what it told may be old by that lag."""
     return ClockFacts(whose, least=at - answered, most=at + lag - asked)
 

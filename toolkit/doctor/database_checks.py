@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from toolkit.database import MOST_CONNECTIONS
-from toolkit.doctor.facts import DatabaseFacts, Facts, Lack
+from toolkit.doctor.facts import DatabaseFacts, Facts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 
 #: PRAGMA synchronous: as FULL, or more.
@@ -14,14 +14,29 @@ _SAFE_SYNCHRONOUS = ("2", "3")
 _SAFE_JOURNALS = ("wal", "delete", "truncate", "persist")
 _IN_MEMORY = ("tmpfs", "ramfs")
 #: Where the locks that SQLite lives by may not hold, and WAL does not work between machines.
-_OVER_A_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "afs", "fuse.sshfs", "fuse.glusterfs")
+_OVER_A_NETWORK = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "ceph",
+    "glusterfs",
+    "afs",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+)
+#: What PostgreSQL may be told to do without.
+_DURABLE = ("synchronous_commit", "fsync", "full_page_writes")
 #: Containers' own layer, which goes with them.
 _WITH_THE_CONTAINER = ("overlay", "aufs")
 #: Less is a full disk soon: 200 MB are some 100,000 sagas.
 _LITTLE = 200_000_000
 
 
-def _answering(facts: Facts) -> Iterator[DatabaseFacts]:
+def answering(facts: Facts) -> Iterator[DatabaseFacts]:
+    """Yield the databases that answer."""
     return (each for each in facts.databases if each.fault is None)
 
 
@@ -40,16 +55,21 @@ def databases(facts: Facts) -> Iterator[Seen]:
             yield fine("SQLite" if each.is_sqlite else "PostgreSQL", each.service)
 
 
-@check("SQLite durability", why="what was committed and acknowledged is lost by a power cut or a restart: the saga never goes on")
+@check(
+    "SQLite durability",
+    why="what was committed and acknowledged is lost by a power cut or a restart: the saga never goes on",
+)
 def sqlite_durability(facts: Facts) -> Iterator[Seen]:
     """SQLite writes each commit to a disk that stays."""
-    for each in _answering(facts):
+    for each in answering(facts):
         if not each.is_sqlite:
             continue
         synchronous, journal = each.settings["synchronous"], each.settings["journal_mode"]
         if synchronous not in _SAFE_SYNCHRONOUS or journal not in _SAFE_JOURNALS:
             found = f"synchronous={synchronous}, journal_mode={journal}"
-            yield problem(f"{each.server} has {found}", each.service, cure="PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL")
+            yield problem(
+                f"{each.server} has {found}", each.service, cure="PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL"
+            )
         elif each.filesystem in _IN_MEMORY:
             yield problem(f"{each.server} lies in memory ({each.filesystem})", each.service, cure=_ELSEWHERE)
         elif each.filesystem in _OVER_A_NETWORK:
@@ -71,84 +91,48 @@ def sqlite_durability(facts: Facts) -> Iterator[Seen]:
 _ELSEWHERE = "stop the service, move the file to a disk of this machine, and name its directory in SAGA_DATA_DIR"
 
 
-@check("PostgreSQL durability", why="what was committed and acknowledged is lost by a power cut: the saga never goes on")
+@check(
+    "PostgreSQL durability", why="what was committed and acknowledged is lost by a power cut: the saga never goes on"
+)
 def postgres_durability(facts: Facts) -> Iterator[Seen]:
     """PostgreSQL writes each commit to its disk before it says so."""
-    cures = {
-        "synchronous_commit": 'ALTER DATABASE "…" RESET synchronous_commit; the same of the role and of postgresql.conf',
-        "fsync": "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()",
-        "full_page_writes": "ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf()",
-    }
-    for each in _answering(facts):
+    for each in answering(facts):
         if each.is_sqlite:
             continue
-        off = [name for name in cures if each.settings.get(name) == "off"]
+        off = [name for name in _DURABLE if each.settings.get(name) == "off"]
         for name in off:
-            yield problem(f"{name} is off in {each.server}", each.service, cure=cures[name])
+            yield problem(f"{name} is off in {each.server}", each.service, cure=_switched_on(name, each))
         if not off:
             yield fine("each commit reaches the disk", each.service)
+
+
+def _switched_on(name: str, database: DatabaseFacts) -> str:
+    """Return the statement that undoes the one that switched it off."""
+    role, place = f'ROLE "{database.login}"', f'DATABASE "{database.database}"'
+    where = {"database": place, "user": role, "database user": f"{role} IN {place}"}.get(database.sources.get(name, ""))
+    return f"ALTER {where} RESET {name}" if where else f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()"
 
 
 @check("disk space", why="on a full disk nothing can be committed")
 def disk_space(facts: Facts) -> Iterator[Seen]:
     """An SQLite file has room to grow."""
-    for each in _answering(facts):
+    for each in answering(facts):
         if each.free_bytes is None:
             continue
         if each.free_bytes < _LITTLE:
             left = f"{each.free_bytes / 1_000_000:.0f} MB are free"
-            yield problem(f"{left} where {each.server} lies", each.service, cure="make room, or: saga prune --older-than 30d")
+            yield problem(
+                f"{left} where {each.server} lies", each.service, cure="make room, or: saga prune --older-than 30d"
+            )
         else:
             yield fine("there is room to grow", each.service)
-
-
-@check("tables", why="the first message that needs one fails, again and again")
-def tables(facts: Facts) -> Iterator[Seen]:
-    """All tables are there."""
-    for each in _answering(facts):
-        missing = [lack.name for lack in each.lacks if lack.kind == "table"]
-        if missing:
-            yield problem(
-                f"there is no table {', '.join(missing)}",
-                each.service,
-                cure=f"saga run {each.service} makes its tables, if SAGA_DATABASE_URL leads there",
-            )
-        elif each.own_tables_known:
-            yield fine("all tables are there", each.service)
-        else:
-            yield fine("the toolkit's tables are there; the service's own are declared elsewhere", each.service)
-
-
-@check("columns", why="the table was made by an older release; this one does not start on it")
-def columns(facts: Facts) -> Iterator[Seen]:
-    """All tables have all their columns."""
-    yield from _lacking(facts, "column", "all columns are there")
-
-
-@check("indexes", why="the table was made by an older release: without the key duplicates get through, without the index it crawls")
-def indexes(facts: Facts) -> Iterator[Seen]:
-    """All indexes and unique keys are there."""
-    yield from _lacking(facts, "index", "all indexes are there", "unique key")
-
-
-def _lacking(facts: Facts, kind: str, well: str, *others: str) -> Iterator[Seen]:
-    for each in _answering(facts):
-        missing = [lack for lack in each.lacks if lack.kind in (kind, *others)]
-        for lack in missing:
-            yield problem(_told(lack), each.service, cure=f"{lack.statement};")
-        if not missing:
-            yield fine(well, each.service)
-
-
-def _told(lack: Lack) -> str:
-    return f"the table {lack.table} has no {lack.kind} {lack.name}"
 
 
 @check("connections", why="at the busiest moment the server turns the service away, and everything waits")
 def connections(facts: Facts) -> Iterator[Seen]:
     """Each pool may grow to its size."""
     servers: dict[str, list[DatabaseFacts]] = defaultdict(list)
-    for each in _answering(facts):
+    for each in answering(facts):
         if not each.is_sqlite:
             servers[each.server].append(each)
             yield from _own_limits(each)
@@ -156,8 +140,8 @@ def connections(facts: Facts) -> Iterator[Seen]:
         wanted, left = MOST_CONNECTIONS * len(pools), min(each.connections["max_connections"] for each in pools)
         if wanted > left:
             yield problem(
-                f"{server} has {left} connections, and the pools of {', '.join(each.service for each in pools)} may want "
-                f"{wanted}, each replica's as many again",
+                f"{server} has {left} connections, and the pools of {', '.join(each.service for each in pools)} may "
+                f"want {wanted}, each replica's as many again",
                 cure=f"ALTER SYSTEM SET max_connections = {wanted * 2 + 20}, and restart PostgreSQL",
             )
         else:
@@ -167,18 +151,18 @@ def connections(facts: Facts) -> Iterator[Seen]:
 def _own_limits(database: DatabaseFacts) -> Iterator[Seen]:
     for name, left in database.connections.items():
         if name != "max_connections" and left < MOST_CONNECTIONS:
-            whose = "ROLE" if "login" in name else "DATABASE"
+            whose = f'ROLE "{database.login}"' if "login" in name else f'DATABASE "{database.database}"'
             yield problem(
                 f"{name} is {left} connections, and the pool may want {MOST_CONNECTIONS}",
                 database.service,
-                cure=f'ALTER {whose} "…" CONNECTION LIMIT {MOST_CONNECTIONS * 2}, or -1 for none',
+                cure=f"ALTER {whose} CONNECTION LIMIT {MOST_CONNECTIONS * 2}, or -1 for none",
             )
 
 
 @check("database password", why="whoever reaches the server can read and change every saga")
 def passwords(facts: Facts) -> Iterator[Seen]:
     """No login has a password that anybody would guess."""
-    for each in _answering(facts):
+    for each in answering(facts):
         if each.is_sqlite:
             continue
         say = advice if each.is_local else problem
@@ -186,7 +170,7 @@ def passwords(facts: Facts) -> Iterator[Seen]:
             yield say(
                 f"{each.server} lets in {login}",
                 each.service,
-                cure="ALTER ROLE … PASSWORD '…', and in pg_hba.conf scram-sha-256 instead of trust",
+                cure=f"ALTER ROLE \"{login.partition(',')[0]}\" PASSWORD '…'; in pg_hba.conf scram-sha-256, not trust",
             )
         if not each.open_logins:
             yield fine("no well-known password gets in", each.service)

@@ -35,22 +35,32 @@ _LIMITS = """
 
 async def ask_database(service: str, url: str, tables: MetaData | None) -> DatabaseFacts:
     """Return what a database tells; `tables` are the service's own, where its declarations are at hand."""
+    facts = _before_asking(service, url, is_own_known=tables is not None)
+    return facts if facts.fault else await _asked(facts, url, tables)
+
+
+def _before_asking(service: str, url: str, *, is_own_known: bool) -> DatabaseFacts:
+    """Return where the database is; SQLite would make a file that is missing."""
     place = make_url(url)
     is_sqlite = place.drivername == "sqlite"
     host = place.host or "127.0.0.1"
-    facts = DatabaseFacts(
+    return DatabaseFacts(
         service=service,
         server=str(Path(place.database or "").resolve()) if is_sqlite else f"{host}:{place.port or 5432}",
+        database=place.database or "",
+        login=place.username or "",
         is_sqlite=is_sqlite,
         is_local=is_sqlite or is_loopback(host),
-        own_tables_known=tables is not None,
+        own_tables_known=is_own_known,
+        fault=f"there is no file {place.database}" if is_sqlite and not Path(place.database or "").is_file() else None,
     )
-    if is_sqlite and not Path(place.database or "").is_file():
-        return replace(facts, fault=f"there is no file {place.database}")
+
+
+async def _asked(facts: DatabaseFacts, url: str, tables: MetaData | None) -> DatabaseFacts:
     database = Database(url)
     try:
         async with asyncio.timeout(_TIMEOUT), database.reading() as connection:
-            facts = await (_ask_sqlite if is_sqlite else _ask_postgres)(connection, facts)
+            facts = await (_ask_sqlite if facts.is_sqlite else _ask_postgres)(connection, facts)
             facts = replace(facts, lacks=await connection.run_sync(lacks, tables))
     except (DBAPIError, OSError) as error:
         return replace(facts, fault=cause_of(error))
@@ -58,7 +68,7 @@ async def ask_database(service: str, url: str, tables: MetaData | None) -> Datab
         return replace(facts, fault=str(error) or f"no answer within {_TIMEOUT} seconds")
     finally:
         await database.close()
-    return facts if is_sqlite else replace(facts, open_logins=await _open_logins(place))
+    return facts if facts.is_sqlite else replace(facts, open_logins=await _open_logins(make_url(url)))
 
 
 async def _ask_sqlite(connection: AsyncConnection, facts: DatabaseFacts) -> DatabaseFacts:
@@ -73,13 +83,18 @@ async def _ask_sqlite(connection: AsyncConnection, facts: DatabaseFacts) -> Data
 
 async def _ask_postgres(connection: AsyncConnection, facts: DatabaseFacts) -> DatabaseFacts:
     # pg_settings has what counts in this very session, whether the server, the database or the login says so.
-    rows = await connection.execute(
-        text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)"), {"names": list(_PARAMETERS)}
+    found = await connection.execute(
+        text("SELECT name, setting, source FROM pg_settings WHERE name = ANY(:names)"), {"names": list(_PARAMETERS)}
     )
+    rows = list(found)
     settings: dict[str, str] = {row.name: row.setting for row in rows}
     limits = (await connection.execute(text(_LIMITS))).mappings().one()
     return replace(
-        facts, settings=settings, connections=_bounds(settings, limits), clock=await _clock(connection, facts)
+        facts,
+        settings=settings,
+        sources={row.name: row.source for row in rows},
+        connections=_bounds(settings, limits),
+        clock=await _clock(connection, facts),
     )
 
 

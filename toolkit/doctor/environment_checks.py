@@ -27,7 +27,9 @@ def unknown_settings(facts: Facts) -> Iterator[Seen]:
     unknown = [name for name in given if not _is_read(name.upper(), known)]
     for name in unknown:
         meant = get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
-        instead = f"; {meant[0]} is the nearest that there is" if meant else "; `saga config` lists those that there are"
+        instead = (
+            f"; {meant[0]} is the nearest that there is" if meant else "; `saga config` lists those that there are"
+        )
         yield problem(f"{name} is set, and no such setting exists", cure=f"unset {name}{instead}")
     if not unknown:
         yield fine(f"{len(given)} variables are set, all of them known")
@@ -45,7 +47,9 @@ def crash_points(facts: Facts) -> Iterator[Seen]:
         yield problem(f"SAGA_CRASH_AT={point} is set", cure="unset SAGA_CRASH_AT SAGA_CRASH_ON")
 
 
-@check("api token", why="anybody who reaches the address could ask, so a service without a token refuses to start there")
+@check(
+    "api token", why="anybody who reaches the address could ask, so a service without a token refuses to start there"
+)
 def api_token(facts: Facts) -> Iterator[Seen]:
     """A service started here would not listen to others without a token."""
     host = facts.settings.http_host

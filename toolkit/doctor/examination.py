@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from toolkit.contract import Contract
-from toolkit.doctor.broker import ask_broker
+from toolkit.doctor.broker import ask_broker, filled_in
 from toolkit.doctor.checks import CHECKS
 from toolkit.doctor.databases import ask_database
 from toolkit.doctor.facts import BrokerFacts, DatabaseFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Finding
+from toolkit.doctor.logins import open_logins
 from toolkit.doctor.management import ask_management
+from toolkit.doctor.probing import probes
 from toolkit.doctor.services import ask_service
 from toolkit.doctor.subjects import Subject
 from toolkit.errors import UnreachableError
@@ -64,12 +66,26 @@ async def _broker(
 ) -> BrokerFacts | None:
     if settings.broker_url == "embedded":
         return None
+    names = [each.name for each in subjects]
     say("asking the broker")
-    broker = await ask_broker(settings, [each.name for each in subjects], say)
+    broker = await ask_broker(settings, names)
     if broker.fault:
         return broker
     say("asking the broker's management")
-    return replace(broker, management=await ask_management(management_url, settings, broker))
+    broker = replace(broker, management=await ask_management(management_url, settings, broker))
+    say("trying well-known passwords")
+    broker = replace(broker, open_logins=await open_logins(settings.broker_url, broker.login, names))
+    say("sending messages to nobody")
+    return await _probed(filled_in(broker, settings), settings)
+
+
+async def _probed(broker: BrokerFacts, settings: Settings) -> BrokerFacts:
+    """Send messages to nobody, unless it is known that none can be sent."""
+    has_alarm = broker.management is not None and bool(broker.management.alarms)
+    if broker.exchange_fault or has_alarm:
+        return broker
+    probe, big_probe = await probes(settings)
+    return replace(broker, probe=probe, big_probe=big_probe)
 
 
 async def _databases(subjects: Sequence[Subject], say: Say) -> tuple[DatabaseFacts, ...]:

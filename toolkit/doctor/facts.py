@@ -52,6 +52,7 @@ class DatabaseFacts:
     """What a service's database tells; `fault` says why it tells nothing.
 
     - `settings`: PRAGMAs or parameters by name, as the toolkit's own connection has them.
+    - `sources`: where PostgreSQL has each parameter from.
     - `own_tables_known`: whether the service's own tables could be compared, too.
     - `filesystem`: what an SQLite file lies on; None where the system doesn't tell.
     - `connections`: by what they are bounded, and how many that leaves to the service.
@@ -63,7 +64,10 @@ class DatabaseFacts:
     is_sqlite: bool
     is_local: bool = True
     fault: str | None = None
+    database: str = ""
+    login: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[Lack, ...] = ()
     own_tables_known: bool = False
     filesystem: str | None = None
@@ -131,7 +135,7 @@ class Binding:
 class ManagementFacts:
     """What the broker's management API tells; `fault` says why it tells nothing, `url` where it was asked.
 
-    - `policies`: by queue, what policies make of it.
+    - `declared`, `policies`: by queue, with which arguments it was declared, and what policies add to them.
     - `alarms`: None where the login may not see the nodes.
     - `alternate`: the exchange that takes what nobody is bound to.
     """
@@ -139,6 +143,7 @@ class ManagementFacts:
     url: str
     fault: str | None = None
     bindings: tuple[Binding, ...] = ()
+    declared: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     alarms: tuple[str, ...] | None = None
     alternate: str | None = None
@@ -187,5 +192,9 @@ class Facts:
     def clocks(self) -> list[ClockFacts]:
         """The clocks that could be read."""
         management = self.broker.management if self.broker else None
-        holders = [*self.services, *self.databases, *([management] if management else [])]
-        return [each.clock for each in holders if each.clock]
+        known = [
+            *(each.clock for each in self.services),
+            *(each.clock for each in self.databases),
+            management.clock if management else None,
+        ]
+        return [each for each in known if each]

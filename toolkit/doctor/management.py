@@ -34,9 +34,7 @@ async def ask_management(url: str | None, settings: Settings, broker: BrokerFact
             return ManagementFacts(url=base, fault=describe(error))
 
 
-async def _asked(
-    client: httpx.AsyncClient, base: str, settings: Settings, broker: BrokerFacts
-) -> ManagementFacts:
+async def _asked(client: httpx.AsyncClient, base: str, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
     asked = datetime.now(UTC)
     overview = await _response(client, "/api/overview")
     clock = date_of("the broker", overview, asked)
@@ -45,10 +43,12 @@ async def _asked(
     vhost = quote(broker.vhost, safe="")
     exchange = quote(settings.exchange, safe="")
     names = [queue.name for queue in broker.queues if queue.is_there]
+    queues = {name: await _json(client, f"/api/queues/{vhost}/{quote(name, safe='')}", or_else={}) for name in names}
     return ManagementFacts(
         url=base,
         bindings=_bindings(await _json(client, f"/api/bindings/{vhost}")),
-        policies={name: await _policy(client, vhost, name) for name in names},
+        declared={name: _declared(told) for name, told in queues.items() if told},
+        policies={name: told.get("effective_policy_definition") or {} for name, told in queues.items()},
         alarms=await _alarms(client),
         alternate=_alternate(await _json(client, f"/api/exchanges/{vhost}/{exchange}", or_else={})),
         clock=clock,
@@ -94,9 +94,9 @@ def _bindings(rows: Iterable[Mapping[str, Any]]) -> tuple[Binding, ...]:
     )
 
 
-async def _policy(client: httpx.AsyncClient, vhost: str, queue: str) -> Mapping[str, object]:
-    told = await _json(client, f"/api/queues/{vhost}/{quote(queue, safe='')}", or_else={})
-    return dict(told.get("effective_policy_definition") or {})
+def _declared(told: Mapping[str, Any]) -> Mapping[str, object]:
+    own = {name: told[name] for name in ("durable", "auto_delete")}
+    return own | dict(told.get("arguments") or {})
 
 
 def _alternate(told: Mapping[str, Any]) -> str | None:
@@ -111,5 +111,8 @@ async def _alarms(client: httpx.AsyncClient) -> tuple[str, ...] | None:
         return None
     kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk space"}
     return tuple(
-        f"{node.get('name')} is short of {what}" for node in response.json() for sign, what in kinds.items() if node.get(sign)
+        f"{node.get('name')} is short of {what}"
+        for node in response.json()
+        for sign, what in kinds.items()
+        if node.get(sign)
     )

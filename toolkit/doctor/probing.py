@@ -6,6 +6,7 @@ A message that no queue is bound to has to return: else an event is lost where a
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from toolkit.doctor.facts import Echo, Probe
 from toolkit.envelope import WireMessage
@@ -16,11 +17,14 @@ from toolkit.settings import Settings
 
 #: Where no service listens, and every service's login may write.
 PROBE_KEY = "saga.Probe"
+#: However long a lease the services have: a person is waiting.
+_LEASE = timedelta(seconds=5)
 _TOO_LARGE = re.compile(r"message size|FRAME_TOO_LARGE|frame_too_large|larger than")
 
 
 async def probes(settings: Settings) -> tuple[Probe, Probe | None]:
     """Send a small message to nobody, and, if that comes back, one as big as any that a service takes."""
+    settings = settings.model_copy(update={"relay_lease": _LEASE})
     small = await _sent(settings, 2)
     return small, await _sent(settings, settings.max_message_bytes) if small.echo is Echo.RETURNED else None
 

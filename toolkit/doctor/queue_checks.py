@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from toolkit.contract import Contract, EventContract
-from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, why_not
-from toolkit.doctor.facts import Binding, BrokerFacts, Difference, Facts, ManagementFacts, QueueFacts
+from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of
+from toolkit.doctor.facts import BrokerFacts, Difference, Facts, QueueFacts
 from toolkit.doctor.findings import Seen, check, fine, problem, unchecked
 
 #: The arguments that have a check of their own.
 _TYPE, _DEAD, _LIMIT = "x-queue-type", "x-dead-letter-exchange", "x-delivery-limit"
 #: What makes messages, or the queue, disappear; by policy, with the argument of the same meaning.
 _LOSING = ("message-ttl", "expires")
-#: The events of the toolkit itself, which every service hears.
-_CONTROL_KEYS = ("saga.AbortRequested", "saga.SagaEnded")
 
 
 def _there(facts: Facts) -> Iterator[tuple[BrokerFacts, QueueFacts]]:
@@ -49,7 +45,9 @@ def queues(facts: Facts) -> Iterator[Seen]:
                 )
             elif queue.differences is None:
                 yield unchecked(
-                    f"{queue.name} is there; how it was declared is not told: {queue.fault}", queue.service, cure=HOW_TO_ASK
+                    f"{queue.name} is there; how it was declared is not told: {queue.fault}",
+                    queue.service,
+                    cure=HOW_TO_ASK,
                 )
             else:
                 yield fine("both queues are there", queue.service)
@@ -82,15 +80,16 @@ def dead_letter_exchanges(facts: Facts) -> Iterator[Seen]:
             yield fine("what is given up goes to the dead letters", queue.service)
 
 
-@check("delivery limit", why="a message that kills its consumer comes again for ever, or is dropped at a limit nobody chose")
+@check(
+    "delivery limit",
+    why="a message that kills its consumer comes again for ever, or is dropped at a limit nobody chose",
+)
 def delivery_limits(facts: Facts) -> Iterator[Seen]:
     """Each queue bounds how often it delivers a message."""
     for broker, queue in _known(facts):
         if other := queue.differs_in(_LIMIT):
             found = f"delivers {other.found} times at most" if other.found else "has no delivery limit"
-            yield problem(
-                f"{queue.name} {found}, not {other.wanted}", queue.service, cure=_made_anew(broker, queue)
-            )
+            yield problem(f"{queue.name} {found}, not {other.wanted}", queue.service, cure=_made_anew(broker, queue))
         else:
             yield fine("deliveries are limited", queue.service)
 
@@ -115,7 +114,7 @@ def _told(difference: Difference) -> str:
 def policies(facts: Facts) -> Iterator[Seen]:
     """No policy lets messages or queues expire."""
     for broker, queue in _there(facts):
-        if (told := _management(broker)) is None:
+        if (told := management_of(broker)) is None:
             continue  # said once, of the bindings
         policy = told.policies.get(queue.name, {})
         losing = [f"{name}={policy[name]}" for name in _LOSING if name in policy]
@@ -123,7 +122,7 @@ def policies(facts: Facts) -> Iterator[Seen]:
             yield problem(
                 f"a policy gives {queue.name} {', '.join(losing)}",
                 queue.service,
-                cure=f"rabbitmqctl list_policies -p {broker.vhost}, then rabbitmqctl clear_policy -p {broker.vhost} NAME",
+                cure=f"rabbitmqctl list_policies -p {broker.vhost}; rabbitmqctl clear_policy -p {broker.vhost} NAME",
             )
         else:
             yield fine("no policy lets messages expire", queue.service)
@@ -137,91 +136,3 @@ def consumers(facts: Facts) -> Iterator[Seen]:
             yield problem(f"nobody takes from {queue.name}", queue.service, cure=f"saga run {queue.service}")
         else:
             yield fine("somebody takes from both queues", queue.service)
-
-
-@check("binding", why="the event goes past the service, and what it should do is never done")
-def bindings(facts: Facts) -> Iterator[Seen]:
-    """Each queue is bound to all that its service hears."""
-    for broker in answering(facts):
-        if (told := _management(broker)) is None:
-            yield unchecked("bindings and policies were not asked for: " + why_not(broker), cure=HOW_TO_ASK)
-            continue
-        for queue in broker.queues:
-            if queue.is_there:
-                yield from _judged(queue, facts, told)
-
-
-def _judged(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
-    exchange, keys = _due(queue, facts)
-    bound = [each.key for each in told.bindings if (each.exchange, each.queue) == (exchange, queue.name)]
-    missing = [key for key in keys if not any(matches(pattern, key) for pattern in bound)]
-    for key in missing:
-        yield problem(
-            f"{queue.name} is not bound to {key}",
-            queue.service,
-            cure=f"saga run {queue.service} binds it again every SAGA_REDECLARE_EVERY; by hand: rabbitmqadmin declare "
-            f"binding source={exchange} destination={queue.name} routing_key={key}",
-        )
-    if not missing:
-        yield fine("bound to all that is heard" if queue.service in facts.contracts else "bound", queue.service)
-
-
-def _due(queue: QueueFacts, facts: Facts) -> tuple[str, list[str]]:
-    """Return the exchange that a queue is to be bound to, and by which keys."""
-    if queue.is_dead:
-        return f"{facts.settings.exchange}.dead", [queue.name.removesuffix(".dead")]
-    contract = facts.contracts.get(queue.service)
-    heard = [event.routing_key for event in contract.heard()] if contract else []
-    return facts.settings.exchange, [*heard, *_CONTROL_KEYS]
-
-
-@check("unroutable event", why="the event comes back to its publisher, waits in the outbox, and its saga stands still")
-def unroutable_events(facts: Facts) -> Iterator[Seen]:
-    """Each event that somebody emits, and that is not optional, is bound to some queue."""
-    for broker in answering(facts):
-        if (told := _management(broker)) is None or not facts.contracts:
-            continue
-        unheard = 0
-        for emitter, event in _emissions(facts.contracts.values()):
-            if not _is_bound(event.routing_key, facts.settings.exchange, told.bindings):
-                unheard += 1
-                yield problem(
-                    f"no queue is bound to {event.routing_key}", emitter, cure=_who_would_hear(event, facts)
-                )
-        if not unheard:
-            yield fine("every event finds a queue")
-
-
-def _who_would_hear(event: EventContract, facts: Facts) -> str:
-    names = [name for name, each in facts.contracts.items() if event in each.heard()]
-    if names:
-        return "; ".join(f"saga run {name}" for name in names)
-    return f"let a step or a compensation take {event.name}, or declare it with optional=True"
-
-
-def _emissions(contracts: Iterable[Contract]) -> Iterator[tuple[str | None, EventContract]]:
-    """Yield what has to be heard: each starting event, and what services emit."""
-    starting: dict[str, EventContract] = {}
-    for contract in contracts:
-        starting |= {saga.starts_with: contract.events[saga.starts_with] for saga in contract.sagas if saga.starts_with in contract.events}
-        for event in contract.emitted():
-            if not event.optional:
-                yield contract.service, event
-    for event in starting.values():
-        yield None, event
-
-
-def _is_bound(key: str, exchange: str, found: Iterable[Binding]) -> bool:
-    return any(each.exchange == exchange and matches(each.key, key) for each in found)
-
-
-def matches(pattern: str, key: str) -> bool:
-    """Whether a topic exchange's binding takes messages with this routing key."""
-    words = {"*": r"[^.]*", "#": r".*"}
-    parts = [words.get(word, re.escape(word)) for word in pattern.split(".")]
-    joined = r"\.".join(parts).replace(r"\..*", r"(\..*)?").replace(r".*\.", r"(.*\.)?")
-    return re.fullmatch(joined, key) is not None
-
-
-def _management(broker: BrokerFacts) -> ManagementFacts | None:
-    return broker.management if broker.management and broker.management.fault is None else None

@@ -44,7 +44,9 @@ def _lacks_of(inspector: Inspector, table: Table, connection: Connection) -> Ite
 
 def _missing_keys(inspector: Inspector, table: Table) -> Iterator[Lack]:
     """Yield the unique keys that are missing: a copied table may have all columns, and no fence."""
-    unique = {tuple(key["column_names"]) for key in inspector.get_unique_constraints(table.name)}
+    unique: set[tuple[str | None, ...]] = {
+        tuple(key["column_names"]) for key in inspector.get_unique_constraints(table.name)
+    }
     unique |= {tuple(index["column_names"]) for index in inspector.get_indexes(table.name) if index["unique"]}
     unique.add(tuple(inspector.get_pk_constraint(table.name)["constrained_columns"]))
     for key in table.constraints:

@@ -1,0 +1,99 @@
+"""Whether each event finds its way: from the exchange, by its routing key, into the queues of those who hear it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from toolkit.contract import Contract, EventContract
+from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of, why_not
+from toolkit.doctor.facts import Binding, Facts, ManagementFacts, QueueFacts
+from toolkit.doctor.findings import Seen, check, fine, problem, unchecked
+from toolkit.envelope import CONTROL_EVENTS
+from toolkit.events import routing_key
+
+
+@check("binding", why="the event goes past the service, and what it should do is never done")
+def bindings(facts: Facts) -> Iterator[Seen]:
+    """Each queue is bound to all that its service hears."""
+    for broker in answering(facts):
+        if (told := management_of(broker)) is None:
+            yield unchecked("bindings and policies were not asked for: " + why_not(broker), cure=HOW_TO_ASK)
+            continue
+        for queue in broker.queues:
+            if queue.is_there:
+                yield from _judged(queue, facts, told)
+
+
+def _judged(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
+    exchange, keys = _due(queue, facts)
+    bound = [each.key for each in told.bindings if (each.exchange, each.queue) == (exchange, queue.name)]
+    missing = [key for key in keys if not any(matches(pattern, key) for pattern in bound)]
+    for key in missing:
+        yield problem(
+            f"{queue.name} is not bound to {key}",
+            queue.service,
+            cure=f"saga run {queue.service} binds it again every SAGA_REDECLARE_EVERY; by hand: rabbitmqadmin declare "
+            f"binding source={exchange} destination={queue.name} routing_key={key}",
+        )
+    if not missing:
+        yield fine("bound to all that is heard" if queue.service in facts.contracts else "bound", queue.service)
+
+
+def _due(queue: QueueFacts, facts: Facts) -> tuple[str, list[str]]:
+    """Return the exchange that a queue is to be bound to, and by which keys."""
+    if queue.is_dead:
+        return f"{facts.settings.exchange}.dead", [queue.name.removesuffix(".dead")]
+    contract = facts.contracts.get(queue.service)
+    heard = [event.routing_key for event in contract.heard()] if contract else []
+    return facts.settings.exchange, [*heard, *map(routing_key, CONTROL_EVENTS)]
+
+
+@check("unroutable event", why="the event comes back to its publisher, waits in the outbox, and its saga stands still")
+def unroutable_events(facts: Facts) -> Iterator[Seen]:
+    """Each event that somebody emits, and that is not optional, is bound to some queue."""
+    for broker in answering(facts):
+        if (told := management_of(broker)) is None or not facts.contracts:
+            continue
+        unheard = 0
+        for emitter, event in _emissions(facts.contracts.values()):
+            if not _is_bound(event.routing_key, facts.settings.exchange, told.bindings):
+                unheard += 1
+                yield problem(f"no queue is bound to {event.routing_key}", emitter, cure=_who_would_hear(event, facts))
+        if not unheard:
+            yield fine("every event finds a queue")
+
+
+def _who_would_hear(event: EventContract, facts: Facts) -> str:
+    names = [name for name, each in facts.contracts.items() if event in each.heard()]
+    if names:
+        return "; ".join(f"saga run {name}" for name in names)
+    return f"let a step or a compensation take {event.name}, or declare it with optional=True"
+
+
+def _emissions(contracts: Iterable[Contract]) -> Iterator[tuple[str | None, EventContract]]:
+    """Yield what has to be heard: each starting event, and what services emit."""
+    starting: dict[str, EventContract] = {}
+    for contract in contracts:
+        starting |= {
+            saga.starts_with: contract.events[saga.starts_with]
+            for saga in contract.sagas
+            if saga.starts_with in contract.events
+        }
+        for event in contract.emitted():
+            if not event.optional:
+                yield contract.service, event
+    for event in starting.values():
+        yield None, event
+
+
+def _is_bound(key: str, exchange: str, found: Iterable[Binding]) -> bool:
+    return any(each.exchange == exchange and matches(each.key, key) for each in found)
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether a topic exchange's binding takes messages with this routing key."""
+    words = {"*": r"[^.]*", "#": r".*"}
+    parts = [words.get(word, re.escape(word)) for word in pattern.split(".")]
+    joined = r"\.".join(parts).replace(r"\..*", r"(\..*)?").replace(r".*\.", r"(.*\.)?")
+    return re.fullmatch(joined, key) is not None
