@@ -93,10 +93,9 @@ def returns(facts: Facts) -> Iterator[Seen]:
         if each.probe.echo is Echo.RETURNED:
             yield fine("a message to nobody came back")
         elif each.probe.echo is Echo.SWALLOWED:
-            taker = each.management.alternate if each.management else None
-            whom = f"the alternate exchange {taker}" if taker else "an alternate exchange, or a queue bound to #,"
+            taker = each.management.taker if each.management else None
             yield problem(
-                f"{each.probe.told}: {whom} takes it",
+                f"{each.probe.told}: look at {taker or 'alternate exchanges'}, and for queues that are bound to #",
                 cure="take the alternate-exchange from the exchange or its policy (rabbitmqctl list_policies), and "
                 "unbind what listens to #",
             )
@@ -146,5 +145,5 @@ def why_not(broker: BrokerFacts) -> str:
     """Return why the management API told nothing."""
     told = broker.management
     if told is None or told.fault is None:
-        return "the login may not see the nodes"
+        return "the broker does not tell"
     return f"the management API at {told.url}: {told.fault}"

@@ -136,8 +136,8 @@ class ManagementFacts:
     """What the broker's management API tells; `fault` says why it tells nothing, `url` where it was asked.
 
     - `declared`, `policies`: by queue, with which arguments it was declared, and what policies add to them.
-    - `alarms`: None where the login may not see the nodes.
-    - `alternate`: the exchange that takes what nobody is bound to.
+    - `alarms`: None where the broker does not tell.
+    - `taker`: what may take the messages that nobody is bound to.
     """
 
     url: str
@@ -146,7 +146,7 @@ class ManagementFacts:
     declared: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     alarms: tuple[str, ...] | None = None
-    alternate: str | None = None
+    taker: str | None = None
     clock: ClockFacts | None = None
 
 

@@ -50,7 +50,7 @@ async def _asked(client: httpx.AsyncClient, base: str, settings: Settings, broke
         declared={name: _declared(told) for name, told in queues.items() if told},
         policies={name: told.get("effective_policy_definition") or {} for name, told in queues.items()},
         alarms=await _alarms(client),
-        alternate=_alternate(await _json(client, f"/api/exchanges/{vhost}/{exchange}", or_else={})),
+        taker=_taker(await _json(client, f"/api/exchanges/{vhost}/{exchange}", or_else={})),
         clock=clock,
     )
 
@@ -99,20 +99,16 @@ def _declared(told: Mapping[str, Any]) -> Mapping[str, object]:
     return own | dict(told.get("arguments") or {})
 
 
-def _alternate(told: Mapping[str, Any]) -> str | None:
-    declared = (told.get("arguments") or {}).get("alternate-exchange")
-    return declared or (told.get("effective_policy_definition") or {}).get("alternate-exchange")
+def _taker(told: Mapping[str, Any]) -> str | None:
+    """Return what may take the messages that nobody is bound to: not every login may see what a policy says."""
+    if declared := (told.get("arguments") or {}).get("alternate-exchange"):
+        return f"the alternate exchange {declared}"
+    return f"the policy {told['policy']} of the exchange" if told.get("policy") else None
 
 
 async def _alarms(client: httpx.AsyncClient) -> tuple[str, ...] | None:
-    """Return which nodes have run out of what; None where the login may not see them."""
-    response = await client.get("/api/nodes")
-    if response.is_error:
+    """Return which nodes have run out of what, at this moment; None where the broker doesn't tell."""
+    response = await client.get("/api/health/checks/alarms")
+    if response.status_code not in (httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE):
         return None
-    kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk space"}
-    return tuple(
-        f"{node.get('name')} is short of {what}"
-        for node in response.json()
-        for sign, what in kinds.items()
-        if node.get(sign)
-    )
+    return tuple(f"{each['node']} is short of {each['resource']}" for each in response.json().get("alarms", ()))
