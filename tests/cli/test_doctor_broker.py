@@ -21,7 +21,6 @@ from tests.cli.conftest import SERVICES, Saga
 from tests.cli.findings import found, only, unchecked
 from tests.end_to_end.fleet import Fleet, sqlite_databases
 from tests.end_to_end.proxy import Proxy
-from tests.eventually import eventually
 from tests.servers import RABBITMQ, Server, container_for, docker_is_there, wait_for_answer
 from toolkit import Settings
 from toolkit.envelope import CONTROL_EVENTS
@@ -193,18 +192,12 @@ def test_a_queue_that_nobody_takes_from_is_found(saga: Saga, broker: Broker, exc
 
 
 def test_a_policy_that_lets_messages_expire_is_found(saga: Saga, broker: Broker, exchange: str):
-    declare(broker, exchange)
-    policy = {
-        "pattern": f"^{re.escape(exchange)}[.]payment$",
-        "definition": {"message-ttl": 5_000},
-        "apply-to": "queues",
-    }
+    pattern = f"^{re.escape(exchange)}[.]payment$"
+    policy = {"pattern": pattern, "definition": {"message-ttl": 5_000}, "apply-to": "queues"}
     broker.call("PUT", f"policies/%2F/{exchange}", policy)
+    declare(broker, exchange)
 
-    async def look() -> Any:  # the broker applies policies when it gets round to it
-        return found(await asyncio.to_thread(saga, "doctor", "payment", "-o", "json"), "queue policy")
-
-    (row,) = asyncio.run(eventually(look, every=0.2))
+    row = only(saga("doctor", "payment", "-o", "json"), "queue policy")
 
     assert row["found"] == f"a policy gives {exchange}.payment message-ttl=5000"
     broker.call("DELETE", f"policies/%2F/{exchange}")

@@ -345,4 +345,6 @@ def test_every_file_of_the_toolkit_has_its_floor():
     floors = [cells[1] for cells in rows(section(PROJECT / "CONTRIBUTING.md", "The floors"))]
     modules = [path.stem for path in (PROJECT / "toolkit").glob("*.py") if path.stem != "__init__"]
 
-    assert sorted(re.findall(r"`([\w/]+)`", " ".join(floors))) == sorted([*modules, "cli/"])
+    packages = [f"{path.parent.name}/" for path in (PROJECT / "toolkit").glob("*/__init__.py")]
+
+    assert sorted(re.findall(r"`([\w/]+)`", " ".join(floors))) == sorted([*modules, *packages])

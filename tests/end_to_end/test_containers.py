@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -88,6 +89,14 @@ def test_a_login_may_publish_its_own_events_only(shop: Shop):
 
     assert refused.returncode != 0
     assert "write access to topic 'order.OrderCreated'" in refused.stderr + refused.stdout
+
+
+def test_the_doctor_finds_nothing_wrong_but_the_demo_passwords(shop: Shop):
+    examined = shop.saga("doctor", "-o", "jsonl")
+
+    findings = [json.loads(line) for line in examined.stdout.splitlines()]
+    assert {each["check"] for each in findings if each["verdict"] != "fine"} == {"broker password"}, examined.stdout
+    assert examined.returncode == 1
 
 
 async def test_a_service_told_to_stop_drains_and_goes_on_where_it_was(shop: Shop):
