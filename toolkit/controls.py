@@ -134,13 +134,12 @@ class DatabaseControls(DatabaseSource):
 
     async def letters(self, which: Selection, *, limit: int) -> Rows:
         """Read dead letters."""
-        return await self._read(lambda connection: dead_letters.listed(connection, which, limit=limit, whole=False))
+        declared = self._declared()
+        return await self._read(lambda connection: views.letters(connection, which, declared, limit=limit))
 
     async def letter(self, letter_id: str) -> dict[str, Any] | None:
         """Read one dead letter."""
-        which = Selection(ids=(letter_id,))
-        rows = await self._read(lambda connection: dead_letters.listed(connection, which, limit=1))
-        return rows[0] if rows else None
+        return await self._read(lambda connection: views.letter(connection, letter_id, self._declared()))
 
     async def count(self, which: Selection) -> int:
         """Count dead letters."""

@@ -61,7 +61,7 @@ dead_letters = Table(
     Index("dead_letters_by_time", "last_at"),
 )
 
-#: What a list has room for, in this order; the whole letter is a message, and so people's data.
+#: What a list has room for, in this order; the whole letter is a message, and so people's data, to be masked.
 SHOWN = (
     "id", "service", "reason", "error", "saga_id", "step", "event_type", "message_id", "routing_key", "attempts",
     "first_at", "last_at",
@@ -149,6 +149,12 @@ async def listed(
     query = select(*columns).where((which or Selection()).condition())
     rows = await connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
     return [_shown(row) for row in rows]
+
+
+async def bodies(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, bytes]:
+    """Return the bodies of these letters, by the letters' ids."""
+    rows = await connection.execute(select(dead_letters.c.id, dead_letters.c.body).where(dead_letters.c.id.in_(ids)))
+    return {row.id: row.body for row in rows}
 
 
 async def count(connection: AsyncConnection, which: Selection | None = None) -> int:

@@ -28,6 +28,12 @@ ATTEMPT = "attempt"
 PUT_OFF = "put-off"
 TRACEPARENT = "traceparent"
 STARTED_AT = "started-at"
+HEADERS = (
+    SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, PUT_OFF, TRACEPARENT, STARTED_AT,
+)  # fmt: skip
+
+#: How those begin that the broker writes on a message that it gave up.
+BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 #: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999

@@ -17,7 +17,7 @@ from toolkit import audit, dead_letters, outbox, saga_log
 from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
-from toolkit.envelope import ATTEMPT, SAGA_TYPE, WireMessage
+from toolkit.envelope import ATTEMPT, BROKERS_OWN, SAGA_TYPE, WireMessage
 from toolkit.events import SagaState
 from toolkit.ids import new_id
 from toolkit.outbox import OutboxRow
@@ -25,8 +25,6 @@ from toolkit.saga_log import Entry, Note, Stream
 
 #: How many letters one transaction takes: each may be as large as the broker lets a message be.
 LETTERS_AT_ONCE = 100
-#: What the broker has written on a message that it gave up.
-_BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 #: Not a saga's id, and never one: where a message has none, the broker's client would make one up.
 _NO_SAGA = "-"
@@ -128,7 +126,7 @@ def _original(letter: DeadLetter) -> WireMessage:
     On its own queue the routing key is the queue's, so the type is said; what has no id or time gets the letter's.
     """
     message = letter.message
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(_BROKERS_OWN)}
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(BROKERS_OWN)}
     return WireMessage(
         body=message.body,
         routing_key=message.routing_key,

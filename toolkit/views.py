@@ -1,4 +1,4 @@
-"""One saga as one service sees it: its log, what of it waits in the outbox, its dead letters, and what is overdue."""
+"""What is shown of one service's tables: one saga as it sees it, and its dead letters, with sensitive fields masked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import dead_letters, outbox, overdue, saga_log
 from toolkit.contract import EventContract
 from toolkit.dead_letters import Selection
+from toolkit.envelope import BROKERS_OWN, HEADERS
 from toolkit.ids import trace_id_of
-from toolkit.masking import masked_object
+from toolkit.masking import MASK, UNKNOWN, has_sensitive_fields, mask, masked_object, redact
 
 #: The events that a service hears and says, by name.
 Declared = Mapping[str, EventContract]
@@ -22,6 +23,8 @@ TOLD = (*saga_log.SHOWN, "emitted_body", "trace_id", "deadline")
 
 #: How many rows of the outbox, and how many letters, are shown of one saga.
 _MOST = 100
+#: How many letters' bodies are in memory at once: each may be as large as the broker lets a message be.
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +44,56 @@ class SagaView:
 
 async def view(connection: AsyncConnection, saga_id: str, declared: Declared) -> SagaView:
     """Return what is known of a saga here, with sensitive fields masked by the declarations of their events."""
-    letters = await dead_letters.listed(connection, Selection(saga_id=saga_id), limit=_MOST, whole=False)
+    of_saga = Selection(saga_id=saga_id)
     return SagaView(
         entries=[_entry(row, declared) for row in await saga_log.story(connection, saga_id)],
         outbox=await outbox.listed(connection, saga_id=saga_id, limit=_MOST),
-        dead_letters=letters,
+        dead_letters=await letters(connection, of_saga, declared, limit=_MOST),
         overdue=[asdict(step) for step in await overdue.listed(connection, saga_id=saga_id, limit=_MOST)],
     )
+
+
+async def letters(
+    connection: AsyncConnection, which: Selection, declared: Declared, *, limit: int
+) -> list[dict[str, Any]]:
+    """Return dead letters without their messages, the newest first."""
+    rows = await dead_letters.listed(connection, which, limit=limit, whole=False)
+    shown: list[dict[str, Any]] = []
+    for some in (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)):
+        telling = [row["id"] for row in some if (kind := _kind(row, declared)) and has_sensitive_fields(kind)]
+        bodies = await dead_letters.bodies(connection, telling) if telling else {}
+        shown += [row | {"error": _tellable(row, row["error"], declared, bodies.get(row["id"]))} for row in some]
+    return shown
+
+
+async def letter(connection: AsyncConnection, letter_id: str, declared: Declared) -> dict[str, Any] | None:
+    """Return one dead letter with its message, or None where there is no such letter."""
+    rows = await dead_letters.listed(connection, Selection(ids=(letter_id,)), limit=1)
+    if not rows:
+        return None
+    (row,) = rows
+    body = (await dead_letters.bodies(connection, [letter_id])).get(letter_id, b"")
+    return row | {
+        "error": _tellable(row, row["error"], declared, body),
+        "traceback": row["traceback"] and _tellable(row, row["traceback"], declared, body),
+        "headers": {name: value if _is_known(name) else MASK for name, value in row["headers"].items()},
+        "body": mask(_kind(row, declared), body),
+    }
+
+
+def _kind(row: dict[str, Any], declared: Declared) -> EventContract | None:
+    return declared.get(row["event_type"] or row["routing_key"].rpartition(".")[2])
+
+
+def _tellable(row: dict[str, Any], text: str, declared: Declared, body: bytes | None) -> str:
+    """Return an error as it may be shown; what a step says of an event that nobody here knows may not."""
+    kind = _kind(row, declared)
+    return UNKNOWN if kind is None and row["step"] else redact(kind, body, text)
+
+
+def _is_known(header: str) -> bool:
+    """Whether it is the toolkit's or the broker's own; a stranger's may hold anything."""
+    return header in HEADERS or header.startswith(BROKERS_OWN)
 
 
 def _entry(row: dict[str, Any], declared: Declared) -> dict[str, Any]:

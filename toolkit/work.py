@@ -201,6 +201,8 @@ class Work:
         """Give the message up; the saga waits for a person."""
         attempts = self.stream(step, message).retries + 1
         self._note(step, message, Note.DEAD_LETTERED, error=error)
+        error = self._tellable(error, step, message) or ""
+        traceback = self._tellable(traceback, step, message)
         self.letters.append(
             DeadLetter(
                 id=new_id(),
@@ -336,7 +338,7 @@ class Work:
             emitted_type=emission.message.type if emission else None,
             emitted_body=emission.message.body.decode() if emission else None,
             attempt=stream.retries + 1,
-            error=_printable(error),
+            error=self._tellable(error, step, message),
             deadline=cause.deadline,
             traceparent=traceparent,
             started_at=cause.started_at,
@@ -374,11 +376,20 @@ class Work:
             event_id=cause.event_id,
             event_type=cause.event_type,
             attempt=stream.retries + 1,
-            error=_printable(error),
+            error=self._tellable(error, step, message),
             traceparent=self._traceparent(step, message, note, is_told=False),
             at=self.origin.now,
         )
         self._append(stream, entry)
+
+    def _tellable(self, text: str | None, step: Step, message: Message) -> str | None:
+        """Return a reason, an error or a traceback without what is sensitive of the events that brought it about."""
+        if not text:
+            return text
+        # It may come from anywhere, and PostgreSQL keeps no NUL in a text.
+        text = redact(type(message.event), message.body, text.replace("\0", ""))
+        original = self.stream(step, message).completed_body
+        return redact(step.success, original, text) if original else text
 
     def _append(self, stream: Stream, entry: Entry) -> None:
         self.entries.append(entry)
@@ -431,11 +442,6 @@ def reason_of(event: Event) -> str:
 def is_of(saga: Saga, message: Message) -> bool:
     """Whether the message belongs to a saga of this type."""
     return message.envelope.saga_type == saga.name
-
-
-def _printable(error: str | None) -> str | None:
-    # A reason may come from anywhere, and PostgreSQL keeps no NUL in a text.
-    return error.replace("\0", "") if error else error
 
 
 def _announce(entry: Entry) -> None:

@@ -89,7 +89,7 @@ def test_a_letter_is_shown_whole(saga, payment):
     table = saga("dead-letters", "show", "payment", "a").stdout
     letter = json.loads(saga("dead-letters", "show", "payment", "a", "-o", "json").stdout)
 
-    assert 'body: {"order_id": "order-2"}' in table
+    assert 'body: {"order_id":"order-2"}' in table
     assert "traceback:\nTraceback:\n  line 7" in table
     assert letter["headers"] == {"saga-type": "order", "attempt": 5}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from starlette.applications import Starlette
 
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order
-from toolkit import audit, dead_letters, saga_log
+from toolkit import audit, dead_letters, outbox, saga_log
 from toolkit.api import api_routes
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
@@ -156,7 +157,7 @@ async def test_a_whole_letter_is_people_s_data_and_needs_the_token(client, opera
     shown = await operator.get("/dead-letters/letter-order-2")
 
     assert refused.status_code == 401
-    assert shown.json()["dead_letter"]["body"] == '{"secret": "ada@shop.example"}'
+    assert shown.json()["dead_letter"]["body"] == '{"secret":"***"}'
     assert shown.json()["dead_letter"]["traceback"] == "line 7"
 
 
@@ -248,3 +249,146 @@ async def test_a_database_that_is_away_is_an_answer_for_operators_too(tmp_path: 
 
     assert response.status_code == 503
     await database.close()
+
+
+# -- what is sensitive -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def personal_letter(database: Database) -> None:
+    event = {
+        "order_id": "order-7", "reservation_id": "r-1", "total_amount": 4900, "payment_method": "card_of_ada",
+        "customer_email": "ada@shop.example",
+        "shipping_address": {
+            "name": "Ada Lovelace", "street": "12 St James's Square", "city": "London", "postal_code": "SW1Y 4JH",
+            "country": "GB",
+        },
+    }  # fmt: skip
+    message = WireMessage(
+        json.dumps(event).encode(), "inventory.InventoryReserved", message_id="event-7", correlation_id="order-7",
+        type="InventoryReserved", headers={"saga-type": "order", "x-shop-session": "secret-cookie"},
+    )  # fmt: skip
+    told = "GatewayError: no card 'card_of_ada' of ada@shop.example"
+    personal = replace(letter("order-7"), message=message, error=told, traceback=f"line 7\n{told}")
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), [personal])
+
+
+SECRETS = ("ada@shop.example", "card_of_ada", "Lovelace", "secret-cookie")
+
+
+async def test_a_letters_message_error_and_traceback_show_nothing_sensitive(operator, personal_letter):
+    shown = (await operator.get("/dead-letters/letter-order-7")).json()["dead_letter"]
+
+    assert not [secret for secret in SECRETS if secret in str(shown)]
+    assert json.loads(shown["body"])["total_amount"] == 4900
+    assert shown["error"] == "GatewayError: no card '***' of ***"
+    assert shown["headers"] == {"saga-type": "order", "x-shop-session": "***"}
+
+
+@pytest.mark.parametrize("path", ["/dead-letters", "/sagas/order-7"])
+async def test_lists_show_nothing_sensitive_either(client, personal_letter, path):
+    content = (await client().get(path)).json()
+
+    assert "GatewayError: no card '***' of ***" in {each["error"] for each in content["dead_letters"]}
+    assert not [secret for secret in SECRETS if secret in str(content)]
+
+
+async def test_of_an_event_that_nobody_declares_nothing_is_shown(operator, database):
+    stranger = WireMessage(b'{"card": "4111"}', "bank.CardSwallowed", correlation_id="order-8")
+    told = replace(letter("order-8"), message=stranger, error="no card 4111", traceback="no card 4111")
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), [told])
+
+    listed = (await operator.get("/dead-letters", params={"saga": "order-8"})).json()
+    shown = (await operator.get("/dead-letters/letter-order-8")).json()
+
+    assert "4111" not in f"{listed}{shown}"
+    assert shown["dead_letter"]["body"] == "(not shown: unknown event)"
+
+
+# -- one saga, pushed --------------------------------------------------------------------------------------------------
+
+
+async def waiting(database: Database) -> list[tuple[str, str]]:
+    async with database.reading() as connection:
+        return [(row["event_type"], row["saga_id"]) for row in await outbox.listed(connection)]
+
+
+async def noted(database: Database, saga_id: str) -> list[tuple[str, str | None]]:
+    async with database.reading() as connection:
+        entries = await saga_log.entries(connection, saga_id=saga_id)
+    return [(each["to_state"], each["error"]) for each in entries if each["position"] is None]
+
+
+async def test_a_nudge_sends_the_last_event_again_and_says_who_wanted_it(operator, database):
+    response = await operator.post("/sagas/order-2/nudge", json=WHY)
+
+    (row,) = response.json()["rows"]
+    assert (row["step"], row["event_type"], row["outcome"]) == ("process_payment", "PaymentProcessed", "nudged")
+    assert await waiting(database) == [("PaymentProcessed", "order-2")]
+    assert await noted(database, "order-2") == [("nudged", "the gateway is back")]
+    assert await audited(database) == [("ada@desk", "nudge", "the gateway is back")]
+
+
+async def test_an_abort_asks_all_and_says_who_wanted_it(operator, database):
+    response = await operator.post("/sagas/order-2/abort", json=WHY)
+
+    (row,) = response.json()["rows"]
+    assert (row["event_type"], row["outcome"], row["why"]) == ("AbortRequested", "aborted", None)
+    assert await waiting(database) == [("AbortRequested", "order-2")]
+    assert await noted(database, "order-2") == [("aborted", "the gateway is back")]
+    assert await audited(database) == [("ada@desk", "abort", "the gateway is back")]
+
+
+@pytest.mark.parametrize("verb", ["nudge", "abort"])
+async def test_a_saga_that_has_ended_is_pushed_no_more_and_it_says_so(operator, database, verb):
+    response = await operator.post(f"/sagas/order-1/{verb}", json=WHY)
+
+    (row,) = response.json()["rows"]
+    assert row["outcome"] == "refused"
+    assert row["why"].startswith("saga order-1 has ended (Completed)")
+    assert await waiting(database) == await audited(database) == []
+
+
+@pytest.mark.parametrize("verb", ["nudge", "abort"])
+@pytest.mark.parametrize("saga_id", ["order-404", "%00", "a b"])
+async def test_a_saga_that_is_not_known_can_not_be_pushed(operator, database, verb, saga_id):
+    response = await operator.post(f"/sagas/{saga_id}/{verb}", json=WHY)
+
+    assert response.status_code == 404
+    assert await waiting(database) == await audited(database) == []
+
+
+@pytest.mark.parametrize("verb", ["nudge", "abort"])
+async def test_a_push_needs_a_reason(operator, database, verb):
+    response = await operator.post(f"/sagas/order-2/{verb}", json={"actor": "ada@desk"})
+
+    assert (response.status_code, response.json()) == (400, {"error": "reason: Field required"})
+    assert await waiting(database) == await audited(database) == []
+
+
+# -- what waits --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_outbox_is_listed_page_by_page_without_its_messages(client, operator):
+    for _ in range(3):
+        await operator.post("/sagas/order-2/nudge", json=WHY)
+
+    first = (await client().get("/outbox", params={"limit": 2})).json()
+    last = (await client().get("/outbox", params={"limit": 2, "cursor": first["next"]})).json()
+
+    assert (first["total"], len(first["outbox"]), len(last["outbox"]), last["next"]) == (3, 2, 1, None)
+    assert {each["event_type"] for each in first["outbox"]} == {"PaymentProcessed"}
+    assert tuple(first["outbox"][0]) == (
+        "id", "event_id", "event_type", "saga_id", "due_at", "tries", "destination", "attempt",
+    )  # fmt: skip
+    assert first["oldest_at"]
+
+
+async def test_letters_are_told_in_groups_the_largest_first(client, personal_letter):
+    content = (await client().get("/dead-letters/groups")).json()
+
+    (group,) = content["groups"]
+    assert (group["reason"], group["step"], group["count"]) == ("retries spent", "process_payment", 3)
+    assert group["first_at"] <= group["last_at"]

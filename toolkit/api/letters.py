@@ -11,6 +11,7 @@ from toolkit.api.orders import Letters, order_of
 from toolkit.api.queries import LIMIT, Parameter, limit_of, moment_of, printable, text, text_of
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
+from toolkit.views import letter, letters
 
 _SELECTION = (
     Parameter("id", "These letters.", {"type": "array", "items": {"type": "string", "maxLength": 500}}, is_list=True),
@@ -25,13 +26,13 @@ _SELECTION = (
 
 def letter_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints."""
-    letters = DeadLetters(site)
+    dead = DeadLetters(site)
     return [
-        Endpoint(path="/dead-letters", serve=letters.letters, parameters=_SELECTION),
-        Endpoint(path="/dead-letters/groups", serve=letters.groups),
-        Endpoint(path="/dead-letters/redrive", serve=letters.redrive, order=Letters),
-        Endpoint(path="/dead-letters/drop", serve=letters.drop, order=Letters),
-        Endpoint(path="/dead-letters/{id}", serve=letters.letter, shows_people=True, may_miss=True),
+        Endpoint(path="/dead-letters", serve=dead.letters, parameters=_SELECTION),
+        Endpoint(path="/dead-letters/groups", serve=dead.groups),
+        Endpoint(path="/dead-letters/redrive", serve=dead.redrive, order=Letters),
+        Endpoint(path="/dead-letters/drop", serve=dead.drop, order=Letters),
+        Endpoint(path="/dead-letters/{id}", serve=dead.letter, shows_people=True, may_miss=True),
     ]
 
 
@@ -45,7 +46,7 @@ class DeadLetters:
         """List dead letters, the newest first, without their messages; and how many there are in all."""
         which, limit = _selection(request), limit_of(request)
         async with self._site.database.reading() as connection:
-            rows = await dead_letters.listed(connection, which, limit=limit, whole=False)
+            rows = await letters(connection, which, self._site.contract.events, limit=limit)
             total = await dead_letters.count(connection, which)
         return self._site.answer(dead_letters=rows, total=total)
 
@@ -56,12 +57,12 @@ class DeadLetters:
 
     async def letter(self, request: Request) -> Response:
         """Return one letter with its message."""
-        which = Selection(ids=(printable(request.path_params["id"], "id"),))
+        letter_id = printable(request.path_params["id"], "id")
         async with self._site.database.reading() as connection:
-            rows = await dead_letters.listed(connection, which, limit=1)
-        return (
-            self._site.answer(dead_letter=rows[0]) if rows else self._site.unknown("has no dead letter", which.ids[0])
-        )
+            found = await letter(connection, letter_id, self._site.contract.events)
+        if found is None:
+            return self._site.unknown("has no dead letter", letter_id)
+        return self._site.answer(dead_letter=found)
 
     async def redrive(self, request: Request) -> Response:
         """Redrive one bite of the letters that the order names; `after` in the answer is where the next one begins."""
