@@ -21,6 +21,7 @@ from tests.cli.conftest import SERVICES, Saga
 from tests.cli.findings import found, only, unchecked
 from tests.end_to_end.fleet import Fleet, sqlite_databases
 from tests.end_to_end.proxy import Proxy
+from tests.eventually import eventually
 from tests.servers import RABBITMQ, Server, container_for, docker_is_there, wait_for_answer
 from toolkit import Settings
 from toolkit.envelope import CONTROL_EVENTS
@@ -197,7 +198,10 @@ def test_a_policy_that_lets_messages_expire_is_found(saga: Saga, broker: Broker,
     broker.call("PUT", f"policies/%2F/{exchange}", policy)
     declare(broker, exchange)
 
-    row = only(saga("doctor", "payment", "-o", "json"), "queue policy")
+    async def look() -> Any:  # what the management tells of queues is some seconds old
+        return found(await asyncio.to_thread(saga, "doctor", "payment", "-o", "json"), "queue policy")
+
+    (row,) = asyncio.run(eventually(look, every=0.5))
 
     assert row["found"] == f"a policy gives {exchange}.payment message-ttl=5000"
     broker.call("DELETE", f"policies/%2F/{exchange}")
