@@ -298,6 +298,19 @@ async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[
     return [_shown(row) for row in rows], rows[-1].id if len(rows) == limit else None
 
 
+async def since(connection: AsyncConnection, *, after: int | None, limit: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the next so many entries behind that row, or the newest ones, the oldest first; and the row of the last.
+
+    Where there is none, that is the row they were to stand behind.
+    """
+    query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).limit(limit)
+    if after is None:
+        rows = list(reversed((await connection.execute(query.order_by(saga_log.c.id.desc()))).all()))
+    else:
+        rows = list((await connection.execute(query.where(saga_log.c.id > after).order_by(saga_log.c.id))).all())
+    return [_shown(row) for row in rows], rows[-1].id if rows else after or 0
+
+
 async def sagas(
     connection: AsyncConnection, *, state: SagaState | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:

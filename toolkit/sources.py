@@ -61,6 +61,10 @@ class Source(Protocol):
         """Return the log entries behind that row, a page of them; 0 stands before the first."""
         ...
 
+    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+        """Return the entries behind that row, or the newest ones, and the row of the last; no page ends this."""
+        ...
+
     async def remains(self) -> Remains:
         """Return what lies in the service beside its log."""
         ...
@@ -68,6 +72,10 @@ class Source(Protocol):
     async def close(self) -> None:
         """Give up what was opened for reading."""
         ...
+
+
+#: A kind of source; whoever asks controls has controls answer.
+S = TypeVar("S", bound=Source)
 
 
 class HttpSource:
@@ -99,6 +107,13 @@ class HttpSource:
         """Ask for the next entries."""
         content = await self._ask("/log", after=after, limit=PAGE)
         return [with_times(row) for row in content.get("entries", [])], content.get("next")
+
+    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+        """Ask for the next entries, or the newest."""
+        content = await self._ask("/log", after=after, limit=limit)
+        if "last" not in content:
+            raise UnreachableError(f"{self._url} does not tell where its log ends: is it an older version?")
+        return [with_times(row) for row in content.get("entries", [])], int(content["last"])
 
     async def remains(self) -> Remains:
         """Ask for what is left."""
@@ -157,6 +172,10 @@ class DatabaseSource:
         """Read the next entries."""
         return await self._read(lambda connection: saga_log.page(connection, after=after, limit=PAGE))
 
+    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+        """Read the next entries, or the newest."""
+        return await self._read(lambda connection: saga_log.since(connection, after=after, limit=limit))
+
     async def remains(self) -> Remains:
         """Count what is left."""
         return await self._read(self._remains)
@@ -204,7 +223,7 @@ class Answers(Generic[T]):
 
 
 async def ask_all(
-    sources: Iterable[Source], question: Callable[[Source], Awaitable[T]], *, within: float | None = ANSWER_TIMEOUT
+    sources: Iterable[S], question: Callable[[S], Awaitable[T]], *, within: float | None = ANSWER_TIMEOUT
 ) -> Answers[T]:
     """Ask all sources at once; each has so many seconds."""
     sources = list(sources)
@@ -228,9 +247,7 @@ async def pages(source: Source) -> AsyncIterator[Rows]:
         yield page
 
 
-async def _ask(
-    source: Source, question: Callable[[Source], Awaitable[T]], within: float | None
-) -> T | UnreachableError:
+async def _ask(source: S, question: Callable[[S], Awaitable[T]], within: float | None) -> T | UnreachableError:
     try:
         async with asyncio.timeout(within):
             return await question(source)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.cli.conftest import ORDERS, service_options
-from toolkit.saga_log import SHOWN
+from toolkit.views import TOLD
 
 
 def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
@@ -25,7 +25,7 @@ def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
 def test_an_entry_has_the_fields_of_the_log_and_times_in_utc(saga, logs):
     story = json.loads(saga("trace", "order-1", "-o", "json").stdout)
 
-    assert all(tuple(each) == SHOWN for each in story["entries"])
+    assert all(tuple(each) == TOLD for each in story["entries"])
     assert story["entries"][0]["at"] == "2026-05-04T12:00:00Z"
 
 
@@ -33,7 +33,7 @@ def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga
     lines = saga("trace", "order-3").stdout.splitlines()
 
     assert lines[0] == "saga order-3 (order): Failed, begun 2026-05-04 12:00:00.000Z"
-    assert [[sign, *facts[:3]] for sign, _, *facts in map(str.split, lines[2:9])] == [
+    assert [[sign, *facts[:3]] for sign, _, *facts in map(str.split, lines[3:10])] == [
         ["→", "inventory", "reserve_inventory", "completed"],
         ["…", "payment", "process_payment", "executing"],
         ["→", "payment", "process_payment", "completed"],
@@ -42,7 +42,7 @@ def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga
         ["↩", "inventory", "reserve_inventory", "compensated"],
         ["→", "notification", "send_cancellation_notice", "completed"],
     ]
-    assert lines[5].endswith("ShipmentFailed: we do not ship to AQ")
+    assert lines[6].endswith("ShipmentFailed: we do not ship to AQ")
     assert "\x1b" not in "".join(lines)
 
 

@@ -28,9 +28,10 @@ class Log:
         self._site = site
 
     async def log(self, request: Request) -> Response:
-        """Return the newest entries, the oldest of them first.
+        """Return the newest entries, the oldest of them first; in `last` the row of the last of them.
 
-        With `?after=` the next ones behind that row of the table, and in `next` the row to go on behind.
+        With `?after=` the next ones behind that row of the table, and in `next` the row to go on behind, until all of
+        them are read.
         """
         limit = limit_of(request)
         if (after := row_of(request, "after")) is not None:
@@ -39,8 +40,10 @@ class Log:
         if saga_id is not None and not is_saga_id(saga_id):
             return self._site.answer(entries=[])  # no such saga can be; PostgreSQL would stumble over a NUL in it
         async with self._site.database.reading() as connection:
-            entries = await saga_log.entries(connection, saga_id=saga_id, limit=limit)
-        return self._site.answer(entries=entries)
+            if saga_id is not None:
+                return self._site.answer(entries=await saga_log.entries(connection, saga_id=saga_id, limit=limit))
+            entries, last = await saga_log.since(connection, after=None, limit=limit)
+        return self._site.answer(entries=entries, last=last)
 
     async def remains(self, _: Request) -> Response:
         """Return what waits in the outbox, how many dead letters there are, and until when sagas were pruned."""
@@ -53,5 +56,5 @@ class Log:
 
     async def _page(self, after: int, limit: int) -> Response:
         async with self._site.database.reading() as connection:
-            entries, following = await saga_log.page(connection, after=after, limit=limit)
-        return self._site.answer(entries=entries, next=following)
+            entries, last = await saga_log.since(connection, after=after, limit=limit)
+        return self._site.answer(entries=entries, next=last if len(entries) == limit else None, last=last)

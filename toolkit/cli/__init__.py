@@ -23,13 +23,18 @@ from toolkit.cli.exits import VerbGroup
 from toolkit.cli.graph import graph
 from toolkit.cli.log import log
 from toolkit.cli.ls import ls
+from toolkit.cli.nudge import nudge
+from toolkit.cli.outbox import outbox
 from toolkit.cli.overdue import overdue
 from toolkit.cli.prune import prune
 from toolkit.cli.replay import replay
 from toolkit.cli.run import run
+from toolkit.cli.stats import stats
+from toolkit.cli.tail import tail
 from toolkit.cli.trace import trace
 from toolkit.cli.trigger import trigger
 from toolkit.cli.verify import verify
+from toolkit.cli.watch import watch
 
 app = typer.Typer(
     name="saga",
@@ -38,10 +43,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (
-    *(demo, run, trigger, ls, trace, log, verify, graph, asyncapi),
-    *(config, doctor, overdue, abort, replay, prune),
-):
+_VERBS = (
+    *(demo, run, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi),
+    *(config, doctor, overdue, outbox, nudge, abort, replay, prune),
+)
+for verb in _VERBS:
     app.command()(verb)
 app.add_typer(dead_letters, name="dead-letters")
 

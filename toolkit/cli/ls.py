@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -14,7 +14,9 @@ from toolkit.cli.locating import ServicesOption, opened
 from toolkit.cli.output import Format, FormatOption, console, print_rows
 from toolkit.cli.stories import complain_of_gaps, stories_of
 from toolkit.clock import SystemClock
+from toolkit.controls import Controls
 from toolkit.events import SagaState
+from toolkit.search import Search
 from toolkit.sources import Rows, ask_all
 from toolkit.story import Story
 
@@ -35,7 +37,7 @@ def ls(
     """
     stories, unreachable = asyncio.run(_read(state, limit, service))
     now = SystemClock().now()
-    rows = [_summary(story, now) for story in stories]
+    rows = [summary(story, now) for story in stories]
     print_rows(rows, output, columns=_FEWER if console().width < _NARROW else _COLUMNS)
     complain_of_gaps(unreachable)
     leave(ExitCode.AWAY if unreachable else ExitCode.FINE)
@@ -44,17 +46,33 @@ def ls(
 async def _read(
     state: SagaState | None, limit: int, service: list[str] | None
 ) -> tuple[list[Story], Mapping[str, str]]:
-    """Take from each service what it moved last, then look at those sagas in all services.
+    async with opened(service) as known:
+        return await latest_sagas(known, limit, state)
 
-    One service's word is not enough: to the inventory a saga is pending that the payment has long refused.
+
+async def latest_sagas(
+    services: Sequence[Controls], limit: int, state: SagaState | None = None
+) -> tuple[list[Story], Mapping[str, str]]:
+    """Return the stories of the sagas that moved last, and who can't be asked.
+
+    One service's word is not enough: to the inventory a saga is pending that the payment has long refused. So each
+    tells what it moved last, and then all of them are asked of those sagas.
     """
-    async with opened(service) as sources:
-        answers = await ask_all(sources, lambda source: source.sagas(state, limit))
-        reachable = [source for source in sources if source.service in answers.by_service]
-        stories = await stories_of(_latest(answers.by_service.values(), limit), reachable)
+    answers = await ask_all(services, lambda each: _moved_last(each, Search(state=state), limit))
+    reachable = [each for each in services if each.service in answers.by_service]
+    stories = await stories_of(_latest(answers.by_service.values(), limit), reachable)
     chosen = [story for story in stories if story.entries and state in (None, story.state)]
     lost = {name: reason for story in stories for name, reason in story.unreachable.items()}
     return chosen, answers.unreachable | lost
+
+
+async def _moved_last(service: Controls, which: Search, limit: int) -> Rows:
+    """Return as many sagas as are wanted, if there are so many; a page may come back short."""
+    rows, cursor = await service.search(which, limit=limit)
+    while cursor is not None and len(rows) < limit:
+        more, cursor = await service.search(which, limit=limit - len(rows), cursor=cursor)
+        rows += more
+    return rows
 
 
 def _latest(answers: Iterable[Rows], limit: int) -> list[str]:
@@ -64,7 +82,8 @@ def _latest(answers: Iterable[Rows], limit: int) -> list[str]:
     return sorted(moved, key=lambda saga_id: moved[saga_id], reverse=True)[:limit]
 
 
-def _summary(story: Story, now: datetime) -> dict[str, Any]:
+def summary(story: Story, now: datetime) -> dict[str, Any]:
+    """Return what a list has room for of one saga."""
     started_at = min(entry["at"] for entry in story.entries)
     last = story.last_move or story.entries[-1]
     return {
@@ -75,11 +94,11 @@ def _summary(story: Story, now: datetime) -> dict[str, Any]:
         "last_state": last["to_state"],
         "started_at": started_at,
         "moved_at": max(entry["at"] for entry in story.entries),
-        "age": _age(now - started_at),
+        "age": age_of(now - started_at),
     }
 
 
-def _age(span: timedelta) -> str:
+def age_of(span: timedelta) -> str:
     """Return a span in its largest unit, as people say it."""
     seconds = max(int(span.total_seconds()), 0)
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):

@@ -83,13 +83,18 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Print a plain table with a line of headings."""
+    console().print(table_of(columns, rows))
+
+
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """Return a plain table with a line of headings."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         # An id is to be copied whole; what a narrow terminal has no room for is folded elsewhere.
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column.endswith("id"))
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    return table
 
 
 def text_of(value: Any, *, keep: str = "") -> Text:

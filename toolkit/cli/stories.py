@@ -62,11 +62,13 @@ def complain_of_gaps(unreachable: Mapping[str, str]) -> None:
         complain(f"warning: {service} is unreachable, so what it did is missing here: {reason}")
 
 
-def print_story(story: Story) -> None:
-    """Print a story as a table, after a line that says how the saga stands."""
+def print_story(story: Story, sentence: str | None = None) -> None:
+    """Print a story as a table, after a line that says how the saga stands, and what it comes to in a sentence."""
     begun = text_of(min(entry["at"] for entry in story.entries))
     saga = text_of(f"saga {story.saga_id} ({story.saga_type}): ")
     console().print(Text.assemble(saga, styled_state(story.state), ", begun ", begun))
+    if sentence:
+        console().print(text_of(sentence), style="bold")
     columns = ("", "at (UTC)", "service", "step", "state", "tells")
     print_table(columns, [_line(entry) for entry in story.entries])
 
@@ -79,7 +81,7 @@ def print_by_saga(entries: Sequence[LogEntry]) -> None:
     for saga_id, moves in sagas.items():
         day = moves[0]["at"].astimezone(UTC).date().isoformat()
         console().print(Text.assemble(text_of(f"saga {saga_id} ({moves[0]['saga_type']}), {day}")))
-        print_table(("", "at (UTC)", "step", "state", "tells"), [_move(entry) for entry in moves])
+        print_table(("", "at (UTC)", "step", "state", "tells"), [move(entry) for entry in moves])
 
 
 def styled_state(state: SagaState | None) -> Text:
@@ -88,11 +90,12 @@ def styled_state(state: SagaState | None) -> Text:
 
 
 def _line(entry: LogEntry) -> list[Text]:
-    sign, at, step, state, tells = _move(entry)
+    sign, at, step, state, tells = move(entry)
     return [sign, at, text_of(entry["service"]), step, state, tells]
 
 
-def _move(entry: LogEntry) -> list[Text]:
+def move(entry: LogEntry) -> list[Text]:
+    """Return what one entry says: its sign, time, step, state, and what it tells."""
     sign, style = _SIGNS.get(entry["to_state"], _OTHER_NOTE)
     state = entry["to_state"] + (f" (attempt {entry['attempt']})" if entry["attempt"] > 1 else "")
     at = entry["at"].astimezone(UTC).time().isoformat(timespec="milliseconds")

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.following import Followed, complain_of_contracts, follow, print_remaining
 from toolkit.cli.locating import ServicesOption, opened
 from toolkit.cli.output import Format, FormatOption, print_json
-from toolkit.cli.stories import complain_of_gaps, print_story, story_of
+from toolkit.cli.stories import complain_of_gaps, print_story
 from toolkit.story import Story
 
 
@@ -19,22 +20,26 @@ def trace(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Tell one saga's story, in the order of cause and effect.
+    """Tell one saga's story: in a sentence, then in the order of cause and effect, then what is still to come.
 
     Ends with 1 where no service knows the saga, and with 3 where a service can't be asked.
     """
-    story = asyncio.run(_read(saga_id, service))
+    found = asyncio.run(_read(saga_id, service))
+    story = found.story
     if output is not Format.TABLE:
-        print_json(story.as_dict(), output)
+        print_json(story.as_dict() | found.progress.as_dict(), output)
     elif story.entries:
-        print_story(story)
+        print_story(story, found.progress.sentence)
+        print_remaining(found.progress)
     complain_of_gaps(story.unreachable)
+    if story.entries:
+        complain_of_contracts(found.without_contract)
     leave(_verdict(story))
 
 
-async def _read(saga_id: str, service: list[str] | None) -> Story:
-    async with opened(service) as sources:
-        return await story_of(saga_id, sources)
+async def _read(saga_id: str, service: list[str] | None) -> Followed:
+    async with opened(service) as known:
+        return await follow(saga_id, known)
 
 
 def _verdict(story: Story) -> ExitCode:

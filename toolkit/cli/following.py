@@ -1,0 +1,96 @@
+"""How far a saga has come, as all services together tell it, and what of it is still to come, printed for people."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.text import Text
+
+from toolkit.cli.discovery import find_service
+from toolkit.cli.exits import UsageError, complain
+from toolkit.cli.output import console, print_table, text_of
+from toolkit.contract import Contract
+from toolkit.controls import Controls
+from toolkit.graph import Choreography
+from toolkit.progress import NodeProgress, Progress, Status, progress
+from toolkit.sources import ask_all
+from toolkit.story import Story, tell
+
+#: How what is to come looks; told by the word, and only helped by sign and colour.
+_SIGNS = {
+    Status.RUNNING: ("…", "green"),
+    Status.REMAINING: ("○", "dim"),
+    Status.OVERDUE: ("!", "bold yellow"),
+    Status.DEAD_LETTER: ("!", "bold red"),
+    Status.UNKNOWN: ("?", "bold yellow"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A saga's story, how far it has come, and of which services that are there no contract is known."""
+
+    story: Story
+    progress: Progress
+    without_contract: Mapping[str, str]
+
+
+async def follow(saga_id: str, services: Sequence[Controls]) -> Followed:
+    """Ask all services for this saga, and for their contracts."""
+    seen, told = await asyncio.gather(
+        ask_all(services, lambda each: each.saga(saga_id)), ask_all(services, lambda each: each.contract())
+    )
+    story = tell(saga_id, {name: view.entries for name, view in seen.by_service.items()}, unreachable=seen.unreachable)
+    contracts = told.by_service | _declared_here(told.unreachable)
+    missing = {name: why for name, why in told.unreachable.items() if name in seen.by_service.keys() - contracts.keys()}
+    return Followed(story, progress(story, Choreography(contracts.values()), seen.by_service), missing)
+
+
+def _declared_here(services: Mapping[str, str]) -> dict[str, Contract]:
+    """Return the contracts of those services whose declarations lie below the current directory."""
+    found = {}
+    for name in services:
+        try:
+            found[name] = Contract.of(find_service(name))
+        except UsageError:
+            continue
+    return found
+
+
+def complain_of_contracts(missing: Mapping[str, str]) -> None:
+    """Name each service of which nobody knows what it would do next."""
+    for service, reason in missing.items():
+        complain(f"warning: what remains to be done in {service} is missing here, since its contract is: {reason}")
+
+
+def print_remaining(found: Progress) -> None:
+    """Print what of a saga is still to come, if anything is."""
+    if found.remaining:
+        console().print(Text("\nstill to come:", style="bold"))
+        print_table(("", "is", "service", "step", "tells"), [_line(node) for node in found.remaining])
+
+
+def _line(node: NodeProgress) -> list[Text]:
+    sign, style = _SIGNS[node.status]
+    facts = (node.status.replace("_", " "), node.service, node.name)
+    return [Text(sign, style=style), *map(text_of, facts), text_of("; ".join(_tells(node)) or None)]
+
+
+def _tells(node: NodeProgress) -> list[str]:
+    tells = [f"undoes {node.of}"] if node.of else []
+    if node.attempt and node.attempts:
+        tells.append(f"attempt {node.attempt} of {node.attempts}")
+    if node.next_at:
+        tells.append(f"at {_clock(node.next_at)}")
+    elif node.at:
+        tells.append(f"since {_clock(node.at)}")
+    if node.nudges:
+        tells.append(f"nudges: {node.nudges}")
+    return [*tells, node.error] if node.error else tells
+
+
+def _clock(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")

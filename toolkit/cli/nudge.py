@@ -1,0 +1,48 @@
+"""`saga nudge`: have each service emit again what it emitted last in a saga that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from toolkit.audit import Operator
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.operating import ReasonOption, operator
+from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.controls import Controls
+from toolkit.sources import Answers, Rows, ask_all
+
+_COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
+
+
+def nudge(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    reason: ReasonOption,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Emit a saga's last events again, as the watch does by itself: what was heard changes nothing.
+
+    Ends with 1 where the saga has ended or no service knows it, and with 3 where a service can't be asked.
+    """
+    answers = asyncio.run(_nudge(saga_id, operator(reason), service))
+    rows = [row for found in answers.by_service.values() for row in found]
+    print_rows(rows, output, columns=_COLUMNS)
+    for name, why in answers.unreachable.items():
+        complain(f"warning: {name} is unreachable, so nothing was nudged there: {why}")
+    if answers.unreachable:
+        leave(ExitCode.AWAY)
+    if not rows:
+        complain(f"error: no service knows a saga {saga_id!r}; `saga ls` lists those that they know")
+    leave(ExitCode.FINE if any(row["outcome"] != "refused" for row in rows) else ExitCode.PROBLEM)
+
+
+async def _nudge(saga_id: str, by: Operator, service: list[str] | None) -> Answers[Rows]:
+    async def rows_of(each: Controls) -> Rows:
+        return (await each.nudge(saga_id, by)).rows
+
+    async with opened(service) as known:
+        return await ask_all(known, rows_of, within=None)

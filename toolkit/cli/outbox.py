@@ -1,0 +1,33 @@
+"""`saga outbox`: what has not left a service yet, its own retries among it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.operating import pick
+from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.sources import Rows
+
+_COLUMNS = ("due_at", "event_type", "saga_id", "destination", "attempt", "tries", "event_id")
+
+
+def outbox(
+    of: Annotated[str, typer.Argument(metavar="SERVICE", help="Whose outbox.")],
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="The oldest so many.")] = 100,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List what waits to be sent: events for the exchange, and retries for the service's own queue.
+
+    Ends with 3 where the service can't be asked.
+    """
+    print_rows(asyncio.run(_read(of, limit, service)), output, columns=_COLUMNS)
+
+
+async def _read(name: str, limit: int, service: list[str] | None) -> Rows:
+    async with opened(service) as known:
+        return await pick(name, known).outbox(limit=limit)

@@ -1,0 +1,70 @@
+"""`saga stats`: the figures of all services, as they are now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.controls import Controls
+from toolkit.events import SagaState
+from toolkit.glance import Glance
+from toolkit.sources import Answers, ask_all
+
+#: What a table has room for; programs get every field of the glance.
+COLUMNS = (
+    "service", *(state.lower() for state in SagaState), "rate", "p95", "overdue", "dead_letters", "outbox", "oldest",
+)  # fmt: skip
+
+
+def stats(service: ServicesOption = None, output: FormatOption = Format.TABLE) -> None:
+    """Show each service's sagas by state, how fast they end, and what waits or needs a person.
+
+    Ends with 3 where a service can't be asked.
+    """
+    answers = asyncio.run(_read(service))
+    glances = list(answers.by_service.values())
+    if output is Format.TABLE:
+        print_rows([figures(glance) for glance in glances], output, columns=COLUMNS)
+    else:
+        print_rows([glance.model_dump() for glance in glances], output, columns=COLUMNS)
+    complain_of_silence(answers.unreachable)
+    leave(ExitCode.AWAY if answers.unreachable else ExitCode.FINE)
+
+
+async def glances_of(services: Sequence[Controls]) -> Answers[Glance]:
+    """Ask all services for their figures."""
+    return await ask_all(services, lambda each: each.glance())
+
+
+def figures(glance: Glance) -> dict[str, Any]:
+    """Return a glance as a table shows it; while the sagas are still being counted, nothing is said of them."""
+    states = {state.lower(): glance.by_state.get(state, 0) if glance.is_counted else None for state in SagaState}
+    return {
+        "service": glance.service,
+        **states,
+        "rate": f"{glance.rate:.1f}/s" if glance.is_counted else None,
+        "p95": _seconds(glance.p95),
+        "overdue": glance.overdue,
+        "dead_letters": glance.dead_letters,
+        "outbox": glance.outbox,
+        "oldest": _seconds(glance.outbox_oldest),
+    }
+
+
+def complain_of_silence(unreachable: Mapping[str, str]) -> None:
+    """Name each service whose figures are missing."""
+    for name, reason in unreachable.items():
+        complain(f"warning: {name} is unreachable, so its figures are missing here: {reason}")
+
+
+def _seconds(span: float | None) -> str | None:
+    return None if span is None else f"{span:.1f} s"
+
+
+async def _read(service: list[str] | None) -> Answers[Glance]:
+    async with opened(service) as known:
+        return await glances_of(known)

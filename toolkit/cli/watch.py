@@ -1,0 +1,124 @@
+"""`saga watch`: all services at a glance and the sagas that moved last, anew each second."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.cli.exits import ExitCode, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.ls import latest_sagas, summary
+from toolkit.cli.output import Format, FormatOption, console, print_json, table_of, text_of
+from toolkit.cli.stats import COLUMNS, complain_of_silence, figures, glances_of
+from toolkit.cli.stories import styled_state
+from toolkit.clock import SystemClock
+from toolkit.controls import Controls
+from toolkit.glance import Glance
+from toolkit.story import Story
+
+_SAGAS = ("saga_id", "state", "last_step", "last_state", "age")
+#: Seconds; what is oftener costs the services more than anybody sees.
+_SHORTEST = 0.2
+
+IntervalOption = Annotated[
+    float, typer.Option(min=_SHORTEST, max=3_600, metavar="SECONDS", help="How often all is looked at again.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is to be seen at one moment."""
+
+    at: datetime
+    glances: Mapping[str, Glance]
+    stories: Sequence[Story]
+    unreachable: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "at": self.at,
+            "services": [glance.model_dump() for glance in self.glances.values()],
+            "sagas": [summary(story, self.at) for story in self.stories],
+            "unreachable": dict(self.unreachable),
+        }
+
+
+def watch(
+    interval: IntervalOption = 1.0,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="The sagas that moved last, so many.")] = 10,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Watch all services and the sagas that moved last, until Ctrl-C.
+
+    Where standard output is no terminal, or something else than a table is wanted, it is one look; that ends with 3
+    where a service can't be asked.
+    """
+    if output is Format.TABLE and sys.stdout.isatty():
+        _watch(interval, limit, service)
+        return
+    sight = asyncio.run(_look_once(limit, service))
+    if output is Format.TABLE:
+        console().print(_drawn(sight))
+    else:
+        print_json(sight.as_dict(), output)
+    complain_of_silence(sight.unreachable)
+    leave(ExitCode.AWAY if sight.unreachable else ExitCode.FINE)
+
+
+def _watch(interval: float, limit: int, service: list[str] | None) -> None:
+    try:
+        asyncio.run(_look_again_and_again(interval, limit, service))
+    except KeyboardInterrupt:  # which is how one stops watching
+        return
+
+
+async def _look_again_and_again(interval: float, limit: int, service: list[str] | None) -> None:
+    async with opened(service) as known:
+        with Live(console=console(), auto_refresh=False, screen=False) as live:
+            while True:
+                live.update(_drawn(await _look(known, limit)), refresh=True)
+                await asyncio.sleep(interval)
+
+
+async def _look_once(limit: int, service: list[str] | None) -> Sight:
+    async with opened(service) as known:
+        return await _look(known, limit)
+
+
+async def _look(services: Sequence[Controls], limit: int) -> Sight:
+    answers, (stories, lost) = await asyncio.gather(glances_of(services), latest_sagas(services, limit))
+    return Sight(SystemClock().now(), answers.by_service, stories, {**lost, **answers.unreachable})
+
+
+def _drawn(sight: Sight) -> Group:
+    at = sight.at.astimezone(UTC).strftime("%H:%M:%S")
+    return Group(Text(f"{at} UTC", style="dim"), _services(sight), Text(), _sagas(sight))
+
+
+def _services(sight: Sight) -> Table:
+    rows = [[text_of(figures(glance)[column]) for column in COLUMNS] for glance in sight.glances.values()]
+    away = [name for name in sight.unreachable if name not in sight.glances]
+    blank = [text_of(None)] * (len(COLUMNS) - 2)
+    rows += [[text_of(name), Text("unreachable", style="bold red"), *blank] for name in away]
+    return table_of(COLUMNS, rows)
+
+
+def _sagas(sight: Sight) -> Table:
+    rows = []
+    for story in sight.stories:
+        told = summary(story, sight.at)
+        state = styled_state(story.state)
+        rows.append([state if name == "state" else text_of(told[name]) for name in _SAGAS])
+    return table_of(_SAGAS, rows)
