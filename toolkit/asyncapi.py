@@ -29,6 +29,7 @@ _PROPERTIES = {
 _TEXTS = {
     envelope.SAGA_TYPE: "the saga's name",
     envelope.OCCURRED_AT: "when it was emitted, ISO 8601, to the microsecond",
+    envelope.STARTED_AT: "when the saga began, ISO 8601; passed on as it came",
     envelope.CAUSATION_ID: "the message id of the event that brought this one about",
     envelope.DEADLINE: "when the whole saga's forward steps refuse, ISO 8601",
     envelope.TRACEPARENT: "the W3C trace parent; passed on as it came",
