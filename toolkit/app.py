@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -180,8 +181,24 @@ def _listen(settings: Settings) -> socket.socket:
                 "name a free one, or none to have one chosen"
             ) from error
         listener = _bind(settings.http_host, 0)
+    _see_that_it_is_guarded(settings, listener)
     log.info("api listens", host=settings.http_host, port=listener.getsockname()[1])
     return listener
+
+
+def _see_that_it_is_guarded(settings: Settings, listener: socket.socket) -> None:
+    """See that an API which others than this machine reach has a token.
+
+    Raises:
+        SettingsError: it has none.
+    """
+    if settings.api_token or ip_address(listener.getsockname()[0]).is_loopback:
+        return
+    listener.close()
+    raise SettingsError(
+        f"SAGA_HTTP_HOST={settings.http_host!r} is reached from other machines, and SAGA_API_TOKEN is not set: "
+        "set it to a text that nobody guesses, which operators then show, or SAGA_HTTP_HOST to 127.0.0.1"
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -114,6 +114,16 @@ def test_a_bad_setting_is_wrong_use_and_names_the_variable(saga, monkeypatch):
         ("SAGA_BROKER_URL", "embedded", "error: SAGA_BROKER_URL=embedded is one process for all services"),
         ("SAGA_STEP_TIMEOUTS", '{"procces_payment": 5}', "error: SAGA_STEP_TIMEOUTS names procces_payment, and no"),
         ("SAGA_HTTP_HOST", "no.such.host.invalid", "error: SAGA_HTTP_HOST='no.such.host.invalid' can't be listened on"),
+        (
+            "SAGA_HTTP_HOST",
+            "0.0.0.0",
+            "error: SAGA_HTTP_HOST='0.0.0.0' is reached from other machines, and SAGA_API_TO",
+        ),
+        (
+            "SAGA_HTTP_HOST",
+            "::",
+            "error: SAGA_HTTP_HOST='::' is reached from other machines, and SAGA_API_TOKEN is not",
+        ),
         ("SAGA_DATABASE_URL", f"sqlite:///{__file__}/payment.db", "error: no database can lie in "),
     ],
 )

@@ -41,6 +41,13 @@ def test_a_refused_order_ends_with_one_and_releases_the_goods(shop: Shop):
     assert RELEASED in shop.log("inventory", order)
 
 
+def test_a_service_in_a_container_without_a_token_says_what_is_missing(shop: Shop):
+    done = shop.saga("run", "payment", variables=["SAGA_API_TOKEN=", "SAGA_HTTP_HOST=0.0.0.0"])
+
+    assert done.returncode == 2
+    assert "SAGA_API_TOKEN is not set" in done.stderr
+
+
 def test_the_same_order_sent_again_is_paid_once(shop: Shop):
     order = shop.trigger()
 
