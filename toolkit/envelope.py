@@ -17,6 +17,7 @@ from toolkit.clock import Clock
 from toolkit.errors import UnreadableError
 from toolkit.events import AbortRequested, Event, Saga, SagaEnded, SagaId, routing_key
 from toolkit.ids import derived_id, new_id, trace_id_of
+from toolkit.masking import redact
 
 #: The headers of the envelope, as they are spelled on the wire.
 SAGA_TYPE = "saga-type"
@@ -271,7 +272,7 @@ def _parse(event_type: type[Event], body: bytes) -> Event:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)[:5]
         )
-        raise UnreadableError("schema", f"{event_type.__name__}: {faults}") from error
+        raise UnreadableError("schema", redact(event_type, body, f"{event_type.__name__}: {faults}")) from error
 
 
 def _saga_id(value: str | None) -> str:

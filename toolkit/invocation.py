@@ -91,4 +91,6 @@ class Invocation:
 def _check(handler: Step | Compensation, result: object) -> None:
     if type(result) not in handler.signature.emits:
         declared = ", ".join(event.__name__ for event in handler.signature.emits)
-        raise StepError(f"{handler.name} returned {result!r}; it declares {declared}: return one of these")
+        # Not what is in it: it may be an event of people's.
+        returned = "None" if result is None else f"a {type(result).__name__}"
+        raise StepError(f"{handler.name} returned {returned}; it declares {declared}: return one of these")

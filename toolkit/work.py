@@ -20,7 +20,7 @@ from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, Saga
 from toolkit.fence import Decision, StepState, is_legal
 from toolkit.ids import new_id, trace_id_of
 from toolkit.invocation import Failure
-from toolkit.masking import redact
+from toolkit.masking import has_sensitive_fields, redact
 from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
@@ -136,8 +136,16 @@ class Work:
             self._measure(step.saga, message.envelope, state)
 
     def refused(self, step: Step, message: Message, refusal: Refusal) -> None:
-        """The step said no; its refusal goes out and starts the way back."""
-        self._move(step, message, StepState.FAILED, SagaState.COMPENSATING, emitted=refusal, error=refusal.reason)
+        """The step said no; its refusal goes out and starts the way back.
+
+        A reason is for everybody, here and in each service that passes it on: it goes out without what is sensitive.
+        """
+        reason = self._tellable(refusal.reason, step, message) or ""
+        if reason != refusal.reason:
+            refusal = refusal.model_copy(update={"reason": reason})
+        if has_sensitive_fields(type(refusal)):
+            reason = redact(type(refusal), refusal.model_dump_json(), reason)
+        self._move(step, message, StepState.FAILED, SagaState.COMPENSATING, emitted=refusal, error=reason)
 
     def refused_for(self, step: Step, message: Message, reason: str) -> None:
         """Refuse in the step's name: the deadline passed, or the retries are spent."""

@@ -29,7 +29,7 @@ async def send_confirmation(event: ShipmentCreated, session: AsyncSession) -> Or
     """Tell the customer that the goods are on their way, or say that nobody hears it."""
     delivery = deliver(event.customer_email)
     if delivery is not Delivery.SENT:
-        return NotificationFailed(order_id=event.order_id, reason=f"{event.customer_email} does not exist")
+        return NotificationFailed(order_id=event.order_id, reason="the customer has no such mailbox")
     session.add(
         Message(
             order_id=event.order_id,

@@ -1,0 +1,135 @@
+"""Whatever a step blurts out of its event's sensitive fields is masked before it is stored, logged or sent on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from tests.conformance.world import settings_for
+from tests.eventually import eventually
+from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, dead_letters, saga_log
+from toolkit.embedded import Embedded
+from toolkit.envelope import Envelope
+from toolkit.events import routing_key
+from toolkit.ids import derived_id
+
+SECRET = "4111-2222-3333"
+NEVER = RetryPolicy(attempts=1)
+
+
+class BillSent(Event, owner="client"):
+    bill_id: SagaId
+    how: str
+    card: Annotated[str, Sensitive]
+
+    @field_validator("card")
+    @classmethod
+    def is_a_card(cls, value: str) -> str:
+        if value.endswith("?"):
+            raise ValueError(f"{value} is no card")
+        return value
+
+
+class BillPaid(Event, owner="till", optional=True):
+    bill_id: str
+
+
+class BillRefused(Refusal, owner="till", optional=True):
+    bill_id: str
+    clerk: Annotated[str, Sensitive] = ""
+
+
+class Money(BaseModel):
+    amount: int
+
+
+BILL = Saga(name="bill", id_field="bill_id", starts_with=BillSent, completes_with=BillPaid, fails_with=BillRefused)
+
+
+def till(*, refusable: bool) -> Service:
+    """Return a service whose step blurts out all that it knows, in the way that the event names."""
+    participant = Participant("till", saga=BILL, retry=NEVER)
+
+    async def take_money(event: BillSent) -> BillPaid | BillRefused:
+        return _blurt(event)
+
+    async def surely_take_money(event: BillSent) -> BillPaid:
+        return _blurt(event)
+
+    participant.step()(take_money if refusable else surely_take_money)
+    return Service(name="till", participants=[participant])
+
+
+def _blurt(event: BillSent) -> Any:
+    if event.how == "validation":
+        Money.model_validate({"amount": event.card})
+    if event.how == "refusal":
+        return BillRefused(bill_id=event.bill_id, reason=f"card {event.card} is unknown to Ada", clerk="Ada")
+    if event.how == "wrong type":
+        return event
+    raise RuntimeError(f"the terminal ate {event.card}")
+
+
+@asynccontextmanager
+async def paying(tmp_path: Path, how: str, *, refusable: bool, card: str = SECRET) -> AsyncIterator[Embedded]:
+    """Have a bill sent, and wait until nothing is under way."""
+    async with Embedded([till(refusable=refusable)], settings_for(tmp_path)) as embedded:
+        body = json.dumps({"bill_id": "bill-1", "how": how, "card": card}).encode()
+        envelope = Envelope(
+            event_id=derived_id("bill-1", "BillSent"), event_type="BillSent", version=1, saga_id="bill-1",
+            saga_type="bill", occurred_at=datetime.now(UTC),
+        )  # fmt: skip
+        await embedded.publish(envelope.wrap(body, routing_key(BillSent)))
+        await eventually(lambda: written(embedded))
+        yield embedded
+
+
+async def written(embedded: Embedded) -> dict[str, list[dict[str, Any]]] | None:
+    """Return all that stands in the log and in the dead letters, or None while that is nothing."""
+    async with embedded.hosts["till"].database.reading() as connection:
+        found = {
+            "entries": await saga_log.story(connection, "bill-1"),
+            "letters": await dead_letters.listed(connection),
+        }
+    return found if any(found.values()) else None
+
+
+@pytest.mark.parametrize("how", ["refusal", "error", "validation", "wrong type"])
+@pytest.mark.parametrize("refusable", [True, False], ids=["refusable", "not refusable"])
+async def test_what_a_step_blurts_out_is_masked_in_log_letters_and_log_lines(tmp_path, capsys, how, refusable):
+    async with paying(tmp_path, how, refusable=refusable) as embedded:
+        found = await written(embedded)
+
+    bodies = [letter.pop("body") for letter in found["letters"]]
+    assert SECRET not in repr(found)
+    assert "***" in repr(found) or how == "wrong type" or (how == "refusal" and not refusable)
+    assert all(SECRET in body for body in bodies), "what was given up has to stay whole"
+    shown = capsys.readouterr()
+    assert "saga" in shown.out + shown.err
+    assert SECRET not in shown.out + shown.err
+
+
+async def test_a_refusals_reason_goes_out_masked_and_its_own_sensitive_fields_are_not_logged(tmp_path):
+    async with paying(tmp_path, "refusal", refusable=True) as embedded:
+        found = await written(embedded)
+
+    refused = found["entries"][0]
+    assert refused["error"] == "card *** is unknown to ***"
+    assert json.loads(refused["emitted_body"]) == {
+        "reason": "card *** is unknown to Ada", "bill_id": "bill-1", "clerk": "Ada"
+    }  # fmt: skip
+
+
+async def test_an_events_own_validator_tells_no_secret_in_a_dead_letter(tmp_path):
+    async with paying(tmp_path, "refusal", refusable=True, card=f"{SECRET}?") as embedded:
+        found = await written(embedded)
+
+    (letter,) = found["letters"]
+    assert (letter["reason"], letter["error"]) == ("schema", "BillSent: card: Value error, *** is no card")
