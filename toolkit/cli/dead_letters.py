@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from toolkit.cli.output import Format, FormatOption, print_fields, print_json, p
 from toolkit.cli.waiting import progress
 from toolkit.clock import SystemClock
 from toolkit.dead_letters import Selection
+from toolkit.masking import NO_OBJECT, UNKNOWN
 from toolkit.sources import Rows
 
 dead_letters = typer.Typer(
@@ -78,8 +79,10 @@ def show_letter(
         leave(ExitCode.PROBLEM)
     elif output is Format.TABLE:
         print_fields(letter)
+        _complain_of_silence(of, letter)
     else:
         print_json(letter, output)
+        _complain_of_silence(of, letter)
 
 
 @dead_letters.command("redrive")
@@ -121,6 +124,15 @@ def drop(
     """Drop dead letters for good; that they were is kept in the audit."""
     which = _meant(_selection(ids, reason_is, step, saga, older_than), everything)
     _act("drop", of, which, _operator(reason, dry_run), dry_run, service, output)
+
+
+def _complain_of_silence(of: str, letter: Mapping[str, Any]) -> None:
+    """Say why a message is not shown, and where it is to be found by whoever may."""
+    if letter["body"] in (UNKNOWN, NO_OBJECT):
+        complain(
+            f"the message of {letter['id']} is not shown, since nothing here tells what of it is sensitive; "
+            f"it stands whole in the table dead_letters of {of}'s database"
+        )
 
 
 def _selection(
