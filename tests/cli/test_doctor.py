@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
-from tests.cli.conftest import PROJECT, TOKEN, Saga
+from tests.cli.conftest import PROJECT, TOKEN, Saga, served
 from tests.cli.findings import found, only, unchecked
 from tests.conftest import PostgresDatabases
 from toolkit.contract import Contract
@@ -32,6 +32,7 @@ from toolkit.database import Database
 from toolkit.doctor.checks import CHECKS
 from toolkit.doctor.places import filesystem_of
 from toolkit.doctor.routing_checks import matches
+from toolkit.doctor.services import DEMO_TOKEN
 from toolkit.service import Service
 
 # -- the environment -----------------------------------------------------------------------------------------------
@@ -386,6 +387,16 @@ def test_a_service_that_others_reach_without_a_token_is_found(saga: Saga, embedd
     assert row["found"].endswith(" is reached from elsewhere, and has no SAGA_API_TOKEN")
 
 
+def test_the_token_of_the_demo_is_found_where_others_reach_the_service(saga: Saga, embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.cli.conftest.TOKEN", DEMO_TOKEN)
+    assert f"SAGA_API_TOKEN:-{DEMO_TOKEN}}}" in (PROJECT / "compose.yaml").read_text()
+    with served("payment", f"sqlite:///{tmp_path}/payment.db") as url:
+        row = only(ask(saga, *of(url.replace("127.0.0.1", "0.0.0.0"))), "service token")
+
+    assert row["found"].endswith(" takes the token demo-token, which everybody knows")
+    assert row["cure"] == "start payment with SAGA_API_TOKEN=$(openssl rand -hex 32)"
+
+
 def test_a_token_that_the_service_does_not_take_is_found(saga: Saga, embedded, serve, tmp_path, monkeypatch):
     url = serve("payment", f"sqlite:///{tmp_path}/payment.db")
     monkeypatch.setenv("SAGA_API_TOKEN", "yesterday's")
@@ -394,6 +405,7 @@ def test_a_token_that_the_service_does_not_take_is_found(saga: Saga, embedded, s
 
     assert row["found"] == f"{url} does not take our SAGA_API_TOKEN"
     monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
+    assert found(ask(saga, *of(url)), "service token") == []
 
 
 # -- the command ---------------------------------------------------------------------------------------------------

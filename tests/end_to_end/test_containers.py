@@ -98,11 +98,12 @@ def test_a_login_may_publish_its_own_events_only(shop: Shop):
     assert "write access to topic 'order.OrderCreated'" in refused.stderr + refused.stdout
 
 
-def test_the_doctor_finds_nothing_wrong_but_the_demo_passwords(shop: Shop):
+def test_the_doctor_finds_nothing_wrong_but_the_demos_passwords_and_token(shop: Shop):
     examined = shop.saga("doctor", "-o", "jsonl")
 
     findings = [json.loads(line) for line in examined.stdout.splitlines()]
-    assert {each["check"] for each in findings if each["verdict"] != "fine"} == {"broker password"}, examined.stdout
+    wrong = {each["check"] for each in findings if each["verdict"] != "fine"}
+    assert wrong == {"broker password", "api token", "service token"}, examined.stdout
     assert examined.returncode == 1
 
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from toolkit.doctor.facts import Facts
 from toolkit.doctor.findings import Seen, check, fine, problem
 from toolkit.doctor.places import is_loopback
+from toolkit.doctor.services import DEMO_TOKEN
 from toolkit.settings import PREFIX, Settings
 
 #: What is read beside the settings of services: by the command line, by crash points.
@@ -59,6 +60,11 @@ def api_token(facts: Facts) -> Iterator[Seen]:
         yield problem(
             f"SAGA_HTTP_HOST={host} is not this machine alone, and SAGA_API_TOKEN is not set",
             cure="export SAGA_API_TOKEN=$(openssl rand -hex 32), or SAGA_HTTP_HOST=127.0.0.1",
+        )
+    elif facts.settings.api_token.get_secret_value() == DEMO_TOKEN:
+        yield problem(
+            f"SAGA_HTTP_HOST={host} is not this machine alone, and everybody knows SAGA_API_TOKEN={DEMO_TOKEN}",
+            cure="export SAGA_API_TOKEN=$(openssl rand -hex 32)",
         )
     else:
         yield fine(f"services that are started here listen on {host}, and want a token")

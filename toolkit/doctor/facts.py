@@ -26,6 +26,7 @@ class ServiceFacts:
 
     - `ready`: what `/readyz` says of each part.
     - `letter_answer`: the status with which it answers whoever shows our token.
+    - `takes_demo_token`: whether it lets in whoever shows the token that everybody knows.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ServiceFacts:
     fault: str | None = None
     ready: Mapping[str, bool] = field(default_factory=dict)
     letter_answer: int | None = None
+    takes_demo_token: bool = False
     clock: ClockFacts | None = None
 
 

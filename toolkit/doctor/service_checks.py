@@ -9,6 +9,7 @@ from datetime import timedelta
 from toolkit.contract import Contract, EventContract
 from toolkit.doctor.facts import ClockFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
+from toolkit.doctor.services import DEMO_TOKEN
 
 #: Timeouts are minutes, and compare one machine's clock with another's.
 _MOST_SKEW = timedelta(seconds=1)
@@ -42,6 +43,13 @@ def tokens(facts: Facts) -> Iterator[Seen]:
         if each.letter_answer == 403 and not each.is_local:
             yield problem(
                 f"{each.url} is reached from elsewhere, and has no SAGA_API_TOKEN",
+                each.name,
+                cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
+            )
+        elif each.takes_demo_token:
+            say = advice if each.is_local else problem
+            yield say(
+                f"{each.url} takes the token {DEMO_TOKEN}, which everybody knows",
                 each.name,
                 cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
             )
