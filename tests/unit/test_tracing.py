@@ -225,6 +225,7 @@ def test_without_otel_nothing_of_it_is_imported():
     [
         ({}, False),
         ({"OTEL_SERVICE_NAME": "library"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1"}, True),
         ({"OTEL_TRACES_EXPORTER": "console"}, True),
