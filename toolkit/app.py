@@ -23,7 +23,6 @@ from starlette.applications import Starlette
 from toolkit.api import api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
-from toolkit.contract_api import contract_routes
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.logs import configure_logs
@@ -121,7 +120,6 @@ def run_service(service: Service, settings: Settings) -> int:
     contract = Contract.of(service, timeouts=settings.step_timeouts)
     facts: Any = {"queue": app.host.queue, "token": settings.api_token, "clock": SystemClock()}
     routes = api_routes(service, contract, app.host.database, app.readiness, **facts)
-    routes += contract_routes(contract, exchange=settings.exchange, queue=app.host.queue)
     api = application(routes, lifespan)
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.

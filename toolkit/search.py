@@ -131,8 +131,8 @@ async def _walk(
 
 async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> tuple[str | None, int | None]:
     """Return the saga that an id belongs to, and from where to go on looking where patience ended."""
-    if not q.isprintable():
-        return None, None  # no such id can be; PostgreSQL would stumble over a NUL in it
+    if "\0" in q:
+        return None, None  # no such id can be; PostgreSQL would stumble over it
     if cursor is None:
         if await connection.scalar(select(saga_log.c.id).where(saga_log.c.saga_id == q).limit(1)):
             return q, None

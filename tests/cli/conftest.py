@@ -27,7 +27,6 @@ from toolkit.cli import app
 from toolkit.cli.discovery import find_service
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
-from toolkit.contract_api import contract_routes
 from toolkit.database import Database
 from toolkit.saga_log import Entry
 
@@ -126,7 +125,7 @@ def _api(name: str, url: str) -> Starlette:
     contract = Contract.of(service)
     facts: Any = {"queue": f"saga.{name}", "token": SecretStr(TOKEN), "clock": SystemClock()}
     routes = api_routes(service, contract, database, readiness, **facts)
-    return application(routes + contract_routes(contract, exchange="saga", queue=f"saga.{name}"), lifespan)
+    return application(routes, lifespan)
 
 
 def service_options(urls: dict[str, str]) -> list[str]:

@@ -19,6 +19,7 @@ class Endpoint:
     - `answer`: what it answers, as a model; None for what is no JSON of ours.
     - `order`: what its body holds; it is posted then, takes its time, and needs the token.
     - `shows_people`: it needs the token although it only reads.
+    - `answers_503`: it answers just the same where something is not there.
     - `asks_nobody`: it asks no database, so that it has no errors of one.
     - `may_miss`: it answers 404 where there is no such thing.
     """
@@ -29,6 +30,7 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     order: type[Order] | None = None
     shows_people: bool = False
+    answers_503: bool = False
     asks_nobody: bool = False
     may_miss: bool = False
 

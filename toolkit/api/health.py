@@ -9,18 +9,20 @@ from starlette.responses import Response
 from toolkit import metrics
 from toolkit.api.answers import json_answer
 from toolkit.api.endpoints import Endpoint
+from toolkit.api.schemas import Alive, Ready
 from toolkit.api.site import Site
 from toolkit.figures import Figures
+from toolkit.glance import Glance
 
 
 def health_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints."""
     health = Health(site)
     return [
-        Endpoint(path="/healthz", serve=health.healthz, asks_nobody=True),
-        Endpoint(path="/readyz", serve=health.readyz, asks_nobody=True),
+        Endpoint(path="/healthz", serve=health.healthz, answer=Alive, asks_nobody=True),
+        Endpoint(path="/readyz", serve=health.readyz, answer=Ready, answers_503=True, asks_nobody=True),
         Endpoint(path="/metrics", serve=health.metrics),
-        Endpoint(path="/glance", serve=health.glance),
+        Endpoint(path="/glance", serve=health.glance, answer=Glance),
     ]
 
 

@@ -8,13 +8,14 @@ from starlette.responses import Response
 from toolkit import dead_letters, operations
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Letters, order_of
-from toolkit.api.queries import LIMIT, Parameter, limit_of, moment_of, printable, text, text_of
+from toolkit.api.queries import LIMIT, TEXT, Parameter, limit_of, moment_of, printable, text, text_of
+from toolkit.api.schemas import LetterBite, LetterGroups, LetterList, OneLetter
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
 from toolkit.views import letter, letters
 
 _SELECTION = (
-    Parameter("id", "These letters.", {"type": "array", "items": {"type": "string", "maxLength": 500}}, is_list=True),
+    Parameter("id", "These letters.", {"type": "array", "items": TEXT}, is_list=True),
     text("reason", "Letters that were given up for this reason."),
     text("step", "Letters of this step."),
     text("saga", "Letters of this saga."),
@@ -28,11 +29,11 @@ def letter_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints."""
     dead = DeadLetters(site)
     return [
-        Endpoint(path="/dead-letters", serve=dead.letters, parameters=_SELECTION),
-        Endpoint(path="/dead-letters/groups", serve=dead.groups),
-        Endpoint(path="/dead-letters/redrive", serve=dead.redrive, order=Letters),
-        Endpoint(path="/dead-letters/drop", serve=dead.drop, order=Letters),
-        Endpoint(path="/dead-letters/{id}", serve=dead.letter, shows_people=True, may_miss=True),
+        Endpoint(path="/dead-letters", serve=dead.letters, answer=LetterList, parameters=_SELECTION),
+        Endpoint(path="/dead-letters/groups", serve=dead.groups, answer=LetterGroups),
+        Endpoint(path="/dead-letters/redrive", serve=dead.redrive, answer=LetterBite, order=Letters),
+        Endpoint(path="/dead-letters/drop", serve=dead.drop, answer=LetterBite, order=Letters),
+        Endpoint(path="/dead-letters/{id}", serve=dead.letter, answer=OneLetter, shows_people=True, may_miss=True),
     ]
 
 

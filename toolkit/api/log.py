@@ -7,17 +7,26 @@ from starlette.responses import Response
 
 from toolkit import dead_letters, horizon, outbox, saga_log
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.queries import AFTER, LIMIT, is_saga_id, limit_of, row_of, text
+from toolkit.api.queries import AFTER, LIMIT, Parameter, is_saga_id, limit_of, row_of
+from toolkit.api.schemas import LogPage, Remaining
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
+
+#: What can be no saga's id is no mistake: there are no entries of it.
+_SAGA = Parameter("saga", "Only the entries of this saga.", {"type": "string"})
 
 
 def log_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints."""
     log = Log(site)
     return [
-        Endpoint(path="/log", serve=log.log, parameters=(LIMIT, AFTER, text("saga", "Only the entries of this saga."))),
-        Endpoint(path="/remains", serve=log.remains),
+        Endpoint(
+            path="/log",
+            serve=log.log,
+            answer=LogPage,
+            parameters=(LIMIT, AFTER, _SAGA),
+        ),
+        Endpoint(path="/remains", serve=log.remains, answer=Remaining),
     ]
 
 

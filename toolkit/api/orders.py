@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -10,8 +10,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    Strict,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
 )
 from starlette.requests import Request
 
@@ -23,9 +25,14 @@ from toolkit.settings import LONGEST_RETENTION, SHORTEST_RETENTION, Duration
 
 M = TypeVar("M", bound="Order")
 
+#: Text without control characters, of which PostgreSQL can't keep all; written so that JSON Schema can say it, too.
+_LINE, _ANY_LINE = r"^[^\x00-\x1f\x7f-\x9f]+$", r"^[^\x00-\x1f\x7f-\x9f]*$"
+#: The same, but not blank.
+_SENTENCE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+
 #: One line that any database can keep.
-Word = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^\P{Cc}+$")]
-Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_LINE)]
+Moment = Annotated[AwareDatetime, Strict(), AfterValidator(in_utc)]
 
 
 class Order(BaseModel):
@@ -33,7 +40,7 @@ class Order(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^\P{Cc}*[^\s\p{Cc}]\P{Cc}*$")]
+    reason: Annotated[str, StringConstraints(max_length=500, pattern=_SENTENCE)]
     actor: Word = "api"
 
     @property
@@ -42,8 +49,22 @@ class Order(BaseModel):
         return Operator(self.actor, self.reason)
 
 
+def _says_which(name: str, **how: Any) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: how}}
+
+
+#: What a body has to hold, one or another of it, to say which letters are meant.
+_SOME: list[Any] = [
+    _says_which("ids", minItems=1),
+    *(_says_which(name, type="string") for name in ("reason_is", "step", "saga", "before")),
+    _says_which("all", const=True),
+]
+
+
 class Letters(Order):
     """Which dead letters; `all` where nothing else is said, so that nobody means them all by leaving something out."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _SOME})
 
     ids: tuple[Word, ...] = Field((), max_length=1_000)
     reason_is: Word | None = None
@@ -52,7 +73,7 @@ class Letters(Order):
     before: Moment | None = None
     all: bool = False
     up_to: Word | None = None
-    after: Annotated[str, StringConstraints(max_length=64, pattern=r"^\P{Cc}*$")] = ""
+    after: Annotated[str, StringConstraints(max_length=64, pattern=_ANY_LINE)] = ""
     dry_run: bool = False
 
     @property
@@ -76,13 +97,32 @@ class Push(Order):
 class Replay(Order):
     """A replay; a reason is welcome, and not needed for what changes nothing."""
 
-    reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^\P{Cc}*$")] = ""
+    reason: Annotated[str, StringConstraints(max_length=500, pattern=_ANY_LINE)] = ""
+
+
+#: As people write it; other durations are taken, too.
+_AGE = {
+    "anyOf": [
+        {"type": "string", "pattern": "^[1-9][0-9]{0,3}d$"},
+        {
+            "type": "number",
+            "minimum": SHORTEST_RETENTION.total_seconds(),
+            "maximum": LONGEST_RETENTION.total_seconds(),
+            "description": "In seconds.",
+        },
+    ],
+    "examples": ["30d"],
+}
 
 
 class Prune(Order):
     """How old is old."""
 
-    older_than: Annotated[Duration, Field(ge=SHORTEST_RETENTION, le=LONGEST_RETENTION)]
+    older_than: Annotated[
+        Duration,
+        Field(ge=SHORTEST_RETENTION, le=LONGEST_RETENTION),
+        WithJsonSchema(_AGE),
+    ]
 
 
 async def order_of(request: Request, kind: type[M]) -> M:

@@ -5,6 +5,7 @@ Raises QueryError, which says what is allowed.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from toolkit.api.answers import QueryError
 from toolkit.events import SagaId, SagaState
 from toolkit.search import Attention
-from toolkit.settings import Duration
+from toolkit.settings import LONGEST_WAIT, Duration
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -26,8 +27,18 @@ MAX_LIMIT = 1_000
 
 #: As many digits as any row's number has; more would be no BIGINT.
 _LONGEST_ROW = 18
-#: No sensible id, step or reason is longer.
+#: No sensible id, step or reason is longer; and PostgreSQL keeps no NUL.
 _LONGEST_TEXT = 500
+_IS_TEXT = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{0,{_LONGEST_TEXT}}}")
+TEXT = {"type": "string", "maxLength": _LONGEST_TEXT, "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
+#: As people write it, or seconds; `PT5M` is taken, too.
+SPAN = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-9]{1,3}(s|min|h|d)$"},
+        {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT.total_seconds()},
+    ],
+    "examples": ["10min"],
+}
 
 _SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
@@ -44,8 +55,8 @@ class Parameter:
 
 
 def text(name: str, description: str) -> Parameter:
-    """Return a parameter that takes printable text."""
-    return Parameter(name, description, {"type": "string", "maxLength": _LONGEST_TEXT})
+    """Return a parameter that takes text without control characters."""
+    return Parameter(name, description, TEXT)
 
 
 def choice(name: str, description: str, among: type[StrEnum]) -> Parameter:
@@ -89,15 +100,17 @@ def row_of(request: Request, name: str) -> int | None:
 
 
 def text_of(request: Request, name: str) -> str | None:
-    """Return a printable text, or None where none is said."""
+    """Return a text, or None where none is said."""
     value = request.query_params.get(name)
     return None if value is None else printable(value, name)
 
 
 def printable(value: str, name: str) -> str:
     """Return a text that any database bears to be asked for."""
-    if not value.isprintable() or len(value) > _LONGEST_TEXT:
-        raise QueryError(f"{name}={value[:_LONGEST_TEXT]!r} is not allowed: take printable text")
+    if not _IS_TEXT.fullmatch(value):
+        raise QueryError(
+            f"{name}={value[:_LONGEST_TEXT]!r} is not allowed: take printable text of 500 characters at most"
+        )
     return value
 
 

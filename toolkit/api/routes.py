@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from toolkit.api.answers import error_answer
+from toolkit.api.documents import document_endpoints
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.health import health_endpoints
 from toolkit.api.letters import letter_endpoints
@@ -43,13 +44,14 @@ def api_routes(
 
 def endpoints_of(site: Site) -> list[Endpoint]:
     """Return all endpoints, in the order in which a path is looked for among them."""
-    return [
+    endpoints = [
         *health_endpoints(site),
         *saga_endpoints(site),
         *log_endpoints(site),
         *letter_endpoints(site),
         *waiting_endpoints(site),
     ]
+    return [*endpoints, *document_endpoints(site, endpoints)]
 
 
 def application(routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = None) -> Starlette:

@@ -14,6 +14,7 @@ from toolkit.api.queries import (
     ATTENTION,
     LIMIT,
     ROW_CURSOR,
+    SPAN,
     STATE,
     Parameter,
     choice_of,
@@ -24,6 +25,7 @@ from toolkit.api.queries import (
     text,
     text_of,
 )
+from toolkit.api.schemas import FoundSagas, PushBite, WholeSaga
 from toolkit.api.site import Site
 from toolkit.events import SagaState
 from toolkit.search import Attention, Search, search
@@ -35,7 +37,7 @@ _SEARCH = (
     STATE,
     text("step", "Sagas that moved last by this step."),
     ATTENTION,
-    Parameter("older_than", "Sagas of which nothing was written for so long: `10min`.", {"type": "string"}),
+    Parameter("older_than", "Sagas of which nothing was written for so long: `10min`.", SPAN),
     text("type", "Sagas of this type."),
     LIMIT,
     ROW_CURSOR,
@@ -46,11 +48,11 @@ def saga_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints; a saga's id may be followed by a verb, so that comes first."""
     sagas = Sagas(site)
     return [
-        Endpoint(path="/sagas", serve=sagas.sagas, parameters=_SEARCH),
-        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, order=Replay, may_miss=True),
-        Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, order=Push, may_miss=True),
-        Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, order=Push, may_miss=True),
-        Endpoint(path="/sagas/{id:path}", serve=sagas.saga, may_miss=True),
+        Endpoint(path="/sagas", serve=sagas.sagas, answer=FoundSagas, parameters=_SEARCH),
+        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, answer=PushBite, order=Replay, may_miss=True),
+        Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, answer=PushBite, order=Push, may_miss=True),
+        Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, answer=PushBite, order=Push, may_miss=True),
+        Endpoint(path="/sagas/{id:path}", serve=sagas.saga, answer=WholeSaga, may_miss=True),
     ]
 
 

@@ -40,6 +40,11 @@ class Site:
         """The service's name."""
         return self.service.name
 
+    @property
+    def exchange(self) -> str:
+        """The exchange's name, with which that of the queue begins."""
+        return self.queue.removesuffix(f".{self.name}")
+
     def now(self) -> datetime:
         """Return the time."""
         return self.clock.now()

@@ -11,6 +11,7 @@ from toolkit import outbox, overdue, retention
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Prune, order_of
 from toolkit.api.queries import LIMIT, limit_of, text, text_of
+from toolkit.api.schemas import LateSteps, Outbox, Pruned
 from toolkit.api.site import Site
 
 
@@ -18,13 +19,14 @@ def waiting_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints."""
     waiting = Waiting(site)
     return [
-        Endpoint(path="/overdue", serve=waiting.overdue, parameters=(LIMIT,)),
+        Endpoint(path="/overdue", serve=waiting.overdue, answer=LateSteps, parameters=(LIMIT,)),
         Endpoint(
             path="/outbox",
             serve=waiting.outbox,
+            answer=Outbox,
             parameters=(LIMIT, text("cursor", "From where to go on: what the page before called `next`.")),
         ),
-        Endpoint(path="/prune", serve=waiting.prune, order=Prune),
+        Endpoint(path="/prune", serve=waiting.prune, answer=Pruned, order=Prune),
     ]
 
 

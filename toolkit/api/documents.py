@@ -1,0 +1,51 @@
+"""What the service hears and says, and what its API can be asked; none of it changes while the service runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit.api.answers import Serve
+from toolkit.api.endpoints import Endpoint
+from toolkit.api.openapi import openapi
+from toolkit.api.schemas import Document
+from toolkit.api.site import Site
+from toolkit.asyncapi import asyncapi
+from toolkit.contract import Contract
+
+
+def document_endpoints(site: Site, others: Sequence[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints; `others` are all that the API has beside them."""
+    contract = _served(site.contract, "Tell what the service hears and says: its steps, and its events with schemas.")
+    told = _served(
+        asyncapi(site.contract, exchange=site.exchange, queue=site.queue),
+        "Tell what the service hears and says as an AsyncAPI 3 document.",
+    )
+    endpoints = [
+        Endpoint(path="/contract", serve=contract, answer=Contract, asks_nobody=True),
+        Endpoint(path="/asyncapi.json", serve=told, answer=Document, asks_nobody=True),
+    ]
+    itself = Endpoint(path="/openapi.json", serve=_served({}, _ITSELF), answer=Document, asks_nobody=True)
+    document = openapi(site.name, [*others, *endpoints, itself])
+    return [
+        *endpoints,
+        Endpoint(path=itself.path, serve=_served(document, _ITSELF), answer=Document, asks_nobody=True),
+    ]
+
+
+_ITSELF = "Tell what this API can be asked, and what it answers, as an OpenAPI 3.1 document."
+
+
+def _served(document: Any, what: str) -> Serve:
+    """Return what serves a document that never changes."""
+    as_json = to_json(document)
+
+    async def serve(_: Request) -> Response:
+        return Response(as_json, media_type="application/json")
+
+    serve.__doc__ = what
+    return serve

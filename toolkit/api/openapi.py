@@ -1,0 +1,124 @@
+"""The API's OpenAPI 3.1 document, made of the endpoints themselves, so that it tells of what is served alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from toolkit.api.endpoints import Endpoint
+from toolkit.api.queries import TEXT, Parameter
+from toolkit.api.schemas import Failure
+
+_REFERENCE = "#/components/schemas/{model}"
+_FAULTS = {
+    400: "The question is not allowed; the text says what is.",
+    401: "The token is missing or another.",
+    403: "The service has no token of its own, so that nobody may do this.",
+    404: "There is no such thing.",
+    500: "Something went wrong; the service's log says what.",
+    503: "The database does not answer.",
+}
+
+
+def openapi(service: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Return the document of these endpoints."""
+    paths: dict[str, dict[str, Any]] = {}
+    for each in endpoints:
+        paths.setdefault(_path(each), {})[each.method.lower()] = _operation(each)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{service}, a service of saga-toolkit",
+            "version": version("saga-toolkit"),
+            "description": "What its sagas do, what waits, what needs a person; and, with a token, what helps.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(endpoints),
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "The service's SAGA_API_TOKEN."}
+            },
+        },
+    }
+
+
+def _path(endpoint: Endpoint) -> str:
+    return endpoint.path.replace(":path", "")
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    told = inspect.getdoc(endpoint.serve) or ""
+    operation: dict[str, Any] = {
+        "operationId": f"{endpoint.method.lower()}{re.sub(r'[^a-z]+', '_', _path(endpoint)).rstrip('_')}",
+        "summary": told.partition("\n")[0],
+        "description": told,
+        "parameters": [*_in_path(endpoint), *map(_in_query, endpoint.parameters)],
+        "responses": {"200": _success(endpoint)} | {str(code): _fault(code) for code in _codes(endpoint)},
+    }
+    if endpoint.order:
+        content = {"application/json": {"schema": _reference(endpoint.order)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    if endpoint.is_guarded:
+        operation["security"] = [{"token": []}]
+    if endpoint.answers_503:
+        operation["responses"]["503"] = _success(endpoint) | {"description": "Something of it is not there."}
+    return operation
+
+
+def _codes(endpoint: Endpoint) -> Iterator[int]:
+    """Yield the errors that the endpoint may answer."""
+    if endpoint.parameters or endpoint.order or endpoint.may_miss:
+        yield 400
+    if endpoint.is_guarded:
+        yield from (401, 403)
+    if endpoint.may_miss:
+        yield 404
+    if not endpoint.asks_nobody:
+        yield from (500, 503)
+
+
+def _success(endpoint: Endpoint) -> dict[str, Any]:
+    schema = _reference(endpoint.answer) if endpoint.answer else {"type": "string"}
+    media = "application/json" if endpoint.answer else "text/plain"
+    return {"description": "The answer.", "content": {media: {"schema": schema}}}
+
+
+def _fault(code: int) -> dict[str, Any]:
+    return {"description": _FAULTS[code], "content": {"application/json": {"schema": _reference(Failure)}}}
+
+
+def _in_path(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
+    for name in re.findall(r"{(\w+)}", _path(endpoint)):
+        yield {"name": name, "in": "path", "required": True, "schema": TEXT | {"minLength": 1}}
+
+
+def _in_query(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.description,
+        "schema": parameter.schema,
+        "required": False,
+    }
+
+
+def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    answers = {each.answer for each in endpoints if each.answer} | {Failure}
+    orders = {each.order for each in endpoints if each.order}
+    modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+        *((model, "serialization") for model in sorted(answers, key=lambda model: model.__name__)),
+        *((model, "validation") for model in sorted(orders, key=lambda model: model.__name__)),
+    ]
+    _, schema = models_json_schema(modes, ref_template=_REFERENCE)
+    found: dict[str, Any] = schema["$defs"]
+    return found
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}

@@ -1,0 +1,268 @@
+"""What the API answers, as models; the OpenAPI document is made of them, and the tests see that every answer is one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from toolkit.events import SagaState
+from toolkit.search import Attention
+
+
+class Failure(BaseModel):
+    """Why there is no answer; a text for people."""
+
+    error: str
+    service: str | None = None
+
+
+class Alive(BaseModel):
+    """The process lives."""
+
+    service: str
+    alive: bool
+
+
+class Ready(BaseModel):
+    """What of broker, database and relay can be relied on now; by name, since a host may have others."""
+
+    model_config = {"extra": "allow"}
+
+    broker: bool
+    database: bool
+    relay: bool
+
+
+class FoundSaga(BaseModel):
+    """A saga as its last entry here tells of it, since its first."""
+
+    saga_id: str
+    saga_type: str
+    state: SagaState
+    step: str
+    started_at: datetime
+    at: datetime
+    attention: list[Attention]
+
+
+class FoundSagas(BaseModel):
+    """A page of sagas; `next` is the cursor of the page behind it, null where that was the last."""
+
+    service: str
+    sagas: list[FoundSaga]
+    next: str | None
+
+
+class LogEntry(BaseModel):
+    """An entry of the saga log; one without a position is a note, which moved nothing."""
+
+    service: str
+    saga_id: str
+    saga_type: str
+    step: str
+    position: int | None
+    from_state: str | None
+    to_state: str
+    saga_state: SagaState
+    event_id: str | None
+    event_type: str | None
+    emitted_id: str | None
+    emitted_type: str | None
+    attempt: int
+    error: str | None
+    at: datetime
+
+
+class ToldEntry(LogEntry):
+    """An entry as one saga's story tells it; what was emitted has `***` for what is sensitive."""
+
+    emitted_body: dict[str, Any] | None
+    trace_id: str | None
+    deadline: datetime | None
+
+
+class LogPage(BaseModel):
+    """Entries, the oldest first; `last` is the row of the last, and `next` it, too, until all of them are read."""
+
+    service: str
+    entries: list[LogEntry]
+    next: int | None = None
+    last: int | None = None
+
+
+class WaitingRow(BaseModel):
+    """A row of the outbox; `tries` without a confirm, `destination` only where the service sends it to itself."""
+
+    id: str
+    event_id: str
+    event_type: str
+    saga_id: str | None
+    due_at: datetime
+    tries: int
+    destination: str | None
+    attempt: int
+
+
+class Outbox(BaseModel):
+    """A page of the outbox; of all rows, how many there are, and when the oldest event occurred."""
+
+    service: str
+    outbox: list[WaitingRow]
+    total: int
+    oldest_at: datetime | None
+    next: str | None
+
+
+class Letter(BaseModel):
+    """A dead letter, without its message."""
+
+    id: str
+    service: str
+    reason: str
+    error: str
+    saga_id: str | None
+    step: str | None
+    event_type: str | None
+    message_id: str | None
+    routing_key: str
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+
+
+class WholeLetter(Letter):
+    """A dead letter with its message; the body and strangers' headers have `***` for what is sensitive."""
+
+    sent_at: datetime | None
+    traceback: str | None
+    headers: dict[str, Any]
+    body: str
+
+
+class LetterList(BaseModel):
+    """Dead letters, the newest first, and how many are meant in all."""
+
+    service: str
+    dead_letters: list[Letter]
+    total: int
+
+
+class OneLetter(BaseModel):
+    """One dead letter."""
+
+    service: str
+    dead_letter: WholeLetter
+
+
+class LetterGroup(BaseModel):
+    """The dead letters of one reason and step."""
+
+    reason: str
+    step: str | None
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+class LetterGroups(BaseModel):
+    """All dead letters in groups, the largest first."""
+
+    service: str
+    groups: list[LetterGroup]
+
+
+class LateStep(BaseModel):
+    """An overdue step; `nudges` counts how often its event was sent again, `aborted` whether an abort was sent."""
+
+    saga_id: str
+    step: str
+    saga_type: str
+    position: int
+    state: str
+    saga_state: SagaState
+    since: datetime
+    nudges: int
+    aborted: bool
+
+
+class LateSteps(BaseModel):
+    """Overdue steps, the longest waiting first."""
+
+    service: str
+    overdue: list[LateStep]
+
+
+class WholeSaga(BaseModel):
+    """All that one service knows of a saga."""
+
+    service: str
+    saga_id: str
+    entries: list[ToldEntry]
+    outbox: list[WaitingRow]
+    dead_letters: list[Letter]
+    overdue: list[LateStep]
+
+
+class Remaining(BaseModel):
+    """What lies beside the log: how many rows and letters, and until when sagas may have been pruned."""
+
+    service: str
+    outbox: int
+    dead_letters: int
+    pruned_until: datetime | None
+
+
+class LetterOutcome(BaseModel):
+    """What became of one dead letter; `why` where it was refused."""
+
+    id: str
+    saga_id: str | None
+    step: str | None
+    reason: str
+    outcome: str
+    why: str | None
+
+
+class LetterBite(BaseModel):
+    """What one bite did; the next begins behind `after`, null where nothing is left."""
+
+    service: str
+    rows: list[LetterOutcome]
+    after: str | None
+
+
+class PushOutcome(BaseModel):
+    """What was sent for one step of a saga; `why` where it was refused."""
+
+    service: str
+    saga_id: str
+    step: str
+    event_type: str | None
+    event_id: str | None
+    outcome: str
+    why: str | None
+
+
+class PushBite(BaseModel):
+    """What was sent."""
+
+    service: str
+    rows: list[PushOutcome]
+
+
+class Pruned(BaseModel):
+    """How much one bite pruned; `is_all` where nothing old is left."""
+
+    service: str
+    sagas: int
+    letters: int
+    audit: int
+    is_all: bool
+
+
+class Document(BaseModel):
+    """A document of its own kind."""
+
+    model_config = {"extra": "allow"}
