@@ -1,6 +1,6 @@
 """A saga in a sentence or two, for somebody who is tired and has one minute: what happened, and what it waits for.
 
-Times are UTC, and bear their day where that is not today.
+Times are UTC, and bear their day where that is not today, or not the one before.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from toolkit.story import LogEntry, Story
 
 #: Where an event's name parts into words.
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_DAY = re.compile(r"\0([^\0]*)\0")
 #: So much of a reason is enough to know it again.
 _LONGEST_REASON = 200
 #: So many of those that wait at once are told one by one.
@@ -44,7 +45,7 @@ def sentence(facts: Facts) -> str:
     if not facts.story.entries:
         return " ".join(_of_nobody(facts))
     now = _end(facts) if facts.is_ended else _at_present(facts)
-    return " ".join([*_so_far(facts), *now, *_left_over(facts), *_gaps(facts)])
+    return _with_days(" ".join([*_so_far(facts), *now, *_left_over(facts), *_gaps(facts)]), facts.now)
 
 
 def _of_nobody(facts: Facts) -> Iterator[str]:
@@ -61,12 +62,13 @@ def _so_far(facts: Facts) -> Iterator[str]:
     """Yield why the saga went back and what is undone, or else, while it goes on, the last thing that was done."""
     entries = facts.story.entries
     no = next((entry for entry in entries if _is_no(entry)), None)
-    if no:
-        yield _refusal(no, facts)
-        yield from (f"{_news(each)}." for each in entries if each["to_state"] == StepState.COMPENSATED)
+    undone = [entry for entry in entries if entry["to_state"] == StepState.COMPENSATED]
+    if no or undone:
+        yield from [_refusal(no, facts)] if no else []
+        yield from (f"{_news(each)}." for each in undone)
     elif not facts.is_ended:
         done = [entry for entry in entries if entry["to_state"] == StepState.COMPLETED]
-        yield from (f"{_news(each)} at {_clock(each['at'], facts)}." for each in done[-1:])
+        yield from (f"{_news(each)} at {_clock(each['at'])}." for each in done[-1:])
 
 
 def _is_no(entry: LogEntry) -> bool:
@@ -75,7 +77,7 @@ def _is_no(entry: LogEntry) -> bool:
 
 
 def _refusal(no: LogEntry, facts: Facts) -> str:
-    at, why = _clock(no["at"], facts), _because(no["error"])
+    at, why = _clock(no["at"]), _because(no["error"])
     if no["to_state"] == StepState.FENCED:
         return f"Aborted at {at}, before {no['step']}{why}."
     steps = {node.name for node in facts.nodes if node.service == no["service"] and node.kind == "step"}
@@ -91,9 +93,9 @@ def _end(facts: Facts) -> Iterator[str]:
     ends = [each for each in entries if SagaState(each["saga_state"]) is facts.story.state]
     if facts.story.state is SagaState.COMPLETED:
         took = _span((ends[0]["at"] - entries[0]["at"]).total_seconds())
-        yield f"Completed at {_clock(ends[0]['at'], facts)}, {took} after it began."
+        yield f"Completed at {_clock(ends[0]['at'])}, {took} after it began."
     else:
-        yield "Ended." if any(map(_is_no, entries)) else f"Failed, and ended at {_clock(ends[0]['at'], facts)}."
+        yield "Ended." if any(map(_is_no, entries)) else f"Failed, and ended at {_clock(ends[0]['at'])}."
     for each in entries:
         if each["to_state"] == Note.ENDED and each["error"]:
             yield f"{each['step']} ({each['service']}) is {each['error']}: `saga verify` tells more."
@@ -110,14 +112,14 @@ def _at_present(facts: Facts) -> Iterator[str]:
         yield f"Still to come: {_names(rest)}."
     if not active and not rest and not facts.story.unreachable:
         last = facts.story.entries[-1]
-        yield f"Nothing has moved since {_clock(last['at'], facts)}, and nobody is known to be next."
+        yield f"Nothing has moved since {_clock(last['at'])}, and nobody is known to be next."
 
 
 _URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.REMAINING: 3}
 
 
 def _doing(node: NodeProgress, facts: Facts) -> str:
-    who, since = f"{node.name} ({node.service})", _clock(node.at, facts)
+    who, since = f"{node.name} ({node.service})", _clock(node.at)
     if node.status is Status.DEAD_LETTER:
         return f"{who} was given up at {since} and needs a person{_because(node.error)}. {_cure(node, facts)}"
     is_tried_again = node.next_at or (node.attempt or 1) > 1
@@ -131,10 +133,8 @@ def _doing(node: NodeProgress, facts: Facts) -> str:
 
 def _trying(node: NodeProgress, facts: Facts) -> str:
     which = f"Attempt {node.attempt}" + (f" of {node.attempts}" if node.attempts else "")
-    following = f"follows at {_clock(node.next_at, facts)}" if node.next_at else "is on its way"
-    return (
-        f"{node.name} ({node.service}) failed at {_clock(node.at, facts)}{_because(node.error)}. {which} {following}."
-    )
+    following = f"follows at {_clock(node.next_at)}" if node.next_at else "is on its way"
+    return f"{node.name} ({node.service}) failed at {_clock(node.at)}{_because(node.error)}. {which} {following}."
 
 
 def _nudged(node: NodeProgress) -> str:
@@ -177,7 +177,7 @@ def _news(entry: LogEntry) -> str:
 
 
 def _because(reason: str | None) -> str:
-    text = " ".join((reason or "").split()).rstrip(".")
+    text = " ".join((reason or "").replace("\0", "").split()).rstrip(".")
     return f": {text[:_LONGEST_REASON]}{'…' if len(text) > _LONGEST_REASON else ''}" if text else ""
 
 
@@ -185,12 +185,23 @@ def _capital(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _clock(moment: datetime | None, facts: Facts) -> str:
+def _clock(moment: datetime | None) -> str:
+    """Return a time with its day in brackets that no text holds; `_with_days` keeps the day where it is news."""
     if moment is None:
         return "an unknown time"
     at = moment.astimezone(UTC)
-    is_today = at.date() == facts.now.astimezone(UTC).date()
-    return at.strftime("%H:%M:%S") if is_today else at.strftime("%Y-%m-%d %H:%M:%S")
+    return f"\0{at.date().isoformat()}\0{at.time().isoformat(timespec='seconds')}"
+
+
+def _with_days(text: str, now: datetime) -> str:
+    """Return a text whose times bear their day where that is another than the time's before; the first's is today."""
+    days = [now.astimezone(UTC).date().isoformat()]
+
+    def told(match: re.Match[str]) -> str:
+        days.append(match[1])
+        return "" if days[-2] == match[1] else f"{match[1]} "
+
+    return _DAY.sub(told, text)
 
 
 def _span(seconds: float) -> str:

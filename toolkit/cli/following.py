@@ -67,9 +67,10 @@ def complain_of_contracts(missing: Mapping[str, str]) -> None:
 
 
 def print_remaining(found: Progress) -> None:
-    """Print what of a saga is still to come, if anything is."""
+    """Print what of a saga is still to come, or not known, if anything is."""
     if found.remaining:
-        console().print(Text("\nstill to come:", style="bold"))
+        is_open = any(node.status.is_to_come for node in found.remaining)
+        console().print(Text("\nstill to come:" if is_open else "\nnot known:", style="bold"))
         print_table(("", "is", "service", "step", "tells"), [_line(node) for node in found.remaining])
 
 

@@ -1,0 +1,237 @@
+"""What each verb prints, in each format, to the letter: on one set of logs that never change.
+
+`SAGA_TEST_GOLDEN=write make test PYTEST_ARGS="-k golden"` writes the files anew; look at the difference before you
+commit it. What depends on today is masked by `#`, digit by digit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from tests.cli.conftest import SERVICES, service_options
+from tests.orders import COMPENSATING, NOON, PENDING, entry, fulfilled_order, paid_order, refused_order, undone
+from toolkit import dead_letters, outbox, saga_log
+from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
+from toolkit.ids import derived_id
+from toolkit.outbox import OutboxRow
+from toolkit.overdue import overdue
+from toolkit.saga_log import Entry
+
+GOLDEN = Path(__file__).parent / "golden"
+FORMATS = ("table", "json", "jsonl")
+WHY = ("--reason", "the gateway is back")
+#: An order that waits for another attempt, and one that can't be undone without a person.
+RETRYING, STUCK = "order-4", "order-5"
+
+#: The verbs by the names of their files, each in all formats, and with which code it ends.
+VERBS: dict[str, tuple[tuple[str, ...], int]] = {
+    "ls": (("ls",), 0),
+    "ls-failed": (("ls", "--state", "Failed"), 0),
+    "trace-completed": (("trace", "order-1"), 0),
+    "trace-refused": (("trace", "order-3"), 0),
+    "trace-retrying": (("trace", RETRYING), 0),
+    "trace-stuck": (("trace", STUCK), 0),
+    "trace-overdue": (("trace", "order-2"), 0),
+    "trace-unknown": (("trace", "order-404"), 1),
+    "log": (("log", "payment"), 0),
+    "stats": (("stats",), 0),
+    "watch": (("watch",), 0),
+    "verify": (("verify",), 1),
+    "config": (("config",), 0),
+    "overdue": (("overdue",), 0),
+    "outbox": (("outbox", "payment"), 0),
+    "nudge": (("nudge", "order-2", *WHY), 0),
+    "nudge-ended": (("nudge", "order-3", *WHY), 1),
+    "replay": (("replay", "order-3", *WHY), 0),
+    "prune": (("prune", "--older-than", "30d", *WHY), 0),
+    "dead-letters-ls": (("dead-letters", "ls", "payment"), 0),
+    "dead-letters-show": (("dead-letters", "show", "payment", "letter-1"), 0),
+    "dead-letters-redrive": (("dead-letters", "redrive", "payment", "--all", "--dry-run"), 0),
+    "dead-letters-drop": (("dead-letters", "drop", "payment", "--all", *WHY), 0),
+}
+#: And those that have one format, or none.
+OTHERS: dict[str, tuple[str, ...]] = {
+    "asyncapi.json": ("asyncapi", "payment"),
+    "graph.txt": ("graph", "--check"),
+    "graph.mermaid.txt": ("graph", "--format", "mermaid"),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four services' databases, made once."""
+    directory = tmp_path_factory.mktemp("golden")
+    asyncio.run(write(directory))
+    return directory
+
+
+@pytest.fixture
+def known(written: Path, data_dir: Path) -> Path:
+    """A copy of them, where the command finds them."""
+    data_dir.mkdir()
+    for path in written.glob("*.db"):
+        (data_dir / path.name).write_bytes(path.read_bytes())
+    return data_dir
+
+
+async def write(directory: Path) -> None:
+    """Make the services' databases, and write all of it."""
+    entries = [replace(each, at=NOON + timedelta(seconds=index)) for index, each in enumerate(history())]
+    for name in SERVICES:
+        database = Database(f"sqlite:///{directory}/{name}.db")
+        await database.create_tables()
+        async with database.transaction() as session:
+            connection = await session.connection()
+            await saga_log.append(connection, [each for each in entries if each.service == name])
+            if name == "payment":
+                await dead_letters.add(connection, [letter()])
+                await outbox.add(connection, rows())
+                await connection.execute(insert(overdue), [waiting()])
+        await database.close()
+
+
+def history() -> list[Entry]:
+    """Return the entries of five orders: fulfilled, overdue, refused, waiting for an attempt, and stuck."""
+    return [replace(each, emitted_body=body(each)) for order in (
+        fulfilled_order("order-1"), paid_order("order-2"), refused_order("order-3"), retrying(), stuck()
+    ) for each in order]  # fmt: skip
+
+
+def body(of: Entry) -> str | None:
+    """Return a body for what an entry emits, as far as it emits anything."""
+    return f'{{"order_id": "{of.saga_id}", "reason": "for some reason"}}' if of.emitted_id else None
+
+
+def retrying() -> list[Entry]:
+    """Return an order whose payment failed twice."""
+    reserved, executing, _ = paid_order(RETRYING)
+    failed = entry(
+        RETRYING, "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None,
+        error="GatewayUnavailableError: no answer",
+    )  # fmt: skip
+    return [reserved, executing, failed, replace(failed, attempt=2)]
+
+
+def stuck() -> list[Entry]:
+    """Return an order that could not be shipped, and whose money can't be given back."""
+    refused = [each for each in refused_order(STUCK) if each.step != "send_cancellation_notice"][:4]
+    back = undone(STUCK, "payment", "process_payment", "ShipmentFailed", "PaymentRefunded", position=3)
+    given_up = "retries spent after 5 attempts: GatewayUnavailableError: no answer"
+    return [
+        *refused,
+        replace(back, to_state="compensating", emitted_id=None, emitted_type=None),
+        entry(STUCK, "payment", "process_payment", "dead_lettered", COMPENSATING, "ShipmentFailed", position=None,
+              error=given_up),
+    ]  # fmt: skip
+
+
+def letter() -> DeadLetter:
+    """Return the letter of the order that is stuck."""
+    return DeadLetter(
+        id="letter-1", service="payment", reason="retries spent", step="process_payment", attempts=5,
+        error="retries spent after 5 attempts: GatewayUnavailableError: no answer",
+        traceback="Traceback (most recent call last):\n  line 7\nGatewayUnavailableError: no answer\n",
+        message=wire(STUCK, "ShipmentFailed"), at=NOON + timedelta(minutes=1),
+    )  # fmt: skip
+
+
+def rows() -> list[OutboxRow]:
+    """Return a retry that waits for its time, and an event that the broker does not take."""
+    later = NOON + timedelta(minutes=2)
+    retry = wire(RETRYING, "InventoryReserved", attempt=3)
+    return [
+        OutboxRow(id="row-1", message=retry, due_at=later, destination="saga.payment"),
+        OutboxRow(id="row-2", message=wire("order-2", "PaymentProcessed"), due_at=later, tries=3),
+    ]
+
+
+def waiting() -> dict[str, object]:
+    """Return the overdue step of the order that nobody ships."""
+    return {
+        "saga_id": "order-2", "step": "process_payment", "saga_type": "order", "position": 2, "state": "completed",
+        "saga_state": "Pending", "since": NOON, "next_at": NOON, "nudges": 2, "aborted": 0,
+    }  # fmt: skip
+
+
+def wire(saga_id: str, event: str, *, attempt: int = 1) -> WireMessage:
+    """Return an event of an order, with something that is the customer's alone."""
+    return WireMessage(
+        f'{{"order_id": "{saga_id}", "reason": "gone", "customer_email": "ada@shop.example"}}'.encode(),
+        f"shipping.{event}",
+        message_id=derived_id(saga_id, event),
+        correlation_id=saga_id,
+        type=event,
+        timestamp=NOON,
+        headers={"saga-type": "order", "event-version": 1, "attempt": attempt},
+    )
+
+
+@pytest.mark.parametrize("output", FORMATS)
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_prints_to_the_letter_what_it_always_printed(saga, known, name, output):
+    arguments, code = VERBS[name]
+
+    result = saga(*arguments, "-o", output)
+
+    assert result.exit_code == code, result.output
+    assert_golden(f"{name}.{output}.txt", result.stdout, result.stderr, known)
+
+
+@pytest.mark.parametrize("output", FORMATS)
+def test_a_saga_that_is_started_is_told_to_the_letter(saga, data_dir, monkeypatch, output):
+    monkeypatch.setenv("SAGA_BROKER_URL", "embedded")
+
+    result = saga("trigger", "OrderCreated", "--set", "order_id=order-9", "--wait", "30", "-o", output)
+
+    assert result.exit_code == 0, result.output
+    assert_golden(f"trigger.{output}.txt", result.stdout, result.stderr, data_dir)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_verb_of_one_format_prints_to_the_letter_what_it_always_printed(saga, name):
+    result = saga(*OTHERS[name])
+
+    assert result.exit_code == 0
+    assert_golden(name, result.stdout, result.stderr if name.endswith("txt") else "", GOLDEN)
+
+
+@pytest.mark.parametrize(("name", "code"), [("trace-refused", 3), ("stats", 3), ("watch", 3), ("ls", 3)])
+def test_a_service_that_is_away_is_named_to_the_letter(saga, known, name, code):
+    urls = {each: f"sqlite:///{known}/{each}.db" for each in SERVICES} | {"shipping": "http://127.0.0.1:1"}
+
+    result = saga(*VERBS[name][0], *service_options(urls))
+
+    assert result.exit_code == code
+    assert_golden(f"{name}.away.txt", result.stdout, result.stderr, known)
+
+
+def assert_golden(name: str, stdout: str, stderr: str, directory: Path) -> None:
+    """Compare what was printed with the file of this name."""
+    shown = stdout + ("-- on standard error:\n" + stderr if stderr else "")
+    shown = lasting(shown.replace(str(directory), "DATA_DIR"))
+    path = GOLDEN / name
+    if os.environ.get("SAGA_TEST_GOLDEN") == "write":
+        path.write_text(shown)
+    assert shown == path.read_text()
+
+
+def lasting(shown: str) -> str:
+    """Return what was printed with `#` for each digit that depends on today."""
+    patterns = (
+        r"\b\d+ d\b",  # ages
+        r'(?:(?<="at": ")|(?<="at":"))[^"]*(?=",\s*"(?:services|is_counted)")',  # when one looked
+        r'(?<="outbox_oldest": )[\d.]+|(?<="outbox_oldest":)[\d.]+|\b\d{5,}\.\d s',
+        r"^\d\d:\d\d:\d\d UTC",
+        r"(?<=version\": \")[\d.]+(?=\",\n    \"description)|(?<=saga-toolkit )[\d.]+(?=\.\")",
+    )
+    return re.sub("|".join(patterns), lambda match: re.sub(r"\d", "#", match[0]), shown, flags=re.MULTILINE)
