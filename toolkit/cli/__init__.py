@@ -16,6 +16,7 @@ import typer
 from toolkit.cli.abort import abort
 from toolkit.cli.asyncapi import asyncapi
 from toolkit.cli.config import config
+from toolkit.cli.console import console
 from toolkit.cli.dead_letters import dead_letters
 from toolkit.cli.demo import demo
 from toolkit.cli.doctor import doctor
@@ -44,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _VERBS = (
-    *(demo, run, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi),
+    *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi),
     *(config, doctor, overdue, outbox, nudge, abort, replay, prune),
 )
 for verb in _VERBS:

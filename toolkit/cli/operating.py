@@ -36,7 +36,7 @@ def operator(reason: str) -> Operator:
         raise UsageError("say why: --reason TEXT; it is kept in the audit")
     if len(reason) > _LONGEST_REASON:
         raise UsageError(f"--reason has {len(reason)} characters; at most {_LONGEST_REASON} are kept")
-    return Operator(_name(), reason)
+    return Operator(user(), reason)
 
 
 def span(text: str, option: str) -> timedelta:
@@ -68,7 +68,8 @@ def pick(name: str, known: Sequence[Controls]) -> Controls:
     return found
 
 
-def _name() -> str:
+def user() -> str:
+    """Return who runs this command, and where."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

@@ -1,0 +1,210 @@
+"""The order shop with a console: four services and `saga console` as processes of their own, on a real broker."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from services.events import InventoryReservationFailed, OrderCreated
+from tests.console.background import Background
+from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
+from tests.eventually import eventually
+from toolkit import Settings, dead_letters, saga_log
+from toolkit.controls import HttpControls
+from toolkit.dead_letters import DeadLetter, Selection
+from toolkit.envelope import Envelope
+from toolkit.events import SagaState, documented_example, routing_key
+from toolkit.ids import derived_id, new_id
+from toolkit.saga_log import Entry, Note
+
+TOKEN = "the-shop's-own-token"
+#: Sagas are overdue soon, and nobody nudges or aborts them but the test.
+_WATCHED = {
+    "SAGA_API_TOKEN": TOKEN,
+    "SAGA_OVERDUE_AFTER": "2",
+    "SAGA_NUDGE_EVERY": "1h",
+    "SAGA_ABORT_AFTER": "1h",
+    "SAGA_WATCH_EVERY": "0.2",
+}
+
+
+class Shop:
+    """The processes, and what a customer and an operator know of them."""
+
+    def __init__(self, broker_url: str, directory: Path, exchange: str, background: Background) -> None:
+        self._background = background
+        settings = Settings(broker_url=broker_url, exchange=exchange, data_dir=directory)
+        self.fleet = Fleet(settings, sqlite_databases(directory), environment=_WATCHED)
+        self._console: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def open(self) -> None:
+        """Start all services, and the console."""
+        self._background.run(self.fleet.start(*SERVICES))
+        self.url = self._start_console()
+
+    def close(self) -> None:
+        """Stop everything."""
+        if self._console:
+            self._console.terminate()
+            self._console.wait(10)
+        self._background.run(self.fleet.stop())
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each service answers."""
+        return {replica.name: f"http://127.0.0.1:{replica.port}" for replica in self.fleet.replicas}
+
+    def controls(self, token: str | None = TOKEN) -> list[HttpControls]:
+        """Return the services' controls, for another console."""
+        shown = SecretStr(token) if token else None
+        return [HttpControls(name, url, token=shown) for name, url in self.addresses.items()]
+
+    def place(self, **changes: Any) -> str:
+        """Place an order, and return its id."""
+        return self.place_all([changes])[0]
+
+    def place_all(self, orders: Sequence[dict[str, Any]]) -> list[str]:
+        """Place orders, and return their ids."""
+        placed = []
+        for changes in orders:
+            example = documented_example(OrderCreated) | {"order_id": f"order-{new_id()[-12:]}"} | changes
+            placed.append(OrderCreated.model_validate(example))
+        self._background.run(self.fleet.place(placed))
+        return [order.order_id for order in placed]
+
+    def wait_for_end(self, order: str, *, within: float = 30) -> None:
+        """Wait until all services that know the order know that it has ended."""
+
+        async def has_ended() -> bool:
+            states = [self.state(name, order) for name in SERVICES]
+            return any(states) and all(state in (None, "Completed", "Failed") for state in states)
+
+        self._background.run(eventually(has_ended, within=within, every=0.1, what=f"the end of {order}"))
+
+    def state(self, service: str, order: str) -> str | None:
+        """Return what a service says of an order."""
+        entries = self.entries(service, order)
+        return str(entries[-1]["saga_state"]) if entries else None
+
+    def entries(self, service: str, order: str) -> list[dict[str, Any]]:
+        """Return what a service's log says of an order."""
+        answer = httpx.get(f"{self.addresses[service]}/sagas/{order}", trust_env=False, timeout=10)
+        return list(answer.json().get("entries", []))
+
+    def kill(self, service: str) -> None:
+        """End a service at once; its port stays its own."""
+        self._background.run(self._kill(service))
+
+    def revive(self, service: str) -> None:
+        """Start a service again, at the port that the console knows."""
+        self._background.run(self._revive(service))
+
+    def bury(self, count: int) -> list[str]:
+        """Give the notification service so many dead letters, as its step leaves them when its attempts are spent."""
+        now = datetime.now(UTC)
+        orders = [f"buried-{new_id()[-12:]}-{number}" for number in range(count)]
+        letters = [_letter(order, now - timedelta(minutes=2), number) for number, order in enumerate(orders)]
+        notes = [_note(letter) for letter in letters]
+        self._background.run(self._bury(letters, notes))
+        return orders
+
+    def bury_again(self, order: str) -> None:
+        """Give the notification service one more letter of an order."""
+        self._background.run(self._bury([_letter(order, datetime.now(UTC), 0)], []))
+
+    def drop(self, order: str) -> None:
+        """Delete an order's letters."""
+        self._background.run(self._drop(order))
+
+    def letters(self, service: str = "notification") -> int:
+        """Return how many dead letters a service has."""
+        return int(httpx.get(f"{self.addresses[service]}/dead-letters?limit=1", trust_env=False).json()["total"])
+
+    def notes(self, service: str, order: str, note: str) -> list[dict[str, Any]]:
+        """Return the notes of a kind in a service's log of an order."""
+        return [entry for entry in self.entries(service, order) if entry["to_state"] == note]
+
+    async def _bury(self, letters: list[DeadLetter], notes: list[Entry]) -> None:
+        async with self.fleet.databases["notification"].transaction() as session:
+            connection = await session.connection()
+            await dead_letters.add(connection, letters)
+            await saga_log.append(connection, notes)
+
+    async def _drop(self, order: str) -> None:
+        which = Selection(saga_id=order)
+        async with self.fleet.databases["notification"].transaction() as session:
+            connection = await session.connection()
+            found = await dead_letters.choose(connection, which, most=100, locked=False)
+            await dead_letters.take(connection, found)
+
+    async def _kill(self, service: str) -> None:
+        self._port = self.fleet.running(service)[0].port
+        await self.fleet.kill(service)
+
+    async def _revive(self, service: str) -> None:
+        replica = await self.fleet.launch(service, SAGA_HTTP_PORT=str(self._port))
+        replica.port = self._port
+        await eventually(replica.is_ready, what=f"{service} ready", within=60)
+
+    def _start_console(self) -> str:
+        named = [word for name, url in self.addresses.items() for word in ("--service", f"{name}={url}")]
+        command = (sys.executable, "-m", "toolkit.cli", "console", "--port", "0", *named)
+        environment = os.environ | {"SAGA_API_TOKEN": TOKEN}
+        self._console = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        assert self._console.stderr
+        for line in self._console.stderr:
+            if found := re.search(r"http://\S+?(?=/?$)", line.strip()):
+                threading.Thread(target=self._console.stderr.read, daemon=True).start()
+                return found[0].rstrip("/")
+        raise AssertionError("the console did not say where it is")
+
+
+def _letter(order: str, at: datetime, number: int) -> DeadLetter:
+    event = InventoryReservationFailed(order_id=order, reason="SOLD-OUT is sold out")
+    envelope = Envelope(
+        event_id=derived_id(order, type(event).__name__),
+        event_type=type(event).__name__,
+        version=1,
+        saga_id=order,
+        saga_type="order",
+        occurred_at=at,
+    )
+    return DeadLetter(
+        id=new_id(),
+        service="notification",
+        reason="retries spent",
+        error="ConnectionRefusedError: the mail server does not answer",
+        message=envelope.wrap(event.model_dump_json().encode(), routing_key(type(event))),
+        at=at + timedelta(milliseconds=number),
+        step="send_cancellation_notice",
+        attempts=1,
+    )
+
+
+def _note(letter: DeadLetter) -> Entry:
+    return Entry(
+        service=letter.service,
+        saga_id=str(letter.message.correlation_id),
+        saga_type="order",
+        step=str(letter.step),
+        position=None,
+        from_state=None,
+        to_state=Note.DEAD_LETTERED,
+        saga_state=SagaState.COMPENSATING,
+        event_id=letter.message.message_id,
+        event_type=letter.message.type,
+        attempt=5,
+        error=letter.error,
+        at=letter.at,
+    )

@@ -1,0 +1,129 @@
+"""Where the boxes and arrows of a choreography go, however long the names are, and whatever leads where."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+
+from services.demo import SERVICES
+from toolkit.console.drawing import drawn
+from toolkit.console.layout import LETTER, LINE, SMALL_LETTER, Arrow, Layout, Part, arrange, broken, measure
+from toolkit.graph import Choreography
+
+Area = tuple[float, float, float, float]
+LONG = "reconcile_the_supplier_ledger_with_the_warehouse_inventory_once_more"
+
+
+def order() -> Layout:
+    choreography = Choreography(SERVICES)
+    return drawn(choreography, choreography.sagas[0], counts={"InventoryReserved": 123_456, "OrderCreated": 7})
+
+
+def chain(*names: str) -> Layout:
+    parts = [Part(key=name, name=name, service="a-service-with-a-long-name", told="✓ done 12:00:00") for name in names]
+    parts += [Part(key=f"undo {name}", name=f"undo_{name}", undoes=name) for name in names]
+    arrows = [Arrow(source=one, target=other, labels=(f"{one}HasHappenedAtLast",)) for one, other in pairwise(names)]
+    arrows += [
+        Arrow(source=other, target=f"undo {one}", labels=(f"{other}Refused",), is_back=True)
+        for one, other in pairwise(names)
+    ]
+    return arrange(parts, arrows)
+
+
+def fan() -> Layout:
+    parts = [Part(key=name, name=name) for name in ("start", "pack", "bill", "insure", "ship")]
+    parts += [Part(key=f"undo_{name}", name=f"undo_{name}", undoes=name) for name in ("pack", "bill", "insure")]
+    arrows = [Arrow(source="start", target=name, labels=("Started",)) for name in ("pack", "bill", "insure", "ship")]
+    arrows += [
+        Arrow(source=name, target="ship", labels=(f"{name.title()}Done",)) for name in ("pack", "bill", "insure")
+    ]
+    arrows += [
+        Arrow(source="ship", target=f"undo_{name}", labels=("ShippingFailed",), is_back=True)
+        for name in ("pack", "bill", "insure")
+    ]
+    arrows += [Arrow(source="undo_bill", target="bill", labels=("Again",), is_back=True)]
+    return arrange(parts, arrows)
+
+
+def circle() -> Layout:
+    parts = [Part(key=name, name=name) for name in "abc"]
+    arrows = [Arrow(source=one, target=other, labels=("Went",)) for one, other in ("ab", "bc", "ca", "ba", "aa")]
+    return arrange(parts, arrows)
+
+
+PICTURES = [order(), chain("a", LONG, "Überweisung", "支払いを処理する"), fan(), circle(), arrange([], [])]
+
+
+@pytest.mark.parametrize("layout", PICTURES)
+def test_no_box_lies_on_another(layout: Layout):
+    boxes = [(box.x, box.y, box.right, box.bottom) for box in layout.boxes]
+
+    assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
+
+
+@pytest.mark.parametrize("layout", PICTURES)
+def test_no_text_lies_on_another_or_on_a_box(layout: Layout):
+    labels = [label_area(line) for line in layout.lines if line.lines]
+    boxes = [(box.x, box.y, box.right, box.bottom) for box in layout.boxes]
+
+    assert [pair for pair in combinations(labels, 2) if overlap(*pair)] == []
+    assert [(label, box) for label in labels for box in boxes if overlap(label, box)] == []
+
+
+@pytest.mark.parametrize("layout", PICTURES)
+def test_all_lies_within_the_picture(layout: Layout):
+    areas = [(box.x, box.y, box.right, box.bottom) for box in layout.boxes]
+    areas += [label_area(line) for line in layout.lines if line.lines]
+
+    for left, top, right, bottom in areas:
+        assert layout.left <= left < right <= layout.left + layout.width
+        assert 0 <= top < bottom <= layout.height
+
+
+@pytest.mark.parametrize("layout", PICTURES)
+def test_a_name_fits_into_its_box(layout: Layout):
+    for box in layout.boxes:
+        assert max(measure(line) * LETTER for line in box.lines) < box.width
+        assert measure(box.part.told) * SMALL_LETTER < box.width
+        assert len(box.lines) * LINE < box.height
+
+
+def test_the_way_forward_goes_right_and_what_undoes_a_step_stands_below_it():
+    boxes = {box.part.name: box for box in order().boxes}
+
+    forward = ("OrderCreated", "reserve_inventory", "process_payment", "create_shipment", "send_confirmation")
+    assert sorted(forward, key=lambda name: boxes[name].x) == list(forward)
+    for step, undo in (("reserve_inventory", "release_inventory"), ("create_shipment", "cancel_shipment")):
+        assert boxes[step].column == boxes[undo].column
+        assert boxes[step].bottom < boxes[undo].y
+
+
+def test_how_often_an_event_was_emitted_stands_on_its_arrow():
+    lines = [line.lines for line in order().lines]
+
+    assert ["InventoryReserved"[:9], "Reserved", "123,456×"] in lines  # noqa: RUF001  # a sign of multiplication
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("reserve", ["reserve"]),
+        ("send_cancellation_notice", ["send_", "cancellation_", "notice"]),
+        ("InventoryReservationFailed", ["Inventory", "Reservation", "Failed"]),
+        ("HTTPServerGone", ["HTTPServerGone"]),
+        ("x" * 30, ["x" * 14, "x" * 14, "xx"]),
+        ("", []),
+    ],
+)
+def test_a_name_is_broken_where_a_word_begins(name: str, lines: list[str]):
+    assert broken(name, 14) == lines
+
+
+def label_area(line: object) -> Area:
+    half = line.label_width / 2
+    return line.label_x - half, line.label_y - line.label_height + 4, line.label_x + half, line.label_y
+
+
+def overlap(one: Area, other: Area) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

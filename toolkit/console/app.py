@@ -1,0 +1,117 @@
+"""The console as an application: its routes, what stands before them, and what it holds while it runs.
+
+The one place that puts its pages together; everything else is handed what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from toolkit.console.asking import Services
+from toolkit.console.attention import AttentionPage
+from toolkit.console.choreography import ChoreographyPage
+from toolkit.console.deeds import Deeds
+from toolkit.console.guard import Guard, Keys
+from toolkit.console.overview import OverviewPage
+from toolkit.console.redriving import Jobs
+from toolkit.console.rendering import STATIC, Pages
+from toolkit.console.saga import SagaPage
+from toolkit.console.sagas import SagasPage
+from toolkit.console.signing_in import SigningIn
+from toolkit.controls import Controls
+
+
+def application(
+    controls: Sequence[Controls], *, token: SecretStr | None, must_sign_in: bool, actor: str = "console"
+) -> Starlette:
+    """Return the console of these services; `token` is what they want to be shown, and what one signs in with."""
+    services = Services(controls)
+    keys = Keys(token)
+    pages = Pages(keys, must_sign_in=must_sign_in)
+    jobs = Jobs()
+    saga = SagaPage(services, pages, keys, Deeds(), actor=actor)
+    attention = AttentionPage(services, pages, keys, jobs, actor=actor)
+    signing_in = SigningIn(keys, pages)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await jobs.close()
+        await services.close()
+
+    return Starlette(
+        routes=[
+            Route("/", OverviewPage(services, pages).show),
+            Route("/sagas", SagasPage(services, pages).show),
+            Route("/sagas/{id}", saga.show),
+            Route("/nudge", saga.nudge, methods=["POST"]),
+            Route("/abort", saga.abort, methods=["POST"]),
+            Route("/attention", attention.show),
+            Route("/attention/redrive", attention.ask),
+            Route("/attention/redrive", attention.redrive, methods=["POST"]),
+            Route("/attention/redrives/{name}", attention.job),
+            Route("/choreography", ChoreographyPage(services, pages).show),
+            Route("/sign-in", signing_in.ask),
+            Route("/sign-in", signing_in.take, methods=["POST"]),
+            Route("/sign-out", signing_in.leave, methods=["POST"]),
+            Route("/healthz", _healthz),
+            Route("/favicon.ico", _icon),
+            Mount("/static", _Assets(directory=STATIC)),
+        ],
+        middleware=[
+            Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=6),
+            Middleware(Guard, keys=keys, is_open=not must_sign_in),
+        ],
+        exception_handlers={HTTPException: _Faults(pages).tell},  # type: ignore[dict-item]  # narrower than declared
+        lifespan=lifespan,
+    )
+
+
+class _Assets(StaticFiles):
+    """What lies in static/; a browser keeps it, and asks whether it is still the same."""
+
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        response = super().file_response(*arguments, **named)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+class _Faults:
+    """Shows what is wrong with a request as a page."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    async def tell(self, request: Request, error: HTTPException) -> Response:
+        """Return the page."""
+        heading = {404: "There is no such page", 403: "This is not allowed", 405: "Not like this"}
+        return self._pages.page(
+            request,
+            "message",
+            status=error.status_code,
+            heading=heading.get(error.status_code, "This can't be done"),
+            text=error.detail,
+            back="/",
+            back_text="To the overview",
+        )
+
+
+async def _icon(_: Request) -> Response:
+    """Return the icon to who asks for it where browsers look by themselves: beside raw JSON, say."""
+    return FileResponse(STATIC / "icon.svg", headers={"Cache-Control": "max-age=86400"})
+
+
+async def _healthz(_: Request) -> Response:
+    return PlainTextResponse("alive\n")

@@ -1,0 +1,114 @@
+"""`/attention`: what needs a person — dead letters in groups, overdue steps — and what may be done about it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.deeds import Deeds
+from toolkit.console.forms import form, operator
+from toolkit.console.guard import Keys
+from toolkit.console.redriving import Jobs, look
+from toolkit.console.rendering import Pages
+from toolkit.controls import Controls
+from toolkit.dead_letters import Selection
+from toolkit.errors import NotAllowedError, UnreachableError
+
+#: So many overdue steps of each service are shown, the longest waiting first.
+_MOST_OVERDUE = 100
+
+
+class AttentionPage:
+    """What is stuck, and why."""
+
+    def __init__(self, services: Services, pages: Pages, keys: Keys, jobs: Jobs, *, actor: str) -> None:
+        self._services = services
+        self._pages = pages
+        self._keys = keys
+        self._jobs = jobs
+        self._actor = actor
+
+    async def show(self, request: Request) -> Response:
+        """Show the groups of letters, and the overdue steps."""
+        is_live = request.query_params.get("part") == "live"
+        patience = LIVE_PATIENCE if is_live else PATIENCE
+        groups, overdue = await asyncio.gather(
+            self._services.ask("groups", lambda each: each.groups(), patience=patience),
+            self._services.ask("overdue", lambda each: each.overdue(limit=_MOST_OVERDUE), patience=patience),
+        )
+        steps = [row | {"service": name} for name, rows in overdue.by_service.items() for row in rows]
+        letters = [row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
+        return self._pages.page(
+            request,
+            "attention",
+            groups=sorted(letters, key=lambda row: (-row["count"], row["service"], row["reason"])),
+            overdue=sorted(steps, key=lambda row: row["since"]),
+            is_cut=any(len(rows) >= _MOST_OVERDUE for rows in overdue.by_service.values()),
+            unreachable=groups.unreachable | overdue.unreachable,
+            jobs=[job for job in self._jobs.listed() if not job.is_over][:5],
+        )
+
+    async def ask(self, request: Request) -> Response:
+        """Show what redriving a group would do, before it is done."""
+        controls, which = self._meant(dict(request.query_params))
+        found, fault = None, None
+        try:
+            found = await look(controls, which)
+        except (UnreachableError, NotAllowedError) as error:
+            fault = str(error)
+        return self._pages.page(
+            request,
+            "redrive",
+            status=502 if fault else 200,
+            service=controls.service,
+            which=which,
+            found=found,
+            fault=fault,
+            sample=await _sample(controls, which) if found else [],
+            job_name=Deeds.new_name(),
+        )
+
+    async def redrive(self, request: Request) -> Response:
+        """Begin to redrive what was looked at; a second click finds the first one's job."""
+        fields = await form(request, self._keys)
+        by = operator(fields, self._actor)
+        controls, which = self._meant(fields)
+        total = fields.get("total", "")
+        name = fields.get("job", "")
+        if not name or not total.isdigit():
+            raise HTTPException(400, "This form is not whole. Go back, load the page anew, and try again.")
+        job = self._jobs.start(name, controls, which, by, int(total))
+        return RedirectResponse(f"/attention/redrives/{job.name}", 303)
+
+    async def job(self, request: Request) -> Response:
+        """Show how far a redrive has come."""
+        job = self._jobs.get(request.path_params["name"])
+        if job is None:
+            raise HTTPException(404, "There is no such redrive, or it was before the console's last start.")
+        return self._pages.page(request, "job", job=job, is_final=job.is_over)
+
+    def _meant(self, said: dict[str, str]) -> tuple[Controls, Selection]:
+        """Return the service and the letters that are meant; never all of them by leaving something out."""
+        controls = self._services.named(said.get("service", ""))
+        which = Selection(
+            reason=said.get("reason_is") or None,
+            step=said.get("step") or None,
+            saga_id=said.get("saga") or None,
+            up_to=said.get("up_to") or None,
+        )
+        if controls is None or not (which.reason or which.step or which.saga_id):
+            raise HTTPException(400, "Say which letters: a service, and their reason, step or saga.")
+        return controls, which
+
+
+async def _sample(controls: Controls, which: Selection) -> list[dict[str, Any]]:
+    """Return the newest of the letters, to show what they are."""
+    try:
+        return await controls.letters(which, limit=10)
+    except (UnreachableError, NotAllowedError):
+        return []

@@ -1,0 +1,100 @@
+"""`/choreography`: who emits and hears what, how much of it there was just now, and what the events hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.drawing import Looks, drawn, event_key, key_of
+from toolkit.console.layout import Layout
+from toolkit.console.rendering import Pages
+from toolkit.contract import EventContract, SagaContract
+from toolkit.glance import Glance
+from toolkit.graph import Choreography, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """An event, who emits and who hears it, and how often it was emitted in the last minutes."""
+
+    event: EventContract
+    emitters: list[Node]
+    listeners: list[Node]
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One saga's choreography."""
+
+    saga: SagaContract
+    layout: Layout
+    looks: Looks
+    links: Mapping[str, str]
+    nodes: list[Node]
+
+
+class ChoreographyPage:
+    """Shows what the services' contracts say together."""
+
+    def __init__(self, services: Services, pages: Pages) -> None:
+        self._services = services
+        self._pages = pages
+
+    async def show(self, request: Request) -> Response:
+        """Show the choreography."""
+        is_live = request.query_params.get("part") == "live"
+        patience = LIVE_PATIENCE if is_live else PATIENCE
+        choreography, unknown = await self._services.choreography(patience=patience)
+        answers = await self._services.ask("glance", lambda each: each.glance(), patience=patience)
+        counts = emitted(answers.by_service.values())
+        away = {name: why for name, why in answers.unreachable.items() if name not in unknown}
+        return self._pages.page(
+            request,
+            "choreography",
+            sagas=[_drawn(choreography, saga, counts) for saga in choreography.sagas],
+            events=spoken(choreography, counts, away),
+            unknown=unknown,
+            away=away,
+            contracts=choreography.contracts,
+        )
+
+
+def emitted(glances: Iterable[Glance]) -> Counter[str]:
+    """Return how often each event was emitted, by all services together."""
+    counts: Counter[str] = Counter()
+    for glance in glances:
+        counts.update(glance.edges)
+    return counts
+
+
+def spoken(choreography: Choreography, counts: Mapping[str, int], away: Mapping[str, str]) -> list[Spoken]:
+    """Return all events in the order of their names; of one whose emitter can't be asked, nobody knows how often."""
+    names = sorted({name for contract in choreography.contracts for name in contract.events})
+    nodes = choreography.nodes
+    found = []
+    for name in names:
+        if event := choreography.event(name):
+            emitters = [node for node in nodes if name in node.emits]
+            is_known = bool(emitters) and not any(node.service in away for node in emitters)
+            listeners = [node for node in nodes if name in node.triggers]
+            found.append(Spoken(event, emitters, listeners, counts.get(name, 0) if is_known else None))
+    return found
+
+
+def _drawn(choreography: Choreography, saga: SagaContract, counts: Mapping[str, int]) -> Drawn:
+    layout = drawn(choreography, saga, counts=counts)
+    nodes = choreography.nodes_of(saga)
+    lively = {
+        (line.arrow.source, line.arrow.target): "taken busy"
+        for line in layout.lines
+        if any(counts.get(label) for label in line.arrow.labels)
+    }
+    links = {key_of(node.service, node.name): f"#handler-{node.service}-{node.name}" for node in nodes}
+    links |= {event_key(event): f"#event-{event}" for event in (saga.starts_with, saga.completes_with, saga.fails_with)}
+    return Drawn(saga, layout, Looks(lines=lively), links, nodes)

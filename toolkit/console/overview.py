@@ -1,0 +1,102 @@
+"""The first page: how many sagas stand where, how fast they end, and what waits, in each service and in all.
+
+What one service counts, the others count again, so that nothing but a queue may be summed up: of the sagas that some
+service knows, the one that knows most is believed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.rendering import Pages
+from toolkit.events import SagaState
+from toolkit.glance import Glance
+from toolkit.sources import Answers
+
+_ENDS = (SagaState.COMPLETED, SagaState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All services' figures together."""
+
+    by_state: Mapping[str, int]
+    is_counted: bool
+    rate: float
+    p95: float | None
+    overdue: int
+    dead_letters: int
+    outbox: int
+    outbox_oldest: float | None
+
+
+@dataclass(slots=True)
+class Overview:
+    """What the page shows."""
+
+    services: list[str]
+    answers: Answers[Glance]
+    totals: Totals = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Sum up."""
+        self.totals = totals(self.answers.by_service.values())
+
+
+class OverviewPage:
+    """`/`."""
+
+    def __init__(self, services: Services, pages: Pages) -> None:
+        self._services = services
+        self._pages = pages
+
+    async def show(self, request: Request) -> Response:
+        """Show the overview."""
+        is_live = request.query_params.get("part") == "live"
+        patience = LIVE_PATIENCE if is_live else PATIENCE
+        answers = await self._services.ask("glance", lambda each: each.glance(), patience=patience)
+        return self._pages.page(
+            request, "overview", overview=Overview(self._services.names, answers), states=list(SagaState)
+        )
+
+
+def totals(glances: Iterable[Glance]) -> Totals:
+    """Return what services' figures come to."""
+    known = list(glances)
+    return Totals(
+        by_state=by_state(known),
+        is_counted=all(each.is_counted for each in known),
+        rate=max((each.rate for each in known), default=0.0),
+        p95=max((each.p95 for each in known if each.p95 is not None), default=None),
+        overdue=sum(each.overdue for each in known),
+        dead_letters=sum(each.dead_letters for each in known),
+        outbox=sum(each.outbox for each in known),
+        outbox_oldest=max((each.outbox_oldest for each in known if each.outbox_oldest is not None), default=None),
+    )
+
+
+def by_state(glances: Iterable[Glance]) -> dict[str, int]:
+    """Return how many sagas are in each state, as all services together can tell.
+
+    Of each type, there are as many as the service that knows most of them says. An end that one service knows of is the
+    end, and so is a way back; what is left of the sagas is on its way.
+    """
+    of_type: dict[str, list[Mapping[str, int]]] = defaultdict(list)
+    for glance in glances:
+        for name, counts in glance.by_type.items():
+            of_type[name].append(counts)
+    found: dict[str, int] = dict.fromkeys(SagaState, 0)
+    for told in of_type.values():
+        left = max(sum(counts.values()) for counts in told)
+        for state in (*_ENDS, SagaState.COMPENSATING):
+            share = min(left, max(counts.get(state, 0) for counts in told))
+            found[state] += share
+            left -= share
+        found[SagaState.PENDING] += left
+    return found

@@ -1,0 +1,177 @@
+"""Pages from templates: what came from outside is escaped, and a live part that did not change is not sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from toolkit.console.guard import Keys
+
+_HERE = Path(__file__).parent
+STATIC = _HERE / "static"
+
+#: A sign, a tone (the colour's name in the stylesheet), and a word where another one is plainer: no state goes by its
+#: colour alone.
+LOOKS: dict[str, tuple[str, str, str]] = {
+    # sagas
+    "Started": ("▸", "busy", "started"),
+    "Pending": ("▸", "busy", "pending"),
+    "Compensating": ("↩", "undone", "compensating"),
+    "Completed": ("✓", "good", "completed"),
+    "Failed": ("✗", "bad", "failed"),
+    # steps, as far as the whole story tells
+    "done": ("✓", "good", "done"),
+    "running": ("▸", "busy", "running"),
+    "remaining": ("○", "calm ahead", "remaining"),
+    "overdue": ("!", "warn grave", "overdue"),
+    "undone": ("↩", "undone", "undone"),
+    "refused": ("✗", "bad", "refused"),
+    "fenced": ("⊘", "calm", "fenced"),
+    "skipped": ("-", "calm ahead", "skipped"),
+    "unknown": ("?", "calm away", "unknown"),
+    # entries of the saga log
+    "executing": ("▸", "busy", "executing"),
+    "completed": ("✓", "good", "completed"),
+    "failed": ("✗", "bad", "refused"),
+    "voiding": ("↩", "undone", "voiding"),
+    "compensating": ("↩", "undone", "compensating"),
+    "compensated": ("↩", "undone", "compensated"),
+    "confirmed": ("✓", "calm", "confirmed"),
+    "retrying": ("↻", "warn", "retrying"),
+    "ignored": ("·", "calm", "ignored"),
+    "dead_lettered": ("!", "bad", "dead letter"),
+    "nudged": ("↻", "calm", "nudged"),
+    "aborted": ("⊘", "warn", "aborted"),
+    "ended": ("·", "calm", "ended"),
+    "redriven": ("↻", "calm", "redriven"),
+    "dropped": ("⊘", "calm", "dropped"),
+    "replayed": ("↻", "calm", "replayed"),
+    # what needs a person
+    "dead_letter": ("!", "bad", "dead letter"),
+    # services
+    "ready": ("✓", "good", "ready"),
+    "not ready": ("!", "bad", "not ready"),
+    "unreachable": ("?", "warn", "unreachable"),
+}
+
+
+class Pages:
+    """Renders the console's pages."""
+
+    def __init__(self, keys: Keys, *, must_sign_in: bool) -> None:
+        self._keys = keys
+        self._must_sign_in = must_sign_in
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "clock": clock,
+            "instant": instant,
+            "moment": moment,
+            "iso": iso,
+            "span": span,
+            "count": count,
+            "pretty": pretty,
+            "segment": segment,
+        }
+        self._templates.globals |= {"look": look, "saga_path": saga_path}
+
+    def page(self, request: Request, name: str, *, status: int = 200, **facts: Any) -> Response:
+        """Return a page; of one that is asked for its live part, that alone, unless it is as the browser has it."""
+        if request.query_params.get("part") == "live":
+            return self._live(request, name, facts)
+        cookie = request.state.cookie
+        content = self._templates.get_template(f"{name}.html").render(
+            facts
+            | {
+                "request": request,
+                "here": request.url.path,
+                "live_path": live_path(request),
+                "form_token": lambda: self._keys.form_token(cookie),
+                "may_sign_out": self._must_sign_in and self._keys.role(cookie) == "operator",
+                "now": datetime.now(UTC),
+            }
+        )
+        return HTMLResponse(content, status)
+
+    def _live(self, request: Request, name: str, facts: Mapping[str, Any]) -> Response:
+        content = self._templates.get_template(f"{name}.live.html").render(dict(facts) | {"now": datetime.now(UTC)})
+        seen = f'"{hashlib.sha256(content.encode()).hexdigest()[:20]}"'
+        if request.headers.get("if-none-match") == seen:
+            return Response(status_code=204, headers={"ETag": seen})
+        return HTMLResponse(content, headers={"ETag": seen} | ({"X-Final": "yes"} if facts.get("is_final") else {}))
+
+
+def live_path(request: Request) -> str:
+    """Return where a page's live part is to be had."""
+    return f"{request.url.path}?{urlencode([*request.query_params.multi_items(), ('part', 'live')])}"
+
+
+def look(word: str) -> tuple[str, str, str]:
+    """Return a state's sign, tone and word; a word that nobody knows here is shown as it is."""
+    return LOOKS.get(word, ("·", "calm", word))
+
+
+def saga_path(saga_id: str) -> str:
+    """Return the page of a saga."""
+    return f"/sagas/{segment(saga_id)}"
+
+
+def segment(text: str) -> str:
+    """Return a text as one part of a path."""
+    return quote(text, safe="")
+
+
+def clock(at: datetime) -> str:
+    """Return the time of day, in UTC."""
+    return at.astimezone(UTC).strftime("%H:%M:%S")
+
+
+def instant(at: datetime) -> str:
+    """Return the time of day with its milliseconds, in UTC."""
+    return at.astimezone(UTC).time().isoformat(timespec="milliseconds")
+
+
+def moment(at: datetime) -> str:
+    """Return the time, in UTC, with its day."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(at: datetime) -> str:
+    """Return the time as programs write it."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def span(seconds: float) -> str:
+    """Return a duration as people say it, with two figures that matter."""
+    if seconds < 1:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for unit, length, following in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
+        if seconds < following:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def count(number: float) -> str:
+    """Return a number with its thousands apart."""
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
+
+
+def pretty(content: Any) -> str:
+    """Return data as JSON to read."""
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str)

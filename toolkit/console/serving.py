@@ -1,0 +1,59 @@
+"""The console's server: where it listens, and to whom."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from pydantic import SecretStr
+
+from toolkit.console.app import application
+from toolkit.console.guard import is_loopback
+from toolkit.controls import Controls
+from toolkit.errors import SettingsError
+
+
+def serve(
+    controls: Sequence[Controls],
+    *,
+    token: SecretStr | None,
+    host: str,
+    port: int,
+    actor: str,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve the pages until told to stop.
+
+    Raises:
+        SettingsError: nothing can listen there, or whoever reaches it could not be asked to sign in.
+    """
+    must_sign_in = not is_loopback(host)
+    if must_sign_in and token is None:
+        raise SettingsError(
+            f"--host {host} is reached from other machines, and without SAGA_API_TOKEN nobody could sign in: "
+            "set it to the services' token, or leave --host out to listen on this machine alone"
+        )
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    announce(f"the console is at http://{shown}:{listener.getsockname()[1]}/")
+    app = application(controls, token=token, must_sign_in=must_sign_in, actor=actor)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
+    # uvicorn raises the signal again after its shutdown: having ended, the process has done what it was asked.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()  # until one listens, others may bind the same port, and find out too late
+    except (OSError, UnicodeError) as error:
+        listener.close()
+        told = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(f"--host {host} --port {port} can't be listened on: {told}; name another") from error
+    return listener

@@ -1,0 +1,51 @@
+"""Signing in with the services' token, where the console is reached from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from toolkit.console.forms import form
+from toolkit.console.guard import Keys, local_path, set_cookie
+from toolkit.console.rendering import Pages
+
+#: How long a wrong token is thought about, in seconds: guessing shall be slow.
+_PAUSE = 0.5
+
+
+class SigningIn:
+    """`/sign-in` and `/sign-out`."""
+
+    def __init__(self, keys: Keys, pages: Pages) -> None:
+        self._keys = keys
+        self._pages = pages
+        self._one_guess = asyncio.Lock()
+
+    async def ask(self, request: Request) -> Response:
+        """Ask for the token."""
+        return self._page(request, request.query_params.get("next", "/"))
+
+    async def take(self, request: Request) -> Response:
+        """Let in who has the token, and lead on to where they wanted to go."""
+        fields = await form(request, self._keys)
+        wanted = local_path(fields.get("next", "/"))
+        if not self._keys.is_token(fields.get("secret", "")):
+            async with self._one_guess:
+                await asyncio.sleep(_PAUSE)
+            return self._page(request, wanted, is_wrong=True)
+        response = RedirectResponse(wanted, 303)
+        set_cookie(response.headers, request.scope, self._keys.cookie(is_signed_in=True))
+        return response
+
+    async def leave(self, request: Request) -> Response:
+        """Sign out."""
+        await form(request, self._keys)
+        response = RedirectResponse("/sign-in", 303)
+        set_cookie(response.headers, request.scope, self._keys.cookie(is_signed_in=False))
+        return response
+
+    def _page(self, request: Request, wanted: str, *, is_wrong: bool = False) -> Response:
+        facts = {"next": local_path(wanted), "is_wrong": is_wrong}
+        return self._pages.page(request, "sign_in", status=401 if is_wrong else 200, **facts)
