@@ -46,12 +46,16 @@ class Shop:
         settings = Settings(broker_url=broker_url, exchange=exchange, data_dir=directory)
         self.fleet = Fleet(settings, sqlite_databases(directory), environment=_WATCHED)
         self._console: subprocess.Popen[str] | None = None
+        self._client = httpx.Client(trust_env=False, timeout=10)
         self.url = ""
 
     def open(self) -> None:
-        """Start all services, and the console."""
-        self._background.run(self.fleet.start(*SERVICES))
+        """Start all services, and the console beside them."""
+        for name in SERVICES:
+            self._background.run(self.fleet.launch(name))
         self.url = self._start_console()
+        for replica in self.fleet.replicas:
+            self._background.run(eventually(replica.is_ready, what=f"{replica.name} ready", within=90))
 
     def close(self) -> None:
         """Stop everything."""
@@ -99,7 +103,7 @@ class Shop:
 
     def entries(self, service: str, order: str) -> list[dict[str, Any]]:
         """Return what a service's log says of an order."""
-        answer = httpx.get(f"{self.addresses[service]}/sagas/{order}", trust_env=False, timeout=10)
+        answer = self._client.get(f"{self.addresses[service]}/sagas/{order}")
         return list(answer.json().get("entries", []))
 
     def kill(self, service: str) -> None:
@@ -107,8 +111,9 @@ class Shop:
         self._background.run(self._kill(service))
 
     def revive(self, service: str) -> None:
-        """Start a service again, at the port that the console knows."""
-        self._background.run(self._revive(service))
+        """Start a service again, if it does not run, at the port that the console knows."""
+        if not self.fleet.running(service):
+            self._background.run(self._revive(service))
 
     def bury(self, count: int) -> list[str]:
         """Give the notification service so many dead letters, as its step leaves them when its attempts are spent."""
@@ -129,7 +134,7 @@ class Shop:
 
     def letters(self, service: str = "notification") -> int:
         """Return how many dead letters a service has."""
-        return int(httpx.get(f"{self.addresses[service]}/dead-letters?limit=1", trust_env=False).json()["total"])
+        return int(self._client.get(f"{self.addresses[service]}/dead-letters?limit=1").json()["total"])
 
     def notes(self, service: str, order: str, note: str) -> list[dict[str, Any]]:
         """Return the notes of a kind in a service's log of an order."""
