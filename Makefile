@@ -21,7 +21,7 @@ ifdef PYTEST_ARGS
 else
 	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/simulation tests/planted --cov
 	$(BIN)/pytest -n 3 --dist loadfile tests/conformance tests/cli tests/docs tests/state_machine
-	$(BIN)/pytest -n 2 --dist loadfile tests/end_to_end $(LONG:%=--ignore %)
+	$(BIN)/pytest -n 2 --dist loadfile tests/console tests/end_to_end $(LONG:%=--ignore %)
 	$(BIN)/pytest tests/chaos
 endif
 
