@@ -190,3 +190,58 @@ def test_no_verb_leaves_a_file_behind_where_there_was_none(saga, data_dir):
         saga(*verb, f"--service=payment=sqlite:///{data_dir}/payment.db")
 
     assert not data_dir.exists()
+
+
+def test_a_nudge_sends_the_last_event_of_a_saga_that_stands_still_again(saga, reserved):
+    result = saga("nudge", reserved, *WHY, "-o", "json")
+
+    (row,) = json.loads(result.stdout)
+    waiting = json.loads(saga("outbox", "inventory", "-o", "json").stdout)
+    assert (result.exit_code, row["event_type"], row["outcome"]) == (0, "InventoryReserved", "nudged")
+    assert [(each["event_id"], each["saga_id"], each["destination"]) for each in waiting] == [
+        (row["event_id"], reserved, None)
+    ]
+
+
+def test_a_nudge_of_a_running_service_needs_its_token(saga, reserved, data_dir, serve, monkeypatch):
+    running = service_options({"inventory": serve("inventory", f"sqlite:///{data_dir}/inventory.db")})
+
+    refused = saga("nudge", reserved, *WHY, *running)
+    monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
+    nudged = saga("nudge", reserved, *WHY, *running)
+
+    assert (refused.exit_code, nudged.exit_code) == (2, 0)
+    assert "show the token of inventory" in refused.stderr
+    assert "nudged" in nudged.stdout
+
+
+def test_a_nudge_of_what_nobody_knows_and_of_what_is_away_says_so(saga, reserved):
+    unknown = saga("nudge", "order-404", *WHY)
+    away = saga("nudge", reserved, *WHY, "--service=inventory=http://127.0.0.1:1")
+
+    assert (unknown.exit_code, away.exit_code) == (1, 3)
+    assert "error: no service knows a saga 'order-404'" in unknown.stderr
+    assert "warning: inventory is unreachable, so nothing was nudged there" in away.stderr
+
+
+def test_an_outbox_is_read_from_a_running_service_and_one_that_is_away_ends_with_3(saga, reserved, data_dir, serve):
+    saga("nudge", reserved, *WHY)
+    url = serve("inventory", f"sqlite:///{data_dir}/inventory.db")
+
+    running = saga("outbox", "inventory", f"--service=inventory={url}", "-o", "json")
+    away = saga("outbox", "inventory", "--service=inventory=http://127.0.0.1:1")
+    unknown = saga("outbox", "warehouse")
+
+    assert json.loads(running.stdout) == json.loads(saga("outbox", "inventory", "-o", "json").stdout)
+    assert (away.exit_code, unknown.exit_code) == (3, 2)
+    assert "there is no service 'warehouse' to read; there are: inventory" in unknown.stderr
+
+
+def test_the_figures_of_a_running_service_are_those_of_its_database(saga, reserved, data_dir, serve):
+    url = serve("inventory", f"sqlite:///{data_dir}/inventory.db")
+
+    (running,) = json.loads(saga("stats", f"--service=inventory={url}", "-o", "json").stdout)
+    (read,) = json.loads(saga("stats", "-o", "json").stdout)
+
+    assert running["by_state"] == read["by_state"] == {"Started": 1}
+    assert running["ready"] == {"broker": True, "database": True, "relay": True}
