@@ -34,6 +34,16 @@ def test_a_narrow_terminal_shows_ids_whole_and_wraps_nothing(order, arguments):
     assert any("completed" in line or "Failed" in line for line in lines)
 
 
+def test_the_figures_fit_on_a_narrow_terminal(order):
+    heading, *lines = on_terminal("stats")
+
+    assert heading.split() == [
+        "service", "pending", "compensating", "failed", "overdue", "dead", "letters", "outbox", "oldest"
+    ]  # fmt: skip
+    assert len(lines) == 4
+    assert max(map(len, (heading, *lines))) <= WIDTH
+
+
 def test_a_log_on_a_terminal_is_told_saga_by_saga(order):
     lines = on_terminal("log", "inventory")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.cli.output import Format, FormatOption, console, print_rows
 from toolkit.controls import Controls
 from toolkit.events import SagaState
 from toolkit.glance import Glance
@@ -19,6 +19,10 @@ COLUMNS = (
     "service", *(state.lower() for state in SagaState), "rate", "p95", "overdue", "dead_letters", "outbox", "oldest",
 )  # fmt: skip
 
+#: What a narrow terminal has room for: what waits, or needs a person.
+_FEWER = ("service", "pending", "compensating", "failed", "overdue", "dead_letters", "outbox", "oldest")
+_NARROW = 110
+
 
 def stats(service: ServicesOption = None, output: FormatOption = Format.TABLE) -> None:
     """Show each service's sagas by state, how fast they end, and what waits or needs a person.
@@ -28,11 +32,16 @@ def stats(service: ServicesOption = None, output: FormatOption = Format.TABLE) -
     answers = asyncio.run(_read(service))
     glances = list(answers.by_service.values())
     if output is Format.TABLE:
-        print_rows([figures(glance) for glance in glances], output, columns=COLUMNS)
+        print_rows([figures(glance) for glance in glances], output, columns=columns())
     else:
         print_rows([glance.model_dump() for glance in glances], output, columns=COLUMNS)
     complain_of_silence(answers.unreachable)
     leave(ExitCode.AWAY if answers.unreachable else ExitCode.FINE)
+
+
+def columns() -> Sequence[str]:
+    """Return the figures that this terminal has room for."""
+    return _FEWER if console().width < _NARROW else COLUMNS
 
 
 async def glances_of(services: Sequence[Controls]) -> Answers[Glance]:

@@ -19,7 +19,7 @@ from toolkit.cli.exits import ExitCode, leave
 from toolkit.cli.locating import ServicesOption, opened
 from toolkit.cli.ls import latest_sagas, summary
 from toolkit.cli.output import Format, FormatOption, console, print_json, table_of, text_of
-from toolkit.cli.stats import COLUMNS, complain_of_silence, figures, glances_of
+from toolkit.cli.stats import columns, complain_of_silence, figures, glances_of
 from toolkit.cli.stories import styled_state
 from toolkit.clock import SystemClock
 from toolkit.controls import Controls
@@ -108,11 +108,12 @@ def _drawn(sight: Sight) -> Group:
 
 
 def _services(sight: Sight) -> Table:
-    rows = [[text_of(figures(glance)[column]) for column in COLUMNS] for glance in sight.glances.values()]
+    shown = columns()
+    rows = [[text_of(figures(glance)[column]) for column in shown] for glance in sight.glances.values()]
     away = [name for name in sight.unreachable if name not in sight.glances]
-    blank = [text_of(None)] * (len(COLUMNS) - 2)
+    blank = [text_of(None)] * (len(shown) - 2)
     rows += [[text_of(name), Text("unreachable", style="bold red"), *blank] for name in away]
-    return table_of(COLUMNS, rows)
+    return table_of(shown, rows)
 
 
 def _sagas(sight: Sight) -> Table:
