@@ -38,7 +38,7 @@ def test_the_figures_fit_on_a_narrow_terminal(order):
     heading, *lines = on_terminal("stats")
 
     assert heading.split() == [
-        "service", "pending", "compensating", "failed", "overdue", "dead", "letters", "outbox", "oldest"
+        "service", "pending", "compensating", "overdue", "dead", "letters", "outbox", "oldest"
     ]  # fmt: skip
     assert len(lines) == 4
     assert max(map(len, (heading, *lines))) <= WIDTH

@@ -20,7 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 
 #: What a narrow terminal has room for: what waits, or needs a person.
-_FEWER = ("service", "pending", "compensating", "failed", "overdue", "dead_letters", "outbox", "oldest")
+_FEWER = ("service", "pending", "compensating", "overdue", "dead_letters", "outbox", "oldest")
 _NARROW = 110
 
 
