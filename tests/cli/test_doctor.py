@@ -422,7 +422,7 @@ def test_people_are_told_why_and_the_cure(saga: Saga, files):
         "                               why: the first message that needs one fails, again and again",
         "                               cure: saga run payment makes its tables, if SAGA_DATABASE_URL leads there",
     ]
-    assert result.stderr == "10 checks; problems: 1, advice: 0, not checked: 0\n"
+    assert result.stderr == "9 checks; problems: 1, advice: 0, not checked: 0\n"
 
 
 def test_programs_get_a_finding_a_line(saga: Saga, files):
@@ -465,6 +465,29 @@ def test_the_guide_names_every_check_in_their_order():
 
     assert headings == [each.name for each in CHECKS]
     assert all(f"{each.why[0].upper()}{each.why[1:]}." in " ".join(page.split()) for each in CHECKS)
+
+
+def test_the_database_that_is_set_counts_before_a_file_that_lies_here(saga: Saga, files, monkeypatch):
+    monkeypatch.setenv("SAGA_DATABASE_URL", "postgresql://ada@127.0.0.1:1/payment")
+
+    assert unchecked(ask(saga, "payment"), "database")["found"].startswith("127.0.0.1:1: ")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:99999", "http://:15672"])
+def test_an_address_of_the_management_that_is_none_is_wrong_use(saga: Saga, files, monkeypatch, url: str):
+    monkeypatch.setenv("SAGA_MANAGEMENT_URL", url)
+
+    result = ask(saga, "payment")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "SAGA_MANAGEMENT_URL is not allowed: give http://name:password@host:15672" in result.stderr
+
+
+def test_something_else_that_answers_is_not_taken_for_a_service(saga: Saga, embedded):
+    with running(Contract.of(payment)) as url:
+        row = unchecked(ask(saga, *of(f"{url}/elsewhere")), "service ready")
+
+    assert " does not answer as a service does: " in row["found"]
 
 
 # -- patterns ------------------------------------------------------------------------------------------------------

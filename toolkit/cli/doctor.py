@@ -6,29 +6,29 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from toolkit.cli.discovery import discover, package_name
-from toolkit.cli.exits import ExitCode, UsageError, complain, leave
-from toolkit.cli.locating import ServicesOption, locate
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.locating import ServicesOption
 from toolkit.cli.output import Format, FormatOption, print_json, print_table, text_of
-from toolkit.controls import Controls, DatabaseControls, HttpControls
-from toolkit.service import Service
-from toolkit.settings import Settings, load_settings
+from toolkit.errors import SettingsError
+from toolkit.settings import has_sound_address, load_settings
 
 if TYPE_CHECKING:
-    from toolkit.doctor import Finding, Subject
+    from toolkit.doctor import Finding
 
 _SIGNS = {"fine": ("✓", "green"), "problem": ("✗", "red"), "advice": ("!", "yellow"), "unchecked": ("?", "magenta")}
 #: What somebody has to do something about stands at the end, where a terminal still shows it.
 _ORDER = ("fine", "advice", "unchecked", "problem")
+_MANAGEMENT_URL = "SAGA_MANAGEMENT_URL"
 _COLUMNS = ("", "check", "service", "found")
 
 
@@ -53,65 +53,33 @@ def doctor(
 
 
 async def _examine(names: Sequence[str], located: list[str] | None) -> list[Finding]:
+    from toolkit.cli.subjects import subjects_of
     from toolkit.doctor import examine
 
-    settings, sources = load_settings(), _sources(located)
+    settings, management_url = load_settings(), _management_url()
+    subjects = subjects_of(names, located, settings)
     try:
         with _saying() as say:
-            return await examine(
-                _subjects(names, sources, settings),
-                settings,
-                os.environ,
-                management_url=os.environ.get("SAGA_MANAGEMENT_URL"),
-                say=say,
-            )
+            return await examine(subjects, settings, os.environ, management_url=management_url, say=say)
     finally:
-        for source in sources.values():
-            await source.close()
+        for subject in subjects:
+            if subject.controls:
+                await subject.controls.close()
 
 
-def _sources(located: list[str] | None) -> dict[str, Controls]:
-    """Return where services can be read, by name; none where nobody says and no file lies there."""
+def _management_url() -> str | None:
+    """Return where the broker's management API is; None where nobody says.
+
+    Raises:
+        SettingsError: the address is none.
+    """
+    url = os.environ.get(_MANAGEMENT_URL)
     try:
-        return {source.service: source for source in locate(located)}
-    except UsageError:
-        if located or os.environ.get("SAGA_SERVICES", "").strip():
-            raise
-        return {}
-
-
-def _subjects(names: Sequence[str], sources: Mapping[str, Controls], settings: Settings) -> list[Subject]:
-    declared = _declared()
-    known = list(dict.fromkeys([*sources, *declared]))
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"there is no service {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
-    if not known:
-        raise UsageError("no service is known here: name some by --service NAME=URL, or go to where they are declared")
-    chosen = list(names) or known
-    return [_subject(name, sources.get(name), declared.get(name), settings, alone=len(chosen) == 1) for name in chosen]
-
-
-def _declared() -> dict[str, Service]:
-    try:
-        return discover(package_name())
-    except UsageError:
-        return {}
-
-
-def _subject(
-    name: str, source: Controls | None, declared: Service | None, settings: Settings, *, alone: bool
-) -> Subject:
-    from toolkit.doctor import Subject
-
-    # SAGA_DATABASE_URL is one service's: whose, only its own name says.
-    own = settings.database_url if alone else None
-    return Subject(
-        name=name,
-        url=source.url if isinstance(source, HttpControls) else None,
-        database_url=source.url if isinstance(source, DatabaseControls) else own,
-        controls=source,
-        declared=declared,
-    )
+        if not url or (url.startswith(("http://", "https://")) and urlsplit(has_sound_address(url)).hostname):
+            return url or None
+    except ValueError:
+        pass
+    raise SettingsError(f"{_MANAGEMENT_URL} is not allowed: give http://name:password@host:15672")
 
 
 @contextmanager

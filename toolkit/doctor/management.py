@@ -30,7 +30,7 @@ async def ask_management(url: str | None, settings: Settings, broker: BrokerFact
     async with client:
         try:
             return await _asked(client, base, settings, broker)
-        except (_RefusedError, httpx.HTTPError, httpx.InvalidURL) as error:
+        except (_RefusedError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:  # or it is something else
             return ManagementFacts(url=base, fault=describe(error))
 
 

@@ -131,8 +131,10 @@ def policies(facts: Facts) -> Iterator[Seen]:
 @check("consumer", why="messages wait, and their sagas stand still")
 def consumers(facts: Facts) -> Iterator[Seen]:
     """Somebody takes from each queue."""
-    for _, queue in _there(facts):
-        if queue.consumers == 0:
-            yield problem(f"nobody takes from {queue.name}", queue.service, cure=f"saga run {queue.service}")
+    queues = [queue for _, queue in _there(facts)]
+    for service in dict.fromkeys(queue.service for queue in queues):
+        idle = [queue.name for queue in queues if queue.service == service and queue.consumers == 0]
+        if idle:
+            yield problem(f"nobody takes from {' and '.join(idle)}", service, cure=f"saga run {service}")
         else:
-            yield fine("somebody takes from both queues", queue.service)
+            yield fine("somebody takes from both queues", service)

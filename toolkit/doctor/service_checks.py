@@ -99,8 +99,8 @@ def _skewed(clock: ClockFacts, right: ClockFacts, services: set[str]) -> Seen:
 @check("event version", why="one service writes what the other can't read: such events become dead letters")
 def event_versions(facts: Facts) -> Iterator[Seen]:
     """All services mean the same by an event's name."""
-    unlike = 0
-    for name, known in sorted(_by_event(facts.contracts).items()):
+    unlike, contracts = 0, _told(facts)
+    for name, known in sorted(_by_event(contracts).items()):
         versions = {event.version for event in known.values()}
         if len(versions) > 1:
             told = ", ".join(f"{event.version} in {service}" for service, event in known.items())
@@ -117,8 +117,14 @@ def event_versions(facts: Facts) -> Iterator[Seen]:
                 f"{name} has one version, {versions.pop()}, and different fields in {', '.join(known)}",
                 cure="build all of them with the same events; a change of fields needs a new version",
             )
-    if facts.contracts and not unlike:
-        yield fine(f"{', '.join(facts.contracts)} mean the same by every event")
+    if len(contracts) > 1 and not unlike:
+        yield fine(f"{', '.join(contracts)} mean the same by every event")
+
+
+def _told(facts: Facts) -> Mapping[str, Contract]:
+    """Return the contracts but for those of services that were asked and did not answer: the code here may be newer."""
+    silent = {each.name for each in facts.services if each.fault}
+    return {name: contract for name, contract in facts.contracts.items() if name not in silent}
 
 
 def _by_event(contracts: Mapping[str, Contract]) -> Mapping[str, Mapping[str, EventContract]]:
@@ -133,10 +139,10 @@ def _by_event(contracts: Mapping[str, Contract]) -> Mapping[str, Mapping[str, Ev
 def releases(facts: Facts) -> Iterator[Seen]:
     """All services run the same release of the toolkit."""
     by_release: dict[str, list[str]] = defaultdict(list)
-    for service, contract in facts.contracts.items():
+    for service, contract in _told(facts).items():
         by_release[contract.toolkit_version].append(service)
     if len(by_release) > 1:
         told = "; ".join(f"{release}: {', '.join(names)}" for release, names in sorted(by_release.items()))
         yield advice(f"services run different releases: {told}", cure="bring the older ones up to date")
-    elif by_release:
-        yield fine(f"all run {next(iter(by_release))}")
+    else:
+        yield from (fine(f"{', '.join(names)} at {release}") for release, names in by_release.items())

@@ -25,16 +25,26 @@ async def ask_service(name: str, url: str, token: SecretStr | None) -> ServiceFa
     facts = ServiceFacts(name=name, url=url, is_local=is_loopback(urlsplit(url).hostname or ""))
     async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
         try:
-            ready = await client.get("/readyz")
             return replace(
                 facts,
-                ready={part: is_there is True for part, is_there in ready.json().items()},
+                ready=_parts((await client.get("/readyz")).json()),
                 letter_answer=await _letter_answer(client, token.get_secret_value() if token else None),
                 takes_demo_token=await _letter_answer(client, DEMO_TOKEN) not in _REFUSALS,
                 clock=await _clock(client, name),
             )
-        except (httpx.HTTPError, ValueError, AttributeError) as error:
+        except (httpx.HTTPError, ValueError) as error:
             return replace(facts, fault=f"{url} does not answer as a service does: {describe(error)}")
+
+
+def _parts(told: object) -> dict[str, bool]:
+    """Return what `/readyz` tells.
+
+    Raises:
+        ValueError: it is not that of a service.
+    """
+    if not isinstance(told, dict) or not {"broker", "database", "relay"} <= told.keys():
+        raise ValueError("it says nothing of broker, database and relay")
+    return {str(part): is_there is True for part, is_there in told.items()}
 
 
 async def _letter_answer(client: httpx.AsyncClient, token: str | None) -> int:
