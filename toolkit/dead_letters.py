@@ -33,7 +33,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
-from toolkit.envelope import WireMessage
+from toolkit.envelope import TRACEPARENT, WireMessage
+from toolkit.ids import trace_facts
 
 log = structlog.get_logger("toolkit")
 
@@ -138,6 +139,7 @@ def announce(letter: DeadLetter) -> None:
         saga_id=letter.message.correlation_id,
         step=letter.step,
         event_id=letter.message.message_id,
+        **trace_facts(letter.message.headers.get(TRACEPARENT)),
     )
 
 

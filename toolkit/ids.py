@@ -37,3 +37,9 @@ def trace_id_of(traceparent: str | None) -> str | None:
     """Return the trace's id; None where there is no traceparent, or one that is none."""
     match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     return match[1] if match else None
+
+
+def trace_facts(traceparent: object) -> dict[str, str | None]:
+    """Return what a log line says of the trace: nothing, where there is none."""
+    trace_id = trace_id_of(traceparent) if isinstance(traceparent, str) else None
+    return {"trace_id": trace_id} if trace_id else {}

@@ -18,6 +18,7 @@ from toolkit.database import is_contention, is_outage
 from toolkit.envelope import Message, Unreadable, Vocabulary, WireMessage
 from toolkit.errors import ContentionError
 from toolkit.execution import Execution
+from toolkit.ids import trace_facts
 from toolkit.isolated import Isolation
 from toolkit.work import Claim, events_of
 
@@ -173,4 +174,5 @@ def _refuse_delivery(delivery: Delivery, error: Exception) -> None:
 def _facts(item: Message | Unreadable) -> dict[str, str | None]:
     if isinstance(item, Unreadable):
         return {"saga_id": item.wire.correlation_id, "event_id": item.wire.message_id}
-    return {"saga_id": item.envelope.saga_id, "event_id": item.envelope.event_id}
+    facts = {"saga_id": item.envelope.saga_id, "event_id": item.envelope.event_id}
+    return facts | trace_facts(item.envelope.traceparent)

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import crash, metrics, outbox
 from toolkit.clock import Clock
 from toolkit.database import Database
-from toolkit.envelope import WireMessage
+from toolkit.envelope import TRACEPARENT, WireMessage
 from toolkit.errors import UnroutableError
+from toolkit.ids import trace_facts
 from toolkit.outbox import OutboxRow
 from toolkit.tracing import Tracing, now
 
@@ -259,4 +260,5 @@ class Relay:
 
 
 def _facts(row: OutboxRow) -> dict[str, str | None]:
-    return {"saga_id": row.message.correlation_id, "event_id": row.message.message_id}
+    facts = {"saga_id": row.message.correlation_id, "event_id": row.message.message_id}
+    return facts | trace_facts(row.message.headers.get(TRACEPARENT))

@@ -18,7 +18,7 @@ from toolkit import crash, emissions, outbox, overdue, saga_log
 from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.envelope import WireMessage, abort_request
-from toolkit.ids import new_id, trace_id_of
+from toolkit.ids import new_id, trace_facts
 from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import OverdueStep
@@ -28,6 +28,9 @@ from toolkit.service import Service
 from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
+
+#: What a log line says of something.
+Facts = dict[str, str | None]
 
 
 class Watch:
@@ -127,11 +130,12 @@ class Watch:
         )
 
 
-async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> dict[tuple[str, str], dict[str, str]]:
+async def _traces(
+    connection: AsyncConnection, steps: Sequence[OverdueStep]
+) -> dict[tuple[str, str], dict[str, str | None]]:
     """Return, by saga and step, what a log line says of the trace."""
     emitted = await emissions.at(connection, [(step.saga_id, step.step, step.position) for step in steps])
-    ids = {(each.saga_id, each.step): trace_id_of(each.traceparent) for each in emitted}
-    return {key: {"trace_id": trace_id} for key, trace_id in ids.items() if trace_id}
+    return {(each.saga_id, each.step): trace_facts(each.traceparent) for each in emitted}
 
 
 def _abort(step: OverdueStep, traceparent: str | None, now: datetime) -> WireMessage:

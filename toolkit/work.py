@@ -18,7 +18,7 @@ from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import Envelope, Message, Unreadable, WireMessage
 from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, routing_key
 from toolkit.fence import Decision, StepState, is_legal
-from toolkit.ids import new_id, trace_id_of
+from toolkit.ids import new_id, trace_facts
 from toolkit.invocation import Failure
 from toolkit.masking import has_sensitive_fields, redact
 from toolkit.metrics import Hit, Meter
@@ -461,8 +461,7 @@ def _announce(entry: Entry) -> None:
         "to_state": str(entry.to_state),
         "event_id": entry.event_id,
     }
-    if trace_id := trace_id_of(entry.traceparent):
-        facts["trace_id"] = trace_id
+    facts |= trace_facts(entry.traceparent)
     if entry.to_state == Note.DEAD_LETTERED:
         log.error("saga needs a person", error=entry.error, **facts)
     elif entry.to_state == Note.RETRYING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -25,13 +27,15 @@ from tests.unit.loans import (
     loan_saga,
     wire,
 )
+from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import SystemClock
 from toolkit.database import Database
 from toolkit.envelope import Message, Vocabulary
 from toolkit.errors import SettingsError
-from toolkit.events import AbortRequested, Event
+from toolkit.events import AbortRequested
 from toolkit.ids import derived_trace, trace_id_of
 from toolkit.tracing import Tracing, provider_for, tracing_for
+from toolkit.watch import Watch as OverdueWatch
 
 WANTED = BookWanted(loan_id="loan-1")
 FOREIGN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -277,3 +281,64 @@ def test_a_garbled_traceparent_is_no_trace(tracing: Tracing, clerk: Clerk):
     read = vocabulary.read(wire(WANTED, traceparent="00-hello-world-01"), SystemClock())
 
     assert trace_id_of(read.envelope.traceparent) == derived_trace("loan", "loan-1")[0]
+
+
+class PaintWanted(Event, owner="reader"):
+    loan_id: SagaId
+    colour: Annotated[str, Sensitive]
+
+
+class Painted(Event, owner="painter", optional=True):
+    loan_id: SagaId
+
+
+class PaintRefused(Refusal, owner="painter", optional=True):
+    loan_id: SagaId
+
+
+def painter() -> Service:
+    """Return a service that can't keep to itself what it was told."""
+    paint = Saga(
+        name="paint", id_field="loan_id", starts_with=PaintWanted, completes_with=Painted, fails_with=PaintRefused
+    )
+    participant = Participant("painter", saga=paint, retry=RetryPolicy(attempts=2, first_delay=timedelta(0)))
+
+    @participant.step()
+    async def paint_book(event: PaintWanted) -> Painted | PaintRefused:
+        if event.loan_id == "loan-2":
+            return PaintRefused(loan_id=event.loan_id, reason=f"no {event.colour} left")
+        raise RuntimeError(f"the {event.colour} is dry")
+
+    return Service(name="painter", participants=[participant])
+
+
+async def test_what_is_sensitive_is_masked_in_errors_and_reasons(database: Database, tracing: Tracing, spans) -> None:
+    branch = Branch(painter(), database, resources={}, clock=Watch(), tracing=tracing)
+
+    for loan_id in ("loan-1", "loan-2"):
+        event = PaintWanted(loan_id=loan_id, colour="vermilion")
+        await branch.execution.execute([heard(branch, tracing, event, saga_type="paint")])
+
+    failed, refused = named(spans, "paint_book")
+    (error,) = failed.events
+    assert error.attributes["exception.message"] == "the *** is dry"
+    assert refused.attributes["saga.reason"] == "no *** left"
+    assert "vermilion" not in "".join(span.to_json() for span in spans.get_finished_spans())
+
+
+async def test_a_nudge_and_the_watchs_abort_stay_in_the_trace(branch: Branch, tracing: Tracing) -> None:
+    await branch.execution.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
+    await branch.relay.drain()
+    branch.clock.advance(hours=2)
+    settings = Settings(overdue_after=timedelta(minutes=1), abort_after=timedelta(hours=1))
+    service = branch.execution.service
+    watch = OverdueWatch(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
+
+    for _ in range(2):
+        await watch.sweep()
+        branch.clock.advance(minutes=2)
+    await branch.relay.drain()
+
+    first, *again = branch.post.taken
+    assert {message.type for message in again} == {"BookLent", "AbortRequested"}
+    assert {message.headers["traceparent"] for message in again} == {first.headers["traceparent"]}
