@@ -164,7 +164,7 @@ async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> No
         (reset, "StepError: a step never resets"),
         (invalidate, "StepError: a step never invalidates"),
         (say_commit, "StepError: a step never commits"),
-        (return_something_undeclared, "StepError: lend_book returned BookTakenBack"),
+        (return_something_undeclared, "StepError: lend_book returned a BookTakenBack"),
         (write_what_the_database_refuses, "IntegrityError"),
     ],
 )
