@@ -7,7 +7,7 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick profile check format lock clean
+.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick bench-console profile check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, t
 
 bench-quick: $(VENV)/.installed-bench ## measure the same with two loads and one round
 	$(BIN)/python -m benchmarks --quick --rounds 1 "usual stack" "by hand" toolkit "toolkit, SQLite" "toolkit, embedded" DBOS
+
+bench-console: $(VENV)/.installed-dev ## measure how long an operator waits for four services with 100,000 sagas; writes docs/reports/console.md
+	$(BIN)/python -m benchmarks.console --report docs/reports
 
 profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit under a profiler, 100 orders at once
 	$(BIN)/python -m benchmarks.profile

@@ -6,12 +6,11 @@ under way, and a few stand still for hours, with a dead letter and an overdue st
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -25,7 +24,7 @@ from toolkit.events import SagaState
 from toolkit.ids import derived_id, new_id
 from toolkit.outbox import outbox
 from toolkit.overdue import overdue
-from toolkit.saga_log import Entry
+from toolkit.saga_log import Entry, saga_log
 
 SERVICES = ("inventory", "payment", "shipping", "notification")
 #: So many orders begin each second.
@@ -49,6 +48,8 @@ _BODY = {
 _STARTED, _PENDING, _BACK = SagaState.STARTED, SagaState.PENDING, SagaState.COMPENSATING
 _DONE, _FAILED = SagaState.COMPLETED, SagaState.FAILED
 
+#: By name, a table's columns and rows.
+Tables = dict[str, tuple[list[str], list[tuple[Any, ...]]]]
 #: A move: service, step, position, the state that it leads to, the saga's then, and the event that it takes and emits.
 Move = tuple[str, str, int | None, str, SagaState, str, str | None]
 
@@ -131,7 +132,7 @@ class Crowd:
     def _of(self, number: int) -> Iterator[Entry]:
         dice = random.Random(number)
         saga_id, at = self.id_of(number), self.began(number)
-        ids: dict[str, str] = {}
+        ids = {"SagaEnded": _event_id(at, dice)}
         for service, step, position, to, state, took, emitted in self.story(number):
             at += timedelta(milliseconds=20 + 30 * dice.random())
             if emitted:
@@ -206,21 +207,23 @@ def _outgoing(crowd: Crowd, service: str) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-async def fill(url: str, service: str, crowd: Crowd) -> int:
-    """Make a service's tables in its database, and fill them; return how many entries its log has."""
-    database = Database(url)
-    await database.create_tables()
-    await database.close()
-    entries = await asyncio.to_thread(crowd.entries, service)
-    names = [each.name for each in fields(Entry)]
-    tables = {
-        "saga_log": (names, [astuple(entry) for entry in entries]),
+def tables_of(crowd: Crowd, service: str) -> Tables:
+    """Return a service's tables, each with its columns and rows."""
+    columns = [each.name for each in fields(Entry)]
+    return {
+        saga_log.name: (columns, [tuple(getattr(entry, name) for name in columns) for entry in crowd.entries(service)]),
         dead_letters.name: _table(_letters(crowd, service)),
         overdue.name: _table(_overdue(crowd, service)),
         outbox.name: _table(_outgoing(crowd, service)),
     }
+
+
+async def fill(url: str, tables: Tables) -> None:
+    """Make a service's tables in its database, and fill them."""
+    database = Database(url)
+    await database.create_tables()
+    await database.close()
     await (_fill_postgres if url.startswith("postgresql") else _fill_sqlite)(url, tables)
-    return len(entries)
 
 
 def _table(rows: Iterator[dict[str, Any]]) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -228,7 +231,7 @@ def _table(rows: Iterator[dict[str, Any]]) -> tuple[list[str], list[tuple[Any, .
     return (list(listed[0]) if listed else []), [tuple(row.values()) for row in listed]
 
 
-async def _fill_postgres(url: str, tables: dict[str, Any]) -> None:
+async def _fill_postgres(url: str, tables: Tables) -> None:
     connection = await asyncpg.connect(url)
     for table, (columns, rows) in tables.items():
         if rows:
@@ -237,7 +240,7 @@ async def _fill_postgres(url: str, tables: dict[str, Any]) -> None:
     await connection.close()
 
 
-async def _fill_sqlite(url: str, tables: dict[str, Any]) -> None:
+async def _fill_sqlite(url: str, tables: Tables) -> None:
     connection = sqlite3.connect(str(make_url(url).database))
     for table, (columns, rows) in tables.items():
         if rows:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.dead_letters import dead_letters
@@ -26,11 +26,11 @@ from toolkit.saga_log import saga_log
 Found = tuple[list[dict[str, Any]], str | None]
 
 #: For how long one page looks, in seconds: a person waits, and may ask for the next.
-_PATIENCE = 0.12
+_PATIENCE = 0.1
 #: How many rows of the log one statement looks at; a match is likely near, so it begins with few.
 _FIRST_WINDOW, _WINDOW = 2_000, 16_000
 #: Up to so many sagas that want attention are looked up one by one; of more, the log's end holds enough.
-_FEW = 2_000
+_FEW = 500
 #: Where an event may stand in the log, as seconds from when its id was made: emitted within a transaction, heard a
 #: little later, by another clock perhaps, or after an outage.
 _AROUND = ((-5, 5), (5, 60), (-120, -5), (60, 900))
@@ -70,15 +70,14 @@ async def search(
     """
     before = now - which.older_than if which.older_than else None
     conditions = _conditions(which, before)
+    needy = [saga_log.c.saga_id.in_(_in_need(which.attention))] if which.attention else []
     if which.q is not None:
-        saga_id, row = await _saga_of(connection, which.q, cursor)
-        query = _last_entries().where(saga_log.c.saga_id == saga_id, *conditions)
-        rows = (await connection.execute(query)).all() if saga_id is not None else []
+        rows, row = await _looked_up(connection, which.q, [*conditions, *needy], cursor)
     elif which.attention and await _are_few(connection, which.attention):
         rows, row = await _among_few(connection, which.attention, conditions, limit=limit, cursor=cursor)
     else:
         start = await _row_of(connection, before) if before and cursor is None else cursor
-        rows, row = await _walk(connection, _last_entries().where(*conditions), limit=limit, cursor=start)
+        rows, row = await _walk(connection, _last_entries().where(*conditions, *needy), limit=limit, cursor=start)
     return await _shown(connection, rows), None if row is None else str(row)
 
 
@@ -87,13 +86,18 @@ def _conditions(which: Search, before: datetime | None) -> list[ColumnElement[bo
     said = ((table.saga_state, which.state), (table.step, which.step), (table.saga_type, which.type))
     conditions = [column == str(value) for column, value in said if value is not None]
     conditions += [table.at <= before] if before else []
-    return conditions + ([saga_log.c.saga_id.in_(_in_need(which.attention))] if which.attention else [])
+    return conditions
 
 
 def _last_entries() -> Select[Any]:
     """Return the query of each saga's last entry; the scalar subqueries keep every planner to the index on sagas."""
-    later, first = saga_log.alias(), saga_log.alias()
+    later = saga_log.alias()
     last_id = select(func.max(later.c.id)).where(later.c.saga_id == saga_log.c.saga_id).scalar_subquery()
+    return _entries().where(saga_log.c.id == last_id)
+
+
+def _entries() -> Select[Any]:
+    first = saga_log.alias()
     started_at = (
         select(first.c.at).where(first.c.saga_id == saga_log.c.saga_id).order_by(first.c.id).limit(1).scalar_subquery()
     )
@@ -105,7 +109,7 @@ def _last_entries() -> Select[Any]:
         saga_log.c.step,
         started_at.label("started_at"),
         saga_log.c.at,
-    ).where(saga_log.c.id == last_id)
+    )
 
 
 async def _walk(
@@ -129,18 +133,31 @@ async def _walk(
 # -- by an event's id ------------------------------------------------------------------------------------------------
 
 
-async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> tuple[str | None, int | None]:
-    """Return the saga that an id belongs to, and from where to go on looking where patience ended."""
+async def _looked_up(
+    connection: AsyncConnection, q: str, conditions: Sequence[ColumnElement[bool]], cursor: int | None
+) -> tuple[list[Any], int | None]:
+    """Return the saga that an id belongs to, if it is meant, or from where to go on looking where patience ended."""
     if "\0" in q:
-        return None, None  # no such id can be; PostgreSQL would stumble over it
+        return [], None  # no such id can be; PostgreSQL would stumble over it
     if cursor is None:
-        if await connection.scalar(select(saga_log.c.id).where(saga_log.c.saga_id == q).limit(1)):
-            return q, None
-        if made := _made_at(q):
-            for since, until in _AROUND:
-                found = await _near(connection, q, made + timedelta(seconds=since), made + timedelta(seconds=until))
-                if found is not None:
-                    return found, None
+        rows = await _last_of(connection, q, conditions)
+        if rows or (conditions and await _last_of(connection, q, ())):
+            return rows, None
+    saga_id, row = await _saga_of(connection, q, cursor)
+    return (await _last_of(connection, saga_id, conditions) if saga_id is not None else []), row
+
+
+async def _last_of(connection: AsyncConnection, saga_id: str, conditions: Sequence[ColumnElement[bool]]) -> list[Any]:
+    return list(await connection.execute(_last_entries().where(saga_log.c.saga_id == saga_id, *conditions)))
+
+
+async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> tuple[str | None, int | None]:
+    """Return the saga that an event belongs to, and from where to go on looking where patience ended."""
+    if cursor is None and (made := _made_at(q)) is not None:
+        for since, until in _AROUND:
+            found = await _near(connection, q, made + timedelta(seconds=since), made + timedelta(seconds=until))
+            if found is not None:
+                return found, None
     query = select(saga_log.c.saga_id, saga_log.c.id.label("row_id")).where(_is_event(q))
     rows, row = await _walk(connection, query, limit=1, cursor=cursor)
     return (rows[0].saga_id, None) if rows else (None, row)
@@ -175,6 +192,17 @@ def _in_need(attention: Attention) -> Select[Any]:
     return select(dead_letters.c.saga_id).where(dead_letters.c.saga_id.is_not(None))
 
 
+def _all_in_need(saga_ids: Sequence[str]) -> CompoundSelect[Any]:
+    """Return the query of those among these sagas that need a person, each once for each reason."""
+    return union_all(
+        *(
+            query.add_columns(literal(attention.value)).where(query.selected_columns[0].in_(saga_ids)).distinct()
+            for attention in Attention
+            for query in [_in_need(attention)]
+        )
+    )
+
+
 async def _are_few(connection: AsyncConnection, attention: Attention) -> bool:
     most = _in_need(attention).limit(_FEW + 1).subquery()
     return int(await connection.scalar(select(func.count()).select_from(most)) or 0) <= _FEW
@@ -188,8 +216,10 @@ async def _among_few(
     limit: int,
     cursor: int | None,
 ) -> tuple[list[Any], int | None]:
-    saga_ids = set((await connection.execute(_in_need(attention))).scalars())
-    query = _last_entries().where(saga_log.c.saga_id.in_(saga_ids), *conditions)
+    # By scalar subqueries: no planner gets the idea to read the whole log instead.
+    needy, last = _in_need(attention).distinct().subquery(), saga_log.alias()
+    last_ids = select(select(func.max(last.c.id)).where(last.c.saga_id == needy.c.saga_id).scalar_subquery())
+    query = _entries().where(saga_log.c.id.in_(last_ids.select_from(needy)), *conditions)
     query = query if cursor is None else query.where(saga_log.c.id < cursor)
     found = list(await connection.execute(query.order_by(saga_log.c.id.desc()).limit(limit)))
     return found, int(found[-1].row_id) if len(found) == limit else None
@@ -200,16 +230,9 @@ async def _shown(connection: AsyncConnection, rows: Iterable[Any]) -> list[dict[
     sagas = [{name: value for name, value in row._mapping.items() if name != "row_id"} for row in rows]
     saga_ids = [saga["saga_id"] for saga in sagas]
     wrong: dict[str, list[str]] = {}
-    for attention in Attention:
-        query = _in_need(attention)
-        (column,) = query.selected_columns
-        for saga_id in set((await connection.execute(query.where(column.in_(saga_ids)))).scalars()) if sagas else ():
-            wrong.setdefault(saga_id, []).append(attention.value)
-    return [
-        {name: value for name, value in saga.items() if name != "row_id"}
-        | {"attention": wrong.get(saga["saga_id"], [])}
-        for saga in sagas
-    ]
+    for saga_id, attention in await connection.execute(_all_in_need(saga_ids)) if sagas else ():
+        wrong.setdefault(saga_id, []).append(attention)
+    return [saga | {"attention": wrong.get(saga["saga_id"], [])} for saga in sagas]
 
 
 async def _row_of(connection: AsyncConnection, before: datetime) -> int | None:
