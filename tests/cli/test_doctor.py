@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import sqlite3
 import threading
@@ -71,8 +72,6 @@ def test_a_mistyped_setting_is_found_with_the_one_that_was_meant(saga: Saga, fil
 
 
 def test_every_variable_of_the_containers_is_known(saga: Saga, files, monkeypatch):
-    import re
-
     for name in re.findall(r"\$\{(SAGA_\w+)", (PROJECT / "compose.yaml").read_text()):
         if name != "SAGA_API_TOKEN":
             monkeypatch.setenv(name, "1")
