@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from services.shipping.app import app as shipping
 from tests.conformance.travel import RoomBooked
 from tests.conformance.world import EmbeddedWorld, message, settings_for
 from tests.eventually import eventually
-from tests.orders import NOON, by_service, fulfilled_order, paid_order, refused_order, shown
+from tests.orders import NOON, PENDING, by_service, entry, fulfilled_order, paid_order, refused_order, shown
 from toolkit import Retry, views
 from toolkit.contract import Contract
 from toolkit.envelope import abort_request
@@ -287,6 +289,37 @@ def test_the_sentence_of_a_refused_order_reads_as_people_say_it():
     assert found.sentence == (
         "Shipping refused at 12:00:03: we do not ship to AQ. Payment refunded. Inventory released. Ended."
     )
+
+
+@pytest.mark.parametrize("order", [fulfilled_order, refused_order])
+def test_whenever_one_looks_and_whoever_is_away_nothing_is_claimed_that_nobody_knows(order):
+    entries = shown(order("order-1"))
+    services = ("inventory", "payment", "shipping", "notification")
+    absences = [set(away) for count in range(4) for away in combinations(services, count)]
+
+    for end, away in product(range(1, len(entries) + 1), absences):
+        seen = [entry for entry in entries[:end] if entry["service"] not in away]
+        story = tell("order-1", by_service(seen), unreachable=dict.fromkeys(away, "gone"))
+        found = progress(story, ORDERS, {}, now=NOON)
+
+        assert all(each.status in ("unknown", "skipped") for each in found.nodes if each.service in away)
+        assert all(f"{each.capitalize()} can't be reached" in found.sentence for each in away)
+        done = {(entry["service"], entry["step"]) for entry in seen if entry["to_state"] == "completed"}
+        assert all(each.status is not Status.REMAINING for each in found.nodes if (each.service, each.name) in done)
+        if not away and not story.state.is_ended:
+            assert any(each.at for each in found.nodes if each.status.is_to_come), found.sentence
+
+
+def test_a_saga_of_hundreds_of_entries_is_told_at_once():
+    tried = shown(paid_order("order-2"))[:2]
+    failure = entry("order-2", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None)
+    entries = [*tried, *(shown([failure])[0] | {"attempt": number} for number in range(1, 500))]
+    began = time.perf_counter()
+
+    found = progress(tell("order-2", by_service(entries)), ORDERS, {}, now=NOON)
+
+    assert time.perf_counter() - began < 0.5
+    assert node(found, "process_payment").attempt == 500
 
 
 def test_a_letter_that_was_dropped_is_told_with_the_reason_and_what_helps():
