@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span as OtelSpan
-    from opentelemetry.trace import SpanKind
 
     from toolkit.envelope import Envelope, WireMessage
 
@@ -84,12 +83,14 @@ class Span:
 
         return use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
 
-    def end(self, *, at: int, error: tuple[str, str] | None = None, **facts: str | int | None) -> None:
-        """Tell of the span: when it ended, in nanoseconds, with these attributes, and what kind of error it met."""
-        from opentelemetry.trace import StatusCode
-
-        self._span.set_attributes({name.replace("__", "."): fact for name, fact in facts.items() if fact is not None})
+    def end(
+        self, *, at: int, facts: Mapping[str, str | int | None] | None = None, error: tuple[str, str] | None = None
+    ) -> None:
+        """Tell of the span: when it ended, in nanoseconds, its attributes, and the error's type and text if any."""
+        self._span.set_attributes({name: fact for name, fact in (facts or {}).items() if fact is not None})
         if error is not None:
+            from opentelemetry.trace import StatusCode
+
             kind, text = error
             self._span.add_event("exception", {"exception.type": kind, "exception.message": text}, timestamp=at)
             self._span.set_status(StatusCode.ERROR, f"{kind}: {text}")
@@ -116,7 +117,7 @@ class Tracing:
         sampled = self.provider.sampler.should_sample(None, int(trace_id, 16), _root_name(saga_type))
         return f"00-{trace_id}-{span_id}-{int(sampled.decision is Decision.RECORD_AND_SAMPLE):02x}"
 
-    def begin(self, name: str, cause: Envelope, *, queue: str, kind: SpanKind | None = None) -> Span:
+    def begin(self, name: str, cause: Envelope, *, queue: str) -> Span:
         """Begin the span of what an event makes a step do."""
         attributes = {
             "saga.id": cause.saga_id,
@@ -133,7 +134,7 @@ class Tracing:
             self._tracer.start_span(
                 name,
                 context=self._context(cause.traceparent),
-                kind=kind or self._trace.SpanKind.CONSUMER,
+                kind=self._trace.SpanKind.CONSUMER,
                 attributes=attributes,
             )
         )

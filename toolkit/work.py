@@ -395,9 +395,7 @@ class Work:
         if not text:
             return text
         # It may come from anywhere, and PostgreSQL keeps no NUL in a text.
-        text = redact(type(message.event), message.body, text.replace("\0", ""))
-        original = self.stream(step, message).completed_body
-        return redact(step.success, original, text) if original else text
+        return _redacted(text.replace("\0", ""), step, message, self.stream(step, message).completed_body)
 
     def _append(self, stream: Stream, entry: Entry) -> None:
         self.entries.append(entry)
@@ -473,26 +471,22 @@ def _announce(entry: Entry) -> None:
 def _trace(attempt: Attempt) -> None:
     if attempt.span is None:
         return
-    error, refusal = _fault(attempt), _refusal(attempt)
-    attempt.span.end(
-        at=attempt.ended or now(),
-        error=(type(error).__name__, _redacted(str(error), attempt)) if error else None,
-        saga__step=attempt.step.name,
-        saga__attempt=attempt.number,
-        saga__outcome=attempt.outcome,
-        saga__reason=_redacted(refusal.reason, attempt) if refusal else None,
-    )
+
+    def told(text: str) -> str:
+        return _redacted(text[:_MOST_TEXT], attempt.step, attempt.message, attempt.original)
+
+    error = attempt.result.error if isinstance(attempt.result, Failure) else None
+    reason = attempt.result.reason if isinstance(attempt.result, Refusal) else None
+    facts: dict[str, str | int | None] = {
+        "saga.step": attempt.step.name,
+        "saga.attempt": attempt.number,
+        "saga.outcome": attempt.outcome,
+        "saga.reason": told(reason) if reason else None,
+    }
+    fault = (type(error).__name__, told(str(error))) if error else None
+    attempt.span.end(at=attempt.ended or now(), facts=facts, error=fault)
 
 
-def _fault(attempt: Attempt) -> Exception | None:
-    return attempt.result.error if isinstance(attempt.result, Failure) else None
-
-
-def _refusal(attempt: Attempt) -> Refusal | None:
-    return attempt.result if isinstance(attempt.result, Refusal) else None
-
-
-def _redacted(text: str, attempt: Attempt) -> str:
-    """Return a text that leaves this service without what is sensitive of the events that the attempt knew."""
-    text = redact(type(attempt.message.event), attempt.message.body, text[:_MOST_TEXT])
-    return redact(attempt.step.success, attempt.original, text) if attempt.original else text
+def _redacted(text: str, step: Step, message: Message, original: str | None) -> str:
+    text = redact(type(message.event), message.body, text)
+    return redact(step.success, original, text) if original else text
