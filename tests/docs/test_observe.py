@@ -1,0 +1,67 @@
+"""What the page on observing states of metrics and alerts is what a service tells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.payment.app import app as service
+from tests.docs.pages import DOCS, PROJECT, rows, section
+from toolkit import metrics
+from toolkit.database import Database
+
+PAGE = DOCS / "how-to" / "observe.md"
+#: What prometheus_client adds to a counter and a histogram.
+OF_THE_LIBRARY = ("_created",)
+
+
+async def test_the_table_of_metrics_is_what_a_service_tells(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'payment.db'}")
+    await database.create_tables()
+    metrics.Meter(service)
+
+    async def readiness() -> dict[str, bool]:
+        return {"broker": True}
+
+    page = (await metrics.page(service, database, readiness)).decode()
+    await database.close()
+
+    told = {
+        (f"{family.name}_total" if family.type == "counter" else family.name): family.type
+        for family in text_string_to_metric_families(page)
+        if family.name.startswith("saga_") and not family.name.endswith(OF_THE_LIBRARY)
+    }
+    named = {cells[0].strip("`"): cells[1] for cells in rows(section(PAGE, "Metrics"))}
+    assert named == told
+
+
+def test_the_labels_in_the_table_are_those_that_are_declared():
+    labels = {
+        metric._name: set(metric._labelnames) - {"service"}
+        for metric in vars(metrics).values()
+        if isinstance(metric, metrics.Counter | metrics.Histogram)
+    }
+
+    named = {
+        cells[0].strip("`").removesuffix("_total"): set(re.findall(r"`(\w+)`", cells[2]))
+        for cells in rows(section(PAGE, "Metrics"))
+        if cells[1] != "gauge"
+    }
+
+    assert named == labels
+
+
+def test_the_table_of_alerts_names_each_and_the_page_to_open():
+    groups = yaml.safe_load((PROJECT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    led_to = {rule["alert"]: Path(rule["annotations"]["runbook_url"]).name for each in groups for rule in each["rules"]}
+
+    named = {
+        alert: Path(re.search(r"\(([^)]+)\)", page)[1]).name
+        for alerts, page in rows(section(PAGE, "Alerts"))
+        for alert in re.findall(r"`(\w+)`", alerts)
+    }
+
+    assert named == led_to
