@@ -26,7 +26,7 @@ from toolkit.saga_log import saga_log
 Found = tuple[list[dict[str, Any]], str | None]
 
 #: For how long one page looks, in seconds: a person waits, and may ask for the next.
-_PATIENCE = 0.1
+_PATIENCE = 0.07
 #: How many rows of the log one statement looks at; a match is likely near, so it begins with few.
 _FIRST_WINDOW, _WINDOW = 2_000, 16_000
 #: Up to so many sagas that want attention are looked up one by one; of more, the log's end holds enough.
@@ -119,7 +119,7 @@ async def _walk(
     lowest = await connection.scalar(select(func.min(saga_log.c.id)))
     if lowest is None:
         return [], None
-    below = int(await connection.scalar(select(func.max(saga_log.c.id))) or 0) + 1 if cursor is None else cursor
+    below = await _behind_the_last(connection) if cursor is None else cursor
     until, width, found = time.monotonic() + _PATIENCE, _FIRST_WINDOW, list[Any]()
     while below > lowest and len(found) < limit:
         window = query.where(saga_log.c.id < below, saga_log.c.id >= below - width)
@@ -128,6 +128,10 @@ async def _walk(
         if lowest < below and len(found) < limit and time.monotonic() > until:
             return found, below
     return found, int(found[-1].row_id) if len(found) == limit else None
+
+
+async def _behind_the_last(connection: AsyncConnection) -> int:
+    return int(await connection.scalar(select(func.max(saga_log.c.id))) or 0) + 1
 
 
 # -- by an event's id ------------------------------------------------------------------------------------------------
@@ -152,12 +156,16 @@ async def _last_of(connection: AsyncConnection, saga_id: str, conditions: Sequen
 
 
 async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> tuple[str | None, int | None]:
-    """Return the saga that an event belongs to, and from where to go on looking where patience ended."""
+    """Return the saga that an event belongs to, and from where to go on looking where patience ended.
+
+    An event whose id tells its time is near that time, or nearly always not here: only who goes on looks further.
+    """
     if cursor is None and (made := _made_at(q)) is not None:
         for since, until in _AROUND:
             found = await _near(connection, q, made + timedelta(seconds=since), made + timedelta(seconds=until))
             if found is not None:
                 return found, None
+        return None, await _behind_the_last(connection)
     query = select(saga_log.c.saga_id, saga_log.c.id.label("row_id")).where(_is_event(q))
     rows, row = await _walk(connection, query, limit=1, cursor=cursor)
     return (rows[0].saga_id, None) if rows else (None, row)

@@ -318,6 +318,39 @@ async def test_an_abort_by_hand_brings_a_saga_back(world: RabbitWorld) -> None:
     assert (await world.log("flight", "trip-1"))[0]["error"] == "the traveller is ill"
 
 
+# -- nudge and abort, at one service ---------------------------------------------------------------------------------
+
+
+async def test_a_nudge_sends_what_was_lost_again_and_two_do_no_harm(world: World) -> None:
+    await write(world, "hotel", completed("hotel", "book_room", RoomBooked(trip_id="trip-1", room="12")))
+    hotel = world.hosts["hotel"]
+
+    for _ in range(2):
+        await pushes.nudge(hotel.database, hotel.service.emitted(), "trip-1", ADA, now=datetime.now(UTC))
+    await eventually(lambda: world.state("trip-1"))
+    await world.quiet()
+
+    assert await world.state("trip-1") == "Completed"
+    assert (await world.notes("hotel", "trip-1"))[0] == "nudged"
+    assert world.script.calls["book_flight"] == 1
+    assert (await audited(world, "hotel"))[0] == ("ada@desk", "nudge", "the airline is back", "trip-1")
+
+
+async def test_an_abort_at_one_service_brings_the_saga_back_and_two_do_no_harm(world: World) -> None:
+    await write(world, "hotel", completed("hotel", "book_room", RoomBooked(trip_id="trip-1", room="12")))
+
+    for _ in range(2):
+        await pushes.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
+    await eventually(lambda: world.state("trip-1"))
+    await world.quiet()
+    late = await pushes.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
+
+    assert await world.state("trip-1") == "Failed"
+    assert await world.effects("hotel", "trip-1") == ["room 12 cancelled"]
+    assert (await world.log("flight", "trip-1"))[0]["error"] == "the airline is back"
+    assert [row["outcome"] for row in late.rows] == ["refused"]
+
+
 # -- what the tests have in common ---------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, String, Table, insert, text, update
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -19,6 +19,7 @@ from toolkit import (
     RetryPolicy,
     Saga,
     SagaId,
+    Sensitive,
     Service,
     Settings,
     dead_letters,
@@ -45,6 +46,7 @@ NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 class BookWanted(Event, owner="reader"):
     loan_id: SagaId
     shelf: int = 1
+    card: Annotated[str, Sensitive] = ""
 
 
 class BookLent(Event, owner="library"):

@@ -209,6 +209,20 @@ async def test_attempts_are_counted_by_the_log_and_no_message_can_reset_them(
     assert "retries spent after 2 attempts" in (await log_of(database, "loan-1"))[-1]["error"]
 
 
+async def test_what_is_sensitive_of_an_event_stands_in_no_error_of_its_step(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    wanted = BookWanted(loan_id="loan-1", card="card-4711")
+    clerk.will("lend_book", *[fails(ConnectionError("nobody has card-4711\0"))] * 2)
+
+    await branch.take(wanted)
+    await branch.take(wanted)
+
+    errors = [each["error"] for each in await log_of(database, "loan-1")]
+    assert len(errors) == 2
+    assert all("nobody has ***" in error and "4711" not in error for error in errors)
+
+
 async def test_a_step_that_cannot_refuse_ends_in_a_dead_letter(database: Database, clerk: Clerk, watch: Watch) -> None:
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
     clerk.will("lend_book", *[fails(ConnectionError("catalogue away"))] * 2)
