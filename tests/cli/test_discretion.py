@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from services.demo import SERVICES
 from services.events import order_saga
-from tests.cli.conftest import TOKEN, service_options
+from tests.cli.conftest import PROJECT, TOKEN, service_options
 from toolkit import Settings, dead_letters, outbox
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.cli.sending import send
@@ -21,6 +23,7 @@ from toolkit.clock import SystemClock
 from toolkit.dead_letters import DeadLetter
 from toolkit.embedded import Embedded
 from toolkit.envelope import WireMessage
+from toolkit.logs import configure_logs
 from toolkit.outbox import OutboxRow
 
 #: Stands in each field that is the customer's alone.
@@ -60,26 +63,43 @@ VERBS = [
 SHOWING = ("trace", "dead-letters")
 
 
+#: Deals in a process of its own, so that its log lines are all that it says.
+DEAL = "import sys; from tests.cli.test_discretion import begin; begin(sys.argv[1])"
+
+
+def begin(directory: str) -> None:
+    """Have all orders handled, and say what is to be said of it."""
+    settings = Settings(data_dir=Path(directory), broker_url="embedded", log_level="debug")
+    configure_logs(settings)
+    asyncio.run(deal(settings))
+
+
 @pytest.fixture(scope="module")
-def dealt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The services' databases after these orders, and letters and a row of the outbox with the customer's facts."""
+def dealt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The services' databases after these orders, with what was left behind in payment; and all log lines."""
     directory = tmp_path_factory.mktemp("dealt")
-    asyncio.run(deal(Settings(data_dir=directory, broker_url="embedded")))
-    return directory
+    done = subprocess.run(
+        [sys.executable, "-c", DEAL, str(directory)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
+    return directory, done.stdout + done.stderr
 
 
 @pytest.fixture
-def shop(data_dir: Path, dealt: Path) -> dict[str, str]:
+def shop(data_dir: Path, dealt: tuple[Path, str]) -> dict[str, str]:
     """A copy of these databases, where the command finds them; their URLs by name."""
-    shutil.copytree(dealt, data_dir)
+    shutil.copytree(dealt[0], data_dir)
     settings = Settings(data_dir=data_dir, broker_url="embedded")
     return {service.name: settings.database_for(service.name) for service in SERVICES}
 
 
-def test_no_log_line_tells_what_is_the_customers_alone(data_dir, capsys):
-    asyncio.run(deal(Settings(data_dir=data_dir, broker_url="embedded")))
+def test_no_log_line_tells_what_is_the_customers_alone(dealt):
+    _, lines = dealt
 
-    lines = "".join(capsys.readouterr())
     assert "saga moved" in lines
     assert MARK not in lines.lower()
 

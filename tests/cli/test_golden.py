@@ -219,6 +219,10 @@ def assert_golden(name: str, stdout: str, stderr: str, directory: Path) -> None:
     """Compare what was printed with the file of this name."""
     shown = stdout + ("-- on standard error:\n" + stderr if stderr else "")
     shown = lasting(shown.replace(str(directory), "DATA_DIR"))
+    shown = (
+        re.sub("   +", "  ", shown) if name == "config.table.txt" else shown
+    )  # it is as wide as the directory's name
+    shown = re.sub(r'("outbox_oldest": ?)[\d.]+', r"\1#", shown)
     path = GOLDEN / name
     if os.environ.get("SAGA_TEST_GOLDEN") == "write":
         path.write_text(shown)
@@ -230,7 +234,7 @@ def lasting(shown: str) -> str:
     patterns = (
         r"\b\d+ d\b",  # ages
         r'(?:(?<="at": ")|(?<="at":"))[^"]*(?=",\s*"(?:services|is_counted)")',  # when one looked
-        r'(?<="outbox_oldest": )[\d.]+|(?<="outbox_oldest":)[\d.]+|\b\d{5,}\.\d s',
+        r"\b\d{5,}\.\d s",  # how old the oldest is
         r"^\d\d:\d\d:\d\d UTC",
         r"(?<=version\": \")[\d.]+(?=\",\n    \"description)|(?<=saga-toolkit )[\d.]+(?=\.\")",
     )
