@@ -24,6 +24,7 @@ from toolkit.controls import HttpControls
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import Envelope
 from toolkit.events import SagaState, documented_example, routing_key
+from toolkit.fence import StepState
 from toolkit.ids import derived_id, new_id
 from toolkit.saga_log import Entry, Note
 
@@ -120,8 +121,8 @@ class Shop:
         now = datetime.now(UTC)
         orders = [f"buried-{new_id()[-12:]}-{number}" for number in range(count)]
         letters = [_letter(order, now - timedelta(minutes=2), number) for number, order in enumerate(orders)]
-        notes = [_note(letter) for letter in letters]
-        self._background.run(self._bury(letters, notes))
+        self._background.run(self._refuse([_refusal(letter) for letter in letters]))
+        self._background.run(self._bury(letters, [_note(letter) for letter in letters]))
         return orders
 
     def bury_again(self, order: str) -> None:
@@ -139,6 +140,10 @@ class Shop:
     def notes(self, service: str, order: str, note: str) -> list[dict[str, Any]]:
         """Return the notes of a kind in a service's log of an order."""
         return [entry for entry in self.entries(service, order) if entry["to_state"] == note]
+
+    async def _refuse(self, entries: list[Entry]) -> None:
+        async with self.fleet.databases["inventory"].transaction() as session:
+            await saga_log.append(await session.connection(), entries)
 
     async def _bury(self, letters: list[DeadLetter], notes: list[Entry]) -> None:
         async with self.fleet.databases["notification"].transaction() as session:
@@ -194,6 +199,28 @@ def _letter(order: str, at: datetime, number: int) -> DeadLetter:
         at=at + timedelta(milliseconds=number),
         step="send_cancellation_notice",
         attempts=1,
+    )
+
+
+def _refusal(letter: DeadLetter) -> Entry:
+    """Return what the inventory wrote when it refused the order."""
+    order = str(letter.message.correlation_id)
+    return Entry(
+        service="inventory",
+        saga_id=order,
+        saga_type="order",
+        step="reserve_inventory",
+        position=1,
+        from_state=None,
+        to_state=StepState.FAILED,
+        saga_state=SagaState.COMPENSATING,
+        event_id=derived_id(order, "OrderCreated"),
+        event_type="OrderCreated",
+        emitted_id=letter.message.message_id,
+        emitted_type=letter.message.type,
+        emitted_body=letter.message.body.decode(),
+        error="SOLD-OUT is sold out",
+        at=letter.at,
     )
 
 

@@ -52,7 +52,13 @@ def circle() -> Layout:
     return arrange(parts, arrows)
 
 
-PICTURES = [order(), chain("a", LONG, "Überweisung", "支払いを処理する"), fan(), circle(), arrange([], [])]
+def order_without(*away: str) -> Layout:
+    choreography = Choreography(service for service in SERVICES if service.name not in away)
+    return drawn(choreography, choreography.sagas[0], strangers=away)
+
+
+PICTURES = [order(), order_without("shipping"), order_without("payment", "notification"), order_without("inventory")]
+PICTURES += [chain("a", LONG, "Überweisung", "支払いを処理する"), fan(), circle(), arrange([], [])]
 
 
 @pytest.mark.parametrize("layout", PICTURES)
@@ -97,6 +103,14 @@ def test_the_way_forward_goes_right_and_what_undoes_a_step_stands_below_it():
     for step, undo in (("reserve_inventory", "release_inventory"), ("create_shipment", "cancel_shipment")):
         assert boxes[step].column == boxes[undo].column
         assert boxes[step].bottom < boxes[undo].y
+
+
+def test_a_service_that_nobody_knows_stands_where_its_events_lead():
+    boxes = {box.part.name: box for box in order_without("shipping").boxes}
+
+    row = ("process_payment", "shipping", "send_confirmation", "OrderFulfilled")
+    assert sorted(row, key=lambda name: boxes[name].x) == list(row)
+    assert len({boxes[name].row for name in row}) == 1
 
 
 def test_how_often_an_event_was_emitted_stands_on_its_arrow():

@@ -5,6 +5,7 @@ The one place that puts its pages together; everything else is handed what it ne
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,7 +48,10 @@ def application(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        # What the services hear and say is asked for at once: one that goes away later is still in the picture.
+        asking = asyncio.create_task(services.choreography())
         yield
+        asking.cancel()
         await jobs.close()
         await services.close()
 

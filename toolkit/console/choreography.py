@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
-from toolkit.console.drawing import Looks, drawn, event_key, key_of
+from toolkit.console.drawing import STRANGERS, Looks, drawn, event_key, key_of
 from toolkit.console.layout import Layout
 from toolkit.console.rendering import Pages
 from toolkit.contract import EventContract, SagaContract
@@ -57,7 +57,7 @@ class ChoreographyPage:
         return self._pages.page(
             request,
             "choreography",
-            sagas=[_drawn(choreography, saga, counts) for saga in choreography.sagas],
+            sagas=[_drawn(choreography, saga, counts, list(unknown)) for saga in choreography.sagas],
             events=spoken(choreography, counts, away),
             unknown=unknown,
             away=away,
@@ -87,8 +87,8 @@ def spoken(choreography: Choreography, counts: Mapping[str, int], away: Mapping[
     return found
 
 
-def _drawn(choreography: Choreography, saga: SagaContract, counts: Mapping[str, int]) -> Drawn:
-    layout = drawn(choreography, saga, counts=counts)
+def _drawn(choreography: Choreography, saga: SagaContract, counts: Mapping[str, int], strangers: list[str]) -> Drawn:
+    layout = drawn(choreography, saga, counts=counts, strangers=strangers)
     nodes = choreography.nodes_of(saga)
     lively = {
         (line.arrow.source, line.arrow.target): "taken busy"
@@ -97,4 +97,4 @@ def _drawn(choreography: Choreography, saga: SagaContract, counts: Mapping[str, 
     }
     links = {key_of(node.service, node.name): f"#handler-{node.service}-{node.name}" for node in nodes}
     links |= {event_key(event): f"#event-{event}" for event in (saga.starts_with, saga.completes_with, saga.fails_with)}
-    return Drawn(saga, layout, Looks(lines=lively), links, nodes)
+    return Drawn(saga, layout, Looks({STRANGERS: "calm away"}, lively), links, nodes)

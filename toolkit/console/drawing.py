@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from toolkit.console.layout import Arrow, Layout, Part, arrange
 from toolkit.contract import SagaContract
 from toolkit.graph import Choreography, Node
+
+#: The key of the services of which nobody knows what they hear and say.
+STRANGERS = "strangers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,16 @@ class Looks:
         return self.lines.get((arrow.source, arrow.target), "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """An event's way from one key to another."""
+
+    source: str
+    target: str
+    event: str
+    is_back: bool
+
+
 def key_of(service: str, name: str) -> str:
     """Return the key of a step or a compensation; names are a service's own."""
     return f"{service}.{name}"
@@ -42,23 +55,19 @@ def drawn(
     *,
     told: Callable[[Node], str] = lambda _: "",
     counts: Mapping[str, int] | None = None,
+    strangers: Sequence[str] = (),
 ) -> Layout:
-    """Return a saga's graph; `told` says what stands below a node's name, `counts` how often each event was emitted."""
+    """Return a saga's graph.
+
+    - `told`: what stands below a node's name. `counts`: how often each event was emitted.
+    - `strangers`: services of which nothing is known; what nobody else hears goes to them, what nobody emits is theirs.
+    """
     nodes = choreography.nodes_of(saga)
-    forward = choreography.forward(saga)
-    joined: dict[tuple[str, str, bool], list[str]] = {}
-    outside: dict[str, str] = {}
-    for edge in choreography.edges(saga):
-        source = key_of(edge.emitter.service, edge.emitter.name) if edge.emitter else event_key(edge.event)
-        target = key_of(edge.listener.service, edge.listener.name) if edge.listener else event_key(edge.event)
-        is_back = edge.emitter is not None and (edge.emitter not in forward or edge.event in edge.emitter.refusals)
-        outside |= {key: edge.event for key in (source, target) if key == event_key(edge.event)}
-        labels = joined.setdefault((source, target, is_back), [])
-        if not {source, target} & outside.keys():
-            labels.append(edge.event)
+    ways = list(_ways(choreography, saga, has_strangers=bool(strangers)))
+    known = counts or {}
     parts = [
         Part(
-            key=key_of(node.service, node.name),
+            key=_key(node),
             name=node.name,
             service=node.service,
             told=told(node),
@@ -66,26 +75,64 @@ def drawn(
         )
         for node in nodes
     ]
-    known = counts or {}
-    parts += [
-        Part(key=key, name=event, told=_times(known.get(event, 0)), is_event=True) for key, event in outside.items()
-    ]
-    arrows = [
-        Arrow(
-            source=source,
-            target=target,
-            labels=tuple(line for event in labels for line in (event, _times(known.get(event, 0))) if line),
-            is_back=is_back,
-        )
-        for (source, target, is_back), labels in joined.items()
-    ]
-    return arrange(parts, arrows)
+    parts += [Part(key=STRANGERS, name=", ".join(strangers), told="? unknown")] if strangers else []
+    outside = {key: way.event for way in ways for key in (way.source, way.target) if key == event_key(way.event)}
+    parts += [Part(key=key, name=event, told=_times(known.get(event)), is_event=True) for key, event in outside.items()]
+    return arrange(parts, list(_arrows(ways, known)))
 
 
-def _times(number: int) -> str:
+def _ways(choreography: Choreography, saga: SagaContract, *, has_strangers: bool) -> Iterator[_Way]:
+    forward = _forward(choreography, saga) if has_strangers else choreography.forward(saga)
+    ends = (saga.completes_with, saga.fails_with)
+    for edge in choreography.edges(saga):
+        outside = STRANGERS if has_strangers and edge.event not in ends and edge.emitter else event_key(edge.event)
+        source = _key(edge.emitter) if edge.emitter else outside
+        target = _key(edge.listener) if edge.listener else outside
+        is_back = edge.emitter is not None and (edge.emitter not in forward or edge.event in edge.emitter.refusals)
+        yield _Way(source, target, edge.event, is_back)
+    if has_strangers:
+        for node, event in _unemitted(choreography, saga):
+            yield _Way(STRANGERS, _key(node), event, node.is_compensation)
+
+
+def _arrows(ways: Sequence[_Way], counts: Mapping[str, int]) -> Iterator[Arrow]:
+    """Yield an arrow for all that goes one way; events from and to the outside are boxes, and need no label."""
+    joined: dict[tuple[str, str, bool], list[str]] = {}
+    for way in ways:
+        labels = joined.setdefault((way.source, way.target, way.is_back), [])
+        if event_key(way.event) not in (way.source, way.target):
+            labels += [line for line in (way.event, _times(counts.get(way.event))) if line]
+    for (source, target, is_back), labels in joined.items():
+        yield Arrow(source=source, target=target, labels=tuple(labels), is_back=is_back)
+
+
+def _unemitted(choreography: Choreography, saga: SagaContract) -> list[tuple[Node, str]]:
+    """Return the events that nodes wait for, and that nobody whom we know emits."""
+    nodes = choreography.nodes_of(saga)
+    emitted = {saga.starts_with, *(event for node in nodes for event in node.emits)}
+    return [(node, event) for node in nodes for event in node.triggers if event not in emitted]
+
+
+def _forward(choreography: Choreography, saga: SagaContract) -> list[Node]:
+    """Return the steps on the way forward, those behind a stranger included."""
+    found = choreography.forward(saga)
+    waiting = [node for node, _ in _unemitted(choreography, saga) if not node.is_compensation]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.append(node)
+            waiting += [each for each in choreography.listeners(node.success, saga) if not each.is_compensation]
+    return found
+
+
+def _key(node: Node) -> str:
+    return key_of(node.service, node.name)
+
+
+def _times(number: int | None) -> str:
     return f"{number:,}×" if number else ""  # noqa: RUF001  # a sign of multiplication is meant
 
 
-def _key_of_step(node: Node, nodes: list[Node]) -> str | None:
+def _key_of_step(node: Node, nodes: Sequence[Node]) -> str | None:
     own = (each for each in nodes if each.name == node.step and each.service == node.service)
-    return next((key_of(each.service, each.name) for each in own), None)
+    return next((_key(each) for each in own), None)

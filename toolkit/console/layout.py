@@ -18,7 +18,7 @@ LETTER, SMALL_LETTER = 7.4, 6.8
 LINE, SMALL_LINE = 16, 14
 
 #: Longer names are broken, at their capitals and underscores.
-_LONGEST_NAME, _LONGEST_EVENT, _LONGEST_END = 18, 15, 10
+_LONGEST_NAME, _LONGEST_EVENT, _LONGEST_END = 18, 15, 13
 _PADDING = 10
 _MARGIN = 12
 #: The room for an arrow on each side of its label.

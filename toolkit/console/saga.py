@@ -14,11 +14,11 @@ from starlette.responses import RedirectResponse, Response
 from toolkit.audit import Operator
 from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.deeds import Deeds, Line
-from toolkit.console.drawing import Looks, drawn, event_key, key_of
+from toolkit.console.drawing import STRANGERS, Looks, drawn, event_key, key_of
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
 from toolkit.console.layout import Layout
-from toolkit.console.rendering import LOOKS, Pages, clock, look, saga_path
+from toolkit.console.rendering import Pages, clock, look, saga_path
 from toolkit.console.sequence import Sequence as Drawing
 from toolkit.console.sequence import is_closing, sequence_of
 from toolkit.controls import Controls
@@ -64,6 +64,7 @@ class SagaStory:
     progress: Progress
     views: Mapping[str, SagaView]
     choreography: Choreography
+    strangers: list[str]
     services: list[str]
 
     @property
@@ -122,8 +123,8 @@ class SagaStory:
             known = by_key.get(key_of(node.service, node.name))
             return _told(known) if known else ""
 
-        layout = drawn(self.choreography, saga, told=told)
-        tones = {key: look(str(node.status))[1] for key, node in by_key.items()}
+        layout = drawn(self.choreography, saga, told=told, strangers=self.strangers)
+        tones = {key: look(str(node.status))[1] for key, node in by_key.items()} | {STRANGERS: look("unknown")[1]}
         taken = {str(entry["emitted_type"]) for entry in self.story.entries if entry["emitted_type"]}
         taken |= {str(entry["event_type"]) for entry in self.story.entries if entry["event_type"]}
         lines = {
@@ -237,12 +238,12 @@ class SagaPage:
             told=told,
             deed=self._deeds.get(request.query_params.get("told", "")),
             new_deed=self._deeds.new_name,
-            legend=[word for word in ("done", "running", "remaining", "overdue", "undone", "refused") if word in LOOKS],
+            doing=request.query_params.get("do", ""),
         )
 
     async def story_of(self, saga_id: str, *, patience: float) -> SagaStory:
         """Ask all services for a saga, and put together what they know."""
-        answers, (choreography, _) = await asyncio.gather(
+        answers, (choreography, unknown) = await asyncio.gather(
             self._services.ask(("saga", saga_id), lambda each: each.saga(saga_id), patience=patience),
             self._services.choreography(patience=patience),
         )
@@ -253,6 +254,7 @@ class SagaPage:
             progress(story, choreography, answers.by_service),
             answers.by_service,
             choreography,
+            list(unknown),
             self._services.names,
         )
 
