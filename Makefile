@@ -7,7 +7,7 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick bench-console profile check format lock clean
+.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick bench-console profile screenshots check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench-console: $(VENV)/.installed-dev ## measure how long an operator waits for 
 
 profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit under a profiler, 100 orders at once
 	$(BIN)/python -m benchmarks.profile
+
+screenshots: $(VENV)/.installed-bench $(VENV)/.installed-system ## shoot the pictures of the console in docs/images/console, from a real run
+	$(BIN)/python -m tests.console docs/images/console
 
 check: $(VENV)/.installed-dev ## lint, format, types, and the floors of the architecture
 	$(BIN)/ruff check .

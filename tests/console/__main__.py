@@ -9,8 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from PIL import Image  # comes with matplotlib, which the benchmark draws with
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from services.events import OrderCreated
 from tests.console.background import Background
@@ -18,7 +20,9 @@ from tests.console.shop import Shop
 from toolkit.events import documented_example
 from toolkit.ids import new_id
 
-_WIDTH, _NARROW = 1280, 320
+_WIDTH, _HIGHEST = 1280, 1_100
+_NARROW, _NARROW_HEIGHT = 320, 900
+_COLOURS = 255
 _AQ = {"shipping_address": documented_example(OrderCreated)["shipping_address"] | {"country": "AQ"}}
 _BOUNCES = {"customer_email": "nobody@bounce.example"}
 
@@ -30,18 +34,19 @@ def main() -> None:
     directory = parser.parse_args().directory
     directory.mkdir(parents=True, exist_ok=True)
     with _shop() as shop, _browser() as browser:
-        pages = _fill(shop)
-        for scheme in ("light", "dark"):
-            context = browser.new_context(
-                base_url=shop.url,
-                viewport={"width": _WIDTH, "height": 860},
-                color_scheme=scheme,
-                reduced_motion="reduce",
-            )
-            for name, address in pages.items():
-                _shoot(context.new_page(), address, directory / f"{name}-{scheme}.png")
-        narrow = browser.new_context(base_url=shop.url, viewport={"width": _NARROW, "height": 720})
-        _shoot(narrow.new_page(), pages["saga"], directory / "narrow.png", whole=False)
+        contexts = {scheme: _context(browser, shop, scheme) for scheme in ("light", "dark")}
+        for pages in _scenes(shop):
+            for scheme, context in contexts.items():
+                for name, address in pages.items():
+                    _shoot(context.new_page(), address, directory / f"{name}-{scheme}.png")
+        narrow = browser.new_context(base_url=shop.url, viewport={"width": _NARROW, "height": _NARROW_HEIGHT})
+        _shoot(narrow.new_page(), "/sagas/order-1001", directory / "narrow.png", height=_NARROW_HEIGHT)
+
+
+def _context(browser: Browser, shop: Shop, scheme: Literal["light", "dark"]) -> BrowserContext:
+    return browser.new_context(
+        base_url=shop.url, viewport={"width": _WIDTH, "height": 860}, color_scheme=scheme, reduced_motion="reduce"
+    )
 
 
 @contextmanager
@@ -64,37 +69,42 @@ def _browser() -> Iterator[Browser]:
         browser.close()
 
 
-def _fill(shop: Shop) -> dict[str, str]:
-    """Have all kinds of orders, letters, and a service that is away; return the pages to shoot."""
-    placed = shop.place_all([{}] * 40 + [{"payment_method": "card_declined"}] * 6 + [_AQ] * 4 + [_BOUNCES] * 3)
-    (refused,) = shop.place_all([{"order_id": "order-1001", "payment_method": "card_flaky"} | _BOUNCES])
-    for order in (*placed, refused):
+def _scenes(shop: Shop) -> Iterator[dict[str, str]]:
+    """Yield the pages to shoot: first while all is well, then while a service is away, and a thousand letters lie."""
+    plots = [{}] * 40 + [{"payment_method": "card_declined"}] * 6 + [_AQ] * 4 + [_BOUNCES] * 3
+    placed = shop.place_all([*plots, {"order_id": "order-1001", "payment_method": "card_flaky"} | _BOUNCES])
+    for order in placed:
         shop.wait_for_end(order)
+    yield {"saga": "/sagas/order-1001", "choreography": "/choreography"}
     shop.bury(1_000)
     shop.kill("shipping")
-    (stuck, *_) = shop.place_all([{"order_id": f"order-{number}"} for number in (1042, 1043, 1044)])
-    return {
+    stuck = shop.place_all([{"order_id": f"order-{number}"} for number in (1042, 1043, 1044)])
+    shop.wait_till_overdue("payment", stuck)
+    yield {
         "overview": "/",
         "sagas": "/sagas",
-        "saga": f"/sagas/{refused}",
-        "unreachable": f"/sagas/{stuck}",
+        "unreachable": "/sagas/order-1042",
         "attention": "/attention",
         "redrive": "/attention/redrive?service=notification&reason_is=retries+spent&step=send_cancellation_notice",
-        "choreography": "/choreography",
     }
 
 
-def _shoot(page: Page, address: str, path: Path, *, whole: bool = True) -> None:
+def _shoot(page: Page, address: str, path: Path, *, height: int | None = None) -> None:
     page.goto(address)
     expect(page.locator("h1")).to_be_visible()
-    if address.startswith(("/sagas/order-1042", "/attention")) and "redrive" not in address:
-        expect(page.get_by_text("Overdue").first).to_be_visible(timeout=15_000)
-        page.wait_for_timeout(3_000)  # till the steps are overdue, and the picture has it
-    page.wait_for_timeout(1_000)  # till the live part came
-    height = min(int(page.evaluate("document.documentElement.scrollHeight")), 1_500)
-    page.set_viewport_size({"width": page.viewport_size["width"] if page.viewport_size else _WIDTH, "height": height})
-    page.screenshot(path=path, full_page=False) if whole else page.screenshot(path=path)
+    page.wait_for_timeout(1_000)  # till the live part has come
+    whole = int(page.evaluate("document.documentElement.scrollHeight"))
+    width = page.viewport_size["width"] if page.viewport_size else _WIDTH
+    page.set_viewport_size({"width": width, "height": height or min(whole, _HIGHEST)})
+    page.screenshot(path=path)
     page.close()
+    _squeeze(path)
+
+
+def _squeeze(path: Path) -> None:
+    """Keep as many colours as a page has to an eye; most of a picture's bytes are edges of letters."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(_COLOURS, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,15 @@ class Shop:
 
         self._background.run(eventually(has_ended, within=within, every=0.1, what=f"the end of {order}"))
 
+    def wait_till_overdue(self, service: str, orders: Sequence[str]) -> None:
+        """Wait until a service's steps of these orders are overdue."""
+
+        async def are_overdue() -> bool:
+            rows = self._client.get(f"{self.addresses[service]}/overdue?limit=1000").json()["overdue"]
+            return set(orders) <= {row["saga_id"] for row in rows}
+
+        self._background.run(eventually(are_overdue, every=0.2, what="overdue steps"))
+
     def state(self, service: str, order: str) -> str | None:
         """Return what a service says of an order."""
         entries = self.entries(service, order)

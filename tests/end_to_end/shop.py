@@ -21,7 +21,7 @@ class Shop:
 
     def __init__(self) -> None:
         self._name = f"saga-test-{uuid4().hex[:8]}"
-        ports = ("AMQP", "MANAGEMENT", "POSTGRES", "INVENTORY", "PAYMENT", "SHIPPING", "NOTIFICATION")
+        ports = ("AMQP", "MANAGEMENT", "POSTGRES", "INVENTORY", "PAYMENT", "SHIPPING", "NOTIFICATION", "CONSOLE")
         self._environment = os.environ | {
             "COMPOSE_PROJECT_NAME": self._name,
             "COMPOSE_FILE": "compose.yaml",

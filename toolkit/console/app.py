@@ -49,7 +49,7 @@ def application(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         # What the services hear and say is asked for at once: one that goes away later is still in the picture.
-        asking = asyncio.create_task(services.choreography())
+        asking = asyncio.create_task(services.learn())
         yield
         asking.cancel()
         await jobs.close()

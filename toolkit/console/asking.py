@@ -30,6 +30,8 @@ _FRESH = 0.25
 _STAND_IN = 5.0
 #: How long a contract holds, in seconds: a service changes it by being deployed anew.
 _CONTRACT_HOLDS = 15.0
+#: How often a service that has not told its contract yet is asked for it, in seconds.
+_LEARN_EVERY = 2.0
 
 
 @dataclass(slots=True)
@@ -96,6 +98,11 @@ class Services:
         return Choreography(contracts), {
             name: why for name, why in answers.unreachable.items() if name not in self._contracts
         }
+
+    async def learn(self) -> None:
+        """Ask all services what they hear and say until each has told it once."""
+        while (await self.choreography())[1]:  # noqa: ASYNC110 -- a service tells nobody that it is there
+            await asyncio.sleep(_LEARN_EVERY)
 
     async def close(self) -> None:
         """Stop whatever is still asked, and give up the connections."""

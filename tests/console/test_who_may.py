@@ -1,0 +1,263 @@
+"""Who may use the console, and what a page may do: whatever a browser or somebody else sends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from services.payment.app import app as payment
+from toolkit import Settings
+from toolkit.cli import app as cli
+from toolkit.clock import SystemClock
+from toolkit.console.app import application
+from toolkit.console.guard import Keys, is_loopback, local_path
+from toolkit.contract import Contract
+from toolkit.controls import DatabaseControls
+from toolkit.database import Database
+
+SECRET = SecretStr("a-token-of-the-services")
+
+
+@pytest.fixture
+async def controls(tmp_path: Path) -> AsyncIterator[DatabaseControls]:
+    """A service's database in which nothing is yet."""
+    settings = Settings(data_dir=tmp_path, broker_url="embedded")
+    database = Database(settings.database_for("payment"))
+    await database.create_tables()
+    await database.close()
+    controls = DatabaseControls(
+        "payment",
+        database.url,
+        queue="saga.payment",
+        emitted=payment.emitted,
+        contract=lambda: Contract.of(payment),
+        clock=SystemClock(),
+    )
+    yield controls
+    await controls.close()
+
+
+@pytest.fixture
+async def here(controls: DatabaseControls) -> AsyncIterator[httpx.AsyncClient]:
+    """A console on this machine."""
+    app = application([controls], token=SECRET, must_sign_in=False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as client:
+        yield client
+
+
+@pytest.fixture
+async def elsewhere(controls: DatabaseControls) -> AsyncIterator[httpx.AsyncClient]:
+    """A console that other machines reach."""
+    app = application([controls], token=SECRET, must_sign_in=True)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console.example") as client:
+        yield client
+
+
+PATHS = ("/", "/sagas", "/sagas/x", "/attention", "/choreography", "/nothing", "/static/htmx.min.js")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_answer_forbids_the_browser_all_but_what_is_ours(here: httpx.AsyncClient, path: str):
+    headers = (await here.get(path)).headers
+
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/sagas", "/attention", "/choreography"])
+async def test_a_page_has_no_script_and_no_style_of_its_own(here: httpx.AsyncClient, path: str):
+    page = (await here.get(path)).text
+
+    assert re.findall(r"<style|\sstyle=|\son\w+=|<script(?! src=\"/static/)", page) == []
+
+
+@pytest.mark.parametrize("name", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::1", "10.0.0.1"])
+async def test_on_this_machine_it_answers_to_its_own_names_alone(here: httpx.AsyncClient, name: str):
+    assert (await here.get("/", headers={"Host": name})).status_code == 421
+    for own in ("localhost", "127.0.0.1:1", "[::1]:9999", "LOCALHOST:8080"):
+        assert (await here.get("/", headers={"Host": own})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://localhost:9999"},
+        {"Origin": "null"},
+    ],
+)
+async def test_a_form_of_another_site_is_refused(here: httpx.AsyncClient, said: dict[str, str]):
+    token = await form_token(here)
+
+    answer = await here.post("/nudge", data={"token": token, "reason": "why", "saga": "x", "deed": "d"}, headers=said)
+
+    assert answer.status_code == 403
+
+
+async def test_a_form_is_taken_with_the_cookie_that_it_was_made_for(here: httpx.AsyncClient):
+    token = await form_token(here)
+    fields = {"token": token, "reason": "why", "saga": "x", "deed": "d"}
+
+    taken = await here.post("/nudge", data=fields, headers={"Origin": "http://localhost:8080"})
+    here.cookies.clear()
+    refused = await here.post("/nudge", data=fields, headers={"Origin": "http://localhost:8080"})
+
+    assert (taken.status_code, taken.headers["location"]) == (303, "/sagas/x?told=d")
+    assert refused.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"\xff\xfe", 400), (b"no form", 400), (b"a=" + b"x" * 20_000, 413), (b"", 403)]
+)
+async def test_what_is_no_form_is_refused(here: httpx.AsyncClient, body: bytes, status: int):
+    assert (await here.post("/nudge", content=body)).status_code == status
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "\x00\n", "x" * 501])
+async def test_nothing_is_done_without_a_reason_that_can_be_kept(here: httpx.AsyncClient, reason: str):
+    token = await form_token(here)
+
+    answer = await here.post("/abort", data={"token": token, "reason": reason, "saga": "x", "deed": "d"})
+
+    assert answer.status_code == 400
+
+
+async def test_letters_are_named_before_any_is_redriven(here: httpx.AsyncClient):
+    token = await form_token(here)
+    fields = {"token": token, "reason": "why", "service": "payment", "job": "j", "total": "1"}
+
+    assert (await here.post("/attention/redrive", data=fields)).status_code == 400
+    assert (await here.get("/attention/redrive?service=payment")).status_code == 400
+    assert (await here.get("/attention/redrive?service=nobody&step=x")).status_code == 400
+
+
+async def test_the_cookie_is_read_by_no_script_and_sent_by_no_other_site(here: httpx.AsyncClient):
+    cookie = (await here.get("/")).headers["set-cookie"]
+
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+
+
+async def test_from_elsewhere_nothing_is_shown_or_done_before_signing_in(elsewhere: httpx.AsyncClient):
+    for path in ("/", "/sagas?state=Failed", "/sagas/x?format=json", "/choreography?part=live"):
+        answer = await elsewhere.get(path)
+        assert answer.status_code == 303
+        assert answer.headers["location"].startswith("/sign-in?next=")
+    token = await form_token(elsewhere, "/sign-in")
+    assert (await elsewhere.post("/nudge", data={"token": token, "reason": "why"})).status_code == 401
+    assert (await elsewhere.get("/?part=live", headers={"HX-Request": "true"})).status_code == 401
+    assert (await elsewhere.get("/healthz")).status_code == 200
+
+
+async def test_one_signs_in_with_the_token_and_goes_on_where_one_wanted(elsewhere: httpx.AsyncClient):
+    token = await form_token(elsewhere, "/sign-in?next=/choreography")
+    wrong = await elsewhere.post("/sign-in", data={"token": token, "secret": "a guess", "next": "/choreography"})
+    right = await elsewhere.post(
+        "/sign-in", data={"token": token, "secret": SECRET.get_secret_value(), "next": "/choreography"}
+    )
+
+    assert wrong.status_code == 401
+    assert (right.status_code, right.headers["location"]) == (303, "/choreography")
+    assert (await elsewhere.get("/choreography")).status_code == 200
+    token = await form_token(elsewhere, "/attention/redrive?service=payment&step=x", of="/sign-out")
+    await elsewhere.post("/sign-out", data={"token": token})
+    assert (await elsewhere.get("/")).status_code == 303
+
+
+@pytest.mark.parametrize("wanted", ["//evil.example/", "https://evil.example", "/\\evil.example", "evil", "", "/a\nb"])
+def test_signing_in_leads_to_no_other_site(wanted: str):
+    assert local_path(wanted) == "/"
+    assert local_path("/sagas/order-1?part=x") == "/sagas/order-1?part=x"
+
+
+def test_a_cookie_that_we_did_not_make_is_nobodys():
+    ours, others = Keys(SECRET), Keys(SecretStr("another"))
+    cookie = ours.cookie(is_signed_in=True)
+
+    assert ours.role(cookie) == "operator"
+    assert ours.role(ours.cookie(is_signed_in=False)) == "guest"
+    for wrong in ("", "x", "...", cookie[:-1], cookie.replace("operator", "guest"), others.cookie(is_signed_in=True)):
+        assert ours.role(wrong) is None
+    assert not ours.is_form_token(ours.form_token(cookie), "another cookie")
+
+
+async def test_what_another_sites_link_leads_to_is_asked_for_again_and_gets_no_new_cookie(here: httpx.AsyncClient):
+    led = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+
+    answer = await here.get("/sagas/x", headers=led)
+
+    assert 'http-equiv="refresh"' in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+def test_the_addresses_that_only_this_machine_reaches_are_known():
+    assert is_loopback("127.0.0.1")
+    assert is_loopback("::1")
+    assert is_loopback("localhost")
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "console.example")))
+
+
+async def test_a_live_part_that_did_not_change_is_not_sent_again(here: httpx.AsyncClient):
+    first = await here.get("/choreography?part=live")
+
+    again = await here.get("/choreography?part=live", headers={"If-None-Match": first.headers["etag"]})
+
+    assert "<html" not in first.text
+    assert (again.status_code, again.content) == (204, b"")
+
+
+#: Not base64, and then: no JSON, `{}`, a place without cursors, one whose time is none.
+PLACES = ("%00", "x", "e30", "eyJiZWhpbmQiOm51bGx9", "eyJiZWhpbmQiOlsiMjAyNiIsMV0sIm9mIjp7fX0")
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_page_of_a_list_that_is_none_is_refused(here: httpx.AsyncClient, place: str):
+    assert (await here.get(f"/sagas?from={place}")).status_code == 400
+
+
+@pytest.mark.parametrize("query", ["state=Nope", "attention=Nope", "age=soon", "age=-1s", "age=99999999d"])
+async def test_a_filter_that_is_none_is_said_to_be(here: httpx.AsyncClient, query: str):
+    answer = await here.get(f"/sagas?{query}")
+
+    assert answer.status_code == 400
+    assert "Not understood" in answer.text
+
+
+@pytest.mark.parametrize("saga_id", ["..", "a b", "%00", "%F0%9F%8D%B5", "x" * 300, "<b>"])
+async def test_an_id_that_is_none_is_nobodys_saga(here: httpx.AsyncClient, saga_id: str):
+    assert (await here.get("/sagas", params={"q": saga_id})).status_code == 200
+    if saga_id != "..":
+        assert (await here.get(f"/sagas/{saga_id}")).status_code == 200
+
+
+def test_it_listens_to_other_machines_only_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SAGA_API_TOKEN", raising=False)
+    command = ["console", "--port", "0", "--service", "payment=http://127.0.0.1:1", "--host"]
+
+    done = CliRunner().invoke(cli, [*command, "0.0.0.0"])
+    nowhere = CliRunner().invoke(cli, [*command, "192.0.2.1"], env={"SAGA_API_TOKEN": "t"})
+
+    assert (done.exit_code, nowhere.exit_code) == (2, 2)
+    assert "without SAGA_API_TOKEN nobody could sign in" in done.stderr
+    assert "--host 192.0.2.1 --port 0 can't be listened on" in nowhere.stderr
+
+
+async def form_token(client: httpx.AsyncClient, path: str = "/sagas/x", of: str = "") -> str:
+    """Return the token of a page's first form, or of the one with that action; the console made it for this client."""
+    page = (await client.get(path)).text
+    found = re.search(rf'action="{of}[^"]*".*?name="token" value="([^"]+)"', page, re.DOTALL)
+    return found[1] if found else Keys(SECRET).form_token(next(iter(client.cookies.values()), ""))
