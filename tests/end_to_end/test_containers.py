@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.end_to_end.shop import Shop
@@ -41,6 +43,25 @@ def test_a_refused_order_ends_with_one_and_releases_the_goods(shop: Shop):
     assert RELEASED in shop.log("inventory", order)
 
 
+async def test_the_console_shows_an_order_to_whoever_signs_in(shop: Shop):
+    order = shop.trigger()
+    address = shop.compose("port", "console", "8080").strip()
+    async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=20) as browser:
+
+        async def answers() -> bool:
+            return shop.state_of("console")["State"]["Health"]["Status"] == "healthy"
+
+        await eventually(answers, what="the console")
+        page = (await browser.get("/sign-in")).text
+        (token,) = re.findall(r'name="token" value="([^"]+)"', page)
+        stranger = await browser.get(f"/sagas/{order}")
+        await browser.post("/sign-in", data={"token": token, "secret": "demo-token"})
+        story = (await browser.get(f"/sagas/{order}?format=json")).json()
+
+    assert stranger.status_code == 303
+    assert (story["state"], story["unreachable"]) == ("Completed", {})
+
+
 def test_a_service_in_a_container_without_a_token_says_what_is_missing(shop: Shop):
     done = shop.saga("run", "payment", variables=["SAGA_API_TOKEN=", "SAGA_HTTP_HOST=0.0.0.0"])
 
@@ -68,11 +89,11 @@ async def test_a_service_is_healthy_and_ready_and_not_root(shop: Shop, service: 
 
 
 def test_ports_are_bound_to_the_loopback_address_only(shop: Shop):
-    ports = [shop.state_of(name)["NetworkSettings"]["Ports"] for name in ("rabbitmq", "postgres", *SERVICES)]
+    ports = [shop.state_of(name)["NetworkSettings"]["Ports"] for name in ("rabbitmq", "postgres", "console", *SERVICES)]
 
     bindings = [binding for each in ports for published in each.values() for binding in published or []]
 
-    assert len(bindings) == 7
+    assert len(bindings) == 8
     assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
 
 
