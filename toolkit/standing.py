@@ -245,7 +245,8 @@ class _Reading:
             is_possible = not node.is_compensation or node in awaited or self._may_be_triggered(node)
             return self._plain(node, Status.UNKNOWN if is_possible else Status.SKIPPED)
         if node not in awaited:
-            return self._plain(node, Status.UNKNOWN if self._is_forgotten(node, begun) else Status.SKIPPED)
+            is_possible = self._is_forgotten(node, begun) or self._is_behind_a_stranger(node)
+            return self._plain(node, Status.UNKNOWN if is_possible else Status.SKIPPED)
         cause = awaited[node]
         if cause is None:
             return self._plain(node, Status.REMAINING)
@@ -284,6 +285,16 @@ class _Reading:
             return True
         later = (begun[each] for each in forward[forward.index(node) + 1 :])
         return any(each and each.status is not Status.FENCED for each in later)  # an abort fences whatever it meets
+
+    def _is_behind_a_stranger(self, node: Node) -> bool:
+        """Whether somebody of whom not even the contract is known may still lead the saga to the node."""
+        known = {contract.service for contract in self._choreography.contracts}
+        if self._story.unreachable.keys() <= known or (self._story.state and self._story.state.is_ended):
+            return False
+        nodes = self._choreography.nodes_of(self._saga)
+        emitted = {self._saga.starts_with, *(event for each in nodes for event in each.emits)}
+        strange = {event for each in nodes for event in each.triggers} - emitted
+        return any(node in self._choreography.reached_from(event, self._saga) for event in strange)
 
     # -- what lies beside the log ----------------------------------------------------------------------------------
 

@@ -281,6 +281,18 @@ def test_what_a_service_has_pruned_is_unknown_and_not_skipped():
     assert node(found, "refund_payment").status is Status.SKIPPED
 
 
+def test_what_may_come_behind_a_service_of_which_nothing_is_known_is_unknown_and_not_skipped():
+    known = Choreography([inventory, payment, notification])
+    story = tell("order-2", by_service(shown(paid_order("order-2"))), unreachable={"shipping": "away"})
+
+    found = progress(story, known, {}, now=NOON)
+
+    assert statuses(found) == {
+        "reserve_inventory": "done", "process_payment": "done", "send_confirmation": "unknown", "?": "unknown",
+        "refund_payment": "unknown", "release_inventory": "unknown", "send_cancellation_notice": "unknown",
+    }  # fmt: skip
+
+
 def test_the_sentence_of_a_refused_order_reads_as_people_say_it():
     entries = shown(refused_order("order-3"))
 
