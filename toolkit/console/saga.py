@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic_core import to_json
@@ -17,7 +18,7 @@ from toolkit.console.deeds import Deeds, Line
 from toolkit.console.drawing import STRANGERS, Looks, drawn, event_key, key_of
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
-from toolkit.console.layout import Layout
+from toolkit.console.layout import Arrow, Layout
 from toolkit.console.rendering import Pages, clock, look, saga_path
 from toolkit.console.sequence import Sequence as Drawing
 from toolkit.console.sequence import is_closing, sequence_of
@@ -56,7 +57,7 @@ class Graph:
     links: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SagaStory:
     """All that is known of one saga."""
 
@@ -72,7 +73,7 @@ class SagaStory:
         """Whether any service knows the saga."""
         return bool(self.story.entries) or any(not view.is_empty for view in self.views.values())
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """The timeline: what was written, in the order of cause and effect."""
         return [self._row(entry) for entry in self.story.entries if not is_closing(entry)]
@@ -86,7 +87,7 @@ class SagaStory:
                 found.setdefault(entry["service"], []).append(entry)
         return found
 
-    @property
+    @cached_property
     def to_come(self) -> list[Row]:
         """What nobody has written anything of yet: what remains, and what nobody can be asked about."""
         names = {(row.service, row.name) for row in self.rows}
@@ -111,7 +112,7 @@ class SagaStory:
         """Its overdue steps."""
         return [{"service": name} | row for name, view in self.views.items() for row in view.overdue]
 
-    @property
+    @cached_property
     def graph(self) -> Graph | None:
         """The saga's graph, where any service tells its choreography."""
         saga = self.choreography.saga(str(self.story.saga_type))
@@ -130,7 +131,7 @@ class SagaStory:
         lines = {
             (line.arrow.source, line.arrow.target): "taken undone" if line.arrow.is_back else "taken good"
             for line in layout.lines
-            if self._is_taken(line.arrow.source, line.arrow.labels, line.arrow.target, by_key, taken)
+            if self._is_taken(line.arrow, set(by_key), taken)
         }
         tones |= {
             event_key(event): tone
@@ -140,7 +141,7 @@ class SagaStory:
         links = {key: f"#step-{key}" for key in by_key}
         return Graph(layout, Looks(tones, lines), links)
 
-    @property
+    @cached_property
     def sequence(self) -> Drawing:
         """Who told whom what, in order."""
         return sequence_of(self.story.entries, self.choreography, self.services)
@@ -159,13 +160,29 @@ class SagaStory:
 
     def node_of(self, entry: LogEntry) -> Node | None:
         """Return the step or the compensation that wrote an entry."""
-        own = [
-            node
-            for node in self.choreography.nodes
-            if (node.service, node.step, node.saga.name) == (entry["service"], entry["step"], entry["saga_type"])
-        ]
+        own = self._nodes_by_step.get((entry["service"], entry["step"], entry["saga_type"]), [])
         taking = [node for node in own if entry["event_type"] in node.triggers]
         return next(iter(taking or [node for node in own if not node.is_compensation]), None)
+
+    @cached_property
+    def _nodes_by_step(self) -> dict[tuple[str, str, str], list[Node]]:
+        found: dict[tuple[str, str, str], list[Node]] = {}
+        for node in self.choreography.nodes:
+            found.setdefault((node.service, node.step, node.saga.name), []).append(node)
+        return found
+
+    @cached_property
+    def _last_entries(self) -> dict[tuple[str, str], LogEntry]:
+        return {(each["service"], each["step"]): each for each in self.story.entries}
+
+    @cached_property
+    def _emitted_by(self) -> dict[str, set[str]]:
+        """The events that the saga's steps have emitted, by the step's key."""
+        found: dict[str, set[str]] = {}
+        for entry in self.story.entries:
+            if entry["emitted_type"] and (node := self.node_of(entry)):
+                found.setdefault(key_of(node.service, node.name), set()).add(str(entry["emitted_type"]))
+        return found
 
     def _row(self, entry: LogEntry) -> Row:
         node = self.node_of(entry)
@@ -181,33 +198,15 @@ class SagaStory:
             str(entry["to_state"]),
             is_back,
             entry=entry,
-            node=told if entry is self._last_of(entry) else None,
+            node=told if entry is self._last_entries[entry["service"], entry["step"]] else None,
             attempts=node.handler.attempts if node else None,
         )
 
-    def _last_of(self, entry: LogEntry) -> LogEntry:
-        of = entry["service"], entry["step"]
-        return [each for each in self.story.entries if (each["service"], each["step"]) == of][-1]
-
-    def _is_taken(
-        self,
-        source: str,
-        labels: Sequence[str],
-        target: str,
-        by_key: Mapping[str, NodeProgress],
-        taken: set[str],
-    ) -> bool:
-        """Whether the saga went along an arrow: one of its events was emitted there."""
-        names = [*labels, *(key.removeprefix("event:") for key in (source, target) if key.startswith("event:"))]
-        emitter = by_key.get(source)
-        if emitter is None:
-            return any(name in taken for name in names)
-        told = {
-            str(entry["emitted_type"])
-            for entry in self.story.entries
-            if (node := self.node_of(entry)) and key_of(node.service, node.name) == source and entry["emitted_type"]
-        }
-        return any(name in told for name in names)
+    def _is_taken(self, arrow: Arrow, known: set[str], taken: set[str]) -> bool:
+        """Whether the saga went along an arrow; where nobody knows who is at its beginning, if it was told at all."""
+        ends = [key.removeprefix("event:") for key in (arrow.source, arrow.target) if key.startswith("event:")]
+        emitted = self._emitted_by.get(arrow.source, set()) if arrow.source in known else taken
+        return not emitted.isdisjoint([*arrow.labels, *ends])
 
 
 class SagaPage:

@@ -1,0 +1,124 @@
+"""One saga's page, from databases in which its entries stand: what is tried again, and how soon a long one comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.inventory.app import app as inventory
+from services.payment.app import app as payment
+from tests.orders import PENDING, entry, paid_order, reserved
+from toolkit import Service, outbox, saga_log
+from toolkit.clock import SystemClock
+from toolkit.console.app import application
+from toolkit.contract import Contract
+from toolkit.controls import DatabaseControls
+from toolkit.database import Database
+from toolkit.envelope import WireMessage
+from toolkit.ids import derived_id, new_id
+from toolkit.outbox import OutboxRow
+from toolkit.saga_log import Entry
+
+#: What reading one saga may take, in seconds.
+ENOUGH = 0.5
+NOW = datetime.now(UTC)
+
+
+async def test_a_step_that_is_tried_again_says_which_attempt_failed_and_when_the_next_one_is(tmp_path: Path):
+    failed = entry("order-2", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None)
+    failed = replace(failed, attempt=2, error="TimeoutError: the bank is silent", at=NOW)
+    again = WireMessage(
+        b"{}",
+        "payment",
+        message_id=derived_id("order-2", "InventoryReserved"),
+        correlation_id="order-2",
+        type="InventoryReserved",
+        timestamp=NOW,
+    )
+    due = NOW + timedelta(seconds=90)
+    row = OutboxRow(id=new_id(), message=again, due_at=due, destination="saga.payment")
+
+    async with console(tmp_path, [(inventory, [reserved("order-2")]), (payment, [failed])], waiting=[row]) as browser:
+        page = (await browser.get("/sagas/order-2")).text
+
+    assert "attempt 2 of 4 failed" in page
+    assert f'next at <time datetime="{due.isoformat(timespec="milliseconds")}"' in page
+    assert "the bank is silent" in page
+    assert "○" in page
+    assert "send_confirmation" not in page  # nobody here tells of it
+
+
+async def test_a_story_of_two_hundred_entries_is_there_at_once(tmp_path: Path):
+    retries = [
+        entry("order-2", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None)
+        for _ in range(200)
+    ]
+    log = [each for each in paid_order("order-2") if each.service == "payment"]
+
+    async with console(tmp_path, [(inventory, [reserved("order-2")]), (payment, [*retries, *log])]) as browser:
+        await browser.get("/sagas/order-2")
+        took = []
+        for _ in range(5):
+            begun = time.monotonic()
+            page = await browser.get("/sagas/order-2")
+            took.append(time.monotonic() - begun)
+
+    assert min(took) < ENOUGH
+    assert page.text.count("retrying") > 200
+    assert "later entries are left out here" in page.text
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "&lt;b&gt;", "'\"><img src=x>"])
+async def test_whatever_a_log_holds_is_text(tmp_path: Path, text: str):
+    evil = replace(reserved("order-2"), step=text, error=text, emitted_type=text, service="inventory")
+
+    async with console(tmp_path, [(inventory, [evil])]) as browser:
+        page = (await browser.get("/sagas/order-2")).text
+        listed = (await browser.get("/sagas")).text
+
+    assert "<script>alert" not in page + listed
+    assert "<img src=x" not in page + listed
+    assert "alert(1)" in page or "lt;b" in page or "img src" in page
+
+
+@asynccontextmanager
+async def console(
+    directory: Path, logs: list[tuple[Service, list[Entry]]], *, waiting: list[OutboxRow] | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A console of these services, in whose databases these entries stand; the last one's outbox holds what waits."""
+    controls = []
+    for service, entries in logs:
+        database = Database(f"sqlite:///{directory}/{service.name}.db")
+        await database.create_tables()
+        async with database.transaction() as session:
+            await saga_log.append(await session.connection(), entries)
+            if waiting and service is logs[-1][0]:
+                await outbox.add(await session.connection(), waiting)
+        await database.close()
+        controls.append(
+            DatabaseControls(
+                service.name,
+                database.url,
+                queue=f"saga.{service.name}",
+                emitted=service.emitted,
+                contract=contract_of(service),
+                clock=SystemClock(),
+            )
+        )
+    app = application(controls, token=None, must_sign_in=False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as client:
+        yield client
+    for each in controls:
+        await each.close()
+
+
+def contract_of(service: Service) -> Callable[[], Contract]:
+    """Return what tells a service's contract."""
+    return lambda: Contract.of(service)
