@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, CompoundSelect, Select, func, literal, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.dead_letters import dead_letters
-from toolkit.events import SagaState
+from toolkit.events import SagaEnded, SagaState
 from toolkit.overdue import overdue
 from toolkit.saga_log import saga_log
 
@@ -50,7 +50,8 @@ class Search:
     """Which sagas are meant: those for which all of this holds, and all of them where nothing is said.
 
     - `q`: the saga's id, or the id of an event that it took or emitted here.
-    - `state`, `step`, `type`: as the saga's last entry here says; `older_than`: nothing was written of it since.
+    - `state`, `type`: as the saga's last entry here says; `older_than`: nothing was written of it since.
+    - `step`: the one that moved last here; that the saga ended moves none.
     """
 
     q: str | None = None
@@ -65,6 +66,8 @@ async def search(
     connection: AsyncConnection, which: Search, *, now: datetime, limit: int = 100, cursor: int | None = None
 ) -> Found:
     """Return the sagas that are meant, the latest moved first: id, type, state, last step, since when, what is wrong.
+
+    `moved_at` is when that step moved, `at` when anything was written last, be it that the saga has ended.
 
     `cursor` is what the page before returned. A saga that moves while somebody turns pages goes to the first one.
     """
@@ -83,7 +86,7 @@ async def search(
 
 def _conditions(which: Search, before: datetime | None) -> list[ColumnElement[bool]]:
     table = saga_log.c
-    said = ((table.saga_state, which.state), (table.step, which.step), (table.saga_type, which.type))
+    said = ((table.saga_state, which.state), (_moved("step"), which.step), (table.saga_type, which.type))
     conditions = [column == str(value) for column, value in said if value is not None]
     conditions += [table.at <= before] if before else []
     return conditions
@@ -96,6 +99,14 @@ def _last_entries() -> Select[Any]:
     return _entries().where(saga_log.c.id == last_id)
 
 
+def _moved(name: str) -> ColumnElement[Any]:
+    """Return what the saga's last entry says that did something, rather than being told that the saga has ended."""
+    moved = saga_log.alias()
+    did_something = moved.c.event_type.is_distinct_from(SagaEnded.__name__)
+    found = select(moved.c[name]).where(moved.c.saga_id == saga_log.c.saga_id, did_something)
+    return func.coalesce(found.order_by(moved.c.id.desc()).limit(1).scalar_subquery(), saga_log.c[name])
+
+
 def _entries() -> Select[Any]:
     first = saga_log.alias()
     started_at = (
@@ -106,8 +117,9 @@ def _entries() -> Select[Any]:
         saga_log.c.saga_id,
         saga_log.c.saga_type,
         saga_log.c.saga_state.label("state"),
-        saga_log.c.step,
+        _moved("step").label("step"),
         started_at.label("started_at"),
+        _moved("at").label("moved_at"),
         saga_log.c.at,
     )
 

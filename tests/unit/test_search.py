@@ -71,7 +71,7 @@ async def test_a_saga_is_what_its_last_entry_says_since_its_first(database: Data
     assert rows == [
         {
             "saga_id": "loan-1", "saga_type": "loan", "state": "Completed", "step": "take_back", "started_at": NOON,
-            "at": later, "attention": [],
+            "moved_at": later, "at": later, "attention": [],
         }
     ]  # fmt: skip
 
@@ -96,6 +96,22 @@ async def test_sagas_are_picked_by_state_step_and_type_of_their_last_entry(datab
     assert await found(database, state=PENDING) == ["return-1", "loan-3", "loan-1"]
     assert await found(database, state=PENDING, type="loan", step="lend_book") == ["loan-1"]
     assert await found(database, step="nowhere") == []
+
+
+async def test_the_last_step_is_the_one_that_moved_last_and_not_who_is_told_of_the_end(database: Database):
+    moved, ended = NOON + timedelta(seconds=5), NOON + timedelta(seconds=9)
+    await write(
+        database,
+        entry("loan-1", STARTED, step="lend_book", event_type="BookWanted"),
+        entry("loan-1", PENDING, step="take_back", event_type="BookLent", at=moved),
+        entry("loan-1", COMPLETED, step="lend_book", event_type="SagaEnded", at=ended),
+    )
+
+    rows, _ = await page(database)
+
+    assert [(row["step"], row["moved_at"], row["at"]) for row in rows] == [("take_back", moved, ended)]
+    assert await found(database, step="take_back", state=COMPLETED) == ["loan-1"]
+    assert await found(database, step="lend_book") == []
 
 
 async def test_sagas_are_picked_by_their_age_although_clocks_disagree(database: Database):

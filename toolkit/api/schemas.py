@@ -36,13 +36,14 @@ class Ready(BaseModel):
 
 
 class FoundSaga(BaseModel):
-    """A saga as its last entry here tells of it, since its first."""
+    """A saga as its last entry here tells of it, since its first; `step` is the one that moved last, at `moved_at`."""
 
     saga_id: str
     saga_type: str
     state: SagaState
     step: str
     started_at: datetime
+    moved_at: datetime
     at: datetime
     attention: list[Attention]
 

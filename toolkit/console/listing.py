@@ -178,7 +178,10 @@ def _rank(row: Mapping[str, Any]) -> tuple[datetime, str]:
 
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     latest = max(one, other, key=lambda row: (_OUTWEIGH.index(SagaState(row["state"])), row["at"]))
+    moved = max(one, other, key=_moved_at)
     return latest | {
+        "step": moved["step"],
+        "moved_at": _moved_at(moved),
         "started_at": min(one["started_at"], other["started_at"]),
         "at": max(one["at"], other["at"]),
         "attention": sorted({*one["attention"], *other["attention"]}),
@@ -186,6 +189,11 @@ def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _moved_at(row: Mapping[str, Any]) -> datetime:
+    moment: datetime = row.get("moved_at") or row["at"]  # an older service does not tell
+    return moment
+
+
 def _is_meant(row: dict[str, Any], which: Search) -> bool:
-    """Whether a saga is meant as all services together see it; which step moved last, each sees for itself."""
-    return which.state is None or SagaState(row["state"]) is which.state
+    """Whether a saga is meant as all services together see it."""
+    return (which.state is None or SagaState(row["state"]) is which.state) and which.step in (None, row["step"])
