@@ -347,6 +347,7 @@ def test_from_elsewhere_one_signs_in_first(shop: Shop, refused: str, watched: Wa
     watch.forgiven.append("401")
 
     watch.page.goto(f"/sagas/{refused}")
+    watch.page.get_by_label("Your name").fill("Grace")
     watch.page.get_by_label("Token").fill("a guess")
     watch.page.get_by_role("button", name="Sign in").click()
     expect(watch.page.get_by_role("alert").filter(has_text="This is not the token")).to_be_visible()

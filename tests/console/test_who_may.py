@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from services.payment.app import app as payment
-from toolkit import Settings
+from tests.eventually import eventually
+from toolkit import Settings, audit, dead_letters
 from toolkit.cli import app as cli
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
@@ -20,17 +21,25 @@ from toolkit.console.guard import Keys, is_loopback, local_path
 from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls
 from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
+from toolkit.ids import new_id
 
 SECRET = SecretStr("a-token-of-the-services")
 
 
 @pytest.fixture
-async def controls(tmp_path: Path) -> AsyncIterator[DatabaseControls]:
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """A service's database in which nothing is yet."""
-    settings = Settings(data_dir=tmp_path, broker_url="embedded")
-    database = Database(settings.database_for("payment"))
+    database = Database(Settings(data_dir=tmp_path, broker_url="embedded").database_for("payment"))
     await database.create_tables()
+    yield database
     await database.close()
+
+
+@pytest.fixture
+async def controls(database: Database) -> AsyncIterator[DatabaseControls]:
+    """What the console may do there."""
     controls = DatabaseControls(
         "payment",
         database.url,
@@ -165,17 +174,57 @@ async def test_from_elsewhere_nothing_is_shown_or_done_before_signing_in(elsewhe
 
 async def test_one_signs_in_with_the_token_and_goes_on_where_one_wanted(elsewhere: httpx.AsyncClient):
     token = await form_token(elsewhere, "/sign-in?next=/choreography")
-    wrong = await elsewhere.post("/sign-in", data={"token": token, "secret": "a guess", "next": "/choreography"})
-    right = await elsewhere.post(
-        "/sign-in", data={"token": token, "secret": SECRET.get_secret_value(), "next": "/choreography"}
-    )
+    fields = {"token": token, "name": "Grace", "next": "/choreography"}
+    nobody = await elsewhere.post("/sign-in", data=fields | {"name": " ", "secret": SECRET.get_secret_value()})
+    wrong = await elsewhere.post("/sign-in", data=fields | {"secret": "a guess"})
+    right = await elsewhere.post("/sign-in", data=fields | {"secret": SECRET.get_secret_value()})
 
-    assert wrong.status_code == 401
+    assert (nobody.status_code, wrong.status_code) == (400, 401)
     assert (right.status_code, right.headers["location"]) == (303, "/choreography")
     assert (await elsewhere.get("/choreography")).status_code == 200
-    token = await form_token(elsewhere, "/attention/redrive?service=payment&step=x", of="/sign-out")
+
+
+async def test_who_signs_out_is_out_whoever_kept_the_cookie(elsewhere: httpx.AsyncClient):
+    await sign_in(elsewhere)
+    kept = dict(elsewhere.cookies)
+
+    token = await form_token(elsewhere, "/", of="/sign-out")
     await elsewhere.post("/sign-out", data={"token": token})
+
     assert (await elsewhere.get("/")).status_code == 303
+    elsewhere.cookies.clear()
+    assert (await elsewhere.get("/", headers={"Cookie": "; ".join(map("=".join, kept.items()))})).status_code == 303
+
+
+async def test_a_strangers_cookie_tells_nothing_of_the_token(elsewhere: httpx.AsyncClient):
+    await elsewhere.get("/sign-in")
+    cookie = next(iter(elsewhere.cookies.values()))
+
+    assert Keys(SECRET).role(cookie) is None  # whoever guesses the token can't make, or check, a signature
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("localhost:8090", 8090), ("localhost", 80), ("[::1]:9999", 9999), ("127.0.0.1:80", 80), ("localhost:x", 80)],
+)
+async def test_the_cookie_goes_by_the_port_that_the_browser_knows(here: httpx.AsyncClient, host: str, port: int):
+    cookie = (await here.get("/", headers={"Host": host})).headers["set-cookie"]
+
+    assert cookie.startswith(f"saga_console_{port}=")
+
+
+async def test_the_audit_has_the_name_of_the_person_which_the_session_keeps(
+    elsewhere: httpx.AsyncClient, database: Database
+):
+    await bury(database, "schema", "unknown event", "not JSON")
+    await sign_in(elsewhere, "Grace Hopper")
+    form = await elsewhere.get("/attention/redrive?service=payment&reason_is=schema")
+
+    for name, reason_is in (("", "schema"), ("Ada", "unknown event"), ("", "not JSON")):
+        await redrive(elsewhere, database, reason_is, name=name)
+
+    assert 'value="Grace Hopper"' in form.text
+    assert await actors(database) == ["Grace Hopper (console)", "Ada (console)", "Ada (console)"]
 
 
 @pytest.mark.parametrize("wanted", ["//evil.example/", "https://evil.example", "/\\evil.example", "evil", "", "/a\nb"])
@@ -186,11 +235,11 @@ def test_signing_in_leads_to_no_other_site(wanted: str):
 
 def test_a_cookie_that_we_did_not_make_is_nobodys():
     ours, others = Keys(SECRET), Keys(SecretStr("another"))
-    cookie = ours.cookie(is_signed_in=True)
+    cookie = ours.sign_in("Grace")
 
-    assert ours.role(cookie) == "operator"
-    assert ours.role(ours.cookie(is_signed_in=False)) == "guest"
-    for wrong in ("", "x", "...", cookie[:-1], cookie.replace("operator", "guest"), others.cookie(is_signed_in=True)):
+    assert (ours.role(cookie), ours.name(cookie)) == ("operator", "Grace")
+    assert ours.role(ours.guest()) == "guest"
+    for wrong in ("", "x", "...", cookie[:-1], cookie.replace("operator", "guest"), others.sign_in("Grace")):
         assert ours.role(wrong) is None
     assert not ours.is_form_token(ours.form_token(cookie), "another cookie")
 
@@ -256,8 +305,53 @@ def test_it_listens_to_other_machines_only_with_a_token(tmp_path: Path, monkeypa
     assert "--host 192.0.2.1 --port 0 can't be listened on" in nowhere.stderr
 
 
+async def sign_in(client: httpx.AsyncClient, name: str = "Grace") -> None:
+    """Sign in."""
+    fields = {"token": await form_token(client, "/sign-in"), "name": name, "secret": SECRET.get_secret_value()}
+    assert (await client.post("/sign-in", data=fields)).status_code == 303
+
+
+async def bury(database: Database, *reasons: str) -> None:
+    """Give a service a dead letter for each of these reasons."""
+    letters = [
+        DeadLetter(
+            id=new_id(),
+            service="payment",
+            reason=reason,
+            error=f"{reason}: nothing to be done",
+            message=WireMessage(b"{}", "order.OrderCreated", message_id=new_id(), correlation_id="order-1"),
+            at=SystemClock().now(),
+        )
+        for reason in reasons
+    ]
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), letters)
+
+
+async def redrive(client: httpx.AsyncClient, database: Database, reason_is: str, *, name: str) -> None:
+    """Redrive the letters of a reason, and wait until it is done."""
+    address = f"/attention/redrive?service=payment&reason_is={reason_is}"
+    fields = {"token": await form_token(client, address, of="/attention"), "reason": "mended", "name": name}
+    fields |= {"service": "payment", "reason_is": reason_is, "job": new_id(), "total": "1"}
+    before = len(await actors(database))
+    assert (await client.post("/attention/redrive", data=fields)).status_code == 303
+
+    async def is_done() -> bool:
+        return len(await actors(database)) > before
+
+    await eventually(is_done, what="the redrive")
+
+
+async def actors(database: Database) -> list[str]:
+    """Return who did what is in the audit, the first deed first."""
+    async with database.reading() as connection:
+        return [row["actor"] for row in reversed(await audit.listed(connection))]
+
+
 async def form_token(client: httpx.AsyncClient, path: str = "/sagas/x", of: str = "") -> str:
     """Return the token of a page's first form, or of the one with that action; the console made it for this client."""
-    page = (await client.get(path)).text
-    found = re.search(rf'action="{of}[^"]*".*?name="token" value="([^"]+)"', page, re.DOTALL)
-    return found[1] if found else Keys(SECRET).form_token(next(iter(client.cookies.values()), ""))
+    for each in (path, "/sign-in"):
+        page = (await client.get(each)).text
+        if found := re.search(rf'action="{of}[^"]*".*?name="token" value="([^"]+)"', page, re.DOTALL):
+            return found[1]
+    raise AssertionError(f"no form on {path}")

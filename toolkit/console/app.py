@@ -37,10 +37,13 @@ from toolkit.controls import Controls
 def application(
     controls: Sequence[Controls], *, token: SecretStr | None, must_sign_in: bool, actor: str = "console"
 ) -> Starlette:
-    """Return the console of these services; `token` is what they want to be shown, and what one signs in with."""
+    """Return the console of these services; `token` is what they want to be shown, and what one signs in with.
+
+    Where nobody signs in, forms are filled in with the name `actor`.
+    """
     services = Services(controls)
     keys = Keys(token)
-    pages = Pages(keys, must_sign_in=must_sign_in)
+    pages = Pages(keys, must_sign_in=must_sign_in, actor=actor)
     jobs = Jobs()
     saga = SagaPage(services, pages, keys, Deeds(), actor=actor)
     attention = AttentionPage(services, pages, keys, jobs, actor=actor)

@@ -76,7 +76,7 @@ class AttentionPage:
     async def redrive(self, request: Request) -> Response:
         """Begin to redrive what was looked at; a second click finds the first one's job."""
         fields = await form(request, self._keys)
-        by = operator(fields, self._actor)
+        by = operator(request, self._keys, fields, default=self._actor)
         controls, which = self._meant(fields)
         total = fields.get("total", "")
         name = fields.get("job", "")

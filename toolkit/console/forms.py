@@ -1,4 +1,4 @@
-"""Reading a form: small, from a page of ours, and with a reason that can be kept."""
+"""Reading a form: small, from a page of ours, by somebody who has a name, and with a reason that can be kept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from toolkit.console.guard import MOST_BYTES, Keys
 
 #: As the services take it; a reason is a sentence, no report.
 _LONGEST_REASON = 500
+_LONGEST_NAME = 80
 
 
 async def form(request: Request, keys: Keys) -> dict[str, str]:
@@ -34,15 +35,36 @@ async def form(request: Request, keys: Keys) -> dict[str, str]:
     return fields
 
 
-def operator(fields: dict[str, str], actor: str) -> Operator:
-    """Return who acts, and why.
+def person(said: str) -> str:
+    """Return a person's name as it is kept.
+
+    Raises:
+        HTTPException: there is none, or it is too long.
+    """
+    name = _one_line(said)
+    if not name:
+        raise HTTPException(400, "Say who you are: your name is kept in the audit. Go back and fill it in.")
+    if len(name) > _LONGEST_NAME:
+        raise HTTPException(400, f"The name has {len(name)} characters; at most {_LONGEST_NAME} are kept.")
+    return name
+
+
+def operator(request: Request, keys: Keys, fields: dict[str, str], *, default: str) -> Operator:
+    """Return who acts, by the form, by the session, or else by `default`; and why. The session keeps the name.
 
     Raises:
         HTTPException: no reason is given, or one that is too long.
     """
-    reason = " ".join("".join(each if each.isprintable() else " " for each in fields.get("reason", "")).split())
+    cookie = request.state.cookie
+    name = person(fields.get("name", "").strip() or keys.name(cookie) or default)
+    reason = _one_line(fields.get("reason", ""))
     if not reason:
         raise HTTPException(400, "Say why: the reason is kept in the audit. Go back and fill it in.")
     if len(reason) > _LONGEST_REASON:
         raise HTTPException(400, f"The reason has {len(reason)} characters; at most {_LONGEST_REASON} are kept.")
-    return Operator(actor, reason)
+    keys.know(cookie, name)
+    return Operator(f"{name} (console)", reason)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())

@@ -48,6 +48,8 @@ _HEADERS = {
 _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 #: How long one stays signed in, in seconds: a shift.
 _SHIFT = 12 * 3600
+#: As many people's names are kept; more than work at once.
+_MOST_NAMES = 1_000
 #: No form of ours is larger; it is read whole.
 MOST_BYTES = 16_384
 
@@ -70,16 +72,17 @@ def is_loopback(host: str) -> bool:
 
 
 class Keys:
-    """Signs cookies and forms.
+    """Signs cookies and forms, and knows who is signed in.
 
-    The key is made of the services' token, so that one stays signed in over a restart; without a token it is new at
-    each start.
+    The key is new at each start, and made of nothing that anybody could guess: a stranger has a cookie, too. Sessions
+    end with the process, and as soon as one signs out, whoever has kept the cookie.
     """
 
     def __init__(self, token: SecretStr | None) -> None:
-        seed = token.get_secret_value().encode() if token else secrets.token_bytes(32)
-        self._key = hashlib.sha256(b"saga console " + seed).digest()
+        self._key = secrets.token_bytes(32)
         self._token = token
+        self._signed_in: set[str] = set()
+        self._names: dict[str, str] = {}
 
     def is_token(self, shown: str) -> bool:
         """Whether this is the token of the services."""
@@ -87,18 +90,41 @@ class Keys:
             shown.encode(errors="replace"), self._token.get_secret_value().encode()
         )
 
-    def cookie(self, *, is_signed_in: bool) -> str:
-        """Return a new cookie: who it is for, when it ends, and that we made it."""
-        facts = f"{'operator' if is_signed_in else 'guest'}.{int(time.time()) + _SHIFT}.{secrets.token_urlsafe(12)}"
-        return f"{facts}.{self._sign('cookie', facts)}"
+    def sign_in(self, name: str) -> str:
+        """Return a new cookie for a person who has shown the token."""
+        cookie = self._cookie("operator")
+        self._signed_in = {each for each in self._signed_in if self.role(each)} | {cookie}
+        self.know(cookie, name)
+        return cookie
+
+    def sign_out(self, cookie: str) -> None:
+        """End a session: the cookie is nobody's any more."""
+        self._signed_in.discard(cookie)
+        self._names.pop(cookie, None)
+
+    def guest(self) -> str:
+        """Return a new cookie for somebody who has shown nothing."""
+        return self._cookie("guest")
 
     def role(self, cookie: str) -> str | None:
-        """Return whom a cookie is for: `operator`, `guest`, or None where it is not ours, or too old."""
+        """Return whom a cookie is for: `operator`, `guest`, or None where it is not ours, too old, or signed out."""
         facts, _, signature = cookie.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign("cookie", facts).encode()):
             return None
         role, until, _ = facts.split(".", 2)
-        return role if int(until) > time.time() else None
+        is_over = int(until) <= time.time() or (role == "operator" and cookie not in self._signed_in)
+        return None if is_over else role
+
+    def know(self, cookie: str, name: str) -> None:
+        """Keep the name of the person who has this cookie."""
+        self._names.pop(cookie, None)
+        self._names[cookie] = name
+        while len(self._names) > _MOST_NAMES:
+            del self._names[next(iter(self._names))]
+
+    def name(self, cookie: str) -> str | None:
+        """Return the name of the person who has this cookie, if it was told."""
+        return self._names.get(cookie)
 
     def form_token(self, cookie: str) -> str:
         """Return a token for one form of this cookie's browser; no two are alike, so that compression tells nothing."""
@@ -109,6 +135,11 @@ class Keys:
         """Whether that token was in a form of this cookie's browser."""
         salt, _, signature = shown.partition(".")
         return hmac.compare_digest(signature.encode(errors="replace"), self._sign(f"form {salt}", cookie).encode())
+
+    def _cookie(self, role: str) -> str:
+        """Return a new cookie: who it is for, when it ends, and that we made it."""
+        facts = f"{role}.{int(time.time()) + _SHIFT}.{secrets.token_urlsafe(12)}"
+        return f"{facts}.{self._sign('cookie', facts)}"
 
     def _sign(self, purpose: str, text: str) -> str:
         return hmac.new(self._key, f"{purpose}\n{text}".encode(), hashlib.sha256).hexdigest()[:40]
@@ -128,7 +159,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         known = self._keys.role(cookie := shown_cookie(HTTPConnection(scope)))
-        scope.setdefault("state", {})["cookie"] = cookie if known else self._keys.cookie(is_signed_in=False)
+        scope.setdefault("state", {})["cookie"] = cookie if known else self._keys.guest()
         is_led_here = known is None and _is_led_here(scope)
         refusal = HTMLResponse(_AGAIN) if is_led_here else self._refusal(scope, known)
         # To whom another site has led here we give no new cookie: the one that its browser has stays.
@@ -160,8 +191,16 @@ class Guard:
 
 
 def cookie_name(scope: Scope) -> str:
-    """Return the cookie's name; browsers keep cookies by host, whatever the port, so the port is in it."""
-    return f"saga_console_{(scope.get('server') or ('', 0))[1]}"
+    """Return the cookie's name; browsers keep cookies by host, whatever the port, so the port is in it.
+
+    It is the one that the browser knows: a container listens on another one.
+    """
+    usual = 443 if scope["scheme"] == "https" else 80
+    try:
+        port = urlsplit(f"//{Headers(scope=scope).get('host', '')}").port
+    except ValueError:
+        port = None
+    return f"saga_console_{port or usual}"
 
 
 def shown_cookie(connection: HTTPConnection) -> str:

@@ -67,8 +67,9 @@ LOOKS: dict[str, tuple[str, str, str]] = {
 class Pages:
     """Renders the console's pages."""
 
-    def __init__(self, keys: Keys, *, must_sign_in: bool) -> None:
+    def __init__(self, keys: Keys, *, must_sign_in: bool, actor: str) -> None:
         self._keys = keys
+        self._actor = actor
         self._must_sign_in = must_sign_in
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -101,6 +102,7 @@ class Pages:
                 "here": request.url.path,
                 "live_path": live_path(request),
                 "form_token": lambda: self._keys.form_token(cookie),
+                "person": self._keys.name(cookie) or ("" if self._must_sign_in else self._actor),
                 "may_sign_out": self._must_sign_in and self._keys.role(cookie) == "operator",
                 "now": datetime.now(UTC),
             }

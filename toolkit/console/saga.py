@@ -75,7 +75,7 @@ class SagaPage:
     async def nudge(self, request: Request) -> Response:
         """Have all services send again what they sent last for the saga."""
         fields = await form(request, self._keys)
-        by, saga_id = operator(fields, self._actor), fields.get("saga", "")
+        by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
 
         async def doing() -> list[Line]:
             return list(
@@ -90,7 +90,7 @@ class SagaPage:
     async def abort(self, request: Request) -> Response:
         """Have the first service that knows the saga ask all of them to abort it."""
         fields = await form(request, self._keys)
-        by, saga_id = operator(fields, self._actor), fields.get("saga", "")
+        by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
         await self._deeds.once(fields.get("deed", ""), "Abort", lambda: self._abort(saga_id, by))
         return _back(saga_id, fields)
 

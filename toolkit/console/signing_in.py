@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolkit.console.forms import form
+from toolkit.console.forms import form, person
 from toolkit.console.guard import Keys, local_path, set_cookie
 from toolkit.console.rendering import Pages
 
@@ -24,28 +24,30 @@ class SigningIn:
         self._one_guess = asyncio.Lock()
 
     async def ask(self, request: Request) -> Response:
-        """Ask for the token."""
+        """Ask for the token, and who it is."""
         return self._page(request, request.query_params.get("next", "/"))
 
     async def take(self, request: Request) -> Response:
         """Let in who has the token, and lead on to where they wanted to go."""
         fields = await form(request, self._keys)
         wanted = local_path(fields.get("next", "/"))
+        name = person(fields.get("name", ""))
         if not self._keys.is_token(fields.get("secret", "")):
             async with self._one_guess:
                 await asyncio.sleep(_PAUSE)
-            return self._page(request, wanted, is_wrong=True)
+            return self._page(request, wanted, name=name, is_wrong=True)
         response = RedirectResponse(wanted, 303)
-        set_cookie(response.headers, request.scope, self._keys.cookie(is_signed_in=True))
+        set_cookie(response.headers, request.scope, self._keys.sign_in(name))
         return response
 
     async def leave(self, request: Request) -> Response:
-        """Sign out."""
+        """Sign out, on whichever browser the cookie may still be."""
         await form(request, self._keys)
+        self._keys.sign_out(request.state.cookie)
         response = RedirectResponse("/sign-in", 303)
-        set_cookie(response.headers, request.scope, self._keys.cookie(is_signed_in=False))
+        set_cookie(response.headers, request.scope, self._keys.guest())
         return response
 
-    def _page(self, request: Request, wanted: str, *, is_wrong: bool = False) -> Response:
-        facts = {"next": local_path(wanted), "is_wrong": is_wrong}
+    def _page(self, request: Request, wanted: str, *, name: str = "", is_wrong: bool = False) -> Response:
+        facts = {"next": local_path(wanted), "given": name, "is_wrong": is_wrong}
         return self._pages.page(request, "sign_in", status=401 if is_wrong else 200, **facts)
