@@ -42,6 +42,9 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 2999
 #: What AMQP's integers hold for sure.
 _DIGITS = 18
 
+#: A longer header is not repeated in an error.
+_MOST_SHOWN = 40
+
 _SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 
 CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested)
@@ -196,10 +199,18 @@ class Vocabulary:
         """Return the message with every gap of a foreign client filled.
 
         Raises:
-            UnreadableError: too large, of an unknown type or version, not JSON, of a broken schema, or without ids.
+            UnreadableError: too large, of an unknown type or version, not JSON, of a broken schema, or without ids;
+                its text goes into logs, so what is sensitive in the body is masked there, wherever it came from.
         """
         if len(wire.body) > self._max_body:
             raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {self._max_body} are taken")
+        try:
+            return self._read(wire, clock)
+        except UnreadableError as error:
+            event_type = self._events.get(_name(wire))
+            raise UnreadableError(error.reason, redact(event_type, wire.body, error.detail)) from error
+
+    def _read(self, wire: WireMessage, clock: Clock) -> Message:
         event_type = self._event_type(wire)
         event = _parse(event_type, wire.body)
         saga_type, saga_id = self._saga(wire, event)
@@ -228,7 +239,7 @@ class Vocabulary:
         return self._trace(saga_type, saga_id)
 
     def _event_type(self, wire: WireMessage) -> type[Event]:
-        name = wire.type or wire.routing_key.rpartition(".")[2]
+        name = _name(wire)
         event_type = self._events.get(name)
         if event_type is None:
             raise UnreadableError("unknown type", f"{name!r} is not an event that this service hears")
@@ -260,6 +271,10 @@ class Vocabulary:
         return next(iter(self._sagas)) if len(self._sagas) == 1 else None
 
 
+def _name(wire: WireMessage) -> str:
+    return wire.type or wire.routing_key.rpartition(".")[2]
+
+
 def _parse(event_type: type[Event], body: bytes) -> Event:
     try:
         return event_type.model_validate_json(body)
@@ -272,7 +287,7 @@ def _parse(event_type: type[Event], body: bytes) -> Event:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)[:5]
         )
-        raise UnreadableError("schema", redact(event_type, body, f"{event_type.__name__}: {faults}")) from error
+        raise UnreadableError("schema", f"{event_type.__name__}: {faults}") from error
 
 
 def _saga_id(value: str | None) -> str:
@@ -298,7 +313,9 @@ def _printable(value: str, name: str) -> str:
 def _number(headers: Mapping[str, Any], name: str, *, default: int) -> int:
     text = str(headers.get(name, default))
     if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
-        raise UnreadableError("broken header", f"{name} is {text[:40]!r}, not a whole number of up to {_DIGITS} digits")
+        # A part of a long one would be all that is shown of a secret, and nobody could tell that it is one.
+        shown = repr(text) if len(text) <= _MOST_SHOWN else f"a text of {len(text)} characters"
+        raise UnreadableError("broken header", f"{name} is {shown}, not a whole number of up to {_DIGITS} digits")
     return int(text)
 
 

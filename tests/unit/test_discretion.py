@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -81,7 +82,9 @@ def _blurt(event: BillSent) -> Any:
 
 
 @asynccontextmanager
-async def paying(tmp_path: Path, how: str, *, refusable: bool, card: str = SECRET) -> AsyncIterator[Embedded]:
+async def paying(
+    tmp_path: Path, how: str, *, refusable: bool, card: str = SECRET, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[Embedded]:
     """Have a bill sent, and wait until nothing is under way."""
     async with Embedded([till(refusable=refusable)], settings_for(tmp_path)) as embedded:
         body = json.dumps({"bill_id": "bill-1", "how": how, "card": card}).encode()
@@ -89,7 +92,8 @@ async def paying(tmp_path: Path, how: str, *, refusable: bool, card: str = SECRE
             event_id=derived_id("bill-1", "BillSent"), event_type="BillSent", version=1, saga_id="bill-1",
             saga_type="bill", occurred_at=datetime.now(UTC),
         )  # fmt: skip
-        await embedded.publish(envelope.wrap(body, routing_key(BillSent)))
+        wire = envelope.wrap(body, routing_key(BillSent))
+        await embedded.publish(replace(wire, headers={**wire.headers, **(headers or {})}))
         await eventually(lambda: written(embedded))
         yield embedded
 
@@ -149,3 +153,17 @@ async def test_an_events_own_validator_tells_no_secret_in_a_dead_letter(tmp_path
 
     (letter,) = found["letters"]
     assert (letter["reason"], letter["error"]) == ("schema", "BillSent: card: Value error, *** is no card")
+
+
+@pytest.mark.parametrize("header", ["event-version", "occurred-at", "attempt"])
+@pytest.mark.parametrize("card", [SECRET, f"{SECRET}-{SECRET}-{SECRET}"], ids=["short", "long"])
+async def test_a_header_that_repeats_a_secret_tells_it_to_neither_log_lines_nor_dead_letters(
+    tmp_path, lines, header, card
+):
+    async with paying(tmp_path, "refusal", refusable=True, card=card, headers={header: f"<b>{card}"}) as embedded:
+        found = await written(embedded)
+
+    (letter,) = found["letters"]
+    assert (letter["reason"], SECRET in letter["error"]) == ("broken header", False)
+    assert "message dead-lettered" in lines.getvalue()
+    assert SECRET not in lines.getvalue()
