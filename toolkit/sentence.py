@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from shlex import quote
 
 from toolkit.events import AbortRequested, SagaState
 from toolkit.fence import StepState
@@ -151,8 +152,15 @@ def _cure(node: NodeProgress, facts: Facts) -> str:
 
 
 def _left_over(facts: Facts) -> Iterator[str]:
+    by_service: dict[str, list[str]] = {}
     for service, letter in facts.letters:
-        yield f"A dead letter is left in {service}: `saga dead-letters show {service} {letter}` tells more."
+        by_service.setdefault(service, []).append(letter)
+    for service, letters in by_service.items():
+        if len(letters) == 1:
+            yield f"A dead letter is left in {service}: `saga dead-letters show {service} {letters[0]}` tells more."
+        else:
+            listing = f"saga dead-letters ls {service} --saga {quote(facts.story.saga_id)}"
+            yield f"{len(letters)} dead letters are left in {service}: `{listing}` tells more."
 
 
 def _gaps(facts: Facts) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -286,11 +287,66 @@ async def test_a_filter_that_is_none_is_said_to_be(here: httpx.AsyncClient, quer
     assert "Not understood" in answer.text
 
 
-@pytest.mark.parametrize("saga_id", ["..", "a b", "%00", "%F0%9F%8D%B5", "x" * 300, "<b>"])
+@pytest.mark.parametrize("saga_id", ["..", "a b", "%F0%9F%8D%B5", "x" * 300, "<b>"])
 async def test_an_id_that_is_none_is_nobodys_saga(here: httpx.AsyncClient, saga_id: str):
     assert (await here.get("/sagas", params={"q": saga_id})).status_code == 200
     if saga_id != "..":
         assert (await here.get(f"/sagas/{saga_id}")).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["q=%00", "step=%01", "type=%7F", "older_than=abc", "cursor=zzz"])
+async def test_what_no_service_could_be_asked_is_no_outage(here: httpx.AsyncClient, query: str):
+    answer = await here.get(f"/sagas?{query}")
+
+    assert answer.status_code == 400
+    assert "Not understood" in answer.text
+    assert "unreachable" not in answer.text
+    if "=%" not in query:
+        assert "there are q, state, step, attention, age, type, from" in answer.text
+
+
+async def test_an_id_that_could_be_nobodys_is_not_asked_for(here: httpx.AsyncClient):
+    answer = await here.get("/sagas/%00")
+
+    assert (answer.status_code, "Not understood" in answer.text) == (400, True)
+
+
+@pytest.mark.parametrize("saga_id", ["../../etc/passwd", "a/b", "a?b", "a#b", "a/"])
+async def test_a_letters_saga_has_a_page_whatever_its_id_is(here: httpx.AsyncClient, database: Database, saga_id: str):
+    await bury(database, "schema", saga_id=saga_id)
+    listed = (await here.get("/attention/redrive?service=payment&reason_is=schema")).text
+    (link,) = re.findall(r'href="(/sagas/[^"]+)"', listed)
+
+    page = await here.get(link)
+    (live,) = re.findall(r'hx-get="([^"]+)"', page.text)
+
+    assert page.status_code == 200
+    assert f"{saga_id}</span></h1>" in page.text
+    assert "nothing to be done" in page.text
+    assert "nothing to be done" in (await here.get(html.unescape(live))).text
+
+
+@pytest.mark.parametrize("saga_id", ["order-of-nobody", "order-1"])
+async def test_nothing_is_offered_for_a_saga_that_nobody_began(
+    here: httpx.AsyncClient, database: Database, saga_id: str
+):
+    await bury(database, "schema")  # of order-1
+
+    page = (await here.get(f"/sagas/{saga_id}?do=abort")).text
+
+    assert "What can be done" not in page
+    assert "Abort this saga" not in page
+
+
+async def test_from_a_form_that_was_refused_one_gets_back_to_it(here: httpx.AsyncClient):
+    fields = {"token": await form_token(here), "reason": " ", "saga": "x", "deed": "d"}
+    elsewhere = {"Referer": "http://evil.example/sagas/x"}
+
+    answer = await here.post("/abort", data=fields, headers={"Referer": "http://localhost:8080/sagas/x?do=abort"})
+    led = await here.get("/nothing", headers=elsewhere)
+
+    assert '<a href="/sagas/x?do=abort">Back to where you were</a>' in answer.text
+    assert '<a href="/">To the overview</a>' in led.text
 
 
 def test_it_listens_to_other_machines_only_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -311,7 +367,7 @@ async def sign_in(client: httpx.AsyncClient, name: str = "Grace") -> None:
     assert (await client.post("/sign-in", data=fields)).status_code == 303
 
 
-async def bury(database: Database, *reasons: str) -> None:
+async def bury(database: Database, *reasons: str, saga_id: str = "order-1") -> None:
     """Give a service a dead letter for each of these reasons."""
     letters = [
         DeadLetter(
@@ -319,7 +375,7 @@ async def bury(database: Database, *reasons: str) -> None:
             service="payment",
             reason=reason,
             error=f"{reason}: nothing to be done",
-            message=WireMessage(b"{}", "order.OrderCreated", message_id=new_id(), correlation_id="order-1"),
+            message=WireMessage(b"{}", "order.OrderCreated", message_id=new_id(), correlation_id=saga_id),
             at=SystemClock().now(),
         )
         for reason in reasons

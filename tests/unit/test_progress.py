@@ -201,6 +201,24 @@ async def test_a_dead_letter_needs_a_person_and_names_the_command_that_helps(wor
     assert found.sentence.endswith("Still to come: apologize (desk).")
 
 
+async def test_several_dead_letters_of_a_service_are_told_once(world):
+    trip = "trip-broken-twice"
+    wire = message(RoomBooked(trip_id=trip), trip)
+    for body in (b"{}", b"[]"):
+        await world.send(wire.__class__(**{name: getattr(wire, name) for name in wire.__slots__} | {"body": body}))
+
+    async def has_both() -> bool:
+        return len(await world.letters("flight")) == 2
+
+    await eventually(has_both)
+
+    found = await told(world, trip)
+
+    assert found.sentence.endswith(
+        f"2 dead letters are left in flight: `saga dead-letters ls flight --saga {trip}` tells more."
+    )
+
+
 async def test_an_event_that_can_not_be_read_stops_the_step_that_waits_for_it(world):
     trip = "trip-broken"
     wire = message(RoomBooked(trip_id=trip), trip)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -24,7 +25,7 @@ from toolkit.console.asking import Services
 from toolkit.console.attention import AttentionPage
 from toolkit.console.choreography import ChoreographyPage
 from toolkit.console.deeds import Deeds
-from toolkit.console.guard import Guard, Keys
+from toolkit.console.guard import Guard, Keys, local_path
 from toolkit.console.overview import OverviewPage
 from toolkit.console.redriving import Jobs
 from toolkit.console.rendering import STATIC, Pages
@@ -62,7 +63,7 @@ def application(
         routes=[
             Route("/", OverviewPage(services, pages).show),
             Route("/sagas", SagasPage(services, pages).show),
-            Route("/sagas/{id}", saga.show),
+            Route("/sagas/{id:path}", saga.show),
             Route("/nudge", saga.nudge, methods=["POST"]),
             Route("/abort", saga.abort, methods=["POST"]),
             Route("/attention", attention.show),
@@ -103,6 +104,7 @@ class _Faults:
 
     async def tell(self, request: Request, error: HTTPException) -> Response:
         """Return the page."""
+        came_from = _came_from(request)
         heading = {404: "There is no such page", 403: "This is not allowed", 405: "Not like this"}
         return self._pages.page(
             request,
@@ -110,9 +112,17 @@ class _Faults:
             status=error.status_code,
             heading=heading.get(error.status_code, "This can't be done"),
             text=error.detail,
-            back="/",
-            back_text="To the overview",
+            back=came_from or "/",
+            back_text="Back to where you were" if came_from else "To the overview",
         )
+
+
+def _came_from(request: Request) -> str | None:
+    """Return the page of ours whose form, or link, led here."""
+    page = urlsplit(request.headers.get("referer", ""))
+    if page.netloc != request.headers.get("host", "") or page.path == request.url.path == "/":
+        return None
+    return local_path(page.path + (f"?{page.query}" if page.query else ""))
 
 
 async def _icon(_: Request) -> Response:

@@ -8,6 +8,7 @@ as new.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from toolkit.graph import Choreography
 from toolkit.sources import ANSWER_TIMEOUT, Answers
 
 T = TypeVar("T")
+
+#: What no service bears to be asked for, and a sentence's end that says so.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+NO_TEXT = "holds a character that can't be printed, which no id and no name has."
 Question = Callable[[Controls], Awaitable[T]]
 
 #: How long a page waits for a service, in seconds; and its live part, which is asked for again anyhow.
@@ -53,6 +58,11 @@ class _Asked:
         """The last answer, if it came a moment ago."""
         is_recent = self.answered_at is not None and time.monotonic() - self.answered_at < _STAND_IN
         return self.answer if is_recent else None
+
+
+def can_be_asked(text: str) -> bool:
+    """Whether services can be asked for that text; they refuse what no database would keep."""
+    return not _NO_TEXT.search(text)
 
 
 class Services:

@@ -92,7 +92,7 @@ class Pages:
 
     def page(self, request: Request, name: str, *, status: int = 200, **facts: Any) -> Response:
         """Return a page; of one that is asked for its live part, that alone, unless it is as the browser has it."""
-        if request.query_params.get("part") == "live":
+        if request.query_params.get("part") == "live" and f"{name}.live.html" in self._templates.list_templates():
             return self._live(request, name, facts)
         cookie = request.state.cookie
         content = self._templates.get_template(f"{name}.html").render(
@@ -119,7 +119,9 @@ class Pages:
 
 def live_path(request: Request) -> str:
     """Return where a page's live part is to be had."""
-    return f"{request.url.path}?{urlencode([*request.query_params.multi_items(), ('part', 'live')])}"
+    # As the browser wrote it: a slash within an id is none between parts of the path.
+    path = request.scope.get("raw_path", b"").decode("latin-1") or quote(request.scope["path"])
+    return f"{path}?{urlencode([*request.query_params.multi_items(), ('part', 'live')])}"
 
 
 def look(word: str) -> tuple[str, str, str]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from toolkit.audit import Operator
-from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.asking import LIVE_PATIENCE, NO_TEXT, PATIENCE, Services, can_be_asked
 from toolkit.console.deeds import Deeds, Line
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
@@ -37,6 +38,10 @@ class SagaPage:
     async def show(self, request: Request) -> Response:
         """Show a saga; as JSON, if that is asked for."""
         saga_id = request.path_params["id"]
+        if not saga_id:
+            return RedirectResponse("/sagas", 303)
+        if not can_be_asked(saga_id):
+            raise HTTPException(400, f"Not understood: this id {NO_TEXT}")
         is_live = request.query_params.get("part") == "live"
         told = await self.story_of(saga_id, patience=LIVE_PATIENCE if is_live else PATIENCE)
         if request.query_params.get("format") == "json":

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolkit.console.asking import Services
+from toolkit.console.asking import NO_TEXT, Services, can_be_asked
 from toolkit.console.listing import Listed, Listing, Place
 from toolkit.console.rendering import Pages, saga_path
 from toolkit.events import SagaState
@@ -20,6 +20,7 @@ from toolkit.search import Attention, Search
 from toolkit.settings import Duration
 
 _FILTERS = ("state", "step", "attention", "age", "type")
+_ASKED = ("q", *_FILTERS, "from")
 
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
@@ -37,12 +38,15 @@ class SagasPage:
         asked = {name: request.query_params.get(name, "").strip() for name in _FILTERS}
         q = request.query_params.get("q", "").strip()
         which, fault = _search(asked)
-        if q:
+        fault = _not_understood(request) or fault
+        if fault:
+            found = Listed([], None, {})
+        elif q:
             found = await self._listing.find(q)
             if len(found.rows) == 1:
                 return RedirectResponse(saga_path(found.rows[0]["saga_id"]), 303)
         else:
-            found = await self._listing.page(which, _place(request)) if not fault else Listed([], None, {})
+            found = await self._listing.page(which, _place(request))
         choreography, _ = await self._services.choreography()
         return self._pages.page(
             request,
@@ -59,6 +63,16 @@ class SagasPage:
             following=_address(asked, found.following) if found.following else None,
             is_first="from" not in request.query_params,
         )
+
+
+def _not_understood(request: Request) -> str | None:
+    """Return what of the address nobody could mean, or None; the services would refuse to be asked it."""
+    for name, value in request.query_params.multi_items():
+        if name not in _ASKED:
+            return f"There is no filter “{name}”: there are {', '.join(_ASKED)}."
+        if not can_be_asked(value):
+            return f"{name} {NO_TEXT}"
+    return None
 
 
 def _search(asked: Mapping[str, str]) -> tuple[Search, str | None]:
