@@ -92,7 +92,7 @@ class Controls(Source, Protocol):
         ...
 
     async def groups(self) -> Rows:
-        """Return the dead letters in groups, by reason and step, the largest first."""
+        """Return the dead letters in groups, by reason and step, the largest first; of each the newest's error."""
         ...
 
     async def nudge(self, saga_id: str, by: Operator) -> Bite:
@@ -191,7 +191,8 @@ class DatabaseControls(DatabaseSource):
 
     async def groups(self) -> Rows:
         """Read the dead letters in groups."""
-        return await self._read(dead_letters.groups)
+        declared = self._declared()
+        return await self._read(lambda connection: views.groups(connection, declared))
 
     async def nudge(self, saga_id: str, by: Operator) -> Bite:
         """Nudge a saga; the service's relay sends it."""

@@ -166,7 +166,10 @@ async def count(connection: AsyncConnection, which: Selection | None = None) -> 
 
 
 async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
-    """Return the letters in groups, the largest first: each reason and step, how many, and since and until when."""
+    """Return the letters in groups, the largest first: each reason and step, how many, since and until when.
+
+    `newest` is the id of the newest letter.
+    """
     table = dead_letters.c
     columns = (
         table.reason,
@@ -174,6 +177,7 @@ async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
         func.count().label("count"),
         func.min(table.first_at).label("first_at"),
         func.max(table.last_at).label("last_at"),
+        func.max(table.id).label("newest"),
     )
     query = select(*columns).group_by(table.reason, table.step).order_by(func.count().desc(), table.reason, table.step)
     return [dict(row._mapping) for row in await connection.execute(query)]

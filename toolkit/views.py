@@ -23,6 +23,8 @@ TOLD = (*saga_log.SHOWN, "emitted_body", "trace_id", "deadline")
 
 #: How many rows of the outbox, and how many letters, are shown of one saga.
 _MOST = 100
+#: So much of an error is enough to know what it is about.
+_LONGEST_ERROR = 200
 #: How many letters' bodies are in memory at once: each may be as large as the broker lets a message be.
 _AT_ONCE = 50
 
@@ -64,6 +66,24 @@ async def letters(
         bodies = await dead_letters.bodies(connection, telling) if telling else {}
         shown += [row | {"error": _tellable(row, row["error"], declared, bodies.get(row["id"]))} for row in some]
     return shown
+
+
+async def groups(connection: AsyncConnection, declared: Declared) -> list[dict[str, Any]]:
+    """Return dead letters in groups, the largest first, each with the error and the saga of its newest letter."""
+    found = await dead_letters.groups(connection)
+    newest = Selection(ids=tuple(row["newest"] for row in found))
+    by_id = {row["id"]: row for row in await letters(connection, newest, declared, limit=len(found))} if found else {}
+    return [
+        {name: value for name, value in row.items() if name != "newest"}
+        | {"error": _shortened(letter["error"]), "saga_id": letter["saga_id"]}
+        for row in found
+        if (letter := by_id.get(row["newest"]))  # else it went just now
+    ]
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR - 1]}…"
 
 
 async def letter(connection: AsyncConnection, letter_id: str, declared: Declared) -> dict[str, Any] | None:

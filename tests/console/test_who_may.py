@@ -349,6 +349,16 @@ async def test_from_a_form_that_was_refused_one_gets_back_to_it(here: httpx.Asyn
     assert '<a href="/">To the overview</a>' in led.text
 
 
+async def test_attention_says_why_there_are_letters(here: httpx.AsyncClient, database: Database):
+    await bury(database, "schema")
+
+    page = (await here.get("/attention")).text
+
+    assert "schema: nothing to be done" in page
+    assert 'href="/sagas/order-1"' in page
+    assert "1 letter of" in page
+
+
 def test_it_listens_to_other_machines_only_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("SAGA_API_TOKEN", raising=False)
     command = ["console", "--port", "0", "--service", "payment=http://127.0.0.1:1", "--host"]

@@ -392,3 +392,13 @@ async def test_letters_are_told_in_groups_the_largest_first(client, personal_let
     (group,) = content["groups"]
     assert (group["reason"], group["step"], group["count"]) == ("retries spent", "process_payment", 3)
     assert group["first_at"] <= group["last_at"]
+
+
+async def test_a_group_has_the_newest_letters_error_shortened_and_masked(client, operator, personal_letter):
+    newest = (await operator.get("/dead-letters")).json()["dead_letters"][0]
+
+    (group,) = (await client().get("/dead-letters/groups")).json()["groups"]
+
+    assert (group["error"], group["saga_id"]) == (newest["error"], newest["saga_id"])
+    assert len(group["error"]) <= 200
+    assert not [secret for secret in SECRETS if secret in str(group)]

@@ -12,7 +12,7 @@ from toolkit.api.queries import LIMIT, TEXT, Parameter, limit_of, moment_of, pri
 from toolkit.api.schemas import LetterBite, LetterGroups, LetterList, OneLetter
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
-from toolkit.views import letter, letters
+from toolkit.views import groups, letter, letters
 
 _SELECTION = (
     Parameter("id", "These letters.", {"type": "array", "items": TEXT}, is_list=True),
@@ -54,7 +54,7 @@ class DeadLetters:
     async def groups(self, _: Request) -> Response:
         """Tell the dead letters in groups, by reason and step, the largest first."""
         async with self._site.database.reading() as connection:
-            return self._site.answer(groups=await dead_letters.groups(connection))
+            return self._site.answer(groups=await groups(connection, self._site.contract.events))
 
     async def letter(self, request: Request) -> Response:
         """Return one letter with its message."""

@@ -158,13 +158,15 @@ class OneLetter(BaseModel):
 
 
 class LetterGroup(BaseModel):
-    """The dead letters of one reason and step."""
+    """The dead letters of one reason and step; `error` and `saga_id` are those of the newest letter."""
 
     reason: str
     step: str | None
     count: int
     first_at: datetime
     last_at: datetime
+    error: str
+    saga_id: str | None
 
 
 class LetterGroups(BaseModel):

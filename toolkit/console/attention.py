@@ -21,6 +21,8 @@ from toolkit.errors import NotAllowedError, UnreachableError
 
 #: So many overdue steps of each service are shown, the longest waiting first.
 _MOST_OVERDUE = 100
+#: Services of an older version do not tell what the newest letter of a group says.
+_ERROR = {"error": None, "saga_id": None}
 
 
 class AttentionPage:
@@ -42,7 +44,7 @@ class AttentionPage:
             self._services.ask("overdue", lambda each: each.overdue(limit=_MOST_OVERDUE), patience=patience),
         )
         steps = [row | {"service": name} for name, rows in overdue.by_service.items() for row in rows]
-        letters = [row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
+        letters = [_ERROR | row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
         return self._pages.page(
             request,
             "attention",
