@@ -51,7 +51,7 @@ outbox = Table(
     Index("outbox_by_due", "due_at"),
 )
 
-_LISTED = ("id", "message_id", "event_type", "saga_id", "due_at", "tries", "destination", "headers")
+_LISTED = ("id", "message_id", "event_type", "saga_id", "occurred_at", "due_at", "tries", "destination", "headers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +143,7 @@ def _shown(row: Row[Any]) -> dict[str, Any]:
         "event_id": row.message_id,
         "event_type": row.event_type,
         "saga_id": row.saga_id or None,
+        "occurred_at": row.occurred_at,
         "due_at": row.due_at,
         "tries": row.tries,
         "destination": row.destination,

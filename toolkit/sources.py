@@ -38,7 +38,18 @@ ANSWER_TIMEOUT = 5
 PAGE = 1_000
 
 #: The fields of answers that are times.
-_TIMES = ("started_at", "moved_at", "at", "first_at", "last_at", "sent_at", "since", "due_at", "deadline")
+_TIMES = (
+    "started_at",
+    "moved_at",
+    "at",
+    "first_at",
+    "last_at",
+    "sent_at",
+    "since",
+    "due_at",
+    "occurred_at",
+    "deadline",
+)
 
 
 class Source(Protocol):

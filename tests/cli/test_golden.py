@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[tuple[str, ...], int]] = {
     "watch": (("watch",), 0),
     "verify": (("verify",), 1),
     "config": (("config",), 0),
+    "attention": (("attention",), 1),
     "overdue": (("overdue",), 0),
     "outbox": (("outbox", "payment"), 0),
     "nudge": (("nudge", "order-2", *WHY), 0),
@@ -205,7 +206,9 @@ def test_a_verb_of_one_format_prints_to_the_letter_what_it_always_printed(saga, 
     assert_golden(name, result.stdout, result.stderr if name.endswith("txt") else "", GOLDEN)
 
 
-@pytest.mark.parametrize(("name", "code"), [("trace-refused", 3), ("stats", 3), ("watch", 3), ("ls", 3)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("trace-refused", 3), ("stats", 3), ("watch", 3), ("ls", 3), ("attention", 3)]
+)
 def test_a_service_that_is_away_is_named_to_the_letter(saga, known, name, code):
     urls = {each: f"sqlite:///{known}/{each}.db" for each in SERVICES} | {"shipping": "http://127.0.0.1:1"}
 

@@ -381,7 +381,7 @@ async def test_the_outbox_is_listed_page_by_page_without_its_messages(client, op
     assert (first["total"], len(first["outbox"]), len(last["outbox"]), last["next"]) == (3, 2, 1, None)
     assert {each["event_type"] for each in first["outbox"]} == {"PaymentProcessed"}
     assert tuple(first["outbox"][0]) == (
-        "id", "event_id", "event_type", "saga_id", "due_at", "tries", "destination", "attempt",
+        "id", "event_id", "event_type", "saga_id", "occurred_at", "due_at", "tries", "destination", "attempt",
     )  # fmt: skip
     assert first["oldest_at"]
 

@@ -100,6 +100,7 @@ class WaitingRow(BaseModel):
     event_id: str
     event_type: str
     saga_id: str | None
+    occurred_at: datetime | None
     due_at: datetime
     tries: int
     destination: str | None

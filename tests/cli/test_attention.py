@@ -1,0 +1,70 @@
+"""`saga attention` lists what is stuck, and nothing that only waits for its time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+from toolkit import dead_letters, outbox
+from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
+from toolkit.outbox import OutboxRow
+
+NOW = datetime.now(UTC)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
+
+
+def message(since: datetime) -> WireMessage:
+    return WireMessage(
+        b"{}", "payment.PaymentProcessed", message_id="event-1", correlation_id="order-2", type="PaymentProcessed",
+        timestamp=since,
+    )  # fmt: skip
+
+
+async def write(url: str, *rows: OutboxRow, letters: list[DeadLetter] | None = None) -> None:
+    database = Database(url)
+    async with database.transaction() as session:
+        connection = await session.connection()
+        await outbox.add(connection, rows)
+        await dead_letters.add(connection, letters or [])
+    await database.close()
+
+
+def test_nothing_is_stuck_where_what_waits_is_new_or_waits_for_its_time(saga, logs):
+    retry = OutboxRow(id="row-1", message=message(NOW - HOUR), due_at=NOW + HOUR, destination="saga.payment")
+    new = OutboxRow(id="row-2", message=message(NOW - SECOND), due_at=NOW)
+    asyncio.run(write(logs["payment"], retry, new))
+
+    result = saga("attention", "-o", "json")
+
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_what_should_have_gone_out_long_ago_is_stuck_and_says_how_often_it_was_sent(saga, logs):
+    late = OutboxRow(id="row-1", message=message(NOW - HOUR), due_at=NOW, tries=2)
+    forgotten = OutboxRow(id="row-2", message=message(NOW), due_at=NOW - HOUR / 2, destination="saga.payment")
+    asyncio.run(write(logs["payment"], late, forgotten))
+
+    result = saga("attention", "-o", "json")
+
+    (row,) = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (row["service"], row["what"], row["count"], row["saga_id"]) == ("payment", "outbox", 2, "order-2")
+    assert row["why"] == "sent twice without a confirm; the oldest is PaymentProcessed"
+
+
+def test_dead_letters_stand_in_groups_with_the_newest_error_in_one_line(saga, logs):
+    letters = [
+        DeadLetter(id=f"letter-{number}", service="payment", reason="schema", error=f"fault {number}\n" + "!" * 999,
+                   message=WireMessage(str(number).encode(), "x.Unknown", correlation_id=f"order-{number}"), at=NOW)
+        for number in (1, 2)
+    ]  # fmt: skip
+    asyncio.run(write(logs["payment"], letters=letters))
+
+    (row,) = json.loads(saga("attention", "-o", "json").stdout)
+
+    assert (row["what"], row["count"], row["saga_id"]) == ("dead letters", 2, "order-2")
+    assert row["why"].startswith("schema: fault 2 !!!")
+    assert len(row["why"]) < 220

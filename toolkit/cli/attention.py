@@ -1,0 +1,94 @@
+"""`saga attention`: what is stuck in all services, and why, in one list."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.exits import ExitCode, complain, leave
+from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.clock import SystemClock
+from toolkit.controls import Controls
+from toolkit.sources import Answers, Rows, ask_all
+
+_COLUMNS = ("since", "service", "what", "count", "step", "saga_id", "why")
+#: What goes out goes within a second; what has not for so long does not by itself, or not soon.
+_PATIENCE = timedelta(minutes=1)
+#: So many rows of an outbox are looked at: as many as a service tells at once.
+_MOST_ROWS = 1_000
+
+
+def attention(
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="So many overdue steps of each service.")] = 100,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List what is stuck in all services, and why: overdue steps, dead letters, and what can't be sent.
+
+    Ends with 1 where anything is, and with 3 where a service can't be asked.
+    """
+    answers = asyncio.run(_read(limit, service))
+    rows = sorted((row for found in answers.by_service.values() for row in found), key=lambda row: row["since"])
+    print_rows(rows, output, columns=_COLUMNS)
+    for name, reason in answers.unreachable.items():
+        complain(f"warning: {name} is unreachable, so what is stuck there is missing here: {reason}")
+    if answers.unreachable:
+        leave(ExitCode.AWAY)
+    leave(ExitCode.PROBLEM if rows else ExitCode.FINE)
+
+
+async def _read(limit: int, service: list[str] | None) -> Answers[Rows]:
+    now = SystemClock().now()
+    async with opened(service) as known:
+        return await ask_all(known, lambda each: stuck_in(each, limit, now))
+
+
+async def stuck_in(controls: Controls, limit: int, now: datetime) -> Rows:
+    """Return what is stuck in one service."""
+    late, groups, waiting = await asyncio.gather(
+        controls.overdue(limit=limit), controls.groups(), controls.outbox(limit=_MOST_ROWS)
+    )
+    found = [*map(_late, late), *map(_dead, groups), *_unsent(waiting, now)]
+    return [{"service": controls.service} | row for row in found]
+
+
+def _late(step: dict[str, Any]) -> dict[str, Any]:
+    why = f"{step['state']}, and the saga is {step['saga_state']}; nudged {_times(step['nudges'])}"
+    aborted = ", an abort was sent" if step["aborted"] else ""
+    return _row("overdue", step["since"], 1, step=step["step"], saga_id=step["saga_id"], why=why + aborted)
+
+
+def _dead(group: dict[str, Any]) -> dict[str, Any]:
+    error = group.get("error") or ""  # an older service does not tell
+    # The error mostly begins with the reason.
+    why = error if error.startswith(group["reason"]) else ": ".join(part for part in (group["reason"], error) if part)
+    what = "dead letter" if group["count"] == 1 else "dead letters"
+    return _row(what, group["first_at"], group["count"], step=group["step"], saga_id=group.get("saga_id"), why=why)
+
+
+def _unsent(rows: Rows, now: datetime) -> Iterator[dict[str, Any]]:
+    """Yield what has been due for too long, if anything has: a retry waits for its time, which is no fault."""
+    old = [(since, row) for row in rows if (since := _since(row)) < now - _PATIENCE]
+    if old:
+        since, oldest = min(old, key=lambda each: each[0])
+        tries = max(row["tries"] for _, row in old)
+        why = f"sent {_times(tries)} without a confirm; the oldest is {oldest['event_type']}"
+        yield _row("outbox", since, len(old), step=None, saga_id=oldest["saga_id"], why=why)
+
+
+def _since(row: dict[str, Any]) -> datetime:
+    since: datetime = row["due_at"] if row["destination"] else row.get("occurred_at") or row["due_at"]
+    return since
+
+
+def _row(what: str, since: datetime, count: int, **facts: Any) -> dict[str, Any]:
+    return {"what": what, "since": since, "count": count} | facts
+
+
+def _times(count: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
