@@ -249,6 +249,7 @@ def test_a_thousand_dead_letters_are_looked_at_and_redriven_once(shop: Shop, pag
     fields = form_of(page, "/attention/redrive")
     button.dblclick()
     expect(page.locator("#job")).to_contain_text("Done: 1,000 of 1,000 letters redriven")
+    expect(page.locator("#back")).to_contain_text("None has come back so far")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(1_600)  # two beats of the page's own: what is over is not asked for again

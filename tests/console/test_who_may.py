@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from toolkit.console.guard import Keys, is_loopback, local_path
 from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls
 from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
+from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
 
@@ -222,7 +223,7 @@ async def test_the_audit_has_the_name_of_the_person_which_the_session_keeps(
     form = await elsewhere.get("/attention/redrive?service=payment&reason_is=schema")
 
     for name, reason_is in (("", "schema"), ("Ada", "unknown event"), ("", "not JSON")):
-        await redrive(elsewhere, database, reason_is, name=name)
+        await order(elsewhere, database, "redrive", reason_is, name=name)
 
     assert 'value="Grace Hopper"' in form.text
     assert await actors(database) == ["Grace Hopper (console)", "Ada (console)", "Ada (console)"]
@@ -349,6 +350,38 @@ async def test_from_a_form_that_was_refused_one_gets_back_to_it(here: httpx.Asyn
     assert '<a href="/">To the overview</a>' in led.text
 
 
+async def test_letters_that_come_back_are_not_passed_off_as_done(here: httpx.AsyncClient, database: Database):
+    await bury(database, "schema", "schema", "schema")
+    async with database.reading() as connection:
+        before = await dead_letters.choose(connection, Selection(), most=10, locked=False)
+    job = await order(here, database, "redrive", "schema")
+
+    async with database.transaction() as session:  # as the service does with what it still can't read
+        again = [replace(each, id=new_id()) for each in before[:2]]
+        await dead_letters.add(await session.connection(), again)
+    await bury(database, "schema")  # another message
+
+    async def is_told() -> bool:
+        return "2 came back" in (await here.get(job)).text
+
+    await eventually(is_told, what="what came back")
+
+
+async def test_letters_are_dropped_after_a_look_and_once(here: httpx.AsyncClient, database: Database):
+    await bury(database, "schema", "schema", "not JSON")
+
+    look = (await here.get("/attention/drop?service=payment&reason_is=schema")).text
+    job = await order(here, database, "drop", "schema")
+
+    assert "would be dropped" in look
+    assert "2</strong> of 2 letters would be dropped" in look
+    assert "Done: 2 of 2 letters dropped" in (await here.get(job)).text
+    assert await actors(database) == ["Ada (console)"] * 2
+    async with database.reading() as connection:
+        assert [row["reason"] for row in await dead_letters.listed(connection)] == ["not JSON"]
+    assert (await here.get("/attention/eat?service=payment&reason_is=schema")).status_code == 404
+
+
 async def test_attention_says_why_there_are_letters(here: httpx.AsyncClient, database: Database):
     await bury(database, "schema")
 
@@ -394,18 +427,21 @@ async def bury(database: Database, *reasons: str, saga_id: str = "order-1") -> N
         await dead_letters.add(await session.connection(), letters)
 
 
-async def redrive(client: httpx.AsyncClient, database: Database, reason_is: str, *, name: str) -> None:
-    """Redrive the letters of a reason, and wait until it is done."""
-    address = f"/attention/redrive?service=payment&reason_is={reason_is}"
+async def order(client: httpx.AsyncClient, database: Database, verb: str, reason_is: str, *, name: str = "Ada") -> str:
+    """Redrive or drop the letters of a reason, wait until it is done, and return the page that tells of it."""
+    address = f"/attention/{verb}?service=payment&reason_is={reason_is}"
     fields = {"token": await form_token(client, address, of="/attention"), "reason": "mended", "name": name}
-    fields |= {"service": "payment", "reason_is": reason_is, "job": new_id(), "total": "1"}
+    (total,) = re.findall(r'name="total" value="([0-9]+)"', (await client.get(address)).text)
+    fields |= {"service": "payment", "reason_is": reason_is, "job": new_id(), "total": total}
     before = len(await actors(database))
-    assert (await client.post("/attention/redrive", data=fields)).status_code == 303
+    answer = await client.post(f"/attention/{verb}", data=fields)
+    assert answer.status_code == 303
 
     async def is_done() -> bool:
         return len(await actors(database)) > before
 
-    await eventually(is_done, what="the redrive")
+    await eventually(is_done, what=f"the {verb}")
+    return answer.headers["location"]
 
 
 async def actors(database: Database) -> list[str]:

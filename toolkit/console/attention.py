@@ -13,7 +13,7 @@ from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.deeds import Deeds
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
-from toolkit.console.redriving import Jobs, look
+from toolkit.console.redriving import Jobs, Verb, look, see_what_came_back
 from toolkit.console.rendering import Pages
 from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
@@ -56,17 +56,19 @@ class AttentionPage:
         )
 
     async def ask(self, request: Request) -> Response:
-        """Show what redriving a group would do, before it is done."""
+        """Show what redriving or dropping a group would do, before it is done."""
+        verb = _verb(request)
         controls, which = self._meant(dict(request.query_params))
         found, fault = None, None
         try:
-            found = await look(controls, which)
+            found = await look(verb, controls, which)
         except (UnreachableError, NotAllowedError) as error:
             fault = str(error)
         return self._pages.page(
             request,
-            "redrive",
+            "letters",
             status=502 if fault else 200,
+            verb=verb,
             service=controls.service,
             which=which,
             found=found,
@@ -75,8 +77,9 @@ class AttentionPage:
             job_name=Deeds.new_name(),
         )
 
-    async def redrive(self, request: Request) -> Response:
-        """Begin to redrive what was looked at; a second click finds the first one's job."""
+    async def begin(self, request: Request) -> Response:
+        """Begin to redrive or drop what was looked at; a second click finds the first one's job."""
+        verb = _verb(request)
         fields = await form(request, self._keys)
         by = operator(request, self._keys, fields, default=self._actor)
         controls, which = self._meant(fields)
@@ -84,15 +87,18 @@ class AttentionPage:
         name = fields.get("job", "")
         if not name or not total.isdigit():
             raise HTTPException(400, "This form is not whole. Go back, load the page anew, and try again.")
-        job = self._jobs.start(name, controls, which, by, int(total))
-        return RedirectResponse(f"/attention/redrives/{job.name}", 303)
+        job = self._jobs.start(name, verb, controls, which, by, int(total))
+        return RedirectResponse(f"/attention/jobs/{job.name}", 303)
 
     async def job(self, request: Request) -> Response:
-        """Show how far a redrive has come."""
+        """Show how far a redrive or a drop has come."""
         job = self._jobs.get(request.path_params["name"])
         if job is None:
-            raise HTTPException(404, "There is no such redrive, or it was before the console's last start.")
-        return self._pages.page(request, "job", job=job, is_final=job.is_over)
+            raise HTTPException(404, "There is no such redrive or drop, or it was before the console's last start.")
+        controls = self._services.named(job.service)
+        if controls and job.is_final and job.sent and request.query_params.get("part") != "live":
+            await see_what_came_back(job, controls)
+        return self._pages.page(request, "job", job=job, is_final=job.is_final)
 
     def _meant(self, said: dict[str, str]) -> tuple[Controls, Selection]:
         """Return the service and the letters that are meant; never all of them by leaving something out."""
@@ -106,6 +112,13 @@ class AttentionPage:
         if controls is None or not (which.reason or which.step or which.saga_id):
             raise HTTPException(400, "Say which letters: a service, and their reason, step or saga.")
         return controls, which
+
+
+def _verb(request: Request) -> Verb:
+    try:
+        return Verb(request.path_params["verb"])
+    except ValueError as error:
+        raise HTTPException(404) from error
 
 
 async def _sample(controls: Controls, which: Selection) -> list[dict[str, Any]]:

@@ -1,32 +1,63 @@
-"""Redriving many letters: in bites, in the background, under a name that a second click finds again.
+"""Redriving or dropping many letters: in bites, in the background, under a name that a second click finds again.
 
 A job takes the letters that were there when it was looked at, and no newer ones: what it sent may have come back
-meanwhile. It goes on when whoever asked for it closes the browser, and ends with the console; what was done by then is
-done, and what was not is still a letter.
+meanwhile, which is looked for at the end. It goes on when whoever asked for it closes the browser, and ends with the
+console; what was done by then is done, and what was not is still a letter.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from toolkit.audit import Operator
 from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
 from toolkit.errors import NotAllowedError, UnreachableError
+from toolkit.operations import Bite
 
 #: As many bites are looked at before a redrive: 1,000 letters; of the rest their number is enough.
 _LOOKED_AT = 10
 #: As many finished jobs are remembered.
 _MOST = 200
+#: As many letters as a service lists at once: so many of those that were redriven are known again.
+_MOST_KNOWN = 1_000
+#: How long a job looks whether letters come back, and how often, in seconds: what can't be read is back at once.
+_WATCHED, _WATCH_EVERY = 5.0, 1.0
+
+
+class Verb(StrEnum):
+    """What is done with letters."""
+
+    REDRIVE = "redrive"
+    DROP = "drop"
+
+    @property
+    def doing(self) -> str:
+        """As what is under way."""
+        return {"redrive": "Redriving", "drop": "Dropping"}[self]
+
+    @property
+    def done(self) -> str:
+        """As what was done."""
+        return {"redrive": "redriven", "drop": "dropped"}[self]
+
+    async def bite(
+        self, controls: Controls, which: Selection, by: Operator, *, after: str, dry_run: bool = False
+    ) -> Bite:
+        """Do it with one bite of the letters."""
+        act = controls.drop if self is Verb.DROP else controls.redrive
+        return await act(which, by, after=after, dry_run=dry_run)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a redrive would do, found out by a dry run: how many letters, and why some would be refused.
+    """What a redrive or a drop would do, found out by a dry run: how many letters, and why some would be refused.
 
     `up_to` is the newest letter that was there; `is_all` says whether all were looked at.
     """
@@ -42,9 +73,10 @@ class Look:
 
 @dataclass(slots=True)
 class Job:
-    """A redrive under way, or over."""
+    """A redrive or a drop under way, or over; `back` counts the letters that came back, where that is known."""
 
     name: str
+    verb: Verb
     service: str
     which: Selection
     by: Operator
@@ -54,11 +86,25 @@ class Job:
     refused: Counter[str] = field(default_factory=Counter)
     fault: str | None = None
     ended_at: datetime | None = None
+    sent: frozenset[str] = frozenset()
+    newest: str = ""
+    back: int | None = None
+    is_watched: bool = True
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens."""
+        """Whether nothing more is done."""
         return self.ended_at is not None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether there is nothing more to tell."""
+        return self.is_over and not self.is_watched
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether all its letters would be known again."""
+        return self.total <= _MOST_KNOWN
 
     @property
     def seen(self) -> int:
@@ -81,14 +127,15 @@ class Jobs:
         """Return all jobs, the latest first."""
         return list(reversed(self._jobs.values()))
 
-    def start(self, name: str, controls: Controls, which: Selection, by: Operator, total: int) -> Job:
+    def start(self, name: str, verb: Verb, controls: Controls, which: Selection, by: Operator, total: int) -> Job:
         """Return the job of that name, or one under way on the same letters; else begin it."""
         under_way = (each for each in self._jobs.values() if not each.is_over)
-        same = (each for each in under_way if each.service == controls.service and _is_same(each.which, which))
+        meant = (verb, controls.service)
+        same = (each for each in under_way if (each.verb, each.service) == meant and _is_same(each.which, which))
         if known := self._jobs.get(name) or next(same, None):
             return known
         self._forget_old()
-        job = Job(name, controls.service, which, by, total, datetime.now(UTC))
+        job = Job(name, verb, controls.service, which, by, total, datetime.now(UTC))
         self._jobs[name] = job
         task = asyncio.create_task(_run(job, controls))
         self._tasks.add(task)
@@ -108,8 +155,8 @@ class Jobs:
             del self._jobs[name]
 
 
-async def look(controls: Controls, which: Selection) -> Look:
-    """Return what a redrive of these letters would do.
+async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
+    """Return what a redrive or a drop of these letters would do.
 
     Raises:
         UnreachableError: the service can't be asked.
@@ -124,7 +171,7 @@ async def look(controls: Controls, which: Selection) -> Look:
     for _ in range(_LOOKED_AT):
         if after is None:
             break
-        bite = await controls.redrive(which, Operator("console", "a look beforehand"), after=after, dry_run=True)
+        bite = await verb.bite(controls, which, Operator("console", "a look beforehand"), after=after, dry_run=True)
         for row in bite.rows:
             looked_at += 1
             steps[row["step"] or "before any step"] += 1
@@ -138,11 +185,13 @@ async def look(controls: Controls, which: Selection) -> Look:
 
 
 async def _run(job: Job, controls: Controls) -> None:
-    """Redrive bite by bite."""
+    """Redrive or drop bite by bite; then see what comes back."""
     after: str | None = ""
     try:
+        if job.verb is Verb.REDRIVE:
+            await _remember(job, controls)
         while after is not None:
-            bite = await controls.redrive(job.which, job.by, after=after)
+            bite = await job.verb.bite(controls, job.which, job.by, after=after)
             for row in bite.rows:
                 if row["outcome"] == "refused":
                     job.refused[_why(row)] += 1
@@ -153,6 +202,33 @@ async def _run(job: Job, controls: Controls) -> None:
         job.fault = str(error)
     finally:
         job.ended_at = datetime.now(UTC)
+        job.is_watched = job.verb is Verb.REDRIVE and job.done > 0
+    try:
+        await _watch(job, controls)
+    finally:
+        job.is_watched = False
+
+
+async def _remember(job: Job, controls: Controls) -> None:
+    """Keep by which ids the letters' messages would be known again; one without gets its letter's."""
+    letters = await controls.letters(job.which, limit=_MOST_KNOWN)
+    job.sent = frozenset(row["message_id"] or row["id"] for row in letters)
+    job.newest = max((row["id"] for row in letters), default="")
+
+
+async def _watch(job: Job, controls: Controls) -> None:
+    until = time.monotonic() + _WATCHED
+    while job.is_watched and time.monotonic() < until:
+        await asyncio.sleep(_WATCH_EVERY)
+        await see_what_came_back(job, controls)
+        job.is_watched = job.back is None or job.back < job.done
+
+
+async def see_what_came_back(job: Job, controls: Controls) -> None:
+    """Count the letters that a redrive sent and that are letters again, whatever for; as before where none can tell."""
+    with contextlib.suppress(UnreachableError, NotAllowedError):
+        letters = await controls.letters(Selection(), limit=_MOST_KNOWN)
+        job.back = sum(row["id"] > job.newest and row["message_id"] in job.sent for row in letters)
 
 
 def _why(row: dict[str, object]) -> str:
@@ -162,5 +238,5 @@ def _why(row: dict[str, object]) -> str:
 
 
 def _is_same(one: Selection, other: Selection) -> bool:
-    """Whether two redrives mean the same letters, but for those that came in between."""
+    """Whether two jobs mean the same letters, but for those that came in between."""
     return (one.reason, one.step, one.saga_id) == (other.reason, other.step, other.saga_id)
