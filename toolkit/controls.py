@@ -22,7 +22,7 @@ from toolkit.clock import Clock
 from toolkit.contract import Contract, EventContract
 from toolkit.database import Database, is_contention
 from toolkit.dead_letters import Selection
-from toolkit.errors import NotAllowedError, UnreachableError
+from toolkit.errors import NotAllowedError, TokenRefusedError, UnreachableError
 from toolkit.events import Event
 from toolkit.figures import Figures
 from toolkit.glance import Glance
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 #: How long a service may take for one bite, in seconds; our impatience would not stop it.
 _BITE_TIMEOUT = 60
-_REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+_REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN)
 
 
 class Controls(Source, Protocol):
@@ -322,13 +322,16 @@ class HttpControls(HttpSource):
         """Ask, showing the token.
 
         Raises:
-            NotAllowedError: the service wants another token, or refuses the question.
+            TokenRefusedError: the service wants a token, or another one.
+            NotAllowedError: it refuses the question.
             UnreachableError: it does not answer.
         """
         try:
             response = await self._client.request(method, path, headers=self._headers, timeout=_BITE_TIMEOUT, **what)
         except httpx.HTTPError as error:
             raise UnreachableError(f"{self._url} does not answer: {describe(error)}") from error
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise TokenRefusedError(self.service, self._url, _fault(response), is_shown=bool(self._headers))
         if response.status_code in _REFUSED:
             raise NotAllowedError(f"{self._url} answers {response.status_code}: {_fault(response)}")
         return self._content(response)

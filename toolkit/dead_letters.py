@@ -240,7 +240,7 @@ def _values(letter: DeadLetter) -> dict[str, Any]:
 def _fingerprint(letter: DeadLetter) -> str:
     """Return what makes two letters the same; the body too, lest a client that never changes its id lose something."""
     message = letter.message
-    facts = [letter.step, letter.reason, message.message_id, message.routing_key]
+    facts = [letter.step, letter.reason, message.message_id, message.routing_key, message.correlation_id]
     return hashlib.sha256(json.dumps(facts).encode() + message.body).hexdigest()
 
 

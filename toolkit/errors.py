@@ -54,5 +54,15 @@ class NotAllowedError(SagaError):
     """A service does not let us do what was asked for; the text says what it wants."""
 
 
+class TokenRefusedError(NotAllowedError):
+    """A service wants another token than it was shown, or any at all: `is_shown` says which."""
+
+    def __init__(self, service: str, url: str, told: str, *, is_shown: bool) -> None:
+        super().__init__(f"{url} answers 401: {told}")
+        self.service = service
+        self.url = url
+        self.is_shown = is_shown
+
+
 class UnreachableError(SagaError):
     """A service, a database or the broker that a command needs does not answer."""

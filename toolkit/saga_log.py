@@ -298,12 +298,15 @@ async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[
     return [_shown(row) for row in rows], rows[-1].id if len(rows) == limit else None
 
 
-async def since(connection: AsyncConnection, *, after: int | None, limit: int) -> tuple[list[dict[str, Any]], int]:
+async def since(
+    connection: AsyncConnection, *, after: int | None, limit: int, saga_id: str | None = None
+) -> tuple[list[dict[str, Any]], int]:
     """Return the next so many entries behind that row, or the newest ones, the oldest first; and the row of the last.
 
-    Where there is none, that is the row they were to stand behind.
+    With a saga's id its entries alone. Where there is none, that is the row they were to stand behind.
     """
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).limit(limit)
+    query = query if saga_id is None else query.where(saga_log.c.saga_id == saga_id)
     if after is None:
         rows = list(reversed((await connection.execute(query.order_by(saga_log.c.id.desc()))).all()))
     else:

@@ -191,7 +191,7 @@ def test_what_can_be_done_in_the_database_can_be_done_over_http(saga, payment, s
 
 
 @pytest.mark.parametrize(
-    ("token", "fault"), [(None, "show the token of payment"), ("wrong", "show the token of payment")]
+    ("token", "fault"), [(None, "; none is set here"), ("wrong", "; the one that is set here is another")]
 )
 def test_without_the_token_of_the_service_nothing_is_written_over_http(saga, payment, serve, monkeypatch, token, fault):
     if token:
@@ -201,7 +201,8 @@ def test_without_the_token_of_the_service_nothing_is_written_over_http(saga, pay
     result = saga("dead-letters", "redrive", "payment", "--all", *WHY, f"--service=payment={url}")
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"error: {url} answers 401: {fault}")
+    cure = "show the token of payment: export SAGA_API_TOKEN=… with the one that it was started with"
+    assert result.stderr.startswith(f"error: {url} answers 401: {cure}{fault}")
     assert len(result.stderr.splitlines()) == 1
 
 

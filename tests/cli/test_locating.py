@@ -63,6 +63,8 @@ def test_a_file_that_is_missing_is_not_created(saga, data_dir):
     [
         ("payment", "'payment' names no service: write NAME=URL"),
         ("payment=ftp://127.0.0.1", "the address of payment is not allowed: it begins with http://"),
+        ("payment=http://", "the address of payment is no URL: http:// names no host"),
+        ("payment=https://:8000/x", "the address of payment is no URL: https://:8000/x names no host"),
         ("payment=http://127.0.0.1:99999", "the address of payment is no URL"),
         ("payment=postgresql://h:abc/x", "the address of payment is no URL"),
         ("payment=postgresql://h:99999/x", "the address of payment is no URL"),

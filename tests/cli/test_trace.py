@@ -89,6 +89,13 @@ def test_a_service_that_is_away_is_named_and_what_is_known_is_told(saga, logs, a
     assert "warning: shipping is unreachable" in result.stderr
 
 
+def test_a_saga_that_nobody_who_answers_knows_is_said_to_be_so_where_another_is_away(saga, logs):
+    result = saga("trace", "order-404", *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
+
+    assert result.exit_code == 3
+    assert "no service that can be reached knows the saga 'order-404' yet" in result.stderr
+
+
 def test_a_database_that_is_away_never_shows_its_password(saga, logs):
     result = saga("trace", "order-3", "--service=payment=postgresql://shop:secret@127.0.0.1:1/payment")
 

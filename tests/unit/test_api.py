@@ -117,6 +117,16 @@ async def test_the_log_of_one_saga_can_be_picked(payment):
     assert {each["saga_id"] for each in content["entries"]} == {"order-2"}
 
 
+async def test_the_log_of_one_saga_is_read_page_by_page_too(payment):
+    first = (await payment.get("/log", params={"saga": "order-3", "after": "0", "limit": "3"})).json()
+    last = (await payment.get("/log", params={"saga": "order-3", "after": first["next"], "limit": "3"})).json()
+    nobody = (await payment.get("/log?saga=%00&after=0")).json()
+
+    assert [len(each["entries"]) for each in (first, last)] == [3, 1]
+    assert {each["saga_id"] for each in first["entries"] + last["entries"]} == {"order-3"}
+    assert (last["next"], nobody["entries"], nobody["next"]) == (None, [], None)
+
+
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "many", "", "1.5", "²", "0000010000", "9" * 5000])
 @pytest.mark.parametrize("path", ["/log", "/sagas"])
 async def test_a_limit_that_is_not_allowed_is_told_what_is(payment, path, limit):

@@ -60,6 +60,15 @@ async def test_a_message_given_up_again_for_the_same_reason_is_one_letter_that_c
     assert (letter["first_at"], letter["last_at"]) == (NOON + timedelta(seconds=1), NOON + timedelta(seconds=9))
 
 
+async def test_the_same_body_of_another_saga_is_another_letter_though_neither_has_an_id(database: Database) -> None:
+    stray = WireMessage(b"{}", "reader.BookWanted")
+    of_a_saga = WireMessage(b"{}", "reader.BookWanted", correlation_id="loan-1")
+
+    await bury(database, dead(stray, number=1), dead(of_a_saga, number=2))
+
+    assert {(letter["saga_id"], letter["attempts"]) for letter in await letters(database)} == {(None, 1), ("loan-1", 1)}
+
+
 async def test_of_two_who_take_a_letter_one_finds_it_gone(database: Database) -> None:
     letter = dead(wire(BookWanted(loan_id="loan-1"), at=NOON))
     await bury(database, letter)

@@ -215,8 +215,13 @@ async def test_old_sagas_are_pruned(operator):
     ("path", "order", "fault"),
     [
         ("/dead-letters/redrive", {"all": True}, "reason: Field required"),
-        ("/dead-letters/redrive", {"all": True, "reason": "  "}, "reason: "),
-        ("/dead-letters/redrive", {"all": True, "reason": "two\nlines"}, "reason: "),
+        ("/dead-letters/redrive", {"all": True, "reason": "  "}, "reason: say why"),
+        ("/dead-letters/redrive", {"all": True, "reason": ""}, "reason: say why"),
+        (
+            "/dead-letters/redrive",
+            {"all": True, "reason": "two\nlines"},
+            "reason: write one line, without control characters",
+        ),
         ("/dead-letters/redrive", WHY, "say which letters: ids, reason_is, step, saga, before, or all"),
         ("/dead-letters/drop", WHY | {"id": "letter-1"}, "id: Extra inputs are not permitted"),
         ("/dead-letters/drop", WHY | {"ids": ["\0"]}, "ids.0: "),

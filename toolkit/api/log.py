@@ -42,12 +42,12 @@ class Log:
         With `?after=` the next ones behind that row of the table, and in `next` the row to go on behind, until all of
         them are read.
         """
-        limit = limit_of(request)
-        if (after := row_of(request, "after")) is not None:
-            return await self._page(after, limit)
-        saga_id = request.query_params.get("saga")
+        limit, after, saga_id = limit_of(request), row_of(request, "after"), request.query_params.get("saga")
         if saga_id is not None and not is_saga_id(saga_id):
-            return self._site.answer(entries=[])  # no such saga can be; PostgreSQL would stumble over a NUL in it
+            nothing = {} if after is None else {"next": None, "last": after}
+            return self._site.answer(entries=[], **nothing)  # PostgreSQL would stumble over a NUL in such an id
+        if after is not None:
+            return await self._page(after, limit, saga_id)
         async with self._site.database.reading() as connection:
             if saga_id is not None:
                 return self._site.answer(entries=await saga_log.entries(connection, saga_id=saga_id, limit=limit))
@@ -63,7 +63,7 @@ class Log:
                 pruned_until=await horizon.reached(connection),
             )
 
-    async def _page(self, after: int, limit: int) -> Response:
+    async def _page(self, after: int, limit: int, saga_id: str | None) -> Response:
         async with self._site.database.reading() as connection:
-            entries, last = await saga_log.since(connection, after=after, limit=limit)
+            entries, last = await saga_log.since(connection, after=after, limit=limit, saga_id=saga_id)
         return self._site.answer(entries=entries, next=last if len(entries) == limit else None, last=last)

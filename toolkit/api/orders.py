@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from toolkit.api.answers import QueryError
@@ -134,5 +135,14 @@ async def order_of(request: Request, kind: type[M]) -> M:
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}" for fault in error.errors())
-        raise QueryError("; ".join(faults)) from error
+        raise QueryError("; ".join(_told(fault) for fault in error.errors())) from error
+
+
+def _told(fault: ErrorDetails) -> str:
+    """Return what is wrong in words: nobody learns from a regular expression what to write."""
+    where = ".".join(map(str, fault["loc"])) or "the body"
+    if fault["type"] not in ("string_pattern_mismatch", "string_too_short"):
+        return f"{where}: {fault['msg']}"
+    if not str(fault["input"]).strip():
+        return f"{where}: say why" if where == "reason" else f"{where}: it says nothing; leave it out, or name one"
+    return f"{where}: write one line, without control characters"

@@ -19,6 +19,7 @@ from toolkit.errors import (
     NotAllowedError,
     SagaError,
     SettingsError,
+    TokenRefusedError,
     UnreachableError,
     UnroutableError,
 )
@@ -45,6 +46,7 @@ _CODES: dict[type[SagaError], ExitCode] = {
     SettingsError: ExitCode.WRONG_USE,
     DeclarationError: ExitCode.WRONG_USE,
     NotAllowedError: ExitCode.WRONG_USE,
+    TokenRefusedError: ExitCode.WRONG_USE,
     UnreachableError: ExitCode.AWAY,
     UnroutableError: ExitCode.AWAY,
     DatabaseUnavailableError: ExitCode.AWAY,
@@ -67,8 +69,17 @@ class VerbGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except SagaError as error:
-            complain(f"error: {error}")
+            complain(f"error: {_told(error)}")
             raise typer.Exit(_CODES.get(type(error), ExitCode.PROBLEM)) from error
+
+
+def _told(error: SagaError) -> str:
+    """Return what went wrong, with the cure as it is done at a command line."""
+    if not isinstance(error, TokenRefusedError):
+        return str(error)
+    cure = f"show the token of {error.service}: export SAGA_API_TOKEN=… with the one that it was started with"
+    fault = "the one that is set here is another" if error.is_shown else "none is set here"
+    return f"{error.url} answers 401: {cure}; {fault}"
 
 
 def complain(line: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import httpx
 import typer
@@ -81,7 +82,8 @@ def _by_name(pairs: Iterable[str], settings: Settings) -> list[Controls]:
 def _at(name: str, url: str, settings: Settings) -> Controls:
     try:
         if url.startswith(("http://", "https://")):
-            has_sound_address(url)
+            if not urlsplit(has_sound_address(url)).hostname:
+                raise ValueError(f"{url} names no host, write http://127.0.0.1:8000 say")
             return HttpControls(name, url, token=settings.api_token)
         if url.startswith(("sqlite:///", "postgresql://")):
             is_database_url(url)

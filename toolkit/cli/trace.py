@@ -44,6 +44,8 @@ async def _read(saga_id: str, service: list[str] | None) -> Followed:
 
 def _verdict(story: Story) -> ExitCode:
     if story.unreachable:
+        if not story.entries:
+            complain(f"no service that can be reached knows the saga {story.saga_id!r} yet")
         return ExitCode.AWAY
     if not story.entries:
         complain(f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know")
