@@ -53,9 +53,10 @@ async def add(connection: AsyncConnection, deeds: Sequence[Deed], by: Operator, 
         await connection.execute(insert(audit), [_values(deed, by, now) for deed in deeds])
 
 
-async def listed(connection: AsyncConnection, *, limit: int = 100) -> list[dict[str, Any]]:
-    """Return rows of the audit, the newest first."""
-    rows = await connection.execute(select(audit).order_by(audit.c.id.desc()).limit(limit))
+async def listed(connection: AsyncConnection, *, limit: int = 100, before: str | None = None) -> list[dict[str, Any]]:
+    """Return rows of the audit, the newest first; those behind the one with the id `before`, where that is said."""
+    query = select(audit) if before is None else select(audit).where(audit.c.id < before)
+    rows = await connection.execute(query.order_by(audit.c.id.desc()).limit(limit))
     return [dict(row._mapping) for row in rows]
 
 

@@ -16,7 +16,7 @@ import httpx
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from toolkit import dead_letters, operations, outbox, overdue, pushes, retention, views
+from toolkit import audit, dead_letters, operations, outbox, overdue, pushes, retention, views
 from toolkit.audit import Operator
 from toolkit.clock import Clock
 from toolkit.contract import Contract, EventContract
@@ -93,6 +93,10 @@ class Controls(Source, Protocol):
 
     async def groups(self) -> Rows:
         """Return the dead letters in groups, by reason and step, the largest first; of each the newest's error."""
+        ...
+
+    async def audit(self, *, limit: int) -> Rows:
+        """Return what was changed by hand, the newest first."""
         ...
 
     async def nudge(self, saga_id: str, by: Operator) -> Bite:
@@ -193,6 +197,10 @@ class DatabaseControls(DatabaseSource):
         """Read the dead letters in groups."""
         declared = self._declared()
         return await self._read(lambda connection: views.groups(connection, declared))
+
+    async def audit(self, *, limit: int) -> Rows:
+        """Read the audit."""
+        return await self._read(lambda connection: audit.listed(connection, limit=limit))
 
     async def nudge(self, saga_id: str, by: Operator) -> Bite:
         """Nudge a saga; the service's relay sends it."""
@@ -296,6 +304,11 @@ class HttpControls(HttpSource):
     async def groups(self) -> Rows:
         """Ask for the dead letters in groups."""
         return await self._get("/dead-letters/groups", "groups")
+
+    async def audit(self, *, limit: int) -> Rows:
+        """Ask for the audit."""
+        content = await self._demand("GET", "/audit", params={"limit": limit})
+        return [with_times(row) for row in content.get("audit", [])]
 
     async def nudge(self, saga_id: str, by: Operator) -> Bite:
         """Ask for a nudge."""

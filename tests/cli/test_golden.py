@@ -19,6 +19,7 @@ from sqlalchemy import insert
 from tests.cli.conftest import SERVICES, service_options
 from tests.orders import COMPENSATING, NOON, PENDING, entry, fulfilled_order, paid_order, refused_order, undone
 from toolkit import dead_letters, outbox, saga_log
+from toolkit.audit import audit
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
@@ -50,6 +51,7 @@ VERBS: dict[str, tuple[tuple[str, ...], int]] = {
     "config": (("config",), 0),
     "attention": (("attention",), 1),
     "overdue": (("overdue",), 0),
+    "audit": (("audit", "payment"), 0),
     "outbox": (("outbox", "payment"), 0),
     "nudge": (("nudge", "order-2", *WHY), 0),
     "nudge-ended": (("nudge", "order-3", *WHY), 1),
@@ -98,6 +100,7 @@ async def write(directory: Path) -> None:
                 await dead_letters.add(connection, [letter()])
                 await outbox.add(connection, rows())
                 await connection.execute(insert(overdue), [waiting()])
+                await connection.execute(insert(audit), [deed()])
         await database.close()
 
 
@@ -161,6 +164,14 @@ def waiting() -> dict[str, object]:
     return {
         "saga_id": "order-2", "step": "process_payment", "saga_type": "order", "position": 2, "state": "completed",
         "saga_state": "Pending", "since": NOON, "next_at": NOON, "nudges": 2, "aborted": 0,
+    }  # fmt: skip
+
+
+def deed() -> dict[str, object]:
+    """Return what somebody did by hand."""
+    return {
+        "id": "deed-1", "at": NOON, "actor": "ada@desk", "verb": "redrive", "reason": "the gateway is back",
+        "saga_id": STUCK, "subject": "letter-1",
     }  # fmt: skip
 
 

@@ -213,6 +213,8 @@ def test_a_nudge_of_a_running_service_needs_its_token(saga, reserved, data_dir, 
     assert (refused.exit_code, nudged.exit_code) == (2, 0)
     assert "show the token of inventory" in refused.stderr
     assert "nudged" in nudged.stdout
+    audited = saga("audit", "inventory", *running)
+    assert (audited.exit_code, "nudge" in audited.stdout) == (0, True)
 
 
 def test_a_nudge_of_what_nobody_knows_and_of_what_is_away_says_so(saga, reserved):

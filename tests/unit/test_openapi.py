@@ -124,6 +124,6 @@ def test_every_write_and_every_message_wants_the_token_and_the_document_says_so(
 
     assert guarded == {
         "/sagas/{id}/replay", "/sagas/{id}/nudge", "/sagas/{id}/abort", "/dead-letters/redrive", "/dead-letters/drop",
-        "/dead-letters/{id}", "/prune",
+        "/dead-letters/{id}", "/prune", "/audit",
     }  # fmt: skip
     assert guarded >= {path for path, verbs in paths.items() if "post" in verbs}

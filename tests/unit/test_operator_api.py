@@ -121,6 +121,20 @@ async def test_a_wrong_token_writes_nothing(client, database, path, header):
     assert await audited(database) == []
 
 
+async def test_the_audit_is_read_page_by_page_the_newest_first_and_with_the_token_alone(client, operator):
+    for verb in ("nudge", "abort"):
+        await operator.post(f"/sagas/order-2/{verb}", json=WHY)
+
+    refused = await client().get("/audit")
+    first = (await operator.get("/audit", params={"limit": 1})).json()
+    last = (await operator.get("/audit", params={"limit": 1, "cursor": first["next"]})).json()
+
+    assert refused.status_code == 401
+    assert [(each["verb"], each["actor"], each["reason"]) for each in first["audit"] + last["audit"]] == [
+        ("abort", "ada@desk", "the gateway is back"), ("nudge", "ada@desk", "the gateway is back"),
+    ]  # fmt: skip
+
+
 async def test_a_list_needs_no_token_and_shows_no_message(client):
     content = (await client().get("/dead-letters")).json()
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import dead_letters, horizon, outbox, saga_log
+from toolkit import audit, dead_letters, horizon, outbox, saga_log
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.queries import AFTER, LIMIT, Parameter, is_saga_id, limit_of, row_of
-from toolkit.api.schemas import LogPage, Remaining
+from toolkit.api.queries import AFTER, LIMIT, Parameter, is_saga_id, limit_of, row_of, text, text_of
+from toolkit.api.schemas import Audit, LogPage, Remaining
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
 
 #: What can be no saga's id is no mistake: there are no entries of it.
 _SAGA = Parameter("saga", "Only the entries of this saga.", {"type": "string"})
+_CURSOR = text("cursor", "From where to go on: what the page before called `next`.")
 
 
 def log_endpoints(site: Site) -> list[Endpoint]:
@@ -26,6 +27,7 @@ def log_endpoints(site: Site) -> list[Endpoint]:
             answer=LogPage,
             parameters=(LIMIT, AFTER, _SAGA),
         ),
+        Endpoint(path="/audit", serve=log.audit, answer=Audit, parameters=(LIMIT, _CURSOR), shows_people=True),
         Endpoint(path="/remains", serve=log.remains, answer=Remaining),
     ]
 
@@ -53,6 +55,13 @@ class Log:
                 return self._site.answer(entries=await saga_log.entries(connection, saga_id=saga_id, limit=limit))
             entries, last = await saga_log.since(connection, after=None, limit=limit)
         return self._site.answer(entries=entries, last=last)
+
+    async def audit(self, request: Request) -> Response:
+        """Tell who changed what by hand, when and why, the newest first."""
+        limit, before = limit_of(request), text_of(request, "cursor") or None
+        async with self._site.database.reading() as connection:
+            rows = await audit.listed(connection, limit=limit, before=before)
+        return self._site.answer(audit=rows, next=rows[-1]["id"] if len(rows) == limit else None)
 
     async def remains(self, _: Request) -> Response:
         """Return what waits in the outbox, how many dead letters there are, and until when sagas were pruned."""

@@ -209,6 +209,26 @@ class WholeSaga(BaseModel):
     overdue: list[LateStep]
 
 
+class Deed(BaseModel):
+    """What somebody changed by hand: who, when, why, and what."""
+
+    id: str
+    at: datetime
+    actor: str
+    verb: str
+    reason: str
+    saga_id: str | None
+    subject: str
+
+
+class Audit(BaseModel):
+    """A page of the audit, the newest first; `next` is the cursor of the one behind it, null where there is none."""
+
+    service: str
+    audit: list[Deed]
+    next: str | None
+
+
 class Remaining(BaseModel):
     """What lies beside the log: how many rows and letters, and until when sagas may have been pruned."""
 

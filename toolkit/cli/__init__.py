@@ -16,6 +16,7 @@ import typer
 from toolkit.cli.abort import abort
 from toolkit.cli.asyncapi import asyncapi
 from toolkit.cli.attention import attention
+from toolkit.cli.audit import audit
 from toolkit.cli.config import config
 from toolkit.cli.console import console
 from toolkit.cli.dead_letters import dead_letters
@@ -47,7 +48,7 @@ app = typer.Typer(
 )
 _VERBS = (
     *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi),
-    *(config, doctor, attention, overdue, outbox, nudge, abort, replay, prune),
+    *(config, doctor, attention, audit, overdue, outbox, nudge, abort, replay, prune),
 )
 for verb in _VERBS:
     app.command()(verb)
