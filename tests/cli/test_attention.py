@@ -34,7 +34,8 @@ async def write(url: str, *rows: OutboxRow, letters: list[DeadLetter] | None = N
 
 def test_nothing_is_stuck_where_what_waits_is_new_or_waits_for_its_time(saga, logs):
     retry = OutboxRow(id="row-1", message=message(NOW - HOUR), due_at=NOW + HOUR, destination="saga.payment")
-    new = OutboxRow(id="row-2", message=message(NOW - SECOND), due_at=NOW)
+    now = datetime.now(UTC)  # not when the module was read, which may be minutes ago
+    new = OutboxRow(id="row-2", message=message(now - SECOND), due_at=now)
     asyncio.run(write(logs["payment"], retry, new))
 
     result = saga("attention", "-o", "json")
