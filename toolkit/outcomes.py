@@ -85,7 +85,7 @@ class Outcomes:
         async with self._execution.database.session() as session:
             try:
                 return await commit(batch, session, self._execution)
-            except BaseException:
+            except BaseException:  # a cancellation, too, must not leave rows that are taken for written
                 # A session that is only closed leaves what it has flushed for rows of its database: no other would
                 # ever insert them. Rolled back, they are new again.
                 await session.rollback()

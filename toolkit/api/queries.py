@@ -134,9 +134,17 @@ def span_of(request: Request, name: str, *, longest: timedelta) -> timedelta | N
         found = _DURATION.validate_python(value)
     except (ValidationError, OverflowError):
         found = None
-    if found is None or not timedelta(0) <= found <= longest:
+    if found is None or not timedelta(0) <= found <= longest or _is_number_beyond(value, longest):
         raise QueryError(f"{name}={value!r} is not allowed: take a duration, 90s, 5min, 1h or 30d say")
     return found
+
+
+def _is_number_beyond(value: str, longest: timedelta) -> bool:
+    """Whether it is a number of seconds that is out of bounds by less than a duration can tell."""
+    try:
+        return not 0 <= float(value) <= longest.total_seconds()
+    except ValueError:
+        return False
 
 
 def moment_of(request: Request, name: str) -> datetime | None:
