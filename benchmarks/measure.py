@@ -78,7 +78,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What one measurement found; times in milliseconds, memory in MiB, CPU and database work for each saga."""
+    """What one measurement found; times in milliseconds, memory in MiB, CPU and database work for each saga.
+
+    - `idle`: the share of the whole machine's CPU that nobody used, from 0 to 1.
+    """
 
     system: str
     at_once: int
@@ -88,10 +91,21 @@ class Figures:
     p95: float
     p99: float
     cpu: float
+    idle: float
     peak_memory: float
     statements: float
     commits: float
     violations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the databases, the system's processes and the machine have done up to now; CPU in ticks of the clock."""
+
+    meter: Meter
+    used: int
+    idle: int
+    machine: int
 
 
 Place = Callable[[Case], Awaitable[Load]]
@@ -122,9 +136,9 @@ class Ground:
                 done = [await place(warm_up)]
                 found = []
                 for case in cases:
-                    before = await databases.meter(), _cpu(processes)
+                    before = await _read(databases, processes)
                     done.append(await place(case))
-                    after = await databases.meter(), _cpu(processes)
+                    after = await _read(databases, processes)
                     wrong = await _wrong(databases, done)
                     found.append(_figures(system, case, done[-1], before, after, _peak(processes), wrong))
                 return found
@@ -209,8 +223,8 @@ def _figures(
     system: System,
     case: Case,
     load: Load,
-    before: tuple[Meter, float],
-    after: tuple[Meter, float],
+    before: Reading,
+    after: Reading,
     memory: float,
     wrong: Sequence[str],
 ) -> Figures:
@@ -223,20 +237,29 @@ def _figures(
         p50=cuts[49] * 1000,
         p95=cuts[94] * 1000,
         p99=cuts[98] * 1000,
-        cpu=(after[1] - before[1]) / load.orders * 1000,
+        cpu=(after.used - before.used) / _TICKS / load.orders * 1000,
+        idle=(after.idle - before.idle) / (after.machine - before.machine),
         peak_memory=memory,
-        statements=(after[0].statements - before[0].statements) / load.orders,
-        commits=(after[0].commits - before[0].commits) / load.orders,
+        statements=(after.meter.statements - before.meter.statements) / load.orders,
+        commits=(after.meter.commits - before.meter.commits) / load.orders,
         violations=tuple(wrong),
     )
 
 
-def _cpu(processes: Sequence[Process]) -> float:
-    """Return the seconds of CPU that processes have used."""
-    return sum(
-        sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / _TICKS
-        for process in processes
+async def _read(databases: Databases, processes: Sequence[Process]) -> Reading:
+    machine = _ticks("/proc/stat")[:8]
+    return Reading(
+        meter=await databases.meter(),
+        used=sum(sum(_ticks(f"/proc/{process.pid}/stat")[10:12]) for process in processes),
+        idle=sum(machine[3:5]),  # to wait for a disk is to be idle too
+        machine=sum(machine),
     )
+
+
+def _ticks(file: str) -> list[int]:
+    """Return the numbers of such a file's first line, behind the names that it begins with."""
+    line = Path(file).read_text().splitlines()[0].rpartition(")")[2]
+    return [int(word) for word in line.split() if word.lstrip("-").isdigit()]
 
 
 def _peak(processes: Sequence[Process]) -> float:

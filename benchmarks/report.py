@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.measure import Figures
 
 _COLUMNS = (
-    "system", "sagas/s", "to usual", "to by hand", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "MiB", "statements",
+    "system", "sagas/s", "to usual", "to by hand", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "idle", "MiB", "statements",
     "commits",
 )  # fmt: skip
 _PACKAGES = ("faststream", "aio-pika", "aiormq", "sqlalchemy", "sqlmodel", "asyncpg", "aiosqlite", "dbos")
@@ -139,7 +139,8 @@ def _row(one: Figures, beside: Sequence[Figures]) -> list[str]:
     ]
     numbers = [f"{value:.1f}" for value in (one.p50, one.p95, one.p99, one.cpu)]
     counts = ["-" if math.isnan(value) else f"{value:.2f}" for value in (one.statements, one.commits)]
-    return [one.system, f"{one.sagas_per_second:.0f}", *ratios, *numbers, f"{one.peak_memory:.0f}", *counts]
+    shares = [f"{one.idle:.0%}", f"{one.peak_memory:.0f}"]
+    return [one.system, f"{one.sagas_per_second:.0f}", *ratios, *numbers, *shares, *counts]
 
 
 def _plain(one: Figures) -> dict[str, object]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -10,10 +12,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 
 from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ, Kind, Server, find
 from toolkit.ids import new_id
+from toolkit.logs import QUIET
 
 _found: list[str] = []
 _servers = pytest.StashKey[ExitStack]()
@@ -45,6 +49,11 @@ def _server(kind: Kind, config: pytest.Config) -> Iterator[Server]:
         yield server
 
 
+def pytest_configure() -> None:
+    """Hear Ctrl-C, as a terminal's command does: what a shell runs in its background ignores it, children included."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Find the servers once, before the first of several processes starts, and tell each where they are."""
@@ -67,6 +76,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which servers the tests ran against."""
     for line in sorted(_found):
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Take back what a test set up for logs: its standard error is closed when the next one runs."""
+    loggers = [logging.getLogger(name) for name in (None, *QUIET)]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
+    yield
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture

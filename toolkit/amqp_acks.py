@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 
 import structlog
-from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
-from aiormq.abc import AbstractChannel
+from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from toolkit import crash
 
@@ -35,22 +34,22 @@ class Acks:
 
     def __init__(self) -> None:
         self._channel: AbstractChannel | None = None
-        self._done: dict[int, AbstractIncomingMessage] = {}
+        self._done: dict[int, DeliveredMessage] = {}
         self._ahead: set[int] = set()
         self._all_up_to = 0
         self._acknowledging: asyncio.Task[None] | None = None
 
-    def acknowledge(self, message: AbstractIncomingMessage) -> None:
+    def acknowledge(self, message: DeliveredMessage) -> None:
         """Have a delivery acknowledged, with all others that are done in this turn of the event loop."""
         if number := self._number(message):
             self._done[number] = message
             if self._acknowledging is None:
                 self._acknowledging = asyncio.create_task(self._acknowledge())
 
-    async def give_back(self, message: AbstractIncomingMessage) -> None:
+    async def give_back(self, message: DeliveredMessage) -> None:
         """Have a delivery made again; the broker counts how often."""
-        await quietly(message.reject(requeue=True))
         if number := self._number(message):
+            await quietly(message.channel.basic_reject(number, requeue=True))
             self._ahead.add(number)
 
     async def finish(self) -> None:
@@ -58,11 +57,10 @@ class Acks:
         if self._acknowledging is not None:
             await self._acknowledging
 
-    def _number(self, message: AbstractIncomingMessage) -> int | None:
+    def _number(self, message: DeliveredMessage) -> int | None:
         """Return the delivery's number on the channel that stands; None on one that has closed."""
-        try:
-            channel = message.channel
-        except ChannelInvalidStateError:
+        channel = message.channel
+        if channel.is_closed:
             return None
         if channel is not self._channel:
             self._channel, self._all_up_to = channel, 0
@@ -78,14 +76,15 @@ class Acks:
         finally:
             self._acknowledging = None
 
-    async def _acknowledge_at_once(self, done: Mapping[int, AbstractIncomingMessage]) -> None:
+    async def _acknowledge_at_once(self, done: Mapping[int, DeliveredMessage]) -> None:
         self._ahead.update(done)
         while self._all_up_to + 1 in self._ahead:
             self._all_up_to += 1
             self._ahead.discard(self._all_up_to)
         ahead = [number for number in done if number > self._all_up_to]
+        channel = next(iter(done.values())).channel
         if len(ahead) < len(done):
-            await quietly(done[max(done.keys() - ahead)].ack(multiple=True))
+            await quietly(channel.basic_ack(max(done.keys() - ahead), multiple=True))
         for number in ahead:
-            await quietly(done[number].ack())
-        crash.here("acked", (message.type or message.routing_key for message in done.values()))
+            await quietly(channel.basic_ack(number))
+        crash.here("acked", (each.header.properties.message_type or each.routing_key for each in done.values()))

@@ -30,7 +30,7 @@ from toolkit.operations import Bite
 from toolkit.retention import Pruned
 from toolkit.retry import describe
 from toolkit.search import Search, search
-from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, with_times
+from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, with_times
 from toolkit.views import SagaView
 
 T = TypeVar("T")
@@ -89,6 +89,10 @@ class Controls(Source, Protocol):
 
     async def glance(self) -> Glance:
         """Return the service's figures as they are now."""
+        ...
+
+    async def ready(self) -> dict[str, bool]:
+        """Return whether broker, database and relay are there; nothing of a database, which is no running service."""
         ...
 
     async def groups(self) -> Rows:
@@ -192,6 +196,10 @@ class DatabaseControls(DatabaseSource):
             return await self._figures.glance(self._opened(), {"database": True})
         except (DBAPIError, OSError) as error:
             raise UnreachableError(f"{self._url} can't be read: {cause_of(error)}") from error
+
+    async def ready(self) -> dict[str, bool]:
+        """Tell nothing: a database knows neither broker nor relay."""
+        return {}
 
     async def groups(self) -> Rows:
         """Read the dead letters in groups."""
@@ -300,6 +308,14 @@ class HttpControls(HttpSource):
             return Glance.model_validate(await self._ask("/glance"))
         except ValidationError as error:
             raise UnreachableError(f"{self._url} tells no figures that can be read: is it an older version?") from error
+
+    async def ready(self) -> dict[str, bool]:
+        """Ask for its readiness; the answer has no name, so whether this service gave it, only others tell."""
+        try:
+            response = await self._client.get("/readyz")
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"{self._url} does not answer: {describe(error)}") from error
+        return {part: is_there is True for part, is_there in json_object(response).items()}
 
     async def groups(self) -> Rows:
         """Ask for the dead letters in groups."""

@@ -11,7 +11,7 @@ import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,10 @@ _CONNECT_TIMEOUT, _COMMAND_TIMEOUT = 5, 20
 #: How many connections a service's pool keeps, and how many it may open beside them at the busiest moment.
 _POOL_SIZE, _MAX_OVERFLOW = 10, 20
 MOST_CONNECTIONS = _POOL_SIZE + _MAX_OVERFLOW
-#: How long the server lets a session sit in its transaction: one that went silent holds its locks no longer.
-_IDLE_IN_TRANSACTION = timedelta(minutes=1)
+#: What each session on PostgreSQL is told. So many milliseconds it may sit in its transaction: one that went silent
+#: holds its locks no longer. And a statement is planned each time, upon the tables as they are: a plan that was made
+#: and kept when they were empty would read them whole for as long as the connection lives.
+_SESSION = {"idle_in_transaction_session_timeout": "60000", "plan_cache_mode": "force_custom_plan"}
 #: What PostgreSQL says, as SQLSTATEs, when it goes away: connection lost, shutting down, starting up. And when it
 #: can't serve: out of resources, broken, only a replica now, closed. To SQLAlchemy these are errors like any other.
 _GONE, _UNFIT = ("08", "57P", "25P03"), ("53", "58", "25006", "55000")
@@ -296,7 +298,6 @@ def _postgres_engine(url: str) -> AsyncEngine:
     parsed = make_url(url).set(drivername="postgresql+asyncpg")
     if mode := parsed.query.get("sslmode"):  # libpq's word for what asyncpg calls ssl
         parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-    idle = str(int(_IDLE_IN_TRANSACTION.total_seconds() * 1000))
     engine = create_async_engine(
         parsed,
         hide_parameters=True,  # an error's text goes into logs and tables, and parameters are people's data
@@ -305,7 +306,7 @@ def _postgres_engine(url: str) -> AsyncEngine:
         connect_args={
             "timeout": _CONNECT_TIMEOUT,
             "command_timeout": _COMMAND_TIMEOUT,
-            "server_settings": {"idle_in_transaction_session_timeout": idle},
+            "server_settings": _SESSION,
         },
     )
     event.listen(engine.sync_engine, "handle_error", _condemn_the_silent)

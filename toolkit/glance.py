@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -34,3 +35,8 @@ class Glance(BaseModel):
     outbox_oldest: float | None
     edges: dict[str, int]
     ready: dict[str, bool]
+
+
+def lacks(ready: Mapping[str, bool]) -> list[str]:
+    """Return what of broker, database and relay is not there."""
+    return [part for part, is_there in ready.items() if not is_there]

@@ -67,11 +67,15 @@ class Inbox:
 
     async def deliver(self, wire: WireMessage) -> None:
         """Take a message, and return once what it brings about is committed."""
+        await self.take(wire)
+
+    def take(self, wire: WireMessage) -> asyncio.Future[None]:
+        """Take a message, and return what is done once what it brings about is committed."""
         delivery = Delivery(self._vocabulary.receive(wire, self._clock))
         crash.here("delivered", events_of([delivery.item]))
         self._waiting.append(delivery)
         self._arrived.set()
-        await delivery.settled
+        return delivery.settled
 
     async def run(self) -> None:
         """Execute batch after batch until told to stop."""

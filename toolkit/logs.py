@@ -10,6 +10,9 @@ import structlog
 
 from toolkit.settings import Settings
 
+#: Libraries that say much, and from what level on they are heard.
+QUIET = {"aio_pika": "CRITICAL", "aiormq": "CRITICAL", "aiosqlite": "CRITICAL", "uvicorn": "WARNING"}
+
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -29,8 +32,8 @@ def configure_logs(settings: Settings) -> None:
     level = settings.log_level.upper()
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # The broker's client tells of every reconnection in a traceback; the toolkit says it in a sentence.
-    for library in ("aio_pika", "aiormq", "aiosqlite", "uvicorn"):
-        logging.getLogger(library).setLevel("WARNING" if library == "uvicorn" else "CRITICAL")
+    for library, least in QUIET.items():
+        logging.getLogger(library).setLevel(least)
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

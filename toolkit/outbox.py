@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, metadata
 from toolkit.envelope import ATTEMPT, WireMessage
+from toolkit.one_of import OneOf
 
 outbox = Table(
     "outbox",
@@ -75,7 +76,7 @@ _ADD = {
     "sqlite": sqlite.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
     "postgresql": postgresql.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
 }
-_DELETE = delete(outbox).where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+_DELETE = delete(outbox).where(OneOf(outbox.c.id, "ids"))
 _RETURN = (
     update(outbox).where(outbox.c.id == bindparam("row_id")).values(due_at=bindparam("until"), tries=outbox.c.tries + 1)
 )

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     Integer,
     Row,
+    Select,
     String,
     Table,
     and_,
@@ -23,7 +24,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    literal,
     or_,
     select,
     tuple_,
@@ -84,7 +84,7 @@ async def find(connection: AsyncConnection, *, before: datetime, now: datetime) 
     since = await _advance(connection, before)
     if since is None:
         return []
-    rows = (await connection.execute(_unfinished(since, before))).all()
+    rows = (await connection.execute(_UNFINISHED, {"since": since - _OVERLAP, "before": before})).all()
     found = [
         OverdueStep(
             saga_id=row.saga_id,
@@ -163,7 +163,8 @@ async def _advance(connection: AsyncConnection, until: datetime) -> datetime | N
     return stood if moved.rowcount else None
 
 
-def _unfinished(since: datetime, before: datetime) -> Any:
+def _unfinished() -> Select[Any]:
+    """Return the steps that moved last after `since`, up to `before`, and whose sagas have not ended; built once."""
     later, other = saga_log.alias(), saga_log.alias()
     has_moved = exists().where(
         later.c.saga_id == saga_log.c.saga_id, later.c.step == saga_log.c.step, later.c.position > saga_log.c.position
@@ -182,8 +183,8 @@ def _unfinished(since: datetime, before: datetime) -> Any:
     )
     shown = ("saga_id", "step", "saga_type", "position", "to_state", "saga_state", "at")
     return select(*(saga_log.c[name] for name in shown)).where(
-        saga_log.c.at > literal(since - _OVERLAP, UtcDateTime()),
-        saga_log.c.at <= literal(before, UtcDateTime()),
+        saga_log.c.at > bindparam("since", type_=UtcDateTime()),
+        saga_log.c.at <= bindparam("before", type_=UtcDateTime()),
         saga_log.c.position.is_not(None),
         saga_log.c.to_state != StepState.CONFIRMED.value,
         ~has_moved,
@@ -192,6 +193,7 @@ def _unfinished(since: datetime, before: datetime) -> Any:
     )
 
 
+_UNFINISHED = _unfinished()
 _is_one = and_(overdue.c.saga_id == bindparam("of_saga"), overdue.c.step == bindparam("of_step"))
 
 

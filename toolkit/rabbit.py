@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -27,6 +28,7 @@ from aio_pika.abc import (
     AbstractRobustQueue,
 )
 from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity, PublishError
+from aiormq.abc import DeliveredMessage
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.rabbit.message import RabbitMessage
@@ -36,6 +38,7 @@ from prometheus_client import REGISTRY
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from toolkit.amqp_acks import AWAY, Acks, quietly
+from toolkit.amqp_consumer import Consumer
 from toolkit.amqp_properties import tolerate_malformed_properties
 from toolkit.amqp_writes import join_writes
 from toolkit.dead_letters import DeadLetter
@@ -177,8 +180,8 @@ class RabbitConsumer:
         self._connection: AbstractRobustConnection | None = None
         self._declaring: AbstractRobustChannel | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._taking: tuple[AbstractRobustQueue, str] | None = None
-        self._in_hand: set[asyncio.Task[Any]] = set()
+        self._consumer: Consumer | None = None
+        self._in_hand: set[asyncio.Future[None]] = set()
 
     async def start(self) -> None:
         """Declare what the service needs on the broker, begin to consume, and see that it stays declared."""
@@ -187,21 +190,20 @@ class RabbitConsumer:
             self._declaring = await self._connection.channel()
         await self._declare(self._declaring)
         await self._broker.start()
-        if self._taking is None:
-            self._taking = await self._take(self._connection)
-        self._keeping = asyncio.create_task(self._keep_declared(self._declaring))
+        if self._consumer is None:
+            self._consumer = await self._prepared(self._connection)
+        await self._consumer.consume()
+        self._keeping = asyncio.create_task(self._keep(self._declaring, self._consumer))
 
     async def stop_taking(self) -> None:
         """Take nothing new, and wait for what is under way."""
         if self._keeping:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
-        if self._taking:
-            queue, consumer = self._taking
-            with suppress(*AWAY):
-                await queue.cancel(consumer)
+        if self._consumer:
+            await self._consumer.cancel()
         await self._dead_subscriber.stop()
-        if self._in_hand:
+        while self._in_hand:
             await asyncio.wait(self._in_hand)
         await self._acks.finish()
 
@@ -214,13 +216,17 @@ class RabbitConsumer:
         """Whether the connection stands at this moment, with all declared that the service hears by."""
         return self._keeping is not None and _stands(self._connection)
 
-    async def _keep_declared(self, channel: AbstractRobustChannel) -> None:
+    async def _keep(self, channel: AbstractRobustChannel, consumer: Consumer) -> None:
         """Declare all of it again and again: nobody else misses a binding that was deleted behind its back."""
         while True:
-            await asyncio.sleep(self._redeclare_every)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._redeclare_every):
+                    await consumer.ended.wait()
+            consumer.ended.clear()
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     await self._declare(channel)
+                    await consumer.consume()
             except asyncio.CancelledError:
                 # aio-pika ends a call on a dying connection this way though nobody cancelled.
                 if (task := asyncio.current_task()) and task.cancelling():
@@ -241,28 +247,37 @@ class RabbitConsumer:
         for event in sorted((*self._service.heard(), *CONTROL_EVENTS), key=routing_key):
             await queue.bind(exchange, routing_key=routing_key(event))
 
-    async def _take(self, connection: AbstractRobustConnection) -> tuple[AbstractRobustQueue, str]:
-        """Begin to consume, on a channel of its own, and return what ends it.
-
-        From the queue itself: a subscriber of FastStream's costs up to a fifth of all that a saga takes.
-        """
+    async def _prepared(self, connection: AbstractRobustConnection) -> Consumer:
+        """Return the service's consumer, on a channel of its own."""
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=self._prefetch)
-        queue = await _declare_queue(channel, self._queue, robust=True)  # consumed again after each outage
-        return queue, await queue.consume(self._handle)
+        await _declare_queue(channel, self._queue, robust=True)  # it is there before it is consumed again
+        return Consumer(channel, self._name, self._handle)
 
-    async def _handle(self, raw: AbstractIncomingMessage) -> None:
-        """Have a message executed, and acknowledge it after the commit."""
-        if task := asyncio.current_task():
-            self._in_hand.add(task)
-            task.add_done_callback(self._in_hand.discard)
+    async def _handle(self, raw: DeliveredMessage) -> None:
+        """Have a message executed, and settled after the commit."""
         try:
-            await self._inbox.deliver(_wire(raw))
-        except Exception as error:  # noqa: BLE001 -- the transport's verdict: give it back, the delivery limit bounds how often
-            log.error("message given back to the broker", error=_word(error), message_id=raw.message_id)
-            await self._acks.give_back(raw)
+            settled = self._inbox.take(_wire(raw.body, raw.routing_key, raw.header.properties))
+        except Exception as error:  # noqa: BLE001 -- as of a commit that failed
+            await self._give_back(raw, error)
+        else:
+            self._in_hand.add(settled)
+            settled.add_done_callback(partial(self._settle, raw))
+
+    def _settle(self, raw: DeliveredMessage, settled: asyncio.Future[None]) -> None:
+        self._in_hand.discard(settled)
+        if error := settled.exception():
+            giving_back = asyncio.create_task(self._give_back(raw, error))
+            self._in_hand.add(giving_back)
+            giving_back.add_done_callback(self._in_hand.discard)
         else:
             self._acks.acknowledge(raw)
+
+    async def _give_back(self, raw: DeliveredMessage, error: BaseException) -> None:
+        """Have the broker deliver a message again; its delivery limit bounds how often."""
+        message_id = raw.header.properties.message_id
+        log.error("message given back to the broker", error=_word(error), message_id=message_id)
+        await self._acks.give_back(raw)
 
     async def _bury(self, message: RabbitMessage) -> None:
         """Put what the broker gave up into the service's table, and acknowledge it after the commit."""
@@ -338,34 +353,33 @@ async def _undecoded(message: RabbitMessage) -> RabbitMessage:
 
 
 def _properties(message: WireMessage) -> Basic.Properties:
-    return aio_pika.Message(
-        b"",
+    return Basic.Properties(
         message_id=message.message_id,
         correlation_id=message.correlation_id,
-        type=message.type,
+        message_type=message.type,
         timestamp=message.timestamp,
         headers=dict(message.headers),
         content_type="application/json",
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-    ).properties
+    )
 
 
-def _wire(raw: AbstractIncomingMessage) -> WireMessage:
-    timestamp = raw.timestamp
+def _wire(body: bytes, routing_key: str | None, properties: Basic.Properties) -> WireMessage:
+    timestamp = properties.timestamp
     return WireMessage(
-        body=raw.body,
-        routing_key=raw.routing_key or "",
-        message_id=raw.message_id,
-        correlation_id=raw.correlation_id,
-        type=raw.type,
+        body=body,
+        routing_key=routing_key or "",
+        message_id=properties.message_id,
+        correlation_id=properties.correlation_id,
+        type=properties.message_type,
         timestamp=timestamp.replace(tzinfo=UTC) if timestamp and timestamp.tzinfo is None else timestamp,
-        headers=_headers(raw.headers),
+        headers=_headers(properties.headers or {}),
     )
 
 
 def _given_up(raw: AbstractIncomingMessage, service: str, queue: str) -> DeadLetter:
     """Return a message of the dead-letter queue as a letter, with the reason that the broker wrote on it."""
-    wire = _wire(raw)
+    wire = _wire(raw.body, raw.routing_key, raw.properties)
     death = _death(wire.headers)
     word = str(death.get("reason") or "given up by the broker").replace("_", " ")
     told = f"it gave it up in {death.get('queue')} at {death.get('time')}" if death else "it does not say why"

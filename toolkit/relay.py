@@ -33,6 +33,8 @@ _PAUSE = 0.5
 #: How long a confirmed row waits before it is deleted, in seconds: nobody waits for it to go, and under load the next
 #: batch's transaction takes it along. A relay that dies meanwhile publishes it twice.
 _LINGER = 0.05
+#: So few rows wait for that, rather than cost a saga that is alone a statement before each of its commits.
+_TOO_FEW = 8
 
 
 class Publisher(Protocol):
@@ -101,13 +103,17 @@ class Relay:
             self._wake.set()
 
     @contextmanager
-    def deletion(self) -> Iterator[Callable[[AsyncConnection], Awaitable[None]]]:
-        """Lend what deletes the confirmed rows in the caller's transaction, and keep them if the block raises."""
+    def deletion(self, *, least: int = _TOO_FEW) -> Iterator[Callable[[AsyncConnection], Awaitable[None]]]:
+        """Lend what deletes the confirmed rows in the caller's transaction, and keep them if the block raises.
+
+        Where there are fewer than `least`, it deletes none.
+        """
         taken: dict[str, str | None] = {}
 
         async def delete(connection: AsyncConnection) -> None:
-            taken.update({row_id: sign for row_id, sign in self._sent.items() if row_id not in self._deleting})
-            if taken:
+            sent = {row_id: sign for row_id, sign in self._sent.items() if row_id not in self._deleting}
+            if len(sent) >= least:
+                taken.update(sent)
                 self._deleting.update(taken)
                 await outbox.delete_sent(connection, taken)
                 crash.here("deleted", taken.values())
@@ -241,7 +247,7 @@ class Relay:
         if not self._sent.keys() - self._deleting:
             return
         try:
-            with self.deletion() as delete:
+            with self.deletion(least=1) as delete:
                 async with self._database.transaction() as session:
                     await delete(await session.connection())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst

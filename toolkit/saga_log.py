@@ -39,6 +39,7 @@ from toolkit.database import UtcDateTime, metadata
 from toolkit.errors import PositionTakenError
 from toolkit.events import SagaEnded, SagaState
 from toolkit.fence import StepState
+from toolkit.one_of import OneOf
 
 
 class Note(StrEnum):
@@ -169,7 +170,7 @@ _STREAMS = (
         saga_log.c.emitted_body,
         saga_log.c.error,
     )
-    .where(saga_log.c.saga_id.in_(bindparam("saga_ids", expanding=True)))
+    .where(OneOf(saga_log.c.saga_id, "saga_ids"))
     .order_by(saga_log.c.id)
 )
 _APPEND = insert(saga_log)
@@ -190,7 +191,7 @@ def _insert_behind_the_last(columns: dict[str, Any], *conditions: ColumnElement[
         )
         .exists()
     )
-    of_sagas = saga_log.c.saga_id.in_(bindparam("saga_ids", expanding=True))
+    of_sagas = OneOf(saga_log.c.saga_id, "saga_ids")
     values = {name: saga_log.c[name] for name in ("service", "saga_id", "saga_type", "step")} | {
         "event_id": bindparam("event_id", type_=String),
         "event_type": literal(SagaEnded.__name__),
@@ -238,7 +239,9 @@ _CONFIRM, _NOTE_FAILED = _confirm(), _note_failed()
 async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[tuple[str, str], Stream]:
     """Read all streams of these sagas in one statement, by saga id and step."""
     streams: dict[tuple[str, str], Stream] = {}
-    for row in await connection.execute(_STREAMS, {"saga_ids": sorted(set(saga_ids))}):
+    if not (wanted := sorted(set(saga_ids))):  # the news that sagas have ended is of none by itself
+        return streams
+    for row in await connection.execute(_STREAMS, {"saga_ids": wanted}):
         streams.setdefault((row.saga_id, row.step), Stream()).advance(row)
     return streams
 

@@ -62,28 +62,48 @@ def _of_nobody(facts: Facts) -> Iterator[str]:
 def _so_far(facts: Facts) -> Iterator[str]:
     """Yield why the saga went back and what is undone, or else, while it goes on, the last thing that was done."""
     entries = facts.story.entries
-    no = next((entry for entry in entries if _is_no(entry)), None)
+    noes = [no for no in (_abort(facts), _first_refusal(facts)) if no]
     undone = [entry for entry in entries if entry["to_state"] == StepState.COMPENSATED]
-    if no or undone:
-        yield from [_refusal(no, facts)] if no else []
+    if noes or undone:
+        yield from noes
         yield from (f"{_news(each)}." for each in undone)
     elif not facts.is_ended:
         done = [entry for entry in entries if entry["to_state"] == StepState.COMPLETED]
         yield from (f"{_news(each)} at {_clock(each['at'])}." for each in done[-1:])
 
 
-def _is_no(entry: LogEntry) -> bool:
-    is_aborted = entry["to_state"] == StepState.FENCED and entry["event_type"] == AbortRequested.__name__
-    return is_aborted or bool(entry["to_state"] == StepState.FAILED)
+def _abort(facts: Facts) -> str | None:
+    """Return that an abort brought the saga back, and before which step in the saga's order.
+
+    It did not where somebody had refused before it was asked for; of that, only the services' clocks tell.
+    """
+    entries = facts.story.entries
+    fenced = [entry for entry in entries if _is_aborted(entry)]
+    asked = [entry["at"] for entry in (*fenced, *(each for each in entries if each["to_state"] == Note.ABORTED))]
+    if not fenced or any(entry["at"] < min(asked) for entry in entries if _is_refusal(entry)):
+        return None
+    order = {(node.service, node.name): number for number, node in enumerate(facts.nodes)}
+    first = min(fenced, key=lambda entry: order.get((entry["service"], entry["step"]), len(order)))
+    at = min(entry["at"] for entry in fenced)
+    return f"Aborted at {_clock(at)}, before {first['step']}{_because(first['error'])}."
 
 
-def _refusal(no: LogEntry, facts: Facts) -> str:
-    at, why = _clock(no["at"]), _because(no["error"])
-    if no["to_state"] == StepState.FENCED:
-        return f"Aborted at {at}, before {no['step']}{why}."
+def _first_refusal(facts: Facts) -> str | None:
+    """Return who was the first to say no by itself."""
+    no = next(filter(_is_refusal, facts.story.entries), None)
+    if no is None:
+        return None
     steps = {node.name for node in facts.nodes if node.service == no["service"] and node.kind == "step"}
     what = f" {no['step']}" if len(steps) > 1 else ""
-    return f"{_capital(no['service'])} refused{what} at {at}{why}."
+    return f"{_capital(no['service'])} refused{what} at {_clock(no['at'])}{_because(no['error'])}."
+
+
+def _is_aborted(entry: LogEntry) -> bool:
+    return bool(entry["to_state"] == StepState.FENCED and entry["event_type"] == AbortRequested.__name__)
+
+
+def _is_refusal(entry: LogEntry) -> bool:
+    return bool(entry["to_state"] == StepState.FAILED)
 
 
 # -- how it ended, or what it waits for ----------------------------------------------------------------------------
@@ -96,7 +116,11 @@ def _end(facts: Facts) -> Iterator[str]:
         took = _span((ends[0]["at"] - entries[0]["at"]).total_seconds())
         yield f"Completed at {_clock(ends[0]['at'])}, {took} after it began."
     else:
-        yield "Ended." if any(map(_is_no, entries)) else f"Failed, and ended at {_clock(ends[0]['at'])}."
+        yield (
+            "Ended."
+            if any(_is_aborted(each) or _is_refusal(each) for each in entries)
+            else f"Failed, and ended at {_clock(ends[0]['at'])}."
+        )
     for each in entries:
         if each["to_state"] == Note.ENDED and each["error"]:
             yield f"{each['step']} ({each['service']}) is {each['error']}: `saga verify` tells more."
@@ -145,7 +169,7 @@ def _nudged(node: NodeProgress) -> str:
 def _cure(node: NodeProgress, facts: Facts) -> str:
     if node.letter_id:
         return f"`saga dead-letters show {node.service} {node.letter_id}` tells more."
-    return f"Once that is mended, `saga replay {facts.story.saga_id}` has it handled again."
+    return f"Once that is mended, `saga replay {facts.story.saga_id} --reason TEXT` has it handled again."
 
 
 # -- what is left over, and what nobody could tell -----------------------------------------------------------------

@@ -154,7 +154,7 @@ class HttpSource:
 
     def _content(self, response: httpx.Response) -> dict[str, Any]:
         """Return the answer, if it is one of this very service; who knows no such saga answers 404."""
-        content = _json_object(response)
+        content = json_object(response)
         if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
             fault = content.get("error", response.reason_phrase)
             raise UnreachableError(f"{self._url} answers {response.status_code}: {fault}")
@@ -268,7 +268,8 @@ async def _ask(source: S, question: Callable[[S], Awaitable[T]], within: float |
         return UnreachableError(f"no answer within {within} seconds")
 
 
-def _json_object(response: httpx.Response) -> dict[str, Any]:
+def json_object(response: httpx.Response) -> dict[str, Any]:
+    """Return what a service answers, which is an object; an empty one where anything else answers."""
     try:
         content = response.json()
     except ValueError:

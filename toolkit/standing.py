@@ -143,12 +143,12 @@ class _Reading:
             return self._told(node, status, own)
         if self._letter(node) or _given_up(trouble):
             return self._given_up(node, own, trouble)
-        retries = [entry for entry in trouble if entry["to_state"] == Note.RETRYING]
-        if status is None and not retries:
+        tries = [entry for entry in trouble if entry["to_state"] in (Note.RETRYING, Note.REDRIVEN)]
+        if status is None and not tries:
             return None
         status = Status.OVERDUE if self._overdue(node.service, node.step) else Status.RUNNING
-        told = self._told(node, status, [*own, *retries])
-        return self._tried_again(told, node, retries[-1]) if retries else told
+        told = self._told(node, status, [*own, *tries])
+        return self._tried_again(told, node, tries[-1]) if tries else told
 
     def _entries(self, node: Node) -> list[LogEntry]:
         """Return the entries of a step that are the node's own: its compensation writes into the same stream."""
@@ -177,17 +177,24 @@ class _Reading:
             nudges=self._nudges(node.service, node.step) if status is Status.OVERDUE else 0,
         )
 
-    def _tried_again(self, told: NodeProgress, node: Node, failed: LogEntry) -> NodeProgress:
-        """Return the node with what its last failed attempt tells: which one comes next, and when."""
+    def _tried_again(self, told: NodeProgress, node: Node, last: LogEntry) -> NodeProgress:
+        """Return the node with what its last failed attempt tells: which one comes next, and when.
+
+        A redrive gives it all its attempts again, the first of them at once.
+        """
+        taken = self._event(last["event_id"], last["event_type"])
+        if last["to_state"] == Note.REDRIVEN:
+            error = f"redriven by hand: {last['error']}"
+            return replace(told, at=last["at"], attempt=1, event_in=taken, error=error)
         rows = self._views[node.service].outbox if node.service in self._views else ()
         own = [row["due_at"] for row in rows if row["destination"] and row["event_type"] in node.triggers]
         return replace(
             told,
-            at=failed["at"],
-            attempt=int(failed["attempt"]) + 1,
+            at=last["at"],
+            attempt=int(last["attempt"]) + 1,
             next_at=min(own, default=None),
-            event_in=self._event(failed["event_id"], failed["event_type"]),
-            error=failed["error"],
+            event_in=taken,
+            error=last["error"],
         )
 
     def _given_up(self, node: Node, own: Sequence[LogEntry], trouble: Sequence[LogEntry]) -> NodeProgress:

@@ -54,12 +54,14 @@ class Verdict:
     """What was found.
 
     - `unchecked`: what could not be looked at, and why.
+    - `is_broker_away`: the queues of the broker that was named could not be looked at.
     - `sagas`, `left_out`: how many were judged, and how many were not: they had just moved, or are pruned in part.
     - `unreachable`: services of which nothing is known; then no saga was judged at all.
     """
 
     violations: Sequence[Violation] = ()
     unchecked: Sequence[str] = ()
+    is_broker_away: bool = False
     sagas: int = 0
     left_out: int = 0
     unreachable: Mapping[str, str] = field(default_factory=dict)
@@ -87,11 +89,12 @@ async def judge(
     horizon = max((each.pruned_until for each in remains.by_service.values() if each.pruned_until), default=None)
     whole = {saga_id: told for saga_id, told in stories.items() if _is_whole(told, horizon, settled_before)}
     violations, outcomes = await _judge_all(whole, progress)
-    left, unchecked = ([], ["what is left over"]) if settled_before else await _left_over(remains.by_service, broker)
+    left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(remains.by_service, broker)
     own, unchecked_of_own = await _run(checks, sources, outcomes)
     return Verdict(
-        violations=[*violations, *left, *own],
-        unchecked=[*unchecked, *unchecked_of_own],
+        violations=[*violations, *left.violations, *own],
+        unchecked=[*left.unchecked, *unchecked_of_own],
+        is_broker_away=left.is_broker_away,
         sagas=len(whole),
         left_out=len(stories) - len(whole),
     )
@@ -142,17 +145,29 @@ async def _judge_all(
     return found, outcomes
 
 
-async def _left_over(remains: Mapping[str, Remains], broker: Settings | None) -> tuple[list[Violation], list[str]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Left:
+    """What is left over, as far as it could be looked at."""
+
+    violations: Sequence[Violation] = ()
+    unchecked: Sequence[str] = ()
+    is_broker_away: bool = False
+
+
+async def _left_over(remains: Mapping[str, Remains], broker: Settings | None) -> _Left:
     if broker is None:
-        return at_rest(remains.values()), ["the broker's queues: SAGA_BROKER_URL names none"]
+        return _Left(
+            violations=at_rest(remains.values()), unchecked=["the broker's queues: SAGA_BROKER_URL names none"]
+        )
     if broker.broker_url == "embedded":
-        return at_rest(remains.values()), []
+        return _Left(violations=at_rest(remains.values()))
     try:
         depths = await queue_depths(broker, remains)
     except UnreachableError as error:
-        return at_rest(remains.values()), [f"the broker's queues: {error}"]
+        unchecked = [f"the broker's queues: {error}"]
+        return _Left(violations=at_rest(remains.values()), unchecked=unchecked, is_broker_away=True)
     queues = [Remains(name, queued=queued, buried=buried) for name, (queued, buried) in depths.items()]
-    return at_rest([*remains.values(), *queues]), []
+    return _Left(violations=at_rest([*remains.values(), *queues]))
 
 
 async def _run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +22,7 @@ RUNS = ("chaos", "duplicates", "commit-order", "partitions", "recovery")
 
 def main() -> int:
     """Return 0 if all that was run held."""
-    asked = _arguments()
+    asked = arguments()
     # The containers are removed on leaving; Ryuk, the watchman of the containers, is not needed and is not here.
     testcontainers_config.ryuk_disabled = True
     console, outcomes = Console(), []
@@ -81,9 +81,11 @@ def _print(console: Console, outcome: Outcome) -> None:
     console.print(f"  {verdict}, {outcome.seconds:.0f} s", style="bold red" if outcome.violations else "bold green")
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what was asked for, at the command line by default."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("runs", nargs="*", choices=[*RUNS, []], default=list(RUNS), help="what to run; all by default")
+    known = ", ".join(RUNS)
+    parser.add_argument("runs", nargs="*", type=_run_name, metavar="RUN", help=f"any of {known}; all by default")
     parser.add_argument("--seed", type=int, default=1, help="the same seed is the same plan")
     parser.add_argument("--sagas", type=int, default=20_000, help="orders of the chaos run; its faults go with it")
     parser.add_argument("--rate", type=float, default=20, help="orders a second that are fed meanwhile")
@@ -91,9 +93,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=10_000, help="pairs of transactions of the commit order run")
     parser.add_argument("--kills", type=int, default=3, help="kills of each service, alone and beside a replica")
     parser.add_argument("--report", type=Path, default=Path("docs/reports"), help="the directory of the report")
-    asked = parser.parse_args()
+    asked = parser.parse_args(given)
     asked.runs = asked.runs or list(RUNS)
     return asked
+
+
+def _run_name(name: str) -> str:
+    if name not in RUNS:
+        raise argparse.ArgumentTypeError(f"there is no run {name!r}; take any of {', '.join(RUNS)}")
+    return name
 
 
 if __name__ == "__main__":

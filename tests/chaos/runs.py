@@ -12,9 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 
 from services.demo import SERVICES as APPS
+from services.events import OrderCreated
 from tests.chaos.faults import Striker
 from tests.chaos.plan import BROKER_FAULTS, DATABASE_FAULTS, Fault, Size, plan
 from tests.chaos.tap import Tap, routes_of
@@ -226,7 +228,7 @@ async def _leases(servers: Servers, kills: int, progress: Progress) -> list[floa
         for name in SERVICES * kills:
             placed = orders(40)
             placing = asyncio.create_task(here.place(placed, rate=100))
-            await asyncio.sleep(0.3)  # orders are on their way
+            await eventually(partial(_half_placed, here, placed), within=60, every=0.01, what="orders on their way")
             await here.fleet.kill(name)
             killed_at = time.time()
             await placing
@@ -236,6 +238,10 @@ async def _leases(servers: Servers, kills: int, progress: Progress) -> list[floa
             await here.fleet.start(name)
             progress("recoveries", 1)
     return waited
+
+
+async def _half_placed(here: World, placed: Sequence[OrderCreated]) -> bool:
+    return sum(order.order_id in here.placed_at for order in placed) >= len(placed) / 2
 
 
 async def _moves(here: World, name: str, sagas: Sequence[str], since: float) -> list[float]:

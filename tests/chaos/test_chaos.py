@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos import runs
+from tests.chaos.__main__ import RUNS, arguments
 from tests.chaos.plan import Size, plan
 from tests.chaos.runs import Outcome
 from tests.chaos.world import Servers, servers
@@ -34,6 +35,11 @@ async def test_3000_deliveries_doubled_and_out_of_order_have_no_double_effect(ow
     outcome = await runs.duplicates(own_servers, deliveries=3_000, seed=SEED, progress=_tell_nobody)
 
     assert outcome.violations == [], _said(outcome)
+
+
+def test_who_names_no_run_has_them_all() -> None:
+    assert tuple(arguments([]).runs) == RUNS
+    assert arguments(["recovery"]).runs == ["recovery"]
 
 
 def test_a_seed_is_a_plan_and_another_seed_is_another() -> None:

@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit import saga_log
 from toolkit.api import api_routes, application
-from toolkit.cli import app
 from toolkit.cli.discovery import find_service
+from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -76,10 +76,10 @@ def logs(data_dir: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[str, str], str]]:
-    """Serve a service's API upon its database; return where."""
+def serve() -> Iterator[Callable[..., str]]:
+    """Serve a service's API upon its database, with its broker or without; return where."""
     with ExitStack() as running:
-        yield lambda name, url: running.enter_context(served(name, url))
+        yield lambda name, url, **ready: running.enter_context(served(name, url, **ready))
 
 
 def command(*arguments: str) -> list[str]:
@@ -97,10 +97,10 @@ async def write_log(url: str, entries: list[Entry]) -> None:
 
 
 @contextmanager
-def served(name: str, url: str) -> Iterator[str]:
+def served(name: str, url: str, **ready: bool) -> Iterator[str]:
     """Run a service's API on a free port. It listens from the beginning, so nobody has to wait for it."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(_api(name, url), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(_api(name, url, ready), log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -110,11 +110,11 @@ def served(name: str, url: str) -> Iterator[str]:
         thread.join()
 
 
-def _api(name: str, url: str) -> Starlette:
+def _api(name: str, url: str, ready: dict[str, bool]) -> Starlette:
     database = Database(url)
 
     async def readiness() -> dict[str, bool]:
-        return {"broker": True, "database": True, "relay": True}
+        return {"broker": True, "database": True, "relay": True} | ready
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -69,3 +69,43 @@ def test_dead_letters_stand_in_groups_with_the_newest_error_in_one_line(saga, lo
     assert (row["what"], row["count"], row["saga_id"]) == ("dead letters", 2, "order-2")
     assert row["why"].startswith("schema: fault 2 !!!")
     assert len(row["why"]) < 220
+
+
+def test_a_service_without_its_broker_needs_somebody_though_nothing_is_stuck_in_it(saga, logs, serve):
+    url = serve("payment", logs["payment"], broker=False, relay=False)
+
+    result = saga("attention", f"--service=payment={url}", "-o", "json")
+
+    (row,) = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (row["service"], row["what"], row["since"], row["why"]) == ("payment", "not ready", None, "no broker, relay")
+
+
+def test_a_service_that_is_ready_needs_nobody(saga, logs, serve):
+    result = saga("attention", f"--service=payment={serve('payment', logs['payment'])}")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "none\n")
+
+
+def test_a_service_that_can_t_be_asked_has_a_row_and_the_command_ends_with_3(saga, logs, serve):
+    there = serve("payment", logs["payment"], broker=False)
+
+    away, wrong = "--service=shipping=http://127.0.0.1:1", f"--service=inventory={there}"
+    result = saga("attention", f"--service=payment={there}", away, wrong, "-o", "jsonl")
+
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 3
+    assert [(row["service"], row["what"]) for row in rows] == [
+        ("shipping", "unreachable"), ("inventory", "unreachable"), ("payment", "not ready"),
+    ]  # fmt: skip
+    assert rows[0]["why"].startswith("http://127.0.0.1:1 does not answer")
+
+
+def test_of_a_service_without_its_database_that_is_said(saga, serve):
+    url = serve("payment", "postgresql://postgres@127.0.0.1:1/payment", database=False)
+
+    result = saga("attention", f"--service=payment={url}", "-o", "json")
+
+    (row,) = json.loads(result.stdout)
+    assert (result.exit_code, row["what"]) == (3, "unreachable")
+    assert "answers 503: the database does not answer" in row["why"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -85,6 +86,42 @@ def test_a_list_can_be_narrowed(saga, payment, chosen, ids):
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ids
 
 
+@pytest.mark.parametrize("verb", [("ls",), ("drop", *WHY)])
+@pytest.mark.parametrize("is_running", [False, True])
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("refund_payment", "refund_payment undoes a step, and its letters have the name of that: write --step process"),
+        ("pay", "payment has no step 'pay'; there are: process_payment"),
+    ],
+)
+def test_a_name_that_is_no_steps_is_refused(saga, payment, serve, monkeypatch, verb, is_running, name, fault):
+    monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
+    there = [f"--service=payment={serve('payment', payment)}"] if is_running else []
+
+    result = saga("dead-letters", verb[0], "payment", "--step", name, *verb[1:], *there)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {fault}")
+
+
+def test_letters_of_a_step_that_is_gone_from_the_code_are_found(saga, logs):
+    asyncio.run(bury(logs["payment"], [replace(dead("a", "order-2"), step="charge_card")]))
+
+    result = saga("dead-letters", "ls", "payment", "--step", "charge_card", "-o", "jsonl")
+
+    assert json.loads(result.stdout)["step"] == "charge_card"
+
+
+def test_where_nothing_tells_the_steps_names_none_is_refused(saga, payment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAGA_PACKAGE", "elsewhere")
+
+    result = saga("dead-letters", "ls", "payment", "--step", "pay")
+
+    assert (result.exit_code, result.stderr) == (0, "none\n")
+
+
 def test_a_letter_is_shown_whole(saga, payment):
     table = saga("dead-letters", "show", "payment", "a").stdout
     letter = json.loads(saga("dead-letters", "show", "payment", "a", "-o", "json").stdout)
@@ -99,7 +136,7 @@ def test_a_letter_that_is_not_there_is_a_problem_and_says_where_to_look(saga, pa
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "error: payment has no dead letter 'z'; `saga dead-letters ls payment` lists those that it has\n"
+        "error: payment has no such dead letter: 'z'; `saga dead-letters ls payment` lists those that it has\n"
     )
 
 
@@ -134,9 +171,24 @@ def test_a_redrive_twice_is_harmless(saga, payment):
 
     first, second = saga(*arguments), saga(*arguments)
 
-    assert (first.exit_code, second.exit_code) == (0, 0)
-    assert second.stderr == "payment has no such dead letters\n"
+    assert (first.exit_code, second.exit_code) == (0, 1)
+    assert second.stderr.startswith("error: payment has no such dead letter: 'a'; ")
     assert len(rows(payment, "SELECT * FROM outbox")) == 1
+
+
+@pytest.mark.parametrize("verb", ["redrive", "drop"])
+def test_an_id_of_no_letter_is_a_problem_though_others_are_done(saga, payment, verb):
+    result = saga("dead-letters", verb, "payment", "--id", "a", "--id", "y", "--id", "z", *WHY, "-o", "json")
+
+    assert [row["id"] for row in json.loads(result.stdout)] == ["a"]
+    assert result.exit_code == 1
+    assert "payment has no such dead letter: 'y', 'z'; " in result.stderr
+
+
+def test_that_there_are_no_letters_of_a_reason_is_no_problem(saga, payment):
+    result = saga("dead-letters", "drop", "payment", "--reason-is", "schema", *WHY)
+
+    assert (result.exit_code, result.stderr) == (0, "payment has no such dead letters\n")
 
 
 def test_who_did_it_and_why_is_kept(saga, payment):

@@ -11,6 +11,7 @@ import queue
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
@@ -194,3 +195,48 @@ def test_watch_shows_on_a_terminal_what_changes_and_ends_with_ctrl_c(logs):
     assert process.wait(PATIENCE) == 0
     assert b"dead letters" in shown
     os.close(ours)
+
+
+#: Presses Ctrl-C at the moment at which a module is looked for, and then does what the script `saga` does.
+PRESSED = """
+import os, signal, sys
+
+awaited = sys.argv.pop(1)
+
+class Finger:
+    def find_spec(self, name, *_):
+        if name == awaited:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finger())
+from toolkit.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("rich.table", ("ls",)),
+        ("toolkit.cli.watch", ("--version",)),
+        ("toolkit.console.serving", ("console", "--port", "0")),
+        ("services.demo", ("demo",)),
+        ("services.payment.app", ("trigger", "OrderCreated")),
+    ],
+)
+def test_ctrl_c_while_a_verb_is_imported_ends_it_without_a_word(logs, module, arguments):
+    pressed = (sys.executable, "-c", PRESSED, module, *arguments)
+
+    result = subprocess.run(pressed, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_console_hears_what_it_is_told_from_the_moment_at_which_it_says_where_it_is(logs, run, number):
+    console = run("console", "--port", "0")
+    told = console.error()
+    console.process.send_signal(number)
+
+    assert told.startswith("the console is at http://127.0.0.1:")
+    assert console.process.wait(PATIENCE) == 0

@@ -90,7 +90,7 @@ def test_an_abort_without_a_broker_ends_with_3(saga_process, logs):
 
 
 def test_a_replay_heals_an_order_whose_event_was_lost(saga_process, reserved):
-    replayed = saga_process("replay", reserved, "-o", "json", **EMBEDDED)
+    replayed = saga_process("replay", reserved, *WHY, "-o", "json", **EMBEDDED)
     saga_process("trigger", "OrderCreated", "--wait", "30", **EMBEDDED)  # the services run within the command
 
     (row,) = json.loads(replayed.stdout)
@@ -102,7 +102,7 @@ def test_a_replay_asks_each_service_in_its_database_or_over_http(saga, logs, ser
     monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
     named = logs | {"payment": serve("payment", logs["payment"])}
 
-    result = saga("replay", "order-3", *service_options(named), "-o", "json")
+    result = saga("replay", "order-3", *WHY, *service_options(named), "-o", "json")
 
     assert result.exit_code == 0
     assert {(row["step"], row["event_type"]) for row in json.loads(result.stdout)} == {
@@ -114,14 +114,14 @@ def test_a_replay_asks_each_service_in_its_database_or_over_http(saga, logs, ser
 
 
 def test_a_saga_that_nobody_knows_can_not_be_replayed(saga, logs):
-    result = saga("replay", "order-404", "-o", "json")
+    result = saga("replay", "order-404", *WHY, "-o", "json")
 
     assert (result.exit_code, result.stdout.strip()) == (1, "[]")
     assert result.stderr == "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"
 
 
 def test_a_service_that_is_away_is_named_and_the_others_replay(saga, logs):
-    result = saga("replay", "order-3", *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
+    result = saga("replay", "order-3", *WHY, *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
 
     assert result.exit_code == 3
     assert "warning: shipping is unreachable, so nothing was replayed there" in result.stderr
@@ -186,7 +186,7 @@ async def wait_long(url: str, saga_id: str, step: str, minutes: int) -> None:
 
 
 def test_no_verb_leaves_a_file_behind_where_there_was_none(saga, data_dir):
-    for verb in (("replay", "order-1"), ("prune", "--older-than", "30d", *WHY), ("overdue",)):
+    for verb in (("replay", "order-1", *WHY), ("prune", "--older-than", "30d", *WHY), ("overdue",)):
         saga(*verb, f"--service=payment=sqlite:///{data_dir}/payment.db")
 
     assert not data_dir.exists()
@@ -237,6 +237,14 @@ def test_an_outbox_is_read_from_a_running_service_and_one_that_is_away_ends_with
     assert json.loads(running.stdout) == json.loads(saga("outbox", "inventory", "-o", "json").stdout)
     assert (away.exit_code, unknown.exit_code) == (3, 2)
     assert "there is no service 'warehouse' to read; there are: inventory" in unknown.stderr
+
+
+@pytest.mark.parametrize("verb", ["nudge", "replay"])
+def test_of_a_saga_that_nobody_knows_only_that_is_said(saga, reserved, verb):
+    told = saga(verb, "order-404", *WHY)
+
+    error = "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"
+    assert (told.exit_code, told.output) == (1, error)
 
 
 def test_the_figures_of_a_running_service_are_those_of_its_database(saga, reserved, data_dir, serve):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
-from tests.cli.conftest import ORDERS, service_options
+from tests.cli.conftest import ORDERS, service_options, write_log
+from tests.orders import NOON, PENDING, entry
+from toolkit import dead_letters
+from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
 from toolkit.views import TOLD
 
 
@@ -46,6 +53,27 @@ def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga
     assert "\x1b" not in "".join(lines)
 
 
+def test_a_long_reason_is_cut_in_the_table_and_whole_for_programs(saga, data_dir):
+    reason = "GatewayError: " + "no answer, " * 300
+    tried = [
+        replace(entry("order-9", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None),
+                error=reason, attempt=number)
+        for number in (1, 2)
+    ]  # fmt: skip
+    asyncio.run(write_log(f"sqlite:///{data_dir}/payment.db", tried))
+
+    lines = saga("trace", "order-9").stdout.splitlines()
+    log = saga("log", "payment").stdout
+    story = json.loads(saga("trace", "order-9", "-o", "json").stdout)
+
+    told = [line for line in lines if "process_payment" in line and "GatewayError" in line]
+    assert len(told) == 4  # the sentence, both attempts, and what is still to come
+    assert all("…" in line and line.count("no answer") < 20 for line in told)
+    assert log.count("…") == 2
+    assert log.count("no answer") < 40
+    assert [each["error"] for each in story["entries"]] == [reason, reason]
+
+
 def test_jsonl_is_the_whole_story_in_one_line(saga, logs):
     result = saga("trace", "order-2", "-o", "jsonl")
 
@@ -58,7 +86,31 @@ def test_a_saga_that_nobody_knows_is_a_problem_and_says_where_to_look(saga, logs
 
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"
+    assert result.stderr == (
+        "error: no service knows a saga 'order-404'; `saga ls` lists those that they know, "
+        "and `saga attention` what could not be read\n"
+    )
+
+
+def test_a_saga_of_which_there_is_but_a_dead_letter_names_the_letter(saga, logs):
+    wire = WireMessage(body=b"{}", routing_key="order.OrderCreated", correlation_id="order-405", type="OrderCreated")
+    letter = DeadLetter(id="a-letter", service="inventory", reason="schema", error="lines", message=wire, at=NOON)
+    asyncio.run(keep(logs["inventory"], letter))
+
+    result = saga("trace", "order-405")
+
+    assert result.exit_code == 1
+    assert result.stdout == (
+        "No service knows a saga order-405. "
+        "A dead letter is left in inventory: `saga dead-letters show inventory a-letter` tells more.\n"
+    )
+
+
+async def keep(url, letter):
+    database = Database(url)
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), [letter])
+    await database.close()
 
 
 def test_a_story_can_be_read_over_http_and_from_databases_at_once(saga, logs, serve):

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import signal
+import subprocess
+from contextlib import asynccontextmanager
 
+import aio_pika
 import pytest
+
+from tests.cli.conftest import command, service_options
+from tests.eventually import eventually
 
 EMBEDDED = {"SAGA_BROKER_URL": "embedded"}
 
@@ -152,3 +161,56 @@ def test_a_virtual_host_that_does_not_exist_ends_with_3_in_one_line(saga_process
     assert result.returncode == 3
     assert result.stderr.startswith("error: the broker refuses us at SAGA_BROKER_URL")
     assert len(result.stderr.splitlines()) == 1
+
+
+def under_way(*arguments, **environment):
+    """Start a verb in a process of its own."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*arguments), env=os.environ | environment, **streams)
+
+
+@asynccontextmanager
+async def listened_to(url, exchange):
+    """Have somebody listen to orders; yield how many came."""
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        to = await channel.declare_exchange(exchange, aio_pika.ExchangeType.TOPIC, durable=True)
+        queue = await channel.declare_queue(exchange, exclusive=True)
+        await queue.bind(to, routing_key="order.#")
+
+        async def came():
+            return (await channel.declare_queue(exchange, passive=True)).declaration_result.message_count
+
+        yield came
+        await to.delete(if_unused=False)
+
+
+@pytest.mark.parametrize("output", ["table", "json", "jsonl"])
+async def test_ctrl_c_while_orders_are_sent_prints_those_that_were(data_dir, rabbitmq, prefix, output):
+    async with listened_to(rabbitmq.url, prefix) as came:
+        broker = {"SAGA_BROKER_URL": rabbitmq.url, "SAGA_EXCHANGE": prefix}
+        process = under_way("trigger", "OrderCreated", "--count", "20000", "-o", output, **broker)
+        await eventually(came, what="the first orders there", within=60)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        there = await came()
+
+    told = json.loads(out) if output == "json" else out.splitlines()
+    assert process.returncode == 130
+    assert err == f"{len(told)} of 20000 sent\n"
+    assert there - 100 <= len(told) <= there  # what was under way may have come, and was not confirmed
+
+
+def test_ctrl_c_while_orders_are_waited_for_leaves_their_ids(logs, rabbitmq, prefix):
+    async def stopped():
+        async with listened_to(rabbitmq.url, prefix):
+            broker = {"SAGA_BROKER_URL": rabbitmq.url, "SAGA_EXCHANGE": prefix}
+            process = under_way("trigger", "OrderCreated", "--wait", "60", *service_options(logs), **broker)
+            known = await asyncio.to_thread(process.stdout.readline)
+            process.send_signal(signal.SIGINT)
+            return known, *await asyncio.to_thread(process.communicate, timeout=60), process.returncode
+
+    known, out, err, code = asyncio.run(stopped())
+
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", known)
+    assert (out, err, code) == ("", "1 of 1 sent, 0 of them known to have ended\n", 130)

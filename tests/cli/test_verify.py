@@ -26,6 +26,8 @@ from toolkit.saga_log import Entry
 
 #: What is found in an order that stopped behind its payment, whose event others of its kind were heard of.
 STOPPED = [("every saga ends", "order-2"), ("nothing is lost", "order-2")]
+#: Where no broker is.
+NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def test_sagas_that_have_just_moved_are_left_out_if_asked_for(saga, urls):
     result = saga("verify", "--settled", "60", "-o", "json")
 
     assert result.exit_code == 0
-    assert "left out: 1 sagas" in result.stderr
+    assert "left out: 1 saga that has just moved" in result.stderr
     assert "not checked: what is left over" in result.stderr
 
 
@@ -128,6 +130,13 @@ def test_more_entries_than_a_page_holds_are_all_read(saga, urls, serve):
     assert "300 sagas judged, all is right" in result.stderr
 
 
+def test_one_of_a_kind_is_told_as_one(saga, urls):
+    write(urls, numbered(fulfilled_order("order-1")))
+    asyncio.run(add_row(urls["payment"]))
+
+    assert "1 saga judged, 1 violation\n" in saga("verify").stderr
+
+
 def test_without_a_service_nothing_is_judged(saga, urls):
     write(urls, right())
 
@@ -143,14 +152,21 @@ def test_that_no_broker_was_looked_at_is_said(saga, urls):
     assert "not checked: the broker's queues" in saga("verify").stderr
 
 
-def test_a_broker_that_is_away_is_said_and_the_rest_is_judged(saga, urls, monkeypatch):
+def test_a_broker_that_is_away_is_said_once_and_the_rest_is_judged(saga_process, urls):
     write(urls, right())
-    monkeypatch.setenv("SAGA_BROKER_URL", "amqp://guest:guest@127.0.0.1:1/")
 
-    result = saga("verify")
+    result = saga_process("verify", SAGA_BROKER_URL=NOWHERE)
 
-    assert result.exit_code == 0
-    assert "not checked: the broker's queues" in result.stderr
+    assert result.returncode == 3
+    warning, judgement = result.stderr.splitlines()
+    assert warning.startswith("warning: not checked: the broker's queues: the broker does not answer")
+    assert judgement == "2 sagas judged, all is right as far as it was checked"
+
+
+def test_what_is_wrong_ends_with_1_even_while_the_broker_is_away(saga_process, urls):
+    write(urls, numbered(paid_order("order-1")))
+
+    assert saga_process("verify", SAGA_BROKER_URL=NOWHERE).returncode == 1
 
 
 def test_the_shop_s_goods_and_money_are_checked_with_it(saga, urls, monkeypatch):

@@ -218,6 +218,10 @@ async def _all_idle(apps: list) -> bool:
     return all(app.host.inbox.is_idle for app in apps)
 
 
+async def _all_put_off(world: World, service: str) -> bool:
+    return await world.own(service) > 0 and not await world.waiting()
+
+
 async def test_many_copies_of_a_put_off_compensation_wait_as_one(world: World) -> None:
     called, may_answer = asyncio.Event(), asyncio.Event()
 
@@ -233,6 +237,7 @@ async def test_many_copies_of_a_put_off_compensation_wait_as_one(world: World) -
     refused = message(TicketRefused(trip_id="trip-1", reason="late"), "trip-1")
     for _ in range(5):
         await asyncio.gather(*(world.send(refused) for _ in range(10)))
+    await eventually(lambda: _all_put_off(world, "flight"), within=20, what="all copies put off")
     waiting = await world.own("flight")
     may_answer.set()
     await sending

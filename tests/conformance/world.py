@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +38,7 @@ def message(event: Event, trip_id: str, **facts: Any) -> WireMessage:
     return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
 
 
-class World:
+class World(ABC):
     """What both transports have in common, as a test sees it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -47,17 +48,17 @@ class World:
 
     hosts: dict[str, Host]
 
+    @abstractmethod
     async def start(self) -> None:
         """Start the services, or start them again."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def stop(self) -> None:
         """Stop them in good order."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def send(self, wire: WireMessage) -> None:
         """Publish a message as a client would."""
-        raise NotImplementedError
 
     async def waiting(self) -> int:
         """Return how many messages are under way between the services."""

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from pydantic import SecretStr
+from starlette.applications import Starlette
 from typer.testing import CliRunner
 
 from services.payment.app import app as payment
 from tests.eventually import eventually
 from toolkit import Settings, audit, dead_letters
-from toolkit.cli import app as cli
+from toolkit.api import api_routes
+from toolkit.cli.verbs import app as cli
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.console.guard import Keys, is_loopback, local_path
 from toolkit.contract import Contract
-from toolkit.controls import DatabaseControls
+from toolkit.controls import DatabaseControls, HttpControls
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import WireMessage
@@ -390,6 +396,40 @@ async def test_attention_says_why_there_are_letters(here: httpx.AsyncClient, dat
     assert "schema: nothing to be done" in page
     assert 'href="/sagas/order-1"' in page
     assert "1 letter of" in page
+
+
+async def test_attention_is_calm_where_nothing_is_stuck(here: httpx.AsyncClient):
+    assert "Nothing needs anybody" in (await here.get("/attention")).text
+
+
+async def test_attention_is_not_calm_while_a_service_is_away_or_without_its_broker(database: Database):
+    async def readiness() -> dict[str, bool]:
+        return {"broker": False, "database": True, "relay": True}
+
+    facts: Any = {"queue": "saga.payment", "token": SECRET, "clock": SystemClock()}
+    service = Starlette(routes=api_routes(payment, Contract.of(payment), database, readiness, **facts))
+    server = uvicorn.Server(uvicorn.Config(service, log_config=None))
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+
+    without = await attention_of("payment", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    away = await attention_of("payment", "http://127.0.0.1:1")
+    server.should_exit = True
+    await serving
+
+    assert "payment is not ready</strong>: no broker." in without
+    assert "payment is unreachable" in away
+    assert "Nothing needs anybody" not in without + away
+
+
+async def attention_of(name: str, url: str) -> str:
+    """Return the page as a console of this one service shows it."""
+    controls = HttpControls(name, url, token=SECRET)
+    app = application([controls], token=SECRET, must_sign_in=False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as client:
+        page = (await client.get("/attention")).text
+    await controls.close()
+    return page
 
 
 def test_it_listens_to_other_machines_only_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

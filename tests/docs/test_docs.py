@@ -24,10 +24,10 @@ from tests.docs.pages import DOCS, PAGES, PROJECT, README, Block, blocks, first_
 from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.servers import Server, docker_is_there
 from toolkit import Settings
-from toolkit.cli import app
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.cli.sending import send
 from toolkit.cli.stories import story_of
+from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
 from toolkit.embedded import Embedded
 from toolkit.fence import TRANSITIONS, Arrival, Decision, StepState, decide

@@ -55,7 +55,7 @@ class Shop:
 
     def trigger(self, *arguments: str, code: int = 0) -> str:
         """Order something, wait for what becomes of it, and return the order's id."""
-        done = self.saga("trigger", "OrderCreated", *arguments, "--wait", "30")
+        done = self.saga("trigger", "OrderCreated", *arguments, "--wait", "60")
         assert done.returncode == code, f"{_end_of(done)}\n{self._logs()}"
         return done.stdout.strip()
 
@@ -81,6 +81,12 @@ class Shop:
         """Return what the engine knows of the service's container."""
         container = self.compose("ps", "-a", "-q", service).strip()
         return dict(json.loads(self._run("inspect", container).stdout)[0])
+
+    def is_healthy(self, service: str) -> bool:
+        """Return whether all the service's containers are well, as the engine says."""
+        containers = self.compose("ps", "-q", service).split()
+        found = json.loads(self._run("inspect", *containers).stdout)
+        return all(each["State"]["Health"]["Status"] == "healthy" for each in found)
 
     def _remove(self) -> None:
         self._run("compose", "down", "-v", "--rmi", "local")

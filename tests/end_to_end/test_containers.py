@@ -49,7 +49,7 @@ async def test_the_console_shows_an_order_to_whoever_signs_in(shop: Shop):
     async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=20) as browser:
 
         async def answers() -> bool:
-            return shop.state_of("console")["State"]["Health"]["Status"] == "healthy"
+            return shop.is_healthy("console")
 
         await eventually(answers, what="the console")
         page = (await browser.get("/sign-in")).text
@@ -80,7 +80,7 @@ def test_the_same_order_sent_again_is_paid_once(shop: Shop):
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_service_is_healthy_and_ready_and_not_root(shop: Shop, service: str):
     async def health() -> bool:
-        return shop.state_of(service)["State"]["Health"]["Status"] == "healthy"
+        return shop.is_healthy(service)
 
     await eventually(health, what=f"a healthy {service}")
 
@@ -147,6 +147,17 @@ async def test_a_service_told_to_stop_drains_and_goes_on_where_it_was(shop: Shop
     assert "service stopped" in shop.compose("logs", "--no-color", "payment")
 
 
+def test_reading_starts_no_service_that_was_stopped_on_purpose(shop: Shop):
+    shop.compose("stop", "payment")
+
+    told = shop.saga("attention")
+    stands = shop.state_of("payment")["State"]["Status"]
+    shop.compose("start", "payment")
+
+    assert (told.returncode, stands) == (3, "exited")
+    assert "payment  unreachable" in told.stdout
+
+
 async def test_a_service_that_ended_comes_back_by_itself(shop: Shop):
     shop.compose("exec", "-T", "shipping", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
 
@@ -156,8 +167,12 @@ async def test_a_service_that_ended_comes_back_by_itself(shop: Shop):
     await eventually(is_back, within=30, what="the shipping service")
 
 
-def test_orders_go_on_after_the_broker_and_the_database_were_restarted(shop: Shop):
+async def test_orders_go_on_after_the_broker_and_the_database_were_restarted(shop: Shop):
+    async def is_back() -> bool:
+        return shop.is_healthy("rabbitmq")
+
     shop.compose("restart", "rabbitmq", "postgres")
+    await eventually(is_back, within=90, what="the broker")
 
     fulfilled = shop.trigger()
     refused = shop.trigger("--set", "payment_method=card_declined", code=1)
@@ -166,8 +181,12 @@ def test_orders_go_on_after_the_broker_and_the_database_were_restarted(shop: Sho
     assert RELEASED in shop.log("inventory", refused)
 
 
-def test_two_replicas_of_a_service_share_its_work(shop: Shop):
+async def test_two_replicas_of_a_service_share_its_work(shop: Shop):
+    async def are_there() -> bool:
+        return shop.is_healthy("payment")
+
     shop.compose("up", "-d", "--scale", "payment=2")
+    await eventually(are_there, within=90, what="both replicas")
 
     order = shop.trigger()
 

@@ -1,22 +1,24 @@
-"""What the toolkit adds to the broker's client: joined writes, and one acknowledgement for what was done together."""
+"""What the toolkit adds to the broker's client: a consumer, joined writes, one acknowledgement for many deliveries."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aio_pika.exceptions import ChannelNotFoundEntity
-from aiormq.abc import ChannelFrame
+from aio_pika.abc import AbstractChannel, AbstractQueue, AbstractRobustChannel
+from aio_pika.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
+from aiormq.abc import ChannelFrame, DeliveredMessage
 from pamqp import frame
 from pamqp.commands import Basic
 
 from tests.end_to_end.proxy import Proxy, Way
 from tests.eventually import eventually
 from toolkit.amqp_acks import Acks
+from toolkit.amqp_consumer import Consumer
 from toolkit.amqp_writes import join_writes
 
 
@@ -26,7 +28,7 @@ class Post:
 
     channel: AbstractChannel
     queue: AbstractQueue
-    delivered: list[AbstractIncomingMessage] = field(default_factory=list)
+    delivered: list[DeliveredMessage] = field(default_factory=list)
     writes: list[bytes] = field(default_factory=list)
 
     async def fill(self, count: int) -> None:
@@ -34,7 +36,8 @@ class Post:
         for number in range(count):
             message = aio_pika.Message(f"{number}".encode())
             await self.channel.default_exchange.publish(message, routing_key=self.queue.name)
-        await self.queue.consume(self._take)
+        channel = await self.channel.get_underlay_channel()
+        await channel.basic_consume(self.queue.name, self._take)
         await self.delivers(count)
         self.writes.clear()
 
@@ -63,7 +66,7 @@ class Post:
         frames = [frame.unmarshal(write)[2] for write in self.writes]
         return [(each.delivery_tag, each.multiple) for each in frames if isinstance(each, Basic.Ack)]
 
-    async def _take(self, message: AbstractIncomingMessage) -> None:
+    async def _take(self, message: DeliveredMessage) -> None:
         self.delivered.append(message)
 
 
@@ -138,6 +141,37 @@ async def test_what_is_given_back_is_not_acknowledged_with_those_behind_it(post)
     assert await post.unacknowledged() == [b"0"]
 
 
+async def test_what_is_given_back_while_its_channel_closes_is_no_delivery_of_the_next_one(post):
+    acks, held, may_fail = Acks(), asyncio.Event(), asyncio.Event()
+    await post.fill(3)
+    first = await post.channel.get_underlay_channel()
+    put = first.connection.write_queue.put
+
+    async def hold(written: ChannelFrame) -> None:
+        if isinstance(frame.unmarshal(written.payload)[2], Basic.Reject):
+            held.set()
+            await may_fail.wait()
+            raise ChannelInvalidStateError("closed meanwhile")
+        await put(written)
+
+    first.connection.write_queue.put = hold
+    giving_back = asyncio.create_task(acks.give_back(post.delivered[0]))
+    await held.wait()
+    await post.channel.reopen()
+    second = await post.channel.get_underlay_channel()
+    await second.basic_consume(post.queue.name, post._take)
+    await post.delivers(6)
+    acks.acknowledge(post.delivered[4])
+    await acks.finish()
+    may_fail.set()
+    await giving_back
+    acks.acknowledge(post.delivered[5])
+    await acks.finish()
+
+    assert second is not first
+    assert await post.unacknowledged() == [post.delivered[3].body]
+
+
 async def test_a_delivery_of_a_channel_that_has_closed_is_left_to_come_again(post):
     acks = Acks()
     await post.fill(2)
@@ -149,6 +183,102 @@ async def test_a_delivery_of_a_channel_that_has_closed_is_left_to_come_again(pos
     await acks.finish()
 
     assert await post.unacknowledged() == [b"1"]
+
+
+@dataclass
+class Ear:
+    """A consumer on a channel that comes back, what it heard, and another's channel upon its queue."""
+
+    consumer: Consumer
+    channel: AbstractRobustChannel
+    other: AbstractChannel
+    queue: str
+    heard: list[bytes]
+
+    async def declare(self) -> int:
+        """Have the queue, and return how many consume it."""
+        queue = await self.other.declare_queue(self.queue, durable=True)
+        return queue.declaration_result.consumer_count or 0
+
+    async def reopen(self) -> None:
+        """Have the broker close the channel, and wait until it is opened anew."""
+        reopened = asyncio.Event()
+        self.channel.reopen_callbacks.add(lambda _: reopened.set())
+        underlay = await self.channel.get_underlay_channel()
+        await underlay.basic_ack(1_000)  # of a delivery that was never made
+        async with asyncio.timeout(5):
+            await reopened.wait()
+
+    async def hears(self, what: bytes) -> None:
+        """Publish a message, and wait until it is heard."""
+        await self.other.default_exchange.publish(aio_pika.Message(what), routing_key=self.queue)
+
+        async def is_heard() -> bool:
+            return what in self.heard
+
+        await eventually(is_heard)
+
+
+@pytest.fixture
+async def ear(rabbitmq, prefix) -> AsyncIterator[Ear]:
+    robust, other = await aio_pika.connect_robust(rabbitmq.url), await aio_pika.connect(rabbitmq.url)
+    async with robust, other:
+        channel, heard, queue = await robust.channel(), [], f"{prefix}.ear"
+        consumer = Consumer(channel, queue, partial(_hear, heard))
+        ear = Ear(consumer, channel, await other.channel(), queue, heard)
+        yield ear
+        await ear.other.queue_delete(queue)
+
+
+async def test_a_consumer_goes_on_where_the_broker_closed_its_channel(ear):
+    await ear.declare()
+    await ear.consumer.consume()
+    await ear.hears(b"before")
+
+    await ear.reopen()
+
+    await ear.hears(b"after")
+    assert not ear.consumer.ended.is_set()
+
+
+async def test_a_consumer_says_that_the_broker_ended_it_and_begins_anew(ear):
+    await ear.declare()
+    await ear.consumer.consume()
+
+    await ear.other.queue_delete(ear.queue)
+    async with asyncio.timeout(5):
+        await ear.consumer.ended.wait()
+    await ear.declare()
+    await ear.consumer.consume()
+    await ear.hears(b"after")
+
+    assert await ear.declare() == 1
+
+
+async def test_a_consumer_begins_once_and_ends_when_it_is_told_to(ear):
+    await ear.declare()
+    await ear.consumer.consume()
+    await ear.consumer.consume()
+
+    assert await ear.declare() == 1
+    await ear.consumer.cancel()
+    await ear.reopen()
+    assert await ear.declare() == 0
+
+
+async def test_a_queue_that_was_not_there_is_consumed_once_it_is(ear):
+    with pytest.raises(ChannelNotFoundEntity):
+        await ear.consumer.consume()
+
+    await ear.declare()
+    await ear.consumer.consume()
+    await ear.hears(b"there")
+
+    assert await ear.declare() == 1
+
+
+async def _hear(heard: list[bytes], message: DeliveredMessage) -> None:
+    heard.append(message.body)
 
 
 async def test_messages_that_are_published_at_once_are_one_write_and_each_is_confirmed(post):

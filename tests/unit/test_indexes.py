@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch, library
@@ -17,7 +17,7 @@ from toolkit import Settings
 from toolkit.database import Database
 from toolkit.events import SagaEnded, SagaState
 from toolkit.figures import Figures
-from toolkit.saga_log import Entry, append
+from toolkit.saga_log import Entry, append, read_streams
 from toolkit.search import Attention, Search, search
 from toolkit.views import view
 from toolkit.watch import Watch as OverdueWatch
@@ -106,6 +106,21 @@ async def test_no_statement_on_a_sagas_way_reads_a_whole_table(branch: Branch, w
     assert await scans(branch.database, statements) == []
 
 
+@pytest.mark.parametrize("length", [2, 7])
+async def test_a_longer_batch_is_the_same_statements(branch: Branch, length: int) -> None:
+    async def end(*sagas: str) -> set[str]:
+        with recorded(branch.database) as statements:
+            await branch.take(*(CardRefused(loan_id=saga, reason="expired") for saga in sagas))
+            await branch.relay.drain()
+            await branch.take(SagaEnded(saga_type="loan", completed=[], failed=list(sagas)))
+        return {statement for statement, _ in statements}
+
+    one, many = await end("loan-0"), await end(*(f"loan-{length}-{number}" for number in range(length)))
+
+    assert len(one) > 2
+    assert many == one
+
+
 async def test_the_relays_search_for_due_rows_reads_no_whole_table(branch: Branch) -> None:
     with recorded(branch.database) as statements:
         await branch.relay._claim_due()
@@ -155,6 +170,18 @@ async def test_figures_read_what_is_new_and_count_what_waits(branch: Branch) -> 
 
     assert len([each for each, _ in statements if "FROM saga_log" in each]) > 3
     assert [each for each in await scans(branch.database, statements) if "saga_log" in each] == []
+
+
+async def test_no_plan_outlives_the_size_of_the_tables_that_it_was_made_for(postgres: Database) -> None:
+    async with postgres.reading() as connection:
+        for _ in range(10):  # after five PostgreSQL would keep the plan, if it were let
+            await read_streams(connection, ["loan-1", "loan-2"])
+        kept = text(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT saga_log%'"
+        )
+        plans = (await connection.execute(kept)).one()
+
+    assert tuple(plans) == (0, 10)
 
 
 async def test_a_statement_that_needs_a_whole_table_is_found(branch: Branch) -> None:

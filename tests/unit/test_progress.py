@@ -18,7 +18,18 @@ from services.shipping.app import app as shipping
 from tests.conformance.travel import RoomBooked
 from tests.conformance.world import EmbeddedWorld, message, settings_for
 from tests.eventually import eventually
-from tests.orders import NOON, PENDING, by_service, entry, fulfilled_order, paid_order, refused_order, shown
+from tests.orders import (
+    COMPENSATING,
+    NOON,
+    PENDING,
+    by_service,
+    entry,
+    fulfilled_order,
+    paid_order,
+    refused_order,
+    shown,
+    undone,
+)
 from toolkit import Retry, views
 from toolkit.contract import Contract
 from toolkit.envelope import abort_request
@@ -248,6 +259,35 @@ async def test_an_abort_is_told_as_such_with_its_reason(world):
     assert node(found, "issue_ticket").status is Status.FENCED
 
 
+#: An order whose payment is under way; the abort meets the steps behind it, the last of them first.
+UNDER_WAY = [*paid_order("order-2")[:1],
+             entry("order-2", "payment", "process_payment", "executing", PENDING, "InventoryReserved")]  # fmt: skip
+FENCED = [
+    entry("order-2", service, step, "fenced", COMPENSATING, "AbortRequested", error="cc")
+    for service, step in (("notification", "send_confirmation"), ("shipping", "create_shipment"))
+]
+TIMED_OUT = entry("order-2", "payment", "process_payment", "failed", COMPENSATING, "InventoryReserved",
+                  "PaymentFailed", position=2, error="TimeoutError")  # fmt: skip
+RELEASED = undone("order-2", "inventory", "reserve_inventory", "PaymentFailed", "InventoryReleased", position=2)
+
+
+@pytest.mark.parametrize(
+    ("entries", "tells"),
+    [
+        ([*UNDER_WAY, *FENCED], "Aborted at T, before create_shipment: cc. process_payment (payment) is under way"),
+        (
+            [*UNDER_WAY, *FENCED, TIMED_OUT, RELEASED],
+            "Aborted at T, before create_shipment: cc. Payment refused at T: TimeoutError. Inventory released.",
+        ),
+        ([*UNDER_WAY, TIMED_OUT, *FENCED, RELEASED], "Payment refused at T: TimeoutError. Inventory released."),
+    ],
+)
+def test_an_abort_is_told_where_it_came_before_any_refusal_and_the_first_step_that_it_met(entries, tells):
+    found = progress(tell("order-2", by_service(shown(entries))), ORDERS, {}, now=NOON)
+
+    assert plain(found).startswith(tells)
+
+
 async def test_an_overdue_saga_tells_how_often_it_was_nudged(tmp_path):
     settings = settings_for(tmp_path, overdue_after=timedelta(seconds=1), watch_every=LATER, nudge_every=LATER)
     world = EmbeddedWorld(settings)
@@ -362,7 +402,31 @@ def test_a_letter_that_was_dropped_is_told_with_the_reason_and_what_helps():
     found = progress(tell("order-2", by_service([*entries, dropped])), ORDERS, {}, now=NOON)
 
     assert node(found, "create_shipment").status is Status.DEAD_LETTER
-    assert "needs a person: dropped by hand: not worth it. Once that is mended, `saga replay order-2`" in found.sentence
+    assert (
+        "needs a person: dropped by hand: not worth it. Once that is mended, `saga replay order-2 --reason TEXT`"
+        in found.sentence
+    )
+
+
+def test_a_redrive_gives_a_step_all_its_attempts_again():
+    def note(to_state: str, attempt: int, error: str) -> dict:
+        made = entry("order-2", "payment", "process_payment", to_state, PENDING, "InventoryReserved", position=None)
+        return shown([made])[0] | {"attempt": attempt, "error": error}
+
+    tried = [note("retrying", number, "TimeoutError") for number in range(1, 4)]
+    redriven = [*shown(paid_order("order-2"))[:1], *tried, note("dead_lettered", 4, "retries spent"),
+                note("redriven", 1, "the gateway is back")]  # fmt: skip
+
+    at_first = progress(tell("order-2", by_service(redriven)), ORDERS, {}, now=NOON)
+    later = progress(
+        tell("order-2", by_service([*redriven, note("retrying", 1, "TimeoutError")])), ORDERS, {}, now=NOON
+    )
+
+    waiting = node(at_first, "process_payment")
+    assert (waiting.status, waiting.attempt, waiting.attempts) == (Status.RUNNING, 1, 4)
+    assert "process_payment (payment) is under way since T: redriven by hand: the gateway is back." in plain(at_first)
+    assert node(later, "process_payment").attempt == 2
+    assert "TimeoutError. Attempt 2 of 4 is on its way." in later.sentence
 
 
 async def swept(world: EmbeddedWorld, service: str) -> bool:

@@ -240,6 +240,24 @@ async def test_a_row_that_was_handed_over_is_sent_without_a_claim(database: Data
     assert post.saga_ids() == ["loan-1"]
 
 
+@pytest.mark.parametrize(("confirmed", "left"), [(7, 7), (8, 0)])
+async def test_a_step_s_transaction_takes_confirmed_rows_along_where_they_are_worth_a_statement(
+    database: Database, post: Post, watch: Watch, confirmed: int, left: int
+) -> None:
+    relay = relay_of(database, post, watch)
+    rows = [outgoing(f"loan-{number}", due_at=watch.now() + LEASE) for number in range(confirmed)]
+    await put_out(database, *rows)
+    relay.hand_over(rows, [])
+    await until_taken(post, confirmed)
+    await asyncio.gather(*relay._in_flight.values())
+
+    with relay.deletion() as delete:
+        async with database.transaction() as session:
+            await delete(await session.connection())
+
+    assert len(await rows_left(database)) == left
+
+
 async def test_a_delayed_row_goes_out_when_it_is_due_and_not_before(
     database: Database, post: Post, watch: Watch
 ) -> None:

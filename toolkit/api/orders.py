@@ -92,13 +92,7 @@ class Letters(Order):
 
 
 class Push(Order):
-    """A nudge or an abort of one saga."""
-
-
-class Replay(Order):
-    """A replay; a reason is welcome, and not needed for what changes nothing."""
-
-    reason: Annotated[str, StringConstraints(max_length=500, pattern=_ANY_LINE)] = ""
+    """A replay, a nudge or an abort of one saga."""
 
 
 #: As people write it; other durations are taken, too.

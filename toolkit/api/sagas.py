@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from toolkit import pushes
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.orders import Push, Replay, order_of
+from toolkit.api.orders import Push, order_of
 from toolkit.api.queries import (
     ATTENTION,
     LIMIT,
@@ -49,7 +49,7 @@ def saga_endpoints(site: Site) -> list[Endpoint]:
     sagas = Sagas(site)
     return [
         Endpoint(path="/sagas", serve=sagas.sagas, answer=FoundSagas, parameters=_SEARCH),
-        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, answer=PushBite, order=Replay, may_miss=True),
+        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, answer=PushBite, order=Push, may_miss=True),
         Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, answer=PushBite, order=Push, may_miss=True),
         Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, answer=PushBite, order=Push, may_miss=True),
         Endpoint(path="/sagas/{id:path}", serve=sagas.saga, answer=WholeSaga, may_miss=True),
@@ -79,7 +79,7 @@ class Sagas:
 
     async def replay(self, request: Request) -> Response:
         """Emit again what the steps of one saga emitted last, and its end if that came from here."""
-        order, saga_id = await order_of(request, Replay), request.path_params["id"]
+        order, saga_id = await order_of(request, Push), request.path_params["id"]
         if not is_saga_id(saga_id):
             return self._site.unknown_saga(saga_id)
         emitted = self._site.service.emitted()

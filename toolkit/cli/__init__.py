@@ -6,74 +6,37 @@ Standard output is data and nothing else. Exit codes: 0 fine, 1 a saga failed or
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from toolkit.cli.abort import abort
-from toolkit.cli.asyncapi import asyncapi
-from toolkit.cli.attention import attention
-from toolkit.cli.audit import audit
-from toolkit.cli.config import config
-from toolkit.cli.console import console
-from toolkit.cli.dead_letters import dead_letters
-from toolkit.cli.demo import demo
-from toolkit.cli.doctor import doctor
-from toolkit.cli.exits import VerbGroup
-from toolkit.cli.graph import graph
-from toolkit.cli.log import log
-from toolkit.cli.ls import ls
-from toolkit.cli.nudge import nudge
-from toolkit.cli.outbox import outbox
-from toolkit.cli.overdue import overdue
-from toolkit.cli.prune import prune
-from toolkit.cli.replay import replay
-from toolkit.cli.run import run
-from toolkit.cli.stats import stats
-from toolkit.cli.tail import tail
-from toolkit.cli.trace import trace
-from toolkit.cli.trigger import trigger
-from toolkit.cli.verify import verify
-from toolkit.cli.watch import watch
-
-app = typer.Typer(
-    name="saga",
-    cls=VerbGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-_VERBS = (
-    *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi),
-    *(config, doctor, attention, audit, overdue, outbox, nudge, abort, replay, prune),
-)
-for verb in _VERBS:
-    app.command()(verb)
-app.add_typer(dead_letters, name="dead-letters")
-
-
-def _show_version(is_asked: bool) -> None:
-    if is_asked:
-        typer.echo(f"saga {version('saga-toolkit')}")
-        raise typer.Exit
-
-
-_VersionOption = Annotated[
-    bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
-]
-
-
-@app.callback()
-def saga(_: _VersionOption = False) -> None:
-    """Run choreographed sagas, start them, and read what became of them."""
+#: What a shell makes of a command that Ctrl-C has ended.
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the command that the arguments name; Ctrl-C ends it without a traceback, from here on."""
+    _on_ctrl_c(_vanish)
+    from toolkit.cli.verbs import app  # takes a second, and what an import makes of Ctrl-C is anybody's guess
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that can't show a sign shows its number
             stream.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        _on_ctrl_c(signal.default_int_handler)
+        app()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    finally:
+        _on_ctrl_c(_vanish)
+
+
+def _on_ctrl_c(do: Any) -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background, where it is not meant
+        signal.signal(signal.SIGINT, do)
+
+
+def _vanish(*_: object) -> None:
+    os._exit(_INTERRUPTED)

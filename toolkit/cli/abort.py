@@ -26,10 +26,11 @@ def abort(
     reason: ReasonOption,
     service: ServicesOption = None,
 ) -> None:
-    """Abort a saga: its first unfinished step refuses, and the steps before it are undone.
+    """Abort a saga, and undo what is done of it.
 
-    A saga that is done by the time that the abort arrives stays done. Ends with 1 where the saga has ended or no
-    service knows it, and with 3 where the broker does not answer.
+    Its first unfinished step refuses, and the steps before it are undone. A saga that is done by the time that the
+    abort arrives stays done. Ends with 1 where the saga has ended or no service knows it, and with 3 where the broker
+    does not answer.
     """
     why = operator(reason).reason
     story = asyncio.run(_read(saga_id, service))

@@ -21,10 +21,10 @@ from toolkit.settings import load_settings
 def asyncapi(
     of: Annotated[str, typer.Argument(metavar="SERVICE", help="Whose events.")], service: ServicesOption = None
 ) -> None:
-    """Print what a service hears and says, with every event's schema, as an AsyncAPI 3.0 document in JSON.
+    """Print what a service hears and says, as AsyncAPI 3.0.
 
-    It is read from the declarations below the current directory; where services are named by `--service` or in
-    SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
+    In JSON, with every event's schema. It is read from the declarations below the current directory; where services are
+    named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
     """
     settings = load_settings()
     is_named = bool(service or os.environ.get("SAGA_SERVICES"))

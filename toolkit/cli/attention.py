@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from toolkit.cli.locating import ServicesOption, opened
 from toolkit.cli.output import Format, FormatOption, print_rows
 from toolkit.clock import SystemClock
 from toolkit.controls import Controls
+from toolkit.glance import lacks
 from toolkit.sources import Answers, Rows, ask_all
 
 _COLUMNS = ("since", "service", "what", "count", "step", "saga_id", "why")
@@ -28,13 +29,15 @@ def attention(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List what is stuck in all services, and why: overdue steps, dead letters, and what can't be sent.
+    """List what is stuck in all services, and why.
 
-    Ends with 1 where anything is, and with 3 where a service can't be asked.
+    Overdue steps, dead letters, what can't be sent, and services that are not ready. Ends with 1 where anything is, and
+    with 3 where a service can't be asked.
     """
     answers = asyncio.run(_read(limit, service))
-    rows = sorted((row for found in answers.by_service.values() for row in found), key=lambda row: row["since"])
-    print_rows(rows, output, columns=_COLUMNS)
+    rows = [_away(name, reason) for name, reason in answers.unreachable.items()]
+    rows += [row for found in answers.by_service.values() for row in found]
+    print_rows(sorted(rows, key=_begin), output, columns=_COLUMNS)
     for name, reason in answers.unreachable.items():
         complain(f"warning: {name} is unreachable, so what is stuck there is missing here: {reason}")
     if answers.unreachable:
@@ -50,11 +53,25 @@ async def _read(limit: int, service: list[str] | None) -> Answers[Rows]:
 
 async def stuck_in(controls: Controls, limit: int, now: datetime) -> Rows:
     """Return what is stuck in one service."""
-    late, groups, waiting = await asyncio.gather(
-        controls.overdue(limit=limit), controls.groups(), controls.outbox(limit=_MOST_ROWS)
+    late, groups, waiting, ready = await asyncio.gather(
+        controls.overdue(limit=limit), controls.groups(), controls.outbox(limit=_MOST_ROWS), controls.ready()
     )
-    found = [*map(_late, late), *map(_dead, groups), *_unsent(waiting, now)]
+    found = [*_unready(ready), *map(_late, late), *map(_dead, groups), *_unsent(waiting, now)]
     return [{"service": controls.service} | row for row in found]
+
+
+def _begin(row: Mapping[str, Any]) -> datetime:
+    """Return what sorts the rows; those of services come first, of which nobody knows since when."""
+    return row["since"] or datetime.min.replace(tzinfo=UTC)
+
+
+def _away(service: str, reason: str) -> dict[str, Any]:
+    return {"service": service} | _row("unreachable", None, 1, step=None, saga_id=None, why=reason)
+
+
+def _unready(ready: dict[str, bool]) -> Iterator[dict[str, Any]]:
+    if lacking := lacks(ready):
+        yield _row("not ready", None, 1, step=None, saga_id=None, why=f"no {', '.join(lacking)}")
 
 
 def _late(step: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +103,7 @@ def _since(row: dict[str, Any]) -> datetime:
     return since
 
 
-def _row(what: str, since: datetime, count: int, **facts: Any) -> dict[str, Any]:
+def _row(what: str, since: datetime | None, count: int, **facts: Any) -> dict[str, Any]:
     return {"what": what, "since": since, "count": count} | facts
 
 

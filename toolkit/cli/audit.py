@@ -21,9 +21,9 @@ def audit(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List what was changed by hand in a service, the newest first: who, when, what and why.
+    """List what was changed by hand in a service.
 
-    Ends with 3 where the service can't be asked.
+    Who, when, what and why, the newest first. Ends with 3 where the service can't be asked.
     """
     print_rows(asyncio.run(_read(of, limit, service)), output, columns=_COLUMNS)
 

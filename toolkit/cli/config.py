@@ -7,5 +7,8 @@ from toolkit.settings import load_settings, shown_settings
 
 
 def config(output: FormatOption = Format.TABLE) -> None:
-    """Show each setting as a service started here would have it; passwords and tokens are masked."""
+    """Show each setting as a service started here has it.
+
+    Passwords and tokens are masked.
+    """
     print_rows(shown_settings(load_settings()), output, columns=("variable", "value", "source"))

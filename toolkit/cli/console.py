@@ -17,9 +17,9 @@ def console(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free one.")] = 8080,
     service: ServicesOption = None,
 ) -> None:
-    """Show every saga, and what needs a person, as pages for a browser; Ctrl-C ends it.
+    """Show sagas, and what needs a person, in a browser.
 
-    On another address than this machine's own one signs in, with the services' SAGA_API_TOKEN.
+    Ctrl-C ends it. On another address than this machine's own one signs in, with the services' SAGA_API_TOKEN.
     """
     from toolkit.console.serving import serve
 

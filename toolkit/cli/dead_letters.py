@@ -16,7 +16,9 @@ from toolkit.cli.operating import operator, pick, span
 from toolkit.cli.output import Format, FormatOption, print_fields, print_json, print_rows, printing
 from toolkit.cli.waiting import progress
 from toolkit.clock import SystemClock
+from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
+from toolkit.errors import UnreachableError
 from toolkit.masking import NO_OBJECT, UNKNOWN
 from toolkit.sources import Rows
 
@@ -36,7 +38,9 @@ IdsOption = Annotated[list[str] | None, typer.Option("--id", metavar="ID", help=
 ReasonIsOption = Annotated[
     str | None, typer.Option("--reason-is", metavar="WORD", help="Those with this reason: 'retries spent' say.")
 ]
-StepOption = Annotated[str | None, typer.Option("--step", metavar="NAME", help="Those of this step.")]
+StepOption = Annotated[
+    str | None, typer.Option("--step", metavar="NAME", help="Those of this step, or of what undoes it.")
+]
 SagaOption = Annotated[str | None, typer.Option("--saga", metavar="ID", help="Those of this saga.")]
 AgeOption = Annotated[
     str | None, typer.Option("--older-than", metavar="AGE", help="Those that did not come again since: 1h, 30d.")
@@ -75,7 +79,7 @@ def show_letter(
     """Show one dead letter whole: its message, the exception and the traceback."""
     letter = asyncio.run(_read_one(of, letter_id, service))
     if letter is None:
-        complain(f"error: {of} has no dead letter {letter_id!r}; `saga dead-letters ls {of}` lists those that it has")
+        complain(_missing(of, [letter_id]))
         leave(ExitCode.PROBLEM)
     elif output is Format.TABLE:
         print_fields(letter)
@@ -101,7 +105,7 @@ def redrive(
 ) -> None:
     """Have dead letters handled again by their service; their steps get all their attempts again.
 
-    Ends with 1 where one was refused, because its saga has ended.
+    Ends with 1 where one was refused, because its saga has ended, and where there is none of an --id.
     """
     which = _meant(_selection(ids, reason_is, step, saga, older_than), everything)
     _act("redrive", of, which, _operator(reason, dry_run), dry_run, service, output)
@@ -121,7 +125,10 @@ def drop(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Drop dead letters for good; that they were is kept in the audit."""
+    """Drop dead letters for good; that they were is kept in the audit.
+
+    Ends with 1 where there is none of an --id.
+    """
     which = _meant(_selection(ids, reason_is, step, saga, older_than), everything)
     _act("drop", of, which, _operator(reason, dry_run), dry_run, service, output)
 
@@ -166,11 +173,20 @@ def _act(
     with printing(rows, output, columns=_OUTCOMES):
         asyncio.run(_bite_by_bite(verb, of, which, by, dry_run, service, rows))
     refused = [row for row in rows if row["outcome"] == "refused"]
-    if not rows:
+    done = {row["id"] for row in rows}
+    missing = [each for each in dict.fromkeys(which.ids) if each not in done]
+    if missing:
+        complain(_missing(of, missing))
+    elif not rows:
         complain(f"{of} has no such dead letters")
-    elif refused:
+    if refused:
         complain(f"{len(refused)} of {len(rows)} refused; the first: {refused[0]['why']}")
-    leave(ExitCode.PROBLEM if refused else ExitCode.FINE)
+    leave(ExitCode.PROBLEM if refused or missing else ExitCode.FINE)
+
+
+def _missing(of: str, ids: Sequence[str]) -> str:
+    named = ", ".join(map(repr, ids))
+    return f"error: {of} has no such dead letter: {named}; `saga dead-letters ls {of}` lists those that it has"
 
 
 async def _bite_by_bite(
@@ -181,6 +197,7 @@ async def _bite_by_bite(
         controls = pick(of, known)
         newest = await controls.letters(which, limit=1)
         if not newest:
+            await _see_that_it_is_a_step(controls, which.step)
             return
         which = replace(which, up_to=newest[0]["id"])
         act = controls.redrive if verb == "redrive" else controls.drop
@@ -196,7 +213,31 @@ async def _bite_by_bite(
 
 async def _read(of: str, which: Selection, limit: int, service: list[str] | None) -> Rows:
     async with opened(service) as known:
-        return await pick(of, known).letters(which, limit=limit)
+        controls = pick(of, known)
+        rows = await controls.letters(which, limit=limit)
+        if not rows:
+            await _see_that_it_is_a_step(controls, which.step)
+        return rows
+
+
+async def _see_that_it_is_a_step(controls: Controls, name: str | None) -> None:
+    """See that a name of which there are no letters is a step's; that of one that is gone from the code has letters.
+
+    Raises:
+        UsageError: it is none; the text says which name is meant, or which there are.
+    """
+    if name is None:
+        return
+    try:
+        handlers = (await controls.contract()).handlers
+    except UnreachableError:  # a database far from its service's code: nothing here tells the steps' names
+        return
+    steps = [each.name for each in handlers if each.kind == "step"]
+    undone = next((each.of for each in handlers if each.kind == "compensation" and each.name == name), None)
+    if undone is not None:
+        raise UsageError(f"{name} undoes a step, and its letters have the name of that: write --step {undone}")
+    if name not in steps:
+        raise UsageError(f"{controls.service} has no step {name!r}; there are: {', '.join(sorted(steps))}")
 
 
 async def _read_one(of: str, letter_id: str, service: list[str] | None) -> dict[str, Any] | None:

@@ -7,5 +7,8 @@ from toolkit.cli.exits import ExitCode, leave
 
 
 def demo() -> None:
-    """Run sagas that go well and sagas that don't, in one process, and show what became of them."""
+    """Run sagas that go well and some that don't, in one process.
+
+    Shows what became of each. Ends with 1 where one did not end as it should.
+    """
     leave(ExitCode(import_here(f"{package_name()}.demo").main()))

@@ -39,9 +39,10 @@ def doctor(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Look for misconfigurations of broker, databases and services, and name what cures each.
+    """Look for misconfigurations, and name each one's cure.
 
-    Changes nothing. Ends with 1 where a problem was found, and with 3 where something could not be asked.
+    Asks broker, databases and services. Changes nothing. Ends with 1 where a problem was found, and with 3 where
+    something could not be asked.
     """
     for client in ("aio_pika", "aiormq"):  # what they would say is found, and told, by the checks
         logging.getLogger(client).addHandler(logging.NullHandler())

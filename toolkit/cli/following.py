@@ -11,7 +11,7 @@ from rich.text import Text
 
 from toolkit.cli.discovery import find_service
 from toolkit.cli.exits import UsageError, complain
-from toolkit.cli.output import console, print_table, text_of
+from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.contract import Contract
 from toolkit.controls import Controls
 from toolkit.graph import Choreography
@@ -31,11 +31,15 @@ _SIGNS = {
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A saga's story, how far it has come, and of which services that are there no contract is known."""
+    """A saga's story, how far it has come, and of which services that are there no contract is known.
+
+    `has_letters`: a service has given up messages of it, which may be all that there is.
+    """
 
     story: Story
     progress: Progress
     without_contract: Mapping[str, str]
+    has_letters: bool
 
 
 async def follow(saga_id: str, services: Sequence[Controls]) -> Followed:
@@ -46,7 +50,8 @@ async def follow(saga_id: str, services: Sequence[Controls]) -> Followed:
     story = tell(saga_id, {name: view.entries for name, view in seen.by_service.items()}, unreachable=seen.unreachable)
     contracts = told.by_service | _declared_here(told.unreachable)
     missing = {name: why for name, why in told.unreachable.items() if name in seen.by_service.keys() - contracts.keys()}
-    return Followed(story, progress(story, Choreography(contracts.values()), seen.by_service), missing)
+    has_letters = any(view.dead_letters for view in seen.by_service.values())
+    return Followed(story, progress(story, Choreography(contracts.values()), seen.by_service), missing, has_letters)
 
 
 def _declared_here(services: Mapping[str, str]) -> dict[str, Contract]:
@@ -77,7 +82,7 @@ def print_remaining(found: Progress) -> None:
 def _line(node: NodeProgress) -> list[Text]:
     sign, style = _SIGNS[node.status]
     facts = (node.status.replace("_", " "), node.service, node.name)
-    return [Text(sign, style=style), *map(text_of, facts), text_of("; ".join(_tells(node)) or None)]
+    return [Text(sign, style=style), *map(text_of, facts), shortened("; ".join(_tells(node)) or None)]
 
 
 def _tells(node: NodeProgress) -> list[str]:

@@ -26,7 +26,10 @@ def log(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Print log entries of one service, the oldest first; on a terminal saga by saga."""
+    """Print log entries of one service, the oldest first.
+
+    On a terminal saga by saga.
+    """
     rows = asyncio.run(_read(of, saga, limit, service))
     if output is Format.TABLE and rows and sys.stdout.isatty():
         print_by_saga(rows)

@@ -11,7 +11,7 @@ from toolkit.audit import Operator
 from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.locating import ServicesOption, opened
 from toolkit.cli.operating import ReasonOption, operator
-from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.cli.output import Format, FormatOption, print_some
 from toolkit.controls import Controls
 from toolkit.sources import Answers, Rows, ask_all
 
@@ -24,13 +24,14 @@ def nudge(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Emit a saga's last events again, as the watch does by itself: what was heard changes nothing.
+    """Emit an unfinished saga's last events again.
 
-    Ends with 1 where the saga has ended or no service knows it, and with 3 where a service can't be asked.
+    As the watch does by itself; what was heard changes nothing. Ends with 1 where the saga has ended or no service
+    knows it, and with 3 where a service can't be asked.
     """
     answers = asyncio.run(_nudge(saga_id, operator(reason), service))
     rows = [row for found in answers.by_service.values() for row in found]
-    print_rows(rows, output, columns=_COLUMNS)
+    print_some(rows, output, columns=_COLUMNS)
     for name, why in answers.unreachable.items():
         complain(f"warning: {name} is unreachable, so nothing was nudged there: {why}")
     if answers.unreachable:

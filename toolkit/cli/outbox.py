@@ -21,9 +21,9 @@ def outbox(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List what waits to be sent: events for the exchange, and retries for the service's own queue.
+    """List what waits to be sent.
 
-    Ends with 3 where the service can't be asked.
+    Events for the exchange, and retries for the service's own queue. Ends with 3 where the service can't be asked.
     """
     print_rows(asyncio.run(_read(of, limit, service)), output, columns=_COLUMNS)
 

@@ -22,6 +22,8 @@ from toolkit.cli.exits import complain, printable
 
 #: Wider than any row: what is piped goes to a program, and that has no edge.
 _PIPE_WIDTH = 10_000
+#: So much of a text in a table is enough to know it again: an exception may quote a page, at each attempt anew.
+_LONGEST_CELL = 160
 
 
 class Format(StrEnum):
@@ -46,9 +48,15 @@ def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Se
     if output is Format.TABLE and not rows:
         complain("none")
     elif output is Format.TABLE:
-        print_table(columns, [[text_of(row[column]) for column in columns] for row in rows])
+        print_table(columns, [[_cell(column, row[column]) for column in columns] for row in rows])
     else:
         print_json(list(rows), output)
+
+
+def print_some(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:
+    """Print rows as `print_rows` does; where there are none, people are told why by the command itself."""
+    if rows or output is not Format.TABLE:
+        print_rows(rows, output, columns=columns)
 
 
 @contextmanager
@@ -60,8 +68,7 @@ def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequ
         if rows:
             print_rows(rows, output, columns=columns)
         raise
-    if rows or output is not Format.TABLE:
-        print_rows(rows, output, columns=columns)
+    print_some(rows, output, columns=columns)
 
 
 def print_json(content: Any, output: Format) -> None:
@@ -91,10 +98,24 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Ta
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         # An id is to be copied whole; what a narrow terminal has no room for is folded elsewhere.
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column.endswith("id"))
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=_is_id(column))
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def shortened(value: Any) -> Text:
+    """Return a value as a table has room for it; programs get it whole."""
+    text = text_of(value)
+    return text if len(text) <= _LONGEST_CELL else Text(f"{text.plain[: _LONGEST_CELL - 1]}…")
+
+
+def _cell(column: str, value: Any) -> Text:
+    return text_of(value) if _is_id(column) else shortened(value)
+
+
+def _is_id(column: str) -> bool:
+    return column.endswith("id")
 
 
 def text_of(value: Any, *, keep: str = "") -> Text:

@@ -23,9 +23,9 @@ def overdue(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List overdue steps, the longest waiting first, with how often they were nudged.
+    """List overdue steps, the longest waiting first.
 
-    Ends with 3 where a service can't be asked.
+    With how often they were nudged. Ends with 3 where a service can't be asked.
     """
     rows, unreachable = asyncio.run(_read(limit, service))
     print_rows(sorted(rows, key=lambda row: row["since"]), output, columns=_COLUMNS)

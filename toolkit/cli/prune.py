@@ -27,7 +27,10 @@ def prune(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Delete the entries of ended sagas, dead letters and the audit, where they are older; nothing of an open saga."""
+    """Delete old entries of ended sagas, and old dead letters.
+
+    The audit's, too; nothing of an open saga.
+    """
     rows: Rows = []
     with printing(rows, output, columns=_COLUMNS):
         asyncio.run(_prune(_allowed(older_than), operator(reason), service, rows))

@@ -10,8 +10,8 @@ import typer
 from toolkit.audit import Operator
 from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.operating import operator
-from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.cli.operating import ReasonOption, operator
+from toolkit.cli.output import Format, FormatOption, print_some
 from toolkit.controls import Controls
 from toolkit.errors import UnreachableError
 from toolkit.sources import Rows
@@ -21,16 +21,17 @@ _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
 
 def replay(
     saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")] = "a replay",
+    reason: ReasonOption,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Emit a saga's last events again, under their own ids: what was heard changes nothing, what was lost goes on.
+    """Emit a saga's last events again, even an ended one's.
 
-    Ends with 1 where no service knows the saga, and with 3 where a service can't be asked.
+    Under their own ids: what was heard changes nothing, what was lost goes on. Ends with 1 where no service knows the
+    saga, and with 3 where a service can't be asked.
     """
     rows, unreachable = asyncio.run(_replay(saga_id, operator(reason), service))
-    print_rows(rows, output, columns=_COLUMNS)
+    print_some(rows, output, columns=_COLUMNS)
     for name, why in unreachable.items():
         complain(f"warning: {name} is unreachable, so nothing was replayed there: {why}")
     if not rows and not unreachable:

@@ -14,7 +14,10 @@ from toolkit.settings import load_settings
 def run(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="A service's name, or module:attribute.")],
 ) -> None:
-    """Run a service; SIGTERM and Ctrl-C let it finish what is under way."""
+    """Run a service, until SIGTERM or Ctrl-C.
+
+    It finishes what is under way, and ends with 0.
+    """
     from toolkit.app import run_service
 
     found, settings = find_service(service), load_settings()

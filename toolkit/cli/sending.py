@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Protocol
@@ -69,8 +69,11 @@ async def send(
     *,
     clock: Clock,
     patience: timedelta = timedelta(0),
+    sent: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Send these starting events, by saga id; a service that does not listen yet is waited for that long.
+
+    `sent` is told the id of each saga whose event is safe, as soon as it is.
 
     Raises:
         UnroutableError: no service listens to them.
@@ -81,7 +84,7 @@ async def send(
             starting_message(saga, saga_id, event, clock=clock, traceparent=traces.get(saga_id))
             for saga_id, event in events.items()
         ]
-        await send_all(messages, publisher, patience=patience)
+        await send_all(messages, publisher, patience=patience, sent=sent)
 
 
 @asynccontextmanager
@@ -98,18 +101,29 @@ async def _traced(saga: Saga, events: Mapping[str, Event]) -> AsyncIterator[Mapp
 
 
 async def send_all(
-    messages: Sequence[WireMessage], publisher: Publisher, *, patience: timedelta = timedelta(0)
+    messages: Sequence[WireMessage],
+    publisher: Publisher,
+    *,
+    patience: timedelta = timedelta(0),
+    sent: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Send these messages; a service that does not listen yet is waited for that long.
+
+    `sent` is told the id of the saga of each message that is safe.
 
     Raises:
         UnroutableError: no service listens to them.
         UnreachableError: the broker went away meanwhile.
     """
     until = time.monotonic() + patience.total_seconds()
+    for start in range(0, len(messages), _BURST):
+        burst = messages[start : start + _BURST]
+        await asyncio.gather(*(_send_one(each, publisher, until, sent) for each in burst))
+
+
+async def _send_one(message: WireMessage, publisher: Publisher, until: float, sent: Callable[[str], None]) -> None:
     try:
-        for start in range(0, len(messages), _BURST):
-            await asyncio.gather(*(_send_one(each, publisher, until) for each in messages[start : start + _BURST]))
+        await _published(message, publisher, until)
     except UnroutableError as error:
         raise UnroutableError(
             f"{error}: start the service that listens to it, by `saga run`, and send again"
@@ -118,9 +132,10 @@ async def send_all(
         raise UnreachableError(
             "the broker went away while messages were sent, so some sagas may have started: look with `saga ls`"
         ) from error
+    sent(str(message.correlation_id))
 
 
-async def _send_one(message: WireMessage, publisher: Publisher, until: float) -> None:
+async def _published(message: WireMessage, publisher: Publisher, until: float) -> None:
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(UnroutableError),
         stop=lambda _: time.monotonic() >= until,

@@ -25,9 +25,9 @@ _NARROW = 110
 
 
 def stats(service: ServicesOption = None, output: FormatOption = Format.TABLE) -> None:
-    """Show each service's sagas by state, how fast they end, and what waits or needs a person.
+    """Show each service's sagas by state, and what waits.
 
-    Ends with 3 where a service can't be asked.
+    With how fast they end, and what needs a person. Ends with 3 where a service can't be asked.
     """
     answers = asyncio.run(_read(service))
     glances = list(answers.by_service.values())

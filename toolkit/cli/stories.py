@@ -12,7 +12,7 @@ from datetime import UTC
 from rich.text import Text
 
 from toolkit.cli.exits import complain
-from toolkit.cli.output import console, print_table, text_of
+from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.events import SagaState
 from toolkit.fence import StepState
 from toolkit.saga_log import Note
@@ -68,9 +68,14 @@ def print_story(story: Story, sentence: str | None = None) -> None:
     saga = text_of(f"saga {story.saga_id} ({story.saga_type}): ")
     console().print(Text.assemble(saga, styled_state(story.state), ", begun ", begun))
     if sentence:
-        console().print(text_of(sentence), style="bold")
+        print_sentence(sentence)
     columns = ("", "at (UTC)", "service", "step", "state", "tells")
     print_table(columns, [_line(entry) for entry in story.entries])
+
+
+def print_sentence(sentence: str) -> None:
+    """Print what a saga comes to."""
+    console().print(text_of(sentence), style="bold")
 
 
 def print_by_saga(entries: Sequence[LogEntry]) -> None:
@@ -101,4 +106,4 @@ def move(entry: LogEntry) -> list[Text]:
     at = entry["at"].astimezone(UTC).time().isoformat(timespec="milliseconds")
     tells = ": ".join(str(fact) for fact in (entry["emitted_type"], entry["error"]) if fact)
     shown = (text_of(at), text_of(entry["step"]))
-    return [Text(sign, style=style), *shown, Text(state, style=style), text_of(tells or None)]
+    return [Text(sign, style=style), *shown, Text(state, style=style), shortened(tells or None)]

@@ -31,10 +31,10 @@ def tail(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Print log entries of all services as they are written, until Ctrl-C.
+    """Print all services' log entries as they are written.
 
-    What is read at once is put in the order of its times; `saga trace` knows the order of cause and effect. A service
-    that can't be asked is named, and asked again.
+    Ctrl-C ends it. What is read at once is put in the order of its times; `saga trace` knows the order of cause and
+    effect. A service that can't be asked is named, and asked again.
     """
     if output is Format.JSON:
         raise UsageError("what never ends is no JSON document: take -o jsonl, an object a line")

@@ -11,7 +11,7 @@ from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.following import Followed, complain_of_contracts, follow, print_remaining
 from toolkit.cli.locating import ServicesOption, opened
 from toolkit.cli.output import Format, FormatOption, print_json
-from toolkit.cli.stories import complain_of_gaps, print_story
+from toolkit.cli.stories import complain_of_gaps, print_sentence, print_story
 from toolkit.story import Story
 
 
@@ -20,9 +20,10 @@ def trace(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Tell one saga's story: in a sentence, then in the order of cause and effect, then what is still to come.
+    """Tell one saga's story, and what is still to come.
 
-    Ends with 1 where no service knows the saga, and with 3 where a service can't be asked.
+    In a sentence, then in the order of cause and effect, then what comes next if nobody refuses. Ends with 1 where no
+    service knows the saga, and with 3 where a service can't be asked.
     """
     found = asyncio.run(_read(saga_id, service))
     story = found.story
@@ -31,6 +32,8 @@ def trace(
     elif story.entries:
         print_story(story, found.progress.sentence)
         print_remaining(found.progress)
+    elif found.has_letters:
+        print_sentence(found.progress.sentence)
     complain_of_gaps(story.unreachable)
     if story.entries:
         complain_of_contracts(found.without_contract)
@@ -48,6 +51,10 @@ def _verdict(story: Story) -> ExitCode:
             complain(f"no service that can be reached knows the saga {story.saga_id!r} yet")
         return ExitCode.AWAY
     if not story.entries:
-        complain(f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know")
+        # An event that could not even be read bears no saga's id, whatever its sender wrote into it.
+        complain(
+            f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know, "
+            "and `saga attention` what could not be read"
+        )
         return ExitCode.PROBLEM
     return ExitCode.FINE

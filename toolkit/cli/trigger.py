@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated
 
@@ -50,10 +50,59 @@ def trigger(
     settings = load_settings()
     if settings.broker_url == "embedded":
         see_that_steps_exist(settings, services)
-    stories = asyncio.run(_start(services.values(), saga, events, patience, service, settings))
-    _print(stories, saga, output)
+    started = _Started(saga, events, output)
+    try:
+        asyncio.run(_start(services.values(), started, patience, service, settings))
+    except KeyboardInterrupt:
+        complain(started.how_far())
+        raise
+    finally:
+        started.close()
     if patience is not None:
-        _report(stories)
+        _report(started.stories())
+
+
+class _Started:
+    """The sagas that have been started so far, and their ids on standard output, whatever happens then.
+
+    To people an id is shown as soon as its event is safe; JSON is written at the end, when it is known how they stand.
+    """
+
+    def __init__(self, saga: Saga, events: Mapping[str, Event], output: Format) -> None:
+        self.saga = saga
+        self.events = events
+        self._output = output
+        self._stories: dict[str, Story] = {}
+
+    def sent(self, saga_id: str) -> None:
+        """Take in that a saga's event is safe."""
+        self._stories[saga_id] = Story(saga_id, [])
+        if self._output is Format.TABLE:
+            typer.echo(saga_id)
+
+    def seen(self, story: Story) -> None:
+        """Take in how a saga stands."""
+        self._stories[story.saga_id] = story
+
+    def stories(self) -> list[Story]:
+        """Return all that were sent, in the order in which they were to be."""
+        return [self._stories[saga_id] for saga_id in self.events if saga_id in self._stories]
+
+    def how_far(self) -> str:
+        """Return what was done so far, for whoever stops it; what is not confirmed is not counted."""
+        told = f"{len(self._stories)} of {len(self.events)} sent"
+        if len(self._stories) < len(self.events):
+            return told
+        ended = sum(story.state is not None and story.state.is_ended for story in self._stories.values())
+        return f"{told}, {ended} of them known to have ended"
+
+    def close(self) -> None:
+        """Write what is written at the end."""
+        if self._stories and self._output is not Format.TABLE:
+            rows = [
+                {"saga_id": each.saga_id, "saga_type": self.saga.name, "state": each.state} for each in self.stories()
+            ]
+            print_json(rows, self._output)
 
 
 def _started_by(event: str, sagas: Sequence[Saga]) -> Saga:
@@ -65,33 +114,31 @@ def _started_by(event: str, sagas: Sequence[Saga]) -> Saga:
 
 async def _start(
     services: Iterable[Service],
-    saga: Saga,
-    events: dict[str, Event],
+    started: _Started,
     patience: timedelta | None,
     named: list[str] | None,
     settings: Settings,
-) -> list[Story]:
+) -> None:
     configure_logs(settings.model_copy(update={"log_level": "error"}))
+    saga, events = started.saga, started.events
     async with publisher_for(services, settings) as publisher:
         if patience is None:
-            await send(saga, events, publisher, clock=SystemClock())
-            return [Story(saga_id, []) for saga_id in events]
+            await send(saga, events, publisher, clock=SystemClock(), sent=started.sent)
+            return
         # Before anything is sent: who can't be told of the outcome shall learn that now.
         async with opened(named) as sources:
             until = time.monotonic() + patience.total_seconds()
-            await send(saga, events, publisher, clock=SystemClock(), patience=patience)
+            await send(saga, events, publisher, clock=SystemClock(), patience=patience, sent=started.sent)
             with progress() as bar:
                 task = bar.add_task("sagas ended", total=len(events))
+
+                def ended(story: Story) -> None:
+                    started.seen(story)
+                    bar.advance(task)
+
                 left = timedelta(seconds=max(until - time.monotonic(), 0))
-                return await wait_until_ended(list(events), sources, within=left, ended=lambda _: bar.advance(task))
-
-
-def _print(stories: Iterable[Story], saga: Saga, output: Format) -> None:
-    if output is Format.TABLE:
-        typer.echo("\n".join(story.saga_id for story in stories))
-    else:
-        rows = [{"saga_id": story.saga_id, "saga_type": saga.name, "state": story.state} for story in stories]
-        print_json(rows, output)
+                for story in await wait_until_ended(list(events), sources, within=left, ended=ended):
+                    started.seen(story)
 
 
 def _report(stories: Sequence[Story]) -> None:

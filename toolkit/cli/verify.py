@@ -15,10 +15,11 @@ import typer
 from toolkit.cli.discovery import import_here, package_name
 from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.cli.output import Format, FormatOption, print_some
 from toolkit.cli.stories import complain_of_gaps
 from toolkit.cli.waiting import MOST_SECONDS, counting
 from toolkit.clock import SystemClock
+from toolkit.logs import configure_logs
 from toolkit.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -40,19 +41,21 @@ def verify(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Check that every saga ended, all of it done or all of it undone, and that nothing is left over.
+    """Check that every saga ended, and left nothing over.
 
-    Ends with 1 and a list where anything is wrong, and with 3 where a service can't be asked.
+    Each has to be done in all its parts, or undone in all of them. Ends with 1 and a list where anything is wrong, and
+    with 3 where a service, or the broker that SAGA_BROKER_URL names, can't be asked.
     """
     verdict = asyncio.run(_judge(timedelta(seconds=settled), service))
     complain_of_gaps(verdict.unreachable)
     if verdict.unreachable:
         complain("error: without them no saga can be judged")
         leave(ExitCode.AWAY)
-    if verdict.violations or output is not Format.TABLE:
-        print_rows([asdict(each) for each in verdict.violations], output, columns=_COLUMNS)
+    print_some([asdict(each) for each in verdict.violations], output, columns=_COLUMNS)
     _sum_up(verdict)
-    leave(ExitCode.PROBLEM if verdict.violations else ExitCode.FINE)
+    if verdict.violations:
+        leave(ExitCode.PROBLEM)
+    leave(ExitCode.AWAY if verdict.is_broker_away else ExitCode.FINE)
 
 
 async def _judge(settled: timedelta, service: list[str] | None) -> Verdict:
@@ -76,13 +79,27 @@ def checks_of(package: str) -> Sequence[Check]:
 
 def _broker() -> Settings | None:
     """Return the settings if they name a broker: the default one may be anybody's."""
-    return load_settings() if "SAGA_BROKER_URL" in os.environ else None
+    if "SAGA_BROKER_URL" not in os.environ:
+        return None
+    settings = load_settings()
+    configure_logs(settings.model_copy(update={"log_level": "error"}))  # the broker's client would log that it is away
+    return settings
 
 
 def _sum_up(verdict: Verdict) -> None:
     for what in dict.fromkeys(verdict.unchecked):
         complain(f"warning: not checked: {what}")
     if verdict.left_out:
-        complain(f"left out: {verdict.left_out} sagas that have just moved, or of which a part was pruned")
-    count = len(verdict.violations)
-    complain(f"{verdict.sagas} sagas judged, {'all is right' if not count else f'{count} violations'}")
+        that_have = "that has" if verdict.left_out == 1 else "that have"
+        complain(
+            f"left out: {_counted(verdict.left_out, 'saga')} {that_have} just moved, or of which a part was pruned"
+        )
+    if verdict.violations:
+        judgement = _counted(len(verdict.violations), "violation")
+    else:
+        judgement = "all is right" if not verdict.is_broker_away else "all is right as far as it was checked"
+    complain(f"{_counted(verdict.sagas, 'saga')} judged, {judgement}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

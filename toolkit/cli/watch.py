@@ -60,10 +60,10 @@ def watch(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Watch all services and the sagas that moved last, until Ctrl-C.
+    """Watch all services, and the sagas that moved last.
 
-    Where standard output is no terminal, or something else than a table is wanted, it is one look; that ends with 3
-    where a service can't be asked.
+    Ctrl-C ends it. Where standard output is no terminal, or something else than a table is wanted, it is one look; that
+    ends with 3 where a service can't be asked.
     """
     if output is Format.TABLE and sys.stdout.isatty():
         _watch(interval, limit, service)

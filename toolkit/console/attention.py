@@ -18,6 +18,7 @@ from toolkit.console.rendering import Pages
 from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
 from toolkit.errors import NotAllowedError, UnreachableError
+from toolkit.glance import lacks
 
 #: So many overdue steps of each service are shown, the longest waiting first.
 _MOST_OVERDUE = 100
@@ -26,7 +27,7 @@ _ERROR = {"error": None, "saga_id": None}
 
 
 class AttentionPage:
-    """What is stuck, and why."""
+    """What is stuck, and why; and which services are not ready, for in these all may be stuck soon."""
 
     def __init__(self, services: Services, pages: Pages, keys: Keys, jobs: Jobs, *, actor: str) -> None:
         self._services = services
@@ -36,22 +37,26 @@ class AttentionPage:
         self._actor = actor
 
     async def show(self, request: Request) -> Response:
-        """Show the groups of letters, and the overdue steps."""
+        """Show the groups of letters, the overdue steps, and what a service is without."""
         is_live = request.query_params.get("part") == "live"
         patience = LIVE_PATIENCE if is_live else PATIENCE
-        groups, overdue = await asyncio.gather(
+        groups, overdue, ready = await asyncio.gather(
             self._services.ask("groups", lambda each: each.groups(), patience=patience),
             self._services.ask("overdue", lambda each: each.overdue(limit=_MOST_OVERDUE), patience=patience),
+            self._services.ask("ready", lambda each: each.ready(), patience=patience),
         )
         steps = [row | {"service": name} for name, rows in overdue.by_service.items() for row in rows]
         letters = [_ERROR | row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
+        lacking = {name: lacks(parts) for name, parts in ready.by_service.items()}
+        unreachable = groups.unreachable | overdue.unreachable | ready.unreachable
         return self._pages.page(
             request,
             "attention",
             groups=sorted(letters, key=lambda row: (-row["count"], row["service"], row["reason"])),
             overdue=sorted(steps, key=lambda row: row["since"]),
             is_cut=any(len(rows) >= _MOST_OVERDUE for rows in overdue.by_service.values()),
-            unreachable=groups.unreachable | overdue.unreachable,
+            unreachable=unreachable,
+            not_ready={name: parts for name, parts in lacking.items() if parts and name not in unreachable},
             jobs=[job for job in self._jobs.listed() if not job.is_over][:5],
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 
 import uvicorn
@@ -36,14 +37,32 @@ def serve(
             "set it to the services' token, or leave --host out to listen on this machine alone"
         )
     listener = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    announce(f"the console is at http://{shown}:{listener.getsockname()[1]}/")
     app = application(controls, token=token, must_sign_in=must_sign_in, actor=actor)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
-    # uvicorn raises the signal again after its shutdown: having ended, the process has done what it was asked.
+    shown = f"[{host}]" if ":" in host else host
+    server = _Server(config, lambda: announce(f"the console is at http://{shown}:{listener.getsockname()[1]}/"))
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+        signal.signal(each, server.told_to_stop)
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that says where it is once it hears what it is told, and not before."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to serve, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    def told_to_stop(self, number: int, _: object) -> None:
+        """Leave at once, unless it has served: after its shutdown uvicorn raises the signal again, and all is done."""
+        if not self.started:
+            sys.exit(128 + number)
 
 
 def _listen(host: str, port: int) -> socket.socket:

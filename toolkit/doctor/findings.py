@@ -52,8 +52,12 @@ class Check(Generic[F]):
     look: Callable[[F], Iterable[Seen]]
 
     def findings(self, facts: F) -> Iterator[Finding]:
-        """Judge the facts."""
-        for seen in self.look(facts):
+        """Judge the facts; a service of which anything is not well is not said to be well beside it."""
+        all_seen = dict.fromkeys(self.look(facts))  # of a service's two queues it may see the same
+        not_well = {each.service for each in all_seen if each.service and each.verdict is not Verdict.FINE}
+        for seen in all_seen:
+            if seen.verdict is Verdict.FINE and seen.service in not_well:
+                continue
             yield Finding(
                 verdict=seen.verdict,
                 check=self.name,

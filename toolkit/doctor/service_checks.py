@@ -10,6 +10,7 @@ from toolkit.contract import Contract, EventContract
 from toolkit.doctor.facts import ClockFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 from toolkit.doctor.services import DEMO_TOKEN
+from toolkit.glance import lacks
 
 #: Timeouts are minutes, and compare one machine's clock with another's.
 _MOST_SKEW = timedelta(seconds=1)
@@ -23,7 +24,7 @@ def _answering(facts: Facts) -> Iterator[ServiceFacts]:
 def readiness(facts: Facts) -> Iterator[Seen]:
     """Each service answers, and has all that it needs."""
     for each in facts.services:
-        missing = [part for part, is_there in each.ready.items() if not is_there]
+        missing = lacks(each.ready)
         if each.fault:
             yield unchecked(each.fault, each.name, cure=f"saga run {each.name}, or mend its address in SAGA_SERVICES")
         elif missing:

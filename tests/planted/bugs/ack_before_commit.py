@@ -1,7 +1,9 @@
 """A delivery is acknowledged when it is taken, not when its effect is committed: a crash in between loses it."""
 
 EDITS = {
-    "toolkit/inbox.py": [("        await delivery.settled\n", "        _settled(delivery)\n")],
+    "toolkit/inbox.py": [
+        ("        return delivery.settled\n", "        _settled(delivery)\n        return delivery.settled\n")
+    ],
 }
 CAUGHT_BY = [
     "tests/unit/test_inbox.py::test_a_delivery_returns_once_its_effect_is_committed",
