@@ -48,8 +48,8 @@ class Acks:
 
     async def give_back(self, message: DeliveredMessage) -> None:
         """Have a delivery made again; the broker counts how often."""
-        if number := self._number(message):
-            await quietly(message.channel.basic_reject(number, requeue=True))
+        await quietly(message.channel.basic_reject(message.delivery_tag or 0, requeue=True))
+        if number := self._number(message):  # asked after: the channel may have closed, and the next counts anew
             self._ahead.add(number)
 
     async def finish(self) -> None:

@@ -33,10 +33,10 @@ class Consumer:
         self._hear = hear
         self._consuming_on: AbstractChannel | None = None
         self._tag: str | None = None
-        channel.reopen_callbacks.add(self._reopened)
 
     async def consume(self) -> None:
         """Consume, where it does not yet."""
+        self._channel.reopen_callbacks.add(self._reopened)
         channel = await self._channel.get_underlay_channel()
         if channel is self._consuming_on:
             return
@@ -44,12 +44,14 @@ class Consumer:
         channel.on_consumer_cancel_callbacks.add(self._is_ended)
         try:
             self._tag = (await channel.basic_consume(self._queue, self._hear)).consumer_tag
-        except BaseException:
-            self._consuming_on = None
+        except BaseException:  # a timeout, too, must not leave it taken for one that consumes
+            if self._consuming_on is channel:
+                self._consuming_on = None
             raise
 
     async def cancel(self) -> None:
-        """Take nothing new."""
+        """Take nothing new, on this channel and on those that are opened in its place."""
+        self._channel.reopen_callbacks.discard(self._reopened)
         channel, self._consuming_on = self._consuming_on, None
         if channel and self._tag:
             with suppress(*AWAY):
