@@ -27,7 +27,8 @@ from toolkit.contract import Contract
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.logs import configure_logs
-from toolkit.rabbit import RabbitConsumer, RabbitPublisher, connect_patiently
+from toolkit.rabbit import RabbitConsumer, RabbitPublisher
+from toolkit.rabbit_connection import connect_patiently
 from toolkit.retry import describe
 from toolkit.service import Service
 from toolkit.settings import Settings

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from toolkit.errors import UnreachableError
 from toolkit.events import SagaState
 from toolkit.invariants import Remains, Violation, at_rest, violations_of
-from toolkit.rabbit import queue_depths
+from toolkit.rabbit_topology import queue_depths
 from toolkit.settings import Settings
 from toolkit.sources import DatabaseSource, Source, ask_all, pages
 from toolkit.story import LogEntry, tell

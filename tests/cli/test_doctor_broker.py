@@ -27,7 +27,7 @@ from tests.servers import RABBITMQ, Server, container_for, docker_is_there, wait
 from toolkit import Settings
 from toolkit.envelope import CONTROL_EVENTS
 from toolkit.events import routing_key
-from toolkit.rabbit import declared_queues
+from toolkit.rabbit_topology import declared_queues
 
 LOGIN = ("ada", "hush-hush")
 MANAGEMENT_PORT = 15672

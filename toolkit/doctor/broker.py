@@ -21,7 +21,8 @@ from faststream.rabbit import RabbitQueue
 from toolkit.amqp_acks import AWAY
 from toolkit.doctor.facts import BrokerFacts, Difference, QueueFacts
 from toolkit.doctor.places import is_loopback
-from toolkit.rabbit import as_unreachable, dead_letter_exchange, declared_queues
+from toolkit.rabbit_connection import as_unreachable
+from toolkit.rabbit_topology import dead_letter_exchange, declared_queues
 from toolkit.retry import describe
 from toolkit.settings import Settings
 
@@ -66,7 +67,7 @@ async def _questioned(
         version=str(properties.get("version", "")),
         cluster=str(properties.get("cluster_name", "")),
         exchange_fault=await _fault_of_exchange(connection, settings.exchange, "topic"),
-        dead_exchange_fault=await _fault_of_exchange(connection, dead_letter_exchange(settings), "direct"),
+        dead_exchange_fault=await _fault_of_exchange(connection, dead_letter_exchange(settings).name, "direct"),
         queues=tuple(queues),
     )
 

@@ -1,0 +1,77 @@
+"""What an AMQP message is to the toolkit, and the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
+from pamqp.commands import Basic
+
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
+from toolkit.ids import new_id
+
+
+def properties_of(message: WireMessage) -> Basic.Properties:
+    """Return what goes out beside the body: of a persistent message."""
+    return Basic.Properties(
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        message_type=message.type,
+        timestamp=message.timestamp,
+        headers=dict(message.headers),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+    )
+
+
+def wire_of(body: bytes, routing_key: str | None, properties: Basic.Properties) -> WireMessage:
+    """Return what came in, its times in UTC."""
+    timestamp = properties.timestamp
+    return WireMessage(
+        body=body,
+        routing_key=routing_key or "",
+        message_id=properties.message_id,
+        correlation_id=properties.correlation_id,
+        type=properties.message_type,
+        timestamp=timestamp.replace(tzinfo=UTC) if timestamp and timestamp.tzinfo is None else timestamp,
+        headers=_headers(properties.headers or {}),
+    )
+
+
+def given_up(raw: AbstractIncomingMessage, service: str, queue: str) -> DeadLetter:
+    """Return a message of the dead-letter queue as a letter, with the reason that the broker wrote on it."""
+    wire = wire_of(raw.body, raw.routing_key, raw.properties)
+    death = _death(wire.headers)
+    word = str(death.get("reason") or "given up by the broker").replace("_", " ")
+    told = f"it gave it up in {death.get('queue')} at {death.get('time')}" if death else "it does not say why"
+    return DeadLetter(
+        id=new_id(),
+        service=service,
+        reason=word,
+        error=f"the broker put the message into {queue}.dead: {told}",
+        message=replace(wire, routing_key=_first_key(death) or wire.routing_key),
+        at=datetime.now(UTC),
+    )
+
+
+def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the broker says of the latest time that it gave the message up; anybody may have written there."""
+    deaths = headers.get("x-death")
+    latest = deaths[0] if isinstance(deaths, list) and deaths else None
+    return latest if isinstance(latest, dict) else {}
+
+
+def _first_key(death: Mapping[str, Any]) -> str | None:
+    keys = death.get("routing-keys")
+    return str(keys[0]) if isinstance(keys, list) and keys else None
+
+
+def _headers(headers: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in headers.items()
+    }

@@ -1,0 +1,88 @@
+"""How the broker is connected to, how long it is waited for, and what is said where it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import structlog
+from aio_pika.abc import AbstractRobustConnection
+from faststream.rabbit import Channel, RabbitBroker
+from faststream.rabbit.prometheus import RabbitPrometheusMiddleware
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from toolkit.amqp_acks import AWAY
+from toolkit.amqp_properties import tolerate_malformed_properties
+from toolkit.errors import UnreachableError
+from toolkit.retry import describe
+from toolkit.settings import Settings
+
+log = structlog.get_logger("toolkit")
+
+tolerate_malformed_properties()
+
+#: The client gives a silent connection up after three beats and a second each, so that half a minute suffices.
+_HEARTBEAT = 6
+#: Seconds for which a connection, or an answer upon one, is awaited; and before the next one is tried.
+CONNECT_TIMEOUT, _RECONNECT_INTERVAL = 5, 1
+#: What the client says where the broker doesn't let us in. A Close while the connection opens is its no to the virtual
+#: host, and the client drops the reason.
+_NOES = ("ACCESS_REFUSED", "got <Connection.Close")
+_CURE = "mend the login, its rights, or the virtual host in SAGA_BROKER_URL"
+
+
+def broker_of(
+    settings: Settings, *, default_channel: Channel, middlewares: Sequence[RabbitPrometheusMiddleware] = ()
+) -> RabbitBroker:
+    """Return FastStream's broker for one connection: it is a library here, which neither reads nor validates."""
+    return RabbitBroker(
+        with_heartbeat(settings.broker_url),
+        default_channel=default_channel,
+        middlewares=middlewares,
+        apply_types=False,  # the bytes are validated once, by the vocabulary
+        logger=None,  # the toolkit logs what was committed, not what was received
+        graceful_timeout=5,
+        timeout=CONNECT_TIMEOUT,
+        reconnect_interval=_RECONNECT_INTERVAL,
+    )
+
+
+def with_heartbeat(url: str) -> str:
+    """Return the broker's address with our heartbeat, where it names none."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    return urlunsplit(parts._replace(query=urlencode({"heartbeat": str(_HEARTBEAT)} | query)))
+
+
+async def connect_patiently(connect: Any, service: str) -> None:
+    """Await `connect()` again and again while the broker is away."""
+    wait = wait_exponential_jitter(multiplier=0.1, max=2)
+
+    def say(state: Any) -> None:
+        error = state.outcome.exception()
+        if _refuses(error):  # it may be that somebody mends it, but only somebody can
+            log.error("the broker refuses us", service=service, error=describe(error), cure=_CURE)
+        else:
+            log.warning("waiting for the broker", service=service, error=describe(error))
+
+    async for attempt in AsyncRetrying(wait=wait, retry=retry_if_exception_type(AWAY), before_sleep=say):
+        with attempt:
+            await connect()
+
+
+def as_unreachable(error: BaseException) -> UnreachableError:
+    """Return the broker's no, or its silence, as what it means to whoever set SAGA_BROKER_URL."""
+    if _refuses(error):
+        return UnreachableError(f"the broker refuses us at SAGA_BROKER_URL: {describe(error)}; {_CURE}")
+    return UnreachableError(f"the broker does not answer at SAGA_BROKER_URL: {describe(error)}")
+
+
+def _refuses(error: BaseException | None) -> bool:
+    """Whether the broker is there, and doesn't let us in: a wrong login, or a virtual host that is closed to it."""
+    return any(sign in str(error) for sign in _NOES)
+
+
+def stands(connection: AbstractRobustConnection | None) -> bool:
+    """Whether a connection stands at this moment."""
+    return connection is not None and not connection.is_closed and connection.connected.is_set()

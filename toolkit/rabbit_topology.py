@@ -1,0 +1,118 @@
+"""What a service has on the broker: the exchanges that all share, its queue, and the queue of its dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import aio_pika
+from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractQueue, AbstractRobustChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
+from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQueue
+
+from toolkit.amqp_acks import AWAY
+from toolkit.envelope import CONTROL_EVENTS
+from toolkit.events import routing_key
+from toolkit.host import queue_name
+from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, with_heartbeat
+from toolkit.service import Service
+from toolkit.settings import Settings
+
+#: How often a message that kills its consumer is delivered before the broker gives it up.
+_DELIVERY_LIMIT = 20
+#: What lies in a dead-letter queue is never given up: without a number RabbitMQ 4 drops it after twenty deliveries.
+_ENDLESS = 1_000_000_000
+
+
+def event_exchange(settings: Settings) -> RabbitExchange:
+    """Return the exchange that all events go through."""
+    return RabbitExchange(settings.exchange, type=ExchangeType.TOPIC, durable=True)
+
+
+def dead_letter_exchange(settings: Settings) -> RabbitExchange:
+    """Return the exchange that what the broker gives up goes through."""
+    return RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.DIRECT, durable=True)
+
+
+def declared_queues(settings: Settings, service: str) -> tuple[RabbitQueue, RabbitQueue]:
+    """Return a service's queue and its dead-letter queue, as it declares them."""
+    name = queue_name(settings, service)
+    return _queue(name, dead_letter_exchange=dead_letter_exchange(settings).name), _dead_queue(name)
+
+
+def _queue(name: str, *, dead_letter_exchange: str) -> RabbitQueue:
+    """Return a service's queue: replicated, and losing nothing, not even what the delivery limit turns away."""
+    return RabbitQueue(
+        name,
+        queue_type=QueueType.QUORUM,
+        durable=True,
+        arguments={
+            "x-delivery-limit": _DELIVERY_LIMIT,
+            "x-dead-letter-exchange": dead_letter_exchange,
+            "x-dead-letter-routing-key": name,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+
+
+def _dead_queue(name: str) -> RabbitQueue:
+    """Return the queue under the dead letters; it has to bear any number of deliveries that a crash cut off."""
+    return RabbitQueue(
+        f"{name}.dead", queue_type=QueueType.QUORUM, durable=True, arguments={"x-delivery-limit": _ENDLESS}
+    )
+
+
+async def declare(channel: AbstractRobustChannel, settings: Settings, service: Service) -> None:
+    """Declare a service's queue, its bindings and its dead letters.
+
+    By hand: FastStream declares a queue once only, and consumes it on the channel that declared it first, where
+    no prefetch is set.
+    """
+    queue, dead_queue = declared_queues(settings, service.name)
+    dead_exchange = await _declare_exchange(channel, dead_letter_exchange(settings))
+    await (await declare_queue(channel, dead_queue)).bind(dead_exchange, routing_key=queue.name)
+    exchange = await _declare_exchange(channel, event_exchange(settings))
+    declared = await declare_queue(channel, queue)
+    for event in sorted((*service.heard(), *CONTROL_EVENTS), key=routing_key):
+        await declared.bind(exchange, routing_key=routing_key(event))
+
+
+async def declare_queue(channel: AbstractRobustChannel, queue: RabbitQueue, *, robust: bool = False) -> AbstractQueue:
+    """Declare a queue; one that is `robust` is declared again whenever the channel is opened anew."""
+    return await channel.declare_queue(queue.name, durable=queue.durable, arguments=queue.arguments, robust=robust)
+
+
+async def _declare_exchange(channel: AbstractRobustChannel, exchange: RabbitExchange) -> AbstractExchange:
+    # Not "robust": the client would remember each of these calls, and repeat them all when it connects again.
+    kind = exchange.type.value
+    return await channel.declare_exchange(exchange.name, type=kind, durable=exchange.durable, robust=False)
+
+
+async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return how many messages wait in each service's queue, and in its dead-letter queue; 0 where there is no queue.
+
+    Raises:
+        UnreachableError: the broker does not answer or does not let us in.
+    """
+    try:
+        connection = await aio_pika.connect(with_heartbeat(settings.broker_url), timeout=CONNECT_TIMEOUT)
+        async with connection:
+            queues = {service: declared_queues(settings, service) for service in services}
+            return {
+                service: (await _depth(connection, queue.name), await _depth(connection, dead_queue.name))
+                for service, (queue, dead_queue) in queues.items()
+            }
+    except AWAY as error:
+        raise as_unreachable(error) from error
+
+
+async def _depth(connection: AbstractConnection, name: str) -> int:
+    # A channel of its own: asking for a queue that is not there closes it.
+    channel = await connection.channel()
+    try:
+        queue = await channel.declare_queue(name, passive=True)
+        return queue.declaration_result.message_count or 0
+    except ChannelNotFoundEntity:
+        return 0
+    finally:
+        await channel.close()
