@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from toolkit.clock import Clock
 from toolkit.errors import UnreadableError
@@ -193,7 +194,7 @@ class Vocabulary:
         try:
             return self.read(wire, clock)
         except UnreadableError as error:
-            return Unreadable(wire, error.reason, error.detail)
+            return Unreadable(self._under_its_own_id(wire), error.reason, error.detail)
 
     def read(self, wire: WireMessage, clock: Clock) -> Message:
         """Return the message with every gap of a foreign client filled.
@@ -266,6 +267,18 @@ class Vocabulary:
         if saga_type not in self._sagas:
             raise UnreadableError("unknown saga", f"{saga_type!r} is not a saga that this service takes part in")
         return saga_type, _saga_id(wire.correlation_id)
+
+    def _under_its_own_id(self, wire: WireMessage) -> WireMessage:
+        """Return a message that can't be read under the saga's id that it brings, so that it is found by that id."""
+        event_type = self._events.get(_name(wire))
+        started = self._started_by.get(event_type) if event_type else None
+        if started is None or len(wire.body) > self._max_body:
+            return wire
+        try:
+            fields = from_json(wire.body)
+            return replace(wire, correlation_id=_SAGA_ID.validate_python(fields[started.id_field]))
+        except (ValueError, TypeError, LookupError):  # no JSON, no object, no id
+            return wire
 
     def _only_saga(self) -> str | None:
         return next(iter(self._sagas)) if len(self._sagas) == 1 else None

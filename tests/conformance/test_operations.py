@@ -126,6 +126,18 @@ async def test_a_message_that_still_can_not_be_read_comes_back_as_a_letter(world
     assert (letter["reason"], letter["message_id"], letter["body"]) == ("no saga id", "m-1", '{"trip_id": "t"}')
 
 
+async def test_an_order_that_can_not_be_read_is_found_by_its_id_also_after_a_redrive(world: World) -> None:
+    await world.send(WireMessage(b'{"trip_id": "trip-1"}', "agency.TripRequested", headers={"event-version": 7}))
+    await eventually(lambda: world.letters("hotel"))
+
+    await redrive(world, "hotel")
+    await eventually(lambda: world.letters("hotel"))
+    await world.quiet()
+
+    (letter,) = await world.letters("hotel")
+    assert (letter["reason"], letter["saga_id"]) == ("unknown version", "trip-1")
+
+
 async def test_hundreds_of_letters_are_redriven_in_bites_and_their_sagas_end(world: World) -> None:
     await restart(world, relay_lease=timedelta(seconds=30))  # a busy machine may take longer than the tests' short one
     trips = [f"trip-{number}" for number in range(250)]

@@ -169,7 +169,30 @@ def test_what_cannot_be_read_says_why(reason: str, message: WireMessage, detail:
     assert isinstance(unreadable, Unreadable)
     assert unreadable.reason == reason
     assert detail in unreadable.detail
-    assert unreadable.wire is message
+    assert replace(unreadable.wire, correlation_id=message.correlation_id) == message
+
+
+@pytest.mark.parametrize(
+    ("message", "saga_id"),
+    [
+        (plain(headers={"attempt": "often"}), "loan-1"),
+        (plain(headers={"attempt": "often"}, correlation_id="a client's own"), "loan-1"),
+        (plain(b'{"loan_id": "loan-1", "days": "soon"}', headers={"event-version": 2}), "loan-1"),
+        (plain(b'{"loan_id": "a b"}', correlation_id="loan-1"), "loan-1"),
+        (plain(b'{"loan_id": 1}'), None),
+        (plain(b'["loan_id"]'), None),
+        (plain(b'{"loan_id": "loan-1"'), None),
+        (plain(b'{"loan_id": "loan-1"}' + b" " * 1000), None),
+        (plain(b'{"loan_id": "loan-1", "reason": ""}', "desk.CardRefused"), None),
+    ],
+)
+def test_what_cannot_be_read_stands_under_the_saga_that_it_meant_to_start(
+    vocabulary: Vocabulary, message: WireMessage, saga_id: str | None
+) -> None:
+    unreadable = vocabulary.receive(message, WATCH)
+
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.wire.correlation_id == saga_id
 
 
 any_headers = st.dictionaries(
