@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from toolkit import crash, horizon, saga_log
+from toolkit.announcement import Attempt
 from toolkit.clock import Clock
 from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
 from toolkit.envelope import Message, Unreadable
@@ -28,7 +29,7 @@ from toolkit.retry import GiveUp, TryAgain, after_failure, describe
 from toolkit.service import Service
 from toolkit.settings import SHORTEST_RETENTION
 from toolkit.tracing import Tracing
-from toolkit.work import Attempt, Claim, Origin, Work, events_of, is_of, sagas_of
+from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
 
 #: The attempt that was made before, in a transaction that was rolled back; None if none was.
 Known = Callable[[Step | Compensation, Message], Attempt | None]

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from sqlalchemy import inspect
 
 from toolkit import crash, saga_log
+from toolkit.announcement import Attempt
 from toolkit.database import StepSession, is_outage
 from toolkit.errors import PositionTakenError
 from toolkit.execution import Execution
 from toolkit.fence import StepState
 from toolkit.retry import GiveUp
-from toolkit.work import Attempt, Claim, Work, events_of
+from toolkit.work import Claim, Work, events_of
 
 
 @dataclass(slots=True, eq=False)

@@ -1,36 +1,30 @@
-"""What one transaction is going to write: log entries, outgoing messages, dead letters; and how it says so.
+"""What one transaction is going to write: log entries, outgoing messages, dead letters.
 
 Each verb appends one legal entry to a step's stream, together with the message that follows from it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import crash, dead_letters, outbox, saga_log
+from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import Envelope, Message, Unreadable, WireMessage
 from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, routing_key
 from toolkit.fence import Decision, StepState, is_legal
-from toolkit.ids import new_id, trace_facts
-from toolkit.invocation import Failure
+from toolkit.ids import new_id
 from toolkit.masking import has_sensitive_fields, redact
 from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
 from toolkit.saga_log import Entry, Note, Stream
-from toolkit.tracing import Span, Tracing, now
+from toolkit.tracing import Tracing, now
 
-log = structlog.get_logger("toolkit")
-
-#: As much is told of an error, in characters.
-_MOST_TEXT = 500
 #: How long a message waits that met a step whose outcome is still unknown.
 _PUT_OFF = timedelta(seconds=1)
 
@@ -56,37 +50,6 @@ class Origin:
     outgoing_due: datetime
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One run of a step's or a compensation's function; it is told of once what it came to is committed.
-
-    - `seconds`: how long it ran; None where it was not run, since its commit is what failed.
-    - `original`: the body of the event that the step emitted, if it has.
-    - `outcome`: what the saga log says of it; `failed` where it says nothing, since the step gives up next.
-    """
-
-    handler: Step | Compensation
-    message: Message
-    span: Span | None = None
-    result: Event | Failure | None = None
-    seconds: float | None = None
-    ended: int = 0
-    original: str | None = None
-    number: int = 1
-    outcome: str = "failed"
-    _began: float = field(default_factory=time.perf_counter)
-
-    @property
-    def step(self) -> Step:
-        """The step that was run, or undone."""
-        return self.handler if isinstance(self.handler, Step) else self.handler.of
-
-    def end(self, result: Event | Failure) -> None:
-        """Take down what it came to, and when."""
-        self.seconds, self.ended = time.perf_counter() - self._began, now()
-        self.result = result
-
-
 class Work:
     """The unit of work of one transaction; nothing leaves it before `write`, and nothing is sent before the commit."""
 
@@ -101,11 +64,8 @@ class Work:
         self.claims: list[Claim] = []
         self._streams = streams
         self._tracing = tracing
-        self._attempts: list[Attempt] = []
+        self._announcement = Announcement(tracing)
         self._latest: dict[tuple[str, str], Attempt] = {}
-        self._begun: list[Envelope] = []
-        self._hits: list[tuple[Step, Hit]] = []
-        self._durations: list[tuple[str, SagaState, float]] = []
         self._closings: list[tuple[str, SagaEnded]] = []
         self._ended: dict[str, dict[SagaState, list[str]]] = {}
 
@@ -121,7 +81,7 @@ class Work:
         """A function was run; the entry that follows says what came of it."""
         stream = self.stream(attempt.step, attempt.message)
         attempt.number, attempt.original = stream.retries + 1, stream.completed_body
-        self._attempts.append(attempt)
+        self._announcement.attempted(attempt)
         self._latest[attempt.message.envelope.saga_id, attempt.step.name] = attempt
 
     # -- a step moves ------------------------------------------------------------------------------------------
@@ -133,7 +93,7 @@ class Work:
         if state.is_ended:
             outcomes = self._ended.setdefault(step.saga.name, {})
             outcomes.setdefault(state, []).append(message.envelope.saga_id)
-            self._measure(step.saga, message.envelope, state)
+            self._announcement.ended(message.envelope, state, at=self.origin.now)
 
     def refused(self, step: Step, message: Message, refusal: Refusal) -> None:
         """The step said no; its refusal goes out and starts the way back.
@@ -156,7 +116,7 @@ class Work:
     def fenced(self, step: Step, message: Message, event_type: type[Event]) -> None:
         """The way back, or an abort, came before the step: it will never run, and the chain goes on."""
         is_abort = isinstance(message.event, AbortRequested)
-        self._hits.append((step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST))
+        self._announcement.hit(step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
         reason = reason_of(message.event)
         event = step.saga.build(event_type, saga_id=message.envelope.saga_id, reason=reason)
         self._move(step, message, StepState.FENCED, SagaState.COMPENSATING, emitted=event, error=reason or None)
@@ -195,13 +155,13 @@ class Work:
         # Clocks may differ, but not so far that a stranger's header could send the message into the far future.
         second = max(soon, min(message.envelope.put_off, soon + 60)) + 1
         row_id = f"{self.origin.queue}:{message.envelope.event_id}@{second}"
-        self._hits.append((step, Hit.PUT_OFF))
+        self._announcement.hit(step, Hit.PUT_OFF)
         self._to_self(message.put_off_to(second), row_id, datetime.fromtimestamp(second, UTC))
 
     def ignored(self, step: Step, message: Message) -> None:
         """Change nothing; a late event is noted, a duplicate is not worth it."""
         is_duplicate = message.envelope.event_id in self.stream(step, message).event_ids
-        self._hits.append((step, Hit.DUPLICATE if is_duplicate else Hit.LATE))
+        self._announcement.hit(step, Hit.DUPLICATE if is_duplicate else Hit.LATE)
         if not is_duplicate:
             self._note(step, message, Note.IGNORED, error=f"{message.envelope.event_type} came too late")
 
@@ -272,30 +232,7 @@ class Work:
 
     def announce(self, meter: Meter) -> None:
         """Log, count and trace what was committed, and only that."""
-        for attempt in self._attempts:
-            if attempt.seconds is not None:
-                meter.attempt(attempt.handler, attempt.seconds)
-            _trace(attempt)
-        for cause in self._begun:
-            meter.started(cause.saga_type)
-            if self._tracing:
-                self._tracing.tell_root(cause)
-        for step, kind in self._hits:
-            meter.hit(step, kind)
-        for saga_type, outcome, seconds in self._durations:
-            meter.ended(saga_type, outcome, seconds)
-        meter.entries(self.entries)
-        for entry in self.entries:
-            _announce(entry)
-        for letter in self.letters:
-            meter.letter(letter)
-            dead_letters.announce(letter)
-
-    def _measure(self, saga: Saga, cause: Envelope, outcome: SagaState) -> None:
-        """Take down how long the saga took, if its events tell when it began; clocks may differ a little."""
-        if cause.started_at:
-            seconds = (self.origin.now - cause.started_at).total_seconds()
-            self._durations.append((saga.name, outcome, max(seconds, 0)))
+        self._announcement.make(meter, self.entries, self.letters)
 
     def _tell_the_ends(self) -> None:
         for saga_type, outcomes in self._ended.items():
@@ -330,7 +267,7 @@ class Work:
         traceparent = self._traceparent(step, message, to, is_told=emitted is not None)
         emission = self._emit(cause, emitted, traceparent) if emitted else None
         if stream.state is None and cause.event_type == step.saga.starts_with.__name__:
-            self._begun.append(cause)
+            self._announcement.began(cause)
         entry = Entry(
             service=self.origin.service,
             saga_id=cause.saga_id,
@@ -364,7 +301,7 @@ class Work:
         if attempt is None and is_told and self._tracing:
             attempt = Attempt(step, message, self._tracing.begin(step.name, cause, queue=self.origin.queue))
             attempt.ended = now()
-            self._attempts.append(attempt)
+            self._announcement.attempted(attempt)
         if attempt is None:
             return cause.traceparent
         attempt.outcome = str(outcome)
@@ -395,7 +332,7 @@ class Work:
         if not text:
             return text
         # It may come from anywhere, and PostgreSQL keeps no NUL in a text.
-        return _redacted(text.replace("\0", ""), step, message, self.stream(step, message).completed_body)
+        return redacted(text.replace("\0", ""), step, message, self.stream(step, message).completed_body)
 
     def _append(self, stream: Stream, entry: Entry) -> None:
         self.entries.append(entry)
@@ -448,45 +385,3 @@ def reason_of(event: Event) -> str:
 def is_of(saga: Saga, message: Message) -> bool:
     """Whether the message belongs to a saga of this type."""
     return message.envelope.saga_type == saga.name
-
-
-def _announce(entry: Entry) -> None:
-    facts = {
-        "service": entry.service,
-        "saga_id": entry.saga_id,
-        "step": entry.step,
-        "from_state": entry.from_state,
-        "to_state": str(entry.to_state),
-        "event_id": entry.event_id,
-    }
-    facts |= trace_facts(entry.traceparent)
-    if entry.to_state == Note.DEAD_LETTERED:
-        log.error("saga needs a person", error=entry.error, **facts)
-    elif entry.to_state == Note.RETRYING:
-        log.warning("step will be retried", error=entry.error, attempt=entry.attempt, **facts)
-    else:
-        log.info("saga moved" if entry.position else "saga noted", emitted=entry.emitted_type, **facts)
-
-
-def _trace(attempt: Attempt) -> None:
-    if attempt.span is None:
-        return
-
-    def told(text: str) -> str:
-        return _redacted(text[:_MOST_TEXT], attempt.step, attempt.message, attempt.original)
-
-    error = attempt.result.error if isinstance(attempt.result, Failure) else None
-    reason = attempt.result.reason if isinstance(attempt.result, Refusal) else None
-    facts: dict[str, str | int | None] = {
-        "saga.step": attempt.step.name,
-        "saga.attempt": attempt.number,
-        "saga.outcome": attempt.outcome,
-        "saga.reason": told(reason) if reason else None,
-    }
-    fault = (type(error).__name__, told(str(error))) if error else None
-    attempt.span.end(at=attempt.ended or now(), facts=facts, error=fault)
-
-
-def _redacted(text: str, step: Step, message: Message, original: str | None) -> str:
-    text = redact(type(message.event), message.body, text)
-    return redact(step.success, original, text) if original else text

@@ -1,0 +1,150 @@
+"""What is told of a transaction once it is committed, and only then: log lines, counts, and spans."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from toolkit import dead_letters
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import Envelope, Message
+from toolkit.events import Event, Refusal, SagaState
+from toolkit.ids import trace_facts
+from toolkit.invocation import Failure
+from toolkit.masking import redact
+from toolkit.metrics import Hit, Meter
+from toolkit.participant import Compensation, Step
+from toolkit.saga_log import Entry, Note
+from toolkit.tracing import Span, Tracing, now
+
+log = structlog.get_logger("toolkit")
+
+#: As much is told of an error, in characters.
+_MOST_TEXT = 500
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One run of a step's or a compensation's function; it is told of once what it came to is committed.
+
+    - `seconds`: how long it ran; None where it was not run, since its commit is what failed.
+    - `original`: the body of the event that the step emitted, if it has.
+    - `outcome`: what the saga log says of it; `failed` where it says nothing, since the step gives up next.
+    """
+
+    handler: Step | Compensation
+    message: Message
+    span: Span | None = None
+    result: Event | Failure | None = None
+    seconds: float | None = None
+    ended: int = 0
+    original: str | None = None
+    number: int = 1
+    outcome: str = "failed"
+    _began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def step(self) -> Step:
+        """The step that was run, or undone."""
+        return self.handler if isinstance(self.handler, Step) else self.handler.of
+
+    def end(self, result: Event | Failure) -> None:
+        """Take down what it came to, and when."""
+        self.seconds, self.ended = time.perf_counter() - self._began, now()
+        self.result = result
+
+
+class Announcement:
+    """Takes down what a transaction does, until the commit allows it to be told."""
+
+    def __init__(self, tracing: Tracing | None) -> None:
+        self._tracing = tracing
+        self._attempts: list[Attempt] = []
+        self._begun: list[Envelope] = []
+        self._hits: list[tuple[Step, Hit]] = []
+        self._durations: list[tuple[str, SagaState, float]] = []
+
+    def attempted(self, attempt: Attempt) -> None:
+        """A function was run."""
+        self._attempts.append(attempt)
+
+    def began(self, cause: Envelope) -> None:
+        """A saga began with this event."""
+        self._begun.append(cause)
+
+    def hit(self, step: Step, kind: Hit) -> None:
+        """A message met a fence."""
+        self._hits.append((step, kind))
+
+    def ended(self, cause: Envelope, outcome: SagaState, *, at: datetime) -> None:
+        """A saga ended; how long it took is told if its events tell when it began. Clocks may differ a little."""
+        if cause.started_at:
+            self._durations.append((cause.saga_type, outcome, max((at - cause.started_at).total_seconds(), 0)))
+
+    def make(self, meter: Meter, entries: Sequence[Entry], letters: Sequence[DeadLetter]) -> None:
+        """Log, count and trace it all, with the entries and the letters that were committed."""
+        for attempt in self._attempts:
+            if attempt.seconds is not None:
+                meter.attempt(attempt.handler, attempt.seconds)
+            _trace(attempt)
+        for cause in self._begun:
+            meter.started(cause.saga_type)
+            if self._tracing:
+                self._tracing.tell_root(cause)
+        for step, kind in self._hits:
+            meter.hit(step, kind)
+        for saga_type, outcome, seconds in self._durations:
+            meter.ended(saga_type, outcome, seconds)
+        meter.entries(entries)
+        for entry in entries:
+            _tell(entry)
+        for letter in letters:
+            meter.letter(letter)
+            dead_letters.announce(letter)
+
+
+def redacted(text: str, step: Step, message: Message, original: str | None) -> str:
+    """Return a text without what is sensitive of the event that came, and of the one that the step emitted."""
+    text = redact(type(message.event), message.body, text)
+    return redact(step.success, original, text) if original else text
+
+
+def _tell(entry: Entry) -> None:
+    facts = {
+        "service": entry.service,
+        "saga_id": entry.saga_id,
+        "step": entry.step,
+        "from_state": entry.from_state,
+        "to_state": str(entry.to_state),
+        "event_id": entry.event_id,
+    }
+    facts |= trace_facts(entry.traceparent)
+    if entry.to_state == Note.DEAD_LETTERED:
+        log.error("saga needs a person", error=entry.error, **facts)
+    elif entry.to_state == Note.RETRYING:
+        log.warning("step will be retried", error=entry.error, attempt=entry.attempt, **facts)
+    else:
+        log.info("saga moved" if entry.position else "saga noted", emitted=entry.emitted_type, **facts)
+
+
+def _trace(attempt: Attempt) -> None:
+    if attempt.span is None:
+        return
+
+    def told(text: str) -> str:
+        return redacted(text[:_MOST_TEXT], attempt.step, attempt.message, attempt.original)
+
+    error = attempt.result.error if isinstance(attempt.result, Failure) else None
+    reason = attempt.result.reason if isinstance(attempt.result, Refusal) else None
+    facts: dict[str, str | int | None] = {
+        "saga.step": attempt.step.name,
+        "saga.attempt": attempt.number,
+        "saga.outcome": attempt.outcome,
+        "saga.reason": told(reason) if reason else None,
+    }
+    fault = (type(error).__name__, told(str(error))) if error else None
+    attempt.span.end(at=attempt.ended or now(), facts=facts, error=fault)
