@@ -1,24 +1,17 @@
-"""What stands around an event on the wire, and how bytes become a message that a step can take.
+"""What stands around an event on the wire.
 
-A `WireMessage` is exactly what AMQP carries. `Vocabulary.read` turns it into a `Message`: an envelope
-without gaps and a validated event. Whatever can't be read is an `UnreadableError`, never a guess.
+A `WireMessage` is exactly what AMQP carries; a `Message` is an envelope without gaps, and a validated event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
-
-from toolkit.clock import Clock
-from toolkit.errors import UnreadableError
-from toolkit.events import AbortRequested, Event, Saga, SagaEnded, SagaId, routing_key
-from toolkit.ids import derived_id, new_id, trace_id_of
-from toolkit.masking import redact
+from toolkit.events import AbortRequested, Event, SagaEnded, routing_key
+from toolkit.ids import new_id
 
 #: The headers of the envelope, as they are spelled on the wire.
 SAGA_TYPE = "saga-type"
@@ -36,17 +29,6 @@ HEADERS = (
 
 #: How those begin that the broker writes on a message that it gave up.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-
-#: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
-_FIRST_YEAR, _LAST_YEAR = 1970, 2999
-
-#: What AMQP's integers hold for sure.
-_DIGITS = 18
-
-#: A longer header is not repeated in an error.
-_MOST_SHOWN = 40
-
-_SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 
 CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested)
 
@@ -158,197 +140,3 @@ class Message:
 
     def _under(self, envelope: Envelope) -> WireMessage:
         return envelope.wrap(self.body, routing_key(type(self.event)))
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A message that no participant can take, with the reason; it goes to the dead letters."""
-
-    wire: WireMessage
-    reason: str
-    detail: str
-
-
-class Vocabulary:
-    """The events that one service hears, and how to read them.
-
-    `trace` names the trace, by saga type and id, of a message that belongs to none; without it nobody asks.
-    """
-
-    def __init__(
-        self,
-        events: Iterable[type[Event]],
-        sagas: Iterable[Saga],
-        *,
-        max_body: int,
-        trace: Callable[[str, str], str] | None = None,
-    ) -> None:
-        self._events = {event.__name__: event for event in (*events, *CONTROL_EVENTS)}
-        self._sagas = {saga.name: saga for saga in sagas}
-        self._started_by = {saga.starts_with: saga for saga in self._sagas.values()}
-        self._max_body = max_body
-        self._trace = trace
-
-    def receive(self, wire: WireMessage, clock: Clock) -> Message | Unreadable:
-        """Return the message, or why it can't be read."""
-        try:
-            return self.read(wire, clock)
-        except UnreadableError as error:
-            return Unreadable(self._under_its_own_id(wire), error.reason, error.detail)
-
-    def read(self, wire: WireMessage, clock: Clock) -> Message:
-        """Return the message with every gap of a foreign client filled.
-
-        Raises:
-            UnreadableError: too large, of an unknown type or version, not JSON, of a broken schema, or without ids;
-                its text goes into logs, so what is sensitive in the body is masked there, wherever it came from.
-        """
-        if len(wire.body) > self._max_body:
-            raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {self._max_body} are taken")
-        try:
-            return self._read(wire, clock)
-        except UnreadableError as error:
-            event_type = self._events.get(_name(wire))
-            raise UnreadableError(error.reason, redact(event_type, wire.body, error.detail)) from error
-
-    def _read(self, wire: WireMessage, clock: Clock) -> Message:
-        event_type = self._event_type(wire)
-        event = _parse(event_type, wire.body)
-        saga_type, saga_id = self._saga(wire, event)
-        headers = wire.headers
-        occurred_at = _time(headers, OCCURRED_AT) or _sent_at(wire) or clock.now()
-        envelope = Envelope(
-            event_id=_printable(wire.message_id or derived_id(saga_id, event_type.__name__), "message id"),
-            event_type=event_type.__name__,
-            version=event_type.__version__,
-            saga_id=saga_id,
-            saga_type=saga_type,
-            occurred_at=occurred_at,
-            causation_id=_text(headers, CAUSATION_ID),
-            deadline=_time(headers, DEADLINE),
-            attempt=_number(headers, ATTEMPT, default=1),
-            put_off=_number(headers, PUT_OFF, default=0),
-            traceparent=self._traceparent(headers, saga_type, saga_id),
-            started_at=occurred_at if event_type in self._started_by else _time(headers, STARTED_AT),
-        )
-        return Message(envelope, event, wire.body)
-
-    def _traceparent(self, headers: Mapping[str, Any], saga_type: str, saga_id: str) -> str | None:
-        brought = _text(headers, TRACEPARENT)
-        if self._trace is None or not saga_id or trace_id_of(brought):
-            return brought
-        return self._trace(saga_type, saga_id)
-
-    def _event_type(self, wire: WireMessage) -> type[Event]:
-        name = _name(wire)
-        event_type = self._events.get(name)
-        if event_type is None:
-            raise UnreadableError("unknown type", f"{name!r} is not an event that this service hears")
-        version = _number(wire.headers, VERSION, default=event_type.__version__)
-        if version != event_type.__version__:
-            raise UnreadableError(
-                "unknown version", f"{name} came in version {version}, known is {event_type.__version__}"
-            )
-        return event_type
-
-    def _saga(self, wire: WireMessage, event: Event) -> tuple[str, str]:
-        """Return the saga's type and id.
-
-        The starting event's own id field wins over the correlation id: clients set random ones, and the same
-        order sent twice has to be one saga.
-        """
-        if started := self._started_by.get(type(event)):
-            return started.name, str(getattr(event, started.id_field))
-        if isinstance(event, SagaEnded):
-            return event.saga_type, ""
-        if isinstance(event, AbortRequested):
-            return event.saga_type, event.saga_id
-        saga_type = _text(wire.headers, SAGA_TYPE) or self._only_saga()
-        if saga_type not in self._sagas:
-            raise UnreadableError("unknown saga", f"{saga_type!r} is not a saga that this service takes part in")
-        return saga_type, _saga_id(wire.correlation_id)
-
-    def _under_its_own_id(self, wire: WireMessage) -> WireMessage:
-        """Return a message that can't be read under the saga's id that it brings, so that it is found by that id."""
-        event_type = self._events.get(_name(wire))
-        started = self._started_by.get(event_type) if event_type else None
-        if started is None or len(wire.body) > self._max_body:
-            return wire
-        try:
-            fields = from_json(wire.body)
-            return replace(wire, correlation_id=_SAGA_ID.validate_python(fields[started.id_field]))
-        except (ValueError, TypeError, LookupError):  # no JSON, no object, no id
-            return wire
-
-    def _only_saga(self) -> str | None:
-        return next(iter(self._sagas)) if len(self._sagas) == 1 else None
-
-
-def _name(wire: WireMessage) -> str:
-    return wire.type or wire.routing_key.rpartition(".")[2]
-
-
-def _parse(event_type: type[Event], body: bytes) -> Event:
-    try:
-        return event_type.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        if first["type"] == "json_invalid":
-            raise UnreadableError("not JSON", first["msg"]) from error
-        if first["type"] == "model_type":
-            raise UnreadableError("not an object", first["msg"]) from error
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)[:5]
-        )
-        raise UnreadableError("schema", f"{event_type.__name__}: {faults}") from error
-
-
-def _saga_id(value: str | None) -> str:
-    try:
-        return _SAGA_ID.validate_python(value)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]["msg"]
-        raise UnreadableError("no saga id", f"the correlation id is {value!r}: {fault}") from error
-
-
-def _text(headers: Mapping[str, Any], name: str) -> str | None:
-    value = headers.get(name)
-    return _printable(str(value), name) if value is not None else None
-
-
-def _printable(value: str, name: str) -> str:
-    # PostgreSQL keeps no NUL in a text, and nothing else here is worth keeping unseen.
-    if len(value) > 255 or not value.isprintable():
-        raise UnreadableError("broken header", f"{name} is not a printable text of at most 255 characters")
-    return value
-
-
-def _number(headers: Mapping[str, Any], name: str, *, default: int) -> int:
-    text = str(headers.get(name, default))
-    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
-        # A part of a long one would be all that is shown of a secret, and nobody could tell that it is one.
-        shown = repr(text) if len(text) <= _MOST_SHOWN else f"a text of {len(text)} characters"
-        raise UnreadableError("broken header", f"{name} is {shown}, not a whole number of up to {_DIGITS} digits")
-    return int(text)
-
-
-def _sent_at(wire: WireMessage) -> datetime | None:
-    return _plausible(wire.timestamp, "timestamp") if wire.timestamp else None
-
-
-def _time(headers: Mapping[str, Any], name: str) -> datetime | None:
-    value = headers.get(name)
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise UnreadableError("broken header", f"{name} is {value!r}, not a time in ISO 8601") from error
-    return _plausible(moment if moment.tzinfo else moment.replace(tzinfo=UTC), name)
-
-
-def _plausible(moment: datetime, name: str) -> datetime:
-    # Near the ends of the calendar adding a timeout, or changing the zone, raises.
-    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
-        raise UnreadableError("broken header", f"{name} is {moment}, not between {_FIRST_YEAR} and {_LAST_YEAR}")
-    return moment

@@ -17,7 +17,7 @@ from toolkit import crash, horizon, saga_log
 from toolkit.announcement import Attempt
 from toolkit.clock import Clock
 from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
-from toolkit.envelope import Message, Unreadable
+from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError
 from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
 from toolkit.fence import Arrival, Decision, StepState, decide
@@ -29,6 +29,7 @@ from toolkit.retry import GiveUp, TryAgain, after_failure, describe
 from toolkit.service import Service
 from toolkit.settings import SHORTEST_RETENTION
 from toolkit.tracing import Tracing
+from toolkit.vocabulary import Unreadable
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
 
 #: The attempt that was made before, in a transaction that was rolled back; None if none was.

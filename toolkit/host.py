@@ -15,7 +15,6 @@ from toolkit import crash, dead_letters
 from toolkit.clock import Clock
 from toolkit.database import Database, is_outage, is_refusal, is_unusable
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import Vocabulary
 from toolkit.errors import SettingsError
 from toolkit.execution import Execution
 from toolkit.inbox import Inbox
@@ -28,6 +27,7 @@ from toolkit.retry import describe
 from toolkit.service import Service
 from toolkit.settings import Settings
 from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
+from toolkit.vocabulary import Vocabulary
 from toolkit.watch import Watch
 
 log = structlog.get_logger("toolkit")

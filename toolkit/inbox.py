@@ -15,11 +15,12 @@ import structlog
 from toolkit import crash
 from toolkit.clock import Clock
 from toolkit.database import is_contention, is_outage
-from toolkit.envelope import Message, Unreadable, Vocabulary, WireMessage
+from toolkit.envelope import Message, WireMessage
 from toolkit.errors import ContentionError
 from toolkit.execution import Execution
 from toolkit.ids import trace_facts
 from toolkit.isolated import Isolation
+from toolkit.vocabulary import Unreadable, Vocabulary
 from toolkit.work import Claim, events_of
 
 log = structlog.get_logger("toolkit")

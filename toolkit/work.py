@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import crash, dead_letters, outbox, saga_log
 from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import Envelope, Message, Unreadable, WireMessage
+from toolkit.envelope import Envelope, Message, WireMessage
 from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, routing_key
 from toolkit.fence import Decision, StepState, is_legal
 from toolkit.ids import new_id
@@ -24,6 +24,7 @@ from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
 from toolkit.saga_log import Entry, Note, Stream
 from toolkit.tracing import Tracing, now
+from toolkit.vocabulary import Unreadable
 
 #: How long a message waits that met a step whose outcome is still unknown.
 _PUT_OFF = timedelta(seconds=1)

@@ -280,13 +280,14 @@ def test_the_table_of_arrivals_is_that_of_the_fence():
             assert cell in words[decide(arrival, state)], (name, arrival)
 
 
-def test_the_wire_reference_names_the_headers_and_reasons_of_the_envelope():
-    envelope = (PROJECT / "toolkit" / "envelope.py").read_text()
+def test_the_wire_reference_names_all_headers_and_all_reasons():
+    envelope, vocabulary = ((PROJECT / "toolkit" / name).read_text() for name in ("envelope.py", "vocabulary.py"))
     page = (DOCS / "reference" / "wire.md").read_text()
 
     headers = re.findall(r'^[A-Z_]+ = "([a-z-]+)"$', envelope, re.MULTILINE)
-    reasons = set(re.findall(r'UnreadableError\(\s*"([\w ]+)"', envelope))
+    reasons = set(re.findall(r'UnreadableError\(\s*"([\w ]+)"', vocabulary))
 
+    assert reasons
     assert set(re.findall(r"^\| header \| `([a-z-]+)`", page, re.MULTILINE)) == set(headers)
     assert all(f"`{reason}`" in page for reason in reasons)
 

@@ -28,7 +28,7 @@ from toolkit import (
 )
 from toolkit.clock import Clock, SystemClock
 from toolkit.database import Database
-from toolkit.envelope import Envelope, Message, Vocabulary, WireMessage
+from toolkit.envelope import Envelope, Message, WireMessage
 from toolkit.events import routing_key
 from toolkit.execution import Execution
 from toolkit.ids import derived_id
@@ -38,6 +38,7 @@ from toolkit.isolated import Isolation
 from toolkit.outbox import OutboxRow
 from toolkit.relay import Relay
 from toolkit.tracing import Tracing
+from toolkit.vocabulary import Vocabulary
 from toolkit.work import Claim
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

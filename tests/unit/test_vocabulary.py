@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from tests.unit.loans import NOON, BookLent, BookWanted, CardRefused, Clerk, Watch, letter, library, loan_saga, wire
 from toolkit import Event, Saga, SagaId
-from toolkit.envelope import Message, Unreadable, Vocabulary, WireMessage
+from toolkit.envelope import Message, WireMessage
 from toolkit.errors import UnreadableError
 from toolkit.events import AbortRequested, SagaEnded
 from toolkit.ids import derived_id
+from toolkit.vocabulary import Unreadable, Vocabulary
 
 WATCH = Watch()
 
