@@ -84,14 +84,17 @@ def test_a_terminal_that_knows_ascii_alone_gets_an_answer(saga_process, logs):
     assert r"\u2713" in result.stdout
 
 
-def test_a_reader_that_goes_away_leaves_no_traceback(data_dir, logs):
+@pytest.mark.parametrize(
+    "arguments", ["log payment", "log payment -o json", "trace order-1", "trace nobody -o json", "ls", "tail", "watch"]
+)
+def test_a_reader_that_goes_away_ends_a_verb_without_a_word_and_by_a_code_of_its_own(data_dir, logs, arguments):
     process = subprocess.Popen(
-        command("log", "payment"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True
+        command(*arguments.split()), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True
     )
     process.stdout.close()
 
     assert process.stderr.read() == ""
-    process.wait(30)
+    assert process.wait(30) == 141
 
 
 def test_tables_of_an_older_version_are_named(saga_process, data_dir):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,12 +15,13 @@ import pytest
 from services.inventory.app import app as inventory
 from services.payment.app import app as payment
 from tests.orders import PENDING, entry, paid_order, reserved
-from toolkit import Service, outbox, saga_log
+from toolkit import Service, dead_letters, outbox, saga_log
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls
 from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
 from toolkit.ids import derived_id, new_id
 from toolkit.outbox import OutboxRow
@@ -88,19 +89,38 @@ async def test_whatever_a_log_holds_is_text(tmp_path: Path, text: str):
     assert "alert(1)" in page or "lt;b" in page or "img src" in page
 
 
+async def test_an_order_of_which_there_is_but_a_dead_letter_is_found_by_its_id(tmp_path: Path):
+    wire = WireMessage(b"{}", "order.OrderCreated", correlation_id="order-2", type="OrderCreated")
+    letter = DeadLetter(id=new_id(), service="inventory", reason="schema", error="no lines", message=wire, at=NOW)
+
+    async with console(tmp_path, [(payment, []), (inventory, [])], letters=[letter]) as browser:
+        found = await browser.get("/sagas", params={"q": "order-2"})
+        unknown = await browser.get("/sagas", params={"q": "order-3"})
+        page = await browser.get(found.headers["location"])
+
+    assert (found.status_code, found.headers["location"]) == (303, "/sagas/order-2")
+    assert "schema" in page.text
+    assert (unknown.status_code, "No service knows" in unknown.text) == (200, True)
+
+
 @asynccontextmanager
 async def console(
-    directory: Path, logs: list[tuple[Service, list[Entry]]], *, waiting: list[OutboxRow] | None = None
+    directory: Path,
+    logs: list[tuple[Service, list[Entry]]],
+    *,
+    waiting: Sequence[OutboxRow] = (),
+    letters: Sequence[DeadLetter] = (),
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A console of these services, in whose databases these entries stand; the last one's outbox holds what waits."""
+    """A console of services with these entries; the last one holds what waits, and what was given up."""
     controls = []
     for service, entries in logs:
         database = Database(f"sqlite:///{directory}/{service.name}.db")
         await database.create_tables()
         async with database.transaction() as session:
             await saga_log.append(await session.connection(), entries)
-            if waiting and service is logs[-1][0]:
+            if service is logs[-1][0]:
                 await outbox.add(await session.connection(), waiting)
+                await dead_letters.add(await session.connection(), letters)
         await database.close()
         controls.append(
             DatabaseControls(

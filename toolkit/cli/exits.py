@@ -35,6 +35,8 @@ class ExitCode(IntEnum):
     WRONG_USE = 2
     AWAY = 3
     """Something can't be reached, or was not done in time."""
+    CLOSED_PIPE = 141
+    """Who read the output is gone; as the shell says of a program that SIGPIPE ended."""
 
 
 class UsageError(SagaError):
@@ -67,7 +69,12 @@ class VerbGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen verb."""
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
+        except BrokenPipeError as error:
+            _say_no_more()
+            raise typer.Exit(ExitCode.CLOSED_PIPE) from error
         except SagaError as error:
             complain(f"error: {_told(error)}")
             raise typer.Exit(_CODES.get(type(error), ExitCode.PROBLEM)) from error
@@ -98,6 +105,12 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:  # bytes that are no UTF-8 come as lone surrogates
         return False
     return True
+
+
+def _say_no_more() -> None:
+    """Have what is still to be written go nowhere; Python would complain of it at its end."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def leave(code: ExitCode) -> None:

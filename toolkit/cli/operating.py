@@ -17,7 +17,7 @@ from toolkit.cli.exits import UsageError
 from toolkit.controls import Controls
 from toolkit.settings import Duration
 
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is done.")]
 
 #: As the API takes it; a reason is a sentence, no report.
 _LONGEST_REASON = 500
@@ -33,7 +33,7 @@ def operator(reason: str) -> Operator:
     """
     reason = " ".join(reason.split())
     if not reason:
-        raise UsageError("say why: --reason TEXT; it is kept in the audit")
+        raise UsageError("say why: --reason TEXT; it is kept with what is done")
     if len(reason) > _LONGEST_REASON:
         raise UsageError(f"--reason has {len(reason)} characters; at most {_LONGEST_REASON} are kept")
     return Operator(user(), reason)

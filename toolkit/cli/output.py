@@ -37,10 +37,18 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("-o", "--output", help="For people, or for programs.")]
 
 
+class _Console(Console):
+    """A console that leaves it to the command to end where nobody reads any more; rich's own ends it with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error go on, which rich is just handling."""
+        raise
+
+
 def console() -> Console:
     """Return a console upon standard output as it is now."""
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    return Console(file=sys.stdout, width=width, highlight=False)
+    return _Console(file=sys.stdout, width=width, highlight=False)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ def trace(
     complain_of_gaps(story.unreachable)
     if story.entries:
         complain_of_contracts(found.without_contract)
-    leave(_verdict(story))
+    leave(_verdict(story, has_letters=found.has_letters))
 
 
 async def _read(saga_id: str, service: list[str] | None) -> Followed:
@@ -45,13 +45,15 @@ async def _read(saga_id: str, service: list[str] | None) -> Followed:
         return await follow(saga_id, known)
 
 
-def _verdict(story: Story) -> ExitCode:
+def _verdict(story: Story, *, has_letters: bool) -> ExitCode:
     if story.unreachable:
         if not story.entries:
             complain(f"no service that can be reached knows the saga {story.saga_id!r} yet")
         return ExitCode.AWAY
+    if not story.entries and has_letters:
+        return ExitCode.PROBLEM  # its sentence says so
     if not story.entries:
-        # An event that could not even be read bears no saga's id, whatever its sender wrote into it.
+        # Of what could not be read only a saga's first event is sure to bear the saga's id.
         complain(
             f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know, "
             "and `saga attention` what could not be read"

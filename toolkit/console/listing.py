@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from toolkit.api.queries import is_saga_id
 from toolkit.console.asking import Services
 from toolkit.controls import Controls
+from toolkit.dead_letters import Selection
 from toolkit.events import SagaState
 from toolkit.search import Search
 from toolkit.sources import Rows
@@ -88,6 +90,15 @@ class Listing:
         answers = await self._services.ask(("find", q), lambda each: each.search(which, limit=PAGE))
         rows = [row for found, _ in answers.by_service.values() for row in found]
         return Listed(_merged(rows), None, answers.unreachable)
+
+    async def has_letters(self, saga_id: str) -> bool:
+        """Whether messages of this saga lie among the dead letters, which may be all that there is of it."""
+        if not is_saga_id(saga_id):
+            return False
+        answers = await self._services.ask(
+            ("letters of", saga_id), lambda each: each.letters(Selection(saga_id=saga_id), limit=1)
+        )
+        return any(answers.by_service.values())
 
     async def page(self, which: Search, place: Place) -> Listed:
         """Return one page of the sagas that are meant, behind that place."""
