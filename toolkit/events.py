@@ -9,13 +9,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NewType
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 #: The identity of one saga, chosen by whoever starts it: an order number, say. Printable, so that it can
 #: stand in a URL, a log line and a shell command without quoting.
 SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
+
+#: What tells whether a value is one, and why not.
+SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 
 #: What an isolated step hands to the outside world so that a repeated call is the same call: `saga_id:step`.
 IdempotencyKey = NewType("IdempotencyKey", str)
@@ -139,3 +151,12 @@ class Saga:
         if event_type is self.fails_with:
             return SagaState.FAILED
         return SagaState.PENDING
+
+
+def is_saga_id(value: str) -> bool:
+    """Whether this can be a saga's id at all."""
+    try:
+        SAGA_ID.validate_python(value)
+    except ValidationError:
+        return False
+    return True

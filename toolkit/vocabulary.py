@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from toolkit.clock import Clock
@@ -30,7 +30,7 @@ from toolkit.envelope import (
     WireMessage,
 )
 from toolkit.errors import UnreadableError
-from toolkit.events import AbortRequested, Event, Saga, SagaEnded, SagaId
+from toolkit.events import SAGA_ID, AbortRequested, Event, Saga, SagaEnded
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.masking import redact
 
@@ -42,8 +42,6 @@ _DIGITS = 18
 
 #: A longer header is not repeated in an error.
 _MOST_SHOWN = 40
-
-_SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ class Vocabulary:
             return wire
         try:
             fields = from_json(wire.body)
-            return replace(wire, correlation_id=_SAGA_ID.validate_python(fields[started.id_field]))
+            return replace(wire, correlation_id=SAGA_ID.validate_python(fields[started.id_field]))
         except (ValueError, TypeError, LookupError):  # no JSON, no object, no id
             return wire
 
@@ -191,7 +189,7 @@ def _parse(event_type: type[Event], body: bytes) -> Event:
 
 def _saga_id(value: str | None) -> str:
     try:
-        return _SAGA_ID.validate_python(value)
+        return SAGA_ID.validate_python(value)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]["msg"]
         raise UnreadableError("no saga id", f"the correlation id is {value!r}: {fault}") from error

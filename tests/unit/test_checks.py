@@ -1,4 +1,7 @@
-"""Each rule on choreographies finds its own fault in a saga of two steps, and nothing in the one that ships."""
+"""Each rule on choreographies finds its own fault in a saga of two steps, and nothing in the one that ships.
+
+The rules read declarations alone: a step that were run would fail its test.
+"""
 
 from __future__ import annotations
 

@@ -7,10 +7,11 @@ from starlette.responses import Response
 
 from toolkit import audit, dead_letters, horizon, outbox, saga_log
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.queries import AFTER, LIMIT, Parameter, is_saga_id, limit_of, row_of, text, text_of
+from toolkit.api.queries import AFTER, LIMIT, Parameter, limit_of, row_of, text, text_of
 from toolkit.api.schemas import Audit, LogPage, Remaining
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
+from toolkit.events import is_saga_id
 
 #: What can be no saga's id is no mistake: there are no entries of it.
 _SAGA = Parameter("saga", "Only the entries of this saga.", {"type": "string"})

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from toolkit.api.answers import QueryError
-from toolkit.events import SagaId, SagaState
+from toolkit.events import SagaState
 from toolkit.search import Attention
 from toolkit.settings import LONGEST_WAIT, Duration
 
@@ -40,7 +40,6 @@ SPAN = {
     "examples": ["10min"],
 }
 
-_SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
 
@@ -167,15 +166,6 @@ def in_utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("this is outside the calendar") from error
-
-
-def is_saga_id(value: str) -> bool:
-    """Whether this can be a saga's id at all."""
-    try:
-        _SAGA_ID.validate_python(value)
-    except ValidationError:
-        return False
-    return True
 
 
 def _is_row(value: str) -> bool:

@@ -18,7 +18,6 @@ from toolkit.api.queries import (
     STATE,
     Parameter,
     choice_of,
-    is_saga_id,
     limit_of,
     row_of,
     span_of,
@@ -27,7 +26,7 @@ from toolkit.api.queries import (
 )
 from toolkit.api.schemas import FoundSagas, PushBite, WholeSaga
 from toolkit.api.site import Site
-from toolkit.events import SagaState
+from toolkit.events import SagaState, is_saga_id
 from toolkit.search import Attention, Search, search
 from toolkit.settings import LONGEST_WAIT
 from toolkit.views import SagaView, view

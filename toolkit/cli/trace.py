@@ -50,13 +50,12 @@ def _verdict(story: Story, *, has_letters: bool) -> ExitCode:
         if not story.entries:
             complain(f"no service that can be reached knows the saga {story.saga_id!r} yet")
         return ExitCode.AWAY
-    if not story.entries and has_letters:
-        return ExitCode.PROBLEM  # its sentence says so
-    if not story.entries:
+    if story.entries:
+        return ExitCode.FINE
+    if not has_letters:  # of which its sentence tells
         # Of what could not be read only a saga's first event is sure to bear the saga's id.
         complain(
             f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know, "
             "and `saga attention` what could not be read"
         )
-        return ExitCode.PROBLEM
-    return ExitCode.FINE
+    return ExitCode.PROBLEM

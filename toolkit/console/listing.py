@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from toolkit.api.queries import is_saga_id
 from toolkit.console.asking import Services
 from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
-from toolkit.events import SagaState
+from toolkit.events import SagaState, is_saga_id
 from toolkit.search import Search
 from toolkit.sources import Rows
 
