@@ -7,7 +7,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv --without-pip /opt/saga
 WORKDIR /build
 COPY requirements.lock ./
-RUN pip --python /opt/saga/bin/python install --require-hashes -r requirements.lock
+RUN pip --python /opt/saga/bin/python install --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml README.md ./
 COPY toolkit toolkit
 RUN pip --python /opt/saga/bin/python install --no-deps --no-build-isolation .

@@ -58,22 +58,23 @@ profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit
 screenshots: $(VENV)/.installed-bench $(VENV)/.installed-system ## shoot the pictures of the console in docs/images/console, from a real run
 	$(BIN)/python -m tests.console docs/images/console
 
-check: $(VENV)/.installed-dev ## lint, format, types, and the floors of the architecture
+check: $(VENV)/.installed-dev ## lint, format, types, the floors of the architecture, and the lock files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.lock_files
 
 format: $(VENV)/.installed-dev ## format the code, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 lock: ## resolve the dependencies anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group pyproject.toml:build -o requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group pyproject.toml:bench -c requirements-dev.lock -o requirements-bench.lock
 
 clean: ## remove the virtual environment and what the demo left
@@ -86,18 +87,19 @@ $(BIN)/pip:
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
 	@echo "installing what the toolkit runs with, once"
-	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-bench: requirements-bench.lock $(VENV)/.installed-dev
 	@echo "installing what the benchmark compares with, once"
-	@$(PIP) --require-hashes -r requirements-bench.lock
+	@$(PIP) --no-deps --require-hashes -r requirements-bench.lock
+	@$(BIN)/python -m tests.lock_files
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
 	@echo "installing what the tests run with, once"
-	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --no-deps --require-hashes -r requirements-dev.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
 
