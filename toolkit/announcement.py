@@ -15,9 +15,9 @@ from toolkit.envelope import Envelope, Message
 from toolkit.events import Event, Refusal, SagaState
 from toolkit.ids import trace_facts
 from toolkit.invocation import Failure
-from toolkit.masking import redact
 from toolkit.metrics import Hit, Meter
 from toolkit.participant import Compensation, Step
+from toolkit.redaction import redact
 from toolkit.saga_log import Entry, Note
 from toolkit.tracing import Span, Tracing, now
 

@@ -7,7 +7,6 @@ can't be read against a schema is not shown at all: silence leaks nothing.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol, overload
@@ -27,12 +26,12 @@ NO_OBJECT = "(not shown: it is no JSON object)"
 #: A schema that declares nothing, by which all fields are masked.
 _NOTHING: Schema = {"type": "object", "properties": {}}
 
-#: Shorter values are masked in a text only where they stand as a word: one letter stands in many.
-_SHORT = 4
-#: A text that long may have been cut, and a value with it; what is left of one shall not show either.
-_CUT = 500
-#: What Pydantic repeats of its input.
-_INPUT = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
+#: What lies deeper in a body is not shown: Python's own stack ends at about a thousand calls.
+_DEEPEST = 100
+
+
+class TooDeepError(Exception):
+    """A body is nested too deeply to be read against its schema."""
 
 
 class HasSchema(Protocol):
@@ -71,17 +70,14 @@ def masked_object(declared: Declared, body: bytes | str | None) -> dict[str, Any
     return None if declared is None or found is None else _object(_schema(declared), found)
 
 
-def redact(declared: Declared, body: bytes | str | None, text: str) -> str:
-    """Return a text about an event without the values of its sensitive fields, and without any input of Pydantic's."""
-    text = _INPUT.sub(f"input_value={MASK}, input_type=", text)
-    if declared is None or not has_sensitive_fields(declared):
-        return text
-    schema = _schema(declared)
-    found = _parsed(body)
-    hidden = sorted(set(_hidden(found, (schema,), schema)) if found else (), key=len, reverse=True)
-    for value in hidden:
-        text = _pattern(value).sub(MASK, text)
-    return _without_cut_ends(text, hidden) if len(text) >= _CUT else text
+def sensitive_values(declared: type[Event] | HasSchema, body: bytes | str | None) -> Iterator[str]:
+    """Yield, in each form that a text may have them, the values of a body that are masked where it is shown.
+
+    Raises:
+        TooDeepError: the body is nested too deeply.
+    """
+    schema, found = _schema(declared), _parsed(body)
+    return _hidden(found, (schema,), schema) if found else iter(())
 
 
 def sensitive_paths(schema: Schema) -> tuple[str, ...]:
@@ -127,35 +123,43 @@ def _object(schema: Schema, body: Mapping[str, Any]) -> dict[str, Any]:
     return masked if isinstance(masked, dict) else dict.fromkeys(body, MASK)
 
 
-def _masked(value: Any, schemas: Sequence[Schema], root: Schema) -> Any:
+def _masked(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Any:
     """Return a value as these schemas, any of which may be meant, allow it to be shown."""
     if value is None:
         return None
-    flat = list(_flattened(schemas, root))
+    if depth > _DEEPEST:
+        return MASK
+    flat = _flattened(schemas, root)
     if any(each.get(SENSITIVE) for each in flat) or not any(_allows(each, value) for each in flat):
         return MASK
     if isinstance(value, Mapping):
-        return {key: _masked(each, _property(flat, key), root) for key, each in value.items()}
+        return {key: _masked(each, _property(flat, key), root, depth + 1) for key, each in value.items()}
     if isinstance(value, list):
-        return [_masked(each, _item(flat, index), root) for index, each in enumerate(value)]
+        return [_masked(each, _item(flat, index), root, depth + 1) for index, each in enumerate(value)]
     return value
 
 
-def _hidden(value: Any, schemas: Sequence[Schema], root: Schema) -> Iterator[str]:
-    """Yield, as texts, the values that would be masked."""
-    flat = list(_flattened(schemas, root))
+def _hidden(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Iterator[str]:
+    """Yield, as texts, the values that would be masked.
+
+    Raises:
+        TooDeepError: the value is nested too deeply.
+    """
+    if depth > _DEEPEST:
+        raise TooDeepError
+    flat = _flattened(schemas, root)
     if any(each.get(SENSITIVE) for each in flat) or not any(_allows(each, value) for each in flat):
-        yield from _texts(value)
+        yield from _texts(value, depth)
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _hidden(each, _property(flat, key), root)
+            yield from _hidden(each, _property(flat, key), root, depth + 1)
     elif isinstance(value, list):
         for index, each in enumerate(value):
-            yield from _hidden(each, _item(flat, index), root)
+            yield from _hidden(each, _item(flat, index), root, depth + 1)
 
 
 def _paths(schemas: Sequence[Schema], root: Schema, path: tuple[str, ...], seen: tuple[int, ...]) -> Iterator[str]:
-    flat = list(_flattened(schemas, root))
+    flat = _flattened(schemas, root)
     if any(each.get(SENSITIVE) for each in flat):
         yield ".".join(path) or "*"
         return
@@ -170,15 +174,26 @@ def _paths(schemas: Sequence[Schema], root: Schema, path: tuple[str, ...], seen:
                 yield from _paths((schema,), root, (*path, "*"), inside)
 
 
-def _flattened(schemas: Sequence[Schema], root: Schema) -> Iterator[Schema]:
-    """Yield the schemas behind references and unions; a mark on any of these stands beside the reference itself."""
-    for schema in schemas:
+def _flattened(schemas: Sequence[Schema], root: Schema) -> list[Schema]:
+    """Return the schemas behind references and unions, each once; a mark on a reference stands beside it.
+
+    Once: the alternatives of a union that contains itself would double at each depth of a body.
+    """
+    flat: dict[int, Schema] = {}
+    seen: set[int] = set()
+    waiting = list(reversed(schemas))
+    while waiting:
+        schema = waiting.pop()
+        if id(schema) in seen:
+            continue
+        seen.add(id(schema))
         followed = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
         if reference := schema.get("$ref"):
             followed.append(root.get("$defs", {}).get(str(reference).rpartition("/")[2], _NOTHING))
         if not followed or schema.get(SENSITIVE):
-            yield schema
-        yield from _flattened(followed, root)
+            flat[id(schema)] = schema
+        waiting.extend(reversed(followed))
+    return list(flat.values())
 
 
 _KINDS = {"object": Mapping, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
@@ -197,43 +212,33 @@ def _property(flat: Sequence[Schema], key: str) -> list[Schema]:
     return found or [schema for each in flat for schema in _open(each)]
 
 
+#: The schema of what may be anything; one object, so that it is known again.
+_ANYTHING: Schema = {}
+
+
 def _open(schema: Schema) -> Iterator[Schema]:
     """Yield what holds for the fields of an object that have no names, a map's say."""
     others = schema.get("additionalProperties", "properties" not in schema)
     if isinstance(others, Mapping):
         yield others
     elif others:
-        yield {}
+        yield _ANYTHING
     yield from schema.get("patternProperties", {}).values()
 
 
 def _item(flat: Sequence[Schema], index: int) -> list[Schema]:
     found = [each["prefixItems"][index] for each in flat if index < len(each.get("prefixItems", ()))]
-    return found or [each.get("items", {}) for each in flat if isinstance(each.get("items", {}), Mapping)]
+    return found or [items for each in flat if isinstance(items := each.get("items", _ANYTHING), Mapping)]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, depth: int) -> Iterator[str]:
+    if depth > _DEEPEST:
+        raise TooDeepError
     if isinstance(value, Mapping | list):
         for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
+            yield from _texts(each, depth + 1)
     elif isinstance(value, str):
         forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
         yield from (form for form in forms if form.strip())
     elif value is not None and not isinstance(value, bool):
         yield str(value)
-
-
-def _pattern(value: str) -> re.Pattern[str]:
-    plain = re.escape(value)
-    return re.compile(plain if len(value) >= _SHORT else rf"(?<!\w){plain}(?!\w)", re.IGNORECASE)
-
-
-def _without_cut_ends(text: str, values: Sequence[str]) -> str:
-    """Mask what is left of a value where the text was cut off within it."""
-    for value in values:
-        for length in range(len(value) - 1, _SHORT - 2, -1):
-            if text.endswith(value[:length]):
-                text = text[:-length] + MASK
-            if text.startswith(value[-length:]):
-                text = MASK + text[length:]
-    return text

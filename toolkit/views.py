@@ -13,7 +13,8 @@ from toolkit.contract import EventContract
 from toolkit.dead_letters import Selection
 from toolkit.envelope import BROKERS_OWN, HEADERS
 from toolkit.ids import trace_id_of
-from toolkit.masking import MASK, UNKNOWN, has_sensitive_fields, mask, masked_object, redact
+from toolkit.masking import MASK, UNKNOWN, has_sensitive_fields, mask, masked_object
+from toolkit.redaction import redact
 
 #: The events that a service hears and says, by name.
 Declared = Mapping[str, EventContract]

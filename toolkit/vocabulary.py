@@ -32,13 +32,16 @@ from toolkit.envelope import (
 from toolkit.errors import UnreadableError
 from toolkit.events import SAGA_ID, AbortRequested, Event, Saga, SagaEnded
 from toolkit.ids import derived_id, trace_id_of
-from toolkit.masking import redact
+from toolkit.redaction import redact
 
 #: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
 
 #: What AMQP's integers hold for sure.
 _DIGITS = 18
+
+#: Of more faults in one message only their number is given: to describe each takes longer than to find it.
+_MOST_FAULTS = 1_000
 
 #: A longer header is not repeated in an error.
 _MOST_SHOWN = 40
@@ -176,14 +179,15 @@ def _parse(event_type: type[Event], body: bytes) -> Event:
     try:
         return event_type.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        if error.error_count() > _MOST_FAULTS:
+            raise UnreadableError("schema", f"{event_type.__name__}: {error.error_count()} values are wrong") from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        first = found[0]
         if first["type"] == "json_invalid":
             raise UnreadableError("not JSON", first["msg"]) from error
         if first["type"] == "model_type":
             raise UnreadableError("not an object", first["msg"]) from error
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)[:5]
-        )
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in found[:5])
         raise UnreadableError("schema", f"{event_type.__name__}: {faults}") from error
 
 

@@ -18,10 +18,11 @@ from toolkit.envelope import Envelope, Message, WireMessage
 from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, routing_key
 from toolkit.fence import Decision, StepState, is_legal
 from toolkit.ids import new_id
-from toolkit.masking import has_sensitive_fields, redact
+from toolkit.masking import has_sensitive_fields
 from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
+from toolkit.redaction import redact
 from toolkit.saga_log import Entry, Note, Stream
 from toolkit.tracing import Tracing, now
 from toolkit.vocabulary import Unreadable

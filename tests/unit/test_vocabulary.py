@@ -234,3 +234,22 @@ def test_a_header_that_says_nothing_is_left_out() -> None:
     bare = wire(BookLent(loan_id="loan-1"), at=NOON)
 
     assert set(bare.headers) == {"saga-type", "event-version", "occurred-at", "attempt"}
+
+
+class SeatsCounted(Event, owner="usher"):
+    stay_id: SagaId
+    seats: tuple[int, ...] = ()
+
+
+def test_of_very_many_faults_only_the_number_is_given() -> None:
+    stay = Saga(
+        name="stay", id_field="stay_id", starts_with=RoomWanted, completes_with=RoomLocked, fails_with=RoomLocked
+    )
+    vocabulary = Vocabulary([SeatsCounted], [stay], max_body=1_000_000)
+    body = b'{"stay_id": "s-1", "seats": [' + b'"x",' * 5_000 + b'"x"]}'
+
+    with pytest.raises(UnreadableError) as raised:
+        vocabulary.read(plain(body, "usher.SeatsCounted"), WATCH)
+
+    assert (raised.value.reason, raised.value.detail) == ("schema", "SeatsCounted: 5001 values are wrong")
+    assert raised.value.__cause__.__cause__ is None  # else a traceback would describe each of them
