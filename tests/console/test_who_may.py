@@ -6,6 +6,7 @@ import asyncio
 import html
 import re
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from typer.testing import CliRunner
 
 from services.payment.app import app as payment
@@ -26,6 +28,7 @@ from toolkit.cli.verbs import app as cli
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.console.guard import Keys, is_loopback, local_path
+from toolkit.console.guesses import PAUSE, Guesses, network_of
 from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls, HttpControls
 from toolkit.database import Database
@@ -74,6 +77,12 @@ async def elsewhere(controls: DatabaseControls) -> AsyncIterator[httpx.AsyncClie
     app = application([controls], token=SECRET, must_sign_in=True)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console.example") as client:
         yield client
+
+
+def from_address(app: Starlette, address: str) -> httpx.AsyncClient:
+    """Return a browser on another machine."""
+    transport = httpx.ASGITransport(app, client=(address, 1234))
+    return httpx.AsyncClient(transport=transport, base_url="http://console.example")
 
 
 PATHS = ("/", "/sagas", "/sagas/x", "/attention", "/choreography", "/nothing", "/static/htmx.min.js")
@@ -190,6 +199,65 @@ async def test_one_signs_in_with_the_token_and_goes_on_where_one_wanted(elsewher
     assert (nobody.status_code, wrong.status_code) == (400, 401)
     assert (right.status_code, right.headers["location"]) == (303, "/choreography")
     assert (await elsewhere.get("/choreography")).status_code == 200
+
+
+async def test_guesses_at_once_are_slow_or_refused(elsewhere: httpx.AsyncClient):
+    token = await form_token(elsewhere, "/sign-in")
+    fields = {"token": token, "name": "Mallory", "secret": "a guess"}
+    began = time.monotonic()
+
+    answers = await asyncio.gather(*(elsewhere.post("/sign-in", data=fields) for _ in range(30)))
+
+    wrong = [each for each in answers if each.status_code == 401]
+    refused = [each for each in answers if each.status_code == 429]
+    assert len(wrong) + len(refused) == 30
+    assert 0 < len(wrong) <= (time.monotonic() - began) / PAUSE
+    assert {each.headers["retry-after"] for each in refused} == {"2"}
+
+
+async def test_guesses_of_one_client_delay_no_other(controls: DatabaseControls):
+    app = application([controls], token=SECRET, must_sign_in=True)
+    guessing, honest = (from_address(app, each) for each in ("203.0.113.9", "203.0.113.10"))
+    token = await form_token(guessing, "/sign-in")
+    fields = {"token": token, "name": "Mallory", "secret": "a guess"}
+    guesses = [asyncio.create_task(guessing.post("/sign-in", data=fields)) for _ in range(30)]
+    await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+
+    await sign_in(honest)
+
+    assert not all(each.done() for each in guesses)
+    await asyncio.gather(*guesses)
+
+
+async def test_of_one_client_four_guesses_wait_and_the_fifth_is_refused():
+    guesses, looked_at = Guesses(), asyncio.Event()
+
+    async def guess() -> None:
+        async with guesses.turn("203.0.113.9"):
+            await looked_at.wait()
+
+    waiting = [asyncio.create_task(guess()) for _ in range(4)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(HTTPException, match="Too many guesses"):
+        await guess()
+    looked_at.set()
+    await asyncio.gather(*waiting)
+    await guess()
+
+
+@pytest.mark.parametrize(
+    ("client", "network"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:2", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_client_is_what_it_cannot_change_of_its_address(client: str, network: str):
+    assert network_of(client) == network
 
 
 async def test_who_signs_out_is_out_whoever_kept_the_cookie(elsewhere: httpx.AsyncClient):

@@ -106,7 +106,7 @@ class _Faults:
         """Return the page."""
         came_from = _came_from(request)
         heading = {404: "There is no such page", 403: "This is not allowed", 405: "Not like this"}
-        return self._pages.page(
+        page = self._pages.page(
             request,
             "message",
             status=error.status_code,
@@ -115,6 +115,8 @@ class _Faults:
             back=came_from or "/",
             back_text="Back to where you were" if came_from else "To the overview",
         )
+        page.headers.update(error.headers or {})
+        return page
 
 
 def _came_from(request: Request) -> str | None:

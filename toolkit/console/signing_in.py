@@ -9,10 +9,8 @@ from starlette.responses import RedirectResponse, Response
 
 from toolkit.console.forms import form, person
 from toolkit.console.guard import Keys, local_path, set_cookie
+from toolkit.console.guesses import PAUSE, Guesses
 from toolkit.console.rendering import Pages
-
-#: How long a wrong token is thought about, in seconds: guessing shall be slow.
-_PAUSE = 0.5
 
 
 class SigningIn:
@@ -21,7 +19,7 @@ class SigningIn:
     def __init__(self, keys: Keys, pages: Pages) -> None:
         self._keys = keys
         self._pages = pages
-        self._one_guess = asyncio.Lock()
+        self._guesses = Guesses()
 
     async def ask(self, request: Request) -> Response:
         """Ask for the token, and who it is."""
@@ -32,9 +30,11 @@ class SigningIn:
         fields = await form(request, self._keys)
         wanted = local_path(fields.get("next", "/"))
         name = person(fields.get("name", ""))
-        if not self._keys.is_token(fields.get("secret", "")):
-            async with self._one_guess:
-                await asyncio.sleep(_PAUSE)
+        async with self._guesses.turn(request.client.host if request.client else ""):
+            is_right = self._keys.is_token(fields.get("secret", ""))
+            if not is_right:
+                await asyncio.sleep(PAUSE)
+        if not is_right:
             return self._page(request, wanted, name=name, is_wrong=True)
         response = RedirectResponse(wanted, 303)
         set_cookie(response.headers, request.scope, self._keys.sign_in(name))

@@ -1,0 +1,67 @@
+"""How fast a token can be guessed: one guess at a time for each client, with few that wait.
+
+A client is a network address, of IPv6 its /64. The guesses of one client delay no other client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from starlette.exceptions import HTTPException
+
+#: How long the next guess of a client waits after a wrong one, in seconds.
+PAUSE = 0.5
+#: So many guesses of one client wait for their turn, the one that has it included; a person has one.
+_MOST_OF_ONE = 4
+#: So many clients guess at once; more do not sign in at the same moment.
+_MOST_CLIENTS = 1_000
+#: After so many seconds a refused client may try again: by then its waiting guesses are done.
+_RETRY_AFTER = 2
+
+
+@dataclass(slots=True)
+class _Queue:
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
+
+
+class Guesses:
+    """The clients that guess at this moment."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, _Queue] = {}
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Wait for the client's turn, and keep it within the block.
+
+        Raises:
+            HTTPException: 429, with the seconds until the client may try again.
+        """
+        name = network_of(client)
+        queue = self._queues.get(name) or _Queue()
+        if queue.length >= _MOST_OF_ONE or (queue.length == 0 and len(self._queues) >= _MOST_CLIENTS):
+            told = f"Too many guesses. Try again in {_RETRY_AFTER} seconds."
+            raise HTTPException(429, told, headers={"Retry-After": str(_RETRY_AFTER)})
+        self._queues[name] = queue
+        queue.length += 1
+        try:
+            async with queue.turn:
+                yield
+        finally:
+            queue.length -= 1
+            if queue.length == 0:
+                del self._queues[name]
+
+
+def network_of(client: str) -> str:
+    """Return what one client can't change about its address."""
+    try:
+        address = ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    return str(ip_network(f"{address}/64", strict=False)) if isinstance(address, IPv6Address) else str(address)
