@@ -1,7 +1,7 @@
 """What is wrong with a choreography although each service is right: one function per rule, over the graph alone.
 
-A choreography without findings can't lose its way: each event is heard, each refusal leads to the failed end, and
-what was done before it is undone on the way.
+A choreography without findings can't lose its way: each event is heard, the saga ends once and waits for what may still
+refuse, each refusal leads to the failed end, and what was done before it is undone on the way, in reverse order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from toolkit.contract import EventContract
 from toolkit.graph import Choreography, Node
+from toolkit.ways import WayBack, Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,52 @@ def unreachable_nodes(choreography: Choreography) -> Iterator[Finding]:
                 )
 
 
+def unreached_ends(choreography: Choreography) -> Iterator[Finding]:
+    """Every saga completes where no step refuses."""
+    for ways in _ways(choreography):
+        saga = ways.saga
+        if not any(step.success == saga.completes_with for step in ways.ahead(saga.starts_with)):
+            yield Finding(
+                "unreached end",
+                f"nothing leads from {saga.starts_with} to {saga.completes_with}, which completes the saga {saga.name}",
+                f"Let the last step return {saga.completes_with}",
+            )
+
+
 def lost_refusals(choreography: Choreography) -> Iterator[Finding]:
-    """Every refusal leads to the event that fails the saga."""
-    for node in choreography.nodes:
-        end = node.saga.fails_with
-        for refusal in node.refusals:
-            if end not in choreography.events_after(refusal, node.saga):
+    """Every refusal leads to the event that fails the saga, past what has refused or was fenced itself."""
+    for ways in _ways(choreography):
+        for way in ways.back():
+            if ways.is_lost(way):
                 yield Finding(
                     "lost refusal",
-                    f"{refusal} of {node.name} ({node.service}) never leads to {end}",
+                    f"{way.refusal} of {_place(way.step)} never leads to {ways.saga.fails_with}",
                     "Let the compensation of the step before take it, or the step that ends the saga",
                 )
+
+
+def unawaited_steps(choreography: Choreography) -> Iterator[Finding]:
+    """No saga ends while a step is under way that may refuse."""
+    for ways in _ways(choreography):
+        steps = dict.fromkeys(step for event in ways.events() for step in ways.ahead(event) if step.refusals)
+        for step in steps:
+            endings = [
+                end for event in ways.events() if step in ways.ahead(event) for end in ways.endings(event, without=step)
+            ]
+            if endings:
+                yield _unawaited(ways, step, endings[0])
+
+
+def second_ends(choreography: Choreography) -> Iterator[Finding]:
+    """No saga ends twice."""
+    for ways in _ways(choreography):
+        ends = next((found for event in ways.events() if len(found := ways.endings(event)) > 1), [])
+        if ends:
+            yield Finding(
+                "second end",
+                f"{' and '.join(map(_place, ends))} both run in the saga {ways.saga.name}, and each ends it",
+                "Let one step end the saga, after all that it has to wait for",
+            )
 
 
 def foreign_events(choreography: Choreography) -> Iterator[Finding]:
@@ -97,27 +133,78 @@ def foreign_events(choreography: Choreography) -> Iterator[Finding]:
 
 
 def standing_steps(choreography: Choreography) -> Iterator[Finding]:
-    """Every step before a refusal is undone on the way back from it."""
-    for saga in choreography.sagas:
-        forward = choreography.forward(saga)
-        for index, node in enumerate(forward):
-            refusals = [refusal for later in forward[index + 1 :] for refusal in later.refusals]
-            if standing := [each for each in refusals if not _undoes(choreography.reached_from(each, saga), node)]:
+    """Every step that may be done before a refusal is undone on the way back from it."""
+    for ways in _ways(choreography):
+        for node in ways.ahead(ways.saga.starts_with):
+            refusals = [way.refusal for way in ways.back() if node in way.done]
+            if standing := [refusal for refusal in refusals if not ways.undoing(refusal, node)]:
                 yield Finding(
                     "standing step",
-                    f"{node.name} ({node.service}) is still done after {_names(standing)}",
+                    f"{_place(node)} is still done after {_names(standing)}",
                     f"Give it a compensation that the way back from there leads to: @….compensation(of={node.name})",
                 )
+
+
+def early_compensations(choreography: Choreography) -> Iterator[Finding]:
+    """Every step is undone after the steps that followed from it."""
+    for ways in _ways(choreography):
+        for way in ways.back():
+            for first, last in _successions(ways, way):
+                undoing, after = ways.undoing(way.refusal, first), ways.undoing(way.refusal, last)
+                if undoing and after and ways.is_passed(way.refusal, after, undoing):
+                    yield Finding(
+                        "early compensation",
+                        f"after {way.refusal}, {_place(undoing)} may undo {first.name} before {_place(after)} has "
+                        f"undone {last.name}, which followed from it",
+                        f"Let {undoing.name} run on {after.success} instead of what comes before it",
+                    )
+
+
+def early_ends(choreography: Choreography) -> Iterator[Finding]:
+    """Every saga fails after all is undone."""
+    for ways in _ways(choreography):
+        for way in ways.back():
+            undoings = [undoing for step in way.done if (undoing := ways.undoing(way.refusal, step))]
+            if early := [undoing for undoing in undoings if ways.fails(way.refusal, without=(undoing,))]:
+                yield Finding(
+                    "early end",
+                    f"after {way.refusal}, {ways.saga.fails_with} may end the saga before {_listed(early)} has run",
+                    f"Let the step that emits {ways.saga.fails_with} run on {early[0].success} instead",
+                )
+
+
+def _unawaited(ways: Ways, step: Node, end: Node) -> Finding:
+    return Finding(
+        "unawaited step",
+        f"{ways.fork(step)} starts two branches, and {_place(end)} may end the saga {ways.saga.name} by {end.success} "
+        f"while {_place(step)} has not answered; {_names(step.refusals)} would come too late, and undo nothing",
+        f"Chain the branches, so that the way to {end.name} leads through {step.success}, "
+        f"or let {step.name} return no refusal",
+    )
+
+
+def _successions(ways: Ways, way: WayBack) -> Iterator[tuple[Node, Node]]:
+    """Yield the pairs of steps, of those that may be done, of which the second followed from the first."""
+    for first in way.done:
+        yield from ((first, each) for each in ways.ahead(first.success) if each in way.done and each != first)
+
+
+def _ways(choreography: Choreography) -> list[Ways]:
+    return [Ways(choreography, saga) for saga in choreography.sagas]
+
+
+def _place(node: Node) -> str:
+    return f"{node.name} ({node.service})"
+
+
+def _listed(nodes: Iterable[Node]) -> str:
+    return ", ".join(_place(node) for node in nodes)
 
 
 def _contract(choreography: Choreography, event: str) -> EventContract:
     found = choreography.event(event)
     assert found is not None  # noqa: S101 -- tells the type checker that whoever emits an event declares it
     return found
-
-
-def _undoes(way_back: Iterable[Node], node: Node) -> bool:
-    return any(each.is_compensation and (each.service, each.step) == (node.service, node.name) for each in way_back)
 
 
 def _names(events: Iterable[str]) -> str:
@@ -128,7 +215,12 @@ RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
     unheard_events,
     unemitted_events,
     unreachable_nodes,
+    unreached_ends,
     lost_refusals,
+    unawaited_steps,
+    second_ends,
     foreign_events,
     standing_steps,
+    early_compensations,
+    early_ends,
 )

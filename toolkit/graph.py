@@ -6,7 +6,7 @@ The order of a saga's steps is nowhere written down; it follows from the edges.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from toolkit.contract import Contract, EventContract, HandlerContract, SagaContract
@@ -106,13 +106,16 @@ class Choreography:
         """Return the nodes of the saga that run on this event."""
         return [node for node in self.nodes if event in node.triggers and node.saga.name == saga.name]
 
-    def forward(self, saga: SagaContract) -> list[Node]:
-        """Return the steps that a saga takes in which nobody refuses, in their order."""
-        return self._reached(saga.starts_with, saga, onwards=_success_of_step)
+    def forward(self, saga: SagaContract, *, since: str | None = None, without: Collection[Node] = ()) -> list[Node]:
+        """Return the steps that a saga takes in which nobody refuses, in their order.
 
-    def reached_from(self, event: str, saga: SagaContract) -> list[Node]:
-        """Return all nodes that this event leads to, directly or not, the nearest first."""
-        return self._reached(event, saga, onwards=lambda node: node.emits)
+        `since`: from that event on, instead of the starting one; `without`: as if these steps did nothing.
+        """
+        return self._reached(since or saga.starts_with, saga, onwards=_success_of_step, without=without)
+
+    def reached_from(self, event: str, saga: SagaContract, *, without: Collection[Node] = ()) -> list[Node]:
+        """Return all nodes that this event leads to, directly or not, the nearest first; `without` do nothing."""
+        return self._reached(event, saga, onwards=lambda node: node.emits, without=without)
 
     def events_after(self, event: str, saga: SagaContract) -> set[str]:
         """Return all events that this one leads to, directly or not."""
@@ -124,12 +127,19 @@ class Choreography:
             for refusal in node.refusals:
                 yield from self.reached_from(refusal, saga)
 
-    def _reached(self, event: str, saga: SagaContract, *, onwards: Callable[[Node], Iterable[str]]) -> list[Node]:
+    def _reached(
+        self,
+        event: str,
+        saga: SagaContract,
+        *,
+        onwards: Callable[[Node], Iterable[str]],
+        without: Collection[Node] = (),
+    ) -> list[Node]:
         found: dict[Node, None] = {}
         waiting = deque([event])
         while waiting:
             for node in self.listeners(waiting.popleft(), saga):
-                if node not in found:
+                if node not in found and node not in without:
                     found[node] = None
                     waiting.extend(onwards(node))
         return list(found)
