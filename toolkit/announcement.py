@@ -18,6 +18,7 @@ from toolkit.invocation import Failure
 from toolkit.metrics import Hit, Meter
 from toolkit.participant import Compensation, Step
 from toolkit.redaction import redact
+from toolkit.retry import text_of
 from toolkit.saga_log import Entry, Note
 from toolkit.tracing import Span, Tracing, now
 
@@ -146,5 +147,5 @@ def _trace(attempt: Attempt) -> None:
         "saga.outcome": attempt.outcome,
         "saga.reason": told(reason) if reason else None,
     }
-    fault = (type(error).__name__, told(str(error))) if error else None
+    fault = (type(error).__name__, told(text_of(error))) if error else None
     attempt.span.end(at=attempt.ended or now(), facts=facts, error=fault)

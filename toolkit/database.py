@@ -388,6 +388,14 @@ def _one_writer_at_a_time(engine: AsyncEngine) -> None:
         if record.info.pop("writes", False):
             writer.release()
 
+    def abandon(connection: Any, *_: Any) -> None:
+        # Cut off within a statement, it would be closed with the write lock in hand, until the garbage is collected.
+        with suppress(ValueError, sqlite3.ProgrammingError):  # it is closed already
+            driver = connection.driver_connection
+            driver._conn.interrupt()
+            driver._tx.put_nowait((None, driver._conn.rollback))
+
+    event.listen(engine.sync_engine, "invalidate", abandon)
     # A connection comes back to the pool after its transaction, or is thrown away: either way the next may write.
     event.listen(engine.sync_engine, "checkin", release)
     event.listen(engine.sync_engine, "invalidate", release)

@@ -34,6 +34,10 @@ class StepError(SagaError):
     """A step broke the contract of its declaration, by what it returned or by what it did to its session."""
 
 
+class EscapedError(SagaError):
+    """Code that the toolkit ran raised what is no Exception: a cancellation that nothing asked for, or SystemExit."""
+
+
 class ContentionError(SagaError):
     """Two transactions were in each other's way; this one is tried again, which is no failed attempt."""
 

@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from toolkit import crash, horizon, saga_log
 from toolkit.announcement import Attempt
 from toolkit.clock import Clock
+from toolkit.contained import contained
 from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
 from toolkit.envelope import Message
-from toolkit.errors import PositionTakenError
+from toolkit.errors import PositionTakenError, StepError
 from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
 from toolkit.fence import Arrival, Decision, StepState, decide
 from toolkit.invocation import Failure, Invocation, blame
@@ -322,7 +323,8 @@ class Execution:
         if isinstance(result, Failure):
             blame(result, handler)
             if not savepoint.is_active or (await tx.session.connection()).invalidated:
-                raise result.error  # it tried to end the transaction, which is of no use any more: not to anybody
+                # It ended the transaction, or cut off its own statement: the connection is of no use to its neighbours.
+                raise StepError(f"{handler.name} spoilt its transaction: {describe(result.error)}") from result.error
         if isinstance(result, Failure | Refusal):
             await savepoint.rollback()
         else:
@@ -367,7 +369,8 @@ class Execution:
 async def _flush(session: StepSession) -> None:
     """Write what the steps left to be written; an error is that of one of them, and nobody knows whose."""
     try:
-        await session.flush()
+        with contained("what the steps left to be written"):
+            await session.flush()
     except Exception as error:
         if is_contention(error) or is_outage(error):
             raise

@@ -14,6 +14,7 @@ import structlog
 
 from toolkit import crash
 from toolkit.clock import Clock
+from toolkit.contained import apart, contain
 from toolkit.database import is_contention, is_outage
 from toolkit.envelope import Message, WireMessage
 from toolkit.errors import ContentionError
@@ -106,7 +107,8 @@ class Inbox:
 
     async def _settle(self, batch: list[Delivery], *, failed: Exception | None = None) -> None:
         try:
-            claims = await self._execution.execute([each.item for each in batch], failed=failed)
+            items = [each.item for each in batch]
+            claims = await apart("a transaction", self._execution.execute(items, failed=failed))
         except Exception as error:  # noqa: BLE001 -- the verdict on a failed commit: wait, part the batch, or fail the step
             await self._recover(batch, error, failed)
         else:
@@ -146,7 +148,7 @@ class Inbox:
         """Make the outside calls that a message's transaction made room for; it is settled when they are."""
         try:
             for claim in claims:
-                await self._isolation.run(claim)
+                await contain("a call to the outside", self._isolation.run(claim))
         except Exception as error:  # noqa: BLE001 -- the outcome could not be recorded: the call is made again under its key
             if is_outage(error):
                 await self._pause(error)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit import crash
+from toolkit.contained import contained
 from toolkit.database import StepSession, breaks_off, is_contention
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
 from toolkit.events import Event, IdempotencyKey
@@ -59,16 +60,19 @@ class Invocation:
     ) -> Event | Failure:
         """Run the function and flush what it wrote, unless somebody else does; whatever it raises is a failed attempt.
 
+        Only the cancellation of the task that runs it is none, and Ctrl-C.
+
         `original` is the body of the event that the step emitted, for its compensation.
         """
         try:
-            with session.lent():
-                result = await handler.function(**self._arguments(handler, event, session, saga_id, original))
-            crash.here("called", (type(event).__name__,))
-            _check(handler, result)
-            if flush:
-                await session.flush()
-                crash.here("step-written", (type(event).__name__,))
+            with contained(handler.name):
+                with session.lent():
+                    result = await handler.function(**self._arguments(handler, event, session, saga_id, original))
+                crash.here("called", (type(event).__name__,))
+                _check(handler, result)
+                if flush:
+                    await session.flush()
+                    crash.here("step-written", (type(event).__name__,))
         except Exception as error:  # noqa: BLE001 -- the one place where a step's error becomes a verdict: retry or give up
             return Failure(error)
         return result

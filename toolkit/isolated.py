@@ -15,8 +15,9 @@ from typing import Any
 import structlog
 
 from toolkit import crash
+from toolkit.contained import contain, contained
 from toolkit.database import StepSession, is_contention, is_outage
-from toolkit.errors import PositionTakenError
+from toolkit.errors import EscapedError, PositionTakenError
 from toolkit.events import Event, Refusal
 from toolkit.execution import Execution
 from toolkit.fence import Decision, StepState
@@ -53,7 +54,7 @@ class Isolation:
     async def _run(self, claim: Claim) -> None:
         try:
             async with self._room:
-                await self._act(claim)
+                await contain("a call to the outside", self._act(claim))
         except PositionTakenError:
             log.info("outcome was written elsewhere", saga_id=claim.message.envelope.saga_id, step=claim.step.name)
 
@@ -151,7 +152,7 @@ class Isolation:
                 if isinstance(result, Failure | Refusal):
                     await session.rollback()
                     return await self._outcomes.settle(outcome)
-                return await self._settle_with_rows(outcome, session)
+                return await contain(handler.name, self._settle_with_rows(outcome, session))
             except Exception as error:
                 # What can't be committed, for a key of its own say, is a failed attempt of its step.
                 if isinstance(result, Failure) or isinstance(error, PositionTakenError) or _is_of_nobody(error):
@@ -189,7 +190,11 @@ class Isolation:
             await asyncio.wait({task})
             if task.cancelled():
                 return Failure(TimeoutError("the outside call took longer than the step may take"))
-        return await task
+        try:
+            with contained("the outside call"):
+                return await task
+        except EscapedError as error:  # it cancelled the very task that it runs in
+            return Failure(error)
 
     def _compensation_of(self, step: Step) -> Compensation | None:
         return next((each for each in self._execution.service.compensations if each.of is step), None)

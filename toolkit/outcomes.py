@@ -15,6 +15,7 @@ from sqlalchemy import inspect
 
 from toolkit import crash, saga_log
 from toolkit.announcement import Attempt
+from toolkit.contained import contain
 from toolkit.database import StepSession, is_outage
 from toolkit.errors import PositionTakenError
 from toolkit.execution import Execution
@@ -68,7 +69,7 @@ class Outcomes:
     async def _commit(self, batch: Sequence[Outcome]) -> None:
         blank = [key for outcome in batch for row in outcome.rows for key in _keys_to_come(row)]
         try:
-            spent = await self._commit_in_one(batch)
+            spent = await contain("the outcomes of outside calls", self._commit_in_one(batch))
         except Exception as error:  # noqa: BLE001 -- handed to whoever waits for it
             for row, name in blank:  # the next transaction gives them keys of its own
                 setattr(row, name, None)

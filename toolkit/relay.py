@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import crash, metrics, outbox
 from toolkit.clock import Clock
+from toolkit.contained import contain, contained
 from toolkit.database import Database
 from toolkit.envelope import TRACEPARENT, WireMessage
 from toolkit.errors import UnroutableError
@@ -127,9 +128,9 @@ class Relay:
 
     async def run(self) -> None:
         """Publish what is due until told to stop."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._claim_forever())
-            tasks.create_task(self._delete_forever())
+        async with asyncio.TaskGroup() as tasks:  # it overlooks a task that ends in CancelledError
+            tasks.create_task(contain("claiming", self._claim_forever()))
+            tasks.create_task(contain("deleting", self._delete_forever()))
 
     def stop(self) -> None:
         """Have `run` end between two transactions: one that is cancelled in its midst leaves its connection locked."""
@@ -158,9 +159,7 @@ class Relay:
         if room <= 0:
             return False  # what is due is claimed as soon as there is room: then the relay is woken
         try:
-            async with self._database.transaction() as session:
-                connection = await session.connection()
-                rows = await outbox.claim(connection, now=now, until=now + self._lease, most=room)
+            rows = await contain("claiming", self._claim(now, room))
         except Exception as error:  # noqa: BLE001 -- the relay outlives every outage of its database
             self._unhealthy(error)
             return False
@@ -169,6 +168,10 @@ class Relay:
         for row in rows:
             self._start(row)
         return len(rows) == room
+
+    async def _claim(self, now: datetime, most: int) -> list[OutboxRow]:
+        async with self._database.transaction() as session:
+            return await outbox.claim(await session.connection(), now=now, until=now + self._lease, most=most)
 
     async def _sleep(self) -> None:
         """Wait to be woken, for the next delayed row, or for the slow poll under it all."""
@@ -199,19 +202,13 @@ class Relay:
         since = now()
         try:
             publish = self._publisher.publish(row.message, destination=row.destination)
-            await crash.amid("published", publish, (row.message.type,))
+            # aio-pika ends a publish on a dying connection in CancelledError, though nothing cancelled it.
+            await contain("publishing", crash.amid("published", publish, (row.message.type,)))
         except UnroutableError as error:
             if not row.optional:
                 self._returns.inc()
                 await self._put_back(row, error)
                 return
-        except asyncio.CancelledError:
-            # aio-pika ends a publish on a dying connection this way though nobody cancelled; then the row comes
-            # due again by its lease.
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
-            self._failures.inc()
-            return
         except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the row stays and comes due again
             self._failures.inc()
             log.warning("publish failed", error=str(error), **_facts(row))
@@ -229,8 +226,9 @@ class Relay:
         log.warning("nobody is bound to the event", error=str(error), tries=row.tries + 1, **_facts(row))
         due_at = self._clock.now() + wait
         try:
-            async with self._database.transaction() as session:
-                await outbox.put_back(await session.connection(), row.id, until=due_at)
+            with contained("putting back"):
+                async with self._database.transaction() as session:
+                    await outbox.put_back(await session.connection(), row.id, until=due_at)
         except Exception as failure:  # noqa: BLE001 -- the row comes due by its lease all the same
             self._unhealthy(failure)
         self._expected.append(due_at)
@@ -247,7 +245,7 @@ class Relay:
         if not self._sent.keys() - self._deleting:
             return
         try:
-            with self.deletion(least=1) as delete:
+            with contained("deleting"), self.deletion(least=1) as delete:
                 async with self._database.transaction() as session:
                     await delete(await session.connection())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst

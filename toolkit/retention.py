@@ -18,6 +18,7 @@ import structlog
 from toolkit import audit, dead_letters, horizon, overdue
 from toolkit.audit import Deed, Operator
 from toolkit.clock import Clock
+from toolkit.contained import contain
 from toolkit.database import Database
 from toolkit.settings import Settings
 
@@ -76,6 +77,8 @@ class Retention:
 
     async def run(self) -> None:
         """Take bite after bite until told to stop."""
+        if not self._older_than:
+            await self._stopping.wait()
         while self._older_than and not self._stopping.is_set():
             began = time.monotonic()
             is_all = await self._bite(self._older_than)
@@ -87,7 +90,8 @@ class Retention:
 
     async def _bite(self, older_than: timedelta) -> bool:
         try:
-            pruned = await prune(self._database, older_than=older_than, now=self._clock.now())
+            pruning = prune(self._database, older_than=older_than, now=self._clock.now())
+            pruned = await contain("pruning", pruning)
         except Exception as error:  # noqa: BLE001 -- pruning outlives every outage of its database; it is in no hurry
             log.warning("pruning failed; it is tried again later", service=self._service, error=str(error))
             return True

@@ -33,6 +33,7 @@ from toolkit.errors import UnreadableError
 from toolkit.events import SAGA_ID, AbortRequested, Event, Saga, SagaEnded
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.redaction import redact
+from toolkit.retry import describe
 
 #: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
@@ -189,6 +190,10 @@ def _parse(event_type: type[Event], body: bytes) -> Event:
             raise UnreadableError("not an object", first["msg"]) from error
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in found[:5])
         raise UnreadableError("schema", f"{event_type.__name__}: {faults}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a validator of the service's own may raise anything
+        raise UnreadableError("schema", f"{event_type.__name__}: {describe(error)}") from error
 
 
 def _saga_id(value: str | None) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import crash, emissions, outbox, overdue, saga_log
 from toolkit.clock import Clock
+from toolkit.contained import contain
 from toolkit.database import Database
 from toolkit.envelope import WireMessage, abort_request
 from toolkit.ids import new_id, trace_facts
@@ -50,7 +51,7 @@ class Watch:
         """Sweep again and again until told to stop."""
         while not self._stopping.is_set():
             try:
-                await self.sweep()
+                await contain("the watch", self.sweep())
             except Exception as error:  # noqa: BLE001 -- the watch outlives every outage of its database
                 log.warning("watch can't reach its database", error=str(error))
             with suppress(TimeoutError):

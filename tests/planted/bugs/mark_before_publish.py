@@ -1,10 +1,11 @@
 """A claimed row is done with before it is published: whatever stops the relay then, the event never goes out."""
 
-CLAIM = "                rows = await outbox.claim(connection, now=now, until=now + self._lease, most=room)\n"
+CLAIM = "await outbox.claim(await session.connection(), now=now, until=now + self._lease, most=most)\n"
+DELETE = "            await outbox.delete_sent(await session.connection(), [row.id for row in rows])\n"
 
 EDITS = {
     "toolkit/relay.py": [
-        (CLAIM, CLAIM + "                await outbox.delete_sent(connection, [row.id for row in rows])\n"),
+        (f"            return {CLAIM}", f"            rows = {CLAIM}{DELETE}            return rows\n"),
     ],
 }
 CAUGHT_BY = [

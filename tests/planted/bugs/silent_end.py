@@ -1,0 +1,14 @@
+"""A cancellation that nothing asked for is taken for one of the task itself: the loop that it reaches ends silently."""
+
+EDITS = {
+    "toolkit/contained.py": [
+        (
+            "        if _cancellations() > before:\n            raise\n        raise EscapedError(",
+            "        raise\n        raise EscapedError(",
+        )
+    ]
+}
+CAUGHT_BY = [
+    "tests/unit/test_escapes.py::test_the_error_says_what_to_look_for",
+    "tests/unit/test_escapes.py::test_a_task_that_cancels_itself_apart_leaves_the_caller_alone",
+]
