@@ -33,6 +33,7 @@ class Attempt:
     """One run of a step's or a compensation's function; it is told of once what it came to is committed.
 
     - `seconds`: how long it ran; None where it was not run, since its commit is what failed.
+    - `body`: the event that it returned, as it goes out.
     - `original`: the body of the event that the step emitted, if it has.
     - `outcome`: what the saga log says of it; `failed` where it says nothing, since the step gives up next.
     """
@@ -41,6 +42,7 @@ class Attempt:
     message: Message
     span: Span | None = None
     result: Event | Failure | None = None
+    body: bytes | None = None
     seconds: float | None = None
     ended: int = 0
     original: str | None = None

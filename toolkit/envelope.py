@@ -27,6 +27,9 @@ HEADERS = (
     SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, PUT_OFF, TRACEPARENT, STARTED_AT,
 )  # fmt: skip
 
+#: A header that is a text, and each id, has so many printable characters at most: AMQP's short strings end there.
+LONGEST_TEXT = 255
+
 #: How those begin that the broker writes on a message that it gave up.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 

@@ -48,8 +48,17 @@ class Sensitive:
         return handler(core) | {SENSITIVE: True}
 
 
-#: Why something did not come about, for people. Bounded, and without NUL, which PostgreSQL keeps in no text.
-Reason = Annotated[str, AfterValidator(lambda text: text.replace("\0", "")[:1000])]
+#: A reason is for people, and travels with each event of the way back: so many characters, and no more.
+_LONGEST_REASON = 1000
+
+
+def bounded(reason: str) -> str:
+    """Return as much of a reason as is passed on, and without NUL, which PostgreSQL keeps in no text."""
+    return reason.replace("\0", "")[:_LONGEST_REASON]
+
+
+#: Why something did not come about.
+Reason = Annotated[str, AfterValidator(bounded)]
 
 
 class Event(BaseModel):
@@ -141,8 +150,9 @@ class Saga:
 
     def build(self, event_type: type[Event], *, saga_id: str, reason: str) -> Event:
         """Return an event that is known by its saga alone: nothing was done, so there is nothing else to tell."""
-        facts = {self.id_field: saga_id, "reason": reason}
-        return event_type.model_validate({k: v for k, v in facts.items() if k in event_type.model_fields})
+        facts = {self.id_field: saga_id, "reason": bounded(reason)}
+        known = {name: fact for name, fact in facts.items() if name in event_type.model_fields}
+        return event_type.model_validate(known, by_name=True)
 
     def state_after(self, event_type: type[Event]) -> SagaState:
         """Return the saga's state once a step has emitted this event."""

@@ -18,6 +18,7 @@ from toolkit.announcement import Attempt
 from toolkit.clock import Clock
 from toolkit.contained import contained
 from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
+from toolkit.encoding import encode
 from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
@@ -28,7 +29,7 @@ from toolkit.participant import Compensation, Step
 from toolkit.relay import Relay
 from toolkit.retry import GiveUp, TryAgain, after_failure, describe
 from toolkit.service import Service
-from toolkit.settings import SHORTEST_RETENTION
+from toolkit.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.tracing import Tracing
 from toolkit.vocabulary import Unreadable
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
@@ -78,6 +79,7 @@ class Execution:
         clock: Clock,
         timeouts: dict[str, timedelta],
         tracing: Tracing | None = None,
+        max_body: int = LARGEST_MESSAGE,
     ) -> None:
         self.service = service
         self.database = database
@@ -86,6 +88,7 @@ class Execution:
         self.clock = clock
         self._queue = queue
         self._timeouts = timeouts
+        self._max_body = max_body
         self._tracing = tracing
         self._meter = Meter(service)
 
@@ -150,7 +153,7 @@ class Execution:
         """Run the attempt's function; what it does is part of the attempt's span."""
         message = attempt.message
         with attempt.span.current() if attempt.span else nullcontext():
-            return await self.invocation.attempt(
+            result = await self.invocation.attempt(
                 attempt.handler,
                 event or message.event,
                 session,
@@ -158,6 +161,16 @@ class Execution:
                 original=original,
                 flush=flush,
             )
+        return result if isinstance(result, Failure) else self._encoded(attempt, result)
+
+    def _encoded(self, attempt: Attempt, event: Event) -> Event | Failure:
+        """Keep an event as it is at this moment; one that no other service could read fails its attempt."""
+        saga, saga_id = attempt.step.saga, attempt.message.envelope.saga_id
+        try:
+            attempt.body = encode(event, saga=saga, saga_id=saga_id, most=self._max_body)
+        except StepError as error:
+            return Failure(error)
+        return event
 
     def finish(self, work: Work) -> None:
         """Send what was committed, and tell of it."""

@@ -180,6 +180,7 @@ class Host:
             relay=self.relay,
             clock=self._clock,
             timeouts=self.settings.step_timeouts,
+            max_body=self.settings.max_message_bytes,
             tracing=self.tracing,
         )
         vocabulary = Vocabulary(

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from toolkit.errors import DeclarationError
+from toolkit.event_rules import check_buildable, check_event, check_saga
 from toolkit.events import Event, Refusal, Saga
 from toolkit.retry import RetryPolicy
 from toolkit.signature import Function, Signature, place_of, read_signature
@@ -84,6 +85,9 @@ class Participant:
     steps: list[Step] = field(default_factory=list, init=False)
     compensations: list[Compensation] = field(default_factory=list, init=False)
 
+    def __post_init__(self) -> None:
+        check_saga(self.saga)
+
     def step(
         self, *, timeout: timedelta | None = None, retry: RetryPolicy | None = None, isolated: bool | None = None
     ) -> Callable[[F], F]:
@@ -147,8 +151,9 @@ class Participant:
                 f"a step has exactly one success among what it returns, here: {names}",
                 "Return one Event for the success, and a subclass of Refusal for each way to say no",
             )
+        self._check_events(where, signature)
         for refusal in refusals:
-            self._check_buildable(where, refusal, "a refusal is also emitted for a step that never ran")
+            check_buildable(where, refusal, self.saga, "a refusal is also emitted for a step that never ran")
         for step in self.steps:
             for trigger in signature.triggers:
                 if trigger in step.triggers:
@@ -215,7 +220,8 @@ class Participant:
                 f"{step.name} is isolated, so its outcome may be unknown when it is undone",
                 f"Declare `original: {step.success.__name__} | None`, and void by key where it is None",
             )
-        self._check_buildable(where, signature.emits[0], "it is also emitted where there was nothing to undo")
+        self._check_events(where, signature)
+        check_buildable(where, signature.emits[0], self.saga, "it is also emitted where there was nothing to undo")
         self.compensations.append(
             Compensation(
                 name=function.__name__,
@@ -227,12 +233,6 @@ class Participant:
             )
         )
 
-    def _check_buildable(self, where: str, event_type: type[Event], why: str) -> None:
-        """Check that the toolkit can build the event from the saga's id and a reason alone."""
-        required = {name for name, info in event_type.model_fields.items() if info.is_required()}
-        if extra := sorted(required - {self.saga.id_field, "reason"}):
-            raise DeclarationError(
-                where,
-                f"{event_type.__name__} requires {', '.join(extra)}, but {why}",
-                f"Give every field but {self.saga.id_field!r} and 'reason' a default",
-            )
+    def _check_events(self, where: str, signature: Signature) -> None:
+        for event_type in (*signature.triggers, *signature.emits):
+            check_event(where, event_type, self.saga)

@@ -31,6 +31,12 @@ LONGEST_WAIT = timedelta(days=3650)
 #: still is not run either: older than the log and unknown to it, it becomes a dead letter.
 SHORTEST_RETENTION = timedelta(days=1)
 
+#: A message of more bytes is none, unless the settings say otherwise: large data belongs elsewhere.
+LARGEST_MESSAGE = 256 * 1024
+
+#: What any service must be able to take: a refusal with the longest reason, each character of which JSON escapes.
+SMALLEST_LIMIT = 8 * 1024
+
 LONGEST_RETENTION = timedelta(days=36_500)
 
 #: As many characters of a bad value are shown, and no password.
@@ -169,8 +175,8 @@ class Settings(BaseSettings):
     """How often overdue steps are looked for."""
     retention: Duration | None = Field(None, ge=SHORTEST_RETENTION, le=LONGEST_RETENTION)
     """How long after its last entry an ended saga, or a dead letter, is kept; unset: for ever."""
-    max_message_bytes: int = Field(256 * 1024, ge=1024, le=16 * 1024 * 1024)
-    """Larger messages go to the dead letters unread."""
+    max_message_bytes: int = Field(LARGEST_MESSAGE, ge=SMALLEST_LIMIT, le=16 * 1024 * 1024)
+    """A step that emits more has failed; a larger message goes to the dead letters unread. The same in each service."""
     http_host: str = Field("127.0.0.1", min_length=1)
     """Where the health checks and the API listen."""
     http_port: int | None = Field(None, ge=0, le=65_535)

@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from toolkit.clock import Clock
+from toolkit.encoding import own_id
 from toolkit.envelope import (
     ATTEMPT,
     CAUSATION_ID,
     CONTROL_EVENTS,
     DEADLINE,
+    LONGEST_TEXT,
     OCCURRED_AT,
     PUT_OFF,
     SAGA_TYPE,
@@ -34,6 +36,10 @@ from toolkit.events import SAGA_ID, AbortRequested, Event, Saga, SagaEnded
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.redaction import redact
 from toolkit.retry import describe
+
+#: A control message is the toolkit's own and may be that large, whatever the settings say of others: a `SagaEnded`
+#: names the 1,000 sagas that ended in the largest batch.
+_LARGEST_CONTROL = 128 * 1024
 
 #: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
@@ -91,8 +97,10 @@ class Vocabulary:
             UnreadableError: too large, of an unknown type or version, not JSON, of a broken schema, or without ids;
                 its text goes into logs, so what is sensitive in the body is masked there, wherever it came from.
         """
-        if len(wire.body) > self._max_body:
-            raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {self._max_body} are taken")
+        is_control = self._events.get(_name(wire)) in CONTROL_EVENTS
+        most = max(self._max_body, _LARGEST_CONTROL) if is_control else self._max_body
+        if len(wire.body) > most:
+            raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {most} are taken")
         try:
             return self._read(wire, clock)
         except UnreadableError as error:
@@ -146,7 +154,7 @@ class Vocabulary:
         order sent twice has to be one saga.
         """
         if started := self._started_by.get(type(event)):
-            return started.name, str(getattr(event, started.id_field))
+            return started.name, _saga_id(own_id(event, started), f"{type(event).__name__}.{started.id_field}")
         if isinstance(event, SagaEnded):
             return event.saga_type, ""
         if isinstance(event, AbortRequested):
@@ -154,7 +162,10 @@ class Vocabulary:
         saga_type = _text(wire.headers, SAGA_TYPE) or self._only_saga()
         if saga_type not in self._sagas:
             raise UnreadableError("unknown saga", f"{saga_type!r} is not a saga that this service takes part in")
-        return saga_type, _saga_id(wire.correlation_id)
+        saga_id = _saga_id(wire.correlation_id, "the correlation id")
+        if (own := own_id(event, self._sagas[saga_type])) not in (None, saga_id):
+            raise UnreadableError("two saga ids", f"the body is of the saga {own!r}, the correlation id is {saga_id!r}")
+        return saga_type, saga_id
 
     def _under_its_own_id(self, wire: WireMessage) -> WireMessage:
         """Return a message that can't be read under the saga's id that it brings, so that it is found by that id."""
@@ -196,12 +207,12 @@ def _parse(event_type: type[Event], body: bytes) -> Event:
         raise UnreadableError("schema", f"{event_type.__name__}: {describe(error)}") from error
 
 
-def _saga_id(value: str | None) -> str:
+def _saga_id(value: str | None, where: str) -> str:
     try:
         return SAGA_ID.validate_python(value)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]["msg"]
-        raise UnreadableError("no saga id", f"the correlation id is {value!r}: {fault}") from error
+        raise UnreadableError("no saga id", f"{where} is {value!r}: {fault}") from error
 
 
 def _text(headers: Mapping[str, Any], name: str) -> str | None:
@@ -211,8 +222,8 @@ def _text(headers: Mapping[str, Any], name: str) -> str | None:
 
 def _printable(value: str, name: str) -> str:
     # PostgreSQL keeps no NUL in a text, and nothing else here is worth keeping unseen.
-    if len(value) > 255 or not value.isprintable():
-        raise UnreadableError("broken header", f"{name} is not a printable text of at most 255 characters")
+    if len(value) > LONGEST_TEXT or not value.isprintable():
+        raise UnreadableError("broken header", f"{name} is not a printable text of at most {LONGEST_TEXT} characters")
     return value
 
 

@@ -15,7 +15,7 @@ from toolkit import crash, dead_letters, outbox, saga_log
 from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import Envelope, Message, WireMessage
-from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, routing_key
+from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, bounded, routing_key
 from toolkit.fence import Decision, StepState, is_legal
 from toolkit.ids import new_id
 from toolkit.masking import has_sensitive_fields
@@ -102,7 +102,7 @@ class Work:
 
         A reason is for everybody, here and in each service that passes it on: it goes out without what is sensitive.
         """
-        reason = self._tellable(refusal.reason, step, message) or ""
+        reason = bounded(self._tellable(refusal.reason, step, message) or "")
         if reason != refusal.reason:
             refusal = refusal.model_copy(update={"reason": reason})
         if has_sensitive_fields(type(refusal)):
@@ -251,7 +251,7 @@ class Work:
                 saga_type=saga_type,
                 occurred_at=self.origin.now,
             )
-            self._send(envelope, ended)
+            self._send(envelope, ended, ended.model_dump_json().encode())
         self._ended.clear()
 
     def _move(
@@ -266,8 +266,9 @@ class Work:
     ) -> None:
         stream, cause = self.stream(step, message), message.envelope
         assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
+        body = self._body(step, message, emitted) if emitted else b""
         traceparent = self._traceparent(step, message, to, is_told=emitted is not None)
-        emission = self._emit(cause, emitted, traceparent) if emitted else None
+        emission = self._emit(cause, emitted, body, traceparent) if emitted else None
         if stream.state is None and cause.event_type == step.saga.starts_with.__name__:
             self._announcement.began(cause)
         entry = Entry(
@@ -340,7 +341,13 @@ class Work:
         self.entries.append(entry)
         stream.advance(entry)
 
-    def _emit(self, cause: Envelope, event: Event, traceparent: str | None) -> OutboxRow:
+    def _body(self, step: Step, message: Message, event: Event) -> bytes:
+        """Return an event's body: as it was when its step returned it, or of one that the toolkit has made."""
+        attempt = self._latest.get((message.envelope.saga_id, step.name))
+        returned = attempt.body if attempt and attempt.result is event else None
+        return returned or event.model_dump_json().encode()
+
+    def _emit(self, cause: Envelope, event: Event, body: bytes, traceparent: str | None) -> OutboxRow:
         envelope = Envelope(
             event_id=new_id(),
             event_type=type(event).__name__,
@@ -353,10 +360,10 @@ class Work:
             traceparent=traceparent,
             started_at=cause.started_at,
         )
-        return self._send(envelope, event)
+        return self._send(envelope, event, body)
 
-    def _send(self, envelope: Envelope, event: Event) -> OutboxRow:
-        message = envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
+    def _send(self, envelope: Envelope, event: Event, body: bytes) -> OutboxRow:
+        message = envelope.wrap(body, routing_key(type(event)))
         row = OutboxRow(id=new_id(), message=message, due_at=self.origin.outgoing_due, optional=event.__optional__)
         self.outgoing.append(row)
         return row

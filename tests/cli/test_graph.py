@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 FAULTY_APP = """
-from toolkit import Event, Participant, Saga, Service
+from toolkit import Event, Participant, Saga, SagaId, Service
 
 
 class TripBooked(Event, owner="desk"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class TripNoted(Event, owner="desk"):
-    trip_id: str
+    trip_id: SagaId
 
 
 TRIP = Saga(name="trip", id_field="trip_id", starts_with=TripBooked, completes_with=TripNoted, fails_with=TripNoted)

@@ -23,6 +23,46 @@ async def test_a_saga_whose_steps_succeed_completes_everywhere(world: World) -> 
     assert await world.effects("desk", trip) == ["ticket issued"]
 
 
+UNSOUND = {
+    "too large": ("has 300", {"room": "x" * 300_000, "seat": "x" * 300_000, "reason": "x" * 300_000}),
+    "no text": ("can't be read from its own JSON", {"room": 12, "seat": 12, "reason": 12}),
+    "another saga's": ("is of the saga 'trip-0'", {"trip_id": "trip-0"}),
+}
+
+
+@pytest.mark.parametrize("kind", UNSOUND)
+@pytest.mark.parametrize(
+    ("step", "service", "undone"),
+    [("book_room", "hotel", ["failed"]), ("book_flight", "flight", ["executing", "voiding", "failed"])],
+)
+async def test_an_event_that_the_next_service_could_not_read_is_never_committed(
+    world: World, kind: str, step: str, service: str, undone: list[str]
+) -> None:
+    fault, world.script.changes[step] = UNSOUND[kind]
+
+    trip = await world.request()
+    await world.quiet()
+
+    assert await world.state(trip) == "Failed"
+    assert await world.states(service, trip) == undone
+    assert fault in next(each["error"] for each in await world.log(service, trip) if each["to_state"] == "failed")
+    assert [await world.letters(each) for each in ("hotel", "flight", "desk")] == [[], [], []]
+
+
+@pytest.mark.parametrize("kind", UNSOUND)
+async def test_a_compensation_whose_event_could_not_be_read_waits_for_a_person(world: World, kind: str) -> None:
+    fault, world.script.changes["cancel_room"] = UNSOUND[kind]
+    world.script.plan("book_flight", "refuse")
+
+    trip = await world.request()
+    await world.quiet()
+
+    (letter,) = await world.letters("hotel")
+    assert fault in letter["error"]
+    assert await world.states("hotel", trip) == ["completed"]
+    assert await world.effects("hotel", trip) == ["room booked"]
+
+
 @pytest.mark.parametrize(
     ("refusing", "hotel", "flight", "desk"),
     [

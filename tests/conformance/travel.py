@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from toolkit import Event, IdempotencyKey, Participant, Refusal, RetryPolicy, Saga, SagaId, Service, Settings
+
+E = TypeVar("E", bound=Event)
 
 
 class TripRequested(Event, owner="agency"):
@@ -23,43 +25,43 @@ class TripRequested(Event, owner="agency"):
 
 
 class RoomBooked(Event, owner="hotel"):
-    trip_id: str
+    trip_id: SagaId
     room: str = ""
 
 
 class RoomRefused(Refusal, owner="hotel"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class RoomCancelled(Event, owner="hotel"):
-    trip_id: str
+    trip_id: SagaId
     reason: str = ""
 
 
 class FlightBooked(Event, owner="flight"):
-    trip_id: str
+    trip_id: SagaId
     seat: str = ""
 
 
 class FlightRefused(Refusal, owner="flight"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class FlightCancelled(Event, owner="flight"):
-    trip_id: str
+    trip_id: SagaId
     reason: str = ""
 
 
 class TicketIssued(Event, owner="desk", optional=True):
-    trip_id: str
+    trip_id: SagaId
 
 
 class TicketRefused(Refusal, owner="desk"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class TripFailed(Event, owner="desk", optional=True):
-    trip_id: str
+    trip_id: SagaId
     reason: str = ""
 
 
@@ -74,6 +76,7 @@ class Script:
     def __init__(self) -> None:
         self._lines: dict[str, list[Any]] = {}
         self._rules: dict[tuple[str, str], Any] = {}
+        self.changes: dict[str, dict[str, Any]] = {}
         self.calls: Counter[str] = Counter()
         self.booked: set[str] = set()
         self.voided: set[str] = set()
@@ -94,6 +97,10 @@ class Script:
     async def answer(self, step: str) -> None:
         """Do what is planned for the time between the effect outside and its answer; a step can't refuse any more."""
         await self._play(f"{step} answers")
+
+    def changed(self, step: str, event: E) -> E:
+        """Return what a step returns, with those fields that `changes` gives it, whether they are valid or not."""
+        return event.model_copy(update=self.changes.get(step))
 
     def clear(self) -> None:
         """Forget what is planned: from here on everything succeeds."""
@@ -153,7 +160,7 @@ def _hotel() -> tuple[Participant, Table]:
         await _write(session, effects, event.trip_id, "room booked")
         if await script.play("book_room", event.trip_id):
             return RoomRefused(trip_id=event.trip_id, reason="no room")
-        return RoomBooked(trip_id=event.trip_id, room="12")
+        return script.changed("book_room", RoomBooked(trip_id=event.trip_id, room="12"))
 
     @hotel.compensation(of=book_room)
     async def cancel_room(
@@ -161,7 +168,7 @@ def _hotel() -> tuple[Participant, Table]:
     ) -> RoomCancelled:
         await _write(session, effects, event.trip_id, f"room {original.room} cancelled")
         await script.play("cancel_room", event.trip_id)
-        return RoomCancelled(trip_id=event.trip_id, reason=event.reason)
+        return script.changed("cancel_room", RoomCancelled(trip_id=event.trip_id, reason=event.reason))
 
     return hotel, effects
 
@@ -181,7 +188,7 @@ def _flight() -> tuple[Participant, Table]:
         script.booked.add(key)
         await script.answer("book_flight")
         await _write(session, effects, event.trip_id, "flight booked")
-        return FlightBooked(trip_id=event.trip_id, seat="7A")
+        return script.changed("book_flight", FlightBooked(trip_id=event.trip_id, seat="7A"))
 
     @flight.compensation(of=book_flight)
     async def cancel_flight(

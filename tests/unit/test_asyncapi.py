@@ -19,7 +19,7 @@ from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from tests.conformance.travel import Script
 from tests.conformance.travel import services as travel
-from toolkit import Event, Participant, Saga, Sensitive, Service, envelope
+from toolkit import Event, Participant, Saga, SagaId, Sensitive, Service, envelope
 from toolkit.asyncapi import asyncapi
 from toolkit.contract import Contract
 
@@ -41,7 +41,7 @@ class Node(BaseModel):
 
 
 class RentPaid(Event, owner="tenant"):
-    rent_id: str
+    rent_id: SagaId
     how: Annotated[ByCard | ByCash, Field(discriminator="kind")]
     card: Annotated[ByCard, Sensitive, Field(description="the card itself")]
     tree: Node
@@ -49,7 +49,7 @@ class RentPaid(Event, owner="tenant"):
 
 
 class RentNoted(Event, owner="desk", optional=True):
-    rent_id: str
+    rent_id: SagaId
 
 
 RENT = Saga(name="rent", id_field="rent_id", starts_with=RentPaid, completes_with=RentNoted, fails_with=RentNoted)

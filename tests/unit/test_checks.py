@@ -11,41 +11,41 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
-from toolkit import Event, Participant, Refusal, Saga, Service
+from toolkit import Event, Participant, Refusal, Saga, SagaId, Service
 from toolkit.checks import check
 from toolkit.graph import Choreography
 
 
 class TripBooked(Event, owner="desk"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class SeatTaken(Event, owner="airline"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class SeatRefused(Refusal, owner="airline"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class SeatGivenBack(Event, owner="airline"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class RoomRefused(Refusal, owner="hotel"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class StaleNews(Event, owner="hotel"):
-    trip_id: str
+    trip_id: SagaId
 
 
 class TripReady(Event, owner="hotel", optional=True):
-    trip_id: str
+    trip_id: SagaId
 
 
 class TripCancelled(Event, owner="hotel", optional=True):
-    trip_id: str
+    trip_id: SagaId
 
 
 TRIP = Saga(name="trip", id_field="trip_id", starts_with=TripBooked, completes_with=TripReady, fails_with=TripCancelled)

@@ -42,11 +42,11 @@ class BillSent(Event, owner="client"):
 
 
 class BillPaid(Event, owner="till", optional=True):
-    bill_id: str
+    bill_id: SagaId
 
 
 class BillRefused(Refusal, owner="till", optional=True):
-    bill_id: str
+    bill_id: SagaId
     clerk: Annotated[str, Sensitive] = ""
 
 

@@ -150,6 +150,22 @@ async def return_something_undeclared(event: BookWanted, _: AsyncSession) -> Eve
     return BookTakenBack(loan_id=event.loan_id)
 
 
+async def return_another_saga(event: BookWanted, _: AsyncSession) -> Event:
+    return BookLent(loan_id="loan-2")
+
+
+async def refuse_another_saga(event: BookWanted, _: AsyncSession) -> Event:
+    return LoanRefused(loan_id="loan-2", reason="lent out")
+
+
+async def return_what_bypassed_its_rules(event: BookWanted, _: AsyncSession) -> Event:
+    return BookLent(loan_id=event.loan_id).model_copy(update={"shelf": "the third"})
+
+
+async def refuse_at_length(event: BookWanted, _: AsyncSession) -> Event:
+    return LoanRefused.model_construct(loan_id=event.loan_id, reason="lent out" * 100_000)
+
+
 async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> None:
     await (await session.connection()).execute(text("UPDATE shelves SET books = -1"))
 
@@ -166,6 +182,10 @@ async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> No
         (invalidate, "StepError: a step never invalidates"),
         (say_commit, "StepError: a step never commits"),
         (return_something_undeclared, "StepError: lend_book returned a BookTakenBack"),
+        (return_another_saga, "StepError: the BookLent is of the saga 'loan-2', but answers an event of 'loan-1'"),
+        (refuse_another_saga, "StepError: the LoanRefused is of the saga 'loan-2'"),
+        (return_what_bypassed_its_rules, "StepError: the BookLent can't be read from its own JSON (shelf: int_"),
+        (refuse_at_length, "StepError: the LoanRefused is another once it is read from its own JSON (reason)"),
         (write_what_the_database_refuses, "IntegrityError"),
     ],
 )

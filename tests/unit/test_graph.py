@@ -8,7 +8,7 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
-from toolkit import Event, Participant, Saga, Service
+from toolkit import Event, Participant, Saga, SagaId, Service
 from toolkit.contract import Contract
 from toolkit.graph import Choreography, as_mermaid, as_text
 
@@ -17,11 +17,11 @@ BACKWARD = ["cancel_shipment", "refund_payment", "release_inventory", "send_canc
 
 
 class ParcelLost(Event, owner="customer"):
-    parcel_id: str
+    parcel_id: SagaId
 
 
 class ParcelPaid(Event, owner="claims"):
-    parcel_id: str
+    parcel_id: SagaId
 
 
 ORDER = Contract.of(inventory).sagas[0]

@@ -40,7 +40,7 @@ from toolkit.settings import load_settings
         ("SAGA_RELAY_POLL", "PT2M", "less than or equal to 1 minute"),
         ("SAGA_STEP_TIMEOUTS", '{"lend_book": "later"}', "timedelta"),
         ("SAGA_STEP_TIMEOUTS", '{"lend_book": -5}', "greater than or equal to"),
-        ("SAGA_MAX_MESSAGE_BYTES", "1", "greater than or equal to 1024"),
+        ("SAGA_MAX_MESSAGE_BYTES", "1", "greater than or equal to 8192"),
         ("SAGA_HTTP_PORT", "70000", "less than or equal to 65535"),
         ("SAGA_LOG_FORMAT", "xml", "'json' or 'console'"),
         ("SAGA_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),

@@ -26,7 +26,7 @@ class RoomWanted(Event, owner="guest"):
 
 
 class RoomLocked(Event, owner="hotel", version=3):
-    stay_id: str
+    stay_id: SagaId
 
 
 stay_saga = Saga(
@@ -75,7 +75,7 @@ def test_the_starting_events_own_id_wins_over_the_correlation_id(vocabulary: Voc
 
 
 def test_a_later_event_takes_its_saga_from_the_correlation_id(vocabulary: Vocabulary) -> None:
-    body = b'{"loan_id": "something-else", "reason": "expired"}'
+    body = b'{"loan_id": "loan-1", "reason": "expired"}'
 
     message = vocabulary.read(plain(body, "desk.CardRefused", correlation_id="loan-1"), WATCH)
 
@@ -152,6 +152,11 @@ REASONS = [
     ("no saga id", plain(b'{"loan_id": "l", "reason": ""}', "desk.CardRefused"), "the correlation id is None"),
     ("no saga id", plain(b'{"loan_id": "l", "reason": ""}', "desk.CardRefused", correlation_id="a b"), "'a b'"),
     (
+        "two saga ids",
+        plain(b'{"loan_id": "l", "reason": ""}', "desk.CardRefused", correlation_id="m"),
+        "the body is of the saga 'l', the correlation id is 'm'",
+    ),
+    (
         "unknown saga",
         plain(b'{"loan_id": "l", "reason": ""}', "desk.CardRefused", headers={"saga-type": "stay"}),
         "'stay' is not a saga that this service takes part in",
@@ -194,6 +199,38 @@ def test_what_cannot_be_read_stands_under_the_saga_that_it_meant_to_start(
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.wire.correlation_id == saga_id
+
+
+class ParcelSent(Event, owner="customer"):
+    parcel_id: str | None
+
+
+parcel_saga = Saga(
+    name="parcel", id_field="parcel_id", starts_with=ParcelSent, completes_with=ParcelSent, fails_with=ParcelSent
+)
+
+
+@pytest.mark.parametrize("parcel_id", ['"ORD/2024/001"', '""', '"a\\u0000"', '"' + "a" * 65 + '"', "null"])
+def test_a_saga_does_not_start_under_an_id_that_the_next_service_refuses(parcel_id: str) -> None:
+    vocabulary = Vocabulary({ParcelSent}, [parcel_saga], max_body=1000)
+    body = b'{"parcel_id": ' + parcel_id.encode() + b"}"
+
+    unreadable = vocabulary.receive(plain(body, "customer.ParcelSent", correlation_id="p-1"), WATCH)
+
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.reason == "no saga id"
+    assert unreadable.detail.startswith("ParcelSent.parcel_id is ")
+
+
+def test_the_ends_of_the_largest_batch_are_taken_whatever_the_limit() -> None:
+    vocabulary = Vocabulary({BookWanted}, [loan_saga], max_body=100)
+    ended = SagaEnded(saga_type="loan", completed=tuple(f"{each:064}" for each in range(1000)))
+
+    message = vocabulary.read(wire(ended), WATCH)
+
+    assert message.event == ended
+    assert isinstance(vocabulary.receive(plain(b" " * 101, "saga.SagaEnded"), WATCH), Unreadable)
+    assert "at most 131072" in vocabulary.receive(plain(b" " * 200_000, "saga.SagaEnded"), WATCH).detail
 
 
 any_headers = st.dictionaries(

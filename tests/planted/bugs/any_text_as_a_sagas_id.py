@@ -1,0 +1,18 @@
+"""A saga starts under any text as its id: the first service works, and only the next one refuses its event."""
+
+EDITS = {
+    "toolkit/event_rules.py": [
+        ("        if taken is not None and not is_saga_id(taken):\n", "        if False and taken is not None:\n"),
+    ],
+    "toolkit/vocabulary.py": [
+        (
+            "            return started.name, _saga_id(own_id(event, started), ",
+            "            return started.name, str(own_id(event, started) or ",
+        ),
+    ],
+}
+CAUGHT_BY = [
+    "tests/unit/test_event_rules.py::test_a_field_that_takes_no_ids_is_refused",
+    "tests/unit/test_event_rules.py::test_a_saga_that_its_messages_cannot_name_is_refused",
+    "tests/unit/test_vocabulary.py::test_a_saga_does_not_start_under_an_id_that_the_next_service_refuses",
+]
