@@ -35,6 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.envelope import TRACEPARENT, WireMessage
 from toolkit.ids import trace_facts
+from toolkit.set_aside import headers_of
 
 log = structlog.get_logger("toolkit")
 
@@ -252,7 +253,7 @@ def _letter(row: Row[Any]) -> DeadLetter:
         correlation_id=row.saga_id,
         type=row.event_type,
         timestamp=row.sent_at,
-        headers=json.loads(row.headers),
+        headers=_headers(row.headers),
     )
     return DeadLetter(
         id=row.id,
@@ -271,5 +272,12 @@ def _letter(row: Row[Any]) -> DeadLetter:
 def _shown(row: Row[Any]) -> dict[str, Any]:
     shown = dict(row._mapping)
     if "body" in shown:
-        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": json.loads(row.headers)}
+        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": _headers(row.headers)}
     return shown
+
+
+def _headers(text: str) -> dict[str, Any]:
+    try:
+        return headers_of(text)
+    except ValueError:  # without them a letter can still be read, redriven and dropped, and so can its neighbours
+        return {}

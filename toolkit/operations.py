@@ -155,7 +155,7 @@ def _of_letter(letter: DeadLetter, streams: Streams, note: Note, by: Operator, n
     return Entry(
         service=letter.service,
         saga_id=saga_id,
-        saga_type=str(letter.message.headers[SAGA_TYPE]),
+        saga_type=str(letter.message.headers.get(SAGA_TYPE, "")),
         step=step,
         position=None,
         from_state=stream.state,

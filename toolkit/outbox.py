@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.database import UtcDateTime, metadata
 from toolkit.envelope import ATTEMPT, WireMessage
 from toolkit.one_of import OneOf
+from toolkit.set_aside import REST, headers_of, readable
 
 outbox = Table(
     "outbox",
@@ -100,9 +101,12 @@ async def add(connection: AsyncConnection, rows: Sequence[OutboxRow]) -> None:
 
 
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime, most: int) -> list[OutboxRow]:
-    """Take up to so many due rows, so that no other relay takes them before `until`."""
+    """Take up to so many due rows, so that no other relay takes them before `until`; one that can't be read rests."""
     result = await connection.execute(_CLAIM, {"now": now, "until": until, "most": most})
-    return [_row(row) for row in result]
+    rows, broken = readable("outbox", result, _row)
+    for row in broken:
+        await put_back(connection, row.id, until=now + REST)
+    return rows
 
 
 async def delete_sent(connection: AsyncConnection, ids: Collection[str]) -> None:
@@ -148,8 +152,15 @@ def _shown(row: Row[Any]) -> dict[str, Any]:
         "due_at": row.due_at,
         "tries": row.tries,
         "destination": row.destination,
-        "attempt": json.loads(row.headers).get(ATTEMPT, 1),
+        "attempt": _attempt(row.headers),
     }
+
+
+def _attempt(headers: str) -> Any:
+    try:
+        return headers_of(headers).get(ATTEMPT, 1)
+    except ValueError:  # it is listed all the same: whoever mends it looks for it here
+        return None
 
 
 async def oldest(connection: AsyncConnection) -> datetime | None:
@@ -185,7 +196,7 @@ def _row(row: Row[Any]) -> OutboxRow:
         correlation_id=row.saga_id,
         type=row.event_type,
         timestamp=row.occurred_at,
-        headers=json.loads(row.headers),
+        headers=headers_of(row.headers),
     )
     return OutboxRow(
         id=row.id,

@@ -35,6 +35,7 @@ from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.events import SagaState
 from toolkit.fence import StepState
 from toolkit.saga_log import Note, saga_log
+from toolkit.set_aside import REST, readable
 
 overdue = Table(
     "overdue",
@@ -85,20 +86,7 @@ async def find(connection: AsyncConnection, *, before: datetime, now: datetime) 
     if since is None:
         return []
     rows = (await connection.execute(_UNFINISHED, {"since": since - _OVERLAP, "before": before})).all()
-    found = [
-        OverdueStep(
-            saga_id=row.saga_id,
-            step=row.step,
-            saga_type=row.saga_type,
-            position=row.position,
-            state=StepState(row.to_state),
-            saga_state=SagaState(row.saga_state),
-            since=row.at,
-            nudges=0,
-            aborted=False,
-        )
-        for row in rows
-    ]
+    found, _ = readable("saga_log", rows, _found)
     if found:
         await forget(connection, found)
         await connection.execute(insert(overdue), [_values(each, now) for each in found])
@@ -110,7 +98,11 @@ async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) 
     due = select(overdue.c.saga_id, overdue.c.step).where(overdue.c.next_at <= now).limit(_AT_ONCE)
     taken = update(overdue).where(tuple_(overdue.c.saga_id, overdue.c.step).in_(due.with_for_update(skip_locked=True)))
     rows = await connection.execute(taken.values(next_at=until, nudges=overdue.c.nudges + 1).returning(*overdue.c))
-    return [_step(row) for row in rows]
+    steps, broken = readable("overdue", rows, _step)
+    for row in broken:
+        key = {"of_saga": row.saga_id, "of_step": row.step}
+        await connection.execute(update(overdue).where(_is_one).values(next_at=now + REST), key)
+    return steps
 
 
 async def mark_aborted(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> None:
@@ -141,14 +133,15 @@ async def sagas_by_state(connection: AsyncConnection) -> list[tuple[str, SagaSta
     """Return how many sagas have an overdue step here, by their type and state."""
     query = select(overdue.c.saga_type, overdue.c.saga_state, func.count(overdue.c.saga_id.distinct()))
     rows = await connection.execute(query.group_by(overdue.c.saga_type, overdue.c.saga_state))
-    return [(saga_type, SagaState(state), sagas) for saga_type, state, sagas in rows]
+    known = set(SagaState)  # another word is that of a row that the watch sets aside
+    return [(saga_type, SagaState(state), sagas) for saga_type, state, sagas in rows if state in known]
 
 
 async def listed(connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 1000) -> list[OverdueStep]:
     """Return overdue steps, the longest waiting first."""
     query = select(overdue) if saga_id is None else select(overdue).where(overdue.c.saga_id == saga_id)
     rows = await connection.execute(query.order_by(overdue.c.since).limit(limit))
-    return [_step(row) for row in rows]
+    return readable("overdue", rows, _step)[0]
 
 
 async def _advance(connection: AsyncConnection, until: datetime) -> datetime | None:
@@ -214,6 +207,21 @@ def _values(step: OverdueStep, next_at: datetime) -> dict[str, Any]:
         "nudges": 0,
         "aborted": 0,
     }
+
+
+def _found(row: Row[Any]) -> OverdueStep:
+    """Return the step that an entry of the log tells of."""
+    return OverdueStep(
+        saga_id=row.saga_id,
+        step=row.step,
+        saga_type=row.saga_type,
+        position=row.position,
+        state=StepState(row.to_state),
+        saga_state=SagaState(row.saga_state),
+        since=row.at,
+        nudges=0,
+        aborted=False,
+    )
 
 
 def _step(row: Row[Any]) -> OverdueStep:

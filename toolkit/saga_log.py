@@ -40,6 +40,7 @@ from toolkit.errors import PositionTakenError
 from toolkit.events import SagaEnded, SagaState
 from toolkit.fence import StepState
 from toolkit.one_of import OneOf
+from toolkit.set_aside import set_aside
 
 
 class Note(StrEnum):
@@ -244,6 +245,25 @@ async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> 
     for row in await connection.execute(_STREAMS, {"saga_ids": wanted}):
         streams.setdefault((row.saga_id, row.step), Stream()).advance(row)
     return streams
+
+
+async def readable_streams(
+    connection: AsyncConnection, saga_ids: Iterable[str]
+) -> tuple[dict[tuple[str, str], Stream], set[str]]:
+    """Read all streams of these sagas, but for those that can't be read, whose ids are returned beside."""
+    wanted = sorted(set(saga_ids))
+    try:
+        return await read_streams(connection, wanted), set()
+    except ValueError as error:
+        if len(wanted) == 1:
+            set_aside("saga_log", error, saga_id=wanted[0])
+            return {}, set(wanted)
+    streams: dict[tuple[str, str], Stream] = {}
+    broken: set[str] = set()
+    for saga_id in wanted:
+        of_one, unread = await readable_streams(connection, [saga_id])
+        streams, broken = streams | of_one, broken | unread
+    return streams, broken
 
 
 async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:

@@ -18,7 +18,9 @@ from toolkit import crash, emissions, outbox, overdue, saga_log
 from toolkit.clock import Clock
 from toolkit.contained import contain
 from toolkit.database import Database
+from toolkit.emissions import Emission
 from toolkit.envelope import WireMessage, abort_request
+from toolkit.events import Event
 from toolkit.ids import new_id, trace_facts
 from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
@@ -26,6 +28,7 @@ from toolkit.overdue import OverdueStep
 from toolkit.relay import Relay
 from toolkit.saga_log import Entry, Note
 from toolkit.service import Service
+from toolkit.set_aside import set_aside
 from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
@@ -86,7 +89,7 @@ class Watch:
 
     async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
         """Return those that did not move and whose sagas did not end, and forget the others."""
-        streams = await saga_log.read_streams(connection, [step.saga_id for step in due])
+        streams, broken = await saga_log.readable_streams(connection, [step.saga_id for step in due])
         ended = {
             saga_id for (saga_id, _), stream in streams.items() if stream.saga_state and stream.saga_state.is_ended
         }
@@ -94,7 +97,7 @@ class Watch:
         waiting = [
             step for step in due if step.saga_id not in ended and stands.get((step.saga_id, step.step)) == step.position
         ]
-        await overdue.forget(connection, [step for step in due if step not in waiting])
+        await overdue.forget(connection, [step for step in due if step not in waiting and step.saga_id not in broken])
         return waiting
 
     async def _push(self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime) -> list[OutboxRow]:
@@ -104,10 +107,11 @@ class Watch:
         await overdue.mark_aborted(connection, hopeless)
         # An event that an older release emitted may have no declaration any more; then only the abort is left.
         wires = [
-            each.as_sent(self._emitted[each.emitted_type]) for each in emitted if each.emitted_type in self._emitted
+            wire for each in emitted if each.emitted_type in self._emitted and (wire := _sent(each, self._emitted))
         ]
         traces = {(each.saga_id, each.step): each.traceparent for each in emitted}
-        wires += [_abort(step, traces.get((step.saga_id, step.step)), now) for step in hopeless]
+        aborts = [_abort(step, traces.get((step.saga_id, step.step)), now) for step in hopeless]
+        wires += [wire for wire in aborts if wire]
         due_at = self._relay.due_if_handed_over()
         return [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
 
@@ -139,6 +143,20 @@ async def _traces(
     return {(each.saga_id, each.step): trace_facts(each.traceparent) for each in emitted}
 
 
-def _abort(step: OverdueStep, traceparent: str | None, now: datetime) -> WireMessage:
+def _sent(emission: Emission, emitted: dict[str, type[Event]]) -> WireMessage | None:
+    """Return the event as it was sent; None where its entry can't be read."""
+    try:
+        return emission.as_sent(emitted[emission.emitted_type])
+    except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
+        set_aside("saga_log", error, saga_id=emission.saga_id, step=emission.step)
+        return None
+
+
+def _abort(step: OverdueStep, traceparent: str | None, now: datetime) -> WireMessage | None:
+    """Return the abort of a step's saga; None where its id is none, by which no other service could know it."""
     reason = f"overdue since {step.since}"
-    return abort_request(step.saga_type, step.saga_id, reason, now=now, traceparent=traceparent)
+    try:
+        return abort_request(step.saga_type, step.saga_id, reason, now=now, traceparent=traceparent)
+    except ValueError as error:
+        set_aside("overdue", error, saga_id=step.saga_id, step=step.step)
+        return None

@@ -1,0 +1,11 @@
+"""A row that can't be read fails the whole sweep, again and again, for all sagas."""
+
+EDITS = {
+    "toolkit/set_aside.py": [
+        ("            set_aside(table, error, **_keys(row))\n", "            raise\n"),
+    ],
+    "toolkit/saga_log.py": [
+        ("        if len(wanted) == 1:\n", "        if error:\n            raise\n        if len(wanted) == 1:\n"),
+    ],
+}
+CAUGHT_BY = ["tests/unit/test_set_aside.py"]

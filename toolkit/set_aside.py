@@ -1,0 +1,62 @@
+"""Rows of the toolkit's own tables that can't be read: each is set aside by itself, so that it stops no other.
+
+No release writes such a row; a hand in the database, a restored backup or another release may. It stays for a person.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import Row
+from structlog.contextvars import get_contextvars
+
+log = structlog.get_logger("toolkit")
+
+T = TypeVar("T")
+
+#: A row that is set aside is looked at again after so long: it may have been mended, and costs no sweep its pace.
+REST = timedelta(days=1)
+
+rows_set_aside = Counter(
+    "saga_rows_set_aside_total", "Rows of the toolkit's tables that could not be read.", ("service", "table")
+)
+
+
+def readable(table: str, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]) -> tuple[list[T], list[Row[Any]]]:
+    """Return what these rows hold, and the rows that can't be read, of which a person is told."""
+    sound, broken = [], []
+    for row in rows:
+        try:
+            sound.append(read(row))
+        except Exception as error:  # noqa: BLE001 -- whatever a row holds, the next one is read
+            set_aside(table, error, **_keys(row))
+            broken.append(row)
+    return sound, broken
+
+
+def set_aside(table: str, error: Exception, **keys: object) -> None:
+    """Count and log a row that can't be read."""
+    rows_set_aside.labels(get_contextvars().get("service", ""), table).inc()
+    cure = f"mend the row of {table} by hand, or delete it once its saga is known to have ended"
+    log.error("row can't be read and is set aside", table=table, error=str(error), cure=cure, **keys)
+
+
+def headers_of(text: str) -> dict[str, Any]:
+    """Return the headers that a row keeps.
+
+    Raises:
+        ValueError: they are no JSON object.
+    """
+    headers = json.loads(text)
+    if not isinstance(headers, dict):
+        raise ValueError("the headers are no JSON object")
+    return headers
+
+
+def _keys(row: Row[Any]) -> dict[str, object]:
+    return {name: row._mapping[name] for name in ("id", "saga_id", "step") if name in row._mapping}
