@@ -65,10 +65,10 @@ class App:
 
     async def start(self) -> None:
         """Wait for broker and database, then begin to consume."""
-        await connect_patiently(self.publisher.connect, self.service.name)
+        await connect_patiently(self.publisher.connect, self.service.name, self._settings)
         await self.host.start()
-        self._consumer = RabbitConsumer(self.service, self._settings, self.host.inbox, bury=self.host.bury)
-        await connect_patiently(self._consumer.start, self.service.name)
+        self._consumer = RabbitConsumer(self.service, self._settings, self.host)
+        await connect_patiently(self._consumer.start, self.service.name, self._settings)
         log.info("service started", service=self.service.name)
 
     async def stop(self) -> None:

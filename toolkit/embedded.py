@@ -31,7 +31,10 @@ class Embedded:
     def __init__(self, services: Sequence[Service], settings: Settings, *, clock: Clock | None = None) -> None:
         # One URL can't be the database of several services: each takes its file in the data directory.
         settings = settings.model_copy(update={"database_url": None})
-        self.hosts = {each.name: Host(each, settings, self, clock=clock or SystemClock()) for each in services}
+        alone = asyncio.Lock()  # the services share a process, so what may end it is executed alone in all of them
+        clock = clock or SystemClock()
+        self.hosts = {each.name: Host(each, settings, self, clock=clock, alone=alone) for each in services}
+        self._left: set[str | None] = set()
         self._queues = {host.queue: host for host in self.hosts.values()}
         self._bound: dict[str, list[Host]] = {}
         for host in self.hosts.values():
@@ -42,6 +45,8 @@ class Embedded:
         """Start all services; what the last run left undone goes on by itself."""
         for host in self.hosts.values():
             await host.prepare()
+            async with host.database.reading() as connection:
+                self._left |= await outbox.message_ids(connection)
         # Only now: what the last run left in one service's outbox may be for any of the others.
         for host in self.hosts.values():
             host.begin()
@@ -64,7 +69,8 @@ class Embedded:
         hosts = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
         if not hosts:
             raise UnroutableError(f"no service hears {message.routing_key}")
-        await asyncio.gather(*(host.inbox.deliver(message) for host in hosts))
+        again = message.message_id in self._left  # the last run may have ended under it
+        await asyncio.gather(*(host.take(message, again=again) for host in hosts))
         crash.here("acked", (message.type or message.routing_key,))
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that says whether it was long enough

@@ -70,3 +70,7 @@ class TokenRefusedError(NotAllowedError):
 
 class UnreachableError(SagaError):
     """A service, a database or the broker that a command needs does not answer."""
+
+
+class BrokerRefusesError(SagaError):
+    """The broker is there, and refuses what a service needs; only a person can change that."""

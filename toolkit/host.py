@@ -12,9 +12,11 @@ from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
 from toolkit import crash, dead_letters
+from toolkit.caution import Caution
 from toolkit.clock import Clock
 from toolkit.database import Database, is_outage, is_refusal, is_unusable
 from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
 from toolkit.errors import SettingsError
 from toolkit.execution import Execution
 from toolkit.inbox import Inbox
@@ -41,7 +43,15 @@ _LAST_TRANSACTION, _FAREWELL = 1.0, 0.5
 class Host:
     """Runs one service upon its database, with a transport's publisher as its way out."""
 
-    def __init__(self, service: Service, settings: Settings, publisher: Publisher, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        publisher: Publisher,
+        *,
+        clock: Clock,
+        alone: asyncio.Lock | None = None,
+    ) -> None:
         crash.prepare(event.__name__ for event in service.way_back())
         self.service = service
         self.settings = settings
@@ -51,6 +61,7 @@ class Host:
         self._meter = Meter(service)
         self._publisher = publisher
         self._clock = clock
+        self._alone = alone or asyncio.Lock()
         self._resources = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -64,6 +75,10 @@ class Host:
         await self._prepare_database()
         self.relay = self._build_relay()
         self.inbox = self._build_inbox(Invocation(await self._open_resources()))
+        self.caution = Caution(
+            self.service.name, self.database, take=self.inbox.deliver, bury=self.bury, alone=self._alone
+        )
+        await self.caution.prepare()
         self.watch = Watch(self.service, self.settings, database=self.database, relay=self.relay, clock=self._clock)
         self.retention = Retention(self.service.name, self.settings, database=self.database, clock=self._clock)
 
@@ -72,6 +87,12 @@ class Host:
         loops = (self.relay, self.inbox, self.watch, self.retention)
         with bound_contextvars(service=self.service.name):  # a task, and all that it starts, keeps what is bound now
             self._tasks = [asyncio.create_task(each.run()) for each in loops]
+
+    def take(self, message: WireMessage, *, again: bool) -> asyncio.Future[None]:
+        """Take a message, with caution if it is delivered again; return what is done once its effect is committed."""
+        if again or self.caution.knows(message):
+            return asyncio.ensure_future(self.caution.take(message))
+        return self.inbox.take(message)
 
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a message that never got here, and return once that is committed; an outage is waited for."""
@@ -96,6 +117,8 @@ class Host:
     async def stop(self) -> None:
         """End, and let go of all that was opened; nothing new may arrive any more."""
         await self._end_tasks()
+        if self._tasks:
+            await self.caution.stop()
         await asyncio.gather(self._let_go(), self._tell_last_spans())
 
     async def _let_go(self) -> None:
@@ -183,7 +206,7 @@ class Host:
             max_body=self.settings.max_message_bytes,
             tracing=self.tracing,
         )
-        vocabulary = Vocabulary(
+        self.vocabulary = Vocabulary(
             self.service.heard(),
             self.service.sagas,
             max_body=self.settings.max_message_bytes,
@@ -192,7 +215,7 @@ class Host:
         return Inbox(
             execution,
             Isolation(execution, concurrency=self.settings.isolated_concurrency, batch_size=self.settings.batch_size),
-            vocabulary,
+            self.vocabulary,
             clock=self._clock,
             batch_size=self.settings.batch_size,
         )

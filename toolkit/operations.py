@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import audit, dead_letters, outbox, saga_log
+from toolkit import audit, dead_letters, outbox, saga_log, suspects
 from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
@@ -70,6 +70,7 @@ async def redrive(
         taken = await dead_letters.take(connection, [each for each in found if not _refusal(each, streams)])
         rows = [OutboxRow(id=new_id(), message=_original(each), due_at=now, destination=queue) for each in taken]
         await outbox.add(connection, rows)
+        await suspects.unmark(connection, [suspects.fingerprint(each.message) for each in taken])
         await _tell(connection, taken, streams, Note.REDRIVEN, by, now)
     return _bite(found, taken, streams, Note.REDRIVEN)
 

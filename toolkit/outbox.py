@@ -124,6 +124,11 @@ async def count(connection: AsyncConnection) -> int:
     return int(await connection.scalar(select(func.count()).select_from(outbox)) or 0)
 
 
+async def message_ids(connection: AsyncConnection) -> set[str]:
+    """Return the ids of all messages that have not been confirmed yet."""
+    return set((await connection.execute(select(outbox.c.message_id))).scalars())
+
+
 async def listed(
     connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 100, after: str = ""
 ) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ Publishing and consuming have a connection each, since a memory alarm blocks the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -27,12 +26,13 @@ from toolkit.amqp_acks import AWAY, Acks, quietly
 from toolkit.amqp_consumer import Consumer
 from toolkit.amqp_messages import given_up, properties_of, wire_of
 from toolkit.amqp_writes import join_writes
-from toolkit.dead_letters import DeadLetter
+from toolkit.bindings import Bindings
 from toolkit.envelope import WireMessage
 from toolkit.errors import UnreachableError, UnroutableError
-from toolkit.inbox import Inbox
-from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, broker_of, stands
-from toolkit.rabbit_topology import declare, declare_queue, declared_queues, event_exchange
+from toolkit.host import Host
+from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
+from toolkit.rabbit_refusals import refusal_of
+from toolkit.rabbit_topology import bound_keys, declare, declare_queue, declared_queues, event_exchange
 from toolkit.retry import describe
 from toolkit.service import Service
 from toolkit.settings import Settings
@@ -43,13 +43,17 @@ log = structlog.get_logger("toolkit")
 _SHARE_OF_LEASE = 0.8
 #: How many dead letters of the broker's are on their way into the table at once.
 _DEAD_PREFETCH = 20
+#: How long a message is kept that is given back, in seconds.
+_MOMENT = 1.0
 
 
 class RabbitPublisher:
     """The way out to one exchange."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._exchange = event_exchange(settings)
+        self._is_refused = False
         self._patience = settings.relay_lease.total_seconds() * _SHARE_OF_LEASE
         # The default channel publishes only: a failed publish closes its channel, and consumers with it.
         channel = Channel(publisher_confirms=True, on_return_raises=True)
@@ -62,12 +66,13 @@ class RabbitPublisher:
 
         Raises:
             UnreachableError: the broker does not answer or does not let us in.
+            BrokerRefusesError: the exchange is there, and is of another kind.
         """
         try:
             await self.connect()
         except AWAY as error:
             await self.close()
-            raise as_unreachable(error) from error
+            raise as_error(error, self._settings) from error
         return self
 
     async def __aexit__(
@@ -87,8 +92,8 @@ class RabbitPublisher:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection stands at this moment."""
-        return stands(self._connection)
+        """Whether the connection stands at this moment, and the broker lets us publish."""
+        return stands(self._connection) and not self._is_refused
 
     def _open_channel(self) -> AbstractChannel:
         if self._channel is None or self._channel.is_closed:
@@ -117,23 +122,25 @@ class RabbitPublisher:
         except PublishError as error:
             raise UnroutableError(f"no queue is bound to {destination or message.routing_key}") from error
         except AWAY as error:
+            if refusal := refusal_of(error, self._settings):
+                self._is_refused = True
+                raise refusal from error
             raise UnreachableError(f"the broker did not confirm {message.message_id}: {describe(error)}") from error
+        self._is_refused = False
 
 
 class RabbitConsumer:
     """The way into one service: its queue, its bindings, and its consumer.
 
-    A second consumer empties the broker's dead-letter queue: `bury` commits what lies there to the service's own table.
+    A second consumer empties the broker's dead-letter queue into the service's own table.
     """
 
-    def __init__(
-        self, service: Service, settings: Settings, inbox: Inbox, *, bury: Callable[[DeadLetter], Awaitable[None]]
-    ) -> None:
+    def __init__(self, service: Service, settings: Settings, host: Host) -> None:
         self._service = service
         self._settings = settings
         self._queue, dead_queue = declared_queues(settings, service.name)
-        self._inbox = inbox
-        self._bury_letter = bury
+        self._host = host
+        self._bindings = Bindings(host.database, renewed_every=settings.redeclare_every)
         self._acks = Acks()
         # FastStream's own metrics: of its subscriber, which is that of the dead letters alone.
         counted = RabbitPrometheusMiddleware(registry=REGISTRY, app_name=service.name)
@@ -149,6 +156,7 @@ class RabbitConsumer:
         self._declaring: AbstractRobustChannel | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._consumer: Consumer | None = None
+        self._is_refused = False
         self._in_hand: set[asyncio.Future[None]] = set()
 
     async def start(self) -> None:
@@ -156,7 +164,7 @@ class RabbitConsumer:
         self._connection = await self._broker.connect()
         if self._declaring is None:
             self._declaring = await self._connection.channel()
-        await declare(self._declaring, self._settings, self._service)
+        await self._declare(self._declaring)
         await self._broker.start()
         if self._consumer is None:
             self._consumer = await self._prepared(self._connection)
@@ -174,6 +182,7 @@ class RabbitConsumer:
         while self._in_hand:
             await asyncio.wait(self._in_hand)
         await self._acks.finish()
+        await self._bindings.leave()
 
     async def close(self) -> None:
         """Disconnect; what is not acknowledged is delivered again."""
@@ -182,7 +191,14 @@ class RabbitConsumer:
     @property
     def is_connected(self) -> bool:
         """Whether the connection stands at this moment, with all declared that the service hears by."""
-        return self._keeping is not None and stands(self._connection)
+        return self._keeping is not None and stands(self._connection) and not self._is_refused
+
+    async def _declare(self, channel: AbstractRobustChannel) -> None:
+        """Declare all of it, and unbind what only a former release consumed."""
+        left = await self._bindings.renew(bound_keys(self._service))
+        self._host.vocabulary.former = frozenset(key.rpartition(".")[2] for key in self._bindings.former)
+        await declare(channel, self._settings, self._service, unbind=left)
+        await self._bindings.unbound(left)
 
     async def _keep(self, channel: AbstractRobustChannel, consumer: Consumer) -> None:
         """Declare all of it again and again: nobody else misses a binding that was deleted behind its back."""
@@ -193,15 +209,21 @@ class RabbitConsumer:
             consumer.ended.clear()
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await declare(channel, self._settings, self._service)
+                    await self._declare(channel)
                     await consumer.consume()
+                self._is_refused = False
             except asyncio.CancelledError:
                 # aio-pika ends a call on a dying connection this way though nobody cancelled.
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise
             except Exception as error:  # noqa: BLE001 -- whatever the broker's client raises, the next time may be well
-                queue = self._queue.name
-                log.warning("queue and bindings could not be declared again", queue=queue, error=describe(error))
+                self._say_not_declared(error)
+
+    def _say_not_declared(self, error: Exception) -> None:
+        refusal = refusal_of(error, self._settings)
+        self._is_refused = refusal is not None
+        say = log.error if refusal else log.warning
+        say("queue and bindings could not be declared again", queue=self._queue.name, error=describe(refusal or error))
 
     async def _prepared(self, connection: AbstractRobustConnection) -> Consumer:
         """Return the service's consumer, on a channel of its own."""
@@ -213,7 +235,8 @@ class RabbitConsumer:
     async def _handle(self, raw: DeliveredMessage) -> None:
         """Have a message executed, and settled after the commit."""
         try:
-            settled = self._inbox.take(wire_of(raw.body, raw.routing_key, raw.header.properties))
+            wire = wire_of(raw.body, raw.routing_key, raw.header.properties)
+            settled = self._host.take(wire, again=bool(raw.redelivered))
         except Exception as error:  # noqa: BLE001 -- as of a commit that failed
             await self._give_back(raw, error)
         else:
@@ -230,16 +253,17 @@ class RabbitConsumer:
             self._acks.acknowledge(raw)
 
     async def _give_back(self, raw: DeliveredMessage, error: BaseException) -> None:
-        """Have the broker deliver a message again; its delivery limit bounds how often."""
+        """Have the broker deliver a message again after a moment: it comes at once, and no limit bounds how often."""
         message_id = raw.header.properties.message_id
         log.error("message given back to the broker", error=describe(error), message_id=message_id)
+        await asyncio.sleep(_MOMENT)
         await self._acks.give_back(raw)
 
     async def _bury(self, message: RabbitMessage) -> None:
         """Put what the broker gave up into the service's table, and acknowledge it after the commit."""
         raw = message.raw_message
         try:
-            await self._bury_letter(given_up(raw, self._service.name, self._queue.name))
+            await self._host.bury(given_up(raw, self._service.name, self._queue.name))
         except Exception as error:  # noqa: BLE001 -- it stays with the broker, unacknowledged: given back, it would come at once again
             log.error("dead letter could not be kept; it stays with the broker", error=describe(error))
         else:

@@ -14,7 +14,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from toolkit.amqp_acks import AWAY
 from toolkit.amqp_properties import tolerate_malformed_properties
-from toolkit.errors import UnreachableError
+from toolkit.errors import SagaError, UnreachableError
+from toolkit.rabbit_refusals import refusal_of
 from toolkit.retry import describe
 from toolkit.settings import Settings
 
@@ -55,8 +56,12 @@ def with_heartbeat(url: str) -> str:
     return urlunsplit(parts._replace(query=urlencode({"heartbeat": str(_HEARTBEAT)} | query)))
 
 
-async def connect_patiently(connect: Any, service: str) -> None:
-    """Await `connect()` again and again while the broker is away."""
+async def connect_patiently(connect: Any, service: str, settings: Settings) -> None:
+    """Await `connect()` again and again while the broker is away.
+
+    Raises:
+        BrokerRefusesError: it is there, and refuses for good what the service needs.
+    """
     wait = wait_exponential_jitter(multiplier=0.1, max=2)
 
     def say(state: Any) -> None:
@@ -68,7 +73,17 @@ async def connect_patiently(connect: Any, service: str) -> None:
 
     async for attempt in AsyncRetrying(wait=wait, retry=retry_if_exception_type(AWAY), before_sleep=say):
         with attempt:
-            await connect()
+            try:
+                await connect()
+            except AWAY as error:
+                if refusal := refusal_of(error, settings):
+                    raise refusal from error
+                raise
+
+
+def as_error(error: BaseException, settings: Settings) -> SagaError:
+    """Return what the broker refuses for good, or else its silence."""
+    return as_unreachable(error) if _refuses(error) else refusal_of(error, settings) or as_unreachable(error)
 
 
 def as_unreachable(error: BaseException) -> UnreachableError:

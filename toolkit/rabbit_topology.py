@@ -17,9 +17,8 @@ from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, with_hear
 from toolkit.service import Service
 from toolkit.settings import Settings
 
-#: How often a message that kills its consumer is delivered before the broker gives it up.
-_DELIVERY_LIMIT = 20
-#: What lies in a dead-letter queue is never given up: without a number RabbitMQ 4 drops it after twenty deliveries.
+#: The broker counts whatever ends a delivery but an acknowledgement, for each message that was in hand: outages and
+#: deployments, too. So it never gives a message up; without a number RabbitMQ 4 would after twenty deliveries.
 _ENDLESS = 1_000_000_000
 
 
@@ -40,13 +39,13 @@ def declared_queues(settings: Settings, service: str) -> tuple[RabbitQueue, Rabb
 
 
 def _queue(name: str, *, dead_letter_exchange: str) -> RabbitQueue:
-    """Return a service's queue: replicated, and losing nothing, not even what the delivery limit turns away."""
+    """Return a service's queue: replicated, and losing nothing, not even what expires."""
     return RabbitQueue(
         name,
         queue_type=QueueType.QUORUM,
         durable=True,
         arguments={
-            "x-delivery-limit": _DELIVERY_LIMIT,
+            "x-delivery-limit": _ENDLESS,
             "x-dead-letter-exchange": dead_letter_exchange,
             "x-dead-letter-routing-key": name,
             "x-dead-letter-strategy": "at-least-once",
@@ -62,8 +61,15 @@ def _dead_queue(name: str) -> RabbitQueue:
     )
 
 
-async def declare(channel: AbstractRobustChannel, settings: Settings, service: Service) -> None:
-    """Declare a service's queue, its bindings and its dead letters.
+def bound_keys(service: Service) -> list[str]:
+    """Return the routing keys that a service's queue is bound to."""
+    return sorted(map(routing_key, (*service.heard(), *CONTROL_EVENTS)))
+
+
+async def declare(
+    channel: AbstractRobustChannel, settings: Settings, service: Service, *, unbind: Iterable[str] = ()
+) -> None:
+    """Declare a service's queue, its bindings and its dead letters, and unbind what a former release left.
 
     By hand: FastStream declares a queue once only, and consumes it on the channel that declared it first, where
     no prefetch is set.
@@ -73,8 +79,10 @@ async def declare(channel: AbstractRobustChannel, settings: Settings, service: S
     await (await declare_queue(channel, dead_queue)).bind(dead_exchange, routing_key=queue.name)
     exchange = await _declare_exchange(channel, event_exchange(settings))
     declared = await declare_queue(channel, queue)
-    for event in sorted((*service.heard(), *CONTROL_EVENTS), key=routing_key):
-        await declared.bind(exchange, routing_key=routing_key(event))
+    for key in bound_keys(service):
+        await declared.bind(exchange, routing_key=key)
+    for key in unbind:
+        await declared.unbind(exchange, routing_key=key)
 
 
 async def declare_queue(channel: AbstractRobustChannel, queue: RabbitQueue, *, robust: bool = False) -> AbstractQueue:

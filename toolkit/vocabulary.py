@@ -66,6 +66,7 @@ class Unreadable:
 class Vocabulary:
     """The events that one service hears, and how to read them.
 
+    `former` are the names of events that only a former release consumed; the transport finds out which.
     `trace` names the trace, by saga type and id, of a message that belongs to none; without it nobody asks.
     """
 
@@ -82,6 +83,7 @@ class Vocabulary:
         self._started_by = {saga.starts_with: saga for saga in self._sagas.values()}
         self._max_body = max_body
         self._trace = trace
+        self.former: frozenset[str] = frozenset()
 
     def receive(self, wire: WireMessage, clock: Clock) -> Message | Unreadable:
         """Return the message, or why it can't be read."""
@@ -139,13 +141,19 @@ class Vocabulary:
         name = _name(wire)
         event_type = self._events.get(name)
         if event_type is None:
-            raise UnreadableError("unknown type", f"{name!r} is not an event that this service hears")
+            raise self._unknown(name)
         version = _number(wire.headers, VERSION, default=event_type.__version__)
         if version != event_type.__version__:
             raise UnreadableError(
                 "unknown version", f"{name} came in version {version}, known is {event_type.__version__}"
             )
         return event_type
+
+    def _unknown(self, name: str) -> UnreadableError:
+        if name in self.former:
+            told = f"{name!r} was consumed by a former release of this service, and is no longer"
+            return UnreadableError("no longer consumed", told)
+        return UnreadableError("unknown type", f"{name!r} is not an event that this service hears")
 
     def _saga(self, wire: WireMessage, event: Event) -> tuple[str, str]:
         """Return the saga's type and id.

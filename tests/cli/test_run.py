@@ -152,6 +152,7 @@ def test_a_taken_port_is_the_ports_fault(saga, monkeypatch):
     ("variable", "value", "fault"),
     [
         ("SAGA_DATABASE_URL", "sqlite:///{file}", "can't be used: DatabaseError: file is not a database"),
+        ("SAGA_EXCHANGE", "amq.reserved", "the broker refuses us: ChannelAccessRefused: ACCESS_REFUSED"),
         ("PAYMENT_GATEWAY_SLOWNESS", "soon", "PAYMENT_GATEWAY_SLOWNESS='soon' is not allowed"),
         ("PAYMENT_GATEWAY_URL", "mysql://pay", "PAYMENT_GATEWAY_URL='mysql://pay' is not allowed"),
     ],
@@ -161,7 +162,7 @@ def test_a_service_that_can_never_start_says_why_and_ends_with_2(
 ):
     (tmp_path / "notes.db").write_text("no database at all, but long enough to be looked at" * 50)
 
-    result = saga_process("run", "payment", **environment, **{variable: value.format(file=tmp_path / "notes.db")})
+    result = saga_process("run", "payment", **environment | {variable: value.format(file=tmp_path / "notes.db")})
 
     assert result.returncode == 2
     assert fault in result.stderr.splitlines()[-1]

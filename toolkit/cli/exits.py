@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from toolkit.errors import (
+    BrokerRefusesError,
     DatabaseUnavailableError,
     DeclarationError,
     NotAllowedError,
@@ -48,6 +49,7 @@ _CODES: dict[type[SagaError], ExitCode] = {
     SettingsError: ExitCode.WRONG_USE,
     DeclarationError: ExitCode.WRONG_USE,
     NotAllowedError: ExitCode.WRONG_USE,
+    BrokerRefusesError: ExitCode.WRONG_USE,
     TokenRefusedError: ExitCode.WRONG_USE,
     UnreachableError: ExitCode.AWAY,
     UnroutableError: ExitCode.AWAY,

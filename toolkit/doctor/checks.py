@@ -34,6 +34,8 @@ CHECKS: tuple[Check[Facts], ...] = (
     queue_checks.policies,
     queue_checks.consumers,
     routing_checks.bindings,
+    routing_checks.former_bindings,
+    routing_checks.former_queues,
     routing_checks.unroutable_events,
     database_checks.databases,
     database_checks.sqlite_durability,

@@ -138,6 +138,8 @@ class ManagementFacts:
     """What the broker's management API tells; `fault` says why it tells nothing, `url` where it was asked.
 
     - `declared`, `policies`: by queue, with which arguments it was declared, and what policies add to them.
+    - `policy_names`: by queue, the policy and the operator policy that do, as `rabbitmqctl clear_…` takes them.
+    - `consumers`: by queue, of all queues there are, how many take from it.
     - `alarms`: None where the broker does not tell.
     - `taker`: what may take the messages that nobody is bound to.
     """
@@ -147,6 +149,8 @@ class ManagementFacts:
     bindings: tuple[Binding, ...] = ()
     declared: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    policy_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    consumers: Mapping[str, int] = field(default_factory=dict)
     alarms: tuple[str, ...] | None = None
     taker: str | None = None
     clock: ClockFacts | None = None

@@ -49,6 +49,8 @@ async def _asked(client: httpx.AsyncClient, base: str, settings: Settings, broke
         bindings=_bindings(await _json(client, f"/api/bindings/{vhost}")),
         declared={name: _declared(told) for name, told in queues.items() if told},
         policies={name: told.get("effective_policy_definition") or {} for name, told in queues.items()},
+        policy_names={name: _policy_names(told) for name, told in queues.items()},
+        consumers=_consumers(await _json(client, f"/api/queues/{vhost}?columns=name,consumers")),
         alarms=await _alarms(client),
         taker=_taker(await _json(client, f"/api/exchanges/{vhost}/{exchange}", or_else={})),
         clock=clock,
@@ -97,6 +99,15 @@ def _bindings(rows: Iterable[Mapping[str, Any]]) -> tuple[Binding, ...]:
 def _declared(told: Mapping[str, Any]) -> Mapping[str, object]:
     own = {name: told[name] for name in ("durable", "auto_delete")}
     return own | dict(told.get("arguments") or {})
+
+
+def _policy_names(told: Mapping[str, Any]) -> tuple[str, ...]:
+    kinds = (("policy", "clear_policy"), ("operator_policy", "clear_operator_policy"))
+    return tuple(f"{command} {told[kind]}" for kind, command in kinds if told.get(kind))
+
+
+def _consumers(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    return {row["name"]: row["consumers"] for row in rows if row.get("consumers") is not None}
 
 
 def _taker(told: Mapping[str, Any]) -> str | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of
 from toolkit.doctor.facts import BrokerFacts, Difference, Facts, QueueFacts
-from toolkit.doctor.findings import Seen, check, fine, problem, unchecked
+from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 
 #: The arguments that have a check of their own.
 _TYPE, _DEAD, _LIMIT = "x-queue-type", "x-dead-letter-exchange", "x-delivery-limit"
-#: What makes messages, or the queue, disappear; by policy, with the argument of the same meaning.
-_LOSING = ("message-ttl", "expires")
+#: What makes messages, or the queue, disappear, by policy; of the delivery limit the lower one holds.
+_LOSING = ("message-ttl", "expires", "delivery-limit")
+#: What bounds a queue by policy, and the only way to overflow that loses nothing: its publishers keep the message.
+_BOUNDS, _KEEPING = ("max-length", "max-length-bytes"), "reject-publish"
 
 
 def _there(facts: Facts) -> Iterator[tuple[BrokerFacts, QueueFacts]]:
@@ -67,7 +69,7 @@ def queue_types(facts: Facts) -> Iterator[Seen]:
             yield fine("quorum queues", queue.service)
 
 
-@check("dead-letter exchange", why="what the delivery limit turns away is dropped, and its saga stands still for ever")
+@check("dead-letter exchange", why="what expires or is rejected is dropped, and its saga stands still for ever")
 def dead_letter_exchanges(facts: Facts) -> Iterator[Seen]:
     """What a queue gives up goes to the dead letters."""
     for broker, queue in _known(facts):
@@ -80,18 +82,15 @@ def dead_letter_exchanges(facts: Facts) -> Iterator[Seen]:
             yield fine("what is given up goes to the dead letters", queue.service)
 
 
-@check(
-    "delivery limit",
-    why="a message that kills its consumer comes again for ever, or is dropped at a limit nobody chose",
-)
+@check("delivery limit", why="outages, deployments and neighbours that died spend it, and the message is given up")
 def delivery_limits(facts: Facts) -> Iterator[Seen]:
-    """Each queue bounds how often it delivers a message."""
+    """No queue gives a message up for how often it was delivered."""
     for broker, queue in _known(facts):
         if other := queue.differs_in(_LIMIT):
-            found = f"delivers {other.found} times at most" if other.found else "has no delivery limit"
-            yield problem(f"{queue.name} {found}, not {other.wanted}", queue.service, cure=_made_anew(broker, queue))
+            found = f"gives a message up after {other.found} deliveries" if other.found else "names no delivery limit"
+            yield problem(f"{queue.name} {found}", queue.service, cure=_made_anew(broker, queue))
         else:
-            yield fine("deliveries are limited", queue.service)
+            yield fine("no outage spends a limit", queue.service)
 
 
 @check("queue arguments", why="the service can't declare its queue (PRECONDITION_FAILED), and does not start")
@@ -110,22 +109,35 @@ def _told(difference: Difference) -> str:
     return f"{difference.argument} is {difference.found or 'not set'}, not {difference.wanted or 'unset'}"
 
 
-@check("queue policy", why="events disappear before their service has seen them")
+@check("queue policy", why="events disappear before their service has seen them, or wait in outboxes")
 def policies(facts: Facts) -> Iterator[Seen]:
-    """No policy lets messages or queues expire."""
+    """No policy, of users or operators, overrides what keeps messages: it beats what the service declares."""
     for broker, queue in _there(facts):
         if (told := management_of(broker)) is None:
             continue  # said once, of the bindings
         policy = told.policies.get(queue.name, {})
-        losing = [f"{name}={policy[name]}" for name in _LOSING if name in policy]
-        if losing:
-            yield problem(
-                f"a policy gives {queue.name} {', '.join(losing)}",
-                queue.service,
-                cure=f"rabbitmqctl list_policies -p {broker.vhost}; rabbitmqctl clear_policy -p {broker.vhost} NAME",
-            )
+        overflow = policy.get("overflow", told.declared.get(queue.name, {}).get("x-overflow", "drop-head"))
+        cure = _without_policy(broker, told.policy_names.get(queue.name, ()))
+        if losing := list(_losing(policy, overflow)):
+            yield problem(f"a policy gives {queue.name} {', '.join(losing)}", queue.service, cure=cure)
+        elif bounds := [f"{name}={policy[name]}" for name in _BOUNDS if name in policy]:
+            told_of = f"a policy gives {queue.name} {', '.join(bounds)}: what is more waits in outboxes"
+            yield advice(told_of, queue.service, cure=cure)
         else:
-            yield fine("no policy lets messages expire", queue.service)
+            yield fine("no policy loses messages", queue.service)
+
+
+def _losing(policy: Mapping[str, object], overflow: object) -> Iterator[str]:
+    """Yield what of a policy loses messages, or gives up what was only in hand."""
+    yield from (f"{name}={policy[name]}" for name in _LOSING if name in policy)
+    if overflow != _KEEPING and ("overflow" in policy or any(name in policy for name in _BOUNDS)):
+        yield from (f"{name}={policy[name]}" for name in _BOUNDS if name in policy)
+        yield f"overflow={overflow}"
+
+
+def _without_policy(broker: BrokerFacts, names: tuple[str, ...]) -> str:
+    commands = "; ".join(f"rabbitmqctl {each} -p {broker.vhost}" for each in names)
+    return commands or f"rabbitmqctl list_policies -p {broker.vhost}; rabbitmqctl list_operator_policies"
 
 
 @check("consumer", why="messages wait, and their sagas stand still")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from toolkit.contract import Contract, EventContract
 from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of, why_not
 from toolkit.doctor.facts import Binding, Facts, ManagementFacts, QueueFacts
-from toolkit.doctor.findings import Seen, check, fine, problem, unchecked
+from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 from toolkit.envelope import CONTROL_EVENTS
 from toolkit.events import routing_key
 
@@ -47,6 +47,52 @@ def _due(queue: QueueFacts, facts: Facts) -> tuple[str, list[str]]:
     contract = facts.contracts.get(queue.service)
     heard = [event.routing_key for event in contract.heard()] if contract else []
     return facts.settings.exchange, [*heard, *map(routing_key, CONTROL_EVENTS)]
+
+
+@check("former binding", why="each of these events comes, and becomes a dead letter")
+def former_bindings(facts: Facts) -> Iterator[Seen]:
+    """No queue is bound to more than its service consumes: a former release may have left it."""
+    for broker in answering(facts):
+        if (told := management_of(broker)) is None:
+            continue  # said once, of the bindings
+        for queue in broker.queues:
+            if queue.is_there and (queue.is_dead or queue.service in facts.contracts):
+                yield from _more_than_due(queue, facts, told)
+
+
+def _more_than_due(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
+    exchange, keys = _due(queue, facts)
+    due = {("", queue.name), *((exchange, key) for key in keys)}
+    found = [each for each in told.bindings if each.queue == queue.name and (each.exchange, each.key) not in due]
+    for each in found:
+        yield problem(
+            f"{queue.name} is bound to {each.key} of {each.exchange}, which {queue.service} does not consume",
+            queue.service,
+            cure=f"rabbitmqadmin delete binding source={each.exchange} destination_type=queue "
+            f"destination={queue.name} properties_key={each.key or '~'}; what a former release bound is unbound by "
+            "the service itself once none of its processes is left",
+        )
+    if not found:
+        yield fine("bound to nothing else", queue.service)
+
+
+@check("former queue", why="it fills up with each event, until the broker has no room for those of others")
+def former_queues(facts: Facts) -> Iterator[Seen]:
+    """No queue is bound to the exchange that nothing takes from: a former service may have left it."""
+    exchanges = (facts.settings.exchange, f"{facts.settings.exchange}.dead")
+    for broker in answering(facts):
+        if (told := management_of(broker)) is None:
+            continue  # said once, of the bindings
+        examined = {queue.name for queue in broker.queues}
+        bound = {each.queue for each in told.bindings if each.exchange in exchanges} - examined
+        idle = sorted(name for name in bound if told.consumers.get(name) == 0)
+        for name in idle:
+            yield advice(
+                f"nothing takes from {name}, and no service that was examined declares it",
+                cure=f"start what takes from it; if that is gone: rabbitmqctl delete_queue -p {broker.vhost} {name}",
+            )
+        if not idle:
+            yield fine("each bound queue has a service")
 
 
 @check("unroutable event", why="the event comes back to its publisher, waits in the outbox, and its saga stands still")

@@ -1,0 +1,160 @@
+"""A message that kills its process is given up, and none of those that were in hand beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aio_pika
+import pytest
+
+from tests.conftest import PostgresDatabases
+from tests.end_to_end.lethal import order
+from tests.eventually import eventually
+from tests.servers import Server
+from toolkit import Settings, dead_letters, outbox, saga_log, suspects
+from toolkit.database import Database
+from toolkit.rabbit import RabbitPublisher
+
+#: The deaths after which a message is given up: unmarked, marked among others, and three times alone.
+_DEATHS = 5
+
+
+class Processes:
+    """So many processes of the bakery at once, each started again when it has died."""
+
+    def __init__(self, *command: str, **environment: str) -> None:
+        self._command, self._environment = command, os.environ | environment
+        self._tasks: list[asyncio.Task[None]] = []
+        self.codes: list[int] = []
+
+    @asynccontextmanager
+    async def running(self, count: int) -> AsyncIterator[None]:
+        self._tasks = [asyncio.create_task(self._restart_forever()) for _ in range(count)]
+        yield
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+    async def _restart_forever(self) -> None:
+        while True:
+            process = await asyncio.create_subprocess_exec(sys.executable, "-m", *self._command, env=self._environment)
+            try:
+                self.codes.append(await process.wait())
+            except asyncio.CancelledError:
+                process.terminate()
+                await process.wait()
+                raise
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """The bakery's database, as the test looks at it."""
+    url = f"sqlite:///{tmp_path / 'bakery.db'}"
+    if request.param == "postgresql":
+        databases: PostgresDatabases = request.getfixturevalue("kept_databases")
+        await databases.empty()
+        url = await databases.url("bakery")
+    database = Database(url)
+    await database.create_tables()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def queue(rabbitmq: Server, prefix: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+    """A channel; what the test made is deleted at its end."""
+    connection = await aio_pika.connect(rabbitmq.url)
+    async with connection, connection.channel() as channel:
+        yield channel
+        for name in (f"{prefix}.bakery", f"{prefix}.bakery.dead"):
+            await channel.queue_delete(name)
+        for name in (prefix, f"{prefix}.dead"):
+            await channel.exchange_delete(name)
+
+
+@pytest.mark.parametrize(("database", "replicas"), [("sqlite", 1), ("postgresql", 2)], indirect=["database"])
+async def test_only_the_message_that_kills_its_process_is_given_up(
+    rabbitmq: Server,
+    prefix: str,
+    tmp_path: Path,
+    database: Database,
+    queue: aio_pika.abc.AbstractChannel,
+    replicas: int,
+) -> None:
+    processes = Processes(
+        "toolkit.cli",
+        "run",
+        "tests.end_to_end.lethal:bakery",
+        SAGA_BROKER_URL=rabbitmq.url,
+        SAGA_EXCHANGE=prefix,
+        SAGA_DATABASE_URL=database.url,
+        SAGA_LOG_LEVEL="warning",
+        SAGA_RELAY_LEASE="1",
+    )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(processes.running(replicas))
+        await eventually(lambda: is_bound(queue, prefix), within=60)
+        async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as client:
+            await asyncio.gather(*(client.publish(order(number, is_lethal=number == 13)) for number in range(30)))
+        await eventually(lambda: is_over(database), within=120, what="29 orders ended, and one given up")
+
+    assert processes.codes.count(-signal.SIGKILL) == _DEATHS
+    await look_at_what_is_left(database)
+    dead = await queue.declare_queue(f"{prefix}.bakery.dead", passive=True)
+    assert dead.declaration_result.message_count == 0
+
+
+async def test_without_a_broker_it_is_the_same(tmp_path: Path) -> None:
+    codes = []
+    while not codes or codes[-1]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.end_to_end.lethal", str(tmp_path), env=os.environ | {"SAGA_RELAY_LEASE": "1"}
+        )
+        codes.append(await process.wait())
+        assert len(codes) <= _DEATHS + 1
+
+    assert codes == [-signal.SIGKILL] * _DEATHS + [0]
+    database = Database(f"sqlite:///{tmp_path / 'bakery.db'}")
+    await look_at_what_is_left(database)
+    await database.close()
+
+
+async def look_at_what_is_left(database: Database) -> None:
+    """See that one message was given up, and that all others ended well."""
+    async with database.reading() as connection:
+        (letter,) = await dead_letters.listed(connection)
+        states = {each["saga_id"]: each["state"] for each in await saga_log.sagas(connection, limit=100)}
+        marked = await suspects.condemned(connection, least=2)
+        waiting = await outbox.count(connection)
+    assert (letter["reason"], letter["event_type"], letter["saga_id"]) == (
+        "ended its process",
+        "BreadBaked",
+        "order-13",
+    )
+    assert states.pop("order-13") != "Completed"
+    assert set(states.values()) == {"Completed"}
+    assert len(states) == 29
+    assert (len(marked), waiting) == (1, 0)
+
+
+async def is_over(database: Database) -> bool:
+    async with database.reading() as connection:
+        ended = [each for each in await saga_log.sagas(connection, limit=100) if each["state"] == "Completed"]
+        return len(ended) == 29 and await dead_letters.count(connection) == 1 and not await outbox.count(connection)
+
+
+async def is_bound(channel: aio_pika.abc.AbstractChannel, prefix: str) -> bool:
+    connection = await aio_pika.connect(str(channel._connection.url))
+    async with connection, connection.channel() as looking:
+        try:
+            return bool(
+                (await looking.declare_queue(f"{prefix}.bakery", passive=True)).declaration_result.consumer_count
+            )
+        except aio_pika.exceptions.ChannelNotFoundEntity:
+            return False

@@ -1,0 +1,214 @@
+"""Which message ends its process is found out by marks that outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from toolkit import suspects
+from toolkit.caution import Caution
+from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
+from toolkit.errors import DatabaseUnavailableError
+from toolkit.suspects import fingerprint
+
+LETHAL = WireMessage(b'{"n": 1}', "order.Placed", "one", "order-1")
+INNOCENT = WireMessage(b'{"n": 2}', "order.Placed", "two", "order-2")
+
+
+class Bench:
+    """A caution of one process, what it gave up, and what was executed."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.letters: list[DeadLetter] = []
+        self.executed: list[WireMessage] = []
+        self.execute: Callable[[WireMessage], Awaitable[None]] = self._execute
+        self.reborn()
+
+    def reborn(self) -> None:
+        """Go on as a process that was started anew."""
+        self.caution = Caution("shop", self.database, take=self._take, bury=self._bury, alone=asyncio.Lock())
+
+    async def dies_under(self, message: WireMessage) -> None:
+        """Take a message, and end before it is settled, as a kill does."""
+        begun = asyncio.Event()
+
+        async def hang(_: WireMessage) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        self.execute = hang
+        task = asyncio.create_task(self.caution.take(message))
+        waits = {task, asyncio.create_task(begun.wait())}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        task.cancel()
+        self.execute = self._execute
+        self.reborn()
+
+    async def marks(self, message: WireMessage) -> int:
+        """Return how many marks of a message stand."""
+        async with self.database.reading() as connection:
+            return await suspects.marks(connection, fingerprint(message))
+
+    async def _take(self, message: WireMessage) -> None:
+        await self.execute(message)
+
+    async def _execute(self, message: WireMessage) -> None:
+        self.executed.append(message)
+
+    async def _bury(self, letter: DeadLetter) -> None:
+        self.letters.append(letter)
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    return Bench(database)
+
+
+async def test_a_message_that_is_settled_leaves_no_mark(bench: Bench) -> None:
+    await bench.caution.take(INNOCENT)
+
+    assert bench.executed == [INNOCENT]
+    assert await bench.marks(INNOCENT) == 0
+
+
+async def test_a_message_under_which_four_processes_ended_is_given_up(bench: Bench) -> None:
+    for _ in range(4):
+        await bench.dies_under(LETHAL)
+    await bench.caution.take(LETHAL)
+    await bench.caution.take(INNOCENT)
+
+    assert [(letter.reason, letter.message) for letter in bench.letters] == [("ended its process", LETHAL)]
+    assert bench.executed == [INNOCENT]
+
+
+async def test_a_later_copy_of_what_was_given_up_is_not_executed(bench: Bench) -> None:
+    for _ in range(4):
+        await bench.dies_under(LETHAL)
+    await bench.caution.take(LETHAL)
+    bench.reborn()
+    await bench.caution.prepare()
+
+    assert bench.caution.knows(LETHAL)
+    assert not bench.caution.knows(INNOCENT)
+    await bench.caution.take(LETHAL)
+    assert len(bench.letters) == 2
+    assert bench.executed == []
+
+
+async def test_what_an_operator_redrives_is_executed_again(bench: Bench, database: Database) -> None:
+    for _ in range(4):
+        await bench.dies_under(LETHAL)
+    await bench.caution.take(LETHAL)
+    async with database.transaction() as session:
+        await suspects.unmark(await session.connection(), [fingerprint(LETHAL)])
+
+    await bench.caution.take(LETHAL)
+
+    assert bench.executed == [LETHAL]
+    assert not bench.caution.knows(LETHAL)
+
+
+async def test_messages_under_which_a_process_ended_are_executed_one_at_a_time(bench: Bench) -> None:
+    at_once, most = 0, 0
+
+    async def count(_: WireMessage) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+
+    messages = [WireMessage(b"{}", "order.Placed", f"message-{number}") for number in range(5)]
+    for message in messages:
+        await bench.dies_under(message)
+    bench.execute = count
+    await asyncio.gather(*(bench.caution.take(message) for message in messages))
+
+    assert most == 1
+    assert [await bench.marks(message) for message in messages] == [0] * 5
+
+
+async def test_the_process_that_ends_in_good_order_takes_its_mark_back(bench: Bench) -> None:
+    executing, begun = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: WireMessage) -> None:
+        begun.set()
+        await executing.wait()
+
+    bench.execute = hang
+    task = asyncio.create_task(bench.caution.take(INNOCENT))
+    await begun.wait()
+    assert await bench.marks(INNOCENT) == 1
+
+    await bench.caution.stop()
+
+    assert await bench.marks(INNOCENT) == 0
+    executing.set()
+    await task
+
+
+async def test_a_copy_that_comes_while_the_first_is_executed_adds_no_mark(bench: Bench) -> None:
+    executing, begun = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: WireMessage) -> None:
+        begun.set()
+        await executing.wait()
+
+    bench.execute = hang
+    tasks = [asyncio.create_task(bench.caution.take(INNOCENT))]
+    await begun.wait()
+    tasks.append(asyncio.create_task(bench.caution.take(INNOCENT)))
+    await asyncio.sleep(0)
+
+    assert await bench.marks(INNOCENT) == 1
+    executing.set()
+    await asyncio.gather(*tasks)
+    assert await bench.marks(INNOCENT) == 0
+
+
+async def test_a_message_that_is_given_back_keeps_no_mark(bench: Bench) -> None:
+    async def fail(_: WireMessage) -> None:
+        raise RuntimeError("not recorded")
+
+    bench.execute = fail
+    with pytest.raises(RuntimeError):
+        await bench.caution.take(INNOCENT)
+
+    assert await bench.marks(INNOCENT) == 0
+
+
+async def test_an_outage_under_a_message_costs_it_one_mark_at_most(bench: Bench) -> None:
+    async def fail(_: WireMessage) -> None:
+        raise DatabaseUnavailableError("away")
+
+    for _ in range(9):
+        bench.execute = fail
+        with pytest.raises(DatabaseUnavailableError):
+            await bench.caution.take(INNOCENT)
+
+    assert await bench.marks(INNOCENT) == 1
+
+
+async def test_without_a_table_for_marks_messages_are_executed_all_the_same(bench: Bench, database: Database) -> None:
+    async with database.transaction() as session:
+        await (await session.connection()).run_sync(suspects.suspects.drop)
+
+    await bench.caution.take(INNOCENT)
+
+    assert bench.executed == [INNOCENT]
+
+
+async def test_marks_of_a_week_ago_are_forgotten(bench: Bench, database: Database) -> None:
+    async with database.transaction() as session:
+        long_ago = datetime.now(UTC) - timedelta(days=8)
+        await suspects.mark(await session.connection(), fingerprint(LETHAL), now=long_ago)
+
+    await bench.caution.prepare()
+
+    assert await bench.marks(LETHAL) == 0

@@ -1,0 +1,137 @@
+"""Finds out which message ends its process, so that it is given up and none of those that were in hand beside it.
+
+A message that was delivered before is marked in the database, executed, and unmarked once it is settled. Where a mark
+stands already, a process has ended under the message: it is executed while no other such message is. The one whose
+process has ended again and again becomes a dead letter, and so do later copies of it, without being executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit import suspects
+from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
+from toolkit.envelope import WireMessage
+from toolkit.errors import DatabaseUnavailableError
+from toolkit.ids import new_id
+from toolkit.retry import describe
+from toolkit.suspects import fingerprint
+
+log = structlog.get_logger("toolkit")
+
+#: With so many marks a message is given up: one among others, and three alone, have ended with their process. One
+#: death may be a coincidence, as each deployment may fall into the same slow call.
+_GIVEN_UP = 5
+#: How long a mark is kept: within that time a copy of what was given up is still known, a week of nudges and redrives.
+_KEPT = timedelta(days=7)
+
+
+class Caution:
+    """Stands between a transport and the inbox of one service, for what was delivered before.
+
+    `alone` is held while a message is executed alone; services that share a process share it.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        database: Database,
+        *,
+        take: Callable[[WireMessage], Awaitable[None]],
+        bury: Callable[[DeadLetter], Awaitable[None]],
+        alone: asyncio.Lock,
+    ) -> None:
+        self._service = service
+        self._database = database
+        self._take = take
+        self._bury = bury
+        self._alone = alone
+        self._marked: set[str] = set()
+        self._given_up: set[str] = set()
+
+    async def prepare(self) -> None:
+        """Read which messages were given up, and forget what is old."""
+        async with self._database.transaction() as session:
+            connection = await session.connection()
+            await suspects.prune(connection, before=datetime.now(UTC) - _KEPT)
+            self._given_up = await suspects.condemned(connection, least=_GIVEN_UP)
+
+    def knows(self, message: WireMessage) -> bool:
+        """Whether a message was given up, as far as this process knows; costs nothing as long as none was."""
+        return bool(self._given_up) and fingerprint(message) in self._given_up
+
+    async def take(self, message: WireMessage) -> None:
+        """Have a message executed that was delivered before, and return once it is settled."""
+        suspect = fingerprint(message)
+        if suspect in self._marked:  # by this process, which lives: the mark that stands will do
+            await self._settle(message, suspect)
+        elif await self._marks(suspect):
+            async with self._alone:
+                await self._take_marked(message, suspect)
+        else:
+            await self._take_marked(message, suspect)
+
+    async def stop(self) -> None:
+        """Take back the marks of what is left to others: this process ends in good order."""
+        if self._marked:
+            await self._write(lambda connection: suspects.take_back(connection, self._marked))
+
+    async def _take_marked(self, message: WireMessage, suspect: str) -> None:
+        if suspect in self._marked:  # a copy came while this one waited
+            await self._settle(message, suspect)
+            return
+        self._marked.add(suspect)
+        marks = await self._write(lambda connection: suspects.mark(connection, suspect, now=datetime.now(UTC)))
+        if marks is not None and marks >= _GIVEN_UP:
+            await self._give_up(message, suspect, marks)
+        else:
+            await self._settle(message, suspect)
+
+    async def _settle(self, message: WireMessage, suspect: str) -> None:
+        """Have the message executed; where that is cut short, its mark stands for the next time."""
+        try:
+            await self._take(message)
+        except DatabaseUnavailableError:
+            raise  # it is delivered again
+        except Exception:
+            await self._unmark(suspect)
+            raise
+        await self._unmark(suspect)
+
+    async def _unmark(self, suspect: str) -> None:
+        self._given_up.discard(suspect)
+        await self._write(lambda connection: suspects.unmark(connection, [suspect]))
+        self._marked.discard(suspect)
+
+    async def _give_up(self, message: WireMessage, suspect: str, marks: int) -> None:
+        self._given_up.add(suspect)
+        self._marked.discard(suspect)
+        await self._bury(
+            DeadLetter(
+                id=new_id(),
+                service=self._service,
+                reason="ended its process",
+                error=f"its process ended {marks - 1} times while it was executed, the last times alone; killed by the "
+                "system for want of memory, say: the service's last log lines and the system's tell more",
+                message=message,
+                at=datetime.now(UTC),
+            )
+        )
+
+    async def _marks(self, suspect: str) -> int:
+        return await self._write(lambda connection: suspects.marks(connection, suspect)) or 0
+
+    async def _write(self, statement: Callable[[AsyncConnection], Awaitable[int | None]]) -> int | None:
+        """Execute a statement in a transaction of its own; without an answer the message is taken as any other."""
+        try:
+            async with self._database.transaction() as session:
+                return await statement(await session.connection())
+        except Exception as error:  # noqa: BLE001 -- marks only protect others: whatever is wrong, the inbox waits for it
+            log.warning("a message could not be marked", service=self._service, error=describe(error))
+            return None

@@ -1,0 +1,48 @@
+"""What the broker refuses for good, and its cure: an error that waiting can't mend ends the start at once."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from aio_pika.exceptions import AMQPChannelError
+
+from toolkit.errors import BrokerRefusesError
+from toolkit.retry import describe
+from toolkit.settings import Settings
+
+#: The object that the broker names: `queue 'saga.payment' in vhost '/'`.
+_OBJECT = re.compile(r"(exchange|queue) '([^']+)'")
+#: What the broker says of what only a person can change. Others of its errors pass: a node that restarts, say.
+_LASTING = ("inequivalent arg", "invalid arg", "RESOURCE_LOCKED", "ACCESS_REFUSED", "limit in vhost")
+
+
+def refusal_of(error: BaseException | None, settings: Settings) -> BrokerRefusesError | None:
+    """Return what the broker refuses for good, with its cure; None where the next try may be well."""
+    text = str(error)
+    if not isinstance(error, AMQPChannelError):
+        return None
+    if not any(sign in text for sign in _LASTING):
+        return None
+    return BrokerRefusesError(f"the broker refuses us: {describe(error)}; {_cure(text, settings)}")
+
+
+def _cure(text: str, settings: Settings) -> str:
+    broker = urlsplit(settings.broker_url)
+    vhost = unquote(broker.path[1:]) or "/"
+    found = _OBJECT.search(text)
+    kind, name = (found[1], found[2]) if found else ("queue", settings.exchange)
+    if "ACCESS_REFUSED" in text:
+        login = unquote(broker.username or "guest")
+        return f"rabbitmqctl set_permissions -p {vhost} {login} '.*' '.*' '.*', or less, as deploy/rabbitmq shows"
+    if "RESOURCE_LOCKED" in text:
+        return f"{kind} {name} belongs to another connection alone: end that, or name another SAGA_EXCHANGE"
+    if "limit in vhost" in text:
+        return f"raise the limit: rabbitmqctl list_vhost_limits -p {vhost}"
+    if kind == "exchange":
+        delete = f"rabbitmqadmin --vhost={vhost} delete exchange name={name}"
+        return f"exchange {name} is of another kind: name another SAGA_EXCHANGE, or {delete}, and start again"
+    return (
+        f"{kind} {name} is of another kind: let it run empty or move what waits in it, then rabbitmqctl delete_queue "
+        f"-p {vhost} {name}, and start again; saga doctor names what differs"
+    )
