@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import aio_pika
@@ -14,6 +16,11 @@ from pamqp.commands import Basic
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+
+#: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
+_DEEPEST = 10
+#: Nearly all headers are of these types, which need nothing.
+_KEPT = (str, int, bool, type(None))
 
 
 def properties_of(message: WireMessage) -> Basic.Properties:
@@ -72,6 +79,23 @@ def _first_key(death: Mapping[str, Any]) -> str | None:
 
 
 def _headers(headers: Mapping[str, Any]) -> dict[str, object]:
-    return {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in headers.items()
-    }
+    return {name: value if type(value) in _KEPT else _plain(value) for name, value in headers.items()}
+
+
+def _plain(value: Any, depth: int = 0) -> object:
+    """Return a header's value of types that JSON has, by which it is kept: AMQP has more, and nests without end."""
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode(errors="replace")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, list | dict) and depth == _DEEPEST:
+        return "…"
+    if isinstance(value, list):
+        return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, dict):
+        return {name: _plain(each, depth + 1) for name, each in value.items()}
+    return value

@@ -14,20 +14,24 @@ from typing import Any
 
 from pamqp import decode
 
+from toolkit.envelope import UNDECODABLE
+
 Decoded = tuple[int, Any]
 
-#: What stands for a header table that can't be decoded: a time that is none, so that the message is not taken.
-_NO_HEADERS = {"occurred-at": "the headers can't be decoded"}
+#: What stands for a header table that can't be decoded, so that the message is not taken.
+_NO_HEADERS = {UNDECODABLE: True}
 #: What stands for a timestamp that can't be: before all that a message may say of a time.
 _NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 #: What the library's decoders raise.
-_UNDECODABLE = (ValueError, OverflowError, OSError, struct.error)
+_UNDECODABLE = (ValueError, OverflowError, OSError, ArithmeticError, RecursionError, struct.error)
 
 
 def tolerate_malformed_properties() -> None:
     """Have the library's decoders of properties answer where they would raise."""
+    timestamp = _or(decode.timestamp, lambda _: (8, _NO_TIME))
+    decode.TABLE_MAPPING[b"T"] = timestamp  # within the headers: one that is out of bounds costs none of the others
     decode.METHODS.update(
-        timestamp=_or(decode.timestamp, lambda _: (8, _NO_TIME)),
+        timestamp=timestamp,
         shortstr=_or(decode.short_str, lambda value: (1 + value[0], value[1 : 1 + value[0]].decode(errors="replace"))),
         table=_or(decode.field_table, lambda value: (4 + struct.unpack(">I", value[:4])[0], dict(_NO_HEADERS))),
     )

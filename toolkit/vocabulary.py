@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +28,7 @@ from toolkit.envelope import (
     SAGA_TYPE,
     STARTED_AT,
     TRACEPARENT,
+    UNDECODABLE,
     VERSION,
     Envelope,
     Message,
@@ -43,6 +46,15 @@ _LARGEST_CONTROL = 128 * 1024
 
 #: What a message may say of a time: the epoch of AMQP's timestamps, and an end that no timeout reaches.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
+
+#: Where that ends, since the epoch.
+_LAST_SECOND = datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
+
+#: What AMQP calls what its client library makes of a header.
+_TYPES: dict[type, str] = {
+    bool: "a boolean", int: "an integer", float: "a float", Decimal: "a decimal", datetime: "a timestamp",
+    str: "a text", list: "an array", dict: "a table",
+}  # fmt: skip
 
 #: What AMQP's integers hold for sure.
 _DIGITS = 18
@@ -101,6 +113,8 @@ class Vocabulary:
         """
         is_control = self._events.get(_name(wire)) in CONTROL_EVENTS
         most = max(self._max_body, _LARGEST_CONTROL) if is_control else self._max_body
+        if UNDECODABLE in wire.headers:
+            raise UnreadableError("broken header", "the headers can't be decoded: send them by AMQP 0.9.1's types")
         if len(wire.body) > most:
             raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {most} are taken")
         try:
@@ -224,8 +238,30 @@ def _saga_id(value: str | None, where: str) -> str:
 
 
 def _text(headers: Mapping[str, Any], name: str) -> str | None:
-    value = headers.get(name)
-    return _printable(str(value), name) if value is not None else None
+    value = _plain(headers.get(name))
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise _broken(name, value, "a text")
+    return _printable(str(value), name)
+
+
+def _plain(value: Any) -> Any:
+    """Return the text that bytes hold: clients have three AMQP types for one."""
+    return bytes(value).decode(errors="replace") if isinstance(value, bytes | bytearray) else value
+
+
+def _broken(name: str, value: object, cure: str) -> UnreadableError:
+    """Return the error of a header whose value can't be what is meant: its name, its type and the cure."""
+    shown = repr(value)
+    # A part of a long one would be all that is shown of a secret, and nobody could tell that it is one.
+    if len(shown) > _MOST_SHOWN:
+        shown = f"a text of {len(value)} characters" if isinstance(value, str) else "too long to be shown"
+    return UnreadableError("broken header", f"{name} is {shown}, {_type_of(value)}, not {cure}")
+
+
+def _type_of(value: object) -> str:
+    return next((word for kind, word in _TYPES.items() if isinstance(value, kind)), "a value of no AMQP type")
 
 
 def _printable(value: str, name: str) -> str:
@@ -236,11 +272,13 @@ def _printable(value: str, name: str) -> str:
 
 
 def _number(headers: Mapping[str, Any], name: str, *, default: int) -> int:
-    text = str(headers.get(name, default))
-    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
-        # A part of a long one would be all that is shown of a secret, and nobody could tell that it is one.
-        shown = repr(text) if len(text) <= _MOST_SHOWN else f"a text of {len(text)} characters"
-        raise UnreadableError("broken header", f"{name} is {shown}, not a whole number of up to {_DIGITS} digits")
+    value = _plain(headers.get(name))
+    if value is None:
+        return default
+    is_whole = isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value)
+    text = str(int(value)) if is_whole else str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise _broken(name, value, f"a whole number of up to {_DIGITS} digits, from 0")
     return int(text)
 
 
@@ -249,14 +287,25 @@ def _sent_at(wire: WireMessage) -> datetime | None:
 
 
 def _time(headers: Mapping[str, Any], name: str) -> datetime | None:
-    value = headers.get(name)
+    value = _plain(headers.get(name))
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise UnreadableError("broken header", f"{name} is {value!r}, not a time in ISO 8601") from error
+        moment = _moment(value)
+    except (ValueError, OverflowError, OSError) as error:
+        raise _broken(name, value, "a time in ISO 8601, a timestamp, or seconds since 1970") from error
     return _plausible(moment if moment.tzinfo else moment.replace(tzinfo=UTC), name)
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        seconds = float(value)  # what would lie beyond the last year that is taken are milliseconds
+        return datetime.fromtimestamp(seconds if seconds < _LAST_SECOND else seconds / 1000, UTC)
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
+    raise ValueError("no time is written so")
 
 
 def _plausible(moment: datetime, name: str) -> datetime:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pika
 import pytest
 
 from tests.conformance.travel import RoomBooked
-from tests.conformance.world import World, message
+from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
-from toolkit import saga_log
+from toolkit import Settings, saga_log
 from toolkit.envelope import WireMessage
 from toolkit.events import SagaState
 from toolkit.fence import StepState
@@ -199,3 +201,83 @@ async def leave_as_a_crash_does(world: World, claimed: WireMessage, *, then: Ste
     ]
     async with world.hosts["flight"].database.transaction() as session:
         await saga_log.append(await session.connection(), entries)
+
+
+class Raw(bytes):
+    """A value of an AMQP table as it is on the wire, its type first."""
+
+
+NOW = datetime.now(UTC)
+ISO = NOW.isoformat().encode()
+
+#: What may stand in a header `occurred-at`, and is a time.
+TIMES = {
+    "long string": Raw(b"S" + struct.pack(">I", len(ISO)) + ISO),
+    "byte array": Raw(b"x" + struct.pack(">I", len(ISO)) + ISO),
+    "timestamp": Raw(b"T" + struct.pack(">Q", int(NOW.timestamp()))),
+    "signed 64": Raw(b"l" + struct.pack(">q", int(NOW.timestamp()))),
+    "milliseconds": Raw(b"l" + struct.pack(">q", int(NOW.timestamp() * 1000))),
+    "unsigned 32": Raw(b"i" + struct.pack(">I", int(NOW.timestamp()))),
+    "signed 32": Raw(b"I" + struct.pack(">i", int(NOW.timestamp()))),
+    "double": Raw(b"d" + struct.pack(">d", NOW.timestamp())),
+    "decimal": Raw(b"D" + struct.pack(">BI", 0, int(NOW.timestamp()))),
+    "void": Raw(b"V"),
+}
+#: And what is none.
+NO_TIMES = {
+    "boolean": Raw(b"t\x01"),
+    "bytes that are no text": Raw(b"S" + struct.pack(">I", 2) + b"\xff\xfe"),
+    "timestamp out of bounds": Raw(b"T" + struct.pack(">Q", 2**63 - 1)),
+    "array": Raw(b"A" + struct.pack(">I", 2) + b"t\x01"),
+    "nested array": Raw(b"".join(b"A" + struct.pack(">I", 5 * (2_000 - each)) for each in range(2_001))),
+    "table": Raw(b"F" + struct.pack(">I", 4) + b"\x01at\x01"),
+    "table with a key that is no text": Raw(b"F" + struct.pack(">I", 4) + b"\x01\xfft\x01"),
+    "signed 8": Raw(b"b\xff"),
+    "signed 16": Raw(b"s\xff\xff"),
+}
+#: What no service reads, and none may stumble over.
+UNREAD = {
+    "priority": {"priority": 255},
+    "expiration": {"expiration": "60000"},
+    "content type": {"content_type": "text/\u00e9"},
+    "delivery mode": {"delivery_mode": 1},
+    "reply to": {"reply_to": "nowhere"},
+    "user's own header": {"headers": {"x": Raw(b"T" + struct.pack(">Q", 2**63 - 1))}},
+}
+
+
+@pytest.mark.parametrize("world", ["rabbit-sqlite"], indirect=True)
+async def test_each_type_of_each_header_is_read_or_costs_one_message(
+    world: RabbitWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_value = pika.data.encode_value
+
+    def encode(pieces: list[bytes], value: object) -> int:
+        if not isinstance(value, Raw):
+            return encode_value(pieces, value)
+        pieces.append(value)
+        return len(value)
+
+    monkeypatch.setattr(pika.data, "encode_value", encode)
+    read = {f"t{i}": {"headers": {"occurred-at": value}} for i, value in enumerate(TIMES.values())}
+    read |= {f"p{i}": properties for i, properties in enumerate(UNREAD.values())}
+    unread = {f"n{i}": {"headers": {"occurred-at": value}} for i, value in enumerate(NO_TIMES.values())}
+
+    await asyncio.to_thread(_send_by_pika, world.settings, read | unread)
+    await world.quiet()
+
+    assert {trip: await world.state(trip) for trip in read} == dict.fromkeys(read, "Completed")
+    letters = {each["saga_id"]: each for each in await world.letters("hotel")}
+    assert {trip: letters[trip]["reason"] for trip in letters} == dict.fromkeys(unread, "broken header")
+    details = [each["error"] for each in letters.values()]
+    assert [each for each in details if not each.startswith(("occurred-at is ", "the headers can't be decoded"))] == []
+
+
+def _send_by_pika(settings: Settings, messages: dict[str, dict]) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(settings.broker_url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    for trip, properties in messages.items():
+        body, key = json.dumps({"trip_id": trip}).encode(), "agency.TripRequested"
+        channel.basic_publish(settings.exchange, key, body, pika.BasicProperties(**properties), mandatory=True)
+    connection.close()

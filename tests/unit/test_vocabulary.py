@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -134,9 +135,9 @@ REASONS = [
     ("unknown type", plain(key="reader.BookBurnt"), "'BookBurnt' is not an event that this service hears"),
     ("unknown type", plain(type="BookLent"), "'BookLent' is not an event"),
     ("unknown version", plain(headers={"event-version": 2}), "BookWanted came in version 2, known is 1"),
-    ("broken header", plain(headers={"event-version": "two"}), "event-version is 'two', not a whole number"),
+    ("broken header", plain(headers={"event-version": "two"}), "event-version is 'two', a text, not a whole number"),
     ("broken header", plain(headers={"attempt": "often"}), "attempt is 'often'"),
-    ("broken header", plain(headers={"deadline": "tomorrow"}), "deadline is 'tomorrow', not a time in ISO 8601"),
+    ("broken header", plain(headers={"deadline": "tomorrow"}), "deadline is 'tomorrow', a text, not a time"),
     ("broken header", plain(headers={"occurred-at": "9999-12-31T23:59:59"}), "not between 1970 and 2999"),
     ("broken header", plain(headers={"deadline": "0001-01-01T00:00:00+14:00"}), "not between 1970 and 2999"),
     ("broken header", plain(timestamp=datetime(9999, 1, 1, tzinfo=UTC)), "timestamp is 9999"),
@@ -199,6 +200,98 @@ def test_what_cannot_be_read_stands_under_the_saga_that_it_meant_to_start(
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.wire.correlation_id == saga_id
+
+
+SECONDS = int(NOON.timestamp())
+TIMES = [
+    NOON.isoformat(), NOON.isoformat().encode(), bytearray(NOON.isoformat().encode()), NOON, NOON.replace(tzinfo=None),
+    SECONDS, float(SECONDS), Decimal(SECONDS), SECONDS * 1000, NOON.astimezone(timezone(timedelta(hours=-7))),
+]  # fmt: skip
+NO_TIMES = [
+    (True, "True, a boolean"), (b"\xff", "'\ufffd', a text"), ([1], "[1], an array"), ({"a": 1}, "{'a': 1}, a table"),
+    (float("nan"), "nan, a float"), (10**17, "100000000000000000, an integer"), (-1, "between 1970 and 2999"),
+    (10**400, "too long to be shown, an integer"),
+    ("x" * 50, "a text of 50 characters, a text"), (object, "a value of no AMQP type"),
+    (Decimal("Infinity"), "Decimal('Infinity'), a decimal"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", TIMES, ids=repr)
+@pytest.mark.parametrize("name", ["occurred-at", "deadline", "started-at"])
+def test_a_time_is_read_of_whatever_type_it_comes(name: str, value: object) -> None:
+    vocabulary = Vocabulary({CardRefused}, [loan_saga], max_body=1000)
+    refused = plain(b'{"loan_id": "loan-1", "reason": ""}', "desk.CardRefused", correlation_id="loan-1")
+
+    envelope = vocabulary.read(replace(refused, headers={name: value}), WATCH).envelope
+
+    assert getattr(envelope, name.replace("-", "_")) == NOON
+
+
+@pytest.mark.parametrize(("value", "shown"), NO_TIMES)
+def test_what_is_no_time_is_named_with_its_header_and_its_type(
+    vocabulary: Vocabulary, value: object, shown: str
+) -> None:
+    unreadable = vocabulary.receive(plain(headers={"occurred-at": value}), WATCH)
+
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.reason == "broken header"
+    assert unreadable.detail.startswith("occurred-at is ")
+    assert shown in unreadable.detail
+
+
+@pytest.mark.parametrize("value", [1, "1", b"1", bytearray(b"1"), 1.0, Decimal("1.0"), None], ids=repr)
+@pytest.mark.parametrize("name", ["event-version", "attempt", "put-off"])
+def test_a_number_is_read_of_whatever_type_it_comes(vocabulary: Vocabulary, name: str, value: object) -> None:
+    envelope = vocabulary.read(plain(headers={name: value}), WATCH).envelope
+
+    assert (envelope.version, envelope.attempt, envelope.put_off) == (
+        1,
+        1,
+        int(name == "put-off" and value is not None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (True, "True, a boolean"),
+        (-1, "-1, an integer"),
+        (1.5, "1.5, a float"),
+        (float("inf"), "inf, a float"),
+        (Decimal("0.5"), "Decimal('0.5'), a decimal"),
+        (10**18, "1000000000000000000, an integer"),
+        ("", "'', a text"),
+        ([], "[], an array"),
+        ({}, "{}, a table"),
+        (NOON, "too long to be shown, a timestamp"),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_header_and_its_type(
+    vocabulary: Vocabulary, value: object, shown: str
+) -> None:
+    unreadable = vocabulary.receive(plain(headers={"attempt": value}), WATCH)
+
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.detail == f"attempt is {shown}, not a whole number of up to 18 digits, from 0"
+
+
+@pytest.mark.parametrize("value", ["7", 7, b"7", bytearray(b"7")], ids=repr)
+def test_a_text_is_read_of_whatever_type_it_comes(vocabulary: Vocabulary, value: object) -> None:
+    envelope = vocabulary.read(plain(headers={"causation-id": value, "traceparent": value}), WATCH).envelope
+
+    assert (envelope.causation_id, envelope.traceparent) == ("7", "7")
+
+
+@pytest.mark.parametrize("value", [True, 1.5, Decimal(1), NOON, [], {}], ids=repr)
+@pytest.mark.parametrize("name", ["causation-id", "traceparent"])
+def test_what_is_no_text_is_named_with_its_header_and_its_type(
+    vocabulary: Vocabulary, name: str, value: object
+) -> None:
+    unreadable = vocabulary.receive(plain(headers={name: value}), WATCH)
+
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.detail.startswith(f"{name} is ")
+    assert unreadable.detail.endswith(", not a text")
 
 
 class ParcelSent(Event, owner="customer"):

@@ -4,7 +4,7 @@ HANDED_ON = (
     "            traceparent=traceparent,\n"
     "            started_at=cause.started_at,\n"
     "        )\n"
-    "        return self._send(envelope, event)\n"
+    "        return self._send(envelope, event, body)\n"
 )
 
 EDITS = {
