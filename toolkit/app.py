@@ -86,7 +86,7 @@ class App:
         """Tell, by asking, whether broker, database and relay can be relied on now."""
         return {
             "broker": self.publisher.is_connected and self._consumer is not None and self._consumer.is_connected,
-            "database": await self._database_answers(),
+            "database": await self._database_answers() and self.host.is_recording,
             "relay": self._consumer is not None and self.host.relay.is_healthy,
         }
 

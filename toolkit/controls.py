@@ -20,7 +20,8 @@ from toolkit import audit, dead_letters, operations, outbox, overdue, pushes, re
 from toolkit.audit import Operator
 from toolkit.clock import Clock
 from toolkit.contract import Contract, EventContract
-from toolkit.database import Database, is_contention
+from toolkit.database import Database
+from toolkit.database_errors import is_contention
 from toolkit.dead_letters import Selection
 from toolkit.errors import NotAllowedError, TokenRefusedError, UnreachableError
 from toolkit.events import Event

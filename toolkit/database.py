@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import DateTime, MetaData, Table, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import await_only
@@ -43,13 +43,6 @@ MOST_CONNECTIONS = _POOL_SIZE + _MAX_OVERFLOW
 #: holds its locks no longer. And a statement is planned each time, upon the tables as they are: a plan that was made
 #: and kept when they were empty would read them whole for as long as the connection lives.
 _SESSION = {"idle_in_transaction_session_timeout": "60000", "plan_cache_mode": "force_custom_plan"}
-#: What PostgreSQL says, as SQLSTATEs, when it goes away: connection lost, shutting down, starting up. And when it
-#: can't serve: out of resources, broken, only a replica now, closed. To SQLAlchemy these are errors like any other.
-_GONE, _UNFIT = ("08", "57P", "25P03"), ("53", "58", "25006", "55000")
-#: And when it doesn't let us in: a wrong login, an unknown database. Somebody may mend that.
-_REFUSED = ("28", "3D")
-#: What SQLite says of a file that is no database of ours, or not ours to write.
-_UNUSABLE = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_PERM", "SQLITE_AUTH")
 #: One key for all services: tables are made one service at a time, and seldom.
 _TABLES_LOCK = 7_241_530_011
 
@@ -256,42 +249,6 @@ class Database:
 def insert_into(table: Table, connection: AsyncConnection) -> postgresql.Insert | sqlite.Insert:
     """Return an insert that may say what happens ON CONFLICT; both databases spell it alike, SQLAlchemy has two."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def is_contention(error: BaseException) -> bool:
-    """Whether PostgreSQL ended the transaction for another one's sake: a deadlock, or a failed serialization."""
-    return isinstance(error, DBAPIError) and _sqlstate(error) in ("40P01", "40001")
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether this error says that the database is away, not that a statement was wrong."""
-    if isinstance(error, DBAPIError):
-        # InternalError, too: the driver's name for a connection that died while it was being given back.
-        is_named_so = isinstance(error, OperationalError | InterfaceError | InternalError)
-        return breaks_off(error) or is_named_so or _sqlstate(error).startswith((*_UNFIT, *_REFUSED))
-    return isinstance(error, DatabaseUnavailableError | OSError | TimeoutError)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether the database is there, and doesn't let us in: it is waited for, but somebody must look."""
-    return isinstance(error, DBAPIError) and _sqlstate(error).startswith(_REFUSED)
-
-
-def is_unusable(error: BaseException) -> bool:
-    """Whether SQLite says of its file what no waiting mends: it is none, or nobody may read it or write it."""
-    name: str = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-    return name.startswith(_UNUSABLE)
-
-
-def breaks_off(error: BaseException) -> bool:
-    """Whether a statement failed for no fault of its own, because the database went away under it."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or _sqlstate(error).startswith(_GONE)
-    return isinstance(error, DatabaseUnavailableError)
-
-
-def _sqlstate(error: DBAPIError) -> str:
-    return getattr(error.orig, "sqlstate", None) or ""
 
 
 def _postgres_engine(url: str) -> AsyncEngine:

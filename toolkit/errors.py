@@ -46,6 +46,10 @@ class PositionTakenError(ContentionError):
     """Somebody else appended to a step's stream first."""
 
 
+class UnrecordedError(SagaError):
+    """The database did not take what the toolkit itself was to write; its cause says why."""
+
+
 class DatabaseUnavailableError(SagaError):
     """The service's database does not answer; nothing is acknowledged until it does."""
 

@@ -15,9 +15,11 @@ from datetime import datetime, timedelta
 
 from toolkit import crash, horizon, saga_log
 from toolkit.announcement import Attempt
+from toolkit.availability import Availability
 from toolkit.clock import Clock
 from toolkit.contained import contained
-from toolkit.database import Database, StepSession, is_contention, is_outage, only_reads
+from toolkit.database import Database, StepSession, only_reads
+from toolkit.database_errors import is_contention, is_outage, recording
 from toolkit.encoding import encode
 from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
@@ -91,6 +93,9 @@ class Execution:
         self._max_body = max_body
         self._tracing = tracing
         self._meter = Meter(service)
+        self.availability = Availability(database, service=service.name, clock=clock)
+        #: How many transactions have written to the saga log.
+        self.recorded = 0
 
     async def execute(
         self, batch: Sequence[Message | Unreadable], *, failed: Exception | None = None
@@ -101,6 +106,7 @@ class Execution:
 
         Raises:
             ContentionError: another replica was in the way; execute again.
+            UnrecordedError: a statement of the toolkit's own failed.
         """
         if failed is not None:
             return await self._execute(batch, lambda handler, message: self._failed(handler, message, failed))
@@ -115,15 +121,17 @@ class Execution:
         with self.relay.deletion() as delete:
             async with self.database.transaction() as session:
                 connection = await session.connection()
-                work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
+                with recording():
+                    work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
                 crash.here("fenced", events_of(batch))
                 tx = Transaction(session, work, known, in_good_faith, is_alone=len(batch) == 1)
                 claims = [await self._take(item, tx) for item in batch]
                 if in_good_faith:
                     await _flush(session)
                     crash.here("step-written", events_of(batch))
-                await work.write(connection)
-                await delete(connection)
+                with recording():
+                    await work.write(connection)
+                    await delete(connection)
                 session.tells = work.outcomes()
         self.finish(work)
         self._meter.batch(len(batch))
@@ -172,8 +180,17 @@ class Execution:
             return Failure(error)
         return event
 
+    async def bury(self, item: Message | Unreadable, error: BaseException) -> None:
+        """Keep a message whose outcome the saga log does not take, as a dead letter."""
+        work = self.begin({})
+        work.unrecordable(item, error)
+        async with self.database.transaction() as session:
+            await work.write(await session.connection())
+        self.finish(work)
+
     def finish(self, work: Work) -> None:
         """Send what was committed, and tell of it."""
+        self.recorded += bool(work.entries)
         crash.here("committed", work.outcomes())
         self.relay.hand_over(work.outgoing, work.delayed)
         work.announce(self._meter)
@@ -246,7 +263,8 @@ class Execution:
         occurred_at = message.envelope.occurred_at
         if occurred_at > self.clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga_id):
             return False
-        return await horizon.is_beyond(await tx.session.connection(), occurred_at)
+        with recording():
+            return await horizon.is_beyond(await tx.session.connection(), occurred_at)
 
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
         state = tx.work.stream(step, message).state

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import dead_letters, outbox, overdue
 from toolkit.clock import Clock
-from toolkit.database import Database, is_outage
+from toolkit.database import Database
+from toolkit.database_errors import is_outage
 from toolkit.glance import Glance
 from toolkit.tally import Moves, last_row, moves, settled_row
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import structlog
+from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
@@ -14,7 +16,8 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 from toolkit import crash, dead_letters
 from toolkit.caution import Caution
 from toolkit.clock import Clock
-from toolkit.database import Database, is_outage, is_refusal, is_unusable
+from toolkit.database import Database
+from toolkit.database_errors import complain, cure_of, describe_fault, is_outage, is_refusal, is_unusable
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
 from toolkit.errors import SettingsError
@@ -36,6 +39,8 @@ log = structlog.get_logger("toolkit")
 
 #: The pauses between two tries to reach a database that is away.
 _PATIENCE = wait_exponential_jitter(multiplier=0.1, max=2)
+#: Of a dead letter that can't be kept it is logged once in so many tries: about once a minute.
+_SILENT_TRIES = 30
 #: Seconds for the transactions that are under way when the service stops, and for the connections to be given back.
 _LAST_TRANSACTION, _FAREWELL = 1.0, 0.5
 
@@ -82,6 +87,11 @@ class Host:
         self.watch = Watch(self.service, self.settings, database=self.database, relay=self.relay, clock=self._clock)
         self.retention = Retention(self.service.name, self.settings, database=self.database, clock=self._clock)
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether the database took what the service was to write last."""
+        return not self._tasks or (self.inbox.is_healthy and self.watch.is_healthy)
+
     def begin(self) -> None:
         """Work until told to stop."""
         loops = (self.relay, self.inbox, self.watch, self.retention)
@@ -95,8 +105,8 @@ class Host:
         return self.inbox.take(message)
 
     async def bury(self, letter: DeadLetter) -> None:
-        """Keep a message that never got here, and return once that is committed; an outage is waited for."""
-        async for attempt in AsyncRetrying(wait=_PATIENCE, retry=retry_if_exception(is_outage)):
+        """Keep a message that never got here, and return once that is committed; what is in the way is waited for."""
+        async for attempt in AsyncRetrying(wait=_PATIENCE, before_sleep=_say_letter_waits):
             with attempt:
                 async with self.database.transaction() as session:
                     await dead_letters.add(await session.connection(), [letter])
@@ -163,10 +173,18 @@ class Host:
         ):
             with attempt:
                 tables = [self.service.tables] if self.service.tables is not None else []
-                await self.database.create_tables(*tables)
+                await self._create(tables)
                 if self.service.seed:
                     async with self.database.transaction() as session:
                         await self.service.seed(session)
+
+    async def _create(self, tables: Sequence[MetaData]) -> None:
+        try:
+            await self.database.create_tables(*tables)
+        except DBAPIError as error:
+            if is_outage(error):
+                raise
+            raise SettingsError(f"the tables can't be made: {describe_fault(error)}; {cure_of(error)}") from error
 
     def _say_waiting(self, state: Any) -> None:
         error = state.outcome.exception()
@@ -219,6 +237,11 @@ class Host:
             clock=self._clock,
             batch_size=self.settings.batch_size,
         )
+
+
+def _say_letter_waits(state: Any) -> None:
+    if state.attempt_number % _SILENT_TRIES == 1:
+        complain("dead letter could not be kept; it is tried again", state.outcome.exception())
 
 
 def queue_name(settings: Settings, service: str) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 from toolkit import crash
 from toolkit.contained import contained
-from toolkit.database import StepSession, breaks_off, is_contention
+from toolkit.database import StepSession
+from toolkit.database_errors import breaks_off, is_contention, is_unfit
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
 from toolkit.events import Event, IdempotencyKey
 from toolkit.participant import Compensation, Step
+from toolkit.retry import describe
 
 #: A traceback in a dead letter is for reading; its last frames say what happened.
 _TRACEBACK_CHARS = 8_000
@@ -34,12 +36,13 @@ def blame(failure: Failure, handler: Step | Compensation) -> None:
 
     Raises:
         ContentionError: another transaction was in its way.
-        DatabaseUnavailableError: the database went away under it.
+        DatabaseUnavailableError: its connection broke, or the server could not serve it.
     """
     if is_contention(failure.error):
         raise ContentionError(f"{handler.name} met another transaction") from failure.error
-    if breaks_off(failure.error):
-        raise DatabaseUnavailableError(f"the database went away under {handler.name}") from failure.error
+    if breaks_off(failure.error) or is_unfit(failure.error):
+        told = f"the database broke off under {handler.name}: {describe(failure.error)}"
+        raise DatabaseUnavailableError(told) from failure.error
 
 
 class Invocation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,8 +17,9 @@ import structlog
 
 from toolkit import crash
 from toolkit.contained import contain, contained
-from toolkit.database import StepSession, is_contention, is_outage
-from toolkit.errors import EscapedError, PositionTakenError
+from toolkit.database import StepSession
+from toolkit.database_errors import is_contention, is_outage
+from toolkit.errors import EscapedError, PositionTakenError, UnrecordedError
 from toolkit.events import Event, Refusal
 from toolkit.execution import Execution
 from toolkit.fence import Decision, StepState
@@ -79,6 +81,7 @@ class Isolation:
 
     async def _give_up(self, claim: Claim, reason: str) -> None:
         """Refuse without knowing the outcome: first nobody may complete the step any more, then it is undone."""
+        claim = replace(claim, failed=None)  # that was the call's error; the void has not been tried
         must_void = self._compensation_of(claim.step) is not None
 
         def write(work: Work) -> None:
@@ -142,9 +145,13 @@ class Isolation:
         """Make the outside call, then have its outcome committed, with what the step wrote."""
         async with self._execution.database.session() as session:
             attempt = self._execution.open_attempt(handler, claim.message)
-            call = self._execution.call(attempt, session, event=event, original=claim.original, flush=False)
-            result = await self._bounded(call, session, deadline)
-            attempt.end(result)
+            if claim.failed:
+                result: Event | Failure = Failure(claim.failed)
+                attempt.result = result
+            else:
+                call = self._execution.call(attempt, session, event=event, original=claim.original, flush=False)
+                result = await self._bounded(call, session, deadline)
+                attempt.end(result)
             if isinstance(result, Failure) and session.in_transaction():
                 blame(result, claim.step)
             outcome = Outcome(claim, expected, lambda work: write(claim, result, work), attempt=attempt)
@@ -208,5 +215,5 @@ def _refuse_or_bury(claim: Claim, reason: str, work: Work) -> None:
 
 
 def _is_of_nobody(error: Exception) -> bool:
-    """Whether the database was away, or another transaction was in the way."""
-    return is_outage(error) or is_contention(error)
+    """Whether the database was away or did not take an entry, or another transaction was in the way."""
+    return is_outage(error) or is_contention(error) or isinstance(error, UnrecordedError)

@@ -19,7 +19,8 @@ from prometheus_client.registry import Collector
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import dead_letters, outbox, overdue
-from toolkit.database import Database, is_outage
+from toolkit.database import Database
+from toolkit.database_errors import is_outage
 from toolkit.dead_letters import DeadLetter
 from toolkit.events import SagaState
 from toolkit.fence import StepState

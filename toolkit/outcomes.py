@@ -16,7 +16,8 @@ from sqlalchemy import inspect
 from toolkit import crash, saga_log
 from toolkit.announcement import Attempt
 from toolkit.contained import contain
-from toolkit.database import StepSession, is_outage
+from toolkit.database import StepSession
+from toolkit.database_errors import is_outage, recording
 from toolkit.errors import PositionTakenError
 from toolkit.execution import Execution
 from toolkit.fence import StepState
@@ -73,7 +74,7 @@ class Outcomes:
         except Exception as error:  # noqa: BLE001 -- handed to whoever waits for it
             for row, name in blank:  # the next transaction gives them keys of its own
                 setattr(row, name, None)
-            if len(batch) > 1 and not is_outage(error):
+            if len(batch) > 1 and (not is_outage(error) or await self._execution.availability.answers()):
                 for outcome in batch:
                     await self._commit([outcome])
             else:
@@ -104,7 +105,8 @@ async def commit(batch: Sequence[Outcome], session: StepSession, execution: Exec
     with execution.relay.deletion() as delete:
         connection = await session.connection()
         saga_ids = [outcome.claim.message.envelope.saga_id for outcome in batch]
-        work = execution.begin(await saga_log.read_streams(connection, saga_ids))
+        with recording():
+            work = execution.begin(await saga_log.read_streams(connection, saga_ids))
         for outcome in batch:
             claim = outcome.claim
             if work.stream(claim.step, claim.message).state is not outcome.expected:
@@ -115,8 +117,9 @@ async def commit(batch: Sequence[Outcome], session: StepSession, execution: Exec
             spent.append(outcome.write(work))
         await session.flush()
         crash.here("step-written", events_of(outcome.claim.message for outcome in batch))
-        await work.write(connection)
-        await delete(connection)
+        with recording():
+            await work.write(connection)
+            await delete(connection)
         session.tells = work.outcomes()
         await session.commit()
     execution.finish(work)

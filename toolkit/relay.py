@@ -19,6 +19,7 @@ from toolkit import crash, metrics, outbox
 from toolkit.clock import Clock
 from toolkit.contained import contain, contained
 from toolkit.database import Database
+from toolkit.database_errors import complain
 from toolkit.envelope import TRACEPARENT, WireMessage
 from toolkit.errors import UnroutableError
 from toolkit.ids import trace_facts
@@ -84,7 +85,12 @@ class Relay:
         self._returns = metrics.returns.labels(service)
         self._failures = metrics.failures.labels(service)
         self._is_stopping = False
-        self.is_healthy = False
+        self._claims, self._deletes = False, True
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether its last transactions did what they were to do."""
+        return self._claims and self._deletes
 
     def due_if_handed_over(self) -> datetime:
         """Return the due time for rows about to be committed: a lease ahead if this relay will send them itself."""
@@ -161,9 +167,10 @@ class Relay:
         try:
             rows = await contain("claiming", self._claim(now, room))
         except Exception as error:  # noqa: BLE001 -- the relay outlives every outage of its database
-            self._unhealthy(error)
+            self._claims = False
+            _complain(error)
             return False
-        self.is_healthy = True
+        self._claims = True
         crash.here("relay-claimed", (row.message.type for row in rows))
         for row in rows:
             self._start(row)
@@ -230,7 +237,8 @@ class Relay:
                 async with self._database.transaction() as session:
                     await outbox.put_back(await session.connection(), row.id, until=due_at)
         except Exception as failure:  # noqa: BLE001 -- the row comes due by its lease all the same
-            self._unhealthy(failure)
+            self._claims = False
+            _complain(failure)
         self._expected.append(due_at)
 
     async def _delete_forever(self) -> None:
@@ -249,18 +257,19 @@ class Relay:
                 async with self._database.transaction() as session:
                     await delete(await session.connection())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst
-            self._unhealthy(error)
+            self._deletes = False
+            _complain(error)
             await asyncio.sleep(_PAUSE)
             self._confirmed.set()
         else:
-            self.is_healthy = True
+            self._deletes = True
 
     def _has_room(self) -> bool:
         return len(self._in_flight) < self._window
 
-    def _unhealthy(self, error: Exception) -> None:
-        self.is_healthy = False
-        log.warning("relay can't reach its database", error=str(error))
+
+def _complain(error: Exception) -> None:
+    complain("relay can't reach its database", error)
 
 
 def _facts(row: OutboxRow) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from toolkit.audit import Deed, Operator
 from toolkit.clock import Clock
 from toolkit.contained import contain
 from toolkit.database import Database
+from toolkit.database_errors import complain
 from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
@@ -93,7 +94,7 @@ class Retention:
             pruning = prune(self._database, older_than=older_than, now=self._clock.now())
             pruned = await contain("pruning", pruning)
         except Exception as error:  # noqa: BLE001 -- pruning outlives every outage of its database; it is in no hurry
-            log.warning("pruning failed; it is tried again later", service=self._service, error=str(error))
+            complain("pruning failed; it is tried again later", error, service=self._service)
             return True
         if pruned.sagas or pruned.letters:
             log.info("pruned what is old", service=self._service, sagas=pruned.sagas, letters=pruned.letters)

@@ -18,6 +18,7 @@ from toolkit import crash, emissions, outbox, overdue, saga_log
 from toolkit.clock import Clock
 from toolkit.contained import contain
 from toolkit.database import Database
+from toolkit.database_errors import complain
 from toolkit.emissions import Emission
 from toolkit.envelope import WireMessage, abort_request
 from toolkit.events import Event
@@ -49,14 +50,17 @@ class Watch:
         self._stopping = asyncio.Event()
         self._emitted = service.emitted()
         self._meter = Meter(service)
+        self.is_healthy = True
 
     async def run(self) -> None:
         """Sweep again and again until told to stop."""
         while not self._stopping.is_set():
             try:
                 await contain("the watch", self.sweep())
+                self.is_healthy = True
             except Exception as error:  # noqa: BLE001 -- the watch outlives every outage of its database
-                log.warning("watch can't reach its database", error=str(error))
+                self.is_healthy = False
+                complain("watch can't reach its database", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.watch_every.total_seconds()):
                     await self._stopping.wait()

@@ -23,6 +23,7 @@ from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
 from toolkit.redaction import redact
+from toolkit.retry import describe
 from toolkit.saga_log import Entry, Note, Stream
 from toolkit.tracing import Tracing, now
 from toolkit.vocabulary import Unreadable
@@ -33,13 +34,17 @@ _PUT_OFF = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An outside call that this transaction makes room for; it follows after the commit."""
+    """An outside call that this transaction makes room for; it follows after the commit.
+
+    With `failed` it is not made, but has failed with this error, which the commit of its outcome brought about before.
+    """
 
     decision: Decision
     step: Step
     message: Message
     compensation: Compensation | None = None
     original: str | None = None
+    failed: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +197,16 @@ class Work:
         service, now = self.origin.service, self.origin.now
         self.letters.append(
             DeadLetter(id=new_id(), service=service, reason=item.reason, error=item.detail, message=item.wire, at=now)
+        )
+
+    def unrecordable(self, item: Message | Unreadable, error: BaseException) -> None:
+        """Keep a message of which the saga log takes neither an outcome nor a failure."""
+        wire, told = _as_it_came(item), describe(error)
+        if isinstance(item, Message):
+            told = redact(type(item.event), item.body, told)
+        service, now = self.origin.service, self.origin.now
+        self.letters.append(
+            DeadLetter(id=new_id(), service=service, reason="not recordable", error=told, message=wire, at=now)
         )
 
     def forgotten(self, message: Message) -> None:
@@ -394,3 +409,7 @@ def reason_of(event: Event) -> str:
 def is_of(saga: Saga, message: Message) -> bool:
     """Whether the message belongs to a saga of this type."""
     return message.envelope.saga_type == saga.name
+
+
+def _as_it_came(item: Message | Unreadable) -> WireMessage:
+    return item.wire if isinstance(item, Unreadable) else item.on_attempt(item.envelope.attempt)

@@ -25,7 +25,8 @@ from services.payment.gateway import open_gateway
 from tests.end_to_end.breakable import free_port
 from tests.eventually import eventually
 from toolkit import Settings, outbox, saga_log
-from toolkit.database import Database, is_outage
+from toolkit.database import Database
+from toolkit.database_errors import is_outage
 from toolkit.envelope import WireMessage
 from toolkit.events import documented_example
 from toolkit.ids import new_id

@@ -28,7 +28,7 @@ _NEVER_SAID = (
     "the database is away; nothing is acknowledged meanwhile",
     "watch can't reach its database",
     "relay can't reach its database",
-    "message could not be recorded",
+    "message could not be recorded; it is kept and tried again",
 )
 
 

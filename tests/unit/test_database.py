@@ -11,7 +11,8 @@ from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tests.unit.loans import NOON, rename, shelves
-from toolkit.database import Database, UtcDateTime, breaks_off, is_contention, is_outage
+from toolkit.database import Database, UtcDateTime
+from toolkit.database_errors import breaks_off, is_contention, is_outage
 from toolkit.errors import DatabaseUnavailableError, StepError
 
 diary = MetaData()

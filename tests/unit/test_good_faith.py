@@ -16,7 +16,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.unit.loans import BookLent, BookWanted, Branch, LoanRefused, loan_saga, states, wire
 from toolkit import Event, Participant, RetryPolicy, Service
-from toolkit.database import Database, is_contention, only_reads
+from toolkit.database import Database, only_reads
+from toolkit.database_errors import is_contention
 
 tables = MetaData()
 #: What PostgreSQL says where a transaction is ended for another one's sake.

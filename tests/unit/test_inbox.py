@@ -423,22 +423,22 @@ async def test_an_outage_while_an_outside_call_ends_has_it_made_again_under_its_
     assert len(await lent(sqlite)) == 1
 
 
-async def test_a_message_that_not_even_its_failure_can_be_recorded_of_is_given_back(
-    postgres: Database, clerk: Clerk
-) -> None:
+async def test_a_message_that_alone_cannot_be_recorded_becomes_a_letter(postgres: Database, clerk: Clerk) -> None:
     one = Branch(library(clerk), postgres, resources={Clerk: clerk})
     await forbid_entries_of_loan_13(postgres)
 
     async with one.open():
-        answers = await asyncio.gather(
-            *(one.inbox.deliver(wanted(number)) for number in (12, 13, 14)), return_exceptions=True
-        )
+        await asyncio.gather(*(one.inbox.deliver(wanted(number)) for number in (12, 13, 14)))
 
-    assert [isinstance(each, Exception) for each in answers] == [False, True, False]
     assert await lent(postgres) == ["loan-12", "loan-14"]
+    (kept,) = await letters(postgres)
+    assert (kept["reason"], kept["saga_id"], kept["event_type"]) == ("not recordable", "loan-13", "BookWanted")
+    assert one.inbox.is_healthy
 
 
-async def test_an_outside_call_whose_outcome_cannot_be_recorded_is_given_back(postgres: Database, clerk: Clerk) -> None:
+async def test_an_outside_call_whose_outcome_cannot_be_recorded_becomes_a_letter(
+    postgres: Database, clerk: Clerk
+) -> None:
     one = Branch(library(clerk, isolated=True), postgres, resources={Clerk: clerk})
 
     async def forbid(_: Event, __: AsyncSession) -> None:
@@ -446,10 +446,16 @@ async def test_an_outside_call_whose_outcome_cannot_be_recorded_is_given_back(po
 
     clerk.will("lend_book", forbid)
     async with one.open():
-        (answer,) = await asyncio.gather(one.inbox.deliver(wanted(13)), return_exceptions=True)
+        unlucky = asyncio.create_task(one.inbox.deliver(wanted(13)))
+        await eventually(lambda: _is(not one.inbox.is_healthy), what="the error")
+        was_settled = unlucky.done()
+        await one.inbox.deliver(wanted(14))
+        await unlucky
 
-    assert isinstance(answer, Exception)
+    assert not was_settled
     assert await states(postgres, "loan-13") == ["executing"]
+    assert await states(postgres, "loan-14") == ["executing", "completed"]
+    assert [each["saga_id"] for each in await letters(postgres)] == ["loan-13"]
 
 
 async def forbid_entries_of_loan_13(database: Database) -> None:

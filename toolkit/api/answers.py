@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.database import is_outage
+from toolkit.database_errors import cure_of, is_outage, may_pass
 
 Serve = Callable[[Request], Awaitable[Response]]
 
@@ -36,9 +36,10 @@ def answered(serve: Serve, *, within: float | None = QUERY_TIMEOUT) -> Serve:
         except QueryError as error:
             return error_answer(400, str(error))
         except Exception as error:
-            if not is_outage(error):
+            if not may_pass(error):
                 raise
-            return error_answer(503, "the database does not answer; /readyz tells when it is back")
+            told = "does not answer" if is_outage(error) else f"does not do what is asked: {cure_of(error)}"
+            return error_answer(503, f"the database {told}; /readyz tells when it is back")
 
     return answer
 

@@ -6,7 +6,11 @@ VERDICTS = ("            if not savepoint.is_active", "            raise disappo
 EDITS = {
     "toolkit/execution.py": [(BLAME + each, BLAME + "            raise result.error\n" + each) for each in VERDICTS],
     "toolkit/inbox.py": [
-        ("            await self._settle(batch, failed=error)\n", "            self._waiting.extendleft(batch)\n"),
+        (
+            "        delivery.failed = error if isinstance(error, Exception) else None\n"
+            "        await self._settle([delivery])\n",
+            "        self._waiting.appendleft(delivery)\n",
+        ),
     ],
 }
 CAUGHT_BY = [
