@@ -16,6 +16,8 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from toolkit.amqp_acks import AWAY
+from toolkit.contained import contain
+from toolkit.errors import EscapedError
 
 Hear = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
 
@@ -58,8 +60,10 @@ class Consumer:
                 await channel.basic_cancel(self._tag)
 
     async def _reopened(self, _: AbstractRobustChannel | None) -> None:
-        with suppress(*AWAY):  # the queue may be gone: it is declared again before long, and then consumed
-            await self.consume()
+        try:
+            await contain("consuming again", self.consume())
+        except (*AWAY, EscapedError):  # the queue may be gone: it is declared again, and then consumed
+            self.ended.set()
 
     async def _is_ended(self, _: Basic.Cancel) -> None:
         self._consuming_on = None

@@ -23,8 +23,9 @@ from starlette.applications import Starlette
 
 from toolkit.api import api_routes, application
 from toolkit.clock import SystemClock
+from toolkit.contained import contain
 from toolkit.contract import Contract
-from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
+from toolkit.errors import DatabaseUnavailableError, EscapedError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
@@ -69,10 +70,12 @@ class App:
         await self.host.start()
         self._consumer = RabbitConsumer(self.service, self._settings, self.host)
         await connect_patiently(self._consumer.start, self.service.name, self._settings)
+        self.host.loops.supervise("keeper", self._consumer.keeping)
         log.info("service started", service=self.service.name)
 
     async def stop(self) -> None:
         """Take nothing new, finish what is under way, send what it brought about, and disconnect."""
+        self.host.loops.let_end()
         if self._consumer:
             await _at_most(_FINISH, self._consumer.stop_taking())
         await _at_most(_DRAIN + _MOMENT, self.host.drain(within=_DRAIN))
@@ -83,12 +86,13 @@ class App:
         log.info("service stopped", service=self.service.name)
 
     async def readiness(self) -> Mapping[str, bool]:
-        """Tell, by asking, whether broker, database and relay can be relied on now."""
-        return {
+        """Tell, by asking, whether broker, database and relay can be relied on now, and which loops have ended."""
+        parts = {
             "broker": self.publisher.is_connected and self._consumer is not None and self._consumer.is_connected,
             "database": await self._database_answers() and self.host.is_recording,
             "relay": self._consumer is not None and self.host.relay.is_healthy,
         }
+        return parts | dict.fromkeys(self.host.loops.ended, False)
 
     async def _database_answers(self) -> bool:
         try:
@@ -114,7 +118,7 @@ def run_service(service: Service, settings: Settings) -> int:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         # The API answers while the service still waits for its broker: alive, and not ready.
-        starting = asyncio.create_task(app.start())
+        starting = asyncio.create_task(contain(f"the start of {service.name}", app.start()))
         starting.add_done_callback(lambda task: _exit_on_failure(task, server, failures))
         yield
         last_moment.start()
@@ -128,11 +132,15 @@ def run_service(service: Service, settings: Settings) -> int:
     api = application(routes, lifespan)
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.
+    app.host.loops.on_end = lambda error: _exit_because_of(error, server, failures)
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: None)
     collect_garbage_seldom()
     try:
         server.run(sockets=[_listen(settings)])
+    except SystemExit as ending:
+        # Before those of the loops, which end with it.
+        failures.insert(0, EscapedError(f"a task or callback of the service ended the process: {describe(ending)}"))
     finally:
         last_moment.cancel()
     for error in failures:
@@ -172,8 +180,12 @@ def _exit_on_failure(task: asyncio.Task[None], server: uvicorn.Server, failures:
         if not isinstance(error, SagaError):
             log.error("service could not start", error=describe(error))
         log.debug("the whole story", exc_info=error)
-        failures.append(error)
-        server.should_exit = True
+        _exit_because_of(error, server, failures)
+
+
+def _exit_because_of(error: BaseException, server: uvicorn.Server, failures: list[BaseException]) -> None:
+    failures.append(error)
+    server.should_exit = True
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from toolkit import crash, outbox
 from toolkit.clock import Clock, SystemClock
 from toolkit.envelope import CONTROL_EVENTS, WireMessage
-from toolkit.errors import UnroutableError
+from toolkit.errors import LoopEndedError, UnroutableError
 from toolkit.events import routing_key
 from toolkit.host import Host
 from toolkit.service import Service
 from toolkit.settings import Settings
+
+#: Seconds for what is under way when the block ends; and where a loop has ended, which some of it waits for in vain.
+_LAST_WORK, _LAST_MOMENT = 10.0, 1.0
 
 
 class Embedded:
@@ -37,28 +40,61 @@ class Embedded:
         self._left: set[str | None] = set()
         self._queues = {host.queue: host for host in self.hosts.values()}
         self._bound: dict[str, list[Host]] = {}
+        self._body: asyncio.Task[Any] | None = None
+        self._ended: LoopEndedError | None = None
         for host in self.hosts.values():
             for event in (*host.service.heard(), *CONTROL_EVENTS):
                 self._bound.setdefault(routing_key(event), []).append(host)
 
     async def __aenter__(self) -> Self:
         """Start all services; what the last run left undone goes on by itself."""
-        for host in self.hosts.values():
-            await host.prepare()
-            async with host.database.reading() as connection:
-                self._left |= await outbox.message_ids(connection)
+        self._body = asyncio.current_task()
+        try:
+            for host in self.hosts.values():
+                await host.prepare()
+                async with host.database.reading() as connection:
+                    self._left |= await outbox.message_ids(connection)
+        except BaseException:  # a cancellation, too, must not leave what was opened
+            await asyncio.gather(*(host.stop() for host in self.hosts.values()))
+            raise
         # Only now: what the last run left in one service's outbox may be for any of the others.
         for host in self.hosts.values():
+            host.loops.on_end = self._end
             host.begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what is under way and stop."""
+        """Finish what is under way and stop.
+
+        Raises:
+            LoopEndedError: a background loop had ended before.
+        """
+        is_cancelled = self._is_cancelled()
+        for host in self.hosts.values():
+            host.loops.let_end()
         # None stops before all are done: an event under way is in one's hands until another has committed it.
-        await asyncio.gather(*(host.drain(within=10) for host in self.hosts.values()))
+        within = _LAST_MOMENT if self._ended else _LAST_WORK
+        await asyncio.gather(*(host.drain(within=within) for host in self.hosts.values()))
         await asyncio.gather(*(host.stop() for host in self.hosts.values()))
+        if self._ended and not is_cancelled:
+            raise self._ended
+
+    def _end(self, error: LoopEndedError) -> None:
+        """End the block: a service that has lost a loop would do nothing more."""
+        if self._ended is None and self._body and not self._body.done():
+            self._body.cancel()
+        self._ended = self._ended or error
+
+    def _is_cancelled(self) -> bool:
+        """Whether something else than a loop's end has cancelled the block."""
+        task = asyncio.current_task()
+        if task is None or task is not self._body:
+            return False
+        if self._ended:
+            task.uncancel()
+        return task.cancelling() > 0
 
     async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
         """Hand a message to each service that hears it, and return once all of them have committed.

@@ -38,6 +38,10 @@ class EscapedError(SagaError):
     """Code that the toolkit ran raised what is no Exception: a cancellation that nothing asked for, or SystemExit."""
 
 
+class LoopEndedError(SagaError):
+    """A background loop of a service ended though nothing had stopped it; the service can't go on without it."""
+
+
 class ContentionError(SagaError):
     """Two transactions were in each other's way; this one is tried again, which is no failed attempt."""
 

@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 from toolkit import crash, dead_letters
 from toolkit.caution import Caution
 from toolkit.clock import Clock
+from toolkit.contained import contain, contained
 from toolkit.database import Database
 from toolkit.database_errors import complain, cure_of, describe_fault, is_outage, is_refusal, is_unusable
 from toolkit.dead_letters import DeadLetter
@@ -25,6 +26,7 @@ from toolkit.execution import Execution
 from toolkit.inbox import Inbox
 from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
+from toolkit.loops import Loops
 from toolkit.metrics import Meter
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
@@ -68,7 +70,7 @@ class Host:
         self._clock = clock
         self._alone = alone or asyncio.Lock()
         self._resources = AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
+        self.loops = Loops(service.name)
 
     async def start(self) -> None:
         """Prepare, and begin to work."""
@@ -90,13 +92,15 @@ class Host:
     @property
     def is_recording(self) -> bool:
         """Whether the database took what the service was to write last."""
-        return not self._tasks or (self.inbox.is_healthy and self.watch.is_healthy)
+        return not self.loops.tasks or (self.inbox.is_healthy and self.watch.is_healthy)
 
     def begin(self) -> None:
         """Work until told to stop."""
-        loops = (self.relay, self.inbox, self.watch, self.retention)
         with bound_contextvars(service=self.service.name):  # a task, and all that it starts, keeps what is bound now
-            self._tasks = [asyncio.create_task(each.run()) for each in loops]
+            self.loops.begin("relay", self.relay.run())
+            self.loops.begin("inbox", self.inbox.run())
+            self.loops.begin("watch", self.watch.run())
+            self.loops.begin("retention", self.retention.run())
 
     def take(self, message: WireMessage, *, again: bool) -> asyncio.Future[None]:
         """Take a message, with caution if it is delivered again; return what is done once its effect is committed."""
@@ -118,24 +122,32 @@ class Host:
         with bound_contextvars(service=self.service.name):
             try:
                 async with asyncio.timeout(within):
-                    if self._tasks:
-                        await self.inbox.drain()
+                    if self.loops.tasks:
+                        if "inbox" not in self.loops.ended:  # else what it has taken is delivered again
+                            await self.inbox.drain()
                         await self.relay.drain()
             except TimeoutError:
                 log.warning("stopped before all was done; the rest is delivered again")
 
     async def stop(self) -> None:
         """End, and let go of all that was opened; nothing new may arrive any more."""
+        self.loops.let_end()
         await self._end_tasks()
-        if self._tasks:
+        if self.loops.tasks:
             await self.caution.stop()
         await asyncio.gather(self._let_go(), self._tell_last_spans())
 
     async def _let_go(self) -> None:
         with suppress(TimeoutError):  # a silent server keeps nobody from leaving
             async with asyncio.timeout(_FAREWELL):
-                await self._resources.aclose()
+                await self._close_resources()
                 await self.database.close()
+
+    async def _close_resources(self) -> None:
+        try:
+            await contain("giving back what the steps were provided with", self._resources.aclose())
+        except Exception as error:  # noqa: BLE001 -- a provider is the service's own code, and the process ends anyway
+            log.error("what the steps were provided with could not be given back", error=describe(error))
 
     async def _tell_last_spans(self) -> None:
         if self.tracing:
@@ -143,11 +155,11 @@ class Host:
 
     async def _end_tasks(self) -> None:
         """End the loops between two transactions; cut them off only where the database keeps one from ending."""
-        if not self._tasks:
+        if not self.loops.tasks:
             return
         for each in (self.retention, self.watch, self.inbox, self.relay):
             each.stop()
-        _, stuck = await asyncio.wait(self._tasks, timeout=_LAST_TRANSACTION)
+        _, stuck = await asyncio.wait(self.loops.tasks, timeout=_LAST_TRANSACTION)
         for task in stuck:
             task.cancel()
         if stuck:
@@ -175,8 +187,9 @@ class Host:
                 tables = [self.service.tables] if self.service.tables is not None else []
                 await self._create(tables)
                 if self.service.seed:
-                    async with self.database.transaction() as session:
-                        await self.service.seed(session)
+                    with contained("the seed"):
+                        async with self.database.transaction() as session:
+                            await self.service.seed(session)
 
     async def _create(self, tables: Sequence[MetaData]) -> None:
         try:
@@ -197,7 +210,8 @@ class Host:
     async def _open_resources(self) -> dict[type, Any]:
         opened = {}
         for kind, provider in self.service.provides.items():
-            opened[kind] = await self._resources.enter_async_context(provider(self.settings))
+            with contained(f"the provider of {kind.__name__}"):
+                opened[kind] = await self._resources.enter_async_context(provider(self.settings))
         return opened
 
     def _build_relay(self) -> Relay:

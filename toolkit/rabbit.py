@@ -27,6 +27,7 @@ from toolkit.amqp_consumer import Consumer
 from toolkit.amqp_messages import given_up, properties_of, wire_of
 from toolkit.amqp_writes import join_writes
 from toolkit.bindings import Bindings
+from toolkit.contained import contain
 from toolkit.envelope import WireMessage
 from toolkit.errors import UnreachableError, UnroutableError
 from toolkit.host import Host
@@ -169,7 +170,10 @@ class RabbitConsumer:
         if self._consumer is None:
             self._consumer = await self._prepared(self._connection)
         await self._consumer.consume()
-        self._keeping = asyncio.create_task(self._keep(self._declaring, self._consumer))
+        self._keeping = asyncio.create_task(
+            contain("the loop keeper", self._keep(self._declaring, self._consumer)),
+            name=f"keeper of {self._service.name}",
+        )
 
     async def stop_taking(self) -> None:
         """Take nothing new, and wait for what is under way."""
@@ -187,6 +191,12 @@ class RabbitConsumer:
     async def close(self) -> None:
         """Disconnect; what is not acknowledged is delivered again."""
         await self._broker.stop()
+
+    @property
+    def keeping(self) -> asyncio.Task[None]:
+        """What keeps all declared and consumed, once started."""
+        assert self._keeping is not None  # noqa: S101 -- the start has made it
+        return self._keeping
 
     @property
     def is_connected(self) -> bool:
@@ -245,6 +255,8 @@ class RabbitConsumer:
 
     def _settle(self, raw: DeliveredMessage, settled: asyncio.Future[None]) -> None:
         self._in_hand.discard(settled)
+        if settled.cancelled():
+            return  # it has no verdict: it stays unacknowledged, and comes again
         if error := settled.exception():
             giving_back = asyncio.create_task(self._give_back(raw, error))
             self._in_hand.add(giving_back)

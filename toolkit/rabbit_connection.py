@@ -14,7 +14,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from toolkit.amqp_acks import AWAY
 from toolkit.amqp_properties import tolerate_malformed_properties
-from toolkit.errors import SagaError, UnreachableError
+from toolkit.contained import contain
+from toolkit.errors import EscapedError, SagaError, UnreachableError
 from toolkit.rabbit_refusals import refusal_of
 from toolkit.retry import describe
 from toolkit.settings import Settings
@@ -71,10 +72,13 @@ async def connect_patiently(connect: Any, service: str, settings: Settings) -> N
         else:
             log.warning("waiting for the broker", service=service, error=describe(error))
 
-    async for attempt in AsyncRetrying(wait=wait, retry=retry_if_exception_type(AWAY), before_sleep=say):
+    async for attempt in AsyncRetrying(
+        wait=wait, retry=retry_if_exception_type((*AWAY, EscapedError)), before_sleep=say
+    ):
         with attempt:
             try:
-                await connect()
+                # On a dying connection the client raises CancelledError, though nothing cancelled it.
+                await contain("connecting", connect())
             except AWAY as error:
                 if refusal := refusal_of(error, settings):
                     raise refusal from error

@@ -15,8 +15,53 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.conftest import SERVICES, command
+from tests.cli.conftest import PROJECT, SERVICES, command
 from tests.eventually import eventually
+
+#: A service whose own code does harm once it runs: HARM says which.
+DOOMED = """
+import asyncio, os, signal
+from contextlib import asynccontextmanager
+
+from services.payment.app import app as payment
+from toolkit import Service
+
+HARM = os.environ["HARM"]
+
+
+class Harm:
+    pass
+
+
+async def wait_and_harm():
+    while not (found := [task for task in asyncio.all_tasks() if task.get_name() == f"keeper of {payment.name}"]):
+        await asyncio.sleep(0.05)
+    if HARM == "SystemExit":
+        raise SystemExit(0)
+    if HARM == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    next(task for task in asyncio.all_tasks() if task.get_name() == f"{HARM} of {payment.name}").cancel()
+
+
+@asynccontextmanager
+async def provider(_):
+    if HARM == "provider":
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+    if HARM == "provider's exit":
+        raise SystemExit(0)
+    harming = asyncio.create_task(wait_and_harm())
+    yield Harm()
+
+
+app = Service(
+    name=payment.name,
+    participants=payment.participants,
+    tables=payment.tables,
+    provides=dict(payment.provides) | {Harm: provider},
+)
+"""
 
 
 @pytest.fixture
@@ -195,3 +240,47 @@ async def test_a_broker_or_a_database_that_refuses_a_service_is_an_error_that_it
             assert process.poll() is None
         assert '"level": "error"' in log.read_text()
         assert '"cure": "mend the login' in log.read_text()
+
+
+@pytest.mark.parametrize("harms", [("inbox", "relay", "watch"), ("retention", "keeper", "SystemExit")], ids=" ".join)
+def test_a_service_that_loses_a_loop_ends_with_an_error_that_names_it(environment, data_dir, tmp_path, harms):
+    ended = run_doomed(environment, data_dir, tmp_path, harms)
+
+    for harm, (code, told) in ended.items():
+        fault = "ended the process: SystemExit" if harm == "SystemExit" else f"the loop {harm} of payment ended though"
+        assert code == 1, told
+        assert told.splitlines()[-1].startswith("error: ")
+        assert fault in told.splitlines()[-1]
+        assert "background loop ended" in told
+
+
+def test_a_start_that_is_cancelled_by_itself_ends_with_an_error(environment, data_dir, tmp_path):
+    ended = run_doomed(environment, data_dir, tmp_path, ("provider", "provider's exit", "KeyboardInterrupt"))
+
+    for harm in ("provider", "provider's exit"):
+        code, told = ended[harm]
+        assert code == 1, told
+        assert told.splitlines()[-1].startswith("error: the provider of Harm ")
+    assert ended["KeyboardInterrupt"][0] not in (0, None)
+
+
+def run_doomed(environment, data_dir, tmp_path, harms) -> dict[str, tuple[int, str]]:
+    """Run the harmful service once for each harm, side by side, until it ends; return its exit codes and its logs."""
+    (tmp_path / "doomed.py").write_text(DOOMED)
+    own = {"PYTHONPATH": f"{tmp_path}:{PROJECT}"}
+    processes = {}
+    for harm in harms:
+        facts = {
+            "HARM": harm,
+            "SAGA_DATA_DIR": str(data_dir / harm),
+            "SAGA_EXCHANGE": environment["SAGA_EXCHANGE"] + harm[0],
+        }
+        processes[harm] = subprocess.Popen(
+            command("run", "doomed:app"), env=os.environ | environment | own | facts, stderr=subprocess.PIPE, text=True
+        )
+    try:
+        told = {harm: process.communicate(timeout=90)[1] for harm, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+    return {harm: (processes[harm].returncode, told[harm]) for harm in harms}

@@ -235,3 +235,20 @@ async def test_fifty_sagas_at_once_all_end(world: World) -> None:
     states = [await world.state(trip) for trip in trips]
     assert states.count("Completed") == 40
     assert states.count("Failed") == 10
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(1)], ids=["CancelledError", "SystemExit"])
+async def test_what_is_no_exception_refuses_its_step_in_the_end(world: World, error: BaseException) -> None:
+    trips = {"book_room": "trip-room", "book_flight": "trip-flight", "issue_ticket": "trip-ticket"}
+    for step, trip in trips.items():
+        world.script.always(step, error, trip)
+        await world.request(trip)
+    await world.quiet()
+
+    neighbour = await world.request()
+    await world.quiet()
+
+    assert {await world.state(trip) for trip in trips.values()} == {"Failed"}
+    assert await world.state(neighbour) == "Completed"
+    assert not any(host.loops.ended for host in world.hosts.values())
+    assert len(world.script.booked) == 1

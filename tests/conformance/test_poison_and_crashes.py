@@ -281,3 +281,23 @@ def _send_by_pika(settings: Settings, messages: dict[str, dict]) -> None:
         body, key = json.dumps({"trip_id": trip}).encode(), "agency.TripRequested"
         channel.basic_publish(settings.exchange, key, body, pika.BasicProperties(**properties), mandatory=True)
     connection.close()
+
+
+@pytest.mark.parametrize("world", ["rabbit-sqlite", "rabbit-postgresql"], indirect=True)
+async def test_a_service_that_lost_its_inbox_says_so_and_goes_on_once_restarted(world: RabbitWorld) -> None:
+    hotel = next(app for app in world.apps if app.service.name == "hotel")
+    next(task for task in asyncio.all_tasks() if task.get_name() == "inbox of hotel").cancel()
+
+    async def says_so() -> bool:
+        return (await hotel.readiness()).get("inbox") is False
+
+    await eventually(says_so, what="the end of the inbox")
+    trip = await world.request()
+    await hotel.stop()
+    again = await world.app("hotel")
+    await again.start()
+    world.apps[world.apps.index(hotel)], world.hosts["hotel"] = again, again.host
+    await world.quiet()
+
+    assert await world.state(trip) == "Completed"
+    assert "inbox" not in await again.readiness()

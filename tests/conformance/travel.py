@@ -111,7 +111,7 @@ class Script:
         return await self._act(self._lines[step].pop(0) if self._lines.get(step) else None)
 
     async def _act(self, line: Any) -> bool:
-        if isinstance(line, Exception):
+        if isinstance(line, BaseException):
             raise line
         if callable(line):
             await line()

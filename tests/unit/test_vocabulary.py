@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import field_validator
 
 from tests.unit.loans import NOON, BookLent, BookWanted, CardRefused, Clerk, Watch, letter, library, loan_saga, wire
 from toolkit import Event, Saga, SagaId
@@ -17,6 +19,7 @@ from toolkit.envelope import Message, WireMessage
 from toolkit.errors import UnreadableError
 from toolkit.events import AbortRequested, SagaEnded
 from toolkit.ids import derived_id
+from toolkit.retry import describe
 from toolkit.vocabulary import Unreadable, Vocabulary
 
 WATCH = Watch()
@@ -383,3 +386,21 @@ def test_of_very_many_faults_only_the_number_is_given() -> None:
 
     assert (raised.value.reason, raised.value.detail) == ("schema", "SeatsCounted: 5001 values are wrong")
     assert raised.value.__cause__.__cause__ is None  # else a traceback would describe each of them
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), SystemExit(1), asyncio.CancelledError()], ids=repr)
+def test_a_validator_that_raises_something_else_makes_the_message_unreadable(error: BaseException) -> None:
+    class ParcelWanted(Event, owner="reader"):
+        loan_id: SagaId
+
+        @field_validator("loan_id")
+        @classmethod
+        def fail(cls, _: str) -> str:
+            raise error
+
+    reader = Vocabulary([ParcelWanted], [loan_saga], max_body=1000)
+
+    read = reader.receive(plain(key="reader.ParcelWanted"), Watch())
+
+    assert isinstance(read, Unreadable)
+    assert (read.reason, read.detail) == ("schema", f"ParcelWanted: {describe(error)}")
