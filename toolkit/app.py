@@ -32,7 +32,7 @@ from toolkit.rabbit import RabbitConsumer, RabbitPublisher
 from toolkit.rabbit_connection import connect_patiently
 from toolkit.retry import describe
 from toolkit.service import Service
-from toolkit.settings import Settings
+from toolkit.settings import Settings, misspelt_settings
 
 log = structlog.get_logger("toolkit")
 
@@ -110,6 +110,8 @@ def run_service(service: Service, settings: Settings) -> int:
     """
     configure_logs(settings)
     structlog.contextvars.bind_contextvars(service=service.name)
+    for name, meant in misspelt_settings(os.environ).items():
+        log.error("a variable is read by no setting", variable=name, cure=f"if {meant} is meant, name it so")
     app = App(service, settings)
     failures: list[BaseException] = []
     last_moment = threading.Timer(_ALL, _end_as_it_stands)

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, MetaData, Table, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext, make_url
+from sqlalchemy.engine import URL, Connection, Dialect, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator
@@ -27,22 +27,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import crash
 from toolkit.errors import DatabaseUnavailableError, SettingsError, StepError
+from toolkit.postgres import postgres_engine
 
 #: The toolkit's own tables; every service's database has them beside its own.
 metadata = MetaData()
 
 #: How long SQLite waits for another process's write lock before it says that it is busy.
 _BUSY_TIMEOUT_MS = 10_000
-#: How long a connection attempt, and one statement, may take on PostgreSQL, in seconds. Longer is an outage: a network
-#: that went silent is to be noticed within half a minute.
-_CONNECT_TIMEOUT, _COMMAND_TIMEOUT = 5, 20
-#: How many connections a service's pool keeps, and how many it may open beside them at the busiest moment.
-_POOL_SIZE, _MAX_OVERFLOW = 10, 20
-MOST_CONNECTIONS = _POOL_SIZE + _MAX_OVERFLOW
-#: What each session on PostgreSQL is told. So many milliseconds it may sit in its transaction: one that went silent
-#: holds its locks no longer. And a statement is planned each time, upon the tables as they are: a plan that was made
-#: and kept when they were empty would read them whole for as long as the connection lives.
-_SESSION = {"idle_in_transaction_session_timeout": "60000", "plan_cache_mode": "force_custom_plan"}
 #: One key for all services: tables are made one service at a time, and seldom.
 _TABLES_LOCK = 7_241_530_011
 
@@ -191,7 +182,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url)
+        self.engine = _sqlite_engine(url) if self.is_sqlite else postgres_engine(make_url(url))
         _refuse_ends_while_lent(self.engine)
 
     @asynccontextmanager
@@ -249,36 +240,6 @@ class Database:
 def insert_into(table: Table, connection: AsyncConnection) -> postgresql.Insert | sqlite.Insert:
     """Return an insert that may say what happens ON CONFLICT; both databases spell it alike, SQLAlchemy has two."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def _postgres_engine(url: str) -> AsyncEngine:
-    parsed = make_url(url).set(drivername="postgresql+asyncpg")
-    if mode := parsed.query.get("sslmode"):  # libpq's word for what asyncpg calls ssl
-        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-    engine = create_async_engine(
-        parsed,
-        hide_parameters=True,  # an error's text goes into logs and tables, and parameters are people's data
-        pool_size=_POOL_SIZE,
-        max_overflow=_MAX_OVERFLOW,
-        connect_args={
-            "timeout": _CONNECT_TIMEOUT,
-            "command_timeout": _COMMAND_TIMEOUT,
-            "server_settings": _SESSION,
-        },
-    )
-    event.listen(engine.sync_engine, "handle_error", _condemn_the_silent)
-    return engine
-
-
-def _condemn_the_silent(context: ExceptionContext) -> DatabaseUnavailableError | None:
-    """Take a statement that got no answer for a lost connection, and the rest of the pool for no better.
-
-    Else each pooled connection would be tried in its turn, and each would cost its own timeout.
-    """
-    if not isinstance(context.original_exception, TimeoutError):
-        return None
-    context.is_disconnect = context.invalidate_pool_on_disconnect = True
-    return DatabaseUnavailableError(f"the database gave no answer within {_COMMAND_TIMEOUT} seconds")
 
 
 def _see_that_columns_exist(connection: Connection, tables: MetaData) -> None:

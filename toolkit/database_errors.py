@@ -22,8 +22,8 @@ log = structlog.get_logger("toolkit")
 #: can't serve: out of resources, broken, only a replica now. And when it lets nobody in: closed. To SQLAlchemy these
 #: are errors like any other.
 _GONE, _UNFIT, _CLOSED = ("08", "57P", "25P03"), ("53", "58", "25006"), ("55000",)
-#: And when it doesn't let us in: a wrong login, an unknown database. Somebody may mend that.
-_REFUSED = ("28", "3D")
+#: And when it doesn't let us in: a wrong login, an unknown database, a pooler that knows neither. Somebody may mend it.
+_REFUSED = ("28", "3D", "08P01")
 #: And of the values: they can't be stored as they are; or they break a constraint, or displease a trigger.
 _OF_DATA, _OF_VALUES = ("22", "54"), ("22", "23", "54", "P0")
 #: What SQLite says of a file that is no database of ours, or not ours to write.
@@ -50,6 +50,7 @@ _CURES = {
     "57014": "end the transaction that holds the lock, or raise the login's statement_timeout",
     "28": "mend the login or the database's name in SAGA_DATABASE_URL",
     "3D": "mend the login or the database's name in SAGA_DATABASE_URL",
+    "08P01": "mend the login or the database in the pooler's own settings, or in SAGA_DATABASE_URL; its log says which",
     "no such table": _TABLE_GONE,
     "no such column": _OTHER_VERSION,
     "has no column": _OTHER_VERSION,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-import asyncpg  # type: ignore[import-untyped]
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from toolkit.errors import SettingsError
@@ -42,6 +42,26 @@ LONGEST_RETENTION = timedelta(days=36_500)
 #: As many characters of a bad value are shown, and no password.
 _SHOWN = 200
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
+
+#: What PostgreSQL's driver takes from a URL: as numbers, and as texts. What else it knows can't be said as text.
+_DRIVER_NUMBERS: dict[str, type[float]] = {
+    "statement_cache_size": int,
+    "prepared_statement_cache_size": int,
+    "max_cached_statement_lifetime": int,
+    "max_cacheable_statement_size": int,
+    "timeout": float,
+    "command_timeout": float,
+}
+_DRIVER_TEXTS = {
+    *("host", "port", "user", "password", "database", "passfile", "service", "servicefile", "krbsrvname", "gsslib"),
+    *("ssl", "sslmode", "target_session_attrs"),
+}
+#: A connection that went silent is noticed after three beats: later than this nobody wants to know.
+_SLOWEST_HEARTBEAT, _DIGITS = 600, 9
+#: So alike a name has to be to one that is known, to be taken for misspelt.
+_ALIKE = 0.8
+#: No such number means anything beyond this.
+_MOST = 1_000_000
 
 _UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", re.ASCII)
@@ -74,6 +94,46 @@ def has_sound_address(url: str) -> str:
     return url
 
 
+def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Return a PostgreSQL URL without those parameters that the driver wants as numbers, and these.
+
+    Raises:
+        ValueError: a parameter is unknown, or its value is none.
+    """
+    texts, options = dict(url.query), {}
+    if unknown := sorted(texts.keys() - _DRIVER_NUMBERS.keys() - _DRIVER_TEXTS):
+        known = ", ".join(sorted(_DRIVER_NUMBERS.keys() | _DRIVER_TEXTS))
+        raise ValueError(f"the driver takes no parameter {', '.join(unknown)}; it takes {known}")
+    for name in texts.keys() & _DRIVER_NUMBERS.keys():
+        options[name] = _number(name, texts.pop(name), _DRIVER_NUMBERS[name])
+    if mode := texts.pop("sslmode", None):  # libpq's word for what asyncpg calls ssl
+        texts["ssl"] = mode
+    return url.set(query=texts), options
+
+
+def _number(name: str, value: str | tuple[str, ...], kind: type[float]) -> float:
+    try:
+        number = kind(value)  # type: ignore[arg-type]  # given twice it is a tuple, which is no number either
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the driver's parameter {name} is a number, given once") from error
+    least = 1 if kind is float else 0  # a wait of no time at all never succeeds
+    if not least <= number <= _MOST:
+        raise ValueError(f"the driver's parameter {name} lies between {least} and {_MOST}")
+    return number
+
+
+def has_heartbeat(url: str) -> str:
+    """Return the broker's URL, unless its heartbeat could not notice a broker that went silent.
+
+    Raises:
+        ValueError: it is no number of seconds, or none.
+    """
+    for beat in parse_qs(urlsplit(url).query, keep_blank_values=True).get("heartbeat", []):
+        if not (beat.isascii() and beat.isdecimal() and 1 <= int(beat[:_DIGITS]) <= _SLOWEST_HEARTBEAT):
+            raise ValueError(f"heartbeat={beat}: give whole seconds from 1 to {_SLOWEST_HEARTBEAT}, or leave it out")
+    return url
+
+
 def is_database_url(url: str) -> str:
     """Return the URL of a database, if its driver can make anything of it.
 
@@ -86,9 +146,10 @@ def is_database_url(url: str) -> str:
         raise ValueError("it is no URL") from error
     if parsed.port is not None and not 1 <= parsed.port <= 65_535:
         raise ValueError(f"{parsed.port} is no port")
-    known = {"sslmode", *inspect.signature(asyncpg.connect).parameters} if parsed.drivername == "postgresql" else set()
-    if unknown := sorted(parsed.query.keys() - known):
-        raise ValueError(f"the driver knows no parameter {', '.join(unknown)}")
+    if parsed.drivername == "postgresql":
+        driver_options(parsed)
+    elif parsed.query:
+        raise ValueError(f"SQLite's address takes no parameters; leave out {', '.join(sorted(parsed.query))}")
     return url
 
 
@@ -133,6 +194,7 @@ class Settings(BaseSettings):
             description="amqp://user:password@host:port/vhost, or embedded",
         ),
         AfterValidator(has_sound_address),
+        AfterValidator(has_heartbeat),
     ] = "amqp://guest:guest@127.0.0.1:5672/"
     """`amqp://user:password@host:port/vhost`, or `embedded`: one process, no broker."""
     database_url: DatabaseUrl | None = Field(
@@ -198,6 +260,14 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: a value is not allowed.
     """
     return read_settings(Settings, **overrides)
+
+
+def misspelt_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that no setting reads and that look like one, with the setting that was meant."""
+    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
+    unknown = [name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known]
+    close = {name: get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE) for name in unknown}
+    return {name: meant[0] for name, meant in close.items() if meant}
 
 
 def shown_settings(settings: BaseSettings) -> list[dict[str, str | None]]:

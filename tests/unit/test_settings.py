@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from toolkit.errors import SettingsError
-from toolkit.settings import load_settings
+from toolkit.settings import driver_options, load_settings, misspelt_settings
 
 
 @pytest.mark.parametrize(
@@ -111,3 +113,44 @@ def test_without_a_database_each_service_has_its_file(monkeypatch: pytest.Monkey
 
     assert own.database_for("library") == "sqlite:////var/lib/saga/library.db"
     assert set_.database_for("library") == "postgresql://db/library"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("SAGA_DATABASE_URL", "postgresql://h/x?bogus=1", "takes no parameter bogus; it takes command_timeout"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?server_settings=a", "takes no parameter server_settings"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?connection_class=a", "takes no parameter connection_class"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?statement_cache_size=none", "statement_cache_size is a number"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?statement_cache_size=-1", "statement_cache_size lies between 0"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?timeout=0", "timeout lies between 1"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?command_timeout=nan", "command_timeout lies between 1"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?timeout=1&timeout=2", "timeout is a number, given once"),
+        ("SAGA_DATABASE_URL", "sqlite:///x.db?mode=ro", "takes no parameters; leave out mode"),
+        ("SAGA_BROKER_URL", "amqp://h/?heartbeat=0", "give whole seconds from 1"),
+        ("SAGA_BROKER_URL", "amqp://h/?heartbeat=soon", "give whole seconds from 1"),
+        ("SAGA_BROKER_URL", "amqp://h/?heartbeat=", "give whole seconds from 1"),
+    ],
+)
+def test_a_parameter_that_cannot_work_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        load_settings()
+
+
+def test_numbers_in_a_database_url_reach_the_driver_as_numbers() -> None:
+    url = make_url("postgresql://h/x?statement_cache_size=0&timeout=2.5&sslmode=require")
+
+    plain, options = driver_options(url)
+
+    assert dict(plain.query) == {"ssl": "require"}
+    assert options == {"statement_cache_size": 0, "timeout": 2.5}
+
+
+def test_a_misspelt_variable_is_found_and_a_strange_one_is_not() -> None:
+    environment = {"SAGA_RETENSION": "30d", "SAGA_PORT_80_TCP": "tcp://10.0.0.1", "SAGA_PREFETCH": "5", "HOME": "/"}
+
+    assert misspelt_settings(environment) == {"SAGA_RETENSION": "SAGA_RETENTION"}

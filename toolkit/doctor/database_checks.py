@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from toolkit.database import MOST_CONNECTIONS
 from toolkit.doctor.facts import DatabaseFacts, Facts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
+from toolkit.postgres import MOST_CONNECTIONS
 
 #: PRAGMA synchronous: as FULL, or more.
 _SAFE_SYNCHRONOUS = ("2", "3")
