@@ -28,6 +28,7 @@ class Emission:
     event_type: str | None
     emitted_id: str
     emitted_type: str
+    emitted_version: int | None
     emitted_body: str
     deadline: datetime | None
     traceparent: str | None
@@ -35,11 +36,11 @@ class Emission:
     at: datetime
 
     def as_sent(self, event_type: type[Event]) -> WireMessage:
-        """Return the message as it was sent: the same id, so that it is the same event."""
+        """Return the message as it was sent: the same id and version, so that it is the same event."""
         envelope = Envelope(
             event_id=self.emitted_id,
             event_type=self.emitted_type,
-            version=event_type.__version__,
+            version=event_type.__version__ if self.emitted_version is None else self.emitted_version,
             saga_id=self.saga_id,
             saga_type=self.saga_type,
             occurred_at=self.at,

@@ -6,6 +6,7 @@ answers: what only the next service would notice would leave the saga half done.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +38,29 @@ def encode(event: Event, *, saga: Saga, saga_id: str, most: int) -> bytes:
             "keep what is large elsewhere and emit where it is, or raise SAGA_MAX_MESSAGE_BYTES in each service"
         )
     return body
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The event that a step emitted, as its log keeps it: under the name and the version that it had then."""
+
+    body: str
+    event_type: str
+    version: int | None
+
+    def read(self, step: str, kind: type[Event]) -> Event:
+        """Return the event, for the compensation of the step.
+
+        Raises:
+            StepError: this release declares it otherwise: it may be readable, and mean something else.
+        """
+        version = kind.__version__ if self.version is None else self.version  # the log of before kept none
+        if (self.event_type, version) != (kind.__name__, kind.__version__):
+            raise StepError(
+                f"{step} emitted {self.event_type} in version {version}, but this release declares {kind.__name__} in "
+                f"version {kind.__version__}: undo it by a release that declares that, and redrive the letter there"
+            )
+        return kind.model_validate_json(self.body)
 
 
 def own_id(event: Event, saga: Saga) -> str | None:

@@ -20,7 +20,7 @@ from toolkit.clock import Clock
 from toolkit.contained import contained
 from toolkit.database import Database, StepSession, only_reads
 from toolkit.database_errors import is_contention, is_outage, recording
-from toolkit.encoding import encode
+from toolkit.encoding import Original, encode
 from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
@@ -155,7 +155,7 @@ class Execution:
         session: StepSession,
         *,
         event: Event | None = None,
-        original: str | None = None,
+        original: Original | None = None,
         flush: bool = True,
     ) -> Event | Failure:
         """Run the attempt's function; what it does is part of the attempt's span."""
@@ -304,12 +304,12 @@ class Execution:
         elif step.isolated:
             if stream.state is StepState.COMPLETED:
                 tx.work.compensating(step, message)
-            tx.work.claims.append(Claim(decision, step, message, compensation, stream.completed_body))
+            tx.work.claims.append(Claim(decision, step, message, compensation, stream.original))
         else:
             await self._undo(compensation, message, tx)
 
     async def _undo(self, compensation: Compensation, message: Message, tx: Transaction) -> None:
-        original = tx.work.stream(compensation.of, message).completed_body
+        original = tx.work.stream(compensation.of, message).original
         result = await self._attempt(compensation, message, tx, original=original)
         if isinstance(result, Failure):
             self.fail_compensation(compensation, message, result, tx.work)
@@ -328,7 +328,7 @@ class Execution:
                 tx.work.put_off(step, message)
 
     async def _attempt(
-        self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: str | None = None
+        self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: Original | None = None
     ) -> Event | Failure:
         """Run the function, unless that was done before; return what it came to."""
         if (attempt := tx.known(handler, message)) is None:
@@ -345,7 +345,7 @@ class Execution:
         attempt.result = Failure(error)
         return attempt
 
-    async def _run_in_savepoint(self, attempt: Attempt, tx: Transaction, original: str | None) -> None:
+    async def _run_in_savepoint(self, attempt: Attempt, tx: Transaction, original: Original | None) -> None:
         """Run the function in a savepoint, and keep what it wrote only if it succeeded."""
         handler, message = attempt.handler, attempt.message
         savepoint = await tx.session.begin_nested()
@@ -363,7 +363,7 @@ class Execution:
         if isinstance(result, Failure):
             await self._see_that_nobody_was_faster(handler, message, tx)
 
-    async def _run_in_good_faith(self, attempt: Attempt, tx: Transaction, original: str | None) -> None:
+    async def _run_in_good_faith(self, attempt: Attempt, tx: Transaction, original: Original | None) -> None:
         """Run the function with nothing to fall back on; the first disappointment ends the whole batch."""
         if tx.session.dirty or tx.session.deleted:  # else nobody could tell afterwards who changed what
             await _flush(tx.session)

@@ -11,6 +11,7 @@ from toolkit import crash
 from toolkit.contained import contained
 from toolkit.database import StepSession
 from toolkit.database_errors import breaks_off, is_contention, is_unfit
+from toolkit.encoding import Original
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
 from toolkit.events import Event, IdempotencyKey
 from toolkit.participant import Compensation, Step
@@ -58,14 +59,14 @@ class Invocation:
         session: StepSession,
         *,
         saga_id: str,
-        original: str | None,
+        original: Original | None,
         flush: bool = True,
     ) -> Event | Failure:
         """Run the function and flush what it wrote, unless somebody else does; whatever it raises is a failed attempt.
 
         Only the cancellation of the task that runs it is none, and Ctrl-C.
 
-        `original` is the body of the event that the step emitted, for its compensation.
+        `original` is the event that the step emitted, for its compensation.
         """
         try:
             with contained(handler.name):
@@ -81,7 +82,7 @@ class Invocation:
         return result
 
     def _arguments(
-        self, handler: Step | Compensation, event: Event, session: StepSession, saga_id: str, original: str | None
+        self, handler: Step | Compensation, event: Event, session: StepSession, saga_id: str, original: Original | None
     ) -> dict[str, Any]:
         signature = handler.signature
         step = handler if isinstance(handler, Step) else handler.of
@@ -91,7 +92,7 @@ class Invocation:
         if signature.key:
             arguments[signature.key] = IdempotencyKey(f"{saga_id}:{step.name}")
         if signature.original:
-            arguments[signature.original] = step.success.model_validate_json(original) if original else None
+            arguments[signature.original] = original.read(step.name, step.success) if original else None
         return arguments | {name: self._resources[kind] for name, kind in signature.resources.items()}
 
 

@@ -36,6 +36,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, metadata
+from toolkit.encoding import Original
 from toolkit.errors import PositionTakenError
 from toolkit.events import SagaEnded, SagaState
 from toolkit.fence import StepState
@@ -78,6 +79,7 @@ saga_log = Table(
     Column("event_type", String),
     Column("emitted_id", String),
     Column("emitted_type", String),
+    Column("emitted_version", Integer),
     Column("emitted_body", Text),
     Column("attempt", Integer, nullable=False),
     Column("error", Text),
@@ -116,6 +118,7 @@ class Entry:
     at: datetime
     emitted_id: str | None = None
     emitted_type: str | None = None
+    emitted_version: int | None = None
     emitted_body: str | None = None
     attempt: int = 1
     error: str | None = None
@@ -135,7 +138,7 @@ class Stream:
       message does.
     - `error`: what the last positioned entry says of its reason.
     - `event_ids`: the events that were taken, to tell a duplicate from a late event.
-    - `completed_body`: the event that the step emitted, for its compensation.
+    - `original`: the event that the step emitted, for its compensation.
     """
 
     state: StepState | None = None
@@ -144,7 +147,12 @@ class Stream:
     retries: int = 0
     error: str | None = None
     event_ids: set[str] = field(default_factory=set)
-    completed_body: str | None = None
+    original: Original | None = None
+
+    @property
+    def completed_body(self) -> str | None:
+        """The body of the event that the step emitted."""
+        return self.original.body if self.original else None
 
     def advance(self, entry: Any) -> None:
         """Move on to an `Entry` that was appended, or to a row of them that was read."""
@@ -156,8 +164,8 @@ class Stream:
         self.retries, self.error = 0, entry.error
         if entry.event_id:
             self.event_ids.add(entry.event_id)
-        if self.state is StepState.COMPLETED:
-            self.completed_body = entry.emitted_body
+        if self.state is StepState.COMPLETED and entry.emitted_body is not None:
+            self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
 
 
 _STREAMS = (
@@ -168,6 +176,8 @@ _STREAMS = (
         saga_log.c.to_state,
         saga_log.c.saga_state,
         saga_log.c.event_id,
+        saga_log.c.emitted_type,
+        saga_log.c.emitted_version,
         saga_log.c.emitted_body,
         saga_log.c.error,
     )

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import crash, dead_letters, outbox, saga_log
 from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.dead_letters import DeadLetter
+from toolkit.encoding import Original
 from toolkit.envelope import Envelope, Message, WireMessage
 from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, bounded, routing_key
 from toolkit.fence import Decision, StepState, is_legal
@@ -43,7 +44,7 @@ class Claim:
     step: Step
     message: Message
     compensation: Compensation | None = None
-    original: str | None = None
+    original: Original | None = None
     failed: Exception | None = None
 
 
@@ -299,6 +300,7 @@ class Work:
             event_type=cause.event_type,
             emitted_id=emission.message.message_id if emission else None,
             emitted_type=emission.message.type if emission else None,
+            emitted_version=emitted.__version__ if emitted else None,
             emitted_body=emission.message.body.decode() if emission else None,
             attempt=stream.retries + 1,
             error=self._tellable(error, step, message),

@@ -9,6 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tests.unit.loans import BookLent, BookTakenBack, BookWanted, CardRefused, Clerk, loan_saga
 from toolkit import Event, IdempotencyKey, Participant
 from toolkit.database import Database
+from toolkit.encoding import Original
 from toolkit.errors import StepError
 from toolkit.invocation import Failure, Invocation
 
@@ -66,9 +67,10 @@ async def test_a_compensation_gets_the_original_and_the_key_of_its_step(
         got.extend([original, key])
         return BookTakenBack(loan_id="loan-1")
 
+    original = Original(body, "BookLent", 1) if body else None
     async with sqlite.transaction() as session:
         compensation = participant.compensations[0]
-        await Invocation({}).attempt(compensation, CARD_REFUSED, session, saga_id="loan-1", original=body)
+        await Invocation({}).attempt(compensation, CARD_REFUSED, session, saga_id="loan-1", original=original)
 
     assert got == [expected, "loan-1:lend"]
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.unit.loans import NOON, log_of
 from toolkit import saga_log
 from toolkit.database import Database
+from toolkit.encoding import Original
 from toolkit.errors import PositionTakenError
 from toolkit.events import SagaEnded, SagaState
 from toolkit.fence import StepState
@@ -54,11 +55,12 @@ async def close(database: Database, *, completed: tuple[str, ...] = (), failed: 
 
 
 async def test_a_stream_sums_up_what_was_appended(database: Database) -> None:
+    lent = {"emitted_type": "BookLent", "emitted_version": 2, "emitted_body": '{"shelf": 1}'}
     await append(
         database,
         entry(to="executing", position=1, event_id="event-1"),
         entry(to=Note.RETRYING, position=None),
-        entry(to="completed", position=2, emitted_body='{"shelf": 1}', saga_state=SagaState.PENDING),
+        entry(to="completed", position=2, saga_state=SagaState.PENDING, **lent),
         entry(to="compensating", position=3, event_id="event-2", error="card expired"),
         entry(to=Note.RETRYING, position=None),
         entry(to=Note.RETRYING, position=None),
@@ -75,7 +77,7 @@ async def test_a_stream_sums_up_what_was_appended(database: Database) -> None:
         retries=2,
         error="card expired",
         event_ids={"event-1", "event-2"},
-        completed_body='{"shelf": 1}',
+        original=Original('{"shelf": 1}', "BookLent", 2),
     )
     assert both["loan-2", "lend_book"].state is StepState.FENCED
     assert len(both) == 2
