@@ -6,7 +6,6 @@ An event is a frozen Pydantic model that names its owner, the one service which 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NewType
 
 from pydantic import (
@@ -21,6 +20,8 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from toolkit.fence import SagaState as SagaState
 
 #: The identity of one saga, chosen by whoever starts it: an order number, say. Printable, so that it can
 #: stand in a URL, a log line and a shell command without quoting.
@@ -116,21 +117,6 @@ class AbortRequested(Event, owner="saga"):
     saga_type: str
     saga_id: SagaId
     reason: Reason
-
-
-class SagaState(StrEnum):
-    """The state of a saga as far as one service can see it."""
-
-    STARTED = "Started"
-    PENDING = "Pending"
-    COMPENSATING = "Compensating"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nothing more is to come."""
-        return self in (SagaState.COMPLETED, SagaState.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,21 @@ class StepState(StrEnum):
     """The saga ended well; nothing can undo the step any more."""
 
 
+class SagaState(StrEnum):
+    """The state of a saga as far as one service can see it."""
+
+    STARTED = "Started"
+    PENDING = "Pending"
+    COMPENSATING = "Compensating"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more is to come."""
+        return self in (SagaState.COMPLETED, SagaState.FAILED)
+
+
 #: The legal transitions. A state that is no key has no way out.
 TRANSITIONS: dict[StepState | None, frozenset[StepState]] = {
     None: frozenset({StepState.COMPLETED, StepState.FAILED, StepState.FENCED, StepState.EXECUTING}),

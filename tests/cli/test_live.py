@@ -218,7 +218,12 @@ main()
     ("module", "arguments"),
     [
         ("rich.table", ("ls",)),
+        ("toolkit.cli.interrupts", ("--version",)),
         ("toolkit.cli.watch", ("--version",)),
+        ("importlib.metadata", ("--version",)),
+        ("asyncio", ("ls",)),
+        ("sqlalchemy", ("ls",)),
+        ("toolkit.sources", ("ls",)),
         ("toolkit.console.serving", ("console", "--port", "0")),
         ("services.demo", ("demo",)),
         ("services.payment.app", ("trigger", "OrderCreated")),

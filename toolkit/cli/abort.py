@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli.discovery import discover, package_name
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.operating import ReasonOption, operator
-from toolkit.cli.sending import publisher_for, send_all
-from toolkit.cli.stories import complain_of_gaps, story_of
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.operating import operator
+from toolkit.cli.options import ReasonOption, ServicesOption
 from toolkit.clock import SystemClock
-from toolkit.envelope import abort_request
-from toolkit.ids import derived_trace
-from toolkit.logs import configure_logs
-from toolkit.settings import load_settings
-from toolkit.story import Story
+
+if TYPE_CHECKING:
+    from toolkit.story import Story
 
 
 def abort(
@@ -32,14 +29,16 @@ def abort(
     abort arrives stays done. Ends with 1 where the saga has ended or no service knows it, and with 3 where the broker
     does not answer.
     """
+    from toolkit.cli.stories import complain_of_gaps
+
     why = operator(reason).reason
-    story = asyncio.run(_read(saga_id, service))
+    story = run_async(_read(saga_id, service))
     if why_not := _why_not(story):
         complain_of_gaps(story.unreachable)
         complain(f"error: {why_not}")
         leave(ExitCode.AWAY if story.unreachable and not story.entries else ExitCode.PROBLEM)
         return
-    asyncio.run(_send(story, why))
+    run_async(_send(story, why))
     complain(f"all services were asked to abort {saga_id}; `saga trace {saga_id}` tells what comes of it")
 
 
@@ -53,11 +52,18 @@ def _why_not(story: Story) -> str | None:
 
 
 async def _read(saga_id: str, service: list[str] | None) -> Story:
+    from toolkit.cli.stories import story_of
+
     async with opened(service) as known:
         return await story_of(saga_id, known)
 
 
 async def _send(story: Story, reason: str) -> None:
+    from toolkit.cli.sending import publisher_for, send_all
+    from toolkit.envelope import abort_request
+    from toolkit.logs import configure_logs
+    from toolkit.settings import load_settings
+
     settings = load_settings()
     configure_logs(settings.model_copy(update={"log_level": "error"}))
     services = discover(package_name()) if settings.broker_url == "embedded" else {}
@@ -70,6 +76,8 @@ async def _send(story: Story, reason: str) -> None:
 
 def _traceparent(story: Story) -> str | None:
     """Return what puts the abort into the saga's trace, where the services tell which that is."""
+    from toolkit.ids import derived_trace
+
     trace_id = next((entry["trace_id"] for entry in story.entries if entry.get("trace_id")), None)
     _, root = derived_trace(str(story.saga_type), story.saga_id)
     return f"00-{trace_id}-{root}-01" if trace_id else None

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic_core import to_json
 
-from toolkit.asyncapi import asyncapi as document_of
 from toolkit.cli.discovery import find_service
-from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
 from toolkit.cli.operating import pick
-from toolkit.contract import Contract
-from toolkit.host import queue_name
-from toolkit.settings import load_settings
+from toolkit.cli.options import ServicesOption
+
+if TYPE_CHECKING:
+    from toolkit.contract import Contract
 
 
 def asyncapi(
@@ -26,9 +25,16 @@ def asyncapi(
     In JSON, with every event's schema. It is read from the declarations below the current directory; where services are
     named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
     """
+    from pydantic_core import to_json
+
+    from toolkit.asyncapi import asyncapi as document_of
+    from toolkit.contract import Contract
+    from toolkit.host import queue_name
+    from toolkit.settings import load_settings
+
     settings = load_settings()
     is_named = bool(service or os.environ.get("SAGA_SERVICES"))
-    contract = asyncio.run(_read(of, service)) if is_named else Contract.of(find_service(of))
+    contract = run_async(_read(of, service)) if is_named else Contract.of(find_service(of))
     document = document_of(contract, exchange=settings.exchange, queue=queue_name(settings, contract.service))
     typer.echo(to_json(document, indent=2))
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_rows
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_rows
 from toolkit.clock import SystemClock
-from toolkit.controls import Controls
-from toolkit.glance import lacks
-from toolkit.sources import Answers, Rows, ask_all
+
+if TYPE_CHECKING:
+    from toolkit.controls import Controls
+    from toolkit.sources import Answers, Rows
 
 _COLUMNS = ("since", "service", "what", "count", "step", "saga_id", "why")
 #: What goes out goes within a second; what has not for so long does not by itself, or not soon.
@@ -34,7 +36,7 @@ def attention(
     Overdue steps, dead letters, what can't be sent, and services that are not ready. Ends with 1 where anything is, and
     with 3 where a service can't be asked.
     """
-    answers = asyncio.run(_read(limit, service))
+    answers = run_async(_read(limit, service))
     rows = [_away(name, reason) for name, reason in answers.unreachable.items()]
     rows += [row for found in answers.by_service.values() for row in found]
     print_rows(sorted(rows, key=_begin), output, columns=_COLUMNS)
@@ -46,6 +48,8 @@ def attention(
 
 
 async def _read(limit: int, service: list[str] | None) -> Answers[Rows]:
+    from toolkit.sources import ask_all
+
     now = SystemClock().now()
     async with opened(service) as known:
         return await ask_all(known, lambda each: stuck_in(each, limit, now))
@@ -53,6 +57,8 @@ async def _read(limit: int, service: list[str] | None) -> Answers[Rows]:
 
 async def stuck_in(controls: Controls, limit: int, now: datetime) -> Rows:
     """Return what is stuck in one service."""
+    import asyncio
+
     late, groups, waiting, ready = await asyncio.gather(
         controls.overdue(limit=limit), controls.groups(), controls.outbox(limit=_MOST_ROWS), controls.ready()
     )
@@ -70,6 +76,8 @@ def _away(service: str, reason: str) -> dict[str, Any]:
 
 
 def _unready(ready: dict[str, bool]) -> Iterator[dict[str, Any]]:
+    from toolkit.glance import lacks
+
     if lacking := lacks(ready):
         yield _row("not ready", None, 1, step=None, saga_id=None, why=f"no {', '.join(lacking)}")
 

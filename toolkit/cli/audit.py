@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
 from toolkit.cli.operating import pick
-from toolkit.cli.output import Format, FormatOption, print_rows
-from toolkit.sources import Rows
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_rows
+
+if TYPE_CHECKING:
+    from toolkit.sources import Rows
 
 _COLUMNS = ("at", "actor", "verb", "saga_id", "subject", "reason")
 
@@ -25,7 +28,7 @@ def audit(
 
     Who, when, what and why, the newest first. Ends with 3 where the service can't be asked.
     """
-    print_rows(asyncio.run(_read(of, limit, service)), output, columns=_COLUMNS)
+    print_rows(run_async(_read(of, limit, service)), output, columns=_COLUMNS)
 
 
 async def _read(name: str, limit: int, service: list[str] | None) -> Rows:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from toolkit.cli.output import Format, FormatOption, print_rows
-from toolkit.settings import load_settings, shown_settings
+from toolkit.cli.options import Format, FormatOption
+from toolkit.cli.output import print_rows
 
 
 def config(output: FormatOption = Format.TABLE) -> None:
@@ -11,4 +11,6 @@ def config(output: FormatOption = Format.TABLE) -> None:
 
     Passwords and tokens are masked.
     """
+    from toolkit.settings import load_settings, shown_settings
+
     print_rows(shown_settings(load_settings()), output, columns=("variable", "value", "source"))

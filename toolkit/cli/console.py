@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.exits import complain
-from toolkit.cli.locating import ServicesOption, locate
+from toolkit.cli.locating import locate
 from toolkit.cli.operating import user
-from toolkit.settings import load_settings
+from toolkit.cli.options import ServicesOption
 
 
 def console(
@@ -22,6 +22,7 @@ def console(
     Ctrl-C ends it. On another address than this machine's own one signs in, with the services' SAGA_API_TOKEN.
     """
     from toolkit.console.serving import serve
+    from toolkit.settings import load_settings
 
     token = load_settings().api_token
     serve(locate(service), token=token, host=host, port=port, actor=user(), announce=complain)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.audit import Operator
 from toolkit.cli.exits import ExitCode, UsageError, VerbGroup, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
 from toolkit.cli.operating import operator, pick, span
-from toolkit.cli.output import Format, FormatOption, print_fields, print_json, print_rows, printing
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_fields, print_json, print_rows, printing
 from toolkit.cli.waiting import progress
 from toolkit.clock import SystemClock
-from toolkit.controls import Controls
-from toolkit.dead_letters import Selection
 from toolkit.errors import UnreachableError
-from toolkit.masking import NO_OBJECT, UNKNOWN
-from toolkit.sources import Rows
+
+if TYPE_CHECKING:
+    from toolkit.audit import Operator
+    from toolkit.controls import Controls
+    from toolkit.dead_letters import Selection
+    from toolkit.sources import Rows
 
 dead_letters = typer.Typer(
     cls=VerbGroup,
@@ -66,7 +68,7 @@ def list_letters(
 ) -> None:
     """List a service's dead letters, the newest first."""
     which = _selection(ids, reason_is, step, saga, older_than)
-    print_rows(asyncio.run(_read(of, which, limit, service)), output, columns=_COLUMNS)
+    print_rows(run_async(_read(of, which, limit, service)), output, columns=_COLUMNS)
 
 
 @dead_letters.command("show")
@@ -77,7 +79,7 @@ def show_letter(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show one dead letter whole: its message, the exception and the traceback."""
-    letter = asyncio.run(_read_one(of, letter_id, service))
+    letter = run_async(_read_one(of, letter_id, service))
     if letter is None:
         complain(_missing(of, [letter_id]))
         leave(ExitCode.PROBLEM)
@@ -135,6 +137,8 @@ def drop(
 
 def _complain_of_silence(of: str, letter: Mapping[str, Any]) -> None:
     """Say why a message is not shown, and where it is to be found by whoever may."""
+    from toolkit.masking import NO_OBJECT, UNKNOWN
+
     if letter["body"] in (UNKNOWN, NO_OBJECT):
         complain(
             f"the message of {letter['id']} is not shown, since nothing here tells what of it is sensitive; "
@@ -145,12 +149,16 @@ def _complain_of_silence(of: str, letter: Mapping[str, Any]) -> None:
 def _selection(
     ids: Sequence[str] | None, reason: str | None, step: str | None, saga: str | None, older_than: str | None
 ) -> Selection:
+    from toolkit.dead_letters import Selection
+
     before = SystemClock().now() - span(older_than, "--older-than") if older_than is not None else None
     return Selection(ids=tuple(ids or ()), reason=reason, step=step, saga_id=saga, before=before)
 
 
 def _meant(which: Selection, everything: bool) -> Selection:
     """Return the selection, if it is clear that it is meant: nobody means all by saying nothing."""
+    from toolkit.dead_letters import Selection
+
     if everything == (which != Selection()):
         raise UsageError("say which: by --id, --reason-is, --step, --saga, --older-than, or --all without any of these")
     return which
@@ -171,7 +179,7 @@ def _act(
 ) -> None:
     rows: Rows = []
     with printing(rows, output, columns=_OUTCOMES):
-        asyncio.run(_bite_by_bite(verb, of, which, by, dry_run, service, rows))
+        run_async(_bite_by_bite(verb, of, which, by, dry_run, service, rows))
     refused = [row for row in rows if row["outcome"] == "refused"]
     done = {row["id"] for row in rows}
     missing = [each for each in dict.fromkeys(which.ids) if each not in done]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.cli.discovery import import_here, package_name
 from toolkit.cli.exits import ExitCode, leave
+from toolkit.cli.interrupts import heeding
 
 
 def demo() -> None:
@@ -11,4 +12,4 @@ def demo() -> None:
 
     Shows what became of each. Ends with 1 where one did not end as it should.
     """
-    leave(ExitCode(import_here(f"{package_name()}.demo").main()))
+    leave(ExitCode(heeding(import_here(f"{package_name()}.demo").main)))

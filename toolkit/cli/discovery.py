@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from toolkit.cli.exits import UsageError
 from toolkit.errors import SettingsError
-from toolkit.events import Saga
-from toolkit.service import Service
-from toolkit.settings import Settings
+
+if TYPE_CHECKING:
+    from toolkit.events import Saga
+    from toolkit.service import Service
+    from toolkit.settings import Settings
 
 
 def package_name() -> str:
@@ -31,6 +34,8 @@ def discover(package: str) -> dict[str, Service]:
     Raises:
         UsageError: there is no such package, or no service in it.
     """
+    from toolkit.service import Service
+
     found = import_here(package)
     names = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])) if each.ispkg]
     modules = [import_module(f"{package}.{name}.app") for name in names if find_spec(f"{package}.{name}.app")]
@@ -98,6 +103,8 @@ def import_here(name: str) -> ModuleType:
 
 
 def _at(reference: str) -> Service:
+    from toolkit.service import Service
+
     module, _, attribute = reference.partition(":")
     service = getattr(import_here(module), attribute, None)
     if not isinstance(service, Service):

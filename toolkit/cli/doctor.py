@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections import defaultdict
@@ -13,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption
-from toolkit.cli.output import Format, FormatOption, print_json, print_table, text_of
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_json, print_table, text_of
 from toolkit.errors import SettingsError
-from toolkit.settings import has_sound_address, load_settings
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 if TYPE_CHECKING:
     from toolkit.doctor import Finding
@@ -46,7 +46,7 @@ def doctor(
     """
     for client in ("aio_pika", "aiormq"):  # what they would say is found, and told, by the checks
         logging.getLogger(client).addHandler(logging.NullHandler())
-    findings = asyncio.run(_examine(services or [], service))
+    findings = run_async(_examine(services or [], service))
     _print(findings, output)
     _sum_up(findings)
     verdicts = {each.verdict.value for each in findings}
@@ -56,6 +56,7 @@ def doctor(
 async def _examine(names: Sequence[str], located: list[str] | None) -> list[Finding]:
     from toolkit.cli.subjects import subjects_of
     from toolkit.doctor import examine
+    from toolkit.settings import load_settings
 
     settings, management_url = load_settings(), _management_url()
     subjects = subjects_of(names, located, settings)
@@ -74,6 +75,8 @@ def _management_url() -> str | None:
     Raises:
         SettingsError: the address is none.
     """
+    from toolkit.settings import has_sound_address
+
     url = os.environ.get(_MANAGEMENT_URL)
     try:
         if not url or (url.startswith(("http://", "https://")) and urlsplit(has_sound_address(url)).hostname):
@@ -86,6 +89,8 @@ def _management_url() -> str | None:
 @contextmanager
 def _saying() -> Iterator[Callable[[str], None]]:
     """Show on standard error, in a terminal, what is being asked."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
@@ -116,6 +121,8 @@ def _well(findings: Sequence[Finding]) -> list[list[Text | str]]:
 
 def _row(finding: Finding) -> list[Text | str]:
     """Return what was found, why it matters and what cures it, one below the other: all are long."""
+    from rich.text import Text
+
     told = Text.assemble(
         text_of(finding.found), "\n", (f"why: {finding.why}", "dim"), "\ncure: ", text_of(finding.cure or "-")
     )
@@ -123,6 +130,8 @@ def _row(finding: Finding) -> list[Text | str]:
 
 
 def _sign(verdict: str) -> Text:
+    from rich.text import Text
+
     sign, colour = _SIGNS[verdict]
     return Text(sign, style=colour)
 

@@ -24,7 +24,9 @@ from toolkit.errors import (
     UnreachableError,
     UnroutableError,
 )
-from toolkit.settings import PREFIX
+
+#: As `toolkit.settings` has it, which takes long to import: this runs at each start.
+_PREFIX = "SAGA_"
 
 
 class ExitCode(IntEnum):
@@ -62,7 +64,7 @@ class VerbGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is no text, wherever it was to go: no id, no setting and no message can hold it."""
-        settings = (f"{name}={value}" for name, value in os.environ.items() if name.startswith(PREFIX))
+        settings = (f"{name}={value}" for name, value in os.environ.items() if name.startswith(_PREFIX))
         for each in (*args, *settings):
             if not _is_text(each):
                 raise typer.BadParameter(f"{each!r} is not UTF-8")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.checks import check
 from toolkit.cli.discovery import discover, package_name
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.graph import Choreography, as_mermaid, as_text
+
+if TYPE_CHECKING:
+    from toolkit.graph import Choreography
 
 
 class Drawing(StrEnum):
@@ -20,21 +21,23 @@ class Drawing(StrEnum):
     MERMAID = "mermaid"
 
 
-_DRAWERS = {Drawing.TEXT: as_text, Drawing.MERMAID: as_mermaid}
-
-
 def graph(
     drawing: Annotated[Drawing, typer.Option("--format", help="A page to read, or a Mermaid chart.")] = Drawing.TEXT,
     checked: Annotated[bool, typer.Option("--check", help="Say what is wrong; end with 1 if anything is.")] = False,
 ) -> None:
     """Draw who hears what and emits what; asks no running service."""
+    from toolkit.graph import Choreography, as_mermaid, as_text
+
+    draw = {Drawing.TEXT: as_text, Drawing.MERMAID: as_mermaid}[drawing]
     choreography = Choreography(discover(package_name()).values())
-    typer.echo(_DRAWERS[drawing](choreography))
+    typer.echo(draw(choreography))
     if checked:
         _report(choreography)
 
 
 def _report(choreography: Choreography) -> None:
+    from toolkit.checks import check
+
     findings = check(choreography)
     for finding in findings:
         complain(str(finding))

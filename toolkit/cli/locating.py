@@ -6,34 +6,21 @@ The first way that names any service counts, so that two ways never mix.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import httpx
-import typer
 
 from toolkit.cli.discovery import find_service
 from toolkit.cli.exits import UsageError
 from toolkit.clock import SystemClock
-from toolkit.contract import Contract
-from toolkit.controls import Controls, DatabaseControls, HttpControls
 from toolkit.errors import UnreachableError
-from toolkit.host import queue_name
-from toolkit.settings import Settings, has_sound_address, is_database_url, load_settings
 
-ServicesOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--service",
-        metavar="NAME=URL",
-        help="Where to read a service: http://…, sqlite:///path or postgresql://…; repeatable. "
-        "Else SAGA_SERVICES, separated by commas; else the files in SAGA_DATA_DIR, or those of the last demo.",
-    ),
-]
+if TYPE_CHECKING:
+    from toolkit.contract import Contract
+    from toolkit.controls import Controls
+    from toolkit.settings import Settings
 
 
 @asynccontextmanager
@@ -53,6 +40,8 @@ async def opened(named: Sequence[str] | None) -> AsyncIterator[list[Controls]]:
 
 def locate(named: Sequence[str] | None) -> list[Controls]:
     """Return the sources by the first way that names any."""
+    from toolkit.settings import load_settings
+
     listed = [each.strip() for each in os.environ.get("SAGA_SERVICES", "").split(",") if each.strip()]
     if named or listed:
         return _by_name(named or listed, load_settings())
@@ -80,6 +69,11 @@ def _by_name(pairs: Iterable[str], settings: Settings) -> list[Controls]:
 
 
 def _at(name: str, url: str, settings: Settings) -> Controls:
+    import httpx
+
+    from toolkit.controls import HttpControls
+    from toolkit.settings import has_sound_address, is_database_url
+
     try:
         if url.startswith(("http://", "https://")):
             if not urlsplit(has_sound_address(url)).hostname:
@@ -95,6 +89,9 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
 
 def _in_database(name: str, url: str, settings: Settings) -> Controls:
     # The declarations are looked for only if they are needed: reading works from any directory.
+    from toolkit.controls import DatabaseControls
+    from toolkit.host import queue_name
+
     return DatabaseControls(
         name,
         url,
@@ -106,6 +103,8 @@ def _in_database(name: str, url: str, settings: Settings) -> Controls:
 
 
 def _declared(name: str) -> Contract:
+    from toolkit.contract import Contract
+
     try:
         return Contract.of(find_service(name))
     except UsageError as error:
@@ -118,6 +117,8 @@ def _logs_in(directory: Path) -> list[Path]:
 
 
 def _has_log(path: Path) -> bool:
+    import sqlite3
+
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'saga_log'").fetchall())

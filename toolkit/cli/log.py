@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli.exits import UsageError
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_rows
-from toolkit.cli.stories import print_by_saga
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_rows
 from toolkit.errors import UnreachableError
-from toolkit.sources import Rows, ask_all
+
+if TYPE_CHECKING:
+    from toolkit.sources import Rows
 
 #: The columns of a table that is piped; a terminal has no room for them, and programs get every field.
 _COLUMNS = ("at", "saga_id", "step", "from_state", "to_state", "saga_state", "event_type", "emitted_type", "error")
@@ -30,7 +32,9 @@ def log(
 
     On a terminal saga by saga.
     """
-    rows = asyncio.run(_read(of, saga, limit, service))
+    from toolkit.cli.stories import print_by_saga
+
+    rows = run_async(_read(of, saga, limit, service))
     if output is Format.TABLE and rows and sys.stdout.isatty():
         print_by_saga(rows)
     else:
@@ -38,6 +42,8 @@ def log(
 
 
 async def _read(name: str, saga: str | None, limit: int, service: list[str] | None) -> Rows:
+    from toolkit.sources import ask_all
+
     async with opened(service) as sources:
         chosen = [source for source in sources if source.service == name]
         if not chosen:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli.exits import ExitCode, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, console, print_rows
-from toolkit.cli.stories import complain_of_gaps, stories_of
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import console, print_rows
 from toolkit.clock import SystemClock
-from toolkit.controls import Controls
-from toolkit.events import SagaState
-from toolkit.search import Search
-from toolkit.sources import Rows, ask_all
-from toolkit.story import Story
+from toolkit.fence import SagaState
+
+if TYPE_CHECKING:
+    from toolkit.controls import Controls
+    from toolkit.search import Search
+    from toolkit.sources import Rows
+    from toolkit.story import Story
 
 _COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
 #: What a narrow terminal has room for.
@@ -35,7 +37,9 @@ def ls(
 
     Ends with 3 where a service can't be asked.
     """
-    stories, unreachable = asyncio.run(_read(state, limit, service))
+    from toolkit.cli.stories import complain_of_gaps
+
+    stories, unreachable = run_async(_read(state, limit, service))
     now = SystemClock().now()
     rows = [summary(story, now) for story in stories]
     print_rows(rows, output, columns=_FEWER if console().width < _NARROW else _COLUMNS)
@@ -58,6 +62,10 @@ async def latest_sagas(
     One service's word is not enough: to the inventory a saga is pending that the payment has long refused. So each
     tells what it moved last, and then all of them are asked of those sagas.
     """
+    from toolkit.cli.stories import stories_of
+    from toolkit.search import Search
+    from toolkit.sources import ask_all
+
     answers = await ask_all(services, lambda each: _moved_last(each, Search(state=state), limit))
     reachable = [each for each in services if each.service in answers.by_service]
     stories = await stories_of(_latest(answers.by_service.values(), limit), reachable)

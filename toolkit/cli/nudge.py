@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.audit import Operator
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.operating import ReasonOption, operator
-from toolkit.cli.output import Format, FormatOption, print_some
-from toolkit.controls import Controls
-from toolkit.sources import Answers, Rows, ask_all
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.operating import operator
+from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption
+from toolkit.cli.output import print_some
+
+if TYPE_CHECKING:
+    from toolkit.audit import Operator
+    from toolkit.controls import Controls
+    from toolkit.sources import Answers, Rows
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
 
@@ -29,7 +32,7 @@ def nudge(
     As the watch does by itself; what was heard changes nothing. Ends with 1 where the saga has ended or no service
     knows it, and with 3 where a service can't be asked.
     """
-    answers = asyncio.run(_nudge(saga_id, operator(reason), service))
+    answers = run_async(_nudge(saga_id, operator(reason), service))
     rows = [row for found in answers.by_service.values() for row in found]
     print_some(rows, output, columns=_COLUMNS)
     for name, why in answers.unreachable.items():
@@ -42,6 +45,8 @@ def nudge(
 
 
 async def _nudge(saga_id: str, by: Operator, service: list[str] | None) -> Answers[Rows]:
+    from toolkit.sources import ask_all
+
     async def rows_of(each: Controls) -> Rows:
         return (await each.nudge(saga_id, by)).rows
 

@@ -7,22 +7,16 @@ import os
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-from pydantic import TypeAdapter, ValidationError
-
-from toolkit.audit import Operator
 from toolkit.cli.exits import UsageError
-from toolkit.controls import Controls
-from toolkit.settings import Duration
 
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is done.")]
+if TYPE_CHECKING:
+    from toolkit.audit import Operator
+    from toolkit.controls import Controls
 
 #: As the API takes it; a reason is a sentence, no report.
 _LONGEST_REASON = 500
-
-_DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
 
 def operator(reason: str) -> Operator:
@@ -31,6 +25,8 @@ def operator(reason: str) -> Operator:
     Raises:
         UsageError: the reason says nothing, or too much.
     """
+    from toolkit.audit import Operator
+
     reason = " ".join(reason.split())
     if not reason:
         raise UsageError("say why: --reason TEXT; it is kept with what is done")
@@ -45,8 +41,12 @@ def span(text: str, option: str) -> timedelta:
     Raises:
         UsageError: it is none.
     """
+    from pydantic import TypeAdapter, ValidationError
+
+    from toolkit.settings import Duration
+
     try:
-        found = _DURATION.validate_python(text)
+        found: timedelta = TypeAdapter(Duration).validate_python(text)
     except ValidationError as error:
         raise UsageError(f"{option} {text!r} is no duration: write 90s, 5min, 1h, 30d, or ISO 8601, PT5M") from error
     if found < timedelta(0):

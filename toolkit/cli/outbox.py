@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
 from toolkit.cli.operating import pick
-from toolkit.cli.output import Format, FormatOption, print_rows
-from toolkit.sources import Rows
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_rows
+
+if TYPE_CHECKING:
+    from toolkit.sources import Rows
 
 _COLUMNS = ("due_at", "event_type", "saga_id", "destination", "attempt", "tries", "event_id")
 
@@ -25,7 +28,7 @@ def outbox(
 
     Events for the exchange, and retries for the service's own queue. Ends with 3 where the service can't be asked.
     """
-    print_rows(asyncio.run(_read(of, limit, service)), output, columns=_COLUMNS)
+    print_rows(run_async(_read(of, limit, service)), output, columns=_COLUMNS)
 
 
 async def _read(name: str, limit: int, service: list[str] | None) -> Rows:

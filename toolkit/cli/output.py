@@ -9,16 +9,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic_core import to_json
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from toolkit.cli.exits import complain, printable
+from toolkit.cli.options import Format
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 #: Wider than any row: what is piped goes to a program, and that has no edge.
 _PIPE_WIDTH = 10_000
@@ -26,29 +27,12 @@ _PIPE_WIDTH = 10_000
 _LONGEST_CELL = 160
 
 
-class Format(StrEnum):
-    """How data is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    JSONL = "jsonl"
-
-
-FormatOption = Annotated[Format, typer.Option("-o", "--output", help="For people, or for programs.")]
-
-
-class _Console(Console):
-    """A console that leaves it to the command to end where nobody reads any more; rich's own ends it with 1."""
-
-    def on_broken_pipe(self) -> None:
-        """Let the error go on, which rich is just handling."""
-        raise
-
-
 def console() -> Console:
     """Return a console upon standard output as it is now."""
+    from toolkit.cli.terminal import Terminal
+
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    return _Console(file=sys.stdout, width=width, highlight=False)
+    return Terminal(file=sys.stdout, width=width, highlight=False)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:
@@ -81,6 +65,8 @@ def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequ
 
 def print_json(content: Any, output: Format) -> None:
     """Print data as one JSON document, or as one line for each of its items."""
+    from pydantic_core import to_json
+
     if output is Format.JSON:
         typer.echo(to_json(content, indent=2))
         return
@@ -90,6 +76,9 @@ def print_json(content: Any, output: Format) -> None:
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """Print one thing as its fields, a name and a value each; a text of several lines below its name."""
+    from pydantic_core import to_json
+    from rich.text import Text
+
     for name, value in fields.items():
         text = text_of(to_json(value).decode() if isinstance(value, dict | list) else value, keep="\n")
         apart = "\n" if "\n" in text.plain else " "
@@ -103,6 +92,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) ->
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """Return a plain table with a line of headings."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         # An id is to be copied whole; what a narrow terminal has no room for is folded elsewhere.
@@ -114,6 +105,8 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Ta
 
 def shortened(value: Any) -> Text:
     """Return a value as a table has room for it; programs get it whole."""
+    from rich.text import Text
+
     text = text_of(value)
     return text if len(text) <= _LONGEST_CELL else Text(f"{text.plain[: _LONGEST_CELL - 1]}…")
 
@@ -128,6 +121,8 @@ def _is_id(column: str) -> bool:
 
 def text_of(value: Any, *, keep: str = "") -> Text:
     """Return a value as people read it; text from elsewhere is never markup, and its control characters are seen."""
+    from rich.text import Text
+
     if isinstance(value, datetime):
         return Text(value.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z"))
     return Text("-" if value is None else printable(str(value), keep=keep))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_rows
-from toolkit.controls import Controls
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_rows
 from toolkit.errors import UnreachableError
-from toolkit.sources import Rows
+
+if TYPE_CHECKING:
+    from toolkit.controls import Controls
+    from toolkit.sources import Rows
 
 _COLUMNS = ("since", "service", "saga_id", "step", "state", "saga_state", "nudges", "aborted")
 
@@ -27,7 +30,7 @@ def overdue(
 
     With how often they were nudged. Ends with 3 where a service can't be asked.
     """
-    rows, unreachable = asyncio.run(_read(limit, service))
+    rows, unreachable = run_async(_read(limit, service))
     print_rows(sorted(rows, key=lambda row: row["since"]), output, columns=_COLUMNS)
     for name, reason in unreachable.items():
         complain(f"warning: {name} is unreachable, so what is overdue there is missing here: {reason}")
@@ -35,6 +38,8 @@ def overdue(
 
 
 async def _read(limit: int, service: list[str] | None) -> tuple[Rows, Mapping[str, str]]:
+    import asyncio
+
     rows: Rows = []
     unreachable: dict[str, str] = {}
     async with opened(service) as known:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.audit import Operator
 from toolkit.cli.exits import UsageError
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.operating import ReasonOption, operator, span
-from toolkit.cli.output import Format, FormatOption, printing
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.operating import operator, span
+from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption
+from toolkit.cli.output import printing
 from toolkit.cli.waiting import progress
-from toolkit.controls import Controls
-from toolkit.settings import LONGEST_RETENTION, SHORTEST_RETENTION
-from toolkit.sources import Rows
+
+if TYPE_CHECKING:
+    from toolkit.audit import Operator
+    from toolkit.controls import Controls
+    from toolkit.sources import Rows
 
 _COLUMNS = ("service", "sagas", "letters", "audit")
 
@@ -33,10 +35,12 @@ def prune(
     """
     rows: Rows = []
     with printing(rows, output, columns=_COLUMNS):
-        asyncio.run(_prune(_allowed(older_than), operator(reason), service, rows))
+        run_async(_prune(_allowed(older_than), operator(reason), service, rows))
 
 
 def _allowed(older_than: str) -> timedelta:
+    from toolkit.settings import LONGEST_RETENTION, SHORTEST_RETENTION
+
     age = span(older_than, "--older-than")
     if not SHORTEST_RETENTION <= age <= LONGEST_RETENTION:
         raise UsageError(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.audit import Operator
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.operating import ReasonOption, operator
-from toolkit.cli.output import Format, FormatOption, print_some
-from toolkit.controls import Controls
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.operating import operator
+from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption
+from toolkit.cli.output import print_some
 from toolkit.errors import UnreachableError
-from toolkit.sources import Rows
+
+if TYPE_CHECKING:
+    from toolkit.audit import Operator
+    from toolkit.controls import Controls
+    from toolkit.sources import Rows
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
 
@@ -30,7 +33,7 @@ def replay(
     Under their own ids: what was heard changes nothing, what was lost goes on. Ends with 1 where no service knows the
     saga, and with 3 where a service can't be asked.
     """
-    rows, unreachable = asyncio.run(_replay(saga_id, operator(reason), service))
+    rows, unreachable = run_async(_replay(saga_id, operator(reason), service))
     print_some(rows, output, columns=_COLUMNS)
     for name, why in unreachable.items():
         complain(f"warning: {name} is unreachable, so nothing was replayed there: {why}")
@@ -41,6 +44,8 @@ def replay(
 
 
 async def _replay(saga_id: str, by: Operator, service: list[str] | None) -> tuple[Rows, dict[str, str]]:
+    import asyncio
+
     async with opened(service) as known:
         answers = await asyncio.gather(*(_ask(each, saga_id, by) for each in known))
     named = list(zip((each.service for each in known), answers, strict=True))

@@ -8,7 +8,6 @@ import typer
 
 from toolkit.cli.discovery import discover, find_service, package_name, see_that_steps_exist
 from toolkit.cli.exits import ExitCode, UsageError, leave
-from toolkit.settings import load_settings
 
 
 def run(
@@ -19,6 +18,7 @@ def run(
     It finishes what is under way, and ends with 0.
     """
     from toolkit.app import run_service
+    from toolkit.settings import load_settings
 
     found, settings = find_service(service), load_settings()
     if settings.broker_url == "embedded":

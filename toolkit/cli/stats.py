@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, console, print_rows
-from toolkit.controls import Controls
-from toolkit.events import SagaState
-from toolkit.glance import Glance
-from toolkit.sources import Answers, ask_all
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import console, print_rows
+from toolkit.fence import SagaState
+
+if TYPE_CHECKING:
+    from toolkit.controls import Controls
+    from toolkit.glance import Glance
+    from toolkit.sources import Answers
 
 #: What a table has room for; programs get every field of the glance.
 COLUMNS = (
@@ -29,7 +32,7 @@ def stats(service: ServicesOption = None, output: FormatOption = Format.TABLE) -
 
     With how fast they end, and what needs a person. Ends with 3 where a service can't be asked.
     """
-    answers = asyncio.run(_read(service))
+    answers = run_async(_read(service))
     glances = list(answers.by_service.values())
     if output is Format.TABLE:
         print_rows([figures(glance) for glance in glances], output, columns=columns())
@@ -46,6 +49,8 @@ def columns() -> Sequence[str]:
 
 async def glances_of(services: Sequence[Controls]) -> Answers[Glance]:
     """Ask all services for their figures."""
+    from toolkit.sources import ask_all
+
     return await ask_all(services, lambda each: each.glance())
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from toolkit.cli.exits import UsageError, complain
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, console, print_json, text_of
-from toolkit.cli.stories import move
-from toolkit.cli.watch import IntervalOption
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import Format, FormatOption, IntervalOption, ServicesOption
+from toolkit.cli.output import console, print_json, text_of
 from toolkit.clock import SystemClock
-from toolkit.controls import Controls
 from toolkit.errors import UnreachableError
-from toolkit.sources import ANSWER_TIMEOUT, PAGE, Rows
+
+if TYPE_CHECKING:
+    from toolkit.controls import Controls
+    from toolkit.sources import Rows
 
 #: So many rows are read again each time: PostgreSQL numbers rows before they are committed, so one may come late.
 _OVERLAP = 100
@@ -39,12 +39,14 @@ def tail(
     if output is Format.JSON:
         raise UsageError("what never ends is no JSON document: take -o jsonl, an object a line")
     try:
-        asyncio.run(_follow(saga, limit, interval, service, output))
+        run_async(_follow(saga, limit, interval, service, output))
     except KeyboardInterrupt:  # which is how one stops following
         return
 
 
 async def _follow(saga: str | None, limit: int, interval: float, service: list[str] | None, output: Format) -> None:
+    import asyncio
+
     async with opened(service) as known:
         logs = [_Log(each, saga) for each in known]
         wide = max(len(each.service) for each in known)
@@ -76,6 +78,8 @@ class _Log:
 
     async def new(self) -> Rows:
         """Return what was written since."""
+        from toolkit.sources import PAGE
+
         if self._last is None:  # nothing was heard of it so far
             return [row for row in await self._ask(None, _OVERLAP) if row["at"] >= self._began]
         found: Rows = []
@@ -86,6 +90,10 @@ class _Log:
                 return found
 
     async def _ask(self, after: int | None, limit: int) -> Rows:
+        import asyncio
+
+        from toolkit.sources import ANSWER_TIMEOUT
+
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 rows, last = await self._service.since(after, limit)
@@ -119,6 +127,10 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _print(rows: Sequence[dict[str, Any]], output: Format, wide: int) -> None:
+    from rich.text import Text
+
+    from toolkit.cli.stories import move
+
     if output is Format.JSONL:
         print_json(list(rows), output)
         return

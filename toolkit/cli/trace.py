@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.following import Followed, complain_of_contracts, follow, print_remaining
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_json
-from toolkit.cli.stories import complain_of_gaps, print_sentence, print_story
-from toolkit.story import Story
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_json
+
+if TYPE_CHECKING:
+    from toolkit.cli.following import Followed
+    from toolkit.story import Story
 
 
 def trace(
@@ -25,7 +27,10 @@ def trace(
     In a sentence, then in the order of cause and effect, then what comes next if nobody refuses. Ends with 1 where no
     service knows the saga, and with 3 where a service can't be asked.
     """
-    found = asyncio.run(_read(saga_id, service))
+    from toolkit.cli.following import complain_of_contracts, print_remaining
+    from toolkit.cli.stories import complain_of_gaps, print_sentence, print_story
+
+    found = run_async(_read(saga_id, service))
     story = found.story
     if output is not Format.TABLE:
         print_json(story.as_dict() | found.progress.as_dict(), output)
@@ -41,6 +46,8 @@ def trace(
 
 
 async def _read(saga_id: str, service: list[str] | None) -> Followed:
+    from toolkit.cli.following import follow
+
     async with opened(service) as known:
         return await follow(saga_id, known)
 

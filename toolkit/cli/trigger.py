@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli.discovery import discover, package_name, sagas_of, see_that_steps_exist
 from toolkit.cli.exits import ExitCode, UsageError, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_json
-from toolkit.cli.payload import build_events
-from toolkit.cli.sending import publisher_for, send
-from toolkit.cli.stories import complain_of_gaps
-from toolkit.cli.waiting import MOST_SECONDS, progress, wait_until_ended
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_json
+from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.clock import SystemClock
-from toolkit.events import Event, Saga, SagaState
-from toolkit.logs import configure_logs
-from toolkit.service import Service
-from toolkit.settings import Settings, load_settings
-from toolkit.story import Story
+from toolkit.fence import SagaState
+
+if TYPE_CHECKING:
+    from toolkit.events import Event, Saga
+    from toolkit.service import Service
+    from toolkit.settings import Settings
+    from toolkit.story import Story
 
 
 def trigger(
@@ -43,6 +43,9 @@ def trigger(
 
     With --wait it ends with 0 if all completed, 1 if any failed, and 3 if any was not done in time.
     """
+    from toolkit.cli.payload import build_events
+    from toolkit.settings import load_settings
+
     services = discover(package_name())
     saga = _started_by(event, sagas_of(services))
     events = build_events(saga, data, changes or [], count)
@@ -52,7 +55,7 @@ def trigger(
         see_that_steps_exist(settings, services)
     started = _Started(saga, events, output)
     try:
-        asyncio.run(_start(services.values(), started, patience, service, settings))
+        run_async(_start(services.values(), started, patience, service, settings))
     except KeyboardInterrupt:
         complain(started.how_far())
         raise
@@ -76,6 +79,8 @@ class _Started:
 
     def sent(self, saga_id: str) -> None:
         """Take in that a saga's event is safe."""
+        from toolkit.story import Story
+
         self._stories[saga_id] = Story(saga_id, [])
         if self._output is Format.TABLE:
             typer.echo(saga_id)
@@ -119,6 +124,9 @@ async def _start(
     named: list[str] | None,
     settings: Settings,
 ) -> None:
+    from toolkit.cli.sending import publisher_for, send
+    from toolkit.logs import configure_logs
+
     configure_logs(settings.model_copy(update={"log_level": "error"}))
     saga, events = started.saga, started.events
     async with publisher_for(services, settings) as publisher:
@@ -143,6 +151,8 @@ async def _start(
 
 def _report(stories: Sequence[Story]) -> None:
     """Say how the sagas ended, and leave accordingly."""
+    from toolkit.cli.stories import complain_of_gaps
+
     completed = [story.saga_id for story in stories if story.state is SagaState.COMPLETED]
     failed = [story for story in stories if story.state is SagaState.FAILED]
     running = [story for story in stories if story.state is None or not story.state.is_ended]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -51,6 +50,8 @@ app.add_typer(dead_letters, name="dead-letters")
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
+        from importlib.metadata import version
+
         typer.echo(f"saga {version('saga-toolkit')}")
         raise typer.Exit
 

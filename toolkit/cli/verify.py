@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,13 +13,15 @@ import typer
 
 from toolkit.cli.discovery import import_here, package_name
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.locating import ServicesOption, opened
-from toolkit.cli.output import Format, FormatOption, print_some
-from toolkit.cli.stories import complain_of_gaps
-from toolkit.cli.waiting import MOST_SECONDS, counting
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
+from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_some
+from toolkit.cli.waiting import counting
 from toolkit.clock import SystemClock
-from toolkit.logs import configure_logs
-from toolkit.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from toolkit.settings import Settings
 
 if TYPE_CHECKING:
     from toolkit.verdict import Check, Verdict
@@ -46,7 +47,9 @@ def verify(
     Each has to be done in all its parts, or undone in all of them. Ends with 1 and a list where anything is wrong, and
     with 3 where a service, or the broker that SAGA_BROKER_URL names, can't be asked.
     """
-    verdict = asyncio.run(_judge(timedelta(seconds=settled), service))
+    from toolkit.cli.stories import complain_of_gaps
+
+    verdict = run_async(_judge(timedelta(seconds=settled), service))
     complain_of_gaps(verdict.unreachable)
     if verdict.unreachable:
         complain("error: without them no saga can be judged")
@@ -79,6 +82,9 @@ def checks_of(package: str) -> Sequence[Check]:
 
 def _broker() -> Settings | None:
     """Return the settings if they name a broker: the default one may be anybody's."""
+    from toolkit.logs import configure_logs
+    from toolkit.settings import load_settings
+
     if "SAGA_BROKER_URL" not in os.environ:
         return None
     settings = load_settings()

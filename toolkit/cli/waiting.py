@@ -5,22 +5,18 @@ What one service knows to have ended has ended; a saga that nobody knows yet goe
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
-from toolkit.cli.stories import stories_of
-from toolkit.settings import LONGEST_WAIT
-from toolkit.sources import Source
-from toolkit.story import Story
+    from toolkit.sources import Source
+    from toolkit.story import Story
 
-#: More seconds than anybody means; infinity is none.
-MOST_SECONDS = LONGEST_WAIT.total_seconds()
 #: How long services are left alone after a round of questions, in seconds, and in rounds if that is longer: whoever
 #: is asked all the time does nothing else.
 _PAUSE, _PAUSE_IN_ROUNDS = 0.1, 3
@@ -32,6 +28,11 @@ async def wait_until_ended(
     saga_ids: Sequence[str], sources: Sequence[Source], *, within: timedelta, ended: Callable[[Story], None]
 ) -> list[Story]:
     """Return the stories of all sagas, after `within` at the latest; `ended` is told each one that has ended."""
+    import asyncio
+
+    from toolkit.cli.stories import stories_of
+    from toolkit.story import Story
+
     running, done = list(saga_ids), dict[str, Story]()
     until = time.monotonic() + within.total_seconds()
     while running and (began := time.monotonic()) < until:
@@ -54,6 +55,9 @@ def _pause(began: float, until: float) -> float:
 @contextmanager
 def counting() -> Iterator[Callable[[str, int], None]]:
     """Show on standard error how far something has come; yields what is to be told of each bit, by its name."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.completed:,.0f} {task.description}"), TimeElapsedColumn())
@@ -69,6 +73,9 @@ def counting() -> Iterator[Callable[[str, int], None]]:
 
 def progress() -> Progress:
     """Return a progress bar on standard error, for a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),

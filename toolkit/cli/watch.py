@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from toolkit.cli.exits import ExitCode, leave
-from toolkit.cli.locating import ServicesOption, opened
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.locating import opened
 from toolkit.cli.ls import latest_sagas, summary
-from toolkit.cli.output import Format, FormatOption, console, print_json, table_of, text_of
+from toolkit.cli.options import Format, FormatOption, IntervalOption, ServicesOption
+from toolkit.cli.output import console, print_json, table_of, text_of
 from toolkit.cli.stats import columns, complain_of_silence, figures, glances_of
-from toolkit.cli.stories import styled_state
 from toolkit.clock import SystemClock
-from toolkit.controls import Controls
-from toolkit.glance import Glance
-from toolkit.story import Story
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from toolkit.controls import Controls
+    from toolkit.glance import Glance
+    from toolkit.story import Story
 
 _SAGAS = ("saga_id", "state", "last_step", "last_state", "age")
-#: Seconds; what is oftener costs the services more than anybody sees.
-_SHORTEST = 0.2
-
-IntervalOption = Annotated[
-    float, typer.Option(min=_SHORTEST, max=3_600, metavar="SECONDS", help="How often all is looked at again.")
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,7 @@ def watch(
     if output is Format.TABLE and sys.stdout.isatty():
         _watch(interval, limit, service)
         return
-    sight = asyncio.run(_look_once(limit, service))
+    sight = run_async(_look_once(limit, service))
     if output is Format.TABLE:
         console().print(_drawn(sight))
     else:
@@ -79,12 +74,16 @@ def watch(
 
 def _watch(interval: float, limit: int, service: list[str] | None) -> None:
     try:
-        asyncio.run(_look_again_and_again(interval, limit, service))
+        run_async(_look_again_and_again(interval, limit, service))
     except KeyboardInterrupt:  # which is how one stops watching
         return
 
 
 async def _look_again_and_again(interval: float, limit: int, service: list[str] | None) -> None:
+    import asyncio
+
+    from rich.live import Live
+
     async with opened(service) as known:
         with Live(console=console(), auto_refresh=False, screen=False) as live:
             while True:
@@ -98,16 +97,23 @@ async def _look_once(limit: int, service: list[str] | None) -> Sight:
 
 
 async def _look(services: Sequence[Controls], limit: int) -> Sight:
+    import asyncio
+
     answers, (stories, lost) = await asyncio.gather(glances_of(services), latest_sagas(services, limit))
     return Sight(SystemClock().now(), answers.by_service, stories, {**lost, **answers.unreachable})
 
 
 def _drawn(sight: Sight) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
     at = sight.at.astimezone(UTC).strftime("%H:%M:%S")
     return Group(Text(f"{at} UTC", style="dim"), _services(sight), Text(), _sagas(sight))
 
 
 def _services(sight: Sight) -> Table:
+    from rich.text import Text
+
     shown = columns()
     rows = [[text_of(figures(glance)[column]) for column in shown] for glance in sight.glances.values()]
     away = [name for name in sight.unreachable if name not in sight.glances]
@@ -117,6 +123,8 @@ def _services(sight: Sight) -> Table:
 
 
 def _sagas(sight: Sight) -> Table:
+    from toolkit.cli.stories import styled_state
+
     rows = []
     for story in sight.stories:
         told = summary(story, sight.at)

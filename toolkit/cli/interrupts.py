@@ -1,0 +1,63 @@
+"""What Ctrl-C does at each moment of a command.
+
+While the command starts, and within any import, it ends the process at once: an import may make anything of a
+KeyboardInterrupt, or swallow it. While the verb works it is a KeyboardInterrupt, and asyncio's cancellation.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: What a shell makes of a command that Ctrl-C has ended.
+_INTERRUPTED = 128 + signal.SIGINT
+#: The module whose functions are on the stack while anything is imported.
+_IMPORTING = "importlib._bootstrap"
+
+
+def on_ctrl_c(do: Any) -> None:
+    """Have Ctrl-C do this, unless it is ignored: as in a shell's background, where it is not meant."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, do)
+
+
+def vanish(*_: object) -> None:
+    """End the process, quietly and at once."""
+    os._exit(_INTERRUPTED)
+
+
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but end the process where it would be raised within an import."""
+    above = frame
+    while above is not None:
+        if above.f_globals.get("__name__") == _IMPORTING:
+            vanish()
+        above = above.f_back
+    signal.default_int_handler(signum, frame)
+
+
+def heeding(work: Callable[[], T]) -> T:
+    """Do a verb's work with Python's own handler, which asyncio and servers look for before they set theirs."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not interrupt:
+        return work()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a verb's coroutine; Ctrl-C cancels it where it waits, and is raised again once it has ended."""
+    import asyncio
+
+    try:
+        return heeding(lambda: asyncio.run(work))
+    finally:
+        work.close()  # one that never began would be complained of

@@ -1,0 +1,37 @@
+"""The options that several verbs share. They are read at every start, so nothing here takes long to import."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How data is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+#: Seconds; what is oftener costs the services more than anybody sees.
+_SHORTEST_INTERVAL = 0.2
+#: More seconds than anybody means, ten years; infinity is none.
+MOST_SECONDS = 3650 * 86_400.0
+
+FormatOption = Annotated[Format, typer.Option("-o", "--output", help="For people, or for programs.")]
+IntervalOption = Annotated[
+    float, typer.Option(min=_SHORTEST_INTERVAL, max=3_600, metavar="SECONDS", help="How often all is looked at again.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is done.")]
+ServicesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--service",
+        metavar="NAME=URL",
+        help="Where to read a service: http://…, sqlite:///path or postgresql://…; repeatable. "
+        "Else SAGA_SERVICES, separated by commas; else the files in SAGA_DATA_DIR, or those of the last demo.",
+    ),
+]
