@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -110,6 +111,7 @@ class Host:
 
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a message that never got here, and return once that is committed; what is in the way is waited for."""
+        letter = replace(letter, message=self.vocabulary.under_its_saga(letter.message))
         async for attempt in AsyncRetrying(wait=_PATIENCE, before_sleep=_say_letter_waits):
             with attempt:
                 async with self.database.transaction() as session:

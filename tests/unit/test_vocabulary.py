@@ -192,11 +192,21 @@ def test_what_cannot_be_read_says_why(reason: str, message: WireMessage, detail:
         (plain(b'{"loan_id": 1}'), None),
         (plain(b'["loan_id"]'), None),
         (plain(b'{"loan_id": "loan-1"'), None),
-        (plain(b'{"loan_id": "loan-1"}' + b" " * 1000), None),
-        (plain(b'{"loan_id": "loan-1", "reason": ""}', "desk.CardRefused"), None),
+        (plain(b'{"loan_id": "loan-1"}' + b" " * 1000), "loan-1"),
+        (plain(b'{"loan_id": "loan-1"}' + b" " * 17_000_000, correlation_id="loan-2"), "loan-2"),
+        (plain(b'{"loan_id": "loan-1", "reason": ""}', "desk.CardRefused"), "loan-1"),
+        (plain(b'{"loan_id": "loan-1"}', "desk.CardRefused", correlation_id="no id"), "loan-1"),
+        (plain(b'{"loan_id": "loan-1"}', "desk.CardRefused", correlation_id="loan-2"), "loan-2"),
+        (plain(b'{"loan_id": ["loan-1"]}', "desk.CardRefused", correlation_id="loan-2"), "loan-2"),
+        (plain(b"{", "desk.CardRefused", correlation_id="loan-2"), "loan-2"),
+        (plain(b"7", "desk.CardRefused", correlation_id="loan-2"), "loan-2"),
+        (plain(b'{"loan_id": "loan-1"}', "desk.CardPrinted"), "loan-1"),
+        (plain(b'{"loan_id": "loan-1"}', "desk.CardPrinted", correlation_id="loan-2"), "loan-2"),
+        (plain(b'{"saga_id": "loan-1"}', "saga.AbortRequested", correlation_id="loan-2"), "loan-1"),
+        (plain(b'{"loan_id": "loan-1"}', "saga.SagaEnded"), None),
     ],
 )
-def test_what_cannot_be_read_stands_under_the_saga_that_it_meant_to_start(
+def test_what_cannot_be_read_stands_under_the_saga_that_it_belongs_to(
     vocabulary: Vocabulary, message: WireMessage, saga_id: str | None
 ) -> None:
     unreadable = vocabulary.receive(message, WATCH)
