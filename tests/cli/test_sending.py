@@ -8,10 +8,11 @@ from datetime import timedelta
 import aio_pika
 import pytest
 
+from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.cli.sending import send_all
 from toolkit.clock import SystemClock
-from toolkit.envelope import abort_request
+from toolkit.envelope import WireMessage, abort_request
 from toolkit.errors import UnroutableError
 from toolkit.rabbit import RabbitPublisher
 
@@ -38,6 +39,49 @@ async def test_without_patience_what_nobody_hears_is_an_error_at_once(rabbitmq, 
     async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as publisher:
         with pytest.raises(UnroutableError, match=r"no queue is bound to saga\.AbortRequested"):
             await send_all(messages(3), publisher)
+
+
+class SlowBroker:
+    """Has each message at once, refuses one, and confirms none before it is let."""
+
+    def __init__(self) -> None:
+        self.has: list[str | None] = []
+        self.confirms = asyncio.Event()
+
+    async def publish(self, message: WireMessage) -> None:
+        self.has.append(message.correlation_id)
+        if message.correlation_id == "order-7":
+            raise UnroutableError("no queue is bound")
+        await self.confirms.wait()
+
+    async def has_a_burst(self) -> bool:
+        return len(self.has) == 100
+
+
+async def test_an_interrupt_waits_for_what_is_under_way():
+    broker, told = SlowBroker(), []
+    sending = asyncio.create_task(send_all(messages(250)[8:], broker, sent=told.append))
+    await eventually(broker.has_a_burst)
+
+    sending.cancel()
+    broker.confirms.set()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+    assert len(told) == 100
+    assert told == broker.has
+
+
+async def test_a_failure_waits_for_what_is_under_way():
+    broker, told = SlowBroker(), []
+    sending = asyncio.create_task(send_all(messages(250), broker, sent=told.append))
+    await eventually(broker.has_a_burst)
+
+    broker.confirms.set()
+    with pytest.raises(UnroutableError):
+        await sending
+
+    assert {*told} == {*broker.has} - {"order-7"}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--count", "250")])

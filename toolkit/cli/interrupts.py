@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -51,6 +52,21 @@ def heeding(work: Callable[[], T]) -> T:
         return work()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold a Ctrl-C back while what was done is printed, lest it be known to nobody; a second one ends the process."""
+    before, pressed = signal.getsignal(signal.SIGINT), list[int]()
+    if before is interrupt:
+        signal.signal(signal.SIGINT, lambda number, _: vanish() if pressed else pressed.append(number))
+    try:
+        yield
+    finally:
+        if before is interrupt:
+            signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.interrupts import run_async
+from toolkit.cli.interrupts import held, run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.operating import operator
 from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption
@@ -34,7 +34,8 @@ def nudge(
     """
     answers = run_async(_nudge(saga_id, operator(reason), service))
     rows = [row for found in answers.by_service.values() for row in found]
-    print_some(rows, output, columns=_COLUMNS)
+    with held():
+        print_some(rows, output, columns=_COLUMNS)
     for name, why in answers.unreachable.items():
         complain(f"warning: {name} is unreachable, so nothing was nudged there: {why}")
     if answers.unreachable:

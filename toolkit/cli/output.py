@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from toolkit.cli.exits import complain, printable
+from toolkit.cli.interrupts import held
 from toolkit.cli.options import Format
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequ
         yield
     except BaseException:  # Ctrl-C, too: what was done until then was done
         if rows:
-            print_rows(rows, output, columns=columns)
+            with held():
+                print_rows(rows, output, columns=columns)
         raise
-    print_some(rows, output, columns=columns)
+    with held():
+        print_some(rows, output, columns=columns)
 
 
 def print_json(content: Any, output: Format) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolkit.cli.exits import ExitCode, complain, leave
-from toolkit.cli.interrupts import run_async
+from toolkit.cli.interrupts import held, run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.operating import operator
 from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption
@@ -34,7 +34,8 @@ def replay(
     saga, and with 3 where a service can't be asked.
     """
     rows, unreachable = run_async(_replay(saga_id, operator(reason), service))
-    print_some(rows, output, columns=_COLUMNS)
+    with held():
+        print_some(rows, output, columns=_COLUMNS)
     for name, why in unreachable.items():
         complain(f"warning: {name} is unreachable, so nothing was replayed there: {why}")
     if not rows and not unreachable:

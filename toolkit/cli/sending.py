@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
@@ -25,6 +25,8 @@ from toolkit.tracing import now, tracing_for
 
 #: How many messages are under way at once.
 _BURST = 100
+#: How long, in seconds, Ctrl-C waits for the confirms of what is under way; one at work takes milliseconds.
+_LAST_CONFIRMS = 10.0
 #: The pauses, in seconds, between two tries to send what nobody listens to yet.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 #: How long embedded services may go on with what they began before this process ends, in seconds.
@@ -117,8 +119,24 @@ async def send_all(
     """
     until = time.monotonic() + patience.total_seconds()
     for start in range(0, len(messages), _BURST):
-        burst = messages[start : start + _BURST]
-        await asyncio.gather(*(_send_one(each, publisher, until, sent) for each in burst))
+        await _send_burst([_send_one(each, publisher, until, sent) for each in messages[start : start + _BURST]])
+
+
+async def _send_burst(burst: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Send all of these; where one fails, or Ctrl-C comes, what is under way is still waited for.
+
+    What the broker has is safe, and has to be told of: an order that is sent and not told of is sent again.
+    """
+    under_way = [asyncio.create_task(each) for each in burst]
+    try:
+        await asyncio.wait(under_way)
+    except asyncio.CancelledError:
+        await asyncio.wait(under_way, timeout=_LAST_CONFIRMS)
+        raise
+    finally:
+        errors = [error for each in under_way if not each.cancel() and (error := each.exception())]
+    if errors:
+        raise errors[0]
 
 
 async def _send_one(message: WireMessage, publisher: Publisher, until: float, sent: Callable[[str], None]) -> None:

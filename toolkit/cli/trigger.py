@@ -11,7 +11,7 @@ import typer
 
 from toolkit.cli.discovery import discover, package_name, sagas_of, see_that_steps_exist
 from toolkit.cli.exits import ExitCode, UsageError, complain, leave
-from toolkit.cli.interrupts import run_async
+from toolkit.cli.interrupts import held, run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_json
@@ -60,7 +60,8 @@ def trigger(
         complain(started.how_far())
         raise
     finally:
-        started.close()
+        with held():
+            started.close()
     if patience is not None:
         _report(started.stories())
 
