@@ -70,6 +70,7 @@ class Announcement:
         self._begun: list[Envelope] = []
         self._hits: list[tuple[Step, Hit]] = []
         self._durations: list[tuple[str, SagaState, float]] = []
+        self._contradictions: list[Entry] = []
 
     def attempted(self, attempt: Attempt) -> None:
         """A function was run."""
@@ -82,6 +83,10 @@ class Announcement:
     def hit(self, step: Step, kind: Hit) -> None:
         """A message met a fence."""
         self._hits.append((step, kind))
+
+    def contradicted(self, note: Entry) -> None:
+        """A refusal, or what follows from one, came although the saga was completed; the note says which."""
+        self._contradictions.append(note)
 
     def ended(self, cause: Envelope, outcome: SagaState, *, at: datetime) -> None:
         """A saga ended; how long it took is told if its events tell when it began. Clocks may differ a little."""
@@ -105,9 +110,16 @@ class Announcement:
         meter.entries(entries)
         for entry in entries:
             _tell(entry)
+        for note in self._contradictions:
+            tell_contradiction(note.saga_id, note.step, note.error)
         for letter in letters:
             meter.letter(letter)
             dead_letters.announce(letter)
+
+
+def tell_contradiction(saga_id: str, step: str, error: str | None) -> None:
+    """Say that a step contradicts how its saga ended, which no rule of the protocol mends."""
+    log.error("saga contradicts its end", saga_id=saga_id, step=step, error=error)
 
 
 def redacted(text: str, step: Step, message: Message, original: str | None) -> str:

@@ -33,6 +33,7 @@ _TEXTS = {
     envelope.CAUSATION_ID: "the message id of the event that brought this one about",
     envelope.DEADLINE: "when the whole saga's forward steps refuse, ISO 8601",
     envelope.TRACEPARENT: "the W3C trace parent; passed on as it came",
+    envelope.NUDGE: "the id of the nudge by which it is sent again; who knows the saga's end answers with it",
 }
 _NUMBERS = {
     envelope.VERSION: "the event's version",

@@ -35,8 +35,8 @@ class Emission:
     started_at: datetime | None
     at: datetime
 
-    def as_sent(self, event_type: type[Event]) -> WireMessage:
-        """Return the message as it was sent: the same id and version, so that it is the same event."""
+    def as_sent(self, event_type: type[Event], *, nudge: str = "") -> WireMessage:
+        """Return the message as it was sent, the same id and version, so that it is the same event, or as a nudge."""
         envelope = Envelope(
             event_id=self.emitted_id,
             event_type=self.emitted_type,
@@ -48,6 +48,7 @@ class Emission:
             deadline=self.deadline,
             traceparent=self.traceparent,
             started_at=self.started_at,
+            nudge=nudge,
         )
         return envelope.wrap(self.emitted_body.encode(), routing_key(event_type))
 

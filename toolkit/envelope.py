@@ -23,8 +23,9 @@ ATTEMPT = "attempt"
 PUT_OFF = "put-off"
 TRACEPARENT = "traceparent"
 STARTED_AT = "started-at"
+NUDGE = "nudge"
 HEADERS = (
-    SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, PUT_OFF, TRACEPARENT, STARTED_AT,
+    SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, PUT_OFF, TRACEPARENT, STARTED_AT, NUDGE,
 )  # fmt: skip
 
 #: A header that is a text, and each id, has so many printable characters at most: AMQP's short strings end there.
@@ -63,6 +64,8 @@ class Envelope:
     - `started_at`: when the starting event was emitted, so that whoever ends the saga knows how long it took.
     - `attempt`: which attempt at handling this delivery is, counted from 1; never copied to what is emitted.
     - `put_off`: the second, since the epoch, to which it was last put off; 0 if it never was.
+    - `nudge`: the id of the nudge by which the event is sent again, empty the first time. A service that knows the end
+      of the saga answers with it.
     """
 
     event_id: str
@@ -77,6 +80,7 @@ class Envelope:
     put_off: int = 0
     traceparent: str | None = None
     started_at: datetime | None = None
+    nudge: str = ""
 
     def headers(self) -> dict[str, str | int]:
         """Return the AMQP headers: those facts that AMQP has no property for."""
@@ -96,6 +100,8 @@ class Envelope:
             headers[TRACEPARENT] = self.traceparent
         if self.started_at:
             headers[STARTED_AT] = self.started_at.isoformat()
+        if self.nudge:
+            headers[NUDGE] = self.nudge
         return headers
 
     def wrap(self, body: bytes, key: str) -> WireMessage:
@@ -112,9 +118,18 @@ class Envelope:
 
 
 def abort_request(
-    saga_type: str, saga_id: str, reason: str, *, now: datetime, traceparent: str | None = None
+    saga_type: str,
+    saga_id: str,
+    reason: str,
+    *,
+    now: datetime,
+    traceparent: str | None = None,
+    started_at: datetime | None = None,
 ) -> WireMessage:
-    """Return the message that asks everybody to refuse what they have not begun of this saga."""
+    """Return the message that asks everybody to refuse what they have not begun of this saga.
+
+    `started_at`: when the saga began, so that a service that may have pruned it does not refuse it.
+    """
     event = AbortRequested(saga_type=saga_type, saga_id=saga_id, reason=reason)
     envelope = Envelope(
         event_id=new_id(),
@@ -124,6 +139,7 @@ def abort_request(
         saga_type=saga_type,
         occurred_at=now,
         traceparent=traceparent,
+        started_at=started_at,
     )
     return envelope.wrap(event.model_dump_json().encode(), routing_key(AbortRequested))
 

@@ -13,6 +13,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
+
 from toolkit import crash, horizon, saga_log
 from toolkit.announcement import Attempt
 from toolkit.availability import Availability
@@ -35,6 +37,11 @@ from toolkit.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.tracing import Tracing
 from toolkit.vocabulary import Unreadable
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
+
+log = structlog.get_logger("toolkit")
+
+#: So many nudges and aborts are remembered as answered, so that their copies are not: enough for a storm of them.
+_MOST_ANSWERED = 10_000
 
 #: The attempt that was made before, in a transaction that was rolled back; None if none was.
 Known = Callable[[Step | Compensation, Message], Attempt | None]
@@ -96,6 +103,7 @@ class Execution:
         self.availability = Availability(database, service=service.name, clock=clock)
         #: How many transactions have written to the saga log.
         self.recorded = 0
+        self._answered: dict[str, None] = {}
 
     async def execute(
         self, batch: Sequence[Message | Unreadable], *, failed: Exception | None = None
@@ -193,6 +201,9 @@ class Execution:
         self.recorded += bool(work.entries)
         crash.here("committed", work.outcomes())
         self.relay.hand_over(work.outgoing, work.delayed)
+        self._answered.update(dict.fromkeys(work.answered))
+        while len(self._answered) > _MOST_ANSWERED:
+            del self._answered[next(iter(self._answered))]
         work.announce(self._meter)
 
     def deadline(self, step: Step, message: Message) -> datetime | None:
@@ -241,13 +252,15 @@ class Execution:
         elif isinstance(item.event, SagaEnded):
             tx.work.close(item.envelope.event_id, item.event)
         elif isinstance(item.event, AbortRequested):
-            self._abort(item, tx)
+            await self._abort(item, tx)
         else:
             await self._hear(item, tx)
         return tx.work.claims
 
     async def _hear(self, message: Message, tx: Transaction) -> None:
         """Give the event to each step and compensation that listens to it."""
+        if message.envelope.nudge:
+            self._answer(message.envelope.nudge, message, tx)
         if await self._is_forgotten(message, tx):
             tx.work.forgotten(message)
             return
@@ -258,9 +271,17 @@ class Execution:
             if type(message.event) in compensation.triggers and is_of(compensation.of.saga, message):
                 await self._back(compensation, message, tx)
 
+    def _answer(self, asked: str, message: Message, tx: Transaction) -> None:
+        """Send the end of the saga, where it is known here, to the service that has missed it; once for each ask."""
+        end = tx.work.end_of(message.envelope)
+        if end and asked not in self._answered:
+            tx.work.answer(asked, message.envelope, end)
+
     async def _is_forgotten(self, message: Message, tx: Transaction) -> bool:
         """Whether the log knows nothing of the saga, and may have known it before it was pruned."""
-        occurred_at = message.envelope.occurred_at
+        return await self._is_pruned(message, tx, message.envelope.occurred_at)
+
+    async def _is_pruned(self, message: Message, tx: Transaction, occurred_at: datetime) -> bool:
         if occurred_at > self.clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga_id):
             return False
         with recording():
@@ -301,6 +322,8 @@ class Execution:
             tx.work.put_off(step, message)
         elif decision is Decision.IGNORE:
             tx.work.ignored(step, message)
+            if stream.state is StepState.CONFIRMED:
+                self._answer(message.envelope.event_id, message, tx)
         elif step.isolated:
             if stream.state is StepState.COMPLETED:
                 tx.work.compensating(step, message)
@@ -316,8 +339,20 @@ class Execution:
         else:
             tx.work.compensated(compensation.of, message, result)
 
-    def _abort(self, message: Message, tx: Transaction) -> None:
-        """Fence every refusable step that has not begun; the first of them in the saga's order starts the way back."""
+    async def _abort(self, message: Message, tx: Transaction) -> None:
+        """Fence every refusable step that has not begun; the first of them in the saga's order starts the way back.
+
+        Where the saga has ended no step is fenced, and the service that ended it answers with the end. Where it may
+        have been pruned no step is fenced either: a saga that was pruned has ended.
+        """
+        envelope = message.envelope
+        if tx.work.end_of(envelope):
+            if tx.work.has_ended_here(envelope):
+                self._answer(envelope.event_id, message, tx)
+            return
+        if await self._is_pruned(message, tx, envelope.started_at or envelope.occurred_at):
+            log.warning("abort of a saga that may have been pruned; it is ignored", saga_id=envelope.saga_id)
+            return
         for step in self.service.steps:
             if not (step.is_refusable and is_of(step.saga, message)):
                 continue

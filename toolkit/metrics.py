@@ -85,7 +85,8 @@ failed_compensations = Counter(
     "saga_compensations_failed_total", "Compensations that failed for good: what they should undo is still done.", _STEP
 )
 nudges = Counter("saga_nudges_total", "Overdue steps whose event was sent again.", _SAGA)
-aborts = Counter("saga_aborts_total", "Overdue steps for whose saga an abort was sent.", _SAGA)
+aborts = Counter("saga_aborts_total", "Aborts that were sent for overdue steps.", _SAGA)
+contradictions = Counter("saga_contradictions_total", "Steps that do not stand as the end of their saga has it.", _STEP)
 letters = Counter("saga_dead_letters_total", "Messages that became dead letters.", ("service",))
 batches = Histogram(
     "saga_batch_size", "Messages that shared a transaction.", ("service",), buckets=(1, 2, 5, 10, 20, 50, 100, 200)
@@ -150,6 +151,10 @@ class Meter:
         """Count an event that met the fence."""
         self._of(fence_hits, step.saga.name, step.name, kind.value).inc()
 
+    def contradiction(self, saga_type: str, step: str) -> None:
+        """Count a step that contradicts how its saga ended."""
+        self._of(contradictions, *self._step(saga_type, step)).inc()
+
     def letter(self, _: DeadLetter) -> None:
         """Count a dead letter."""
         self._letters.inc()
@@ -164,7 +169,7 @@ class Meter:
             for counter in (started, completed, failed, compensating, nudges, aborts):
                 self._of(counter, saga_type)
         for step in service.steps:
-            for counter in (retries, refusals, failed_compensations):
+            for counter in (retries, refusals, failed_compensations, contradictions):
                 self._of(counter, step.saga.name, step.name)
             self._of(attempts, step.saga.name, step.name)
             for hit in Hit:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Integer,
     Row,
     Select,
@@ -32,9 +33,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
-from toolkit.events import SagaState
+from toolkit.events import SagaEnded, SagaState
 from toolkit.fence import StepState
-from toolkit.saga_log import Note, saga_log
+from toolkit.saga_log import Note, is_contradiction, saga_log
 from toolkit.set_aside import REST, readable
 
 overdue = Table(
@@ -80,17 +81,64 @@ class OverdueStep:
     aborted: bool
 
 
-async def find(connection: AsyncConnection, *, before: datetime, now: datetime) -> list[OverdueStep]:
-    """Note the steps that moved last before that moment, and whose sagas have not ended since."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contradiction:
+    """A step that does not stand as its saga's end has it: no rule mends that, so it needs a person."""
+
+    saga_id: str
+    saga_type: str
+    step: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one search has found.
+
+    - `steps`: those whose sagas should have ended.
+    - `ends`: sagas whose end this service knows, and has not received: its own step has ended them.
+    - `contradictions`: steps that do not stand as their sagas' ends have it.
+    """
+
+    steps: list[OverdueStep]
+    ends: list[SagaEnded]
+    contradictions: list[Contradiction]
+
+
+async def find(connection: AsyncConnection, *, before: datetime, now: datetime) -> Found:
+    """Note the steps that moved last before that moment, and whose sagas have not ended since; and find what is odd."""
     since = await _advance(connection, before)
     if since is None:
-        return []
-    rows = (await connection.execute(_UNFINISHED, {"since": since - _OVERLAP, "before": before})).all()
+        return Found([], [], [])
+    window = {"since": since - _OVERLAP, "before": before}
+    steps = await _find_steps(connection, window, now)
+    ended = (await connection.execute(_UNCLOSED, window)).all()
+    odd = await connection.execute(_CONTRADICTED, window | {"since": since})
+    return Found(steps, _ends(ended), [Contradiction(**row._mapping) for row in odd])
+
+
+async def _find_steps(connection: AsyncConnection, window: dict[str, datetime], now: datetime) -> list[OverdueStep]:
+    rows = (await connection.execute(_UNFINISHED, window)).all()
     found, _ = readable("saga_log", rows, _found)
     if found:
         await forget(connection, found)
         await connection.execute(insert(overdue), [_values(each, now) for each in found])
     return found
+
+
+def _ends(rows: Sequence[Row[Any]]) -> list[SagaEnded]:
+    """Return the messages that these ends would have come by; unchecked, since no row may stop the others."""
+    by_type: dict[str, dict[str, list[str]]] = {}
+    for saga_type, saga_id, state in map(tuple, rows):
+        by_type.setdefault(saga_type, {}).setdefault(state, []).append(saga_id)
+    return [
+        SagaEnded.model_construct(
+            saga_type=saga_type,
+            completed=tuple(outcomes.get(SagaState.COMPLETED, ())),
+            failed=tuple(outcomes.get(SagaState.FAILED, ())),
+        )
+        for saga_type, outcomes in by_type.items()
+    ]
 
 
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) -> list[OverdueStep]:
@@ -103,6 +151,14 @@ async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) 
         key = {"of_saga": row.saga_id, "of_step": row.step}
         await connection.execute(update(overdue).where(_is_one).values(next_at=now + REST), key)
     return steps
+
+
+async def put_off(connection: AsyncConnection, steps: Sequence[OverdueStep], until: Sequence[datetime]) -> None:
+    """Have the next push of each of these steps come due at its moment."""
+    if steps:
+        statement = update(overdue).where(_is_one).values(next_at=bindparam("until", type_=UtcDateTime()))
+        moments = zip(steps, until, strict=True)
+        await connection.execute(statement, [_key(step) | {"until": moment} for step, moment in moments])
 
 
 async def mark_aborted(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> None:
@@ -156,12 +212,23 @@ async def _advance(connection: AsyncConnection, until: datetime) -> datetime | N
     return stood if moved.rowcount else None
 
 
-def _unfinished() -> Select[Any]:
-    """Return the steps that moved last after `since`, up to `before`, and whose sagas have not ended; built once."""
-    later, other = saga_log.alias(), saga_log.alias()
-    has_moved = exists().where(
+def _in_window() -> tuple[ColumnElement[bool], ...]:
+    return (
+        saga_log.c.at > bindparam("since", type_=UtcDateTime()),
+        saga_log.c.at <= bindparam("before", type_=UtcDateTime()),
+    )
+
+
+def _has_moved() -> ColumnElement[bool]:
+    later = saga_log.alias()
+    return exists().where(
         later.c.saga_id == saga_log.c.saga_id, later.c.step == saga_log.c.step, later.c.position > saga_log.c.position
     )
+
+
+def _unfinished() -> Select[Any]:
+    """Return the steps that moved last after `since`, up to `before`, and whose sagas have not ended; built once."""
+    other = saga_log.alias()
     is_known = exists().where(
         overdue.c.saga_id == saga_log.c.saga_id,
         overdue.c.step == saga_log.c.step,
@@ -176,21 +243,45 @@ def _unfinished() -> Select[Any]:
     )
     shown = ("saga_id", "step", "saga_type", "position", "to_state", "saga_state", "at")
     return select(*(saga_log.c[name] for name in shown)).where(
-        saga_log.c.at > bindparam("since", type_=UtcDateTime()),
-        saga_log.c.at <= bindparam("before", type_=UtcDateTime()),
+        *_in_window(),
         saga_log.c.position.is_not(None),
         saga_log.c.to_state != StepState.CONFIRMED.value,
-        ~has_moved,
+        ~_has_moved(),
         ~has_ended,
         ~is_known,
     )
 
 
-_UNFINISHED = _unfinished()
+def _unclosed() -> Select[Any]:
+    """Return the sagas, and their ends, of steps that are still completed where the end is known; built once."""
+    noted, other = saga_log.alias(), saga_log.alias()
+    is_noted = exists().where(
+        noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED.value
+    )
+    ended = [SagaState.COMPLETED.value, SagaState.FAILED.value]
+    of_saga = other.c.saga_id == saga_log.c.saga_id, other.c.saga_state.in_(ended)
+    end = select(other.c.saga_state).where(*of_saga).order_by(other.c.id).limit(1).scalar_subquery()
+    is_standing = (
+        saga_log.c.position.is_not(None),
+        saga_log.c.to_state == StepState.COMPLETED.value,
+        ~_has_moved(),
+        ~is_noted,
+        exists().where(*of_saga),
+    )
+    return select(saga_log.c.saga_type, saga_log.c.saga_id, end).where(*_in_window(), *is_standing).distinct()
+
+
+def _contradicted() -> Select[Any]:
+    """Return the steps that contradict how their sagas ended; built once."""
+    shown = ("saga_id", "saga_type", "step", "error")
+    return select(*(saga_log.c[name] for name in shown)).where(*_in_window(), is_contradiction)
+
+
+_UNFINISHED, _UNCLOSED, _CONTRADICTED = _unfinished(), _unclosed(), _contradicted()
 _is_one = and_(overdue.c.saga_id == bindparam("of_saga"), overdue.c.step == bindparam("of_step"))
 
 
-def _key(step: OverdueStep) -> dict[str, str]:
+def _key(step: OverdueStep) -> dict[str, Any]:
     return {"of_saga": step.saga_id, "of_step": step.step}
 
 

@@ -52,7 +52,7 @@ async def nudge(database: Database, emitted: Emitted, saga_id: str, by: Operator
         if not story:
             return Bite(rows=[])
         if end := _end_of(story):
-            return _refused(story, f"saga {saga_id} has ended ({end}): nobody waits for anything")
+            return _refused(story, f"saga {saga_id} has ended ({end}): nothing is under way here")
         found = await emissions.last_of(connection, saga_id)
         if not found:
             return _refused(story, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one")
@@ -74,7 +74,8 @@ async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime
         if end := _end_of(story):
             return _refused(story, f"saga {saga_id} has ended ({end}): there is nothing to abort")
         last = story[-1]
-        request = abort_request(last["saga_type"], saga_id, by.reason, now=now, traceparent=last["traceparent"])
+        began, trace = story[0]["at"], last["traceparent"]
+        request = abort_request(last["saga_type"], saga_id, by.reason, now=now, traceparent=trace, started_at=began)
         await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
         await saga_log.append(connection, [_abort_note(last, by, now)])
         await audit.add(connection, [Deed("abort", str(request.type), saga_id)], by, now=now)
@@ -93,7 +94,8 @@ async def _send(
 ) -> None:
     """Send these events again, and write to the log and to the audit who had it done."""
     streams = await saga_log.read_streams(connection, {each.saga_id for each in known})
-    rows = [_row(each.as_sent(kind), kind, now) for each in known for kind in [emitted[each.emitted_type]]]
+    kinds = [(each, emitted[each.emitted_type]) for each in known]
+    rows = [_row(each.as_sent(kind, nudge=new_id()), kind, now) for each, kind in kinds]
     notes = [_note(each, streams[each.saga_id, each.step], note, by, now) for each in known]
     verb = {Note.REPLAYED: "replay", Note.NUDGED: "nudge"}[note]
     await outbox.add(connection, [*rows, *besides])

@@ -31,6 +31,7 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    text,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -63,6 +64,10 @@ _FENCE = UniqueConstraint("saga_id", "step", "position", name="saga_log_fence")
 #: The fence in SQLite's words.
 _FENCE_COLUMNS = "saga_log.saga_id, saga_log.step, saga_log.position"
 
+#: An entry that says how a step contradicts its saga's end; as text, since a planner proves no parameter.
+_CONTRADICTS = text("to_state = 'ended' AND error IS NOT NULL")
+is_contradiction = text("saga_log.to_state = 'ended' AND saga_log.error IS NOT NULL")
+
 saga_log = Table(
     "saga_log",
     metadata,
@@ -90,6 +95,7 @@ saga_log = Table(
     _FENCE,
     Index("saga_log_by_saga", "saga_id", "id"),
     Index("saga_log_by_time", "at"),
+    Index("saga_log_contradictions", "saga_id", sqlite_where=_CONTRADICTS, postgresql_where=_CONTRADICTS),
 )
 
 #: What a reader sees of an entry, in this order.
@@ -137,8 +143,9 @@ class Stream:
     - `retries`: how many attempts failed since the last position, or the last redrive; the log counts them, no
       message does.
     - `error`: what the last positioned entry says of its reason.
-    - `event_ids`: the events that were taken, to tell a duplicate from a late event.
+    - `event_ids`: the events that were taken or noted as too late, to tell a copy from a new one.
     - `original`: the event that the step emitted, for its compensation.
+    - `end`: how the saga ended, where the stream knows; `has_ended_it` where the step itself did.
     """
 
     state: StepState | None = None
@@ -148,6 +155,8 @@ class Stream:
     error: str | None = None
     event_ids: set[str] = field(default_factory=set)
     original: Original | None = None
+    end: SagaState | None = None
+    has_ended_it: bool = False
 
     @property
     def completed_body(self) -> str | None:
@@ -157,15 +166,24 @@ class Stream:
     def advance(self, entry: Any) -> None:
         """Move on to an `Entry` that was appended, or to a row of them that was read."""
         self.saga_state = SagaState(entry.saga_state)
+        if self.saga_state.is_ended:
+            self.end = self.end or self.saga_state
         if entry.position is None:
-            self.retries = 0 if entry.to_state == Note.REDRIVEN else self.retries + (entry.to_state == Note.RETRYING)
+            self._note(entry)
             return
         self.state, self.position = StepState(entry.to_state), entry.position
         self.retries, self.error = 0, entry.error
         if entry.event_id:
             self.event_ids.add(entry.event_id)
+        if self.state is StepState.COMPLETED:
+            self.has_ended_it = self.saga_state.is_ended
         if self.state is StepState.COMPLETED and entry.emitted_body is not None:
             self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
+
+    def _note(self, entry: Any) -> None:
+        self.retries = 0 if entry.to_state == Note.REDRIVEN else self.retries + (entry.to_state == Note.RETRYING)
+        if entry.to_state == Note.IGNORED and entry.event_id:
+            self.event_ids.add(entry.event_id)
 
 
 _STREAMS = (
@@ -185,6 +203,19 @@ _STREAMS = (
     .order_by(saga_log.c.id)
 )
 _APPEND = insert(saga_log)
+
+
+#: What a step may not be left as in a saga that ended well; one that is under way says so once it is over.
+_CONTRADICT_SUCCESS = (StepState.FAILED, StepState.FENCED, StepState.COMPENSATED)
+_ENDED_WELL = " in a saga that ended completed"
+_STILL_COMPLETED = "still completed in a saga that ended failed"
+
+
+def contradiction(state: str, end: SagaState) -> str | None:
+    """Return how a step contradicts its saga's end, if it does; the notes of `close_sagas` say the same."""
+    if end is SagaState.COMPLETED:
+        return f"{state}{_ENDED_WELL}" if state in _CONTRADICT_SUCCESS else None
+    return _STILL_COMPLETED if state == StepState.COMPLETED else None
 
 
 def _insert_behind_the_last(columns: dict[str, Any], *conditions: ColumnElement[bool]) -> Insert:
@@ -214,24 +245,29 @@ def _insert_behind_the_last(columns: dict[str, Any], *conditions: ColumnElement[
     return insert(saga_log).from_select(list(values), behind)
 
 
+def _is_noted() -> ColumnElement[bool]:
+    """Whether the end was noted behind the step; a scalar, so that no planner hashes the whole log for it."""
+    noted = saga_log.alias()
+    own = noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED
+    return select(noted.c.id).where(*own).limit(1).scalar_subquery().is_not(None)
+
+
 def _confirm() -> Insert:
+    """Confirm what is completed; what stands otherwise in a saga that ended well is noted once, as a contradiction."""
+    state = saga_log.c.to_state
+    is_completed = state == StepState.COMPLETED
     columns = {
-        "position": saga_log.c.position + 1,
-        "from_state": literal(StepState.COMPLETED.value),
-        "to_state": literal(StepState.CONFIRMED.value),
+        "position": case((is_completed, saga_log.c.position + 1), else_=null()),
+        "from_state": state,
+        "to_state": case((is_completed, literal(StepState.CONFIRMED.value)), else_=literal(Note.ENDED.value)),
         "saga_state": literal(SagaState.COMPLETED.value),
+        "error": case((state.in_(_CONTRADICT_SUCCESS), state + literal(_ENDED_WELL)), else_=null()),
     }
-    return _insert_behind_the_last(columns, saga_log.c.to_state == StepState.COMPLETED)
+    return _insert_behind_the_last(columns, is_completed | ((state != StepState.CONFIRMED) & ~_is_noted()))
 
 
 def _note_failed() -> Insert:
     """Note the end once per step; a step that still stands completed, and did not end the saga itself, is wrong."""
-    noted = saga_log.alias()
-    is_noted = (
-        select(noted.c.id)
-        .where(noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED)
-        .exists()
-    )
     ended_here = saga_log.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value])
     left_standing = (saga_log.c.to_state == StepState.COMPLETED) & ~ended_here
     columns = {
@@ -239,9 +275,9 @@ def _note_failed() -> Insert:
         "from_state": saga_log.c.to_state,
         "to_state": literal(Note.ENDED.value),
         "saga_state": literal(SagaState.FAILED.value),
-        "error": case((left_standing, literal("still completed in a saga that ended failed")), else_=null()),
+        "error": case((left_standing, literal(_STILL_COMPLETED)), else_=null()),
     }
-    return _insert_behind_the_last(columns, ~is_noted)
+    return _insert_behind_the_last(columns, ~_is_noted())
 
 
 _CONFIRM, _NOTE_FAILED = _confirm(), _note_failed()
@@ -299,7 +335,7 @@ def _is_fence(error: IntegrityError) -> bool:
 
 
 async def close_sagas(connection: AsyncConnection, event_id: str, ended: SagaEnded, *, now: datetime) -> None:
-    """Write that these sagas have ended: `confirmed` behind what is completed, a note where they failed."""
+    """Write that these sagas have ended: `confirmed` behind what is completed where they ended well, else a note."""
     for statement, saga_ids in ((_CONFIRM, ended.completed), (_NOTE_FAILED, ended.failed)):
         if saga_ids:
             await connection.execute(statement, {"saga_ids": saga_ids, "event_id": event_id, "now": now})

@@ -234,7 +234,7 @@ class Settings(BaseSettings):
     overdue_after: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
     """How long after a step the saga may go on before the step counts as overdue, and is nudged."""
     nudge_every: Duration = Field(timedelta(minutes=1), ge=timedelta(milliseconds=100), le=LONGEST_WAIT)
-    """How often the event of an overdue step is sent again."""
+    """How soon the event of an overdue step is sent again; each pause is twice the one before, up to an hour."""
     abort_after: Duration = Field(timedelta(hours=1), ge=timedelta(seconds=1), le=LONGEST_WAIT)
     """How long after a step whose saga has not ended an abort is sent to all."""
     watch_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=10), le=timedelta(minutes=5))

@@ -23,6 +23,7 @@ from toolkit.envelope import (
     CONTROL_EVENTS,
     DEADLINE,
     LONGEST_TEXT,
+    NUDGE,
     OCCURRED_AT,
     PUT_OFF,
     SAGA_TYPE,
@@ -145,6 +146,7 @@ class Vocabulary:
             put_off=_number(headers, PUT_OFF, default=0),
             traceparent=self._traceparent(headers, saga_type, saga_id),
             started_at=occurred_at if event_type in self._started_by else _time(headers, STARTED_AT),
+            nudge=_text(headers, NUDGE) or "",
         )
         return Message(envelope, event, wire.body)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import crash, emissions, outbox, overdue, saga_log
+from toolkit.announcement import tell_contradiction
 from toolkit.clock import Clock
 from toolkit.contained import contain
 from toolkit.database import Database
@@ -25,7 +26,7 @@ from toolkit.events import Event
 from toolkit.ids import new_id, trace_facts
 from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
-from toolkit.overdue import OverdueStep
+from toolkit.overdue import Found, OverdueStep
 from toolkit.relay import Relay
 from toolkit.saga_log import Entry, Note
 from toolkit.service import Service
@@ -33,6 +34,13 @@ from toolkit.set_aside import set_aside
 from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
+
+#: A push an hour costs next to nothing, however long nothing helps.
+_LONGEST_PAUSE = timedelta(hours=1)
+#: More would overflow a timedelta, and have long been an hour.
+_MOST_DOUBLINGS = 20
+#: So many nudges of a step are noted in the log; by then they come every hour. The table of overdue steps counts on.
+_MOST_NOTES = 8
 
 #: What a log line says of something.
 Facts = dict[str, str | None]
@@ -75,28 +83,39 @@ class Watch:
         async with self._database.transaction() as session:
             connection = await session.connection()
             found = await overdue.find(connection, before=now - self._settings.overdue_after, now=now)
-            crash.here("overdue-found", (step.saga_state for step in found))
+            crash.here("overdue-found", (step.saga_state for step in found.steps))
+            for ended in found.ends:
+                await saga_log.close_sagas(connection, new_id(), ended, now=now)
             due = await overdue.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
+            await overdue.put_off(connection, waiting, [self._next_push(step, now) for step in waiting])
             rows = await self._push(connection, waiting, now)
-            traces = await _traces(connection, found)
-            entries = [self._note(step, Note.OVERDUE, now) for step in found]
-            entries += [self._note(step, Note.NUDGED, now) for step in waiting]
-            entries += [self._note(step, Note.ABORTED, now) for step in waiting if self._is_hopeless(step, now)]
-            await saga_log.append(connection, entries)
+            traces = await _traces(connection, found.steps)
+            pushes = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
+            hopeless = [step for step in waiting if self._is_hopeless(step, now)]
+            pushes += [(self._note(step, Note.ABORTED, now), not step.aborted) for step in hopeless]
+            notes = [self._note(step, Note.OVERDUE, now) for step in found.steps]
+            await saga_log.append(connection, [*notes, *(note for note, is_noted in pushes if is_noted)])
             await outbox.add(connection, rows)
-        self._meter.entries(entries)
+        self._meter.entries([*notes, *(note for note, _ in pushes)])
         self._relay.hand_over(rows, [])
-        for step in found:
+        self._tell(found, traces)
+
+    def _tell(self, found: Found, traces: dict[tuple[str, str], Facts]) -> None:
+        for ended in found.ends:
+            sagas = len(ended.completed) + len(ended.failed)
+            log.warning("end of sagas was not received; their log tells it", saga_type=ended.saga_type, sagas=sagas)
+        for odd in found.contradictions:
+            self._meter.contradiction(odd.saga_type, odd.step)
+            tell_contradiction(odd.saga_id, odd.step, odd.error)
+        for step in found.steps:
             facts = {"saga_id": step.saga_id, "step": step.step, "since": step.since.isoformat()}
             log.error("saga is overdue", **facts, **traces.get((step.saga_id, step.step), {}))
 
     async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
         """Return those that did not move and whose sagas did not end, and forget the others."""
         streams, broken = await saga_log.readable_streams(connection, [step.saga_id for step in due])
-        ended = {
-            saga_id for (saga_id, _), stream in streams.items() if stream.saga_state and stream.saga_state.is_ended
-        }
+        ended = {saga_id for (saga_id, _), stream in streams.items() if stream.end}
         stands = {key: stream.position for key, stream in streams.items()}
         waiting = [
             step for step in due if step.saga_id not in ended and stands.get((step.saga_id, step.step)) == step.position
@@ -113,14 +132,22 @@ class Watch:
         wires = [
             wire for each in emitted if each.emitted_type in self._emitted and (wire := _sent(each, self._emitted))
         ]
-        traces = {(each.saga_id, each.step): each.traceparent for each in emitted}
-        aborts = [_abort(step, traces.get((step.saga_id, step.step)), now) for step in hopeless]
+        causes = {(each.saga_id, each.step): each for each in emitted}
+        aborts = [_abort(step, causes.get((step.saga_id, step.step)), now) for step in hopeless]
         wires += [wire for wire in aborts if wire]
         due_at = self._relay.due_if_handed_over()
         return [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
 
     def _is_hopeless(self, step: OverdueStep, now: datetime) -> bool:
-        return not step.aborted and now - step.since >= self._settings.abort_after
+        return now - step.since >= self._settings.abort_after
+
+    def _next_push(self, step: OverdueStep, now: datetime) -> datetime:
+        """Return when the step is pushed next: each pause is twice the one before, but none delays the first abort."""
+        first = self._settings.nudge_every
+        doubled = first * (1 << min(step.nudges - 1, _MOST_DOUBLINGS))
+        pause = min(doubled, max(first, _LONGEST_PAUSE))
+        abort_at = step.since + self._settings.abort_after
+        return min(now + pause, abort_at) if abort_at > now else now + pause
 
     def _note(self, step: OverdueStep, note: Note, now: datetime) -> Entry:
         return Entry(
@@ -148,19 +175,23 @@ async def _traces(
 
 
 def _sent(emission: Emission, emitted: dict[str, type[Event]]) -> WireMessage | None:
-    """Return the event as it was sent; None where its entry can't be read."""
+    """Return the event as it was sent, as a nudge; None where its entry can't be read."""
     try:
-        return emission.as_sent(emitted[emission.emitted_type])
+        return emission.as_sent(emitted[emission.emitted_type], nudge=new_id())
     except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
         set_aside("saga_log", error, saga_id=emission.saga_id, step=emission.step)
         return None
 
 
-def _abort(step: OverdueStep, traceparent: str | None, now: datetime) -> WireMessage | None:
-    """Return the abort of a step's saga; None where its id is none, by which no other service could know it."""
-    reason = f"overdue since {step.since}"
+def _abort(step: OverdueStep, cause: Emission | None, now: datetime) -> WireMessage | None:
+    """Return the abort of a step's saga; None where its id is none, by which no other service could know it.
+
+    `cause` is what the step has emitted, if it has.
+    """
+    reason, trace = f"overdue since {step.since}", cause.traceparent if cause else None
+    began = cause.started_at if cause and cause.started_at else step.since
     try:
-        return abort_request(step.saga_type, step.saga_id, reason, now=now, traceparent=traceparent)
+        return abort_request(step.saga_type, step.saga_id, reason, now=now, traceparent=trace, started_at=began)
     except ValueError as error:
         set_aside("overdue", error, saga_id=step.saga_id, step=step.step)
         return None

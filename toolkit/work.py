@@ -6,7 +6,7 @@ Each verb appends one legal entry to a step's stream, together with the message 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,7 +25,7 @@ from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
 from toolkit.redaction import redact
 from toolkit.retry import describe
-from toolkit.saga_log import Entry, Note, Stream
+from toolkit.saga_log import Entry, Note, Stream, contradiction
 from toolkit.tracing import Tracing, now
 from toolkit.vocabulary import Unreadable
 
@@ -76,6 +76,8 @@ class Work:
         self._latest: dict[tuple[str, str], Attempt] = {}
         self._closings: list[tuple[str, SagaEnded]] = []
         self._ended: dict[str, dict[SagaState, list[str]]] = {}
+        self._ends = {key[0]: stream.end for key, stream in streams.items() if stream.end}
+        self.answered: list[str] = []
 
     def stream(self, step: Step, message: Message) -> Stream:
         """Return where this step of the message's saga stands."""
@@ -84,6 +86,14 @@ class Work:
     def knows(self, saga_id: str) -> bool:
         """Whether this service's log has any entry of the saga."""
         return any(stream.saga_state for (of_saga, _), stream in self._streams.items() if of_saga == saga_id)
+
+    def end_of(self, envelope: Envelope) -> SagaState | None:
+        """Return how the message's saga has ended, where the log knew it before this transaction."""
+        return self._ends.get(envelope.saga_id)
+
+    def has_ended_here(self, envelope: Envelope) -> bool:
+        """Whether it was a step of this service that ended the message's saga."""
+        return any(stream.has_ended_it for key, stream in self._streams.items() if key[0] == envelope.saga_id)
 
     def attempted(self, attempt: Attempt) -> None:
         """A function was run; the entry that follows says what came of it."""
@@ -99,8 +109,7 @@ class Work:
         state = step.saga.state_after(type(event))
         self._move(step, message, StepState.COMPLETED, self._or_started(step, state), emitted=event)
         if state.is_ended:
-            outcomes = self._ended.setdefault(step.saga.name, {})
-            outcomes.setdefault(state, []).append(message.envelope.saga_id)
+            self._has_ended(message.envelope, state)
             self._announcement.ended(message.envelope, state, at=self.origin.now)
 
     def refused(self, step: Step, message: Message, refusal: Refusal) -> None:
@@ -168,10 +177,16 @@ class Work:
 
     def ignored(self, step: Step, message: Message) -> None:
         """Change nothing; a late event is noted, a duplicate is not worth it."""
-        is_duplicate = message.envelope.event_id in self.stream(step, message).event_ids
+        stream, event_type = self.stream(step, message), message.envelope.event_type
+        is_duplicate = message.envelope.event_id in stream.event_ids
         self._announcement.hit(step, Hit.DUPLICATE if is_duplicate else Hit.LATE)
-        if not is_duplicate:
-            self._note(step, message, Note.IGNORED, error=f"{message.envelope.event_type} came too late")
+        if is_duplicate:
+            return
+        if stream.state is StepState.CONFIRMED and type(message.event) not in step.triggers:
+            self._note(step, message, Note.IGNORED, error=f"{event_type} came after the saga was completed")
+            self._announcement.contradicted(self.entries[-1])
+        else:
+            self._note(step, message, Note.IGNORED, error=f"{event_type} came too late")
 
     def dead_letter(self, step: Step, message: Message, error: str, *, traceback: str | None = None) -> None:
         """Give the message up; the saga waits for a person."""
@@ -223,6 +238,11 @@ class Work:
             )
         )
 
+    def answer(self, asked: str, envelope: Envelope, end: SagaState) -> None:
+        """Send the end of a saga once more, to a service that has not received it; `asked` says by which message."""
+        self.answered.append(asked)
+        self._has_ended(envelope, end)
+
     def close(self, event_id: str, ended: SagaEnded) -> None:
         """Write, with the rest, that these sagas have ended."""
         self._closings.append((event_id, ended))
@@ -252,12 +272,16 @@ class Work:
         """Log, count and trace what was committed, and only that."""
         self._announcement.make(meter, self.entries, self.letters)
 
+    def _has_ended(self, envelope: Envelope, end: SagaState) -> None:
+        self._ended.setdefault(envelope.saga_type, {}).setdefault(end, []).append(envelope.saga_id)
+
     def _tell_the_ends(self) -> None:
         for saga_type, outcomes in self._ended.items():
+            completed, failed = (outcomes.get(end, ()) for end in (SagaState.COMPLETED, SagaState.FAILED))
             ended = SagaEnded(
                 saga_type=saga_type,
-                completed=tuple(outcomes.get(SagaState.COMPLETED, ())),
-                failed=tuple(outcomes.get(SagaState.FAILED, ())),
+                completed=tuple(dict.fromkeys(completed)),
+                failed=tuple(dict.fromkeys(failed)),
             )
             envelope = Envelope(
                 event_id=new_id(),
@@ -310,6 +334,30 @@ class Work:
             at=self.origin.now,
         )
         self._append(stream, entry)
+        if (end := self.end_of(cause)) and not stream.has_ended_it:
+            self._close_late(stream, entry, end)
+
+    def _close_late(self, stream: Stream, entry: Entry, end: SagaState) -> None:
+        """Write the end behind a step that has moved although its saga is known to have ended."""
+        is_confirmed = end is SagaState.COMPLETED and entry.to_state == StepState.COMPLETED
+        error = contradiction(entry.to_state, end)
+        if is_confirmed or error:
+            late = replace(
+                entry,
+                position=stream.position + 1 if is_confirmed else None,
+                from_state=entry.to_state,
+                to_state=StepState.CONFIRMED if is_confirmed else Note.ENDED,
+                saga_state=end,
+                event_id=None,
+                event_type=SagaEnded.__name__,
+                emitted_id=None,
+                emitted_type=None,
+                emitted_body=None,
+                emitted_version=None,
+                attempt=1,
+                error=error,
+            )
+            self._append(stream, late)
 
     def _traceparent(self, step: Step, message: Message, outcome: str, *, is_told: bool) -> str | None:
         """Return the span that an entry stands for, and that what it emits comes of.

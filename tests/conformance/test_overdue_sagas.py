@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from sqlalchemy import delete
+import aio_pika
+import pytest
+from sqlalchemy import delete, update
 
 from tests.conformance.travel import FlightBooked, FlightRefused, RoomBooked, RoomCancelled
-from tests.conformance.world import World, message
+from tests.conformance.world import RabbitWorld, World, message, settings_for
 from tests.eventually import eventually
-from toolkit import Event, overdue, saga_log
+from tests.servers import Server
+from toolkit import Event, overdue, pushes, saga_log
+from toolkit.audit import Operator
 from toolkit.events import SagaState
 from toolkit.fence import StepState
+from toolkit.host import queue_name
 from toolkit.ids import new_id
 from toolkit.saga_log import Entry
 
@@ -97,6 +104,91 @@ async def test_a_late_nudge_of_a_finished_saga_changes_nothing(world: World) -> 
 
     assert await world.state(trip) == "Completed"
     assert world.script.calls["book_flight"] == 1
+
+
+@pytest.mark.parametrize("refusing", [None, "issue_ticket"], ids=["completed", "failed"])
+@pytest.mark.parametrize("missing", [("hotel",), ("hotel", "flight", "desk")], ids="-".join)
+async def test_services_that_missed_an_end_learn_it(
+    world: World, refusing: str | None, missing: tuple[str, ...]
+) -> None:
+    if refusing:
+        world.script.plan(refusing, "refuse")
+    trip = await world.request()
+    await world.quiet()
+
+    for service in missing:
+        await forget_the_end(world, service)
+
+    for service in missing:
+        await eventually(lambda name=service: knows_the_end(world, name, trip), within=30)
+        await eventually(lambda name=service: nothing_overdue(world, name), within=30)
+    assert await world.state(trip) == ("Failed" if refusing else "Completed")
+    assert world.script.calls["book_flight"] == 1
+
+
+async def test_an_operators_nudge_of_an_ended_saga_is_answered_too(world: World) -> None:
+    trip = await world.request()
+    await world.quiet()
+    await forget_the_end(world, "hotel", ago=timedelta(0))
+    hotel, operator = world.hosts["hotel"], Operator("Ada", "looks stuck")
+
+    await pushes.nudge(hotel.database, hotel.service.emitted(), trip, operator, now=datetime.now(UTC))
+
+    await eventually(lambda: knows_the_end(world, "hotel", trip))
+
+
+async def test_an_end_that_the_broker_had_no_binding_for_is_repaired(
+    tmp_path: Path, prefix: str, rabbitmq: Server
+) -> None:
+    """The real loss: the message goes to the other queues, so that its publisher has a confirm for it."""
+    quick = {"overdue_after": timedelta(seconds=1), "redeclare_every": timedelta(seconds=1)}
+    world = RabbitWorld(settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix, **quick), no_database)
+    await world.start()
+    try:
+        await world.request()  # the services are at work
+        await world.quiet()
+        unbinding = asyncio.create_task(keep_unbound(world, "hotel", "saga.SagaEnded"))
+        trip = await world.request()
+        await eventually(lambda: knows_the_end(world, "flight", trip))
+        unbinding.cancel()
+        assert not await knows_the_end(world, "hotel", trip)
+
+        await eventually(lambda: knows_the_end(world, "hotel", trip), within=30)
+        await eventually(lambda: nothing_overdue(world, "hotel"), within=30)
+        assert await world.states("hotel", trip) == ["completed", "confirmed"]
+    finally:
+        await world.stop()
+        await world.sweep()
+
+
+async def no_database(_: str) -> None:
+    """Leave each service its file."""
+
+
+async def keep_unbound(world: RabbitWorld, service: str, key: str) -> None:
+    """Take a binding away again and again: the service declares it anew."""
+    connection = await aio_pika.connect(world.settings.broker_url)
+    async with connection, connection.channel() as channel:
+        queue = await channel.get_queue(queue_name(world.settings, service))
+        while True:
+            await queue.unbind(world.settings.exchange, key)
+
+
+async def knows_the_end(world: World, service: str, trip: str) -> bool:
+    """Whether the service was told, in each of the trip's steps that it has taken part in."""
+    log = await world.log(service, trip)
+    told = {entry["step"] for entry in log if entry["event_type"] == "SagaEnded"}
+    return bool(told) and told == {entry["step"] for entry in log}
+
+
+async def forget_the_end(world: World, service: str, *, ago: timedelta = timedelta(minutes=20)) -> None:
+    """Leave a service's log as it is where the end got lost on its way, some time ago."""
+    table = saga_log.saga_log
+    async with world.hosts[service].database.transaction() as session:
+        connection = await session.connection()
+        await connection.execute(delete(table).where(table.c.event_type == "SagaEnded"))
+        await connection.execute(update(table).values(at=datetime.now(UTC) - ago))
+        await connection.execute(delete(overdue.watched))
 
 
 async def nothing_overdue(world: World, service: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 from sqlalchemy import delete, text, update
@@ -21,7 +22,8 @@ WANTED = BookWanted(loan_id="loan-1")
 
 async def find(database: Database) -> list[OverdueStep]:
     async with database.transaction() as session:
-        return await overdue.find(await session.connection(), before=LATE, now=LATE)
+        found = await overdue.find(await session.connection(), before=LATE, now=LATE)
+        return found.steps
 
 
 def watch_of(branch: Branch, clerk: Clerk) -> Watch:
@@ -38,7 +40,7 @@ async def test_two_replicas_that_search_for_the_first_time_at_once_find_each_ste
             return bool(await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
     async with postgres.transaction() as session:
-        first = await overdue.find(await session.connection(), before=LATE, now=LATE)
+        first = (await overdue.find(await session.connection(), before=LATE, now=LATE)).steps
         searching = asyncio.create_task(find(postgres))
         await eventually(second_waits, what="the second replica")
     second = await searching
@@ -88,3 +90,40 @@ async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: 
 
     async with database.reading() as connection:
         assert await overdue.listed(connection) == []
+
+
+async def test_days_without_an_end_cost_a_few_entries_and_a_push_an_hour(database: Database, clerk: Clerk) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED)
+    await branch.relay.drain()
+    branch.post.taken.clear()
+    watch = watch_of(branch, clerk)
+
+    for _ in range(2 * 24 * 6):
+        clock.advance(minutes=10)
+        await watch.sweep()
+        await branch.relay.drain()
+
+    noted = await notes(database, "loan-1")
+    sent = Counter(wire.type for wire in branch.post.taken)
+    assert Counter(noted) == {"overdue": 1, "nudged": 8, "aborted": 1}
+    assert 48 <= sent["BookLent"] <= 56, "a push an hour, and a few more at first"
+    assert 46 <= sent["AbortRequested"] <= 49
+    assert len({wire.headers["nudge"] for wire in branch.post.taken if wire.type == "BookLent"}) == sent["BookLent"]
+
+
+async def test_the_first_abort_comes_in_time_however_long_the_pauses(database: Database, clerk: Clerk) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED)
+    watch = watch_of(branch, clerk)
+
+    for _ in range(61):
+        clock.advance(minutes=1)
+        await watch.sweep()
+    await branch.relay.drain()
+
+    (abort,) = [wire for wire in branch.post.taken if wire.type == "AbortRequested"]
+    assert abort.timestamp == NOON + timedelta(hours=1)
+    assert abort.headers["started-at"] == NOON.isoformat()

@@ -143,6 +143,28 @@ async def test_a_good_end_confirms_what_is_completed_and_nothing_else(database: 
     assert states == ["executing", last, *confirmed]
 
 
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        ("failed", "failed in a saga that ended completed"),
+        ("fenced", "fenced in a saga that ended completed"),
+        ("compensated", "compensated in a saga that ended completed"),
+        ("executing", None),  # what becomes of it says so
+        ("compensating", None),
+    ],
+)
+async def test_a_good_end_is_noted_once_where_a_step_stands_against_it(
+    database: Database, last: str, error: str | None
+) -> None:
+    await append(database, entry(to=last))
+
+    await close(database, completed=("loan-1",))
+    await close(database, completed=("loan-1",))
+
+    noted = [each for each in await log_of(database, "loan-1") if each["to_state"] == "ended"]
+    assert [(each["error"], each["from_state"], each["saga_state"]) for each in noted] == [(error, last, "Completed")]
+
+
 async def test_a_confirmed_step_says_why_and_when(database: Database) -> None:
     await append(database, entry())
 
