@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py
+LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ fire: $(VENV)/.installed-dev ## run what takes longer: servers away, cut off, si
 	$(BIN)/pytest $(LONG)
 
 backlog: $(VENV)/.installed-dev ## have one process eat 100,000 events that came too late
-	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py
+	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py
 
 crash: $(VENV)/.installed-dev ## kill each service at each point, on each way; writes docs/reports/crash-matrix.md
 	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix

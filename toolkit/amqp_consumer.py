@@ -19,30 +19,41 @@ from toolkit.amqp_acks import AWAY
 from toolkit.contained import contain
 from toolkit.errors import EscapedError
 
+#: How long the broker may take to answer that a channel is closed, or consumed on, in seconds.
+_CLOSING = 5.0
+
 Hear = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
 
 
 class Consumer:
     """Has each delivery of a queue heard, in a task of its own, which the channel's end cancels.
 
+    - `begin`: called before it consumes on a channel that was opened anew.
     - `ended`: set when the broker has ended it, since its queue is gone, say; then `consume` begins anew.
     """
 
-    def __init__(self, channel: AbstractRobustChannel, queue: str, hear: Hear) -> None:
+    def __init__(
+        self, channel: AbstractRobustChannel, queue: str, hear: Hear, *, begin: Callable[[], None] = lambda: None
+    ) -> None:
         self.ended = asyncio.Event()
         self._channel = channel
         self._queue = queue
         self._hear = hear
+        self._begin = begin
+        self._is_paused = False
         self._consuming_on: AbstractChannel | None = None
         self._tag: str | None = None
 
     async def consume(self) -> None:
-        """Consume, where it does not yet."""
+        """Consume, where it does not yet, and may."""
+        if self._is_paused:
+            return
         self._channel.reopen_callbacks.add(self._reopened)
         channel = await self._channel.get_underlay_channel()
         if channel is self._consuming_on:
             return
         self._consuming_on = channel
+        self._begin()
         channel.on_consumer_cancel_callbacks.add(self._is_ended)
         try:
             self._tag = (await channel.basic_consume(self._queue, self._hear)).consumer_tag
@@ -58,6 +69,22 @@ class Consumer:
         if channel and self._tag:
             with suppress(*AWAY):
                 await channel.basic_cancel(self._tag)
+
+    async def pause(self) -> None:
+        """Give all that is in hand back, in its order, and take nothing until `resume`."""
+        self._is_paused = True
+        channel, self._consuming_on = self._consuming_on, None
+        if channel:
+            with suppress(*AWAY):
+                async with asyncio.timeout(_CLOSING):
+                    await channel.close()
+
+    async def resume(self) -> None:
+        """Consume again."""
+        self._is_paused = False
+        with suppress(*AWAY):  # else it is tried again when the queue is declared again
+            async with asyncio.timeout(_CLOSING):
+                await self.consume()
 
     async def _reopened(self, _: AbstractRobustChannel | None) -> None:
         try:

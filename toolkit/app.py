@@ -70,7 +70,8 @@ class App:
         await self.host.start()
         self._consumer = RabbitConsumer(self.service, self._settings, self.host)
         await connect_patiently(self._consumer.start, self.service.name, self._settings)
-        self.host.loops.supervise("keeper", self._consumer.keeping)
+        for name, task in self._consumer.loops.items():
+            self.host.loops.supervise(name, task)
         log.info("service started", service=self.service.name)
 
     async def stop(self) -> None:

@@ -29,7 +29,7 @@ from toolkit.amqp_writes import join_writes
 from toolkit.bindings import Bindings
 from toolkit.contained import contain
 from toolkit.envelope import WireMessage
-from toolkit.errors import UnreachableError, UnroutableError
+from toolkit.errors import EscapedError, UnreachableError, UnroutableError
 from toolkit.host import Host
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
 from toolkit.rabbit_refusals import refusal_of
@@ -158,7 +158,8 @@ class RabbitConsumer:
         self._keeping: asyncio.Task[None] | None = None
         self._consumer: Consumer | None = None
         self._is_refused = False
-        self._in_hand: set[asyncio.Future[None]] = set()
+        self._giving_way: asyncio.Task[None] | None = None
+        self._in_hand: dict[asyncio.Future[None], DeliveredMessage] = {}
 
     async def start(self) -> None:
         """Declare what the service needs on the broker, begin to consume, and see that it stays declared."""
@@ -174,12 +175,16 @@ class RabbitConsumer:
             contain("the loop keeper", self._keep(self._declaring, self._consumer)),
             name=f"keeper of {self._service.name}",
         )
+        self._giving_way = asyncio.create_task(
+            contain("the loop giver", self._give_way(self._consumer)), name=f"giver of {self._service.name}"
+        )
 
     async def stop_taking(self) -> None:
         """Take nothing new, and wait for what is under way."""
-        if self._keeping:
-            self._keeping.cancel()
-            await asyncio.wait({self._keeping})
+        for task in (self._keeping, self._giving_way):
+            if task:
+                task.cancel()
+                await asyncio.wait({task})
         if self._consumer:
             await self._consumer.cancel()
         await self._dead_subscriber.stop()
@@ -193,10 +198,10 @@ class RabbitConsumer:
         await self._broker.stop()
 
     @property
-    def keeping(self) -> asyncio.Task[None]:
-        """What keeps all declared and consumed, once started."""
-        assert self._keeping is not None  # noqa: S101 -- the start has made it
-        return self._keeping
+    def loops(self) -> dict[str, asyncio.Task[None]]:
+        """What keeps all declared and consumed, and what gives back what is in hand, once started."""
+        known = {"keeper": self._keeping, "giver": self._giving_way}
+        return {name: task for name, task in known.items() if task}
 
     @property
     def is_connected(self) -> bool:
@@ -235,12 +240,34 @@ class RabbitConsumer:
         say = log.error if refusal else log.warning
         say("queue and bindings could not be declared again", queue=self._queue.name, error=describe(refusal or error))
 
+    async def _give_way(self, consumer: Consumer) -> None:
+        """Give back all that is in hand while the database is away for long: to others, who may reach theirs.
+
+        Else the broker takes it back after its consumer timeout, and more than the prefetch would be held then.
+        """
+        inbox = self._host.inbox
+        while True:
+            await inbox.paused.wait()
+            log.warning("the database is away for long; what is in hand is given back", messages=len(self._in_hand))
+            with suppress(EscapedError):
+                await contain("giving back", consumer.pause())
+            inbox.let_go()
+            await inbox.taking.wait()
+            with suppress(EscapedError):
+                await contain("consuming again", consumer.resume())
+
+    def _forget_lost(self) -> None:
+        """Forget what came on a channel that has closed: it is delivered again, and would be held twice."""
+        for settled, raw in list(self._in_hand.items()):
+            if raw.channel.is_closed:
+                settled.cancel()
+
     async def _prepared(self, connection: AbstractRobustConnection) -> Consumer:
         """Return the service's consumer, on a channel of its own."""
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=self._settings.prefetch)
         await declare_queue(channel, self._queue, robust=True)  # it is there before it is consumed again
-        return Consumer(channel, self._queue.name, self._handle)
+        return Consumer(channel, self._queue.name, self._handle, begin=self._forget_lost)
 
     async def _handle(self, raw: DeliveredMessage) -> None:
         """Have a message executed, and settled after the commit."""
@@ -250,17 +277,18 @@ class RabbitConsumer:
         except Exception as error:  # noqa: BLE001 -- as of a commit that failed
             await self._give_back(raw, error)
         else:
-            self._in_hand.add(settled)
+            self._in_hand[settled] = raw
             settled.add_done_callback(partial(self._settle, raw))
 
     def _settle(self, raw: DeliveredMessage, settled: asyncio.Future[None]) -> None:
-        self._in_hand.discard(settled)
-        if settled.cancelled():
-            return  # it has no verdict: it stays unacknowledged, and comes again
-        if error := settled.exception():
+        self._in_hand.pop(settled, None)
+        error = None if settled.cancelled() else settled.exception()
+        if settled.cancelled() or raw.channel.is_closed:
+            return  # it is delivered again
+        if error:
             giving_back = asyncio.create_task(self._give_back(raw, error))
-            self._in_hand.add(giving_back)
-            giving_back.add_done_callback(self._in_hand.discard)
+            self._in_hand[giving_back] = raw
+            giving_back.add_done_callback(lambda task: self._in_hand.pop(task, None))
         else:
             self._acks.acknowledge(raw)
 

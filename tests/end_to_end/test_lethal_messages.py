@@ -21,6 +21,9 @@ from toolkit import Settings, dead_letters, outbox, saga_log, suspects
 from toolkit.database import Database
 from toolkit.rabbit import RabbitPublisher
 
+#: Six starts of a process, one after the other, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(400)
+
 #: The deaths after which a message is given up: unmarked, marked among others, and three times alone.
 _DEATHS = 5
 
@@ -99,10 +102,10 @@ async def test_only_the_message_that_kills_its_process_is_given_up(
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(processes.running(replicas))
-        await eventually(lambda: is_bound(queue, prefix), within=60)
+        await eventually(lambda: is_bound(queue, prefix), within=100)
         async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as client:
             await asyncio.gather(*(client.publish(order(number, is_lethal=number == 13)) for number in range(30)))
-        await eventually(lambda: is_over(database), within=120, what="29 orders ended, and one given up")
+        await eventually(lambda: is_over(database), within=250, every=0.5, what="29 orders ended, and one given up")
 
     assert processes.codes.count(-signal.SIGKILL) == _DEATHS
     await look_at_what_is_left(database)
