@@ -21,6 +21,10 @@ class SettingsError(SagaError):
     """A setting is missing or out of its bounds; names the variable, the value and what is allowed."""
 
 
+class UndeclaredStepsError(SagaError):
+    """The log holds unfinished sagas at steps that this release does not declare; running on would do damage."""
+
+
 class UnreadableError(SagaError):
     """A message can't be understood; `reason` is the short, stable word under which it is dead-lettered."""
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
-from toolkit import crash, dead_letters
+from toolkit import crash, dead_letters, known_steps
 from toolkit.caution import Caution
 from toolkit.clock import Clock
 from toolkit.contained import contain, contained
@@ -22,7 +22,7 @@ from toolkit.database import Database
 from toolkit.database_errors import complain, cure_of, describe_fault, is_outage, is_refusal, is_unusable
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
-from toolkit.errors import SettingsError
+from toolkit.errors import SettingsError, UndeclaredStepsError
 from toolkit.execution import Execution
 from toolkit.inbox import Inbox
 from toolkit.invocation import Invocation
@@ -188,6 +188,7 @@ class Host:
             with attempt:
                 tables = [self.service.tables] if self.service.tables is not None else []
                 await self._create(tables)
+                await self._see_that_steps_are_declared()
                 if self.service.seed:
                     with contained("the seed"):
                         async with self.database.transaction() as session:
@@ -200,6 +201,32 @@ class Host:
             if is_outage(error):
                 raise
             raise SettingsError(f"the tables can't be made: {describe_fault(error)}; {cure_of(error)}") from error
+
+    async def _see_that_steps_are_declared(self) -> None:
+        """See that no saga is under way at a step that this release does not declare, under its old name say.
+
+        Raises:
+            UndeclaredStepsError: one is, and the settings do not allow it.
+        """
+        async with self.database.transaction() as session:
+            found = await known_steps.undeclared(await session.connection(), self.service)
+        ours = [each for each in found if each.service == self.service.name and each.unfinished]
+        for each in found:
+            log.warning(
+                "the log holds a step that is not declared",
+                service=self.service.name,
+                of_service=each.service,
+                saga_type=each.saga_type,
+                step=each.step,
+                unfinished=each.unfinished,
+                cure="keep its old name until its sagas are pruned: a late event of theirs would run it again",
+            )
+        if ours and not self.settings.allow_undeclared_steps:
+            raise UndeclaredStepsError(
+                f"{self.service.name} does not start: sagas are under way at steps that it does not declare: "
+                f"{', '.join(map(str, ours))}; nothing could undo them. Declare them under their old names until these "
+                "sagas have ended, or set SAGA_ALLOW_UNDECLARED_STEPS=true, and see to them by hand"
+            )
 
     def _say_waiting(self, state: Any) -> None:
         error = state.outcome.exception()

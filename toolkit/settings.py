@@ -243,6 +243,8 @@ class Settings(BaseSettings):
     """How long after its last entry an ended saga, or a dead letter, is kept; unset: for ever."""
     max_message_bytes: int = Field(LARGEST_MESSAGE, ge=SMALLEST_LIMIT, le=16 * 1024 * 1024)
     """A step that emits more has failed; a larger message goes to the dead letters unread. The same in each service."""
+    allow_undeclared_steps: bool = False
+    """Whether a service starts though sagas are under way at steps that it does not declare any more."""
     http_host: str = Field("127.0.0.1", min_length=1)
     """Where the health checks and the API listen."""
     http_port: int | None = Field(None, ge=0, le=65_535)
@@ -309,6 +311,8 @@ def _shown(value: Any) -> str | None:
     """Return a value as the environment would say it."""
     if value is None:
         return None
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}s"
     if isinstance(value, dict):

@@ -1,0 +1,123 @@
+"""A step that is renamed while sagas are under way is noticed at start, and loudly."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.unit import loans
+from tests.unit.loans import BookWanted, Branch, Clerk, Post, library
+from tests.unit.loans import Watch as Clock
+from tests.unit.test_set_aside import alter
+from toolkit import Participant, Service, Settings, known_steps
+from toolkit.clock import SystemClock
+from toolkit.database import Database
+from toolkit.errors import UndeclaredStepsError
+from toolkit.events import SagaEnded
+from toolkit.host import Host
+
+
+def renamed(name: str = "hand_out_book") -> Service:
+    """Return the library of a release that has renamed its step."""
+    participant = Participant("library", saga=loans.loan_saga)
+
+    async def step(event: BookWanted) -> loans.BookLent: ...
+
+    step.__name__ = name
+    participant.step()(step)
+    return Service(name="library", participants=[participant], tables=loans.tables)
+
+
+async def start(service: Service, database: Database, **settings: bool) -> list[dict]:
+    """Prepare a service's host as its start does, and return the warnings."""
+    host = Host(service, Settings(database_url=database.url, **settings), Post(), clock=SystemClock())
+    try:
+        with capture_logs() as logs:
+            await host.prepare()
+    finally:
+        await host.stop()
+    return [each for each in logs if each["log_level"] == "warning"]
+
+
+@pytest.fixture
+async def branch(database: Database, clerk: Clerk) -> Branch:
+    await start(library(clerk), database)
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock())
+
+
+async def end(branch: Branch, *loan_ids: str) -> None:
+    await branch.execution.execute([loans.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
+
+
+async def test_a_service_does_not_start_upon_unfinished_sagas_of_an_undeclared_step(
+    branch: Branch, database: Database
+) -> None:
+    await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
+    await end(branch, "loan-1")
+
+    with pytest.raises(UndeclaredStepsError) as caught:
+        await start(renamed(), database)
+
+    assert "loan/lend_book (2 unfinished)" in str(caught.value)
+    assert "Declare them under their old names" in str(caught.value)
+    assert "SAGA_ALLOW_UNDECLARED_STEPS=true" in str(caught.value)
+
+
+async def test_a_service_that_never_noted_its_steps_learns_them_from_its_log(
+    branch: Branch, database: Database
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await alter(database, "DELETE FROM known_steps")
+
+    with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(1 unfinished\)"):
+        await start(renamed(), database)
+    with pytest.raises(UndeclaredStepsError):  # again and again
+        await start(renamed(), database)
+
+
+async def test_a_service_may_be_allowed_to_start_all_the_same(branch: Branch, database: Database) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+
+    (warning,) = await start(renamed(), database, allow_undeclared_steps=True)
+
+    assert (warning["saga_type"], warning["step"], warning["unfinished"]) == ("loan", "lend_book", 1)
+
+
+async def test_ended_sagas_of_an_undeclared_step_are_warned_of_until_they_are_pruned(
+    branch: Branch, database: Database
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await end(branch, "loan-1")
+
+    (warning,) = await start(renamed(), database)
+    assert warning["unfinished"] == 0
+    assert warning["cure"].startswith("keep its old name until its sagas are pruned")
+
+    await alter(database, "DELETE FROM saga_log")
+    assert await start(renamed(), database) == []
+    async with database.reading() as connection:
+        rows = (await connection.execute(known_steps.known_steps.select())).all()
+    assert [tuple(row) for row in rows] == [("library", "loan", "hand_out_book")]
+
+
+async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database: Database, clerk: Clerk) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await alter(database, "UPDATE saga_log SET saga_type = 'lending'", "DELETE FROM known_steps")
+
+    with pytest.raises(UndeclaredStepsError, match=r"lending/lend_book \(1 unfinished\)"):
+        await start(library(clerk), database)
+
+
+async def test_steps_of_another_service_in_the_same_database_are_its_own(branch: Branch, database: Database) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await alter(database, "UPDATE saga_log SET service = 'archive'", "DELETE FROM known_steps")
+
+    (warning,) = await start(renamed(), database)
+
+    assert (warning["service"], warning["of_service"], warning["unfinished"]) == ("library", "archive", 1)
+
+
+async def test_a_service_starts_again_without_a_word(branch: Branch, database: Database, clerk: Clerk) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+
+    assert await start(library(clerk), database) == []

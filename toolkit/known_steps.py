@@ -1,0 +1,112 @@
+"""The steps that a service has ever declared upon this database: one that is gone, with sagas under way, is noticed.
+
+A step's name is a key of the log. Under another name it finds nothing: its compensation would fence it instead of
+undoing it, and a late event would run it once more. The table is tiny, so that a start costs no search of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, Select, String, Table, and_, bindparam, delete, exists, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.database import insert_into, metadata
+from toolkit.events import SagaState
+from toolkit.saga_log import Note, saga_log
+from toolkit.service import Service
+
+known_steps = Table(
+    "known_steps",
+    metadata,
+    Column("service", String, primary_key=True),
+    Column("saga_type", String, primary_key=True),
+    Column("step", String, primary_key=True),
+)
+
+#: As many unfinished sagas of a step are counted: it is known by then that there are.
+MOST_COUNTED = 1_000
+
+_KEY = ("service", "saga_type", "step")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undeclared:
+    """A step that stands in the log and that no participant declares; `unfinished` sagas have been through it."""
+
+    service: str
+    saga_type: str
+    step: str
+    unfinished: int
+
+    def __str__(self) -> str:
+        some = f"{MOST_COUNTED} or more" if self.unfinished == MOST_COUNTED else str(self.unfinished)
+        return f"{self.saga_type}/{self.step} ({some} unfinished)"
+
+
+async def undeclared(connection: AsyncConnection, service: Service) -> list[Undeclared]:
+    """Note the steps that are declared now, and return those that were before, and still stand in the log."""
+    declared = {(step.saga.name, step.name) for step in service.steps}
+    known = await _known(connection)
+    gone = [key for key in known if key[1:] not in declared]
+    found = [await _look_at(connection, *key) for key in gone]
+    await _forget(connection, [key for key, each in zip(gone, found, strict=True) if each is None])
+    new = [dict(zip(_KEY, (service.name, *each), strict=True)) for each in sorted(declared)]
+    if new:
+        await connection.execute(insert_into(known_steps, connection).on_conflict_do_nothing(), new)
+    return [each for each in found if each]
+
+
+async def _known(connection: AsyncConnection) -> list[tuple[str, str, str]]:
+    """Return the noted steps; at the first start upon a log of before, those that it holds, in one search of it all."""
+    noted = (await connection.execute(select(*known_steps.c).order_by(*known_steps.c))).all()
+    if not noted:
+        logged = select(*(saga_log.c[name] for name in _KEY)).distinct()
+        noted = (await connection.execute(logged)).all()
+        if noted:
+            insertion = insert_into(known_steps, connection).on_conflict_do_nothing()
+            await connection.execute(insertion, [dict(row._mapping) for row in noted])
+    return [(row.service, row.saga_type, row.step) for row in noted]
+
+
+async def _look_at(connection: AsyncConnection, service: str, saga_type: str, step: str) -> Undeclared | None:
+    """Return how many sagas wait for a step; None where all that it did is pruned."""
+    which = {"of_type": saga_type, "of_step": step}
+    unfinished = int(await connection.scalar(_UNFINISHED, which) or 0)
+    if not unfinished and not await connection.scalar(_ANY, which):
+        return None
+    return Undeclared(service=service, saga_type=saga_type, step=step, unfinished=unfinished)
+
+
+async def _forget(connection: AsyncConnection, keys: Sequence[tuple[str, str, str]]) -> None:
+    for key in keys:
+        is_one = and_(*(known_steps.c[name] == value for name, value in zip(_KEY, key, strict=True)))
+        await connection.execute(delete(known_steps).where(is_one))
+
+
+def _unfinished() -> Select[Any]:
+    """Return the count of a step's last entries in sagas that have not ended; built once."""
+    later, other = saga_log.alias(), saga_log.alias()
+    of_saga = and_(other.c.saga_id == saga_log.c.saga_id, other.c.saga_type == saga_log.c.saga_type)
+    is_end = or_(
+        other.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value]),
+        and_(other.c.to_state == Note.ENDED.value, other.c.position.is_(None)),
+    )
+    has_moved = exists().where(
+        later.c.saga_id == saga_log.c.saga_id,
+        later.c.saga_type == saga_log.c.saga_type,
+        later.c.step == saga_log.c.step,
+        later.c.position > saga_log.c.position,
+    )
+    standing = (*_of_step(), saga_log.c.position.is_not(None), ~has_moved, ~exists().where(of_saga, is_end))
+    return select(func.count()).select_from(select(saga_log.c.id).where(*standing).limit(MOST_COUNTED).subquery())
+
+
+def _of_step() -> tuple[Any, ...]:
+    return saga_log.c.saga_type == bindparam("of_type"), saga_log.c.step == bindparam("of_step")
+
+
+_UNFINISHED = _unfinished()
+_ANY = select(literal(1)).where(exists().where(*_of_step()))
