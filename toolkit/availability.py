@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import horizon, outbox, saga_log
 from toolkit.clock import Clock
+from toolkit.contained import contain
 from toolkit.database import Database
 from toolkit.database_errors import complain, describe_fault, is_of_values
 from toolkit.envelope import WireMessage
@@ -100,14 +101,18 @@ class Availability:
 
     async def _trouble(self) -> Exception | None:
         try:
-            async with self._database.transaction() as session:
-                await self._work(await session.connection())
-                raise _TakenBackError
+            await contain("a probe of the database", self._probe())
         except _TakenBackError:
-            return None
+            pass
         except Exception as error:  # noqa: BLE001 -- whatever keeps the probe from its work keeps each message from its own
             # What is said of the probe's made-up values says nothing of a message's.
             return None if is_of_values(error) else error
+        return None
+
+    async def _probe(self) -> None:
+        async with self._database.transaction() as session:
+            await self._work(await session.connection())
+            raise _TakenBackError
 
     async def _work(self, connection: AsyncConnection) -> None:
         """Do what the transaction of any message may do; dead letters are for a few only, which can wait alone."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, MetaData, Table, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Dialect, make_url
+from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator
@@ -71,6 +71,7 @@ class _SyncStepSession(Session):
 
     is_lent = False
     has_connection = False
+    is_busy = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -126,6 +127,11 @@ class StepSession(AsyncSession):
         return self.sync_session.has_connection
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a statement of it is under way: a task cancelled within one on SQLite leaves the write lock taken."""
+        return self.sync_session.is_busy
+
+    @property
     def executed(self) -> list[str]:
         """The statements that it has executed; whoever wants to know clears it before."""
         return self.sync_session.executed
@@ -171,9 +177,20 @@ def _refuse_ends_while_lent(engine: AsyncEngine) -> None:
             session.executed.append(statement)
             if _ENDS_A_TRANSACTION.match(statement):
                 session.refuse_commit()
+            session.is_busy = True
+
+    def is_done(connection: Connection, *_: Any) -> None:
+        if session := session_of(connection):
+            session.is_busy = False
+
+    def has_failed(context: ExceptionContext) -> None:
+        if context.connection is not None:
+            is_done(context.connection)
 
     event.listen(engine.sync_engine, "commit", refuse_commit)
     event.listen(engine.sync_engine, "before_cursor_execute", judge_statement)
+    event.listen(engine.sync_engine, "after_cursor_execute", is_done)
+    event.listen(engine.sync_engine, "handle_error", has_failed)
 
 
 class Database:

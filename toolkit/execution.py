@@ -27,7 +27,7 @@ from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
 from toolkit.fence import Arrival, Decision, StepState, decide
-from toolkit.invocation import Failure, Invocation, blame
+from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.metrics import Meter
 from toolkit.participant import Compensation, Step
 from toolkit.relay import Relay
@@ -384,7 +384,7 @@ class Execution:
         """Run the function in a savepoint, and keep what it wrote only if it succeeded."""
         handler, message = attempt.handler, attempt.message
         savepoint = await tx.session.begin_nested()
-        result = await self.call(attempt, tx.session, original=original)
+        result = await bounded(self.call(attempt, tx.session, original=original), handler, tx.session)
         attempt.end(result)
         if isinstance(result, Failure):
             blame(result, handler)
@@ -405,7 +405,8 @@ class Execution:
         new = len(tx.session.new)
         tx.session.executed.clear()
         tx.attempts += 1
-        result, handler = await self.call(attempt, tx.session, original=original, flush=tx.is_alone), attempt.handler
+        handler, call = attempt.handler, self.call(attempt, tx.session, original=original, flush=tx.is_alone)
+        result = await bounded(call, handler, tx.session)
         attempt.end(result)
         disappointment = _DisappointedError(attempt if tx.is_alone and tx.attempts == 1 else None)
         if isinstance(result, Failure):

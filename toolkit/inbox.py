@@ -226,7 +226,7 @@ class Inbox:
 
     async def _is_buried(self, delivery: Delivery, error: BaseException) -> bool:
         try:
-            await self._execution.bury(delivery.item, error)
+            await contain("a dead letter", self._execution.bury(delivery.item, error))
         except Exception as failure:  # noqa: BLE001 -- not even a letter could be kept: it is tried again
             complain("dead letter could not be kept", failure, **_facts(delivery.item))
             return False

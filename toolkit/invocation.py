@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,12 @@ from toolkit.encoding import Original
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
 from toolkit.events import Event, IdempotencyKey
 from toolkit.participant import Compensation, Step
+from toolkit.patience import at_most
 from toolkit.retry import describe
 
+#: So many seconds a step may take that is not isolated: no other message of its service moves meanwhile, and PostgreSQL
+#: ends a transaction that has idled for so long.
+LONGEST_STEP = 60.0
 #: A traceback in a dead letter is for reading; its last frames say what happened.
 _TRACEBACK_CHARS = 8_000
 
@@ -44,6 +48,18 @@ def blame(failure: Failure, handler: Step | Compensation) -> None:
     if breaks_off(failure.error) or is_unfit(failure.error):
         told = f"the database broke off under {handler.name}: {describe(failure.error)}"
         raise DatabaseUnavailableError(told) from failure.error
+
+
+async def bounded(
+    call: Coroutine[Any, Any, Event | Failure], handler: Step | Compensation, session: StepSession
+) -> Event | Failure:
+    """Run a function that holds the transaction of its batch, and cut it off when it takes too long."""
+    try:
+        async with at_most(LONGEST_STEP, unless=lambda: session.is_busy):
+            return await call
+    except TimeoutError:
+        told = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it isolated"
+        return Failure(StepError(told))
 
 
 class Invocation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.unit.loans import BookWanted, Branch, Clerk, lent, letters, library, notes, rename, states, wire
-from toolkit import availability
+from toolkit import availability, invocation, isolated
 from toolkit.database import Database
 from toolkit.envelope import WireMessage
 from toolkit.errors import DatabaseUnavailableError
@@ -75,14 +76,19 @@ async def invalidate_its_connection(session: AsyncSession) -> None:
     await (await session.connection()).invalidate()
 
 
+async def hang(_: AsyncSession) -> None:
+    await asyncio.Event().wait()
+
+
 async def interrupt_itself(session: AsyncSession) -> None:
     raw = await (await session.connection()).get_raw_connection()
     assert raw.driver_connection
-    endless = (
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO loans (loan_id) SELECT i FROM n"
-    )
-    asyncio.get_running_loop().call_later(0.05, raw.driver_connection._conn.interrupt)
-    await execute(session, endless)
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    timer = asyncio.get_running_loop().call_later(0.05, raw.driver_connection._conn.interrupt)
+    try:
+        await execute(session, f"{numbers} INSERT INTO loans (loan_id, shelf) SELECT i, 1 FROM n")  # without end
+    finally:
+        timer.cancel()
 
 
 def raise_code(code: str) -> Harm:
@@ -95,7 +101,7 @@ def raise_code(code: str) -> Harm:
 
 #: Connection lost, shutting down, crashed, out of memory, disk full, only reading, broken, deadlock, serialization.
 CODES = ("08006", "57P01", "57P02", "53200", "53100", "25006", "58030", "40P01", "40001")
-ON_EITHER = (close_its_connection, close_the_drivers_connection, invalidate_its_connection)
+ON_EITHER = (hang, close_its_connection, close_the_drivers_connection, invalidate_its_connection)
 ON_POSTGRESQL = (
     *ON_EITHER,
     end_its_own_backend,
@@ -106,6 +112,13 @@ ON_POSTGRESQL = (
     *map(raise_code, CODES),
 )
 ON_SQLITE = (*ON_EITHER, interrupt_itself)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may hold its transaction, or make its call, for moments only."""
+    monkeypatch.setattr(invocation, "LONGEST_STEP", 1.5)
+    monkeypatch.setattr(isolated, "_LONGEST_CALL", timedelta(seconds=1.5))
 
 
 async def fail_loan_2(database: Database, clerk: Clerk, harm: Harm, *, isolated: bool) -> int:
