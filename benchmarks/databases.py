@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import sys
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -32,6 +34,13 @@ _CALLS = """
 SELECT sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
 WHERE datname = ANY($1) AND query !~* '^(begin|commit|rollback|savepoint|release)'
 """
+#: How a PostgreSQL says that it has not loaded pg_stat_statements, or not installed it, or not for us.
+_UNCOUNTED = (
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.FeatureNotSupportedError,
+    asyncpg.UndefinedFileError,
+    asyncpg.InsufficientPrivilegeError,
+)
 _COMMITS = "SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = ANY($1)"
 
 
@@ -95,9 +104,8 @@ class OnPostgres:
         names = [url.rpartition("/")[2] for url in self._urls.values()]
         connection = await asyncpg.connect(self.server)
         try:
-            await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
             return Meter(
-                statements=float(await connection.fetchval(_CALLS, names) or 0),
+                statements=await _statements(connection, names),
                 commits=float(await connection.fetchval(_COMMITS, names) or 0),
             )
         finally:
@@ -150,6 +158,26 @@ class OnFiles:
 
     def _file(self, name: str) -> Path:
         return Path(self._directory.name) / f"{name}.db"
+
+
+async def _statements(connection: asyncpg.Connection, databases: list[str]) -> float:
+    """Return how many statements these databases have run; not a number where the server does not count them."""
+    try:
+        await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        return float(await connection.fetchval(_CALLS, databases) or 0)
+    except _UNCOUNTED as error:
+        _say_uncounted(str(error))
+        return math.nan
+
+
+@cache
+def _say_uncounted(error: str) -> None:
+    """Say once what is missing."""
+    print(
+        f"statements are not counted, so their column is empty: {error}. Start PostgreSQL with "
+        "shared_preload_libraries=pg_stat_statements, or Docker, which runs one that has it",
+        file=sys.stderr,
+    )
 
 
 async def _execute(url: str, statement: str) -> None:

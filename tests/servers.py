@@ -19,6 +19,7 @@ No {what} was found for the tests. Three ways to give them one:
   1. name one:        {variable}={example}
   2. start Docker:    the tests then run {image} themselves
   3. start it on this machine: 127.0.0.1:{port}
+Docker: {docker}
 """
 
 
@@ -76,36 +77,44 @@ def find(kind: Kind) -> Iterator[Server]:
         yield Server(url, f"named by {kind.variable}")
         return
     with ExitStack() as stack:
-        if container := _started(kind, stack):
+        container, trouble = _started(kind, stack)
+        if container:
             host, port = container.get_container_host_ip(), int(container.get_exposed_port(kind.port))
-            wait_for_answer(kind, host, port)
+            wait_for_answer(kind, host, port, container)
             yield Server(kind.url.format(host=host, port=port), f"started by Docker from {kind.image}")
         elif _answers(kind, "127.0.0.1", kind.port):
             yield Server(kind.url.format(host="127.0.0.1", port=kind.port), f"running on 127.0.0.1:{kind.port}")
         else:
-            raise RuntimeError(NOT_FOUND.format(**{each.name: getattr(kind, each.name) for each in fields(kind)}))
+            known = {each.name: getattr(kind, each.name) for each in fields(kind)}
+            raise RuntimeError(NOT_FOUND.format(docker=trouble, **known))
 
 
 def docker_is_there() -> bool:
     """Whether a Docker engine answers."""
+    return _trouble_with_docker() is None
+
+
+def _trouble_with_docker() -> str | None:
+    """Return why no Docker engine answers; None where one does."""
     try:
         client = docker.from_env()
         client.ping()
         client.close()
-    except (docker.errors.DockerException, OSError):
-        return False
-    return True
+    except (docker.errors.DockerException, OSError) as error:
+        return f"no engine answers: {error}"
+    return None
 
 
-def _started(kind: Kind, stack: ExitStack) -> DockerContainer | None:
-    """Start a container, or return None where there is no Docker or no image to be had."""
-    if not docker_is_there():
-        return None
+def _started(kind: Kind, stack: ExitStack) -> tuple[DockerContainer | None, str | None]:
+    """Start a container; where there is no Docker or no image to be had, return why."""
+    if trouble := _trouble_with_docker():
+        return None, trouble
     try:
-        return stack.enter_context(container_for(kind))
+        return stack.enter_context(container_for(kind)), None
     except docker.errors.APIError as error:
-        warnings.warn(f"Docker could not start {kind.image}: {error.explanation or error}", stacklevel=2)
-        return None
+        trouble = f"it could not start {kind.image}: {error.explanation or error}"
+        warnings.warn(f"Docker: {trouble}", stacklevel=2)
+        return None, trouble
 
 
 def container_for(kind: Kind) -> DockerContainer:
@@ -116,13 +125,21 @@ def container_for(kind: Kind) -> DockerContainer:
     return container.with_command(kind.command) if kind.command else container
 
 
-def wait_for_answer(kind: Kind, host: str, port: int) -> None:
+def wait_for_answer(kind: Kind, host: str, port: int, container: DockerContainer | None = None) -> None:
     """Wait for the server itself: Docker's own proxy takes connections long before it is up."""
     for _ in range(300):
         if _answers(kind, host, port):
             return
         time.sleep(0.3)
-    raise RuntimeError(f"{kind.what} was started by Docker, but did not answer on {host}:{port} within 90 seconds")
+    silent = f"{kind.what} was started by Docker, but did not answer on {host}:{port} within 90 seconds"
+    raise RuntimeError(silent + _last_words(container))
+
+
+def _last_words(container: DockerContainer | None) -> str:
+    if container is None:
+        return ""
+    out, err = container.get_logs()
+    return "; it printed:\n" + (out + err).decode(errors="replace")[-2_000:]
 
 
 def _answers(kind: Kind, host: str, port: int) -> bool:

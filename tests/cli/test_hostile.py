@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import sqlite3
 import subprocess
-import time
 from dataclasses import replace
 
 import pytest
 
 from tests.cli.conftest import command, write_log
+from tests.eventually import eventually
 from tests.orders import paid_order
 from toolkit.cli.discovery import discover
 from toolkit.cli.exits import UsageError
@@ -113,9 +114,11 @@ def test_ctrl_c_ends_with_130_and_no_traceback(data_dir):
         command("trigger", "OrderCreated", "--set", "payment_method=card_slow", "--wait", "60"),
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ | {"SAGA_BROKER_URL": "embedded"}, text=True,
     )  # fmt: skip
-    while not (data_dir / "payment.db").exists():
-        time.sleep(0.1)
 
+    async def is_at_work() -> bool:
+        return (data_dir / "payment.db").exists()
+
+    asyncio.run(eventually(is_at_work, within=60, what="the payment's database"))
     process.send_signal(signal.SIGINT)
 
     assert process.wait(30) == 130

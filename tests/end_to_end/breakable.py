@@ -6,6 +6,7 @@ Where there is no Docker the servers found on this machine are used: nobody rest
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,6 +21,9 @@ from tests.servers import Kind, container_for, docker_is_there, find, wait_for_a
 
 #: How long a server seems to be away that nobody may restart, in seconds: about as long as a restart takes.
 _PLAYED_RESTART = 3.0
+
+#: What Docker answers where another process was given the port meanwhile.
+_PORT_IS_TAKEN = re.compile("port is already allocated|address already in use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +93,20 @@ async def breakable(server: OwnServer) -> AsyncIterator[Breakable]:
 
 def _started(kind: Kind) -> OwnServer:
     """Start a container on a port that a restart does not change."""
-    for _ in range(5):
+    for tries_left in reversed(range(5)):
         port = free_port()
         container = container_for(kind)
         container.ports[kind.port] = ("127.0.0.1", port)
         try:
             container.start()
-        except docker.errors.APIError:
+        except docker.errors.APIError as error:
             container.stop()
-            continue  # somebody else was given the port meanwhile
-        wait_for_answer(kind, "127.0.0.1", port)
+            if tries_left and _PORT_IS_TAKEN.search(str(error)):
+                continue
+            raise RuntimeError(f"Docker could not start {kind.image}: {error.explanation or error}") from error
+        wait_for_answer(kind, "127.0.0.1", port, container)
         return OwnServer(kind, kind.url.format(host="127.0.0.1", port=port), container)
-    raise RuntimeError(f"{kind.image} could not be started on any port of 127.0.0.1; see `docker ps -a`")
+    raise AssertionError("the last try returns or raises")
 
 
 def free_port() -> int:

@@ -1,0 +1,47 @@
+"""Where the tests find no server, they say what Docker answered; what a server does not count is not measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from benchmarks.databases import OnPostgres
+from tests.end_to_end.breakable import own_server
+from tests.servers import POSTGRESQL, Server, find
+
+#: No such image is anywhere, and nothing listens on that port.
+NOWHERE = replace(POSTGRESQL, variable="SAGA_TEST_NO_SUCH_URL", image="saga-toolkit/no-such-image:0", port=1)
+
+
+def test_without_docker_its_answer_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
+
+    with pytest.raises(RuntimeError, match=r"Docker: no engine answers: .*"), find(NOWHERE):
+        pass
+
+
+def test_what_docker_can_not_start_is_named_with_its_error() -> None:
+    with (
+        pytest.raises(
+            RuntimeError, match=r"Docker(: no engine answers| could not start saga-toolkit/no-such-image:0): "
+        ),
+        own_server(NOWHERE),
+    ):
+        pass
+
+
+async def test_statements_are_counted_only_where_the_server_does(
+    postgresql: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = await asyncpg.connect(postgresql.url)
+    is_counting = "pg_stat_statements" in await connection.fetchval("SHOW shared_preload_libraries")
+    await connection.close()
+
+    meter = await OnPostgres(postgresql.url).meter()
+
+    assert math.isnan(meter.statements) == (not is_counting)
+    assert meter.commits >= 0
+    assert ("statements are not counted" in capsys.readouterr().err) == (not is_counting)
