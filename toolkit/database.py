@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.compiler import Compiled
 from sqlalchemy.types import TypeDecorator
 from sqlalchemy.util import await_only
 from sqlmodel import Session
@@ -40,15 +41,6 @@ _TABLES_LOCK = 7_241_530_011
 
 #: What would end a transaction if a step said it in SQL; a savepoint may be rolled back to.
 _ENDS_A_TRANSACTION = re.compile(r"\s*(COMMIT|END|ABORT|ROLLBACK(?!\s+TO))\b", re.IGNORECASE)
-
-#: What writes nothing: a SELECT that calls no functions but these, since any other might.
-_READS, _CALLS = re.compile(r"\s*SELECT\b", re.IGNORECASE), re.compile(r"(?<!\w)(\w+)\(")
-_PURE = {"count", "sum", "min", "max", "avg", "coalesce", "lower", "upper", "length", "abs"}
-
-
-def only_reads(statement: str) -> bool:
-    """Whether a statement surely writes nothing."""
-    return bool(_READS.match(statement)) and {name.lower() for name in _CALLS.findall(statement)} <= _PURE
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -75,7 +67,12 @@ class _SyncStepSession(Session):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.executed: list[str] = []
+        self.executed: list[Compiled | None] = []
+
+    def connection(self, *arguments: Any, **options: Any) -> Connection:
+        """Return the connection; what is done with the driver's own beneath it shows nowhere."""
+        self.executed.append(None)
+        return super().connection(*arguments, **options)
 
     def commit(self) -> None:
         """Refuse, while a step has it: a commit would part the step's effect from its log entry and its event."""
@@ -132,8 +129,8 @@ class StepSession(AsyncSession):
         return self.sync_session.is_busy
 
     @property
-    def executed(self) -> list[str]:
-        """The statements that it has executed; whoever wants to know clears it before."""
+    def executed(self) -> list[Compiled | None]:
+        """The statements that it has executed, None for what SQLAlchemy has not compiled; clear it before."""
         return self.sync_session.executed
 
     @contextmanager
@@ -172,9 +169,9 @@ def _refuse_ends_while_lent(engine: AsyncEngine) -> None:
             connection.invalidate()
             raise
 
-    def judge_statement(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+    def judge_statement(connection: Connection, _: Any, statement: str, __: Any, context: Any, *___: Any) -> None:
         if session := session_of(connection):
-            session.executed.append(statement)
+            session.executed.append(getattr(context, "compiled", None))
             if _ENDS_A_TRANSACTION.match(statement):
                 session.refuse_commit()
             session.is_busy = True

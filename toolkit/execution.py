@@ -20,7 +20,7 @@ from toolkit.announcement import Attempt
 from toolkit.availability import Availability
 from toolkit.clock import Clock
 from toolkit.contained import contained
-from toolkit.database import Database, StepSession, only_reads
+from toolkit.database import Database, StepSession
 from toolkit.database_errors import is_contention, is_outage, recording
 from toolkit.encoding import Original, encode
 from toolkit.envelope import Message
@@ -30,6 +30,7 @@ from toolkit.fence import Arrival, Decision, StepState, decide
 from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.metrics import Meter
 from toolkit.participant import Compensation, Step
+from toolkit.plain_reads import PlainReads
 from toolkit.relay import Relay
 from toolkit.retry import GiveUp, TryAgain, after_failure, describe
 from toolkit.service import Service
@@ -100,6 +101,7 @@ class Execution:
         self._max_body = max_body
         self._tracing = tracing
         self._meter = Meter(service)
+        self._plain_reads = PlainReads()
         self.availability = Availability(database, service=service.name, clock=clock)
         #: How many transactions have written to the saga log.
         self.recorded = 0
@@ -414,8 +416,13 @@ class Execution:
             raise disappointment from result.error
         if isinstance(result, Refusal):
             is_changed = tx.session.dirty or tx.session.deleted or len(tx.session.new) != new
-            if is_changed or not all(map(only_reads, tx.session.executed)):
+            if is_changed or not await self._only_read(tx):
                 raise disappointment
+
+    async def _only_read(self, tx: Transaction) -> bool:
+        if not (executed := list(tx.session.executed)):
+            return True
+        return await self._plain_reads.are_all(executed, await tx.session.connection())
 
     async def _see_that_nobody_was_faster(
         self, handler: Step | Compensation, message: Message, tx: Transaction

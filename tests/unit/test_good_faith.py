@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, event, text
+from sqlalchemy import Column, Integer, MetaData, Table, column, event, func, insert, literal_column, table, text
+from sqlalchemy import select as sa_select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import registry
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.unit.loans import BookLent, BookWanted, Branch, LoanRefused, loan_saga, states, wire
 from toolkit import Event, Participant, RetryPolicy, Service
-from toolkit.database import Database, only_reads
+from toolkit.database import Database
 from toolkit.database_errors import is_contention
+from toolkit.plain_reads import PlainReads
 
 tables = MetaData()
 #: What PostgreSQL says where a transaction is ended for another one's sake.
@@ -208,18 +210,135 @@ async def test_another_transaction_in_the_way_of_the_last_flush_is_no_disappoint
     assert counter.calls == ["loan-1", "loan-2", "loan-3"]
 
 
-@pytest.mark.parametrize(
-    ("statement", "is_harmless"),
-    [
-        ("SELECT copy.number FROM copy WHERE copy.number = ?", True),
-        ("select count(*), coalesce(sum(lent), 0) FROM copy", True),
-        ("SELECT number FROM copy WHERE lent IN (1, 2) AND (lent > 0)", True),
-        ("SELECT lend_all('copy-1')", False),
-        ("SELECT nextval('numbers')", False),
-        ("INSERT INTO copy VALUES (1)", False),
-        ("UPDATE copy SET lent = 1", False),
-        ("WITH gone AS (DELETE FROM copy RETURNING *) SELECT * FROM gone", False),
-    ],
-)
-def test_only_what_surely_writes_nothing_counts_as_reading(statement: str, is_harmless: bool) -> None:
-    assert only_reads(statement) is is_harmless
+#: A function that writes, and what calls it without saying so.
+HIDDEN = """
+CREATE FUNCTION write_it() RETURNS int LANGUAGE plpgsql AS
+$$ BEGIN INSERT INTO slip VALUES ('ghost'); RETURN 1; END $$;
+CREATE FUNCTION count(what text) RETURNS int LANGUAGE sql AS $$ SELECT write_it() $$;
+CREATE FUNCTION differ(one int, other int) RETURNS bool LANGUAGE sql AS $$ SELECT write_it() > 0 $$;
+CREATE OPERATOR <~> (LEFTARG = int, RIGHTARG = int, FUNCTION = differ);
+CREATE VIEW copies AS SELECT number, write_it() AS lent FROM copy;
+"""
+WRITTEN_AS_TEXT = [
+    "SELECT write_it()",
+    'SELECT "write_it"()',
+    "SELECT write_it /* so far away */ ()",
+    "SELECT write_it\n()",
+    "SELECT public.count('x'::text)",
+    "SELECT 1 <~> 2",
+    "SELECT lent FROM copies",
+    "WITH gone AS (INSERT INTO slip VALUES ('ghost') RETURNING 1) SELECT * FROM gone",
+    "EXPLAIN ANALYZE SELECT write_it()",
+    "SELECT 'ghost' AS loan_id INTO ghosts",
+    "DO $$ BEGIN PERFORM write_it(); END $$",
+]
+CONSTRUCTED = [
+    sa_select(func.write_it()),
+    sa_select(Copy.number).where(func.write_it() == 1),
+    sa_select(literal_column("write_it()")),
+    sa_select(Copy.number).where(text("write_it() = 1")),
+    sa_select(Copy.number).prefix_with("write_it(),"),
+    sa_select(Copy.number).prefix_with("1 <~> 2,"),
+    sa_select(Copy.number).where(literal_column("lent").op("<~>")(1)),
+    sa_select(table("copies", column("lent"))),
+    sa_select(Table("copies", MetaData(), Column("lent", Integer))),
+    sa_select(insert(Slip).values(loan_id="ghost").returning(Slip.loan_id).cte()),
+]
+
+
+async def ghosts(database: Database) -> int:
+    async with database.reading() as connection:
+        found = await connection.scalar(text("SELECT count(*) FROM slip WHERE loan_id = 'ghost'"))
+        return int(found or 0) + int(await connection.scalar(text("SELECT to_regclass('ghosts') IS NOT NULL")) or 0)
+
+
+async def read_and_refuse(postgres: Database, counter: Counter, act: Act) -> None:
+    branch = await open_branch(postgres, counter)
+    async with postgres.engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.execute(HIDDEN)
+
+    async def write_and_refuse(event: BookWanted, session: AsyncSession) -> Event:
+        await act(event, session)
+        return LoanRefused(loan_id=event.loan_id, reason="lent out")
+
+    counter.acts["loan-2"] = write_and_refuse
+    await branch.take(*wanted(1, 2, 3))
+
+    assert await states(postgres, "loan-2") == ["failed"]
+    assert await slips(postgres) == ["loan-1", "loan-3"]
+    assert await ghosts(postgres) == 0
+
+
+@pytest.mark.parametrize("sql", WRITTEN_AS_TEXT)
+async def test_a_text_that_writes_without_saying_so_is_undone(postgres: Database, counter: Counter, sql: str) -> None:
+    async def act(_: BookWanted, session: AsyncSession) -> None:
+        await session.exec(text(sql))  # type: ignore[call-overload]
+
+    await read_and_refuse(postgres, counter, act)
+
+
+@pytest.mark.parametrize("statement", CONSTRUCTED, ids=lambda each: " ".join(str(each).split()))
+async def test_a_construct_that_writes_without_saying_so_is_undone(
+    postgres: Database, counter: Counter, statement: Any
+) -> None:
+    async def act(_: BookWanted, session: AsyncSession) -> None:
+        await session.exec(statement)
+
+    await read_and_refuse(postgres, counter, act)
+
+
+async def test_what_is_written_past_sqlalchemy_is_undone(postgres: Database, counter: Counter) -> None:
+    async def act(_: BookWanted, session: AsyncSession) -> None:
+        raw = await (await session.connection()).get_raw_connection()
+        assert raw.driver_connection is not None
+        await raw.driver_connection.execute("INSERT INTO slip VALUES ('ghost')")
+
+    await read_and_refuse(postgres, counter, act)
+
+
+POLICY = """
+ALTER TABLE copy ENABLE ROW LEVEL SECURITY;
+ALTER TABLE copy FORCE ROW LEVEL SECURITY;
+"""
+OWN_TYPE = "CREATE TYPE part AS (one int); ALTER TABLE copy ADD COLUMN whole part"
+OWN_OPERATOR = "CREATE OPERATOR <~> (LEFTARG = int, RIGHTARG = int, FUNCTION = int4lt)"
+CHILD = "CREATE TABLE rare () INHERITS (copy)"
+
+
+@pytest.mark.parametrize("change", [POLICY, OWN_TYPE, OWN_OPERATOR, CHILD, "SELECT 1"])
+async def test_a_table_is_plain_if_its_owner_has_no_code_in_it(postgres: Database, change: str) -> None:
+    await postgres.create_tables(tables)
+    async with postgres.engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.execute(change)
+        compiled = sa_select(Copy.number).compile(dialect=connection.dialect)
+        reads = PlainReads()
+
+        assert await reads.are_all([compiled], connection) is (change == "SELECT 1")
+        assert await reads.are_all([compiled, None], connection) is False
+
+
+async def test_plain_reads_before_a_refusal_cost_no_savepoint(
+    branch: Branch, database: Database, counter: Counter
+) -> None:
+    async def read_much(event: BookWanted, session: AsyncSession) -> Event:
+        await session.get_one(Copy, "copy-1", with_for_update=True)
+        conditions = (col(Copy.lent) > -1, col(Copy.number).in_(["copy-1"]), ~(col(Copy.lent) == 7))
+        found = (await session.exec(select(Copy).where(*conditions).order_by(col(Copy.lent).desc()).limit(1))).all()
+        exists = sa_select(Copy.number).where(sa_select(Copy).where(Copy.lent == 0).exists())
+        assert found
+        assert (await session.exec(exists)).all()  # type: ignore[call-overload]
+        return LoanRefused(loan_id=event.loan_id, reason="lent out")
+
+    counter.acts |= {"loan-1": read_much, "loan-2": read_much}
+    with statements(database) as said:
+        await branch.take(*wanted(1, 2, 3))
+        looked_up = [each for each in said if "pg_class" in each]
+        await branch.take(*wanted(4))
+
+    assert counter.calls == ["loan-1", "loan-2", "loan-3", "loan-4"]
+    assert not [each for each in said if "SAVEPOINT" in each]
+    assert len(looked_up) == (0 if database.is_sqlite else 1)

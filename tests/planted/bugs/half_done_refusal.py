@@ -3,7 +3,7 @@
 EDITS = {
     "toolkit/execution.py": [
         ("        if isinstance(result, Failure | Refusal):\n", "        if isinstance(result, Failure):\n"),
-        ("            if is_changed or not all(", "            if False and not all("),
+        ("            if is_changed or not await", "            if False and not await"),
     ],
 }
 CAUGHT_BY = [
