@@ -21,11 +21,14 @@ from tests.cli.conftest import SERVICES, Saga
 from tests.cli.findings import found, only, unchecked
 from tests.cli.test_golden import assert_golden
 from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.end_to_end.lethal import bakery, order
 from tests.end_to_end.proxy import Proxy
 from tests.eventually import eventually
 from tests.servers import RABBITMQ, Server, container_for, docker_is_there, wait_for_answer
 from toolkit import Settings
+from toolkit.app import App
 from toolkit.envelope import CONTROL_EVENTS
+from toolkit.errors import BrokerRefusesError, SagaError
 from toolkit.events import routing_key
 from toolkit.rabbit_topology import declared_queues
 
@@ -341,6 +344,41 @@ def test_a_login_that_may_not_publish_is_found(
 
     assert "the login reader may not publish" in row["found"]
     assert row["cure"].startswith("rabbitmqctl set_permissions -p / reader")
+
+
+@pytest.mark.parametrize(("configure", "write"), [("^$", ".*"), (".*", "^$")])
+async def test_a_service_whose_login_lacks_a_right_ends_its_start_with_the_cure(
+    broker: Broker, prefix: str, tmp_path: Path, configure: str, write: str
+):
+    add_login(broker, "baker", configure=configure, write=write)
+    app = App(bakery, Settings(broker_url=broker.url("baker", "hush-hush"), exchange=prefix, data_dir=tmp_path))
+
+    with pytest.raises(BrokerRefusesError, match=r"ACCESS_REFUSED.*; rabbitmqctl set_permissions -p / baker"):
+        await app.start()
+
+    await app.stop()
+
+
+async def test_a_service_that_may_not_publish_is_not_ready_until_it_may(broker: Broker, prefix: str, tmp_path: Path):
+    add_login(broker, "baker", write=f"^{re.escape(prefix)}[.].*")
+    app = App(bakery, Settings(broker_url=broker.url("baker", "hush-hush"), exchange=prefix, data_dir=tmp_path))
+    await app.start()
+
+    with pytest.raises(BrokerRefusesError, match=f"write access to exchange '{prefix}'"):
+        await app.publisher.publish(order(1, is_lethal=False))
+    assert not (await app.readiness())["broker"]
+    add_login(broker, "baker", write=".*")
+
+    async def is_published() -> bool:
+        try:
+            await app.publisher.publish(order(1, is_lethal=False))
+        except SagaError:
+            return False
+        return True
+
+    await eventually(is_published, every=0.5)
+    assert (await app.readiness())["broker"]
+    await app.stop()
 
 
 @pytest.mark.parametrize(("host", "verdict"), [("0.0.0.0", "problem"), (None, "advice")])
