@@ -146,7 +146,7 @@ class Crowd:
                 from_state="completed" if position and position > 1 else None,
                 to_state=to,
                 saga_state=state,
-                event_id=ids.get(took) or derived_id(saga_id, took),
+                event_id=ids.get(took) or derived_id("order", saga_id, took),
                 event_type=took,
                 emitted_id=ids.get(emitted or ""),
                 emitted_type=emitted,
@@ -180,8 +180,9 @@ def _letters(crowd: Crowd, service: str) -> Iterator[dict[str, Any]]:
         yield {
             "id": new_id(), "service": service, "reason": "retries spent" if number % 3 else "schema",
             "error": "GatewayUnavailableError: the gateway is away", "traceback": None,
-            "saga_id": crowd.id_of(number), "step": "process_payment", "event_type": "ShipmentFailed",
-            "message_id": new_id(), "routing_key": "shipping.ShipmentFailed", "sent_at": at, "headers": "{}",
+            "saga_type": "order", "saga_id": crowd.id_of(number), "step": "process_payment",
+            "event_type": "ShipmentFailed", "message_id": new_id(), "routing_key": "shipping.ShipmentFailed",
+            "sent_at": at, "headers": "{}",
             "body": json.dumps({"order_id": crowd.id_of(number), "reason": "we do not ship to AQ"}).encode(),
             "attempts": 1, "first_at": at, "last_at": at, "fingerprint": f"letter {number}",
         }  # fmt: skip

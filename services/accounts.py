@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlmodel import select
 
-from services.events import OrderCreated
+from services.events import OrderCreated, order_saga
 from services.inventory.models import STOCK_FILE, Reservation, Stock
 from services.payment.gateway import Gateway, GatewaySettings, open_gateway
 from services.payment.models import Payment
@@ -24,6 +24,9 @@ from toolkit.database import Database
 from toolkit.errors import UnreachableError
 from toolkit.events import SagaState
 from toolkit.settings import Settings, load_settings
+
+#: How each saga ended, by its type and id; None where it has not.
+Outcomes = Mapping[tuple[str, str], SagaState | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> 
     )
 
 
-async def reserved_as_ended(databases: Mapping[str, str], outcomes: Mapping[str, SagaState | None]) -> Check:
+async def reserved_as_ended(databases: Mapping[str, str], outcomes: Outcomes) -> Check:
     """Check that exactly the orders that were not refused hold goods, and that the stock says the same."""
     async with _opened("inventory", databases) as inventory, inventory.session() as session:
         stock = (await session.exec(select(Stock))).all()
@@ -76,15 +79,13 @@ async def reserved_as_ended(databases: Mapping[str, str], outcomes: Mapping[str,
           if each.reserved != lines[each.sku]),
         *(f"{each.sku}: {each.on_hand} and {each.reserved} reserved, of {initial.get(each.sku)}" for each in stock
           if each.on_hand + each.reserved != initial.get(each.sku) or min(each.on_hand, each.reserved) < 0),
-        *(f"{order} ended {state} and holds goods: {order in holding}" for order, state in outcomes.items()
+        *(f"{order} ended {state} and holds goods: {order in holding}" for order, state in _orders(outcomes).items()
           if state and (state is SagaState.COMPLETED) != (order in holding)),
     ]  # fmt: skip
     return Check("exactly the fulfilled orders hold goods, and no goods are lost", not faults, "; ".join(faults))
 
 
-async def paid_as_ended(
-    databases: Mapping[str, str], outcomes: Mapping[str, SagaState | None], *, settings: Settings | None = None
-) -> Check:
+async def paid_as_ended(databases: Mapping[str, str], outcomes: Outcomes, *, settings: Settings | None = None) -> Check:
     """Check that the shop and the provider both have exactly the price of each fulfilled order, and no other money."""
     async with _opened("inventory", databases) as inventory, inventory.session() as session:
         prices = {each.sku: each.unit_price for each in await session.exec(select(Stock))}
@@ -92,11 +93,11 @@ async def paid_as_ended(
     async with _opened("payment", databases) as payment, payment.session() as session:
         booked = {each.order_id: each.kept for each in await session.exec(select(Payment))}
     async with _provider(settings or _settings_beside(databases["payment"])) as gateway:
-        kept = {charge.key.rpartition(":")[0]: charge.kept for charge in await gateway.ledger()}
+        kept = {charge.key: charge.kept for charge in await gateway.ledger()}
     faults = []
-    for order, state in outcomes.items():
+    for order, state in _orders(outcomes).items():
         due = sum(prices[line.sku] * line.quantity for line in lines.get(order, ())) * (state is SagaState.COMPLETED)
-        has = booked.get(order, 0), kept.get(order, 0)
+        has = booked.get(order, 0), kept.get(f"{order_saga.name}:{order}:process_payment", 0)
         if state and has != (due, due):
             faults.append(f"{order} ended {state}: {due} due, {has[0]} booked, {has[1]} at the provider")
     return Check("shop and provider hold the price of each fulfilled order", not faults, "; ".join(faults))
@@ -104,6 +105,10 @@ async def paid_as_ended(
 
 #: What `saga verify` runs beside the toolkit's own invariants.
 CHECKS = (reserved_as_ended, paid_as_ended)
+
+
+def _orders(outcomes: Outcomes) -> dict[str, SagaState | None]:
+    return {saga_id: state for (saga_type, saga_id), state in outcomes.items() if saga_type == order_saga.name}
 
 
 @asynccontextmanager

@@ -142,9 +142,10 @@ async def ended(embedded: Embedded, sources: Sequence[Source]) -> dict[str, Stor
     ids = [order.id for order in ORDERS]
     with progress() as bar:
         task = bar.add_task("orders ended", total=len(ids))
-        await wait_until_ended(ids, sources, within=PATIENCE, ended=lambda _: bar.advance(task))
+        await wait_until_ended(order_saga.name, ids, sources, within=PATIENCE, ended=lambda _: bar.advance(task))
     await embedded.settled(PATIENCE.total_seconds())
-    return {story.saga_id: story for story in await stories_of(ids, sources)}
+    sagas = [(order_saga.name, order_id) for order_id in ids]
+    return {story.saga_id: story for story in await stories_of(sagas, sources)}
 
 
 def outcome_of(story: Story) -> Outcome:

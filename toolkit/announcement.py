@@ -19,7 +19,7 @@ from toolkit.metrics import Hit, Meter
 from toolkit.participant import Compensation, Step
 from toolkit.redaction import redact
 from toolkit.retry import text_of
-from toolkit.saga_log import Entry, Note
+from toolkit.saga_log import Entry, Note, SagaKey
 from toolkit.tracing import Span, Tracing, now
 
 log = structlog.get_logger("toolkit")
@@ -111,15 +111,16 @@ class Announcement:
         for entry in entries:
             _tell(entry)
         for note in self._contradictions:
-            tell_contradiction(note.saga_id, note.step, note.error)
+            tell_contradiction((note.saga_type, note.saga_id), note.step, note.error)
         for letter in letters:
             meter.letter(letter)
             dead_letters.announce(letter)
 
 
-def tell_contradiction(saga_id: str, step: str, error: str | None) -> None:
+def tell_contradiction(saga: SagaKey, step: str, error: str | None) -> None:
     """Say that a step contradicts how its saga ended, which no rule of the protocol mends."""
-    log.error("saga contradicts its end", saga_id=saga_id, step=step, error=error)
+    saga_type, saga_id = saga
+    log.error("saga contradicts its end", saga_type=saga_type, saga_id=saga_id, step=step, error=error)
 
 
 def redacted(text: str, step: Step, message: Message, original: str | None) -> str:
@@ -131,6 +132,7 @@ def redacted(text: str, step: Step, message: Message, original: str | None) -> s
 def _tell(entry: Entry) -> None:
     facts = {
         "service": entry.service,
+        "saga_type": entry.saga_type,
         "saga_id": entry.saga_id,
         "step": entry.step,
         "from_state": entry.from_state,

@@ -24,6 +24,7 @@ audit = Table(
     Column("actor", String, nullable=False),
     Column("verb", String, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("saga_type", String),
     Column("saga_id", String),
     Column("subject", Text, nullable=False),
     Index("audit_by_time", "at"),
@@ -44,6 +45,7 @@ class Deed:
 
     verb: str
     subject: str
+    saga_type: str | None = None
     saga_id: str | None = None
 
 
@@ -73,6 +75,7 @@ def _values(deed: Deed, by: Operator, now: datetime) -> dict[str, Any]:
         "actor": by.name,
         "verb": deed.verb,
         "reason": by.reason,
+        "saga_type": deed.saga_type,
         "saga_id": deed.saga_id,
         "subject": deed.subject,
     }

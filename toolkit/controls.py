@@ -64,7 +64,7 @@ class Controls(Source, Protocol):
         """Drop one bite of these letters."""
         ...
 
-    async def replay(self, saga_id: str, by: Operator) -> Bite:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Emit again what the steps of a saga emitted last; no rows where the service knows no such saga."""
         ...
 
@@ -80,8 +80,12 @@ class Controls(Source, Protocol):
         """Return sagas, the latest moved first, and from where to go on; None where there are no more."""
         ...
 
-    async def saga(self, saga_id: str) -> SagaView:
-        """Return all that the service knows of a saga, sensitive fields masked; empty where it knows no such saga."""
+    async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
+        """Return all that the service knows of a saga, sensitive fields masked; empty where it knows no such saga.
+
+        Raises:
+            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+        """
         ...
 
     async def outbox(self, *, limit: int) -> Rows:
@@ -104,11 +108,11 @@ class Controls(Source, Protocol):
         """Return what was changed by hand, the newest first."""
         ...
 
-    async def nudge(self, saga_id: str, by: Operator) -> Bite:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Emit again what was emitted last here for a saga that goes on; no rows where the service knows none such."""
         ...
 
-    async def abort(self, saga_id: str, by: Operator) -> Bite:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Ask all services to abort a saga that goes on; no rows where the service knows none such."""
         ...
 
@@ -164,10 +168,11 @@ class DatabaseControls(DatabaseSource):
         facts: Any = {"now": self._clock.now(), "after": after, "dry_run": dry_run}
         return await self._write(lambda database: operations.drop(database, which, by, **facts))
 
-    async def replay(self, saga_id: str, by: Operator) -> Bite:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Emit again what the steps of a saga emitted last; the service's relay sends it."""
-        emitted, now = self._emitted(), self._clock.now()
-        return await self._write(lambda database: pushes.replay(database, emitted, saga_id, by, now=now))
+        emitted = self._emitted()
+        facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
+        return await self._write(lambda database: pushes.replay(database, emitted, saga_id, by, **facts))
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Prune one bite of what is older."""
@@ -183,9 +188,10 @@ class DatabaseControls(DatabaseSource):
         now, row = self._clock.now(), None if cursor is None else int(cursor)
         return await self._read(lambda connection: search(connection, which, now=now, limit=limit, cursor=row))
 
-    async def saga(self, saga_id: str) -> SagaView:
+    async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
         """Read all of one saga; what an event holds is shown only where its declaration is found."""
-        return await self._read(lambda connection: views.view(connection, saga_id, self._declared()))
+        declared = self._declared()
+        return await self._read(lambda connection: views.view(connection, saga_id, declared, saga_type=saga_type))
 
     async def outbox(self, *, limit: int) -> Rows:
         """Read the outbox."""
@@ -211,15 +217,16 @@ class DatabaseControls(DatabaseSource):
         """Read the audit."""
         return await self._read(lambda connection: audit.listed(connection, limit=limit))
 
-    async def nudge(self, saga_id: str, by: Operator) -> Bite:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Nudge a saga; the service's relay sends it."""
-        emitted, now = self._emitted(), self._clock.now()
-        return await self._write(lambda database: pushes.nudge(database, emitted, saga_id, by, now=now))
+        emitted = self._emitted()
+        facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
+        return await self._write(lambda database: pushes.nudge(database, emitted, saga_id, by, **facts))
 
-    async def abort(self, saga_id: str, by: Operator) -> Bite:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Abort a saga; the service's relay asks the others."""
-        now = self._clock.now()
-        return await self._write(lambda database: pushes.abort(database, saga_id, by, now=now))
+        facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
+        return await self._write(lambda database: pushes.abort(database, saga_id, by, **facts))
 
     async def contract(self) -> Contract:
         """Return the contract that the declarations make."""
@@ -272,9 +279,9 @@ class HttpControls(HttpSource):
         """Ask for one bite of these letters to be dropped."""
         return await self._bite("/dead-letters/drop", _order(which, by) | {"after": after, "dry_run": dry_run})
 
-    async def replay(self, saga_id: str, by: Operator) -> Bite:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Ask for a replay of a saga."""
-        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/replay", _errand(by))
+        return await self._push(saga_id, "replay", by, saga_type)
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Ask for one bite of what is older to be pruned."""
@@ -293,9 +300,9 @@ class HttpControls(HttpSource):
         content = await self._ask("/sagas", **said)
         return [with_times(row) for row in content.get("sagas", [])], content.get("next")
 
-    async def saga(self, saga_id: str) -> SagaView:
+    async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
         """Ask for all of one saga."""
-        content = await self._ask(f"/sagas/{quote(saga_id, safe='')}")
+        content = await self._ask(f"/sagas/{quote(saga_id, safe='')}", type=saga_type)
         parts = {each.name: content.get(each.name) or [] for each in fields(SagaView)}
         return SagaView(**{name: [with_times(row) for row in rows] for name, rows in parts.items()})
 
@@ -327,13 +334,13 @@ class HttpControls(HttpSource):
         content = await self._demand("GET", "/audit", params={"limit": limit})
         return [with_times(row) for row in content.get("audit", [])]
 
-    async def nudge(self, saga_id: str, by: Operator) -> Bite:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Ask for a nudge."""
-        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/nudge", _errand(by))
+        return await self._push(saga_id, "nudge", by, saga_type)
 
-    async def abort(self, saga_id: str, by: Operator) -> Bite:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Ask for an abort."""
-        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/abort", _errand(by))
+        return await self._push(saga_id, "abort", by, saga_type)
 
     async def contract(self) -> Contract:
         """Ask for the contract."""
@@ -343,6 +350,10 @@ class HttpControls(HttpSource):
             raise UnreachableError(
                 f"{self._url} tells no contract that can be read: is it an older version?"
             ) from error
+
+    async def _push(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> Bite:
+        said = {} if saga_type is None else {"type": saga_type}
+        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/{verb}", _errand(by) | said)
 
     async def _bite(self, path: str, order: Mapping[str, Any]) -> Bite:
         content = await self._demand("POST", path, json=order)
@@ -369,7 +380,8 @@ class HttpControls(HttpSource):
 
 def _query(which: Selection) -> dict[str, Any]:
     before = which.before.isoformat() if which.before else None
-    said = {"reason": which.reason, "step": which.step, "saga": which.saga_id, "before": before, "up_to": which.up_to}
+    said = {"reason": which.reason, "step": which.step, "saga": which.saga_id, "type": which.saga_type}
+    said |= {"before": before, "up_to": which.up_to}
     return {name: value for name, value in (said | {"id": which.ids}).items() if value}
 
 

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
-from toolkit.envelope import TRACEPARENT, WireMessage
+from toolkit.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
 from toolkit.ids import trace_facts
 from toolkit.set_aside import headers_of
 
@@ -47,6 +47,7 @@ dead_letters = Table(
     Column("reason", String, nullable=False),
     Column("error", Text, nullable=False),
     Column("traceback", Text),
+    Column("saga_type", String),
     Column("saga_id", String),
     Column("step", String),
     Column("event_type", String),
@@ -63,10 +64,13 @@ dead_letters = Table(
     Index("dead_letters_by_time", "last_at"),
 )
 
+#: No saga's type is longer; so much of a stranger's is kept.
+_LONGEST_TYPE = 255
+
 #: What a list has room for, in this order; the whole letter is a message, and so people's data, to be masked.
 SHOWN = (
-    "id", "service", "reason", "error", "saga_id", "step", "event_type", "message_id", "routing_key", "attempts",
-    "first_at", "last_at",
+    "id", "service", "reason", "error", "saga_type", "saga_id", "step", "event_type", "message_id", "routing_key",
+    "attempts", "first_at", "last_at",
 )  # fmt: skip
 #: What the whole letter has beside that.
 _WHOLE = (*SHOWN, "sent_at", "traceback", "headers", "body")
@@ -76,7 +80,8 @@ _WHOLE = (*SHOWN, "sent_at", "traceback", "headers", "body")
 class DeadLetter:
     """One message that was given up, as it came; `reason` is a short, stable word, `error` the whole story.
 
-    `at` is when it was given up last, `first_at` when it was for the first time.
+    `at` is when it was given up last, `first_at` when it was for the first time. Without a `saga_type` it is of the
+    type that the message names, if it names any.
     """
 
     id: str
@@ -85,6 +90,7 @@ class DeadLetter:
     error: str
     message: WireMessage
     at: datetime
+    saga_type: str | None = None
     step: str | None = None
     attempts: int = 1
     traceback: str | None = None
@@ -95,6 +101,7 @@ class DeadLetter:
 class Selection:
     """Which letters are meant: those for which all of this holds, and all of them where nothing is said.
 
+    - `saga_type`: of the saga's id, this type alone; without it, those of all sagas with that id.
     - `before`: given up last at that time, or earlier.
     - `up_to`: no letter newer than the one with this id, for whoever takes several bites: what was redriven in the
       first may have come back by the last.
@@ -104,13 +111,15 @@ class Selection:
     reason: str | None = None
     step: str | None = None
     saga_id: str | None = None
+    saga_type: str | None = None
     before: datetime | None = None
     up_to: str | None = None
 
     def condition(self) -> ColumnElement[bool]:
         """Return what holds for these letters."""
         table = dead_letters.c
-        said = {name: value for name in ("reason", "step", "saga_id") if (value := getattr(self, name)) is not None}
+        names = ("reason", "step", "saga_id", "saga_type")
+        said = {name: value for name in names if (value := getattr(self, name)) is not None}
         conditions = [table[name] == value for name, value in said.items()]
         conditions += [table.id.in_(self.ids)] if self.ids else []
         conditions += [table.last_at <= self.before] if self.before else []
@@ -137,6 +146,7 @@ def announce(letter: DeadLetter) -> None:
         service=letter.service,
         reason=letter.reason,
         error=letter.error,
+        saga_type=letter.saga_type or said_type(letter.message),
         saga_id=letter.message.correlation_id,
         step=letter.step,
         event_id=letter.message.message_id,
@@ -158,6 +168,12 @@ async def bodies(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, b
     """Return the bodies of these letters, by the letters' ids."""
     rows = await connection.execute(select(dead_letters.c.id, dead_letters.c.body).where(dead_letters.c.id.in_(ids)))
     return {row.id: row.body for row in rows}
+
+
+async def types(connection: AsyncConnection, which: Selection) -> list[str]:
+    """Return the types of the sagas whose letters are meant, as far as they are known."""
+    query = select(dead_letters.c.saga_type).where(which.condition(), dead_letters.c.saga_type.is_not(None))
+    return sorted((await connection.execute(query.distinct())).scalars())
 
 
 async def count(connection: AsyncConnection, which: Selection | None = None) -> int:
@@ -221,6 +237,7 @@ def _values(letter: DeadLetter) -> dict[str, Any]:
         "reason": letter.reason,
         "error": letter.error,
         "traceback": letter.traceback,
+        "saga_type": letter.saga_type or said_type(message),
         "saga_id": message.correlation_id,
         "step": letter.step,
         "event_type": message.type,
@@ -236,6 +253,12 @@ def _values(letter: DeadLetter) -> dict[str, Any]:
     }
     # PostgreSQL keeps no NUL in a text; the body is bytes and stays whole.
     return {name: value.replace("\0", "") if isinstance(value, str) else value for name, value in values.items()}
+
+
+def said_type(message: WireMessage) -> str | None:
+    """Return the type of its saga that a message says; a stranger's header may hold anything."""
+    said = message.headers.get(SAGA_TYPE)
+    return said[:_LONGEST_TYPE] if isinstance(said, str) and said else None
 
 
 def _fingerprint(letter: DeadLetter) -> str:
@@ -262,6 +285,7 @@ def _letter(row: Row[Any]) -> DeadLetter:
         error=row.error,
         message=message,
         at=row.last_at,
+        saga_type=row.saga_type,
         step=row.step,
         attempts=row.attempts,
         traceback=row.traceback,

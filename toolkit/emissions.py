@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.envelope import Envelope, WireMessage
 from toolkit.events import Event, routing_key
-from toolkit.saga_log import saga_log
+from toolkit.saga_log import StreamKey, of, saga_log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,11 @@ class Emission:
     started_at: datetime | None
     at: datetime
 
+    @property
+    def key(self) -> StreamKey:
+        """Which step of which saga emitted it."""
+        return self.saga_type, self.saga_id, self.step
+
     def as_sent(self, event_type: type[Event], *, nudge: str = "") -> WireMessage:
         """Return the message as it was sent, the same id and version, so that it is the same event, or as a nudge."""
         envelope = Envelope(
@@ -53,20 +58,21 @@ class Emission:
         return envelope.wrap(self.emitted_body.encode(), routing_key(event_type))
 
 
-async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, int]]) -> list[Emission]:
-    """Return what was emitted at these positions, each a saga id, a step and a position."""
+async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, str, int]]) -> list[Emission]:
+    """Return what was emitted at these positions, each a saga's type and id, a step and a position."""
     if not positions:
         return []
-    # By saga alone, which each database finds by its index; SQLite reads the whole table for a list of triples.
-    query = _emissions().add_columns(saga_log.c.position).where(saga_log.c.saga_id.in_({each[0] for each in positions}))
+    # By id alone, which each database finds by its index; SQLite reads the whole table for a list of tuples.
+    query = _emissions().add_columns(saga_log.c.position).where(saga_log.c.saga_id.in_({each[1] for each in positions}))
     rows = [dict(row._mapping) for row in await connection.execute(query)]
     wanted = set(positions)
-    return [Emission(**row) for row in rows if (row["saga_id"], row["step"], row.pop("position")) in wanted]
+    found = [(row.pop("position"), Emission(**row)) for row in rows]
+    return [emission for position, emission in found if (*emission.key, position) in wanted]
 
 
-async def last_of(connection: AsyncConnection, saga_id: str) -> list[Emission]:
+async def last_of(connection: AsyncConnection, saga_id: str, saga_type: str) -> list[Emission]:
     """Return what each step of a saga emitted last."""
-    query = _emissions().where(saga_log.c.saga_id == saga_id).order_by(saga_log.c.id)
+    query = _emissions().where(of(saga_id, saga_type)).order_by(saga_log.c.id)
     by_step = {row.step: Emission(**row._mapping) for row in await connection.execute(query)}
     return list(by_step.values())
 

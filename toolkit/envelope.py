@@ -82,6 +82,11 @@ class Envelope:
     started_at: datetime | None = None
     nudge: str = ""
 
+    @property
+    def saga(self) -> tuple[str, str]:
+        """Which saga it belongs to: its type and its id, since sagas of different types may have the same id."""
+        return self.saga_type, self.saga_id
+
     def headers(self) -> dict[str, str | int]:
         """Return the AMQP headers: those facts that AMQP has no property for."""
         headers: dict[str, str | int] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SagaError(Exception):
     """The base of all errors that the toolkit raises itself."""
@@ -78,6 +80,15 @@ class TokenRefusedError(NotAllowedError):
         self.service = service
         self.url = url
         self.is_shown = is_shown
+
+
+class AmbiguousSagaError(SagaError):
+    """Sagas of several types have the id that was given; whoever asks has to name the type."""
+
+    def __init__(self, saga_id: str, types: Sequence[str]) -> None:
+        super().__init__(f"sagas of several types have the id {saga_id!r}: {', '.join(types)}; say which type is meant")
+        self.saga_id = saga_id
+        self.types = tuple(types)
 
 
 class UnreachableError(SagaError):

@@ -5,6 +5,7 @@ An event is a frozen Pydantic model that names its owner, the one service which 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NewType
 
@@ -21,16 +22,20 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from toolkit.errors import DeclarationError
 from toolkit.fence import SagaState as SagaState
 
 #: The identity of one saga, chosen by whoever starts it: an order number, say. Printable, so that it can
 #: stand in a URL, a log line and a shell command without quoting.
 SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
 
+#: A saga's type stands before the id, and a colon between them; so the type has none.
+_SAGA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
+
 #: What tells whether a value is one, and why not.
 SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 
-#: What an isolated step hands to the outside world so that a repeated call is the same call: `saga_id:step`.
+#: What an isolated step hands to the outside world so that a repeated call is the same call: `saga_type:saga_id:step`.
 IdempotencyKey = NewType("IdempotencyKey", str)
 
 #: How an event's JSON schema says that a field is sensitive.
@@ -133,6 +138,14 @@ class Saga:
     starts_with: type[Event]
     completes_with: type[Event]
     fails_with: type[Event]
+
+    def __post_init__(self) -> None:
+        if not _SAGA_NAME.fullmatch(self.name):
+            raise DeclarationError(
+                f"Saga {self.name!r}",
+                "its name is no plain word, and it is half of each saga's identity",
+                "Take letters, digits, `.`, `_` and `-`, 64 at most",
+            )
 
     def build(self, event_type: type[Event], *, saga_id: str, reason: str) -> Event:
         """Return an event that is known by its saga alone: nothing was done, so there is nothing else to tell."""

@@ -37,7 +37,7 @@ from toolkit.service import Service
 from toolkit.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.tracing import Tracing
 from toolkit.vocabulary import Unreadable
-from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of
+from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key
 
 log = structlog.get_logger("toolkit")
 
@@ -147,7 +147,7 @@ class Execution:
         self._meter.batch(len(batch))
         return claims
 
-    def begin(self, streams: dict[tuple[str, str], saga_log.Stream]) -> Work:
+    def begin(self, streams: dict[saga_log.StreamKey, saga_log.Stream]) -> Work:
         """Return an empty unit of work upon these streams."""
         due = self.relay.due_if_handed_over()
         origin = Origin(service=self.service.name, queue=self._queue, now=self.clock.now(), outgoing_due=due)
@@ -284,7 +284,7 @@ class Execution:
         return await self._is_pruned(message, tx, message.envelope.occurred_at)
 
     async def _is_pruned(self, message: Message, tx: Transaction, occurred_at: datetime) -> bool:
-        if occurred_at > self.clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga_id):
+        if occurred_at > self.clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga):
             return False
         with recording():
             return await horizon.is_beyond(await tx.session.connection(), occurred_at)
@@ -353,7 +353,8 @@ class Execution:
                 self._answer(envelope.event_id, message, tx)
             return
         if await self._is_pruned(message, tx, envelope.started_at or envelope.occurred_at):
-            log.warning("abort of a saga that may have been pruned; it is ignored", saga_id=envelope.saga_id)
+            saga = {"saga_type": envelope.saga_type, "saga_id": envelope.saga_id}
+            log.warning("abort of a saga that may have been pruned; it is ignored", **saga)
             return
         for step in self.service.steps:
             if not (step.is_refusable and is_of(step.saga, message)):
@@ -433,9 +434,8 @@ class Execution:
             PositionTakenError: another replica did it meanwhile; a key of the step's own tables was in the way.
         """
         step = handler if isinstance(handler, Step) else handler.of
-        saga_id = message.envelope.saga_id
-        streams = await saga_log.read_streams(await tx.session.connection(), [saga_id])
-        written = streams.get((saga_id, step.name))
+        streams = await saga_log.read_streams(await tx.session.connection(), [message.envelope.saga_id])
+        written = streams.get(stream_key(step, message))
         if written and written.position > tx.work.stream(step, message).position:
             raise PositionTakenError(f"{handler.name} was done by another replica meanwhile")
 

@@ -7,14 +7,15 @@ does not know, may be a duplicate of one that was handled: it is never run, howe
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
 
-from sqlalchemy import Column, ColumnElement, Integer, Table, and_, delete, exists, select, update
+from sqlalchemy import Column, ColumnElement, Integer, Table, and_, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.events import SagaState
-from toolkit.saga_log import saga_log
+from toolkit.saga_log import SagaKey, is_same_saga, saga_log
 
 #: One row: sagas whose last entry is of that time or earlier may have been pruned.
 pruned = Table(
@@ -26,19 +27,25 @@ _SKEW = timedelta(hours=1)
 _ENDED = (SagaState.COMPLETED.value, SagaState.FAILED.value)
 
 
-async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> list[str]:
+async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> list[SagaKey]:
     """Delete the entries of up to so many sagas that have ended and were not touched since, and move the horizon.
 
-    The index on time finds the oldest ends, the one on sagas what belongs to them; return the sagas' ids.
+    The index on time finds the oldest ends, the one on sagas what belongs to them; return the sagas.
     """
     later = saga_log.alias()
-    was_touched = exists().where(later.c.saga_id == saga_log.c.saga_id, later.c.at > before)
-    ends = select(saga_log.c.saga_id).where(saga_log.c.at <= before, saga_log.c.saga_state.in_(_ENDED), ~was_touched)
-    saga_ids = sorted(set((await connection.execute(ends.order_by(saga_log.c.at).limit(most))).scalars()))
-    if saga_ids:
-        await connection.execute(delete(saga_log).where(saga_log.c.saga_id.in_(saga_ids)))
+    was_touched = exists().where(is_same_saga(later), later.c.at > before)
+    ends = select(saga_log.c.saga_type, saga_log.c.saga_id).where(
+        saga_log.c.at <= before, saga_log.c.saga_state.in_(_ENDED), ~was_touched
+    )
+    rows = await connection.execute(ends.order_by(saga_log.c.at).limit(most))
+    sagas = sorted({(row.saga_type, row.saga_id) for row in rows})
+    for saga_type, of_type in groupby(sagas, key=itemgetter(0)):
+        saga_ids = [saga_id for _, saga_id in of_type]
+        own = and_(saga_log.c.saga_id.in_(saga_ids), saga_log.c.saga_type == saga_type)
+        await connection.execute(delete(saga_log).where(own))
+    if sagas:
         await _move(connection, before)
-    return saga_ids
+    return sagas
 
 
 async def reached(connection: AsyncConnection) -> datetime | None:
@@ -53,10 +60,15 @@ async def is_beyond(connection: AsyncConnection, moment: datetime) -> bool:
     return until is not None and moment <= until + _SKEW
 
 
-def is_open(saga_id: Any) -> ColumnElement[bool]:
-    """Return the condition that the saga with this id, a column of another table, is known here and has not ended."""
-    of_saga = saga_log.c.saga_id == saga_id
-    return and_(exists().where(of_saga), ~exists().where(of_saga, saga_log.c.saga_state.in_(_ENDED)))
+def is_open(saga_id: ColumnElement[str], saga_type: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that a saga, as columns of another table name it, is known here and has not ended.
+
+    Where they name no type, that any saga with that id is open.
+    """
+    end = saga_log.alias()
+    of_saga = and_(saga_log.c.saga_id == saga_id, or_(saga_type.is_(None), saga_log.c.saga_type == saga_type))
+    has_ended = exists().where(is_same_saga(end), end.c.saga_state.in_(_ENDED))
+    return exists().where(of_saga, ~has_ended)
 
 
 async def _move(connection: AsyncConnection, until: datetime) -> None:

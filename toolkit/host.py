@@ -111,7 +111,8 @@ class Host:
 
     async def bury(self, letter: DeadLetter) -> None:
         """Keep a message that never got here, and return once that is committed; what is in the way is waited for."""
-        letter = replace(letter, message=self.vocabulary.under_its_saga(letter.message))
+        saga_type = self.vocabulary.saga_type_of(letter.message)
+        letter = replace(letter, message=self.vocabulary.under_its_saga(letter.message), saga_type=saga_type)
         async for attempt in AsyncRetrying(wait=_PATIENCE, before_sleep=_say_letter_waits):
             with attempt:
                 async with self.database.transaction() as session:

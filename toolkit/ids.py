@@ -19,9 +19,9 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-def derived_id(saga_id: str, event_type: str) -> str:
+def derived_id(saga_type: str, saga_id: str, event_type: str) -> str:
     """Return the message id of a client that gave none: the same event of the same saga has the same id."""
-    return str(uuid.uuid5(_NAMESPACE, f"{saga_id}:{event_type}"))
+    return str(uuid.uuid5(_NAMESPACE, f"{saga_type}:{saga_id}:{event_type}"))
 
 
 def derived_trace(saga_type: str, saga_id: str) -> tuple[str, str]:

@@ -281,6 +281,8 @@ def _settled(delivery: Delivery) -> None:
 
 def _facts(item: Message | Unreadable) -> dict[str, str | None]:
     if isinstance(item, Unreadable):
-        return {"saga_id": item.wire.correlation_id, "event_id": item.wire.message_id}
-    facts = {"saga_id": item.envelope.saga_id, "event_id": item.envelope.event_id}
+        saga = {"saga_type": item.saga_type, "saga_id": item.wire.correlation_id}
+        return saga | {"event_id": item.wire.message_id}
+    saga = {"saga_type": item.envelope.saga_type, "saga_id": item.envelope.saga_id}
+    facts = saga | {"event_id": item.envelope.event_id}
     return facts | trace_facts(item.envelope.traceparent)

@@ -31,6 +31,7 @@ class Violation:
     invariant: str
     saga_id: str | None
     text: str
+    saga_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,12 @@ class Saga:
 
 
 def violations_of(saga_id: str, story: Sequence[LogEntry], *, heard: Collection[str] = ()) -> list[Violation]:
-    """Return what is wrong with one saga; `heard` are the events that somebody takes, in this saga or in another."""
+    """Return what is wrong with one saga; `heard` are the events that somebody takes in sagas of its type."""
     saga = Saga(saga_id, story)
-    found = [Violation(name, saga_id, text) for name, check in CHECKS.items() for text in check(saga)]
-    return found + [Violation("nothing is lost", saga_id, text) for text in lost(saga, heard)]
+    found = [(name, text) for name, check in CHECKS.items() for text in check(saga)]
+    found += [("nothing is lost", text) for text in lost(saga, heard)]
+    saga_type = next((str(entry["saga_type"]) for entry in story), None)
+    return [Violation(name, saga_id, text, saga_type) for name, text in found]
 
 
 def ended(saga: Saga) -> Iterator[str]:

@@ -106,7 +106,7 @@ class Invocation:
         if signature.session:
             arguments[signature.session] = session
         if signature.key:
-            arguments[signature.key] = IdempotencyKey(f"{saga_id}:{step.name}")
+            arguments[signature.key] = IdempotencyKey(f"{step.saga.name}:{saga_id}:{step.name}")
         if signature.original:
             arguments[signature.original] = original.read(step.name, step.success) if original else None
         return arguments | {name: self._resources[kind] for name, kind in signature.resources.items()}

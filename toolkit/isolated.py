@@ -27,7 +27,8 @@ from toolkit.invocation import Failure, blame
 from toolkit.outcomes import Outcome, Outcomes, commit
 from toolkit.participant import Compensation, Step
 from toolkit.retry import GiveUp
-from toolkit.work import Claim, Work, events_of
+from toolkit.saga_log import StreamKey
+from toolkit.work import Claim, Work, events_of, stream_key
 
 log = structlog.get_logger("toolkit")
 
@@ -42,12 +43,12 @@ class Isolation:
         self._execution = execution
         self._outcomes = Outcomes(execution, batch_size=batch_size)
         self._room = asyncio.Semaphore(concurrency)
-        self._running: dict[tuple[str, str, Decision], asyncio.Task[None]] = {}
+        self._running: dict[tuple[StreamKey, Decision], asyncio.Task[None]] = {}
 
     async def run(self, claim: Claim) -> None:
         """Make the call and commit its outcome; the same call that is under way already is waited for."""
         # The decision is part of the key: a compensation is not done because an older call of its step has ended.
-        key = claim.message.envelope.saga_id, claim.step.name, claim.decision
+        key = stream_key(claim.step, claim.message), claim.decision
         if (task := self._running.get(key)) is None:
             task = self._running[key] = asyncio.create_task(self._run(claim))
             task.add_done_callback(lambda _: self._running.pop(key))
@@ -58,7 +59,9 @@ class Isolation:
             async with self._room:
                 await contain("a call to the outside", self._act(claim))
         except PositionTakenError:
-            log.info("outcome was written elsewhere", saga_id=claim.message.envelope.saga_id, step=claim.step.name)
+            saga_type, saga_id = claim.message.envelope.saga
+            facts = {"saga_type": saga_type, "saga_id": saga_id, "step": claim.step.name}
+            log.info("outcome was written elsewhere", **facts)
 
     async def _act(self, claim: Claim) -> None:
         crash.here("claimed", events_of([claim.message]))

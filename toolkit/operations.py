@@ -17,11 +17,12 @@ from toolkit import audit, dead_letters, outbox, saga_log, suspects
 from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
-from toolkit.envelope import ATTEMPT, BROKERS_OWN, SAGA_TYPE, WireMessage
+from toolkit.envelope import ATTEMPT, BROKERS_OWN, WireMessage
+from toolkit.errors import AmbiguousSagaError
 from toolkit.events import SagaState
 from toolkit.ids import new_id
 from toolkit.outbox import OutboxRow
-from toolkit.saga_log import Entry, Note, Stream
+from toolkit.saga_log import Entry, Note, Stream, StreamKey
 
 #: How many letters one transaction takes: each may be as large as the broker lets a message be.
 LETTERS_AT_ONCE = 100
@@ -29,7 +30,7 @@ LETTERS_AT_ONCE = 100
 #: Not a saga's id, and never one: where a message has none, the broker's client would make one up.
 _NO_SAGA = "-"
 
-Streams = dict[tuple[str, str], Stream]
+Streams = dict[StreamKey, Stream]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +58,18 @@ async def redrive(
 
     A letter whose saga has ended stays where it is. One that couldn't be read is sent: a release since may read it,
     and if it does not, the message comes back as a letter.
+
+    Raises:
+        AmbiguousSagaError: the letters of one id are meant, and sagas of several types have it.
     """
     if dry_run:
         async with database.reading() as connection:
-            found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=False)
+            found = await _choose(connection, which, after, locked=False)
             streams = await saga_log.read_streams(connection, _sagas(found))
         return _bite(found, [each for each in found if not _refusal(each, streams)], streams, "would be redriven")
     async with database.transaction() as session:
         connection = await session.connection()
-        found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=True)
+        found = await _choose(connection, which, after, locked=True)
         streams = await saga_log.read_streams(connection, _sagas(found))
         taken = await dead_letters.take(connection, [each for each in found if not _refusal(each, streams)])
         rows = [OutboxRow(id=new_id(), message=_original(each), due_at=now, destination=queue) for each in taken]
@@ -78,18 +82,30 @@ async def redrive(
 async def drop(
     database: Database, which: Selection, by: Operator, *, now: datetime, after: str = "", dry_run: bool = False
 ) -> Bite:
-    """Delete dead letters for good; the audit and the sagas' logs say so."""
+    """Delete dead letters for good; the audit and the sagas' logs say so.
+
+    Raises:
+        AmbiguousSagaError: the letters of one id are meant, and sagas of several types have it.
+    """
     if dry_run:
         async with database.reading() as connection:
-            found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=False)
+            found = await _choose(connection, which, after, locked=False)
         return _bite(found, found, {}, "would be dropped")
     async with database.transaction() as session:
         connection = await session.connection()
-        found = await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=True)
+        found = await _choose(connection, which, after, locked=True)
         streams = await saga_log.read_streams(connection, _sagas(found))
         taken = await dead_letters.take(connection, found)
         await _tell(connection, taken, streams, Note.DROPPED, by, now)
     return _bite(found, taken, {}, Note.DROPPED)
+
+
+async def _choose(connection: AsyncConnection, which: Selection, after: str, *, locked: bool) -> list[DeadLetter]:
+    if which.saga_id is not None and which.saga_type is None:
+        types = await dead_letters.types(connection, which)
+        if len(types) > 1:
+            raise AmbiguousSagaError(which.saga_id, types)
+    return await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=locked)
 
 
 def _sagas(letters: Iterable[DeadLetter]) -> list[str]:
@@ -99,8 +115,13 @@ def _sagas(letters: Iterable[DeadLetter]) -> list[str]:
 def _refusal(letter: DeadLetter, streams: Streams) -> str | None:
     """Return why a letter can't be redriven, or None."""
     saga_id = letter.message.correlation_id
-    states = {stream.saga_state for (of_saga, _), stream in streams.items() if of_saga == saga_id}
-    ended = next((state for state in states if state and state.is_ended), None)
+    of_types: dict[str, SagaState | None] = {}
+    for (saga_type, of_saga, _), stream in streams.items():
+        if of_saga == saga_id and letter.saga_type in (saga_type, None):
+            has_ended = stream.saga_state is not None and stream.saga_state.is_ended
+            of_types[saga_type] = stream.saga_state if has_ended else of_types.get(saga_type)
+    # Of a letter that tells no type it is enough that any saga of its id goes on.
+    ended = next(iter(of_types.values()), None) if all(of_types.values()) else None
     return f"saga {saga_id} has ended ({ended}): there is nothing to go on with; drop the letter" if ended else None
 
 
@@ -113,6 +134,7 @@ def _bite(found: Sequence[DeadLetter], taken: Sequence[DeadLetter], streams: Str
 def _letter_row(letter: DeadLetter, outcome: str, why: str | None) -> dict[str, Any]:
     return {
         "id": letter.id,
+        "saga_type": letter.saga_type,
         "saga_id": letter.message.correlation_id,
         "step": letter.step,
         "reason": letter.reason,
@@ -144,19 +166,19 @@ async def _tell(
 ) -> None:
     """Write to the sagas' logs and to the audit what became of these letters."""
     verb = {Note.REDRIVEN: "redrive", Note.DROPPED: "drop"}[note]
-    deeds = [Deed(verb, each.id, each.message.correlation_id) for each in taken]
+    deeds = [Deed(verb, each.id, each.saga_type, each.message.correlation_id) for each in taken]
     await saga_log.append(connection, [_of_letter(each, streams, note, by, now) for each in taken if each.step])
     await audit.add(connection, deeds, by, now=now)
 
 
 def _of_letter(letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:
     """Return the note on a letter that a step has left; the toolkit wrote it, so its saga is on it."""
-    saga_id, step = str(letter.message.correlation_id), str(letter.step)
-    stream = streams.get((saga_id, step), Stream())
+    saga_type, saga_id, step = letter.saga_type or "", str(letter.message.correlation_id), str(letter.step)
+    stream = streams.get((saga_type, saga_id, step), Stream())
     return Entry(
         service=letter.service,
         saga_id=saga_id,
-        saga_type=str(letter.message.headers.get(SAGA_TYPE, "")),
+        saga_type=saga_type,
         step=step,
         position=None,
         from_state=stream.state,

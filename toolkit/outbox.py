@@ -31,7 +31,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, metadata
-from toolkit.envelope import ATTEMPT, WireMessage
+from toolkit.envelope import ATTEMPT, SAGA_TYPE, WireMessage
 from toolkit.one_of import OneOf
 from toolkit.set_aside import REST, headers_of, readable
 
@@ -134,7 +134,8 @@ async def listed(
 ) -> list[dict[str, Any]]:
     """Return rows without their messages, in the order of their ids, which is nearly that of their age.
 
-    By saga it reads all of them: at rest there are none, and whoever adds them shall not pay for an index.
+    By a saga's id, of whatever type, it reads all of them: at rest there are none, and whoever adds them shall not pay
+    for an index.
     """
     query = select(*(outbox.c[name] for name in _LISTED)).where(outbox.c.id > after)
     query = query if saga_id is None else query.where(outbox.c.saga_id == saga_id)
@@ -148,24 +149,22 @@ async def backlog(connection: AsyncConnection) -> tuple[int, datetime | None]:
 
 
 def _shown(row: Row[Any]) -> dict[str, Any]:
+    try:
+        headers = headers_of(row.headers)
+    except ValueError:  # it is listed all the same: whoever mends it looks for it here
+        headers = {ATTEMPT: None}
     return {
         "id": row.id,
         "event_id": row.message_id,
         "event_type": row.event_type,
+        "saga_type": headers.get(SAGA_TYPE),
         "saga_id": row.saga_id or None,
         "occurred_at": row.occurred_at,
         "due_at": row.due_at,
         "tries": row.tries,
         "destination": row.destination,
-        "attempt": _attempt(row.headers),
+        "attempt": headers.get(ATTEMPT, 1),
     }
-
-
-def _attempt(headers: str) -> Any:
-    try:
-        return headers_of(headers).get(ATTEMPT, 1)
-    except ValueError:  # it is listed all the same: whoever mends it looks for it here
-        return None
 
 
 async def oldest(connection: AsyncConnection) -> datetime | None:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Index,
     Integer,
     Row,
     Select,
@@ -35,15 +36,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.events import SagaEnded, SagaState
 from toolkit.fence import StepState
-from toolkit.saga_log import Note, is_contradiction, saga_log
+from toolkit.saga_log import (
+    Note,
+    SagaKey,
+    StreamKey,
+    is_contradiction,
+    is_same_saga,
+    is_same_step,
+    saga_log,
+)
 from toolkit.set_aside import REST, readable
 
 overdue = Table(
     "overdue",
     metadata,
+    Column("saga_type", String, primary_key=True),
     Column("saga_id", String, primary_key=True),
     Column("step", String, primary_key=True),
-    Column("saga_type", String, nullable=False),
     Column("position", Integer, nullable=False),
     Column("state", String, nullable=False),
     Column("saga_state", String, nullable=False),
@@ -51,6 +60,7 @@ overdue = Table(
     Column("next_at", UtcDateTime, nullable=False, index=True),
     Column("nudges", Integer, nullable=False),
     Column("aborted", Integer, nullable=False),
+    Index("overdue_by_saga", "saga_id"),
 )
 
 #: How far the search has come; one row. Whoever moves it has found what lies between.
@@ -79,6 +89,16 @@ class OverdueStep:
     since: datetime
     nudges: int
     aborted: bool
+
+    @property
+    def saga(self) -> SagaKey:
+        """Whose step it is."""
+        return self.saga_type, self.saga_id
+
+    @property
+    def key(self) -> StreamKey:
+        """Which step of which saga it is."""
+        return self.saga_type, self.saga_id, self.step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +163,13 @@ def _ends(rows: Sequence[Row[Any]]) -> list[SagaEnded]:
 
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) -> list[OverdueStep]:
     """Take the steps whose next push is due, so that no other replica pushes them before `until`."""
-    due = select(overdue.c.saga_id, overdue.c.step).where(overdue.c.next_at <= now).limit(_AT_ONCE)
-    taken = update(overdue).where(tuple_(overdue.c.saga_id, overdue.c.step).in_(due.with_for_update(skip_locked=True)))
+    key = (overdue.c.saga_type, overdue.c.saga_id, overdue.c.step)
+    due = select(*key).where(overdue.c.next_at <= now).limit(_AT_ONCE)
+    taken = update(overdue).where(tuple_(*key).in_(due.with_for_update(skip_locked=True)))
     rows = await connection.execute(taken.values(next_at=until, nudges=overdue.c.nudges + 1).returning(*overdue.c))
     steps, broken = readable("overdue", rows, _step)
     for row in broken:
-        key = {"of_saga": row.saga_id, "of_step": row.step}
-        await connection.execute(update(overdue).where(_is_one).values(next_at=now + REST), key)
+        await connection.execute(update(overdue).where(_is_one).values(next_at=now + REST), _key(row))
     return steps
 
 
@@ -174,10 +194,12 @@ async def forget(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> N
         await connection.execute(delete(overdue).where(_is_one), [_key(step) for step in steps])
 
 
-async def forget_sagas(connection: AsyncConnection, saga_ids: Sequence[str]) -> None:
+async def forget_sagas(connection: AsyncConnection, sagas: Sequence[SagaKey]) -> None:
     """Delete the steps of these sagas."""
-    if saga_ids:
-        await connection.execute(delete(overdue).where(overdue.c.saga_id.in_(saga_ids)))
+    if sagas:
+        of_saga = and_(overdue.c.saga_type == bindparam("of_type"), overdue.c.saga_id == bindparam("of_saga"))
+        known = [{"of_type": saga_type, "of_saga": saga_id} for saga_type, saga_id in sagas]
+        await connection.execute(delete(overdue).where(of_saga), known)
 
 
 async def count(connection: AsyncConnection) -> int:
@@ -194,7 +216,7 @@ async def sagas_by_state(connection: AsyncConnection) -> list[tuple[str, SagaSta
 
 
 async def listed(connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 1000) -> list[OverdueStep]:
-    """Return overdue steps, the longest waiting first."""
+    """Return overdue steps, the longest waiting first; with an id, those of all sagas that have it."""
     query = select(overdue) if saga_id is None else select(overdue).where(overdue.c.saga_id == saga_id)
     rows = await connection.execute(query.order_by(overdue.c.since).limit(limit))
     return readable("overdue", rows, _step)[0]
@@ -221,21 +243,15 @@ def _in_window() -> tuple[ColumnElement[bool], ...]:
 
 def _has_moved() -> ColumnElement[bool]:
     later = saga_log.alias()
-    return exists().where(
-        later.c.saga_id == saga_log.c.saga_id, later.c.step == saga_log.c.step, later.c.position > saga_log.c.position
-    )
+    return exists().where(is_same_step(later), later.c.position > saga_log.c.position)
 
 
 def _unfinished() -> Select[Any]:
     """Return the steps that moved last after `since`, up to `before`, and whose sagas have not ended; built once."""
     other = saga_log.alias()
-    is_known = exists().where(
-        overdue.c.saga_id == saga_log.c.saga_id,
-        overdue.c.step == saga_log.c.step,
-        overdue.c.position == saga_log.c.position,
-    )
+    is_known = exists().where(is_same_step(overdue), overdue.c.position == saga_log.c.position)
     has_ended = exists().where(
-        other.c.saga_id == saga_log.c.saga_id,
+        is_same_saga(other),
         or_(
             other.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value]),
             and_(other.c.to_state == Note.ENDED.value, other.c.position.is_(None)),
@@ -255,11 +271,9 @@ def _unfinished() -> Select[Any]:
 def _unclosed() -> Select[Any]:
     """Return the sagas, and their ends, of steps that are still completed where the end is known; built once."""
     noted, other = saga_log.alias(), saga_log.alias()
-    is_noted = exists().where(
-        noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED.value
-    )
+    is_noted = exists().where(is_same_step(noted), noted.c.to_state == Note.ENDED.value)
     ended = [SagaState.COMPLETED.value, SagaState.FAILED.value]
-    of_saga = other.c.saga_id == saga_log.c.saga_id, other.c.saga_state.in_(ended)
+    of_saga = is_same_saga(other), other.c.saga_state.in_(ended)
     end = select(other.c.saga_state).where(*of_saga).order_by(other.c.id).limit(1).scalar_subquery()
     is_standing = (
         saga_log.c.position.is_not(None),
@@ -278,11 +292,15 @@ def _contradicted() -> Select[Any]:
 
 
 _UNFINISHED, _UNCLOSED, _CONTRADICTED = _unfinished(), _unclosed(), _contradicted()
-_is_one = and_(overdue.c.saga_id == bindparam("of_saga"), overdue.c.step == bindparam("of_step"))
+_is_one = and_(
+    overdue.c.saga_type == bindparam("of_type"),
+    overdue.c.saga_id == bindparam("of_saga"),
+    overdue.c.step == bindparam("of_step"),
+)
 
 
-def _key(step: OverdueStep) -> dict[str, Any]:
-    return {"of_saga": step.saga_id, "of_step": step.step}
+def _key(step: OverdueStep | Row[Any]) -> dict[str, str]:
+    return {"of_type": step.saga_type, "of_saga": step.saga_id, "of_step": step.step}
 
 
 def _values(step: OverdueStep, next_at: datetime) -> dict[str, Any]:

@@ -6,7 +6,7 @@ It is read from the services' logs and contracts alone. Whoever can't be asked i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,31 +39,11 @@ class Progress:
 def progress(
     story: Story, choreography: Choreography, views: Mapping[str, View], *, now: datetime | None = None
 ) -> Progress:
-    """Return how far the saga has come; `choreography` is that of all services whose contracts are known.
-
-    An id under which there are sagas of several types is told of type by type.
-    """
-    now = now or datetime.now(UTC)
-    parts = [_of_one_type(story, saga_type, choreography, views) for saga_type in _types(story)]
-    nodes = [node for _, found in parts for node in found] + _strangers(story, choreography)
+    """Return how far the saga has come; `choreography` is that of all services whose contracts are known."""
+    found = nodes_of(story, completed(choreography, story), views) if story.entries else []
+    nodes = [*found, *_strangers(story, choreography)]
     letters = list(_stray_letters(views, nodes))
-    if not parts:
-        return Progress(sentence(Facts(story, [], letters, now)), nodes)
-    lines = [sentence(Facts(part, found, letters, now)) for part, found in parts]
-    if len(parts) > 1:
-        lines = [f"{part.saga_type}: {line}" for (part, _), line in zip(parts, lines, strict=True)]
-    return Progress(" ".join(lines), nodes)
-
-
-def _types(story: Story) -> list[str]:
-    return list(dict.fromkeys(str(entry["saga_type"]) for entry in story.entries))
-
-
-def _of_one_type(
-    story: Story, saga_type: str, choreography: Choreography, views: Mapping[str, View]
-) -> tuple[Story, list[NodeProgress]]:
-    part = replace(story, entries=[entry for entry in story.entries if entry["saga_type"] == saga_type])
-    return part, nodes_of(part, completed(choreography, part), views)
+    return Progress(sentence(Facts(story, found, letters, now or datetime.now(UTC))), nodes)
 
 
 def _strangers(story: Story, choreography: Choreography) -> list[NodeProgress]:

@@ -17,6 +17,7 @@ from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.emissions import Emission
 from toolkit.envelope import Envelope, WireMessage, abort_request
+from toolkit.errors import AmbiguousSagaError
 from toolkit.events import Event, SagaEnded, SagaState, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.operations import Bite
@@ -27,33 +28,44 @@ from toolkit.saga_log import Entry, Note
 Emitted = dict[str, type[Event]]
 
 
-async def replay(database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime) -> Bite:
+async def replay(
+    database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
+) -> Bite:
     """Emit again, under the same ids, what each step of a saga emitted last here, and the end if it came from here.
 
     The fences make it harmless, finished sagas included.
+
+    Raises:
+        AmbiguousSagaError: no type is named, and sagas of several types have this id.
     """
     async with database.transaction() as session:
         connection = await session.connection()
-        found = await emissions.last_of(connection, saga_id)
+        story = await _story(connection, saga_id, saga_type)
+        found = await emissions.last_of(connection, saga_id, story[-1]["saga_type"]) if story else []
         known = [each for each in found if each.emitted_type in emitted]
         ends = [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
         await _send(connection, known, emitted, Note.REPLAYED, by, now, besides=ends)
     return Bite(rows=[_emission_row(each, Note.REPLAYED, is_known=each in known) for each in found])
 
 
-async def nudge(database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime) -> Bite:
+async def nudge(
+    database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
+) -> Bite:
     """Emit again what each step of a saga emitted last here, as the watch does; refused where the saga has ended.
 
     No rows where the service does not know the saga.
+
+    Raises:
+        AmbiguousSagaError: no type is named, and sagas of several types have this id.
     """
     async with database.transaction() as session:
         connection = await session.connection()
-        story = await saga_log.story(connection, saga_id)
+        story = await _story(connection, saga_id, saga_type)
         if not story:
             return Bite(rows=[])
         if end := _end_of(story):
             return _refused(story, f"saga {saga_id} has ended ({end}): nothing is under way here")
-        found = await emissions.last_of(connection, saga_id)
+        found = await emissions.last_of(connection, saga_id, story[-1]["saga_type"])
         if not found:
             return _refused(story, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one")
         known = [each for each in found if each.emitted_type in emitted]
@@ -61,14 +73,17 @@ async def nudge(database: Database, emitted: Emitted, saga_id: str, by: Operator
     return Bite(rows=[_emission_row(each, Note.NUDGED, is_known=each in known) for each in found])
 
 
-async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime) -> Bite:
+async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None) -> Bite:
     """Ask all services to refuse what they have not begun of a saga; refused where it is known here to have ended.
 
     No rows where the service does not know the saga: an abort of what nobody knows would be a saga of its own.
+
+    Raises:
+        AmbiguousSagaError: no type is named, and sagas of several types have this id.
     """
     async with database.transaction() as session:
         connection = await session.connection()
-        story = await saga_log.story(connection, saga_id)
+        story = await _story(connection, saga_id, saga_type)
         if not story:
             return Bite(rows=[])
         if end := _end_of(story):
@@ -78,8 +93,17 @@ async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime
         request = abort_request(last["saga_type"], saga_id, by.reason, now=now, traceparent=trace, started_at=began)
         await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
         await saga_log.append(connection, [_abort_note(last, by, now)])
-        await audit.add(connection, [Deed("abort", str(request.type), saga_id)], by, now=now)
+        await audit.add(connection, [Deed("abort", str(request.type), last["saga_type"], saga_id)], by, now=now)
     return Bite(rows=[_row_about(last, event_type=request.type, event_id=request.message_id, outcome=Note.ABORTED)])
+
+
+async def _story(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[dict[str, Any]]:
+    """Return what the log tells of the saga that is meant."""
+    story = await saga_log.story(connection, saga_id, saga_type)
+    types = sorted({entry["saga_type"] for entry in story})
+    if len(types) > 1:
+        raise AmbiguousSagaError(saga_id, types)
+    return story
 
 
 async def _send(
@@ -96,11 +120,13 @@ async def _send(
     streams = await saga_log.read_streams(connection, {each.saga_id for each in known})
     kinds = [(each, emitted[each.emitted_type]) for each in known]
     rows = [_row(each.as_sent(kind, nudge=new_id()), kind, now) for each, kind in kinds]
-    notes = [_note(each, streams[each.saga_id, each.step], note, by, now) for each in known]
+    notes = [_note(each, streams[each.key], note, by, now) for each in known]
     verb = {Note.REPLAYED: "replay", Note.NUDGED: "nudge"}[note]
     await outbox.add(connection, [*rows, *besides])
     await saga_log.append(connection, notes)
-    await audit.add(connection, [Deed(verb, each.emitted_type, each.saga_id) for each in known], by, now=now)
+    await audit.add(
+        connection, [Deed(verb, each.emitted_type, each.saga_type, each.saga_id) for each in known], by, now=now
+    )
 
 
 def _end_of(story: Sequence[dict[str, Any]]) -> SagaState | None:
@@ -152,7 +178,7 @@ def _end(emission: Emission, now: datetime) -> WireMessage:
     outcome = "completed" if emission.saga_state == SagaState.COMPLETED else "failed"
     ended = SagaEnded.model_validate({"saga_type": emission.saga_type, outcome: (emission.saga_id,)})
     envelope = Envelope(
-        event_id=derived_id(emission.saga_id, SagaEnded.__name__),
+        event_id=derived_id(emission.saga_type, emission.saga_id, SagaEnded.__name__),
         event_type=SagaEnded.__name__,
         version=SagaEnded.__version__,
         saga_id="",
@@ -165,6 +191,7 @@ def _end(emission: Emission, now: datetime) -> WireMessage:
 def _emission_row(emission: Emission, outcome: Note, *, is_known: bool) -> dict[str, Any]:
     return {
         "service": emission.service,
+        "saga_type": emission.saga_type,
         "saga_id": emission.saga_id,
         "step": emission.step,
         "event_type": emission.emitted_type,
@@ -186,5 +213,5 @@ def _row_about(
     event_id: str | None = None,
     why: str | None = None,
 ) -> dict[str, Any]:
-    facts = {name: last[name] for name in ("service", "saga_id", "step")}
+    facts = {name: last[name] for name in ("service", "saga_type", "saga_id", "step")}
     return facts | {"event_type": event_type, "event_id": event_id, "outcome": outcome, "why": why}

@@ -20,7 +20,7 @@ from toolkit.clock import Clock
 from toolkit.contained import contain, contained
 from toolkit.database import Database
 from toolkit.database_errors import complain
-from toolkit.envelope import TRACEPARENT, WireMessage
+from toolkit.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
 from toolkit.errors import UnroutableError
 from toolkit.ids import trace_facts
 from toolkit.outbox import OutboxRow
@@ -273,5 +273,7 @@ def _complain(error: Exception) -> None:
 
 
 def _facts(row: OutboxRow) -> dict[str, str | None]:
-    facts = {"saga_id": row.message.correlation_id, "event_id": row.message.message_id}
+    message = row.message
+    saga = {"saga_type": message.headers.get(SAGA_TYPE), "saga_id": message.correlation_id}
+    facts = saga | {"event_id": message.message_id}
     return facts | trace_facts(row.message.headers.get(TRACEPARENT))

@@ -54,16 +54,17 @@ async def prune(
     async with database.transaction() as session:
         connection = await session.connection()
         # Letters first: once its saga is gone, nobody could tell an open one's from an ended one's.
-        is_open = horizon.is_open(dead_letters.dead_letters.c.saga_id)
+        letter = dead_letters.dead_letters.c
+        is_open = horizon.is_open(letter.saga_id, letter.saga_type)
         letters = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
-        saga_ids = await horizon.prune(connection, before=before, most=most)
-        await overdue.forget_sagas(connection, saga_ids)
+        sagas = await horizon.prune(connection, before=before, most=most)
+        await overdue.forget_sagas(connection, sagas)
         rows = await audit.prune(connection, before=before, most=most)
-        if by and (saga_ids or letters or rows):
-            subject = f"before {before.isoformat()}: {len(saga_ids)} sagas, {letters} dead letters, {rows} audit rows"
+        if by and (sagas or letters or rows):
+            subject = f"before {before.isoformat()}: {len(sagas)} sagas, {letters} dead letters, {rows} audit rows"
             await audit.add(connection, [Deed("prune", subject)], by, now=now)
-    is_all = not saga_ids and letters < most and rows < most
-    return Pruned(sagas=len(saga_ids), letters=letters, audit=rows, is_all=is_all)
+    is_all = not sagas and letters < most and rows < most
+    return Pruned(sagas=len(sagas), letters=letters, audit=rows, is_all=is_all)
 
 
 class Retention:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    FromClause,
     Index,
     Insert,
     Integer,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     bindparam,
     case,
     func,
@@ -60,9 +62,14 @@ class Note(StrEnum):
     REPLAYED = "replayed"
 
 
-_FENCE = UniqueConstraint("saga_id", "step", "position", name="saga_log_fence")
+#: One saga: its type and its id. Two sagas of different types may have the same id, in one service, too.
+SagaKey = tuple[str, str]
+#: One step of one saga: the saga's type and id, and the step's name.
+StreamKey = tuple[str, str, str]
+
+_FENCE = UniqueConstraint("saga_type", "saga_id", "step", "position", name="saga_log_fence")
 #: The fence in SQLite's words.
-_FENCE_COLUMNS = "saga_log.saga_id, saga_log.step, saga_log.position"
+_FENCE_COLUMNS = "saga_log.saga_type, saga_log.saga_id, saga_log.step, saga_log.position"
 
 #: An entry that says how a step contradicts its saga's end; as text, since a planner proves no parameter.
 _CONTRADICTS = text("to_state = 'ended' AND error IS NOT NULL")
@@ -186,8 +193,10 @@ class Stream:
             self.event_ids.add(entry.event_id)
 
 
+# By the id alone, which the index finds; the other types' few entries are parted from them here.
 _STREAMS = (
     select(
+        saga_log.c.saga_type,
         saga_log.c.saga_id,
         saga_log.c.step,
         saga_log.c.position,
@@ -218,22 +227,25 @@ def contradiction(state: str, end: SagaState) -> str | None:
     return _STILL_COMPLETED if state == StepState.COMPLETED else None
 
 
-def _insert_behind_the_last(columns: dict[str, Any], *conditions: ColumnElement[bool]) -> Insert:
-    """Return the insert of one entry behind the last positioned one of each step of `saga_ids`, where all this holds.
+def is_same_saga(other: FromClause) -> ColumnElement[bool]:
+    """Return the condition that a row of another table, or of the log once more, is of the entry's saga."""
+    return and_(other.c.saga_id == saga_log.c.saga_id, other.c.saga_type == saga_log.c.saga_type)
 
-    It takes `event_id` and `now`, too; the columns that are not given are those of the entry before.
+
+def is_same_step(other: FromClause) -> ColumnElement[bool]:
+    """Return the condition that such a row is of the entry's saga and step."""
+    return and_(is_same_saga(other), other.c.step == saga_log.c.step)
+
+
+def _insert_behind_the_last(columns: dict[str, Any], *conditions: ColumnElement[bool]) -> Insert:
+    """Return the insert of one entry behind the last positioned one of each step of these sagas, where all this holds.
+
+    The sagas are `saga_ids` of the type `saga_type`. It takes `event_id` and `now`, too; the columns that are not given
+    are those of the entry before.
     """
     later = saga_log.alias()
-    is_last = ~(
-        select(later.c.id)
-        .where(
-            later.c.saga_id == saga_log.c.saga_id,
-            later.c.step == saga_log.c.step,
-            later.c.position > saga_log.c.position,
-        )
-        .exists()
-    )
-    of_sagas = OneOf(saga_log.c.saga_id, "saga_ids")
+    is_last = ~select(later.c.id).where(is_same_step(later), later.c.position > saga_log.c.position).exists()
+    of_sagas = OneOf(saga_log.c.saga_id, "saga_ids") & (saga_log.c.saga_type == bindparam("of_type", type_=String))
     values = {name: saga_log.c[name] for name in ("service", "saga_id", "saga_type", "step")} | {
         "event_id": bindparam("event_id", type_=String),
         "event_type": literal(SagaEnded.__name__),
@@ -248,8 +260,8 @@ def _insert_behind_the_last(columns: dict[str, Any], *conditions: ColumnElement[
 def _is_noted() -> ColumnElement[bool]:
     """Whether the end was noted behind the step; a scalar, so that no planner hashes the whole log for it."""
     noted = saga_log.alias()
-    own = noted.c.saga_id == saga_log.c.saga_id, noted.c.step == saga_log.c.step, noted.c.to_state == Note.ENDED
-    return select(noted.c.id).where(*own).limit(1).scalar_subquery().is_not(None)
+    own = select(noted.c.id).where(is_same_step(noted), noted.c.to_state == Note.ENDED)
+    return own.limit(1).scalar_subquery().is_not(None)
 
 
 def _confirm() -> Insert:
@@ -283,33 +295,31 @@ def _note_failed() -> Insert:
 _CONFIRM, _NOTE_FAILED = _confirm(), _note_failed()
 
 
-async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[tuple[str, str], Stream]:
-    """Read all streams of these sagas in one statement, by saga id and step."""
-    streams: dict[tuple[str, str], Stream] = {}
+async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[StreamKey, Stream]:
+    """Read all streams of the sagas with these ids, of whatever type, in one statement."""
+    streams: dict[StreamKey, Stream] = {}
     if not (wanted := sorted(set(saga_ids))):  # the news that sagas have ended is of none by itself
         return streams
     for row in await connection.execute(_STREAMS, {"saga_ids": wanted}):
-        streams.setdefault((row.saga_id, row.step), Stream()).advance(row)
+        streams.setdefault((row.saga_type, row.saga_id, row.step), Stream()).advance(row)
     return streams
 
 
 async def readable_streams(
     connection: AsyncConnection, saga_ids: Iterable[str]
-) -> tuple[dict[tuple[str, str], Stream], set[str]]:
-    """Read all streams of these sagas, but for those that can't be read, whose ids are returned beside."""
-    wanted = sorted(set(saga_ids))
-    try:
-        return await read_streams(connection, wanted), set()
-    except ValueError as error:
-        if len(wanted) == 1:
-            set_aside("saga_log", error, saga_id=wanted[0])
-            return {}, set(wanted)
-    streams: dict[tuple[str, str], Stream] = {}
-    broken: set[str] = set()
-    for saga_id in wanted:
-        of_one, unread = await readable_streams(connection, [saga_id])
-        streams, broken = streams | of_one, broken | unread
-    return streams, broken
+) -> tuple[dict[StreamKey, Stream], set[SagaKey]]:
+    """Read all streams of the sagas with these ids, but for those that can't be read, which are returned beside."""
+    streams: dict[StreamKey, Stream] = {}
+    broken: set[SagaKey] = set()
+    for row in await connection.execute(_STREAMS, {"saga_ids": sorted(set(saga_ids))}):
+        saga = row.saga_type, row.saga_id
+        try:
+            streams.setdefault((*saga, row.step), Stream()).advance(row)
+        except ValueError as error:
+            if saga not in broken:
+                set_aside("saga_log", error, saga_type=row.saga_type, saga_id=row.saga_id)
+            broken.add(saga)
+    return {key: stream for key, stream in streams.items() if key[:2] not in broken}, broken
 
 
 async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
@@ -335,28 +345,38 @@ def _is_fence(error: IntegrityError) -> bool:
 
 
 async def close_sagas(connection: AsyncConnection, event_id: str, ended: SagaEnded, *, now: datetime) -> None:
-    """Write that these sagas have ended: `confirmed` behind what is completed where they ended well, else a note."""
+    """Write that these sagas of one type have ended: `confirmed` behind what is completed if well, else a note."""
+    known = {"of_type": ended.saga_type, "event_id": event_id, "now": now}
     for statement, saga_ids in ((_CONFIRM, ended.completed), (_NOTE_FAILED, ended.failed)):
         if saga_ids:
-            await connection.execute(statement, {"saga_ids": saga_ids, "event_id": event_id, "now": now})
+            await connection.execute(statement, known | {"saga_ids": saga_ids})
+
+
+def of(saga_id: str, saga_type: str | None) -> ColumnElement[bool]:
+    """Return the condition that an entry is of this saga; without a type, of any saga with this id."""
+    of_id = saga_log.c.saga_id == saga_id
+    return of_id if saga_type is None else and_(of_id, saga_log.c.saga_type == saga_type)
 
 
 async def entries(
-    connection: AsyncConnection, *, saga_id: str | None = None, limit: int | None = None
+    connection: AsyncConnection, *, saga_id: str | None = None, saga_type: str | None = None, limit: int | None = None
 ) -> list[dict[str, Any]]:
     """Return entries as readers see them, the oldest first; with a limit, the newest so many."""
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).order_by(saga_log.c.id.desc())
     if saga_id is not None:
-        query = query.where(saga_log.c.saga_id == saga_id)
+        query = query.where(of(saga_id, saga_type))
     if limit is not None:
         query = query.limit(limit)
     rows = (await connection.execute(query)).all()
     return [_shown(row) for row in reversed(rows)]
 
 
-async def story(connection: AsyncConnection, saga_id: str) -> list[dict[str, Any]]:
-    """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet."""
-    query = select(*(saga_log.c[name] for name in STORED)).where(saga_log.c.saga_id == saga_id)
+async def story(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[dict[str, Any]]:
+    """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet.
+
+    Without a type, of all sagas with this id.
+    """
+    query = select(*(saga_log.c[name] for name in STORED)).where(of(saga_id, saga_type))
     return [dict(row._mapping) for row in await connection.execute(query.order_by(saga_log.c.id))]
 
 
@@ -368,14 +388,19 @@ async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[
 
 
 async def since(
-    connection: AsyncConnection, *, after: int | None, limit: int, saga_id: str | None = None
+    connection: AsyncConnection,
+    *,
+    after: int | None,
+    limit: int,
+    saga_id: str | None = None,
+    saga_type: str | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Return the next so many entries behind that row, or the newest ones, the oldest first; and the row of the last.
 
-    With a saga's id its entries alone. Where there is none, that is the row they were to stand behind.
+    With a saga's id, and its type, its entries alone. Where there is none, that is the row they were to stand behind.
     """
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).limit(limit)
-    query = query if saga_id is None else query.where(saga_log.c.saga_id == saga_id)
+    query = query if saga_id is None else query.where(of(saga_id, saga_type))
     if after is None:
         rows = list(reversed((await connection.execute(query.order_by(saga_log.c.id.desc()))).all()))
     else:
@@ -389,7 +414,7 @@ async def sagas(
     """Return what this service knows of each saga, the latest moved first: id, type, state, last step, since when."""
     spans = (
         select(func.max(saga_log.c.id).label("last_id"), func.min(saga_log.c.at).label("started_at"))
-        .group_by(saga_log.c.saga_id)
+        .group_by(saga_log.c.saga_type, saga_log.c.saga_id)
         .subquery()
     )
     query = (

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Select, func, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Select, exists, func, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.dead_letters import dead_letters
 from toolkit.events import SagaEnded, SagaState
 from toolkit.overdue import overdue
-from toolkit.saga_log import saga_log
+from toolkit.saga_log import SagaKey, is_same_saga, of, saga_log
 
 #: Sagas, and from where to go on; None where there are no more.
 Found = tuple[list[dict[str, Any]], str | None]
@@ -73,7 +73,7 @@ async def search(
     """
     before = now - which.older_than if which.older_than else None
     conditions = _conditions(which, before)
-    needy = [saga_log.c.saga_id.in_(_in_need(which.attention))] if which.attention else []
+    needy = [_needs(which.attention)] if which.attention else []
     if which.q is not None:
         rows, row = await _looked_up(connection, which.q, [*conditions, *needy], cursor)
     elif which.attention and await _are_few(connection, which.attention):
@@ -95,7 +95,7 @@ def _conditions(which: Search, before: datetime | None) -> list[ColumnElement[bo
 def _last_entries() -> Select[Any]:
     """Return the query of each saga's last entry; the scalar subqueries keep every planner to the index on sagas."""
     later = saga_log.alias()
-    last_id = select(func.max(later.c.id)).where(later.c.saga_id == saga_log.c.saga_id).scalar_subquery()
+    last_id = select(func.max(later.c.id)).where(is_same_saga(later)).scalar_subquery()
     return _entries().where(saga_log.c.id == last_id)
 
 
@@ -103,15 +103,13 @@ def _moved(name: str) -> ColumnElement[Any]:
     """Return what the saga's last entry says that did something, rather than being told that the saga has ended."""
     moved = saga_log.alias()
     did_something = moved.c.event_type.is_distinct_from(SagaEnded.__name__)
-    found = select(moved.c[name]).where(moved.c.saga_id == saga_log.c.saga_id, did_something)
+    found = select(moved.c[name]).where(is_same_saga(moved), did_something)
     return func.coalesce(found.order_by(moved.c.id.desc()).limit(1).scalar_subquery(), saga_log.c[name])
 
 
 def _entries() -> Select[Any]:
     first = saga_log.alias()
-    started_at = (
-        select(first.c.at).where(first.c.saga_id == saga_log.c.saga_id).order_by(first.c.id).limit(1).scalar_subquery()
-    )
+    started_at = select(first.c.at).where(is_same_saga(first)).order_by(first.c.id).limit(1).scalar_subquery()
     return select(
         saga_log.c.id.label("row_id"),
         saga_log.c.saga_id,
@@ -152,22 +150,25 @@ async def _behind_the_last(connection: AsyncConnection) -> int:
 async def _looked_up(
     connection: AsyncConnection, q: str, conditions: Sequence[ColumnElement[bool]], cursor: int | None
 ) -> tuple[list[Any], int | None]:
-    """Return the saga that an id belongs to, if it is meant, or from where to go on looking where patience ended."""
+    """Return the sagas that an id belongs to, if they are meant, or from where to go on looking where patience ended.
+
+    An event belongs to one; sagas of different types may have one id.
+    """
     if "\0" in q:
         return [], None  # no such id can be; PostgreSQL would stumble over it
     if cursor is None:
-        rows = await _last_of(connection, q, conditions)
-        if rows or (conditions and await _last_of(connection, q, ())):
+        rows = await _last_of(connection, of(q, None), *conditions)
+        if rows or (conditions and await _last_of(connection, of(q, None))):
             return rows, None
-    saga_id, row = await _saga_of(connection, q, cursor)
-    return (await _last_of(connection, saga_id, conditions) if saga_id is not None else []), row
+    saga, row = await _saga_of(connection, q, cursor)
+    return (await _last_of(connection, of(saga[1], saga[0]), *conditions) if saga else []), row
 
 
-async def _last_of(connection: AsyncConnection, saga_id: str, conditions: Sequence[ColumnElement[bool]]) -> list[Any]:
-    return list(await connection.execute(_last_entries().where(saga_log.c.saga_id == saga_id, *conditions)))
+async def _last_of(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[Any]:
+    return list(await connection.execute(_last_entries().where(*conditions).order_by(saga_log.c.id.desc())))
 
 
-async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> tuple[str | None, int | None]:
+async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> tuple[SagaKey | None, int | None]:
     """Return the saga that an event belongs to, and from where to go on looking where patience ended.
 
     An event whose id tells its time is near that time, or nearly always not here: only who goes on looks further.
@@ -178,15 +179,16 @@ async def _saga_of(connection: AsyncConnection, q: str, cursor: int | None) -> t
             if found is not None:
                 return found, None
         return None, await _behind_the_last(connection)
-    query = select(saga_log.c.saga_id, saga_log.c.id.label("row_id")).where(_is_event(q))
+    query = select(saga_log.c.saga_type, saga_log.c.saga_id, saga_log.c.id.label("row_id")).where(_is_event(q))
     rows, row = await _walk(connection, query, limit=1, cursor=cursor)
-    return (rows[0].saga_id, None) if rows else (None, row)
+    return ((rows[0].saga_type, rows[0].saga_id), None) if rows else (None, row)
 
 
-async def _near(connection: AsyncConnection, q: str, since: datetime, until: datetime) -> str | None:
-    query = select(saga_log.c.saga_id).where(saga_log.c.at >= since, saga_log.c.at < until, _is_event(q))
-    found: str | None = await connection.scalar(query.limit(1))
-    return found
+async def _near(connection: AsyncConnection, q: str, since: datetime, until: datetime) -> SagaKey | None:
+    query = select(saga_log.c.saga_type, saga_log.c.saga_id)
+    query = query.where(saga_log.c.at >= since, saga_log.c.at < until, _is_event(q))
+    found = (await connection.execute(query.limit(1))).first()
+    return (found.saga_type, found.saga_id) if found else None
 
 
 def _is_event(q: str) -> ColumnElement[bool]:
@@ -207,9 +209,17 @@ def _made_at(event_id: str) -> datetime | None:
 
 
 def _in_need(attention: Attention) -> Select[Any]:
+    """Return the query of what needs a person, by saga; a letter that could not be read may tell no type."""
     if attention is Attention.OVERDUE:
-        return select(overdue.c.saga_id)
-    return select(dead_letters.c.saga_id).where(dead_letters.c.saga_id.is_not(None))
+        return select(overdue.c.saga_id, overdue.c.saga_type)
+    return select(dead_letters.c.saga_id, dead_letters.c.saga_type).where(dead_letters.c.saga_id.is_not(None))
+
+
+def _needs(attention: Attention) -> ColumnElement[bool]:
+    """Return the condition that an entry's saga needs a person."""
+    needy = overdue.c if attention is Attention.OVERDUE else dead_letters.c
+    is_its_type = or_(needy.saga_type == saga_log.c.saga_type, needy.saga_type.is_(None))
+    return exists().where(needy.saga_id == saga_log.c.saga_id, is_its_type)
 
 
 def _all_in_need(saga_ids: Sequence[str]) -> CompoundSelect[Any]:
@@ -238,7 +248,10 @@ async def _among_few(
 ) -> tuple[list[Any], int | None]:
     # By scalar subqueries: no planner gets the idea to read the whole log instead.
     needy, last = _in_need(attention).distinct().subquery(), saga_log.alias()
-    last_ids = select(select(func.max(last.c.id)).where(last.c.saga_id == needy.c.saga_id).scalar_subquery())
+    is_its_type = or_(last.c.saga_type == needy.c.saga_type, needy.c.saga_type.is_(None))
+    last_ids = select(
+        select(func.max(last.c.id)).where(last.c.saga_id == needy.c.saga_id, is_its_type).scalar_subquery()
+    )
     query = _entries().where(saga_log.c.id.in_(last_ids.select_from(needy)), *conditions)
     query = query if cursor is None else query.where(saga_log.c.id < cursor)
     found = list(await connection.execute(query.order_by(saga_log.c.id.desc()).limit(limit)))
@@ -249,10 +262,17 @@ async def _shown(connection: AsyncConnection, rows: Iterable[Any]) -> list[dict[
     """Return the rows as readers see them, with what is wrong with each saga."""
     sagas = [{name: value for name, value in row._mapping.items() if name != "row_id"} for row in rows]
     saga_ids = [saga["saga_id"] for saga in sagas]
-    wrong: dict[str, list[str]] = {}
-    for saga_id, attention in await connection.execute(_all_in_need(saga_ids)) if sagas else ():
-        wrong.setdefault(saga_id, []).append(attention)
-    return [saga | {"attention": wrong.get(saga["saga_id"], [])} for saga in sagas]
+    wrong = list(await connection.execute(_all_in_need(saga_ids))) if sagas else []
+    return [saga | {"attention": _wrong_with(saga, wrong)} for saga in sagas]
+
+
+def _wrong_with(saga: Mapping[str, Any], wrong: Iterable[Any]) -> list[str]:
+    found = [
+        attention
+        for saga_id, saga_type, attention in wrong
+        if saga_id == saga["saga_id"] and saga_type in (saga["saga_type"], None)
+    ]
+    return list(dict.fromkeys(found))
 
 
 async def _row_of(connection: AsyncConnection, before: datetime) -> int | None:

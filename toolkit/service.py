@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from sqlalchemy import MetaData
@@ -47,6 +48,7 @@ class Service:
                 f"two steps are named {doubled[0]}",
                 "Rename one: the name is the fence's key",
             )
+        self._check_sagas()
         handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
         for handler in handlers:
             for name, wanted in handler.signature.resources.items():
@@ -56,6 +58,23 @@ class Service:
                         f"the parameter {name!r} wants a {wanted.__name__}, which {self.name} does not provide",
                         f"Add it: Service(provides={{{wanted.__name__}: how_to_open_one}})",
                     )
+
+    def _check_sagas(self) -> None:
+        """Check that a saga's name, and the event that starts it, each mean one saga alone."""
+        sagas = {id(participant.saga): participant.saga for participant in self.participants}.values()
+        for one, other in combinations(sagas, 2):
+            if one.name == other.name and one != other:
+                raise DeclarationError(
+                    f"Service {self.name!r}",
+                    f"two sagas are named {one.name}",
+                    "Rename one, or let all participants in it share one declaration: a saga is its type and its id",
+                )
+            if one.starts_with is other.starts_with and one != other:
+                raise DeclarationError(
+                    f"Service {self.name!r}",
+                    f"{one.starts_with.__name__} starts two sagas, {one.name} and {other.name}",
+                    "Give each an event of its own to start with: it tells which of them a message begins",
+                )
 
     @property
     def steps(self) -> list[Step]:

@@ -59,4 +59,4 @@ def headers_of(text: str) -> dict[str, Any]:
 
 
 def _keys(row: Row[Any]) -> dict[str, object]:
-    return {name: row._mapping[name] for name in ("id", "saga_id", "step") if name in row._mapping}
+    return {name: row._mapping[name] for name in ("id", "saga_type", "saga_id", "step") if name in row._mapping}

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import dead_letters, horizon, outbox, saga_log
 from toolkit.database import Database
 from toolkit.dead_letters import Selection
-from toolkit.errors import UnreachableError
+from toolkit.errors import AmbiguousSagaError, UnreachableError
 from toolkit.events import SagaState
 from toolkit.invariants import Remains
 from toolkit.retry import describe
@@ -60,8 +60,10 @@ class Source(Protocol):
         """The service's name."""
         ...
 
-    async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
-        """Return log entries, the oldest first; with a limit, the newest so many."""
+    async def entries(
+        self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
+    ) -> Rows:
+        """Return log entries, the oldest first, of all sagas or of one; with a limit, the newest so many."""
         ...
 
     async def sagas(self, state: SagaState | None = None, limit: int = 100) -> Rows:
@@ -103,12 +105,14 @@ class HttpSource:
         """The address of the service's API."""
         return self._url
 
-    async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
+    async def entries(
+        self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
+    ) -> Rows:
         """Ask for log entries; without a limit, for all of one saga."""
         if saga_id is not None and limit is None:
-            rows = await self._get(f"/sagas/{quote(saga_id, safe='')}", "entries")
+            rows = await self._get(f"/sagas/{quote(saga_id, safe='')}", "entries", type=saga_type)
             return [{name: row.get(name) for name in saga_log.SHOWN} for row in rows]  # as any other list of entries
-        return await self._get("/log", "entries", saga=saga_id, limit=limit)
+        return await self._get("/log", "entries", saga=saga_id, type=saga_type, limit=limit)
 
     async def sagas(self, state: SagaState | None = None, limit: int = 100) -> Rows:
         """Ask for the sagas that the service knows."""
@@ -155,6 +159,8 @@ class HttpSource:
     def _content(self, response: httpx.Response) -> dict[str, Any]:
         """Return the answer, if it is one of this very service; who knows no such saga answers 404."""
         content = json_object(response)
+        if response.status_code == httpx.codes.CONFLICT:
+            raise AmbiguousSagaError(str(content.get("saga_id")), list(content.get("types", ())))
         if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
             fault = content.get("error", response.reason_phrase)
             raise UnreachableError(f"{self._url} answers {response.status_code}: {fault}")
@@ -171,9 +177,12 @@ class DatabaseSource:
         self._url = make_url(url)
         self._database: Database | None = None
 
-    async def entries(self, saga_id: str | None = None, limit: int | None = None) -> Rows:
+    async def entries(
+        self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
+    ) -> Rows:
         """Read log entries."""
-        return await self._read(lambda connection: saga_log.entries(connection, saga_id=saga_id, limit=limit))
+        which: Any = {"saga_id": saga_id, "saga_type": saga_type, "limit": limit}
+        return await self._read(lambda connection: saga_log.entries(connection, **which))
 
     async def sagas(self, state: SagaState | None = None, limit: int = 100) -> Rows:
         """Read the sagas that the service knows."""

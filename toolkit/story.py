@@ -133,5 +133,5 @@ def _is_closing(entry: LogEntry) -> bool:
 
 def is_start(entry: LogEntry) -> bool:
     """Whether the entry took the starting event, as far as its derived id or its state gives that away."""
-    derived = derived_id(str(entry["saga_id"]), str(entry["event_type"]))
+    derived = derived_id(str(entry["saga_type"]), str(entry["saga_id"]), str(entry["event_type"]))
     return SagaState(entry["saga_state"]) is SagaState.STARTED or str(entry["event_id"]) == derived

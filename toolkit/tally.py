@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime
 from toolkit.events import SagaState
-from toolkit.saga_log import saga_log
+from toolkit.saga_log import is_same_saga, saga_log
 
 #: A saga's type and its state.
 Kind = tuple[str, str]
@@ -85,7 +85,7 @@ async def _counts(connection: AsyncConnection, after: int, until: int) -> Counte
     now, before = saga_log.alias(), saga_log.alias()
     previous = (
         select(before.c.saga_state)
-        .where(before.c.saga_id == latest.c.saga_id, before.c.id <= after)
+        .where(before.c.saga_id == latest.c.saga_id, before.c.saga_type == latest.c.saga_type, before.c.id <= after)
         .order_by(before.c.id.desc())
         .limit(1)
         .scalar_subquery()
@@ -105,8 +105,9 @@ async def _counts(connection: AsyncConnection, after: int, until: int) -> Counte
 
 
 def _latest(after: int, until: int) -> Subquery:
-    query = select(saga_log.c.saga_id, func.max(saga_log.c.id).label("id"))
-    return query.where(saga_log.c.id > after, saga_log.c.id <= until).group_by(saga_log.c.saga_id).subquery()
+    saga = saga_log.c.saga_type, saga_log.c.saga_id
+    query = select(*saga, func.max(saga_log.c.id).label("id"))
+    return query.where(saga_log.c.id > after, saga_log.c.id <= until).group_by(*saga).subquery()
 
 
 async def _ends(
@@ -114,12 +115,10 @@ async def _ends(
 ) -> list[tuple[datetime, timedelta]]:
     before, first = saga_log.alias(), saga_log.alias()
     ended_before = (
-        select(before.c.id)
-        .where(before.c.saga_id == saga_log.c.saga_id, before.c.id <= after, before.c.saga_state.in_(_ENDED))
-        .exists()
+        select(before.c.id).where(is_same_saga(before), before.c.id <= after, before.c.saga_state.in_(_ENDED)).exists()
     )
     ended = (
-        select(saga_log.c.saga_id, func.min(saga_log.c.at).label("at"))
+        select(saga_log.c.saga_type, saga_log.c.saga_id, func.min(saga_log.c.at).label("at"))
         .where(
             saga_log.c.id > after,
             saga_log.c.id <= until,
@@ -127,11 +126,15 @@ async def _ends(
             saga_log.c.saga_state.in_(_ENDED),
             ~ended_before,
         )
-        .group_by(saga_log.c.saga_id)
+        .group_by(saga_log.c.saga_type, saga_log.c.saga_id)
         .subquery()
     )
     began_at = (
-        select(first.c.at).where(first.c.saga_id == ended.c.saga_id).order_by(first.c.id).limit(1).scalar_subquery()
+        select(first.c.at)
+        .where(first.c.saga_id == ended.c.saga_id, first.c.saga_type == ended.c.saga_type)
+        .order_by(first.c.id)
+        .limit(1)
+        .scalar_subquery()
     )
     rows = await connection.execute(select(ended.c.at, began_at.label("began_at")))
     return [(row.at, row.at - row.began_at) for row in rows]

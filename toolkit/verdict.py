@@ -17,6 +17,7 @@ from toolkit.errors import UnreachableError
 from toolkit.events import SagaState
 from toolkit.invariants import Remains, Violation, at_rest, violations_of
 from toolkit.rabbit_topology import queue_depths
+from toolkit.saga_log import SagaKey
 from toolkit.settings import Settings
 from toolkit.sources import DatabaseSource, Source, ask_all, pages
 from toolkit.story import LogEntry, tell
@@ -44,9 +45,9 @@ class Claim(Protocol):
         ...
 
 
-#: A check of the services' own, money say: it is given the databases' URLs by service, and how each saga ended (None:
-#: it has not). It raises UnreachableError where something that it needs can't be read.
-Check = Callable[[Mapping[str, str], Mapping[str, SagaState | None]], Awaitable[Claim]]
+#: A check of the services' own, money say: it is given the databases' URLs by service, and how each saga ended, by its
+#: type and id (None: it has not). It raises UnreachableError where something that it needs can't be read.
+Check = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[Claim]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ async def judge(
         return Verdict(unreachable=unreachable)
     stories = _by_saga(logs.by_service)
     horizon = max((each.pruned_until for each in remains.by_service.values() if each.pruned_until), default=None)
-    whole = {saga_id: told for saga_id, told in stories.items() if _is_whole(told, horizon, settled_before)}
+    whole = {saga: told for saga, told in stories.items() if _is_whole(told, horizon, settled_before)}
     violations, outcomes = await _judge_all(whole, progress)
     left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(remains.by_service, broker)
     own, unchecked_of_own = await _run(checks, sources, outcomes)
@@ -113,11 +114,12 @@ def _slim(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: intern(value) if isinstance(value, str) else value for name, value in entry.items()}
 
 
-def _by_saga(logs: Mapping[str, Sequence[LogEntry]]) -> dict[str, dict[str, list[LogEntry]]]:
-    stories: dict[str, dict[str, list[LogEntry]]] = {}
+def _by_saga(logs: Mapping[str, Sequence[LogEntry]]) -> dict[SagaKey, dict[str, list[LogEntry]]]:
+    stories: dict[SagaKey, dict[str, list[LogEntry]]] = {}
     for service, entries in logs.items():
         for entry in entries:
-            stories.setdefault(entry["saga_id"], {}).setdefault(service, []).append(entry)
+            saga = entry["saga_type"], entry["saga_id"]
+            stories.setdefault(saga, {}).setdefault(service, []).append(entry)
     return stories
 
 
@@ -130,15 +132,18 @@ def _is_whole(
 
 
 async def _judge_all(
-    stories: Mapping[str, Mapping[str, Sequence[LogEntry]]], progress: Callable[[str, int], None]
-) -> tuple[list[Violation], dict[str, SagaState | None]]:
-    heard = {entry["event_type"] for told in stories.values() for log in told.values() for entry in log}
+    stories: Mapping[SagaKey, Mapping[str, Sequence[LogEntry]]], progress: Callable[[str, int], None]
+) -> tuple[list[Violation], dict[SagaKey, SagaState | None]]:
+    heard: dict[str, set[str]] = {}
+    for (saga_type, _), told in stories.items():
+        heard.setdefault(saga_type, set()).update(entry["event_type"] for log in told.values() for entry in log)
     found: list[Violation] = []
-    outcomes: dict[str, SagaState | None] = {}
-    for number, (saga_id, logs) in enumerate(stories.items(), start=1):
+    outcomes: dict[SagaKey, SagaState | None] = {}
+    for number, (saga, logs) in enumerate(stories.items(), start=1):
+        saga_type, saga_id = saga
         story = tell(saga_id, logs)
-        found += violations_of(saga_id, story.entries, heard=heard)
-        outcomes[saga_id] = story.state if story.state and story.state.is_ended else None
+        found += violations_of(saga_id, story.entries, heard=heard[saga_type])
+        outcomes[saga] = story.state if story.state and story.state.is_ended else None
         progress("sagas judged", 1)
         if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
@@ -171,7 +176,7 @@ async def _left_over(remains: Mapping[str, Remains], broker: Settings | None) ->
 
 
 async def _run(
-    checks: Iterable[Check], sources: Sequence[Source], outcomes: Mapping[str, SagaState | None]
+    checks: Iterable[Check], sources: Sequence[Source], outcomes: Mapping[SagaKey, SagaState | None]
 ) -> tuple[list[Violation], list[str]]:
     databases = {source.service: source.url for source in sources if isinstance(source, DatabaseSource)}
     found, unchecked = [], []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +12,7 @@ from toolkit import dead_letters, outbox, overdue, saga_log
 from toolkit.contract import EventContract
 from toolkit.dead_letters import Selection
 from toolkit.envelope import BROKERS_OWN, HEADERS
+from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import trace_id_of
 from toolkit.masking import MASK, UNKNOWN, has_sensitive_fields, mask, masked_object
 from toolkit.redaction import redact
@@ -40,20 +41,54 @@ class SagaView:
     overdue: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def types(self) -> list[str]:
+        """The types of the sagas that this is known of; one, unless sagas of several types have the id."""
+        rows = (*self.entries, *self.outbox, *self.dead_letters, *self.overdue)
+        return sorted({row["saga_type"] for row in rows if row["saga_type"]})
+
+    def of_type(self, saga_type: str) -> SagaView:
+        """Return what is of this type; a message that could not be read may not tell its type, and may be of any."""
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        return SagaView(
+            **{name: [row for row in rows if row["saga_type"] in (saga_type, None)] for name, rows in parts.items()}
+        )
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing at all is known."""
         return not (self.entries or self.outbox or self.dead_letters or self.overdue)
 
 
-async def view(connection: AsyncConnection, saga_id: str, declared: Declared) -> SagaView:
-    """Return what is known of a saga here, with sensitive fields masked by the declarations of their events."""
-    of_saga = Selection(saga_id=saga_id)
-    return SagaView(
+async def view(
+    connection: AsyncConnection, saga_id: str, declared: Declared, *, saga_type: str | None = None
+) -> SagaView:
+    """Return what is known of a saga here, with sensitive fields masked by the declarations of their events.
+
+    Raises:
+        AmbiguousSagaError: no type is named, and sagas of several types have this id.
+    """
+    of_id = Selection(saga_id=saga_id)
+    found = SagaView(
         entries=[_entry(row, declared) for row in await saga_log.story(connection, saga_id)],
         outbox=await outbox.listed(connection, saga_id=saga_id, limit=_MOST),
-        dead_letters=await letters(connection, of_saga, declared, limit=_MOST),
+        dead_letters=await letters(connection, of_id, declared, limit=_MOST),
         overdue=[asdict(step) for step in await overdue.listed(connection, saga_id=saga_id, limit=_MOST)],
     )
+    if saga_type is not None:
+        return found.of_type(saga_type)
+    see_that_it_is_one(saga_id, [found])
+    return found
+
+
+def see_that_it_is_one(saga_id: str, views: Iterable[SagaView]) -> None:
+    """Return if what these services know of an id is known of sagas of one type.
+
+    Raises:
+        AmbiguousSagaError: it is not.
+    """
+    types = sorted({saga_type for each in views for saga_type in each.types})
+    if len(types) > 1:
+        raise AmbiguousSagaError(saga_id, types)
 
 
 async def letters(
@@ -76,7 +111,7 @@ async def groups(connection: AsyncConnection, declared: Declared) -> list[dict[s
     by_id = {row["id"]: row for row in await letters(connection, newest, declared, limit=len(found))} if found else {}
     return [
         {name: value for name, value in row.items() if name != "newest"}
-        | {"error": _shortened(letter["error"]), "saga_id": letter["saga_id"]}
+        | {"error": _shortened(letter["error"]), "saga_type": letter["saga_type"], "saga_id": letter["saga_id"]}
         for row in found
         if (letter := by_id.get(row["newest"]))  # else it went just now
     ]

@@ -77,6 +77,7 @@ class Unreadable:
     wire: WireMessage
     reason: str
     detail: str
+    saga_type: str | None = None
 
 
 class Vocabulary:
@@ -106,7 +107,7 @@ class Vocabulary:
         try:
             return self.read(wire, clock)
         except UnreadableError as error:
-            return Unreadable(self.under_its_saga(wire), error.reason, error.detail)
+            return Unreadable(self.under_its_saga(wire), error.reason, error.detail, self.saga_type_of(wire))
 
     def read(self, wire: WireMessage, clock: Clock) -> Message:
         """Return the message with every gap of a foreign client filled.
@@ -134,7 +135,7 @@ class Vocabulary:
         headers = wire.headers
         occurred_at = _time(headers, OCCURRED_AT) or _sent_at(wire) or clock.now()
         envelope = Envelope(
-            event_id=_printable(wire.message_id or derived_id(saga_id, event_type.__name__), "message id"),
+            event_id=_printable(wire.message_id or derived_id(saga_type, saga_id, event_type.__name__), "message id"),
             event_type=event_type.__name__,
             version=event_type.__version__,
             saga_id=saga_id,
@@ -218,6 +219,12 @@ class Vocabulary:
         named = self._sagas.get(str(wire.headers.get(SAGA_TYPE)))
         ids = {saga.id_field for saga in ([named] if named else self._sagas.values())}
         return ids if event_type is None else ids & event_type.model_fields.keys()
+
+    def saga_type_of(self, wire: WireMessage) -> str | None:
+        """Return the type of the saga that a message which is given up belongs to, where its event alone tells."""
+        event_type = self._events.get(_name(wire))
+        started = self._started_by.get(event_type) if event_type else None
+        return started.name if started else None if SAGA_TYPE in wire.headers else self._only_saga()
 
     def _only_saga(self) -> str | None:
         return next(iter(self._sagas)) if len(self._sagas) == 1 else None

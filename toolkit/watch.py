@@ -28,7 +28,7 @@ from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import Found, OverdueStep
 from toolkit.relay import Relay
-from toolkit.saga_log import Entry, Note
+from toolkit.saga_log import Entry, Note, StreamKey
 from toolkit.service import Service
 from toolkit.set_aside import set_aside
 from toolkit.settings import Settings
@@ -101,39 +101,38 @@ class Watch:
         self._relay.hand_over(rows, [])
         self._tell(found, traces)
 
-    def _tell(self, found: Found, traces: dict[tuple[str, str], Facts]) -> None:
+    def _tell(self, found: Found, traces: dict[StreamKey, Facts]) -> None:
         for ended in found.ends:
             sagas = len(ended.completed) + len(ended.failed)
             log.warning("end of sagas was not received; their log tells it", saga_type=ended.saga_type, sagas=sagas)
         for odd in found.contradictions:
             self._meter.contradiction(odd.saga_type, odd.step)
-            tell_contradiction(odd.saga_id, odd.step, odd.error)
+            tell_contradiction((odd.saga_type, odd.saga_id), odd.step, odd.error)
         for step in found.steps:
-            facts = {"saga_id": step.saga_id, "step": step.step, "since": step.since.isoformat()}
-            log.error("saga is overdue", **facts, **traces.get((step.saga_id, step.step), {}))
+            saga = {"saga_type": step.saga_type, "saga_id": step.saga_id}
+            facts = saga | {"step": step.step, "since": step.since.isoformat()}
+            log.error("saga is overdue", **facts, **traces.get(step.key, {}))
 
     async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
         """Return those that did not move and whose sagas did not end, and forget the others."""
         streams, broken = await saga_log.readable_streams(connection, [step.saga_id for step in due])
-        ended = {saga_id for (saga_id, _), stream in streams.items() if stream.end}
+        ended = {key[:2] for key, stream in streams.items() if stream.end}
         stands = {key: stream.position for key, stream in streams.items()}
-        waiting = [
-            step for step in due if step.saga_id not in ended and stands.get((step.saga_id, step.step)) == step.position
-        ]
-        await overdue.forget(connection, [step for step in due if step not in waiting and step.saga_id not in broken])
+        waiting = [step for step in due if step.saga not in ended and stands.get(step.key) == step.position]
+        await overdue.forget(connection, [step for step in due if step not in waiting and step.saga not in broken])
         return waiting
 
     async def _push(self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime) -> list[OutboxRow]:
         """Return each step's event once more, and an abort for those that no nudge has helped."""
-        emitted = await emissions.at(connection, [(step.saga_id, step.step, step.position) for step in steps])
+        emitted = await emissions.at(connection, [(*step.key, step.position) for step in steps])
         hopeless = [step for step in steps if self._is_hopeless(step, now)]
         await overdue.mark_aborted(connection, hopeless)
         # An event that an older release emitted may have no declaration any more; then only the abort is left.
         wires = [
             wire for each in emitted if each.emitted_type in self._emitted and (wire := _sent(each, self._emitted))
         ]
-        causes = {(each.saga_id, each.step): each for each in emitted}
-        aborts = [_abort(step, causes.get((step.saga_id, step.step)), now) for step in hopeless]
+        causes = {each.key: each for each in emitted}
+        aborts = [_abort(step, causes.get(step.key), now) for step in hopeless]
         wires += [wire for wire in aborts if wire]
         due_at = self._relay.due_if_handed_over()
         return [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
@@ -166,12 +165,10 @@ class Watch:
         )
 
 
-async def _traces(
-    connection: AsyncConnection, steps: Sequence[OverdueStep]
-) -> dict[tuple[str, str], dict[str, str | None]]:
+async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> dict[StreamKey, dict[str, str | None]]:
     """Return, by saga and step, what a log line says of the trace."""
-    emitted = await emissions.at(connection, [(step.saga_id, step.step, step.position) for step in steps])
-    return {(each.saga_id, each.step): trace_facts(each.traceparent) for each in emitted}
+    emitted = await emissions.at(connection, [(*step.key, step.position) for step in steps])
+    return {each.key: trace_facts(each.traceparent) for each in emitted}
 
 
 def _sent(emission: Emission, emitted: dict[str, type[Event]]) -> WireMessage | None:
@@ -179,7 +176,7 @@ def _sent(emission: Emission, emitted: dict[str, type[Event]]) -> WireMessage | 
     try:
         return emission.as_sent(emitted[emission.emitted_type], nudge=new_id())
     except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
-        set_aside("saga_log", error, saga_id=emission.saga_id, step=emission.step)
+        set_aside("saga_log", error, saga_type=emission.saga_type, saga_id=emission.saga_id, step=emission.step)
         return None
 
 
@@ -193,5 +190,5 @@ def _abort(step: OverdueStep, cause: Emission | None, now: datetime) -> WireMess
     try:
         return abort_request(step.saga_type, step.saga_id, reason, now=now, traceparent=trace, started_at=began)
     except ValueError as error:
-        set_aside("overdue", error, saga_id=step.saga_id, step=step.step)
+        set_aside("overdue", error, saga_type=step.saga_type, saga_id=step.saga_id, step=step.step)
         return None

@@ -25,7 +25,7 @@ from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
 from toolkit.redaction import redact
 from toolkit.retry import describe
-from toolkit.saga_log import Entry, Note, Stream, contradiction
+from toolkit.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
 from toolkit.tracing import Tracing, now
 from toolkit.vocabulary import Unreadable
 
@@ -61,9 +61,7 @@ class Origin:
 class Work:
     """The unit of work of one transaction; nothing leaves it before `write`, and nothing is sent before the commit."""
 
-    def __init__(
-        self, origin: Origin, streams: dict[tuple[str, str], Stream], *, tracing: Tracing | None = None
-    ) -> None:
+    def __init__(self, origin: Origin, streams: dict[StreamKey, Stream], *, tracing: Tracing | None = None) -> None:
         self.origin = origin
         self.entries: list[Entry] = []
         self.outgoing: list[OutboxRow] = []
@@ -73,34 +71,34 @@ class Work:
         self._streams = streams
         self._tracing = tracing
         self._announcement = Announcement(tracing)
-        self._latest: dict[tuple[str, str], Attempt] = {}
+        self._latest: dict[StreamKey, Attempt] = {}
         self._closings: list[tuple[str, SagaEnded]] = []
         self._ended: dict[str, dict[SagaState, list[str]]] = {}
-        self._ends = {key[0]: stream.end for key, stream in streams.items() if stream.end}
+        self._ends = {key[:2]: stream.end for key, stream in streams.items() if stream.end}
         self.answered: list[str] = []
 
     def stream(self, step: Step, message: Message) -> Stream:
         """Return where this step of the message's saga stands."""
-        return self._streams.setdefault((message.envelope.saga_id, step.name), Stream())
+        return self._streams.setdefault(stream_key(step, message), Stream())
 
-    def knows(self, saga_id: str) -> bool:
+    def knows(self, saga: SagaKey) -> bool:
         """Whether this service's log has any entry of the saga."""
-        return any(stream.saga_state for (of_saga, _), stream in self._streams.items() if of_saga == saga_id)
+        return any(stream.saga_state for key, stream in self._streams.items() if key[:2] == saga)
 
     def end_of(self, envelope: Envelope) -> SagaState | None:
         """Return how the message's saga has ended, where the log knew it before this transaction."""
-        return self._ends.get(envelope.saga_id)
+        return self._ends.get(envelope.saga)
 
     def has_ended_here(self, envelope: Envelope) -> bool:
         """Whether it was a step of this service that ended the message's saga."""
-        return any(stream.has_ended_it for key, stream in self._streams.items() if key[0] == envelope.saga_id)
+        return any(stream.has_ended_it for key, stream in self._streams.items() if key[:2] == envelope.saga)
 
     def attempted(self, attempt: Attempt) -> None:
         """A function was run; the entry that follows says what came of it."""
         stream = self.stream(attempt.step, attempt.message)
         attempt.number, attempt.original = stream.retries + 1, stream.completed_body
         self._announcement.attempted(attempt)
-        self._latest[attempt.message.envelope.saga_id, attempt.step.name] = attempt
+        self._latest[stream_key(attempt.step, attempt.message)] = attempt
 
     # -- a step moves ------------------------------------------------------------------------------------------
 
@@ -212,7 +210,15 @@ class Work:
         """Keep a message that nobody can take, with the reason."""
         service, now = self.origin.service, self.origin.now
         self.letters.append(
-            DeadLetter(id=new_id(), service=service, reason=item.reason, error=item.detail, message=item.wire, at=now)
+            DeadLetter(
+                id=new_id(),
+                service=service,
+                reason=item.reason,
+                error=item.detail,
+                message=item.wire,
+                saga_type=item.saga_type,
+                at=now,
+            )
         )
 
     def unrecordable(self, item: Message | Unreadable, error: BaseException) -> None:
@@ -365,7 +371,7 @@ class Work:
         That of the attempt before it; without one, of its own, if it says anything: a fence, or a refusal for lateness.
         """
         cause = message.envelope
-        attempt = self._latest.pop((cause.saga_id, step.name), None)
+        attempt = self._latest.pop(stream_key(step, message), None)
         if attempt is None and is_told and self._tracing:
             attempt = Attempt(step, message, self._tracing.begin(step.name, cause, queue=self.origin.queue))
             attempt.ended = now()
@@ -408,7 +414,7 @@ class Work:
 
     def _body(self, step: Step, message: Message, event: Event) -> bytes:
         """Return an event's body: as it was when its step returned it, or of one that the toolkit has made."""
-        attempt = self._latest.get((message.envelope.saga_id, step.name))
+        attempt = self._latest.get(stream_key(step, message))
         returned = attempt.body if attempt and attempt.result is event else None
         return returned or event.model_dump_json().encode()
 
@@ -454,6 +460,11 @@ def events_of(items: Iterable[Message | Unreadable]) -> Iterator[str]:
 def reason_of(event: Event) -> str:
     """Return why the way back began, as far as the event tells."""
     return str(getattr(event, "reason", ""))
+
+
+def stream_key(step: Step, message: Message) -> StreamKey:
+    """Return which stream this step of the message's saga has."""
+    return step.saga.name, message.envelope.saga_id, step.name
 
 
 def is_of(saga: Saga, message: Message) -> bool:

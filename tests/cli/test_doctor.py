@@ -145,7 +145,7 @@ def test_a_copied_log_without_its_fence_is_found_and_its_cure_cures_it(saga: Sag
     rows = {each["found"]: each["cure"] for each in found(ask(saga, "payment"), "indexes")}
 
     fence = "the table saga_log has no unique key saga_log_fence"
-    assert rows[fence] == "CREATE UNIQUE INDEX saga_log_fence ON saga_log (saga_id, step, position);"
+    assert rows[fence] == "CREATE UNIQUE INDEX saga_log_fence ON saga_log (saga_type, saga_id, step, position);"
     execute(files["payment"], rows[fence])
     assert fence not in [each["found"] for each in found(ask(saga, "payment"), "indexes")]
 

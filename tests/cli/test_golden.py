@@ -206,7 +206,7 @@ def wire(saga_id: str, event: str, *, attempt: int = 1) -> WireMessage:
     return WireMessage(
         f'{{"order_id": "{saga_id}", "reason": "gone", "customer_email": "ada@shop.example"}}'.encode(),
         f"shipping.{event}",
-        message_id=derived_id(saga_id, event),
+        message_id=derived_id("order", saga_id, event),
         correlation_id=saga_id,
         type=event,
         timestamp=NOON,

@@ -59,6 +59,17 @@ def violations(result: Any) -> list[tuple[str, str | None]]:
     return [(each["invariant"], each["saga_id"]) for each in json.loads(result.stdout)]
 
 
+def test_two_types_under_one_id_are_judged_each_by_itself(saga, urls):
+    gift = [replace(each, saga_type="gift") for each in numbered(refused_order("order-2"))]
+    write(urls, [*right(), *gift, *numbered(paid_order("order-2"))])
+
+    result = saga("verify", "-o", "json")
+
+    assert [(each["saga_type"], each["invariant"]) for each in json.loads(result.stdout)] == [
+        ("order", invariant) for invariant, _ in STOPPED
+    ]
+
+
 def test_sagas_that_ended_as_they_should_are_right(saga, urls):
     write(urls, right())
 

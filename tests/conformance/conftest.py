@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.world import EmbeddedWorld, RabbitWorld, World, settings_for
+from tests.conformance.travel import services
+from tests.conformance.vouchers import services_of_both
+from tests.conformance.world import Declare, EmbeddedWorld, RabbitWorld, World, settings_for
 from tests.conftest import PostgresDatabases
 from tests.servers import Server
 
+WAYS = ["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"]
 
-@pytest.fixture(params=["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"])
+
+@pytest.fixture(params=WAYS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The trip's services at work."""
+    async with _at_work(services, request, tmp_path, prefix) as found:
+        yield found
+
+
+@pytest.fixture(params=WAYS)
+async def shared_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The same services at work, each with a part in a second saga."""
+    async with _at_work(services_of_both, request, tmp_path, prefix) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _at_work(
+    declare: Declare, request: pytest.FixtureRequest, tmp_path: Path, prefix: str
+) -> AsyncIterator[World]:
     if request.param == "embedded-sqlite":
-        embedded = EmbeddedWorld(settings_for(tmp_path))
+        embedded = EmbeddedWorld(settings_for(tmp_path), declare)
         await embedded.start()
         yield embedded
         await embedded.stop()
@@ -30,7 +50,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> 
     async def database_of(name: str) -> str | None:
         return await databases.url(name) if databases else None
 
-    rabbit = RabbitWorld(settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix), database_of)
+    rabbit = RabbitWorld(settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix), database_of, declare)
     await rabbit.start()
     yield rabbit
     await rabbit.stop()

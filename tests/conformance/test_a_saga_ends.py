@@ -148,7 +148,7 @@ async def test_an_isolated_step_that_gives_up_is_voided_before_it_refuses(world:
 
     assert await world.states("flight", trip) == ["executing", "voiding", "failed"]
     assert await world.effects("flight", trip) == ["flight voided"]
-    assert world.script.voided == {f"{trip}:book_flight"}
+    assert world.script.voided == {f"trip:{trip}:book_flight"}
     assert await world.state(trip) == "Failed"
 
 

@@ -150,7 +150,7 @@ def abort(world: Simulation, arrival: Callable[[list], list]) -> None:
 def message(world: Simulation, event: Event) -> WireMessage:
     kind = type(event).__name__
     envelope = Envelope(
-        event_id=derived_id("order-1", kind),
+        event_id=derived_id("order", "order-1", kind),
         event_type=kind,
         version=1,
         saga_id="order-1",

@@ -152,7 +152,7 @@ async def test_an_outside_call_that_a_crash_cut_off_is_made_again_under_the_same
     await world.quiet()
 
     assert await world.states("flight", "trip-1") == ["executing", "completed", "confirmed"]
-    assert world.script.booked == {"trip-1:book_flight"}
+    assert world.script.booked == {"trip:trip-1:book_flight"}
 
 
 async def test_a_void_that_a_crash_cut_off_is_made_again(world: World) -> None:
@@ -163,7 +163,7 @@ async def test_a_void_that_a_crash_cut_off_is_made_again(world: World) -> None:
     await world.quiet()
 
     assert await world.states("flight", "trip-1") == ["executing", "voiding", "failed"]
-    assert world.script.voided == {"trip-1:book_flight"}
+    assert world.script.voided == {"trip:trip-1:book_flight"}
     assert world.script.calls["book_flight"] == 0
 
 

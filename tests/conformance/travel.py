@@ -146,7 +146,8 @@ def effects_table() -> Table:
     )
 
 
-async def _write(session: AsyncSession, effects: Table, trip_id: str, what: str) -> None:
+async def write(session: AsyncSession, effects: Table, trip_id: str, what: str) -> None:
+    """Write what a step did."""
     connection = await session.connection()
     await connection.execute(insert(effects).values(trip_id=trip_id, what=what))
 
@@ -157,7 +158,7 @@ def _hotel() -> tuple[Participant, Table]:
 
     @hotel.step(timeout=timedelta(minutes=1))
     async def book_room(event: TripRequested, session: AsyncSession, script: Script) -> RoomBooked | RoomRefused:
-        await _write(session, effects, event.trip_id, "room booked")
+        await write(session, effects, event.trip_id, "room booked")
         if await script.play("book_room", event.trip_id):
             return RoomRefused(trip_id=event.trip_id, reason="no room")
         return script.changed("book_room", RoomBooked(trip_id=event.trip_id, room="12"))
@@ -166,7 +167,7 @@ def _hotel() -> tuple[Participant, Table]:
     async def cancel_room(
         event: FlightRefused | FlightCancelled, original: RoomBooked, session: AsyncSession, script: Script
     ) -> RoomCancelled:
-        await _write(session, effects, event.trip_id, f"room {original.room} cancelled")
+        await write(session, effects, event.trip_id, f"room {original.room} cancelled")
         await script.play("cancel_room", event.trip_id)
         return script.changed("cancel_room", RoomCancelled(trip_id=event.trip_id, reason=event.reason))
 
@@ -187,7 +188,7 @@ def _flight() -> tuple[Participant, Table]:
             return FlightRefused(trip_id=event.trip_id, reason="fully booked")
         script.booked.add(key)
         await script.answer("book_flight")
-        await _write(session, effects, event.trip_id, "flight booked")
+        await write(session, effects, event.trip_id, "flight booked")
         return script.changed("book_flight", FlightBooked(trip_id=event.trip_id, seat="7A"))
 
     @flight.compensation(of=book_flight)
@@ -198,7 +199,7 @@ def _flight() -> tuple[Participant, Table]:
         script.booked.discard(key)
         script.voided.add(key)
         await script.answer("cancel_flight")
-        await _write(session, effects, event.trip_id, "flight cancelled" if original else "flight voided")
+        await write(session, effects, event.trip_id, "flight cancelled" if original else "flight voided")
         return FlightCancelled(trip_id=event.trip_id, reason=event.reason)
 
     return flight, effects
@@ -210,7 +211,7 @@ def _desk() -> tuple[Participant, Table]:
 
     @desk.step()
     async def issue_ticket(event: FlightBooked, session: AsyncSession, script: Script) -> TicketIssued | TicketRefused:
-        await _write(session, effects, event.trip_id, "ticket issued")
+        await write(session, effects, event.trip_id, "ticket issued")
         if await script.play("issue_ticket", event.trip_id):
             return TicketRefused(trip_id=event.trip_id, reason="passport expired")
         return TicketIssued(trip_id=event.trip_id)
@@ -218,7 +219,7 @@ def _desk() -> tuple[Participant, Table]:
     @desk.step()
     async def apologize(event: RoomRefused | RoomCancelled, session: AsyncSession, script: Script) -> TripFailed:
         await script.play("apologize", event.trip_id)
-        await _write(session, effects, event.trip_id, "apologized")
+        await write(session, effects, event.trip_id, "apologized")
         return TripFailed(trip_id=event.trip_id, reason=event.reason)
 
     return desk, effects

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from tests.conformance.travel import Script, TripRequested, services, trip_saga
 from tests.eventually import eventually
-from toolkit import Event, Settings, dead_letters, outbox, saga_log
+from toolkit import Event, Service, Settings, dead_letters, outbox, saga_log
 from toolkit.app import App
 from toolkit.embedded import Embedded
 from toolkit.envelope import Envelope, WireMessage
@@ -24,27 +24,29 @@ from toolkit.ids import derived_id, new_id
 from toolkit.rabbit import RabbitPublisher
 
 DatabaseOf = Callable[[str], Awaitable[str | None]]
+#: Returns the services that are to be at work, acting by a script.
+Declare = Callable[[Script], list[Service]]
 
 
 #: The services' lease is short here, and a client's patience is a share of it; a busy machine takes longer.
 _CLIENTS_LEASE = timedelta(seconds=20)
 
 
-def message(event: Event, trip_id: str, **facts: Any) -> WireMessage:
+def message(event: Event, trip_id: str, *, saga_type: str = "trip", **facts: Any) -> WireMessage:
     """Return an event of a trip as a participant would send it."""
     kind = type(event).__name__
-    known = {"event_id": derived_id(trip_id, kind), "event_type": kind, "version": event.__version__}
-    envelope = Envelope(saga_id=trip_id, saga_type="trip", **(known | {"occurred_at": datetime.now(UTC)} | facts))
+    known = {"event_id": derived_id(saga_type, trip_id, kind), "event_type": kind, "version": event.__version__}
+    envelope = Envelope(saga_id=trip_id, saga_type=saga_type, **(known | {"occurred_at": datetime.now(UTC)} | facts))
     return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
 
 
 class World(ABC):
     """What both transports have in common, as a test sees it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, declare: Declare = services) -> None:
         self.settings = settings
         self.script = Script()
-        self.services = services(self.script)
+        self.services = declare(self.script)
 
     hosts: dict[str, Host]
 
@@ -96,18 +98,18 @@ class World(ABC):
         async with self.hosts[service].database.reading() as connection:
             return int(await connection.scalar(query) or 0)
 
-    async def log(self, service: str, trip_id: str | None = None) -> list[dict[str, Any]]:
-        """Return a service's log."""
+    async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[dict[str, Any]]:
+        """Return a service's log, or what it has of one trip, or of a saga of another type."""
         async with self.hosts[service].database.reading() as connection:
-            return await saga_log.entries(connection, saga_id=trip_id)
+            return await saga_log.entries(connection, saga_id=trip_id, saga_type=saga_type)
 
-    async def states(self, service: str, trip_id: str) -> list[str]:
+    async def states(self, service: str, trip_id: str, saga_type: str | None = None) -> list[str]:
         """Return the states that a service's steps went through, notes left out."""
-        return [entry["to_state"] for entry in await self.log(service, trip_id) if entry["position"]]
+        return [entry["to_state"] for entry in await self.log(service, trip_id, saga_type) if entry["position"]]
 
-    async def notes(self, service: str, trip_id: str) -> list[str]:
+    async def notes(self, service: str, trip_id: str, saga_type: str | None = None) -> list[str]:
         """Return the notes of a service on a trip."""
-        return [entry["to_state"] for entry in await self.log(service, trip_id) if not entry["position"]]
+        return [entry["to_state"] for entry in await self.log(service, trip_id, saga_type) if not entry["position"]]
 
     async def effects(self, service: str, trip_id: str) -> list[str]:
         """Return what the steps of a service really did."""
@@ -120,9 +122,9 @@ class World(ABC):
         async with self.hosts[service].database.reading() as connection:
             return await dead_letters.listed(connection)
 
-    async def state(self, trip_id: str) -> str | None:
+    async def state(self, trip_id: str, saga_type: str | None = None) -> str | None:
         """Return how the trip ended, as the desk knows."""
-        ended = [entry["saga_state"] for entry in await self.log("desk", trip_id)]
+        ended = [entry["saga_state"] for entry in await self.log("desk", trip_id, saga_type)]
         return next((state for state in ("Completed", "Failed") if state in ended), None)
 
 
@@ -144,8 +146,8 @@ class EmbeddedWorld(World):
 class RabbitWorld(World):
     """RabbitMQ, and a database of each service's own."""
 
-    def __init__(self, settings: Settings, database_of: DatabaseOf) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, database_of: DatabaseOf, declare: Declare = services) -> None:
+        super().__init__(settings, declare)
         self._database_of = database_of
 
     async def start(self) -> None:

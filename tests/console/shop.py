@@ -192,7 +192,7 @@ class Shop:
 def _letter(order: str, at: datetime, number: int) -> DeadLetter:
     event = InventoryReservationFailed(order_id=order, reason="SOLD-OUT is sold out")
     envelope = Envelope(
-        event_id=derived_id(order, type(event).__name__),
+        event_id=derived_id("order", order, type(event).__name__),
         event_type=type(event).__name__,
         version=1,
         saga_id=order,
@@ -223,7 +223,7 @@ def _refusal(letter: DeadLetter) -> Entry:
         from_state=None,
         to_state=StepState.FAILED,
         saga_state=SagaState.COMPENSATING,
-        event_id=derived_id(order, "OrderCreated"),
+        event_id=derived_id("order", order, "OrderCreated"),
         event_type="OrderCreated",
         emitted_id=letter.message.message_id,
         emitted_type=letter.message.type,

@@ -11,9 +11,9 @@ from toolkit.search import Search
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def told(step: str, *, moved: int, at: int, state: str = "Completed") -> dict[str, Any]:
+def told(step: str, *, moved: int, at: int, state: str = "Completed", kind: str = "order") -> dict[str, Any]:
     return {
-        "saga_id": "order-1", "saga_type": "order", "state": state, "step": step, "started_at": NOON,
+        "saga_id": "order-1", "saga_type": kind, "state": state, "step": step, "started_at": NOON,
         "moved_at": NOON + timedelta(seconds=moved), "at": NOON + timedelta(seconds=at), "attention": [],
     }  # fmt: skip
 
@@ -33,3 +33,9 @@ def test_a_saga_of_which_another_service_s_step_moved_last_is_not_meant_by_this_
 
     assert _is_meant(row, Search(step="process_payment"))
     assert not _is_meant(row, Search(step="reserve_inventory"))
+
+
+def test_two_types_under_one_id_are_listed_apart():
+    rows = _merged([told("reserve_inventory", moved=1, at=1), told("wrap", moved=2, at=2, kind="gift", state="Failed")])
+
+    assert [(row["saga_type"], row["state"]) for row in rows] == [("gift", "Failed"), ("order", "Completed")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import pytest
 from services.inventory.app import app as inventory
 from services.payment.app import app as payment
 from tests.orders import PENDING, entry, paid_order, reserved
-from toolkit import Service, dead_letters, outbox, saga_log
+from toolkit import Service, audit, dead_letters, outbox, saga_log
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.contract import Contract
@@ -38,7 +39,7 @@ async def test_a_step_that_is_tried_again_says_which_attempt_failed_and_when_the
     again = WireMessage(
         b"{}",
         "payment",
-        message_id=derived_id("order-2", "InventoryReserved"),
+        message_id=derived_id("order", "order-2", "InventoryReserved"),
         correlation_id="order-2",
         type="InventoryReserved",
         timestamp=NOW,
@@ -101,6 +102,49 @@ async def test_an_order_of_which_there_is_but_a_dead_letter_is_found_by_its_id(t
     assert (found.status_code, found.headers["location"]) == (303, "/sagas/order-2")
     assert "schema" in page.text
     assert (unknown.status_code, "No service knows" in unknown.text) == (200, True)
+
+
+async def test_an_id_of_two_types_leads_to_a_choice_of_two_pages(tmp_path: Path):
+    gift = [replace(each, saga_type="gift") for each in paid_order("order-2") if each.service == "payment"]
+    order = [each for each in paid_order("order-2") if each.service == "payment"]
+
+    async with console(tmp_path, [(inventory, [reserved("order-2")]), (payment, [*order, *gift])]) as browser:
+        several = await browser.get("/sagas/order-2")
+        as_json = await browser.get("/sagas/order-2", params={"format": "json"})
+        found = await browser.get("/sagas", params={"q": "order-2"})
+        pages = {kind: (await browser.get("/sagas/order-2", params={"type": kind})).text for kind in ("gift", "order")}
+
+    assert (several.status_code, as_json.status_code, as_json.json()["types"]) == (300, 300, ["gift", "order"])
+    for page in (several.text, found.text):
+        assert all(f'href="/sagas/order-2?type={kind}"' in page for kind in ("gift", "order"))
+    assert "reserve_inventory" in pages["order"]
+    assert "reserve_inventory" not in pages["gift"].partition("What can be done")[0].partition("timeline")[2]
+    assert all(f'name="type" value="{kind}"' in page for kind, page in pages.items())
+
+
+async def test_a_nudge_in_the_console_reaches_the_type_of_its_page(tmp_path: Path):
+    gift = [replace(each, saga_type="gift", emitted_body="{}") for each in paid_order("order-2")]
+    order = [replace(each, emitted_body="{}") for each in paid_order("order-2")]
+    log = [each for each in [*gift, *order] if each.service == "payment"]
+
+    async with console(tmp_path, [(payment, log)]) as browser:
+        page = (await browser.get("/sagas/order-2", params={"type": "gift"})).text
+        fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page.partition('action="/nudge"')[2]))
+        answer = await browser.post(
+            "/nudge", data=fields | {"reason": "why", "name": "ada"}, headers={"Origin": "http://localhost:8080"}
+        )
+        audited = await audit_of(tmp_path)
+
+    assert answer.headers["location"].startswith("/sagas/order-2?type=gift&told=")
+    assert audited == [("nudge", "gift")]
+
+
+async def audit_of(directory: Path) -> list[tuple[str, str]]:
+    database = Database(f"sqlite:///{directory}/payment.db")
+    async with database.reading() as connection:
+        rows = await audit.listed(connection)
+    await database.close()
+    return [(row["verb"], row["saga_type"]) for row in rows]
 
 
 @asynccontextmanager

@@ -153,7 +153,7 @@ def check_airline(evidence: Evidence, booked: set[str]) -> None:
     """The airline holds a seat where the flight stands completed, none where it does not, and may while it is asked."""
     states = evidence.states
     for trip in {*evidence.trips, *(key.partition(":")[0] for key in booked)}:
-        state, is_held = states.get((trip, "book_flight")), f"{trip}:book_flight" in booked
+        state, is_held = states.get((trip, "book_flight")), f"trip:{trip}:book_flight" in booked
         if state in ("completed", "confirmed"):
             assert is_held, f"{trip}: {state}, and the airline holds no seat"
         elif state is None or state in UNDONE:

@@ -267,7 +267,7 @@ def envelope(event: Event, *, at: datetime | None = None, **facts: Any) -> Envel
     loan_id = str(getattr(event, "loan_id", ""))
     kind = type(event).__name__
     known: dict[str, Any] = {
-        "event_id": derived_id(loan_id, kind),
+        "event_id": derived_id("loan", loan_id, kind),
         "event_type": kind,
         "version": event.__version__,
         "saga_id": loan_id,

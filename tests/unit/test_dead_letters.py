@@ -35,6 +35,7 @@ async def test_a_letter_comes_back_with_all_that_is_known(database: Database) ->
         "reason": "schema",
         "error": "no title",
         "traceback": "line 7",
+        "saga_type": "loan",
         "saga_id": "loan-1",
         "step": "lend_book",
         "event_type": "BookWanted",

@@ -89,7 +89,7 @@ async def paying(
     async with Embedded([till(refusable=refusable)], settings_for(tmp_path)) as embedded:
         body = json.dumps({"bill_id": "bill-1", "how": how, "card": card}).encode()
         envelope = Envelope(
-            event_id=derived_id("bill-1", "BillSent"), event_type="BillSent", version=1, saga_id="bill-1",
+            event_id=derived_id("bill", "bill-1", "BillSent"), event_type="BillSent", version=1, saga_id="bill-1",
             saga_type="bill", occurred_at=datetime.now(UTC),
         )  # fmt: skip
         wire = envelope.wrap(body, routing_key(BillSent))

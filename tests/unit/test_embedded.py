@@ -29,7 +29,7 @@ async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_heare
     order = documented_example(OrderCreated)["order_id"]
     body = f'{{"order_id": "{order}", "reason": "sold out"}}'.encode()
     left = WireMessage(
-        body, "inventory.InventoryReservationFailed", message_id=derived_id(order, "x"), correlation_id=order,
+        body, "inventory.InventoryReservationFailed", message_id=derived_id("order", order, "x"), correlation_id=order,
         type="InventoryReservationFailed", timestamp=datetime.now(UTC), headers={"saga-type": "order"},
     )  # fmt: skip
     database = Database(settings.database_for("inventory"))

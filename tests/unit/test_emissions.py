@@ -13,7 +13,7 @@ async def test_what_was_emitted_at_a_position_is_sent_again_as_it_was(database: 
     await branch.relay.drain()
 
     async with database.reading() as connection:
-        found = await emissions.at(connection, [("loan-1", "lend_book", 1), ("loan-2", "lend_book", 2)])
+        found = await emissions.at(connection, [("loan", "loan-1", "lend_book", 1), ("loan", "loan-2", "lend_book", 2)])
         of_nothing = await emissions.at(connection, [])
 
     first_sent = next(each for each in branch.post.taken if each.correlation_id == "loan-1")

@@ -37,7 +37,7 @@ async def test_a_step_gets_all_that_it_asks_for(participant: Participant, sqlite
         )
 
     assert result == BookLent(loan_id="loan-1")
-    assert got == {"event": WANTED, "session": session, "key": "loan-1:lend", "clerk": clerk}
+    assert got == {"event": WANTED, "session": session, "key": "loan:loan-1:lend", "clerk": clerk}
 
 
 async def test_a_step_that_asks_for_nothing_gets_the_event_alone(participant: Participant, sqlite: Database) -> None:
@@ -72,7 +72,7 @@ async def test_a_compensation_gets_the_original_and_the_key_of_its_step(
         compensation = participant.compensations[0]
         await Invocation({}).attempt(compensation, CARD_REFUSED, session, saga_id="loan-1", original=original)
 
-    assert got == [expected, "loan-1:lend"]
+    assert got == [expected, "loan:loan-1:lend"]
 
 
 async def test_what_a_step_wrote_has_to_be_taken_by_the_database(participant: Participant, sqlite: Database) -> None:

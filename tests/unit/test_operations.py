@@ -216,7 +216,7 @@ async def test_retries_count_anew_after_a_redrive(database: Database) -> None:
     async with database.reading() as connection:
         streams = await saga_log.read_streams(connection, ["loan-1"])
 
-    assert streams["loan-1", "lend_book"].retries == 1
+    assert streams["loan", "loan-1", "lend_book"].retries == 1
 
 
 async def test_a_redrive_that_breaks_off_in_its_midst_has_done_nothing(database: Database) -> None:

@@ -400,7 +400,8 @@ async def test_the_outbox_is_listed_page_by_page_without_its_messages(client, op
     assert (first["total"], len(first["outbox"]), len(last["outbox"]), last["next"]) == (3, 2, 1, None)
     assert {each["event_type"] for each in first["outbox"]} == {"PaymentProcessed"}
     assert tuple(first["outbox"][0]) == (
-        "id", "event_id", "event_type", "saga_id", "occurred_at", "due_at", "tries", "destination", "attempt",
+        "id", "event_id", "event_type", "saga_type", "saga_id", "occurred_at", "due_at", "tries", "destination",
+        "attempt",
     )  # fmt: skip
     assert first["oldest_at"]
 
@@ -421,3 +422,61 @@ async def test_a_group_has_the_newest_letters_error_shortened_and_masked(client,
     assert (group["error"], group["saga_id"]) == (newest["error"], newest["saga_id"])
     assert len(group["error"]) <= 200
     assert not [secret for secret in SECRETS if secret in str(group)]
+
+
+@pytest.fixture
+async def gift(database: Database) -> None:
+    """A saga of another type under the id of an order, with a dead letter of its own."""
+    async with database.transaction() as session:
+        connection = await session.connection()
+        entries = [each for each in paid_order("order-2") if each.service == "payment"]
+        await saga_log.append(connection, [replace(each, saga_type="gift", emitted_body="{}") for each in entries])
+        message = replace(letter("order-2").message, message_id="of the gift", headers={"saga-type": "gift"})
+        await dead_letters.add(connection, [replace(letter("order-2"), id="letter-gift", message=message)])
+
+
+async def test_an_id_of_two_types_is_told_of_by_its_type(operator, gift):
+    unsaid = await operator.get("/sagas/order-2")
+    said = {kind: (await operator.get("/sagas/order-2", params={"type": kind})).json() for kind in ("gift", "order")}
+    neither = await operator.get("/sagas/order-2", params={"type": "loan"})
+
+    assert unsaid.status_code == 409
+    assert (unsaid.json()["saga_id"], unsaid.json()["types"]) == ("order-2", ["gift", "order"])
+    assert "say which type is meant" in unsaid.json()["error"]
+    for kind, told in said.items():
+        rows = [*told["entries"], *told["dead_letters"]]
+        assert (told["saga_type"], {row["saga_type"] for row in rows}) == (kind, {kind})
+    assert neither.status_code == 404
+
+
+async def test_the_log_of_an_id_is_narrowed_to_a_type(operator, gift):
+    for asked in ({}, {"after": 0}):
+        both = (await operator.get("/log", params={"saga": "order-2"} | asked)).json()["entries"]
+        one = (await operator.get("/log", params={"saga": "order-2", "type": "gift"} | asked)).json()["entries"]
+
+        assert {each["saga_type"] for each in both} == {"order", "gift"}
+        assert one == [each for each in both if each["saga_type"] == "gift"]
+
+
+@pytest.mark.parametrize("verb", ["replay", "nudge", "abort"])
+async def test_what_is_done_to_an_id_of_two_types_is_done_to_one(operator, database, gift, verb):
+    unsaid = await operator.post(f"/sagas/order-2/{verb}", json=WHY)
+    nothing = await audited(database)
+    said = await operator.post(f"/sagas/order-2/{verb}", json=WHY | {"type": "gift"})
+
+    assert (unsaid.status_code, unsaid.json()["types"], nothing) == (409, ["gift", "order"], [])
+    assert (said.status_code, {row["saga_type"] for row in said.json()["rows"]}) == (200, {"gift"})
+    async with database.reading() as connection:
+        assert {row["saga_type"] for row in await audit.listed(connection)} == {"gift"}
+
+
+@pytest.mark.parametrize("verb", ["redrive", "drop"])
+async def test_the_letters_of_an_id_of_two_types_are_those_of_one(operator, database, gift, verb):
+    unsaid = await operator.post(f"/dead-letters/{verb}", json=WHY | {"saga": "order-2"})
+    said = await operator.post(f"/dead-letters/{verb}", json=WHY | {"saga": "order-2", "type": "gift"})
+
+    assert (unsaid.status_code, unsaid.json()["types"]) == (409, ["gift", "order"])
+    assert [row["id"] for row in said.json()["rows"]] == ["letter-gift"]
+    async with database.reading() as connection:
+        left = await dead_letters.listed(connection)
+    assert {row["id"] for row in left} == {"letter-order-1", "letter-order-2"}

@@ -495,15 +495,3 @@ async def test_a_time_of_another_day_bears_its_day(world):
     found = progress(tell(trip, {"desk": entries}), Choreography([]), {})
 
     assert found.sentence.startswith(f"Completed at {day} ")
-
-
-async def test_the_events_of_another_saga_under_the_same_id_are_told_apart(world):
-    trip = await world.request()
-    await world.quiet()
-    own = await world.log("desk", trip)
-    other = [entry | {"saga_type": "visa", "service": "embassy", "step": "stamp"} for entry in own]
-
-    found = progress(tell(trip, {"desk": own, "embassy": other}), Choreography([]), {})
-
-    assert "trip: Completed at " in found.sentence
-    assert "visa: Completed at " in found.sentence

@@ -177,7 +177,7 @@ async def test_the_search_for_what_is_old_goes_by_the_index_on_time(sqlite: Data
         await raw.driver_connection.set_trace_callback(plans.append)
         await horizon.prune(connection, before=NOON, most=500)
         await raw.driver_connection.set_trace_callback(None)
-        search = next(statement for statement in plans if statement.startswith("SELECT saga_log.saga_id"))
+        search = next(statement for statement in plans if statement.startswith("SELECT saga_log.saga_type"))
         plan = str((await connection.execute(text(f"EXPLAIN QUERY PLAN {search}"))).all())
 
     assert "SEARCH saga_log USING INDEX saga_log_by_time" in plan

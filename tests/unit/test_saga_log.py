@@ -18,7 +18,7 @@ from toolkit.encoding import Original
 from toolkit.errors import PositionTakenError
 from toolkit.events import SagaEnded, SagaState
 from toolkit.fence import StepState
-from toolkit.saga_log import Entry, Note, Stream
+from toolkit.saga_log import Entry, Note, Stream, StreamKey
 
 
 def entry(loan_id: str = "loan-1", to: str = "completed", position: int | None = 1, **facts: Any) -> Entry:
@@ -43,7 +43,7 @@ async def append(database: Database, *entries: Entry) -> None:
         await saga_log.append(await session.connection(), entries)
 
 
-async def streams(database: Database, *loan_ids: str) -> dict[tuple[str, str], Stream]:
+async def streams(database: Database, *loan_ids: str) -> dict[StreamKey, Stream]:
     async with database.reading() as connection:
         return await saga_log.read_streams(connection, loan_ids)
 
@@ -70,7 +70,7 @@ async def test_a_stream_sums_up_what_was_appended(database: Database) -> None:
 
     both = await streams(database, "loan-1", "loan-2", "loan-2", "loan-3")
 
-    assert both["loan-1", "lend_book"] == Stream(
+    assert both["loan", "loan-1", "lend_book"] == Stream(
         state=StepState.COMPENSATING,
         position=3,
         saga_state=SagaState.COMPENSATING,
@@ -79,14 +79,14 @@ async def test_a_stream_sums_up_what_was_appended(database: Database) -> None:
         event_ids={"event-1", "event-2"},
         original=Original('{"shelf": 1}', "BookLent", 2),
     )
-    assert both["loan-2", "lend_book"].state is StepState.FENCED
+    assert both["loan", "loan-2", "lend_book"].state is StepState.FENCED
     assert len(both) == 2
 
 
 async def test_an_entry_that_no_event_caused_leaves_no_event_behind(database: Database) -> None:
     await append(database, entry(event_id=None, event_type=None))
 
-    assert (await streams(database, "loan-1"))["loan-1", "lend_book"].event_ids == set()
+    assert (await streams(database, "loan-1"))["loan", "loan-1", "lend_book"].event_ids == set()
 
 
 async def test_reading_no_sagas_finds_nothing(database: Database) -> None:
@@ -267,3 +267,36 @@ async def test_a_deadline_from_another_time_zone_is_kept_as_the_same_moment(data
         kept = await connection.scalar(select(saga_log.saga_log.c.deadline))
 
     assert kept == NOON
+
+
+async def test_two_types_of_saga_under_one_id_have_a_stream_each(database: Database) -> None:
+    await append(database, entry(), entry(saga_type="gift", to="failed"))
+
+    both = await streams(database, "loan-1")
+
+    assert both["loan", "loan-1", "lend_book"].state is StepState.COMPLETED
+    assert both["gift", "loan-1", "lend_book"].state is StepState.FAILED
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed"])
+async def test_the_end_closes_sagas_of_its_own_type_alone(database: Database, outcome: str) -> None:
+    await append(database, entry(), entry(saga_type="gift"), entry(saga_type="gift", step="wrap"))
+
+    await close(database, **{outcome: ("loan-1",)})
+
+    written = await log_of(database, "loan-1")
+    assert [row["to_state"] for row in written if row["saga_type"] == "gift"] == ["completed", "completed"]
+    assert len([row for row in written if row["saga_type"] == "loan"]) == 2
+
+
+async def test_the_end_of_both_types_is_written_once_for_each(database: Database) -> None:
+    await append(database, entry(), entry(saga_type="gift"))
+    for saga_type in ("loan", "gift", "gift"):
+        async with database.transaction() as session:
+            ended = SagaEnded(saga_type=saga_type, failed=("loan-1",))
+            await saga_log.close_sagas(await session.connection(), "the end", ended, now=NOON)
+
+    assert [row["saga_type"] for row in await log_of(database, "loan-1") if row["to_state"] == "ended"] == [
+        "loan",
+        "gift",
+    ]

@@ -176,7 +176,9 @@ async def test_an_event_that_was_heard_hours_later_is_found_by_who_goes_on(datab
     assert await pages(database, q=wanted) == [[], ["loan-sought"]]
 
 
-@pytest.mark.parametrize("foreign", [derived_id("loan-1", "BookWanted"), str(uuid.UUID(int=1)), "message 17", "ÿ" * 80])
+@pytest.mark.parametrize(
+    "foreign", [derived_id("loan", "loan-1", "BookWanted"), str(uuid.UUID(int=1)), "message 17", "ÿ" * 80]
+)
 async def test_an_id_that_tells_no_time_is_looked_for_from_the_logs_end(database: Database, foreign: str):
     await write(database, entry("loan-1", event_id=foreign), *(entry(f"loan-{number}") for number in range(2, 9)))
 
@@ -206,6 +208,35 @@ async def test_a_page_that_takes_too_long_comes_back_short_with_the_way_on(
     assert len(told) > 2
     assert [loan for each in told for loan in each] == ["loan-rare"]
     assert len(by_event) > 2
+
+
+async def test_two_types_under_one_id_are_two_sagas(database: Database):
+    gift = {"saga_type": "gift", "step": "wrap"}
+    await write(database, entry("A-1", event_id="of the loan"), entry("A-1", COMPLETED, event_id="its own", **gift))
+    await need(database, late=["A-1"], dead=[])
+
+    rows, _ = await page(database)
+    by_id, _ = await page(database, q="A-1")
+
+    assert rows == by_id
+    told = [(row["saga_type"], row["state"], row["step"], row["attention"]) for row in rows]
+    assert told == [("gift", "Completed", "wrap", []), ("loan", "Pending", "lend_book", ["overdue"])]
+    assert [row["saga_type"] for row in (await page(database, q="its own"))[0]] == ["gift"]
+    assert [row["saga_type"] for row in (await page(database, q="A-1", type="loan"))[0]] == ["loan"]
+    assert [row["saga_type"] for row in (await page(database, attention=Attention.OVERDUE))[0]] == ["loan"]
+
+
+async def test_a_letter_that_tells_no_type_is_of_any_saga_with_its_id(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    await write(database, entry("A-1"), entry("A-1", saga_type="gift"))
+    await need(database, late=[], dead=["A-1"])
+
+    rows, _ = await page(database)
+    monkeypatch.setattr(search, "_FEW", 0)
+
+    assert [row["attention"] for row in rows] == [["dead_letter"], ["dead_letter"]]
+    assert len((await page(database, attention=Attention.DEAD_LETTER))[0]) == 2
 
 
 async def test_an_empty_log_has_no_sagas(database: Database):

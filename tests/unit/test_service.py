@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,26 @@ def test_what_a_compensation_asks_for_has_to_be_provided_too() -> None:
 def test_two_participants_cannot_have_steps_of_one_name() -> None:
     with pytest.raises(DeclarationError, match=r"Service 'library': two steps are named search\. Rename one"):
         Service(name="library", participants=[searching(), searching()], provides={Catalogue: a_catalogue})
+
+
+def test_a_service_knows_one_saga_by_each_name() -> None:
+    other = replace(loan_saga, starts_with=BookLent)
+
+    with pytest.raises(DeclarationError, match="two sagas are named loan"):
+        Service(name="library", participants=[Participant("one", saga=loan_saga), Participant("two", saga=other)])
+
+
+def test_an_event_starts_one_saga_alone() -> None:
+    other = replace(loan_saga, name="gift")
+
+    with pytest.raises(DeclarationError, match="BookWanted starts two sagas, loan and gift"):
+        Service(name="library", participants=[Participant("one", saga=loan_saga), Participant("two", saga=other)])
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "-a", "ä", "x" * 65, "a b", "a\n"])
+def test_a_sagas_name_is_a_plain_word(name: str) -> None:
+    with pytest.raises(DeclarationError, match="half of each saga's identity"):
+        replace(loan_saga, name=name)
 
 
 def test_a_service_is_the_sum_of_its_participants() -> None:

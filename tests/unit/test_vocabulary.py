@@ -63,7 +63,7 @@ def test_a_client_may_send_a_routing_key_and_a_body_alone(vocabulary: Vocabulary
 
     envelope = message.envelope
     assert (envelope.saga_id, envelope.saga_type, envelope.event_type) == ("loan-1", "loan", "BookWanted")
-    assert envelope.event_id == derived_id("loan-1", "BookWanted")
+    assert envelope.event_id == derived_id("loan", "loan-1", "BookWanted")
     assert (envelope.occurred_at, envelope.attempt, envelope.deadline) == (NOON, 1, None)
 
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.database_errors import cure_of, is_outage, may_pass
+from toolkit.errors import AmbiguousSagaError
 
 Serve = Callable[[Request], Awaitable[Response]]
 
@@ -35,6 +36,8 @@ def answered(serve: Serve, *, within: float | None = QUERY_TIMEOUT) -> Serve:
                 return await serve(request)
         except QueryError as error:
             return error_answer(400, str(error))
+        except AmbiguousSagaError as error:
+            return error_answer(409, f"{error}, by `type`", saga_id=error.saga_id, types=error.types)
         except Exception as error:
             if not may_pass(error):
                 raise

@@ -22,6 +22,7 @@ class Endpoint:
     - `answers_503`: it answers just the same where something is not there.
     - `asks_nobody`: it asks no database, so that it has no errors of one.
     - `may_miss`: it answers 404 where there is no such thing.
+    - `may_be_ambiguous`: it answers 409 where sagas of several types have the id, and none is named.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Endpoint:
     answers_503: bool = False
     asks_nobody: bool = False
     may_miss: bool = False
+    may_be_ambiguous: bool = False
 
     @property
     def is_guarded(self) -> bool:

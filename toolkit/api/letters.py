@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,10 +21,13 @@ _SELECTION = (
     text("reason", "Letters that were given up for this reason."),
     text("step", "Letters of this step."),
     text("saga", "Letters of this saga."),
+    text("type", "Letters of sagas of this type."),
     Parameter("before", "Letters given up last at that time, or earlier.", {"type": "string", "format": "date-time"}),
     text("up_to", "No letter newer than this one."),
     LIMIT,
 )
+
+_ORDERED: dict[str, Any] = {"answer": LetterBite, "order": Letters, "may_be_ambiguous": True}
 
 
 def letter_endpoints(site: Site) -> list[Endpoint]:
@@ -31,8 +36,8 @@ def letter_endpoints(site: Site) -> list[Endpoint]:
     return [
         Endpoint(path="/dead-letters", serve=dead.letters, answer=LetterList, parameters=_SELECTION),
         Endpoint(path="/dead-letters/groups", serve=dead.groups, answer=LetterGroups),
-        Endpoint(path="/dead-letters/redrive", serve=dead.redrive, answer=LetterBite, order=Letters),
-        Endpoint(path="/dead-letters/drop", serve=dead.drop, answer=LetterBite, order=Letters),
+        Endpoint(path="/dead-letters/redrive", serve=dead.redrive, **_ORDERED),
+        Endpoint(path="/dead-letters/drop", serve=dead.drop, **_ORDERED),
         Endpoint(path="/dead-letters/{id}", serve=dead.letter, answer=OneLetter, shows_people=True, may_miss=True),
     ]
 
@@ -101,6 +106,7 @@ def _selection(request: Request) -> Selection:
         reason=text_of(request, "reason"),
         step=text_of(request, "step"),
         saga_id=text_of(request, "saga"),
+        saga_type=text_of(request, "type"),
         before=moment_of(request, "before"),
         up_to=text_of(request, "up_to"),
     )

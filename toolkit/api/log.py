@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit import audit, dead_letters, horizon, outbox, saga_log
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.queries import AFTER, LIMIT, Parameter, limit_of, row_of, text, text_of
+from toolkit.api.queries import AFTER, LIMIT, TEXT, Parameter, limit_of, row_of, text, text_of
 from toolkit.api.schemas import Audit, LogPage, Remaining
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
@@ -15,6 +17,7 @@ from toolkit.events import is_saga_id
 
 #: What can be no saga's id is no mistake: there are no entries of it.
 _SAGA = Parameter("saga", "Only the entries of this saga.", {"type": "string"})
+_TYPE = Parameter("type", "Only those of sagas of this type, with `saga`.", TEXT)
 _CURSOR = text("cursor", "From where to go on: what the page before called `next`.")
 
 
@@ -26,7 +29,7 @@ def log_endpoints(site: Site) -> list[Endpoint]:
             path="/log",
             serve=log.log,
             answer=LogPage,
-            parameters=(LIMIT, AFTER, _SAGA),
+            parameters=(LIMIT, AFTER, _SAGA, _TYPE),
         ),
         Endpoint(path="/audit", serve=log.audit, answer=Audit, parameters=(LIMIT, _CURSOR), shows_people=True),
         Endpoint(path="/remains", serve=log.remains, answer=Remaining),
@@ -46,14 +49,16 @@ class Log:
         them are read.
         """
         limit, after, saga_id = limit_of(request), row_of(request, "after"), request.query_params.get("saga")
+        saga_type = text_of(request, "type") or None
         if saga_id is not None and not is_saga_id(saga_id):
             nothing = {} if after is None else {"next": None, "last": after}
             return self._site.answer(entries=[], **nothing)  # PostgreSQL would stumble over a NUL in such an id
         if after is not None:
-            return await self._page(after, limit, saga_id)
+            return await self._page(after, limit, saga_id, saga_type)
         async with self._site.database.reading() as connection:
             if saga_id is not None:
-                return self._site.answer(entries=await saga_log.entries(connection, saga_id=saga_id, limit=limit))
+                which: Any = {"saga_id": saga_id, "saga_type": saga_type, "limit": limit}
+                return self._site.answer(entries=await saga_log.entries(connection, **which))
             entries, last = await saga_log.since(connection, after=None, limit=limit)
         return self._site.answer(entries=entries, last=last)
 
@@ -73,7 +78,8 @@ class Log:
                 pruned_until=await horizon.reached(connection),
             )
 
-    async def _page(self, after: int, limit: int, saga_id: str | None) -> Response:
+    async def _page(self, after: int, limit: int, saga_id: str | None, saga_type: str | None) -> Response:
+        which: Any = {"after": after, "limit": limit, "saga_id": saga_id, "saga_type": saga_type}
         async with self._site.database.reading() as connection:
-            entries, last = await saga_log.since(connection, after=after, limit=limit, saga_id=saga_id)
+            entries, last = await saga_log.since(connection, **which)
         return self._site.answer(entries=entries, next=last if len(entries) == limit else None, last=last)

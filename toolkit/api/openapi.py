@@ -21,6 +21,7 @@ _FAULTS = {
     401: "The token is missing or another.",
     403: "The service has no token of its own, so that nobody may do this.",
     404: "There is no such thing.",
+    409: "Sagas of several types have this id; `types` names them.",
     500: "Something went wrong; the service's log says what.",
     503: "The database does not answer.",
 }
@@ -79,6 +80,8 @@ def _codes(endpoint: Endpoint) -> Iterator[int]:
         yield from (401, 403)
     if endpoint.may_miss:
         yield 404
+    if endpoint.may_be_ambiguous:
+        yield 409
     if not endpoint.asks_nobody:
         yield from (500, 503)
 

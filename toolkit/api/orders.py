@@ -71,6 +71,7 @@ class Letters(Order):
     reason_is: Word | None = None
     step: Word | None = None
     saga: Word | None = None
+    type: Word | None = None
     before: Moment | None = None
     all: bool = False
     up_to: Word | None = None
@@ -79,7 +80,7 @@ class Letters(Order):
 
     @property
     def selection(self) -> Selection:
-        """The letters that are meant.
+        """The letters that are meant; a type alone names none, since it only tells sagas of one id apart.
 
         Raises:
             QueryError: none are named.
@@ -87,12 +88,20 @@ class Letters(Order):
         if not (self.ids or self.reason_is or self.step or self.saga or self.before or self.all):
             raise QueryError("say which letters: ids, reason_is, step, saga, before, or all")
         return Selection(
-            ids=self.ids, reason=self.reason_is, step=self.step, saga_id=self.saga, before=self.before, up_to=self.up_to
+            ids=self.ids,
+            reason=self.reason_is,
+            step=self.step,
+            saga_id=self.saga,
+            saga_type=self.type,
+            before=self.before,
+            up_to=self.up_to,
         )
 
 
 class Push(Order):
-    """A replay, a nudge or an abort of one saga."""
+    """A replay, a nudge or an abort of one saga; of which `type`, where sagas of several types have its id."""
+
+    type: Word | None = None
 
 
 #: As people write it; other durations are taken, too.

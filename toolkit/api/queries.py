@@ -172,5 +172,6 @@ def _is_row(value: str) -> bool:
     return value.isascii() and value.isdigit() and len(value) <= _LONGEST_ROW
 
 
+TYPE = text("type", "The saga's type, where sagas of several types have its id.")
 STATE = choice("state", "Sagas in this state, as this service sees them.", SagaState)
 ATTENTION = choice("attention", "Sagas that need a person, for this reason.", Attention)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +19,7 @@ from toolkit.api.queries import (
     ROW_CURSOR,
     SPAN,
     STATE,
+    TYPE,
     Parameter,
     choice_of,
     limit_of,
@@ -27,6 +31,7 @@ from toolkit.api.queries import (
 from toolkit.api.schemas import FoundSagas, PushBite, WholeSaga
 from toolkit.api.site import Site
 from toolkit.events import SagaState, is_saga_id
+from toolkit.operations import Bite
 from toolkit.search import Attention, Search, search
 from toolkit.settings import LONGEST_WAIT
 from toolkit.views import SagaView, view
@@ -41,6 +46,7 @@ _SEARCH = (
     LIMIT,
     ROW_CURSOR,
 )
+_PUSHED: dict[str, Any] = {"answer": PushBite, "order": Push, "may_miss": True, "may_be_ambiguous": True}
 
 
 def saga_endpoints(site: Site) -> list[Endpoint]:
@@ -48,10 +54,17 @@ def saga_endpoints(site: Site) -> list[Endpoint]:
     sagas = Sagas(site)
     return [
         Endpoint(path="/sagas", serve=sagas.sagas, answer=FoundSagas, parameters=_SEARCH),
-        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, answer=PushBite, order=Push, may_miss=True),
-        Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, answer=PushBite, order=Push, may_miss=True),
-        Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, answer=PushBite, order=Push, may_miss=True),
-        Endpoint(path="/sagas/{id:path}", serve=sagas.saga, answer=WholeSaga, may_miss=True),
+        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, **_PUSHED),
+        Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, **_PUSHED),
+        Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, **_PUSHED),
+        Endpoint(
+            path="/sagas/{id:path}",
+            serve=sagas.saga,
+            answer=WholeSaga,
+            parameters=(TYPE,),
+            may_miss=True,
+            may_be_ambiguous=True,
+        ),
     ]
 
 
@@ -71,46 +84,36 @@ class Sagas:
     async def saga(self, request: Request) -> Response:
         """Tell all that this service knows of one saga: its entries, the oldest first, and what waits of it."""
         saga_id = request.path_params["id"]
-        seen = await self._view(saga_id)
+        seen = await self._view(saga_id, text_of(request, "type") or None)
         if seen.is_empty:
             return self._site.unknown_saga(saga_id)
-        return self._site.answer(saga_id=saga_id, **asdict(seen))
+        return self._site.answer(saga_type=next(iter(seen.types), None), saga_id=saga_id, **asdict(seen))
 
     async def replay(self, request: Request) -> Response:
         """Emit again what the steps of one saga emitted last, and its end if that came from here."""
-        order, saga_id = await order_of(request, Push), request.path_params["id"]
-        if not is_saga_id(saga_id):
-            return self._site.unknown_saga(saga_id)
-        emitted = self._site.service.emitted()
-        bite = await self._site.uncut(
-            pushes.replay(self._site.database, emitted, saga_id, order.operator, now=self._site.now())
-        )
-        return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
+        return await self._push(request, partial(pushes.replay, emitted=self._site.service.emitted()))
 
     async def nudge(self, request: Request) -> Response:
         """Send again what this service emitted last for a saga that has not ended; harmless, because of the fence."""
-        order, saga_id = await order_of(request, Push), request.path_params["id"]
-        if not is_saga_id(saga_id):
-            return self._site.unknown_saga(saga_id)
-        emitted = self._site.service.emitted()
-        bite = await self._site.uncut(
-            pushes.nudge(self._site.database, emitted, saga_id, order.operator, now=self._site.now())
-        )
-        return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
+        return await self._push(request, partial(pushes.nudge, emitted=self._site.service.emitted()))
 
     async def abort(self, request: Request) -> Response:
         """Ask all services to refuse what they have not begun of a saga; refused where it has ended."""
+        return await self._push(request, pushes.abort)
+
+    async def _push(self, request: Request, push: Callable[..., Coroutine[Any, Any, Bite]]) -> Response:
         order, saga_id = await order_of(request, Push), request.path_params["id"]
         if not is_saga_id(saga_id):
             return self._site.unknown_saga(saga_id)
-        bite = await self._site.uncut(pushes.abort(self._site.database, saga_id, order.operator, now=self._site.now()))
+        facts: dict[str, Any] = {"saga_id": saga_id, "saga_type": order.type, "by": order.operator}
+        bite = await self._site.uncut(push(self._site.database, now=self._site.now(), **facts))
         return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
 
-    async def _view(self, saga_id: str) -> SagaView:
+    async def _view(self, saga_id: str, saga_type: str | None) -> SagaView:
         if not is_saga_id(saga_id):
             return SagaView()  # no such saga can be; PostgreSQL would stumble over a NUL in it
         async with self._site.database.reading() as connection:
-            return await view(connection, saga_id, self._site.contract.events)
+            return await view(connection, saga_id, self._site.contract.events, saga_type=saga_type)
 
 
 def _search(request: Request) -> Search:

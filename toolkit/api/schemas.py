@@ -16,6 +16,8 @@ class Failure(BaseModel):
 
     error: str
     service: str | None = None
+    saga_id: str | None = None
+    types: list[str] | None = None
 
 
 class Alive(BaseModel):
@@ -99,6 +101,7 @@ class WaitingRow(BaseModel):
     id: str
     event_id: str
     event_type: str
+    saga_type: str | None
     saga_id: str | None
     occurred_at: datetime | None
     due_at: datetime
@@ -124,6 +127,7 @@ class Letter(BaseModel):
     service: str
     reason: str
     error: str
+    saga_type: str | None
     saga_id: str | None
     step: str | None
     event_type: str | None
@@ -167,6 +171,7 @@ class LetterGroup(BaseModel):
     first_at: datetime
     last_at: datetime
     error: str
+    saga_type: str | None
     saga_id: str | None
 
 
@@ -199,9 +204,10 @@ class LateSteps(BaseModel):
 
 
 class WholeSaga(BaseModel):
-    """All that one service knows of a saga."""
+    """All that one service knows of a saga; no type where only messages are left of it that tell none."""
 
     service: str
+    saga_type: str | None
     saga_id: str
     entries: list[ToldEntry]
     outbox: list[WaitingRow]
@@ -217,6 +223,7 @@ class Deed(BaseModel):
     actor: str
     verb: str
     reason: str
+    saga_type: str | None
     saga_id: str | None
     subject: str
 
@@ -242,6 +249,7 @@ class LetterOutcome(BaseModel):
     """What became of one dead letter; `why` where it was refused."""
 
     id: str
+    saga_type: str | None
     saga_id: str | None
     step: str | None
     reason: str
@@ -261,6 +269,7 @@ class PushOutcome(BaseModel):
     """What was sent for one step of a saga; `why` where it was refused."""
 
     service: str
+    saga_type: str
     saga_id: str
     step: str
     event_type: str | None

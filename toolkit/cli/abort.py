@@ -11,7 +11,7 @@ from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.operating import operator
-from toolkit.cli.options import ReasonOption, ServicesOption
+from toolkit.cli.options import ReasonOption, ServicesOption, TypeOption
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def abort(
     saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
     reason: ReasonOption,
+    saga_type: TypeOption = None,
     service: ServicesOption = None,
 ) -> None:
     """Abort a saga, and undo what is done of it.
@@ -32,7 +33,7 @@ def abort(
     from toolkit.cli.stories import complain_of_gaps
 
     why = operator(reason).reason
-    story = run_async(_read(saga_id, service))
+    story = run_async(_read(saga_id, saga_type, service))
     if why_not := _why_not(story):
         complain_of_gaps(story.unreachable)
         complain(f"error: {why_not}")
@@ -51,11 +52,16 @@ def _why_not(story: Story) -> str | None:
     return None
 
 
-async def _read(saga_id: str, service: list[str] | None) -> Story:
-    from toolkit.cli.stories import story_of
+async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Story:
+    from toolkit.sources import ask_all
+    from toolkit.story import tell
+    from toolkit.views import see_that_it_is_one
 
     async with opened(service) as known:
-        return await story_of(saga_id, known)
+        views = await ask_all(known, lambda each: each.saga(saga_id, saga_type))
+    see_that_it_is_one(saga_id, views.by_service.values())
+    entries = {name: view.entries for name, view in views.by_service.items()}
+    return tell(saga_id, entries, unreachable=views.unreachable)
 
 
 async def _send(story: Story, reason: str) -> None:

@@ -12,7 +12,7 @@ from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.options import Format, FormatOption, ServicesOption
-from toolkit.cli.output import print_rows
+from toolkit.cli.output import print_rows, with_types
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def attention(
     answers = run_async(_read(limit, service))
     rows = [_away(name, reason) for name, reason in answers.unreachable.items()]
     rows += [row for found in answers.by_service.values() for row in found]
-    print_rows(sorted(rows, key=_begin), output, columns=_COLUMNS)
+    print_rows(sorted(rows, key=_begin), output, columns=with_types(_COLUMNS, rows))
     for name, reason in answers.unreachable.items():
         complain(f"warning: {name} is unreachable, so what is stuck there is missing here: {reason}")
     if answers.unreachable:
@@ -72,20 +72,20 @@ def _begin(row: Mapping[str, Any]) -> datetime:
 
 
 def _away(service: str, reason: str) -> dict[str, Any]:
-    return {"service": service} | _row("unreachable", None, 1, step=None, saga_id=None, why=reason)
+    return {"service": service} | _row("unreachable", None, 1, step=None, saga_type=None, saga_id=None, why=reason)
 
 
 def _unready(ready: dict[str, bool]) -> Iterator[dict[str, Any]]:
     from toolkit.glance import lacks
 
     if lacking := lacks(ready):
-        yield _row("not ready", None, 1, step=None, saga_id=None, why=f"no {', '.join(lacking)}")
+        yield _row("not ready", None, 1, step=None, saga_type=None, saga_id=None, why=f"no {', '.join(lacking)}")
 
 
 def _late(step: dict[str, Any]) -> dict[str, Any]:
     why = f"{step['state']}, and the saga is {step['saga_state']}; nudged {_times(step['nudges'])}"
     aborted = ", an abort was sent" if step["aborted"] else ""
-    return _row("overdue", step["since"], 1, step=step["step"], saga_id=step["saga_id"], why=why + aborted)
+    return _row("overdue", step["since"], 1, step=step["step"], **_saga(step), why=why + aborted)
 
 
 def _dead(group: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _dead(group: dict[str, Any]) -> dict[str, Any]:
     # The error mostly begins with the reason.
     why = error if error.startswith(group["reason"]) else ": ".join(part for part in (group["reason"], error) if part)
     what = "dead letter" if group["count"] == 1 else "dead letters"
-    return _row(what, group["first_at"], group["count"], step=group["step"], saga_id=group.get("saga_id"), why=why)
+    return _row(what, group["first_at"], group["count"], step=group["step"], **_saga(group), why=why)
 
 
 def _unsent(rows: Rows, now: datetime) -> Iterator[dict[str, Any]]:
@@ -103,12 +103,16 @@ def _unsent(rows: Rows, now: datetime) -> Iterator[dict[str, Any]]:
         since, oldest = min(old, key=lambda each: each[0])
         tries = max(row["tries"] for _, row in old)
         why = f"sent {_times(tries)} without a confirm; the oldest is {oldest['event_type']}"
-        yield _row("outbox", since, len(old), step=None, saga_id=oldest["saga_id"], why=why)
+        yield _row("outbox", since, len(old), step=None, **_saga(oldest), why=why)
 
 
 def _since(row: dict[str, Any]) -> datetime:
     since: datetime = row["due_at"] if row["destination"] else row.get("occurred_at") or row["due_at"]
     return since
+
+
+def _saga(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"saga_type": row.get("saga_type"), "saga_id": row.get("saga_id")}
 
 
 def _row(what: str, since: datetime | None, count: int, **facts: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.operating import operator, pick, span
 from toolkit.cli.options import Format, FormatOption, ServicesOption
-from toolkit.cli.output import print_fields, print_json, print_rows, printing
+from toolkit.cli.output import print_fields, print_json, print_rows, printing, with_types
 from toolkit.cli.waiting import progress
 from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
@@ -44,6 +44,9 @@ StepOption = Annotated[
     str | None, typer.Option("--step", metavar="NAME", help="Those of this step, or of what undoes it.")
 ]
 SagaOption = Annotated[str | None, typer.Option("--saga", metavar="ID", help="Those of this saga.")]
+TypeOption = Annotated[
+    str | None, typer.Option("--type", metavar="NAME", help="With --saga: of a saga of this type only.")
+]
 AgeOption = Annotated[
     str | None, typer.Option("--older-than", metavar="AGE", help="Those that did not come again since: 1h, 30d.")
 ]
@@ -61,14 +64,16 @@ def list_letters(
     reason_is: ReasonIsOption = None,
     step: StepOption = None,
     saga: SagaOption = None,
+    saga_type: TypeOption = None,
     older_than: AgeOption = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="The newest so many.")] = 100,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """List a service's dead letters, the newest first."""
-    which = _selection(ids, reason_is, step, saga, older_than)
-    print_rows(run_async(_read(of, which, limit, service)), output, columns=_COLUMNS)
+    which = _selection(ids, reason_is, step, (saga_type, saga), older_than)
+    rows = run_async(_read(of, which, limit, service))
+    print_rows(rows, output, columns=with_types(_COLUMNS, rows))
 
 
 @dead_letters.command("show")
@@ -98,6 +103,7 @@ def redrive(
     reason_is: ReasonIsOption = None,
     step: StepOption = None,
     saga: SagaOption = None,
+    saga_type: TypeOption = None,
     older_than: AgeOption = None,
     everything: AllOption = False,
     dry_run: DryRunOption = False,
@@ -109,7 +115,7 @@ def redrive(
 
     Ends with 1 where one was refused, because its saga has ended, and where there is none of an --id.
     """
-    which = _meant(_selection(ids, reason_is, step, saga, older_than), everything)
+    which = _meant(_selection(ids, reason_is, step, (saga_type, saga), older_than), everything)
     _act("redrive", of, which, _operator(reason, dry_run), dry_run, service, output)
 
 
@@ -120,6 +126,7 @@ def drop(
     reason_is: ReasonIsOption = None,
     step: StepOption = None,
     saga: SagaOption = None,
+    saga_type: TypeOption = None,
     older_than: AgeOption = None,
     everything: AllOption = False,
     dry_run: DryRunOption = False,
@@ -131,7 +138,7 @@ def drop(
 
     Ends with 1 where there is none of an --id.
     """
-    which = _meant(_selection(ids, reason_is, step, saga, older_than), everything)
+    which = _meant(_selection(ids, reason_is, step, (saga_type, saga), older_than), everything)
     _act("drop", of, which, _operator(reason, dry_run), dry_run, service, output)
 
 
@@ -147,12 +154,21 @@ def _complain_of_silence(of: str, letter: Mapping[str, Any]) -> None:
 
 
 def _selection(
-    ids: Sequence[str] | None, reason: str | None, step: str | None, saga: str | None, older_than: str | None
+    ids: Sequence[str] | None,
+    reason: str | None,
+    step: str | None,
+    saga: tuple[str | None, str | None],
+    older_than: str | None,
 ) -> Selection:
     from toolkit.dead_letters import Selection
 
+    saga_type, saga_id = saga
+    if saga_type is not None and saga_id is None:
+        raise UsageError("--type tells sagas of one id apart: name that by --saga ID")
     before = SystemClock().now() - span(older_than, "--older-than") if older_than is not None else None
-    return Selection(ids=tuple(ids or ()), reason=reason, step=step, saga_id=saga, before=before)
+    return Selection(
+        ids=tuple(ids or ()), reason=reason, step=step, saga_id=saga_id, saga_type=saga_type, before=before
+    )
 
 
 def _meant(which: Selection, everything: bool) -> Selection:

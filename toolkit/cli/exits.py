@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from toolkit.errors import (
+    AmbiguousSagaError,
     BrokerRefusesError,
     DatabaseUnavailableError,
     DeclarationError,
@@ -53,6 +54,7 @@ _CODES: dict[type[SagaError], ExitCode] = {
     NotAllowedError: ExitCode.WRONG_USE,
     BrokerRefusesError: ExitCode.WRONG_USE,
     TokenRefusedError: ExitCode.WRONG_USE,
+    AmbiguousSagaError: ExitCode.WRONG_USE,
     UnreachableError: ExitCode.AWAY,
     UnroutableError: ExitCode.AWAY,
     DatabaseUnavailableError: ExitCode.AWAY,
@@ -86,6 +88,8 @@ class VerbGroup(TyperGroup):
 
 def _told(error: SagaError) -> str:
     """Return what went wrong, with the cure as it is done at a command line."""
+    if isinstance(error, AmbiguousSagaError):
+        return f"{error}: {' or '.join(f'--type {each}' for each in error.types)}"
     if not isinstance(error, TokenRefusedError):
         return str(error)
     cure = f"show the token of {error.service}: export SAGA_API_TOKEN=… with the one that it was started with"

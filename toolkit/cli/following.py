@@ -18,6 +18,7 @@ from toolkit.graph import Choreography
 from toolkit.progress import NodeProgress, Progress, Status, progress
 from toolkit.sources import ask_all
 from toolkit.story import Story, tell
+from toolkit.views import see_that_it_is_one
 
 #: How what is to come looks; told by the word, and only helped by sign and colour.
 _SIGNS = {
@@ -42,11 +43,16 @@ class Followed:
     has_letters: bool
 
 
-async def follow(saga_id: str, services: Sequence[Controls]) -> Followed:
-    """Ask all services for this saga, and for their contracts."""
+async def follow(saga_id: str, saga_type: str | None, services: Sequence[Controls]) -> Followed:
+    """Ask all services for this saga, and for their contracts.
+
+    Raises:
+        AmbiguousSagaError: no type is named, and sagas of several types have this id, be it in different services.
+    """
     seen, told = await asyncio.gather(
-        ask_all(services, lambda each: each.saga(saga_id)), ask_all(services, lambda each: each.contract())
+        ask_all(services, lambda each: each.saga(saga_id, saga_type)), ask_all(services, lambda each: each.contract())
     )
+    see_that_it_is_one(saga_id, seen.by_service.values())
     story = tell(saga_id, {name: view.entries for name, view in seen.by_service.items()}, unreachable=seen.unreachable)
     contracts = told.by_service | _declared_here(told.unreachable)
     missing = {name: why for name, why in told.unreachable.items() if name in seen.by_service.keys() - contracts.keys()}

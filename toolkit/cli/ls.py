@@ -12,12 +12,13 @@ from toolkit.cli.exits import ExitCode, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.options import Format, FormatOption, ServicesOption
-from toolkit.cli.output import console, print_rows
+from toolkit.cli.output import console, print_rows, with_types
 from toolkit.clock import SystemClock
 from toolkit.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.controls import Controls
+    from toolkit.saga_log import SagaKey
     from toolkit.search import Search
     from toolkit.sources import Rows
     from toolkit.story import Story
@@ -42,7 +43,7 @@ def ls(
     stories, unreachable = run_async(_read(state, limit, service))
     now = SystemClock().now()
     rows = [summary(story, now) for story in stories]
-    print_rows(rows, output, columns=_FEWER if console().width < _NARROW else _COLUMNS)
+    print_rows(rows, output, columns=with_types(_FEWER, rows) if console().width < _NARROW else _COLUMNS)
     complain_of_gaps(unreachable)
     leave(ExitCode.AWAY if unreachable else ExitCode.FINE)
 
@@ -83,11 +84,12 @@ async def _moved_last(service: Controls, which: Search, limit: int) -> Rows:
     return rows
 
 
-def _latest(answers: Iterable[Rows], limit: int) -> list[str]:
-    moved: dict[str, datetime] = {}
+def _latest(answers: Iterable[Rows], limit: int) -> list[SagaKey]:
+    moved: dict[SagaKey, datetime] = {}
     for row in (row for rows in answers for row in rows):
-        moved[row["saga_id"]] = max(row["at"], moved.get(row["saga_id"], row["at"]))
-    return sorted(moved, key=lambda saga_id: moved[saga_id], reverse=True)[:limit]
+        saga = row["saga_type"], row["saga_id"]
+        moved[saga] = max(row["at"], moved.get(saga, row["at"]))
+    return sorted(moved, key=lambda saga: moved[saga], reverse=True)[:limit]
 
 
 def summary(story: Story, now: datetime) -> dict[str, Any]:

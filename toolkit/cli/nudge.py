@@ -9,8 +9,8 @@ import typer
 from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.interrupts import held, run_async
 from toolkit.cli.locating import opened
-from toolkit.cli.operating import operator
-from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption
+from toolkit.cli.operating import operator, type_of
+from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption, TypeOption
 from toolkit.cli.output import print_some
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
 def nudge(
     saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
     reason: ReasonOption,
+    saga_type: TypeOption = None,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -32,7 +33,7 @@ def nudge(
     As the watch does by itself; what was heard changes nothing. Ends with 1 where the saga has ended or no service
     knows it, and with 3 where a service can't be asked.
     """
-    answers = run_async(_nudge(saga_id, operator(reason), service))
+    answers = run_async(_nudge(saga_id, saga_type, operator(reason), service))
     rows = [row for found in answers.by_service.values() for row in found]
     with held():
         print_some(rows, output, columns=_COLUMNS)
@@ -45,11 +46,13 @@ def nudge(
     leave(ExitCode.FINE if any(row["outcome"] != "refused" for row in rows) else ExitCode.PROBLEM)
 
 
-async def _nudge(saga_id: str, by: Operator, service: list[str] | None) -> Answers[Rows]:
+async def _nudge(saga_id: str, said: str | None, by: Operator, service: list[str] | None) -> Answers[Rows]:
     from toolkit.sources import ask_all
 
-    async def rows_of(each: Controls) -> Rows:
-        return (await each.nudge(saga_id, by)).rows
-
     async with opened(service) as known:
+        saga_type = await type_of(saga_id, said, known)
+
+        async def rows_of(each: Controls) -> Rows:
+            return (await each.nudge(saga_id, by, saga_type)).rows
+
         return await ask_all(known, rows_of, within=None)

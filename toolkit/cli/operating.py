@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from toolkit.cli.exits import UsageError
+from toolkit.errors import AmbiguousSagaError
 
 if TYPE_CHECKING:
     from toolkit.audit import Operator
@@ -66,6 +67,25 @@ def pick(name: str, known: Sequence[Controls]) -> Controls:
             f"there is no service {name!r} to read; there are: {', '.join(each.service for each in known)}"
         )
     return found
+
+
+async def type_of(saga_id: str, said: str | None, known: Sequence[Controls]) -> str | None:
+    """Return the type of the saga that is meant, where any service tells one.
+
+    Raises:
+        AmbiguousSagaError: none was said, and sagas of several types have this id, be it in different services.
+    """
+    from toolkit.search import Search
+    from toolkit.sources import ask_all
+
+    if said is not None:
+        return said
+    answers = await ask_all(known, lambda each: each.search(Search(q=saga_id)))
+    rows = [row for found, _ in answers.by_service.values() for row in found]
+    types = sorted({row["saga_type"] for row in rows if row["saga_id"] == saga_id})
+    if len(types) > 1:
+        raise AmbiguousSagaError(saga_id, types)
+    return types[0] if types else None
 
 
 def user() -> str:

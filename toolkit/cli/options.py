@@ -26,6 +26,10 @@ IntervalOption = Annotated[
     float, typer.Option(min=_SHORTEST_INTERVAL, max=3_600, metavar="SECONDS", help="How often all is looked at again.")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is done.")]
+TypeOption = Annotated[
+    str | None,
+    typer.Option("--type", metavar="NAME", help="The saga's type, where sagas of several types have the id."),
+]
 ServicesOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,7 +10,7 @@ from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.operating import pick
 from toolkit.cli.options import Format, FormatOption, ServicesOption
-from toolkit.cli.output import print_rows
+from toolkit.cli.output import print_rows, with_types
 
 if TYPE_CHECKING:
     from toolkit.sources import Rows
@@ -28,7 +28,8 @@ def outbox(
 
     Events for the exchange, and retries for the service's own queue. Ends with 3 where the service can't be asked.
     """
-    print_rows(run_async(_read(of, limit, service)), output, columns=_COLUMNS)
+    rows = run_async(_read(of, limit, service))
+    print_rows(rows, output, columns=with_types(_COLUMNS, rows))
 
 
 async def _read(name: str, limit: int, service: list[str] | None) -> Rows:

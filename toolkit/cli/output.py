@@ -6,7 +6,7 @@ A table that goes into a pipe is neither cut nor wrapped nor coloured.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,14 @@ def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Se
         print_table(columns, [[_cell(column, row[column]) for column in columns] for row in rows])
     else:
         print_json(list(rows), output)
+
+
+def with_types(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
+    """Return these columns, with the sagas' types before their ids where the rows are of several types."""
+    if len({row["saga_type"] for row in rows if row["saga_type"]}) < 2:
+        return columns
+    at = columns.index("saga_id")
+    return (*columns[:at], "saga_type", *columns[at:])
 
 
 def print_some(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.options import Format, FormatOption, ServicesOption
-from toolkit.cli.output import print_rows
+from toolkit.cli.output import print_rows, with_types
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def overdue(
     With how often they were nudged. Ends with 3 where a service can't be asked.
     """
     rows, unreachable = run_async(_read(limit, service))
-    print_rows(sorted(rows, key=lambda row: row["since"]), output, columns=_COLUMNS)
+    print_rows(sorted(rows, key=lambda row: row["since"]), output, columns=with_types(_COLUMNS, rows))
     for name, reason in unreachable.items():
         complain(f"warning: {name} is unreachable, so what is overdue there is missing here: {reason}")
     leave(ExitCode.AWAY if unreachable else ExitCode.FINE)

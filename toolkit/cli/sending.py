@@ -170,7 +170,7 @@ def starting_message(
     """Return the message that starts a saga with this event."""
     name = type(event).__name__
     envelope = Envelope(
-        event_id=derived_id(saga_id, name),
+        event_id=derived_id(saga.name, saga_id, name),
         event_type=name,
         version=event.__version__,
         saga_id=saga_id,

@@ -15,7 +15,7 @@ from toolkit.cli.exits import complain
 from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.events import SagaState
 from toolkit.fence import StepState
-from toolkit.saga_log import Note
+from toolkit.saga_log import Note, SagaKey
 from toolkit.sources import Source, ask_all
 from toolkit.story import LogEntry, Story, tell
 
@@ -39,21 +39,22 @@ _OTHER_NOTE = ("·", "dim")
 _COLOURS = {SagaState.COMPLETED: "green", SagaState.FAILED: "red", SagaState.COMPENSATING: "yellow"}
 
 
-async def story_of(saga_id: str, sources: Sequence[Source]) -> Story:
+async def story_of(saga: SagaKey, sources: Sequence[Source]) -> Story:
     """Ask all sources for this saga, and tell its story."""
-    answers = await ask_all(sources, lambda source: source.entries(saga_id))
+    saga_type, saga_id = saga
+    answers = await ask_all(sources, lambda source: source.entries(saga_id, saga_type=saga_type))
     return tell(saga_id, answers.by_service, unreachable=answers.unreachable)
 
 
-async def stories_of(saga_ids: Sequence[str], sources: Sequence[Source]) -> list[Story]:
+async def stories_of(sagas: Sequence[SagaKey], sources: Sequence[Source]) -> list[Story]:
     """Tell several sagas' stories, in this order."""
     room = asyncio.Semaphore(_AT_ONCE)
 
-    async def told(saga_id: str) -> Story:
+    async def told(saga: SagaKey) -> Story:
         async with room:
-            return await story_of(saga_id, sources)
+            return await story_of(saga, sources)
 
-    return await asyncio.gather(*(told(saga_id) for saga_id in saga_ids))
+    return await asyncio.gather(*(told(saga) for saga in sagas))
 
 
 def complain_of_gaps(unreachable: Mapping[str, str]) -> None:
@@ -80,12 +81,12 @@ def print_sentence(sentence: str) -> None:
 
 def print_by_saga(entries: Sequence[LogEntry]) -> None:
     """Print entries of one service's log below the sagas that they belong to, in the order of their first ones."""
-    sagas: dict[str, list[LogEntry]] = {}
+    sagas: dict[SagaKey, list[LogEntry]] = {}
     for entry in entries:
-        sagas.setdefault(entry["saga_id"], []).append(entry)
-    for saga_id, moves in sagas.items():
+        sagas.setdefault((entry["saga_type"], entry["saga_id"]), []).append(entry)
+    for (saga_type, saga_id), moves in sagas.items():
         day = moves[0]["at"].astimezone(UTC).date().isoformat()
-        console().print(Text.assemble(text_of(f"saga {saga_id} ({moves[0]['saga_type']}), {day}")))
+        console().print(Text.assemble(text_of(f"saga {saga_id} ({saga_type}), {day}")))
         print_table(("", "at (UTC)", "step", "state", "tells"), [move(entry) for entry in moves])
 
 

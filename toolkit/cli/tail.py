@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 _OVERLAP = 100
 
 
+#: The type and the id of the saga that is followed; each may be None, and then any will do.
+_Which = tuple[str | None, str | None]
+
+
 def tail(
     saga: Annotated[str | None, typer.Option(metavar="ID", help="The entries of this saga only.")] = None,
     limit: Annotated[int, typer.Option(min=0, max=1_000, help="The newest so many of each service, first.")] = 10,
+    saga_type: Annotated[
+        str | None, typer.Option("--type", metavar="NAME", help="Of these, those of a saga of this type only.")
+    ] = None,
     interval: IntervalOption = 0.5,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
@@ -39,12 +46,12 @@ def tail(
     if output is Format.JSON:
         raise UsageError("what never ends is no JSON document: take -o jsonl, an object a line")
     try:
-        run_async(_follow(saga, limit, interval, service, output))
+        run_async(_follow((saga_type, saga), limit, interval, service, output))
     except KeyboardInterrupt:  # which is how one stops following
         return
 
 
-async def _follow(saga: str | None, limit: int, interval: float, service: list[str] | None, output: Format) -> None:
+async def _follow(saga: _Which, limit: int, interval: float, service: list[str] | None, output: Format) -> None:
     import asyncio
 
     async with opened(service) as known:
@@ -61,9 +68,9 @@ async def _follow(saga: str | None, limit: int, interval: float, service: list[s
 class _Log:
     """One service's log, from where it was read last."""
 
-    def __init__(self, service: Controls, saga: str | None) -> None:
+    def __init__(self, service: Controls, saga: _Which) -> None:
         self._service = service
-        self._saga = saga
+        self._type, self._saga = saga
         self._began = SystemClock().now()
         self._last: int | None = None
         self._seen: set[tuple[Any, ...]] = set()
@@ -107,11 +114,11 @@ class _Log:
         # What was read before, and is not in what is read again, is too old to come once more.
         self._seen = {_key(row) for row in rows}
         self._last = max(last, self._last or 0)
-        return [row for row in new if self._saga in (None, row["saga_id"])]
+        return [row for row in new if self._saga in (None, row["saga_id"]) and self._type in (None, row["saga_type"])]
 
     async def _of_saga(self, limit: int) -> Rows:
         try:
-            return await self._service.entries(self._saga, limit)
+            return await self._service.entries(self._saga, limit, saga_type=self._type)
         except UnreachableError as error:
             self._complain(error)
             return []
@@ -123,7 +130,9 @@ class _Log:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("saga_id", "step", "position", "to_state", "event_id", "attempt", "at"))
+    return tuple(
+        row[name] for name in ("saga_type", "saga_id", "step", "position", "to_state", "event_id", "attempt", "at")
+    )
 
 
 def _print(rows: Sequence[dict[str, Any]], output: Format, wide: int) -> None:

@@ -9,7 +9,7 @@ import typer
 from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
-from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.options import Format, FormatOption, ServicesOption, TypeOption
 from toolkit.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def trace(
     saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    saga_type: TypeOption = None,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -30,7 +31,7 @@ def trace(
     from toolkit.cli.following import complain_of_contracts, print_remaining
     from toolkit.cli.stories import complain_of_gaps, print_sentence, print_story
 
-    found = run_async(_read(saga_id, service))
+    found = run_async(_read(saga_id, saga_type, service))
     story = found.story
     if output is not Format.TABLE:
         print_json(story.as_dict() | found.progress.as_dict(), output)
@@ -45,11 +46,11 @@ def trace(
     leave(_verdict(story, has_letters=found.has_letters))
 
 
-async def _read(saga_id: str, service: list[str] | None) -> Followed:
+async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Followed:
     from toolkit.cli.following import follow
 
     async with opened(service) as known:
-        return await follow(saga_id, known)
+        return await follow(saga_id, saga_type, known)
 
 
 def _verdict(story: Story, *, has_letters: bool) -> ExitCode:

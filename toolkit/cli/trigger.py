@@ -146,7 +146,7 @@ async def _start(
                     bar.advance(task)
 
                 left = timedelta(seconds=max(until - time.monotonic(), 0))
-                for story in await wait_until_ended(list(events), sources, within=left, ended=ended):
+                for story in await wait_until_ended(saga.name, list(events), sources, within=left, ended=ended):
                     started.seen(story)
 
 

@@ -16,7 +16,7 @@ from toolkit.cli.exits import ExitCode, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
-from toolkit.cli.output import print_some
+from toolkit.cli.output import print_some, with_types
 from toolkit.cli.waiting import counting
 from toolkit.clock import SystemClock
 
@@ -54,7 +54,8 @@ def verify(
     if verdict.unreachable:
         complain("error: without them no saga can be judged")
         leave(ExitCode.AWAY)
-    print_some([asdict(each) for each in verdict.violations], output, columns=_COLUMNS)
+    rows = [asdict(each) for each in verdict.violations]
+    print_some(rows, output, columns=with_types(_COLUMNS, rows))
     _sum_up(verdict)
     if verdict.violations:
         leave(ExitCode.PROBLEM)

@@ -25,7 +25,12 @@ _AT_ONCE = 50
 
 
 async def wait_until_ended(
-    saga_ids: Sequence[str], sources: Sequence[Source], *, within: timedelta, ended: Callable[[Story], None]
+    saga_type: str,
+    saga_ids: Sequence[str],
+    sources: Sequence[Source],
+    *,
+    within: timedelta,
+    ended: Callable[[Story], None],
 ) -> list[Story]:
     """Return the stories of all sagas, after `within` at the latest; `ended` is told each one that has ended."""
     import asyncio
@@ -33,16 +38,19 @@ async def wait_until_ended(
     from toolkit.cli.stories import stories_of
     from toolkit.story import Story
 
+    async def told(ids: Sequence[str]) -> list[Story]:
+        return await stories_of([(saga_type, saga_id) for saga_id in ids], sources)
+
     running, done = list(saga_ids), dict[str, Story]()
     until = time.monotonic() + within.total_seconds()
     while running and (began := time.monotonic()) < until:
-        for story in await stories_of(running[:_AT_ONCE], sources):
+        for story in await told(running[:_AT_ONCE]):
             if story.state and story.state.is_ended:
                 done[story.saga_id] = story
                 running.remove(story.saga_id)
                 ended(story)
         await asyncio.sleep(_pause(began, until) if running else 0)
-    done |= {story.saga_id: story for story in await stories_of(running, sources)}
+    done |= {story.saga_id: story for story in await told(running)}
     return [done[saga_id] for saga_id in saga_ids]
 
 

@@ -17,13 +17,13 @@ from toolkit.console.redriving import Jobs, Verb, look, see_what_came_back
 from toolkit.console.rendering import Pages
 from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
-from toolkit.errors import NotAllowedError, UnreachableError
+from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.glance import lacks
 
 #: So many overdue steps of each service are shown, the longest waiting first.
 _MOST_OVERDUE = 100
 #: Services of an older version do not tell what the newest letter of a group says.
-_ERROR = {"error": None, "saga_id": None}
+_ERROR = {"error": None, "saga_type": None, "saga_id": None}
 
 
 class AttentionPage:
@@ -67,7 +67,7 @@ class AttentionPage:
         found, fault = None, None
         try:
             found = await look(verb, controls, which)
-        except (UnreachableError, NotAllowedError) as error:
+        except (UnreachableError, NotAllowedError, AmbiguousSagaError) as error:
             fault = str(error)
         return self._pages.page(
             request,
@@ -112,6 +112,7 @@ class AttentionPage:
             reason=said.get("reason_is") or None,
             step=said.get("step") or None,
             saga_id=said.get("saga") or None,
+            saga_type=said.get("type") or None,
             up_to=said.get("up_to") or None,
         )
         if controls is None or not (which.reason or which.step or which.saga_id):

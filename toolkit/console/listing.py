@@ -18,6 +18,7 @@ from toolkit.console.asking import Services
 from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
 from toolkit.events import SagaState, is_saga_id
+from toolkit.saga_log import SagaKey
 from toolkit.search import Search
 from toolkit.sources import Rows
 
@@ -35,14 +36,14 @@ _OUTWEIGH = (SagaState.STARTED, SagaState.PENDING, SagaState.COMPENSATING, SagaS
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a page begins: behind a saga, by when it moved and its id, and in each service behind its cursor."""
+    """Where a page begins: behind a saga, by when it moved, its id and type, and in each service behind its cursor."""
 
-    behind: tuple[datetime, str] | None = None
+    behind: tuple[datetime, str, str] | None = None
     cursors: Mapping[str, str | None] = field(default_factory=dict)
 
     def written(self) -> str:
         """Return the place as part of an address."""
-        behind = (self.behind[0].isoformat(), self.behind[1]) if self.behind else None
+        behind = (self.behind[0].isoformat(), *self.behind[1:]) if self.behind else None
         facts = {"behind": behind, "of": dict(self.cursors)}
         return base64.urlsafe_b64encode(json.dumps(facts).encode()).decode().rstrip("=")
 
@@ -57,11 +58,11 @@ class Place:
         cursors = {str(name): None if value is None else str(value) for name, value in dict(facts["of"]).items()}
         if facts["behind"] is None:
             return cls(None, cursors)
-        at, saga_id = facts["behind"]
+        at, saga_id, saga_type = facts["behind"]
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None:
             raise ValueError("it names no zone")
-        return cls((moment, str(saga_id)), cursors)
+        return cls((moment, str(saga_id), str(saga_type)), cursors)
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether a saga stands behind this place."""
@@ -125,11 +126,9 @@ class Listing:
 
         async def whole(row: dict[str, Any]) -> dict[str, Any]:
             others = [name for name in self._services.names if name not in row["told_by"] and name not in unreachable]
-            which = Search(q=row["saga_id"])
+            which = Search(q=row["saga_id"], type=row["saga_type"])
             async with room:
-                told = await self._services.ask(
-                    ("find", row["saga_id"]), lambda each: each.search(which, limit=1), of=others
-                )
+                told = await self._services.ask(("find", which), lambda each: each.search(which, limit=1), of=others)
             (merged,) = _merged([row, *(each for found, _ in told.by_service.values() for each in found)])
             return merged
 
@@ -175,15 +174,16 @@ async def _behind(controls: Controls, which: Search, place: Place) -> _Found:
 
 def _merged(rows: Iterable[dict[str, Any]]) -> Rows:
     """Return each saga once, the latest moved first: an end that one service knows of is the end."""
-    sagas: dict[str, dict[str, Any]] = {}
+    sagas: dict[SagaKey, dict[str, Any]] = {}
     for row in rows:
-        known = sagas.get(row["saga_id"])
-        sagas[row["saga_id"]] = _joined(known, row) if known else row
+        saga = row["saga_type"], row["saga_id"]
+        known = sagas.get(saga)
+        sagas[saga] = _joined(known, row) if known else row
     return sorted(sagas.values(), key=_rank, reverse=True)
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[datetime, str]:
-    return row["at"], row["saga_id"]
+def _rank(row: Mapping[str, Any]) -> tuple[datetime, str, str]:
+    return row["at"], row["saga_id"], row["saga_type"]
 
 
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

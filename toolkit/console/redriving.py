@@ -18,7 +18,7 @@ from enum import StrEnum
 from toolkit.audit import Operator
 from toolkit.controls import Controls
 from toolkit.dead_letters import Selection
-from toolkit.errors import NotAllowedError, UnreachableError
+from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.operations import Bite
 
 #: As many bites are looked at before a redrive: 1,000 letters; of the rest their number is enough.
@@ -161,6 +161,7 @@ async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
     Raises:
         UnreachableError: the service can't be asked.
         NotAllowedError: it wants another token.
+        AmbiguousSagaError: sagas of several types have the id that is meant.
     """
     newest = await controls.letters(which, limit=1)
     total = await controls.count(which)
@@ -198,7 +199,7 @@ async def _run(job: Job, controls: Controls) -> None:
                 else:
                     job.done += 1
             after = bite.after
-    except (UnreachableError, NotAllowedError) as error:
+    except (UnreachableError, NotAllowedError, AmbiguousSagaError) as error:
         job.fault = str(error)
     finally:
         job.ended_at = datetime.now(UTC)
@@ -239,4 +240,5 @@ def _why(row: dict[str, object]) -> str:
 
 def _is_same(one: Selection, other: Selection) -> bool:
     """Whether two jobs mean the same letters, but for those that came in between."""
-    return (one.reason, one.step, one.saga_id) == (other.reason, other.step, other.saga_id)
+    names = ("reason", "step", "saga_type", "saga_id")
+    return all(getattr(one, name) == getattr(other, name) for name in names)

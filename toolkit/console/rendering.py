@@ -129,9 +129,10 @@ def look(word: str) -> tuple[str, str, str]:
     return LOOKS.get(word, ("·", "calm", word))
 
 
-def saga_path(saga_id: str) -> str:
-    """Return the page of a saga."""
-    return f"/sagas/{segment(saga_id)}"
+def saga_path(saga_id: str, saga_type: str | None = None, **asked: str) -> str:
+    """Return the page of a saga, and what it is asked for; without a type, of whichever has that id, if one has."""
+    query = urlencode(({"type": saga_type} if saga_type else {}) | asked)
+    return f"/sagas/{segment(saga_id)}" + (f"?{query}" if query else "")
 
 
 def segment(text: str) -> str:

@@ -19,10 +19,11 @@ from toolkit.console.guard import Keys
 from toolkit.console.rendering import Pages, saga_path
 from toolkit.console.saga_story import SagaStory
 from toolkit.controls import Controls
-from toolkit.errors import NotAllowedError, UnreachableError
+from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.operations import Bite
 from toolkit.progress import progress
 from toolkit.story import tell
+from toolkit.views import see_that_it_is_one
 
 
 class SagaPage:
@@ -43,8 +44,14 @@ class SagaPage:
         if not can_be_asked(saga_id):
             raise HTTPException(400, f"Not understood: this id {NO_TEXT}")
         is_live = request.query_params.get("part") == "live"
-        told = await self.story_of(saga_id, patience=LIVE_PATIENCE if is_live else PATIENCE)
-        if request.query_params.get("format") == "json":
+        is_json = request.query_params.get("format") == "json"
+        try:
+            told = await self.story_of(
+                saga_id, request.query_params.get("type") or None, patience=LIVE_PATIENCE if is_live else PATIENCE
+            )
+        except AmbiguousSagaError as error:
+            return self._choice(request, error, is_json=is_json)
+        if is_json:
             return Response(
                 to_json(told.as_dict(), indent=2),
                 status_code=200 if told.is_known else 404,
@@ -60,12 +67,26 @@ class SagaPage:
             doing=request.query_params.get("do", ""),
         )
 
-    async def story_of(self, saga_id: str, *, patience: float) -> SagaStory:
-        """Ask all services for a saga, and put together what they know."""
+    def _choice(self, request: Request, error: AmbiguousSagaError, *, is_json: bool) -> Response:
+        """Show which sagas have an id, where there are several."""
+        if is_json:
+            content = to_json({"error": str(error), "types": error.types}, indent=2)
+            return Response(content, status_code=300, media_type="application/json")
+        return self._pages.page(request, "several", status=300, saga_id=error.saga_id, types=error.types)
+
+    async def story_of(self, saga_id: str, saga_type: str | None = None, *, patience: float) -> SagaStory:
+        """Ask all services for a saga, and put together what they know.
+
+        Raises:
+            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+        """
         answers, (choreography, unknown) = await asyncio.gather(
-            self._services.ask(("saga", saga_id), lambda each: each.saga(saga_id), patience=patience),
+            self._services.ask(
+                ("saga", saga_id, saga_type), lambda each: each.saga(saga_id, saga_type), patience=patience
+            ),
             self._services.choreography(patience=patience),
         )
+        see_that_it_is_one(saga_id, answers.by_service.values())
         entries = {name: view.entries for name, view in answers.by_service.items()}
         story = tell(saga_id, entries, unreachable=answers.unreachable)
         return SagaStory(
@@ -81,13 +102,11 @@ class SagaPage:
         """Have all services send again what they sent last for the saga."""
         fields = await form(request, self._keys)
         by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
+        saga_type = fields.get("type") or None
 
         async def doing() -> list[Line]:
-            return list(
-                await asyncio.gather(
-                    *(_done(each, lambda each: each.nudge(saga_id, by)) for each in self._services.controls)
-                )
-            )
+            nudges = (_done(each, lambda each: each.nudge(saga_id, by, saga_type)) for each in self._services.controls)
+            return list(await asyncio.gather(*nudges))
 
         await self._deeds.once(fields.get("deed", ""), "Nudged", doing)
         return _back(saga_id, fields)
@@ -96,13 +115,14 @@ class SagaPage:
         """Have the first service that knows the saga ask all of them to abort it."""
         fields = await form(request, self._keys)
         by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
-        await self._deeds.once(fields.get("deed", ""), "Abort", lambda: self._abort(saga_id, by))
+        saga_type = fields.get("type") or None
+        await self._deeds.once(fields.get("deed", ""), "Abort", lambda: self._abort(saga_id, saga_type, by))
         return _back(saga_id, fields)
 
-    async def _abort(self, saga_id: str, by: Operator) -> list[Line]:
+    async def _abort(self, saga_id: str, saga_type: str | None, by: Operator) -> list[Line]:
         lines = []
         for each in self._services.controls:
-            line = await _done(each, lambda controls: controls.abort(saga_id, by))
+            line = await _done(each, lambda controls: controls.abort(saga_id, by, saga_type))
             lines.append(line)
             if line.outcome in ("done", "refused"):  # it tells all the others
                 return [line]
@@ -115,6 +135,8 @@ async def _done(controls: Controls, doing: Any) -> Line:
         bite: Bite = await doing(controls)
     except (UnreachableError, NotAllowedError) as error:
         return Line(controls.service, "away", str(error))
+    except AmbiguousSagaError as error:
+        return Line(controls.service, "refused", str(error))
     if not bite.rows:
         return Line(controls.service, "nothing", "knows no such saga")
     refused = [row for row in bite.rows if row["outcome"] == "refused"]
@@ -125,4 +147,4 @@ async def _done(controls: Controls, doing: Any) -> Line:
 
 
 def _back(saga_id: str, fields: Mapping[str, str]) -> Response:
-    return RedirectResponse(f"{saga_path(saga_id)}?told={fields.get('deed', '')}", 303)
+    return RedirectResponse(saga_path(saga_id, fields.get("type"), told=fields.get("deed", "")), 303)

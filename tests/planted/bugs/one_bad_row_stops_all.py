@@ -5,7 +5,7 @@ EDITS = {
         ("            set_aside(table, error, **_keys(row))\n", "            raise\n"),
     ],
     "toolkit/saga_log.py": [
-        ("        if len(wanted) == 1:\n", "        if error:\n            raise\n        if len(wanted) == 1:\n"),
+        ("            if saga not in broken:\n", "            raise\n            if error:\n"),
     ],
 }
 CAUGHT_BY = ["tests/unit/test_set_aside.py"]

@@ -1,0 +1,293 @@
+"""A trip and its voucher have one id, and are two sagas: what becomes of the one changes nothing in the other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import delete
+
+from tests.conformance.travel import FlightCancelled, RoomBooked, TripRequested
+from tests.conformance.vouchers import NightSetAside, SeatFreed, VoucherRequested
+from tests.conformance.world import World, message
+from tests.eventually import eventually
+from toolkit import Event, dead_letters, operations, outbox, overdue, pushes, retention, saga_log
+from toolkit.audit import Operator
+from toolkit.dead_letters import DeadLetter, Selection
+from toolkit.envelope import WireMessage, abort_request
+from toolkit.errors import AmbiguousSagaError
+from toolkit.events import AbortRequested, SagaEnded, SagaState
+from toolkit.host import queue_name
+from toolkit.ids import new_id
+from toolkit.saga_log import Entry
+
+ADA = Operator("ada", "to see it")
+SERVICES = ("hotel", "flight", "desk")
+
+
+async def request_both(world: World, one_id: str = "A-1") -> str:
+    """Ask for a trip and its voucher, under one id."""
+    await world.send(message(TripRequested(trip_id=one_id), one_id))
+    await world.send(message(VoucherRequested(voucher_id=one_id), one_id, saga_type="voucher"))
+    return one_id
+
+
+async def what_they_did(world: World, one_id: str, service: str, kind: str) -> list[str]:
+    """Return what a service did for the trip, or for the voucher."""
+    words = {"trip": ("room", "flight", "ticket", "apologized"), "voucher": ("night", "seat", "voucher", "regretted")}
+    return [each for each in await world.effects(service, one_id) if each.startswith(words[kind])]
+
+
+class Gate:
+    """Holds a step until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
+
+
+async def test_both_complete_each_by_its_own_steps(shared_world: World) -> None:
+    one_id = await request_both(shared_world)
+
+    await shared_world.quiet()
+
+    for kind in ("trip", "voucher"):
+        assert await shared_world.state(one_id, kind) == "Completed"
+        assert await shared_world.states("hotel", one_id, kind) == ["completed", "confirmed"]
+        assert await shared_world.states("flight", one_id, kind) == ["executing", "completed", "confirmed"]
+        assert await shared_world.states("desk", one_id, kind) == ["completed", "confirmed"]
+    assert shared_world.script.booked == {"trip:A-1:book_flight", "voucher:A-1:hold_seat"}
+
+
+@pytest.mark.parametrize("slow", ["trip", "voucher"])
+async def test_the_end_of_one_leaves_the_other_to_be_undone(shared_world: World, slow: str) -> None:
+    """The other is held at its last step until the end of the first is known to all, and then refused."""
+    gate, quick = Gate(), {"trip": "voucher", "voucher": "trip"}[slow]
+    # The call outside holds up no batch, as a step at the desk would.
+    outside, last = {"trip": ("book_flight", "issue_ticket"), "voucher": ("hold_seat", "send_voucher")}[slow]
+    shared_world.script.plan(outside, gate)
+    shared_world.script.always(last, "refuse", "A-1")
+    one_id = await request_both(shared_world)
+    await gate.reached.wait()
+    for service in SERVICES:
+        await eventually(lambda service=service: is_last(shared_world, service, one_id, quick, "confirmed"))
+
+    gate.opened.set()
+    await shared_world.quiet()
+
+    assert await shared_world.state(one_id, quick) == "Completed"
+    assert await shared_world.state(one_id, slow) == "Failed"
+    assert await shared_world.states("hotel", one_id, slow) == ["completed", "compensated"]
+    assert (await shared_world.states("flight", one_id, slow))[-3:] == ["completed", "compensating", "compensated"]
+    undone = {"trip": ["room booked", "room 12 cancelled"], "voucher": ["night set aside", "night freed"]}
+    assert await what_they_did(shared_world, one_id, "hotel", slow) == undone[slow]
+    assert await what_they_did(shared_world, one_id, "hotel", quick) == undone[quick][:1]
+    assert len(shared_world.script.booked) == 1
+
+
+async def is_last(world: World, service: str, one_id: str, kind: str, state: str) -> bool:
+    return (await world.states(service, one_id, kind))[-1:] == [state]
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed"])
+async def test_news_of_an_end_touches_its_own_type_alone(shared_world: World, outcome: str) -> None:
+    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
+    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
+
+    news = SagaEnded.model_validate({"saga_type": "voucher", outcome: ("A-1",)})
+    await shared_world.send(message(news, "", saga_type="voucher", event_id=new_id()))
+    await eventually(lambda: knows_of_the_end(shared_world))
+    await shared_world.quiet()
+
+    assert await shared_world.states("hotel", "A-1", "trip") == ["completed"]
+    assert await shared_world.notes("hotel", "A-1", "trip") == []
+
+
+async def knows_of_the_end(world: World) -> bool:
+    return len(await world.log("hotel", "A-1", "voucher")) == 2
+
+
+async def test_an_abort_of_one_leaves_the_other_to_complete(shared_world: World) -> None:
+    gates = Gate(), Gate()
+    shared_world.script.plan("book_flight", gates[0])
+    shared_world.script.plan("hold_seat", gates[1])
+    one_id = await request_both(shared_world)
+    for gate in gates:
+        await gate.reached.wait()
+
+    await shared_world.send(abort_request("voucher", one_id, "no voucher", now=datetime.now(UTC)))
+    await eventually(lambda: is_last(shared_world, "desk", one_id, "voucher", "fenced"))
+    for gate in gates:
+        gate.opened.set()
+    await shared_world.quiet()
+
+    assert await shared_world.state(one_id, "trip") == "Completed"
+    assert await shared_world.state(one_id, "voucher") == "Failed"
+    assert await what_they_did(shared_world, one_id, "hotel", "voucher") == ["night set aside", "night freed"]
+
+
+async def test_one_that_is_overdue_is_pushed_although_the_other_has_ended(shared_world: World) -> None:
+    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room")
+
+    await eventually(lambda: shared_world.state("A-1", "trip"))
+    await shared_world.quiet()
+
+    assert await shared_world.state("A-1", "trip") == "Failed", "the flight's time was over"
+    assert (await shared_world.notes("hotel", "A-1", "trip"))[:2] == ["overdue", "nudged"]
+    assert await shared_world.notes("hotel", "A-1", "voucher") == []
+    assert shared_world.script.calls["hold_seat"] == 0
+
+
+async def test_one_that_ends_leaves_the_other_overdue(shared_world: World) -> None:
+    for event, kind, step in (
+        (NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside"),
+        (RoomBooked(trip_id="A-1", room="12"), "trip", "book_room"),
+    ):
+        await stands(shared_world, event, kind, step, is_told=False)
+    await eventually(lambda: are_late(shared_world, "trip", "voucher"))
+
+    ended = SagaEnded(saga_type="voucher", completed=("A-1",))
+    await shared_world.send(message(ended, "", saga_type="voucher", event_id=new_id()))
+
+    await eventually(lambda: are_late(shared_world, "trip"))
+
+
+async def are_late(world: World, *kinds: str) -> bool:
+    async with world.hosts["hotel"].database.reading() as connection:
+        return sorted(step.saga_type for step in await overdue.listed(connection)) == list(kinds)
+
+
+async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: World) -> None:
+    hotel = shared_world.hosts["hotel"].database
+    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_told=False)
+
+    pruned = await retention.prune(hotel, older_than=timedelta(minutes=1), now=datetime.now(UTC))
+
+    assert pruned.sagas == 1
+    assert await shared_world.log("hotel", "A-1", "voucher") == []
+    assert await shared_world.states("hotel", "A-1", "trip") == ["completed"]
+
+
+async def test_a_letter_of_the_open_one_outlives_the_other_and_is_redriven(shared_world: World) -> None:
+    """Its compensation failed for good, after the voucher had ended: it can be redriven, and the voucher's can't."""
+    hotel = shared_world.hosts["hotel"]
+    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_told=False)
+    cancelled = FlightCancelled(trip_id="A-1")
+    await bury(shared_world, message(cancelled, "A-1"), "book_room")
+    await bury(shared_world, message(SeatFreed(voucher_id="A-1"), "A-1", saga_type="voucher"), "set_night_aside")
+    await retention.prune(hotel.database, older_than=timedelta(minutes=1), now=datetime.now(UTC))
+    await bury(shared_world, message(SeatFreed(voucher_id="A-1"), "A-1", saga_type="voucher"), "set_night_aside")
+    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+
+    queue, now = queue_name(shared_world.settings, "hotel"), datetime.now(UTC)
+    with pytest.raises(AmbiguousSagaError, match="trip, voucher"):
+        await operations.redrive(hotel.database, Selection(saga_id="A-1"), ADA, queue=queue, now=now)
+    of = {
+        kind: await operations.redrive(
+            hotel.database, Selection(saga_id="A-1", saga_type=kind), ADA, queue=queue, now=now
+        )
+        for kind in ("trip", "voucher")
+    }
+
+    assert [(row["saga_type"], row["outcome"]) for row in of["trip"].rows] == [("trip", "redriven")]
+    assert [(row["saga_type"], row["outcome"]) for row in of["voucher"].rows] == [("voucher", "refused")]
+    await eventually(lambda: is_last(shared_world, "hotel", "A-1", "trip", "compensated"))
+
+
+async def bury(world: World, wire: WireMessage, step: str) -> None:
+    """Leave a message as a dead letter of the hotel, long ago."""
+    letter = DeadLetter(
+        id=new_id(), service="hotel", reason="retries spent", error="full", message=wire, step=step,
+        at=datetime.now(UTC) - timedelta(minutes=20),
+    )  # fmt: skip
+    async with world.hosts["hotel"].database.transaction() as session:
+        await dead_letters.add(await session.connection(), [letter])
+
+
+@pytest.mark.parametrize("push", ["replay", "nudge", "abort"])
+async def test_a_push_has_to_say_which_of_the_two(shared_world: World, push: str) -> None:
+    hotel, now = shared_world.hosts["hotel"], datetime.now(UTC)
+    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
+    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
+    facts: dict[str, Any] = {} if push == "abort" else {"emitted": hotel.service.emitted()}
+
+    with pytest.raises(AmbiguousSagaError, match="trip, voucher"):
+        await getattr(pushes, push)(hotel.database, saga_id="A-1", by=ADA, now=now, **facts)
+    bite = await getattr(pushes, push)(hotel.database, saga_id="A-1", saga_type="voucher", by=ADA, now=now, **facts)
+
+    assert [(row["saga_type"], row["outcome"] != "refused") for row in bite.rows] == [("voucher", True)]
+    await eventually(lambda: shared_world.state("A-1", "voucher"))
+    await shared_world.quiet()
+    assert await shared_world.states("hotel", "A-1", "trip") == ["completed"]
+    assert await shared_world.notes("hotel", "A-1", "trip") == []
+
+
+async def test_an_abort_of_each_is_a_message_of_its_own(shared_world: World) -> None:
+    """A client that names no message id asks for both at once, while both call outside: neither is lost."""
+    gates = Gate(), Gate()
+    shared_world.script.plan("book_flight", gates[0])
+    shared_world.script.plan("hold_seat", gates[1])
+    one_id = await request_both(shared_world)
+    for gate in gates:
+        await gate.reached.wait()
+
+    for kind in ("trip", "voucher"):
+        wire = abort_request(kind, one_id, "changed my mind", now=datetime.now(UTC))
+        await shared_world.send(replace(wire, message_id=None))
+    await eventually(lambda: both_are_put_off(shared_world))
+    for gate in gates:
+        gate.opened.set()
+    await shared_world.quiet()
+
+    assert [await shared_world.state(one_id, kind) for kind in ("trip", "voucher")] == ["Failed", "Failed"]
+
+
+async def both_are_put_off(world: World) -> bool:
+    async with world.hosts["flight"].database.reading() as connection:
+        rows = await outbox.listed(connection, saga_id="A-1")
+    return {(row["event_type"], row["saga_type"]) for row in rows} >= {
+        (AbortRequested.__name__, kind) for kind in ("trip", "voucher")
+    }
+
+
+async def stands(
+    world: World,
+    event: Event,
+    kind: str,
+    step: str,
+    *,
+    ago: timedelta = timedelta(minutes=20),
+    is_told: bool = True,
+    is_ended: bool = False,
+) -> None:
+    """Have the hotel's log say that a step was done that long ago; nobody has heard of its event, if it has any."""
+    entry = Entry(
+        service="hotel",
+        saga_id="A-1",
+        saga_type=kind,
+        step=step,
+        position=1,
+        from_state=None,
+        to_state="completed",
+        saga_state=SagaState.COMPLETED if is_ended else SagaState.STARTED,
+        event_id=new_id(),
+        event_type="TripRequested",
+        emitted_id=new_id() if is_told else None,
+        emitted_type=type(event).__name__,
+        emitted_body=event.model_dump_json(),
+        at=datetime.now(UTC) - ago,
+    )
+    async with world.hosts["hotel"].database.transaction() as session:
+        connection = await session.connection()
+        await saga_log.append(connection, [entry])
+        # The search has passed that time already; nothing is ever written there but by a test.
+        await connection.execute(delete(overdue.watched))
