@@ -6,7 +6,7 @@ undoing it, and a late event would run it once more. The table is tiny, so that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,11 @@ known_steps = Table(
 #: As many unfinished sagas of a step are counted: it is known by then that there are.
 MOST_COUNTED = 1_000
 
+#: So many rows are searched in one statement: a second's work or two.
+_STRETCH = 200_000
+
 _KEY = ("service", "saga_type", "step")
+_IN_STRETCH = (saga_log.c.id >= bindparam("from_id"), saga_log.c.id < bindparam("to_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,21 +67,33 @@ async def _known(connection: AsyncConnection) -> list[tuple[str, str, str]]:
     """Return the noted steps; at the first start upon a log of before, those that it holds, in one search of it all."""
     noted = (await connection.execute(select(*known_steps.c).order_by(*known_steps.c))).all()
     if not noted:
-        logged = select(*(saga_log.c[name] for name in _KEY)).distinct()
-        noted = (await connection.execute(logged)).all()
-        if noted:
+        logged = select(*(saga_log.c[name] for name in _KEY)).where(*_IN_STRETCH).distinct()
+        found = {tuple(row) async for each in _stretches(connection) for row in await connection.execute(logged, each)}
+        if found:
             insertion = insert_into(known_steps, connection).on_conflict_do_nothing()
-            await connection.execute(insertion, [dict(row._mapping) for row in noted])
+            await connection.execute(insertion, [dict(zip(_KEY, key, strict=True)) for key in sorted(found)])
+        return [(str(service), str(saga_type), str(step)) for service, saga_type, step in sorted(found)]
     return [(row.service, row.saga_type, row.step) for row in noted]
+
+
+async def _stretches(connection: AsyncConnection) -> AsyncIterator[dict[str, int]]:
+    """Yield the log in stretches of its ids: a search of all of it at once would be cut off as an outage."""
+    first, last = (await connection.execute(select(func.min(saga_log.c.id), func.max(saga_log.c.id)))).one()
+    for start in range(first or 0, (last or -1) + 1, _STRETCH):
+        yield {"from_id": start, "to_id": start + _STRETCH}
 
 
 async def _look_at(connection: AsyncConnection, service: str, saga_type: str, step: str) -> Undeclared | None:
     """Return how many sagas wait for a step; None where all that it did is pruned."""
     which = {"of_type": saga_type, "of_step": step}
-    unfinished = int(await connection.scalar(_UNFINISHED, which) or 0)
+    unfinished = 0
+    async for each in _stretches(connection):
+        unfinished += int(await connection.scalar(_UNFINISHED, which | each) or 0)
+        if unfinished >= MOST_COUNTED:
+            break
     if not unfinished and not await connection.scalar(_ANY, which):
         return None
-    return Undeclared(service=service, saga_type=saga_type, step=step, unfinished=unfinished)
+    return Undeclared(service=service, saga_type=saga_type, step=step, unfinished=min(unfinished, MOST_COUNTED))
 
 
 async def _forget(connection: AsyncConnection, keys: Sequence[tuple[str, str, str]]) -> None:
@@ -100,7 +116,13 @@ def _unfinished() -> Select[Any]:
         later.c.step == saga_log.c.step,
         later.c.position > saga_log.c.position,
     )
-    standing = (*_of_step(), saga_log.c.position.is_not(None), ~has_moved, ~exists().where(of_saga, is_end))
+    standing = (
+        *_IN_STRETCH,
+        *_of_step(),
+        saga_log.c.position.is_not(None),
+        ~has_moved,
+        ~exists().where(of_saga, is_end),
+    )
     return select(func.count()).select_from(select(saga_log.c.id).where(*standing).limit(MOST_COUNTED).subquery())
 
 

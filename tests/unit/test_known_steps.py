@@ -75,6 +75,18 @@ async def test_a_service_that_never_noted_its_steps_learns_them_from_its_log(
         await start(renamed(), database)
 
 
+async def test_a_long_log_is_searched_in_stretches(
+    branch: Branch, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_steps, "_STRETCH", 2)
+    monkeypatch.setattr(known_steps, "MOST_COUNTED", 5)
+    await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(9)))
+    await alter(database, "DELETE FROM known_steps", "DELETE FROM saga_log WHERE saga_id = 'loan-0'")
+
+    with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(5 or more unfinished\)"):
+        await start(renamed(), database)
+
+
 async def test_a_service_may_be_allowed_to_start_all_the_same(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
 

@@ -8,12 +8,12 @@ from sqlalchemy import Connection, MetaData, Table, UniqueConstraint, inspect
 from sqlalchemy.engine import Inspector
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from toolkit import audit, bindings, dead_letters, horizon, outbox, saga_log, suspects
+from toolkit import audit, bindings, dead_letters, horizon, known_steps, outbox, saga_log, suspects
 from toolkit.database import metadata
 from toolkit.doctor.facts import Lack
 
 #: Naming them here is what makes their tables known.
-_RECORDS = (audit, bindings, dead_letters, horizon, outbox, saga_log, suspects)
+_RECORDS = (audit, bindings, dead_letters, horizon, known_steps, outbox, saga_log, suspects)
 
 
 def lacks(connection: Connection, own: MetaData | None) -> tuple[Lack, ...]:
