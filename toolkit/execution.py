@@ -8,6 +8,7 @@ known by then, and only that is written.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -206,7 +207,12 @@ class Execution:
         self._answered.update(dict.fromkeys(work.answered))
         while len(self._answered) > _MOST_ANSWERED:
             del self._answered[next(iter(self._answered))]
-        work.announce(self._meter)
+        try:
+            with contained("telling of a commit"):
+                work.announce(self._meter)
+        except Exception:
+            # To execute it again would not help. Past structlog, since a processor of the service's may be what fails.
+            logging.getLogger("toolkit").exception("what was committed could not be told")
 
     def deadline(self, step: Step, message: Message) -> datetime | None:
         """Return when the step has to refuse: by its own timeout, or by the whole saga's deadline."""

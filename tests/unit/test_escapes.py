@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import event as hooks
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
+from structlog.testing import capture_logs
 
 from tests.unit.loans import (
     BookWanted,
@@ -208,6 +209,27 @@ async def test_a_hook_that_raises_no_exception_stops_nothing(database: Database,
         hooks.remove(StepSession.sync_session_class, moment, hook)
 
     assert await lent(database) == ["loan-1", "loan-2"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no such key"), SystemExit(0)], ids=repr)
+async def test_a_log_processor_that_raises_has_nothing_executed_again(
+    database: Database, clerk: Clerk, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    branch = Branch(library(clerk), database, resources={Clerk: clerk})
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    with capture_logs(processors=[fail]):
+        async with branch.open(), asyncio.timeout(10):
+            for number in (1, 2):
+                await branch.inbox.deliver(wanted(number))
+
+    assert clerk.calls == [("lend_book", "loan-1"), ("lend_book", "loan-2")]
+    assert await lent(database) == ["loan-1", "loan-2"]
+    assert [each.message for each in caplog.records if each.name == "toolkit"] == [
+        "what was committed could not be told"
+    ] * 2
 
 
 async def test_a_cancellation_of_the_task_itself_passes(database: Database, clerk: Clerk) -> None:
