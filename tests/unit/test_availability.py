@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -13,12 +14,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from structlog.testing import capture_logs
 
 from tests.eventually import eventually
-from tests.unit.loans import BookWanted, Branch, Clerk, lent, letters, library, notes, rename, states, wire
+from tests.unit.loans import NOON, BookWanted, Branch, Clerk, Post, lent, letters, library, notes, rename, states, wire
 from toolkit import availability, invocation, isolated
+from toolkit.clock import SystemClock
 from toolkit.database import Database
+from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
 from toolkit.errors import DatabaseUnavailableError
+from toolkit.host import Host
 from toolkit.ids import new_id
+from toolkit.settings import Settings
 
 #: What a step does to its own connection, or has the database do.
 Harm = Callable[[AsyncSession], Awaitable[None]]
@@ -349,3 +354,46 @@ async def test_what_the_transport_has_given_up_is_not_begun(sqlite: Database, cl
         await wanted_still
 
     assert await lent(sqlite) == ["loan-2"]
+
+
+@pytest.fixture
+async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[Host]:
+    """The library's service as a transport runs it, on a file."""
+    settings = Settings(data_dir=tmp_path, broker_url="embedded", watch_every=timedelta(milliseconds=20))
+    host = Host(library(clerk), settings, Post(), clock=SystemClock())
+    await host.start()
+    await change(host.database, "INSERT INTO shelves (shelf, books) VALUES (1, 100)")
+    yield host
+    await host.stop()
+
+
+@pytest.mark.parametrize("table", ["saga_log", "outbox", "overdue"])
+async def test_a_service_whose_tables_take_nothing_is_not_ready(host: Host, table: str) -> None:
+    was_recording = host.is_recording
+    await rename(host.database, table, "hidden")
+    delivery = host.take(wanted(1), again=False)
+
+    await eventually(lambda: _is(not host.is_recording), what="the fault")
+    await rename(host.database, "hidden", table)
+    await asyncio.wait_for(delivery, timeout=20)
+    await eventually(lambda: _is(host.is_recording), what="the recovery")
+
+    assert was_recording
+    assert await lent(host.database) == ["loan-1"]
+
+
+async def test_a_letter_of_the_brokers_is_kept_once_its_table_takes_it(host: Host) -> None:
+    letter = DeadLetter(
+        id=new_id(), service="library", reason="rejected", error="by the broker", message=wanted(1), at=NOON
+    )
+    await rename(host.database, "dead_letters", "hidden")
+
+    with capture_logs() as said:
+        burying = asyncio.create_task(host.bury(letter))
+        await eventually(lambda: _is(any("cure" in each for each in said)), what="the cure")
+        was_done = burying.done()
+        await rename(host.database, "hidden", "dead_letters")
+        await asyncio.wait_for(burying, timeout=20)
+
+    assert not was_done
+    assert [each["reason"] for each in await letters(host.database)] == ["rejected"]
