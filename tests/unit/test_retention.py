@@ -212,7 +212,9 @@ async def test_an_outage_is_told_and_waited_for(database: Database) -> None:
 async def test_without_the_setting_nothing_is_pruned(database: Database) -> None:
     await log(database, "ended", SagaState.COMPLETED)
 
-    await Retention("library", Settings(), database=database, clock=Watch()).run()
+    loop = Retention("library", Settings(), database=database, clock=Watch())
+    loop.stop()
+    await loop.run()
 
     assert len(await log_of(database, "ended")) == 1
 
