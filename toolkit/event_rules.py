@@ -19,7 +19,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import SchemaValidator
 
 from toolkit.encoding import encode, faults_of, survived
-from toolkit.envelope import LONGEST_TEXT
 from toolkit.errors import DeclarationError, StepError
 from toolkit.events import Event, Saga, documented_example, is_saga_id, routing_key
 
@@ -67,15 +66,12 @@ def check_buildable(where: str, event_type: type[Event], saga: Saga, why: str) -
 
 
 def check_saga(saga: Saga) -> None:
-    """Check that a saga can be told apart by its name, and its sagas by the starting event's id.
+    """Check that the starting event names its saga.
 
     Raises:
-        DeclarationError: they can't.
+        DeclarationError: it does not.
     """
     where, event_type = f"Saga {saga.name!r}", saga.starts_with
-    if not (saga.name and saga.name.isprintable() and len(saga.name) <= LONGEST_TEXT):
-        fault = f"its name is no printable text of 1 to {LONGEST_TEXT} characters"
-        raise DeclarationError(where, fault, "Rename it: each message of it carries the name in a header")
     info = event_type.model_fields.get(saga.id_field)
     if info is None or not info.is_required():
         fault = f"{event_type.__name__}, which starts it, has no required field {saga.id_field!r}"
