@@ -34,7 +34,7 @@ backlog: $(VENV)/.installed-dev ## have one process eat 100,000 events that came
 crash: $(VENV)/.installed-dev ## kill each service at each point, on each way; writes docs/reports/crash-matrix.md
 	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix
 
-chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplicates, partitions, recovery; writes docs/reports/chaos.md
+chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplicates, partitions, recovery, releases; writes docs/reports/chaos.md
 	$(BIN)/python -m tests.chaos --report docs/reports
 
 machine: $(VENV)/.installed-dev ## run the state machine for long: 10,000 runs of 50 steps, which take an hour or more

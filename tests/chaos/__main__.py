@@ -13,11 +13,12 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElaps
 from testcontainers.core.config import testcontainers_config
 
 from tests.chaos import report, runs
-from tests.chaos.plan import Size
+from tests.chaos.plan import Fault, Size
+from tests.chaos.releases import releases
 from tests.chaos.runs import Outcome
 from tests.chaos.world import Servers, servers
 
-RUNS = ("chaos", "duplicates", "commit-order", "partitions", "recovery")
+RUNS = ("chaos", "duplicates", "commit-order", "partitions", "recovery", "releases")
 
 
 def main() -> int:
@@ -49,13 +50,16 @@ async def _run(run: str, own: Servers, asked: argparse.Namespace, progress: runs
     seed = asked.seed
     match run:
         case "chaos":
-            return await runs.chaos(own, Size.of(asked.sagas, rate=asked.rate), seed=seed, progress=progress)
+            size = Size.of(asked.sagas, rate=asked.rate)
+            return await runs.chaos(own, size, seed=seed, progress=progress, only=asked.only or tuple(Fault))
         case "duplicates":
             return await runs.duplicates(own, deliveries=asked.deliveries, seed=seed, progress=progress)
         case "commit-order":
             return await runs.commit_order(own, pairs=asked.pairs, seed=seed, progress=progress)
         case "partitions":
             return await runs.partitions(own, lengths=(10, 30), seed=seed, progress=progress)
+        case "releases":
+            return await releases(own, sagas=asked.released, progress=progress)
         case _:
             return await runs.recovery(own, kills=asked.kills, seed=seed, progress=progress)
 
@@ -89,9 +93,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="the same seed is the same plan")
     parser.add_argument("--sagas", type=int, default=20_000, help="orders of the chaos run; its faults go with it")
     parser.add_argument("--rate", type=float, default=20, help="orders a second that are fed meanwhile")
+    parser.add_argument("--only", nargs="*", type=_fault_name, metavar="FAULT", help="these classes alone, by name")
     parser.add_argument("--deliveries", type=int, default=50_000, help="deliveries of the duplicates run, at least")
     parser.add_argument("--pairs", type=int, default=10_000, help="pairs of transactions of the commit order run")
     parser.add_argument("--kills", type=int, default=3, help="kills of each service, alone and beside a replica")
+    parser.add_argument("--released", type=int, default=200, help="orders of each scenario of the releases run")
     parser.add_argument("--report", type=Path, default=Path("docs/reports"), help="the directory of the report")
     asked = parser.parse_args(given)
     asked.runs = asked.runs or list(RUNS)
@@ -102,6 +108,12 @@ def _run_name(name: str) -> str:
     if name not in RUNS:
         raise argparse.ArgumentTypeError(f"there is no run {name!r}; take any of {', '.join(RUNS)}")
     return name
+
+
+def _fault_name(name: str) -> Fault:
+    if name not in Fault.__members__:
+        raise argparse.ArgumentTypeError(f"there is no fault {name!r}; take any of {', '.join(Fault.__members__)}")
+    return Fault[name]
 
 
 if __name__ == "__main__":

@@ -6,11 +6,17 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 
-from tests.chaos.plan import Blow, Fault
-from tests.chaos.world import World
+from tests.chaos.control_faults import lose_controls
+from tests.chaos.database_faults import kill_query, lock_table, revoke_rights
+from tests.chaos.plan import CONTROL_FAULTS, POISON, RIGHTS_FAULTS, Blow, Fault
+from tests.chaos.poison import poison_of
+from tests.chaos.world import DARED, RELEASED, RELEASES, World
+from tests.end_to_end.fleet import Replica
 from tests.end_to_end.proxy import Proxy, Way
 from tests.eventually import eventually
 
@@ -30,8 +36,8 @@ class Striker:
         """Deal the blows of one lane, one after the other."""
         for blow in blows:
             await asyncio.sleep(blow.after)  # the plan's own pause
-            await _HOW[blow.fault](self, blow)
-            self.fired[blow.fault] += 1
+            if await _HOW[blow.fault](self, blow) is not False:
+                self.fired[blow.fault] += 1
             struck()
 
     async def kill(self, blow: Blow) -> None:
@@ -64,9 +70,19 @@ class Striker:
         """Replace the replicas one after the other, as a new version is rolled out."""
         for _ in range(2):
             replica = await self._world.take(blow.service)
-            self.exit_codes[await replica.terminate()] += 1
+            has_fallen = replica.process.returncode is not None
+            code = await replica.terminate()
+            # A message that kills its process may do so while it stops.
+            if not has_fallen and (code, blow.service) != (-signal.SIGKILL, DARED):
+                self.exit_codes[code] += 1
             started = await self._world.fleet.launch(blow.service)
-            await eventually(started.is_alive, within=60, every=0.5, what="a new replica")
+            await eventually(partial(_has_come_up, started), within=60, every=0.5, what="a new replica")
+
+    async def release(self, blow: Blow) -> None:
+        """Roll the service that has two releases to the other one; both are at work meanwhile."""
+        references = self._world.fleet.references
+        references[RELEASED] = next(each for each in RELEASES if each != references[RELEASED])
+        await self.roll(replace(blow, service=RELEASED))
 
     async def restart_broker(self, blow: Blow) -> None:
         """Restart the broker, in good order or not."""
@@ -109,6 +125,25 @@ class Striker:
             finally:
                 await connection.close()
 
+    async def in_the_database(self, blow: Blow) -> bool:
+        """Do what an administrator may do in the database, which is there meanwhile."""
+        async with self._database:
+            return await _IN_THE_DATABASE[blow.fault](self._world, blow)
+
+    async def on_the_broker(self, blow: Blow) -> bool:
+        """Lose control messages, with the broker there."""
+        async with self._broker:
+            return await lose_controls(self._world, blow)
+
+    async def poison(self, blow: Blow) -> None:
+        """Send a message that must take nothing else with it."""
+        await self._world.send_poison(poison_of(blow.fault))
+
+
+async def _has_come_up(replica: Replica) -> bool:
+    """Whether it answers, or has been ended by another fault already."""
+    return replica.process.returncode is not None or await replica.is_alive()
+
 
 async def _cut(proxy: Proxy, ways: tuple[Way, ...], lasts: float) -> None:
     proxy.cut(*ways)
@@ -128,11 +163,20 @@ _WAYS = {
     Fault.BROKER_CUT: tuple(Way),
 }
 
-_HOW: dict[Fault, Callable[[Striker, Blow], Awaitable[None]]] = {
+_IN_THE_DATABASE = {
+    Fault.QUERY_CANCELLED: kill_query,
+    Fault.QUERY_ENDED: kill_query,
+    Fault.TABLE_LOCKED: lock_table,
+    **dict.fromkeys(RIGHTS_FAULTS, revoke_rights),
+}
+
+#: What does not say otherwise has hit.
+_HOW: dict[Fault, Callable[[Striker, Blow], Awaitable[bool | None]]] = {
     Fault.KILLED: Striker.kill,
     Fault.ALL_KILLED: Striker.kill_all,
     Fault.STOPPED: Striker.stop,
     Fault.ROLLED: Striker.roll,
+    Fault.RELEASED: Striker.release,
     Fault.BROKER_RESTARTED: Striker.restart_broker,
     Fault.BROKER_CRASHED: Striker.restart_broker,
     Fault.BROKER_CUT_OUT: Striker.cut_broker,
@@ -144,4 +188,7 @@ _HOW: dict[Fault, Callable[[Striker, Blow], Awaitable[None]]] = {
     Fault.DATABASE_CUT: Striker.cut_database,
     Fault.DATABASE_FROZEN: Striker.freeze_database,
     Fault.SESSIONS_ENDED: Striker.end_sessions,
+    **dict.fromkeys(_IN_THE_DATABASE, Striker.in_the_database),
+    **dict.fromkeys(CONTROL_FAULTS, Striker.on_the_broker),
+    **dict.fromkeys(POISON, Striker.poison),
 }

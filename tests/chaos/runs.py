@@ -10,15 +10,17 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
+from typing import Any
 
-from services.demo import SERVICES as APPS
 from services.events import OrderCreated
 from tests.chaos.faults import Striker
-from tests.chaos.plan import BROKER_FAULTS, DATABASE_FAULTS, Fault, Size, plan
+from tests.chaos.plan import BROKER_FAULTS, DATABASE_FAULTS, STEADY, Fault, Size, plan
+from tests.chaos.shop.apps import SERVICES as APPS
 from tests.chaos.tap import Tap, routes_of
 from tests.chaos.world import Servers, World, world
 from tests.commit_order import race
@@ -31,6 +33,12 @@ from toolkit.database import Database
 
 #: How long everything may take to come to its end after the last fault, in seconds.
 _CONVERGES_WITHIN = 300.0
+#: The share of control messages that the tap of the duplicates run keeps from a queue.
+_LOST_CONTROLS = 0.05
+#: So many kinds of errors are reported, the most frequent first.
+_SHOWN = 10
+#: With every so many orders comes a gift under the same id.
+_ORDERS_PER_GIFT = 3
 #: How soon a saga has to move after its service's return, and an overdue step to be noticed, in seconds.
 MOVES_WITHIN, NOTICED_WITHIN = 5.0, 10.0
 
@@ -49,30 +57,32 @@ class Outcome:
     details: dict[str, object] = field(default_factory=dict)
 
 
-async def chaos(servers: Servers, size: Size, *, seed: int, progress: Progress) -> Outcome:
-    """Feed orders at a steady rate while the plan's faults befall everything; then let it converge, and judge."""
-    began, blows = time.monotonic(), plan(seed, size)
-    async with world(servers) as here:
+async def chaos(
+    servers: Servers, size: Size, *, seed: int, progress: Progress, only: Collection[Fault] = tuple(Fault)
+) -> Outcome:
+    """Feed orders at a steady rate while the plan's faults befall everything; then let it converge, and judge.
+
+    With `only`, these classes of faults alone: that tells which of them it is.
+    """
+    began, blows = time.monotonic(), plan(seed, size, only=only)
+    async with world(servers, environment=prompt(size.missed_after)) as here:
         striker, tap = Striker(here), Tap(here.fleet.settings, seed=seed)
-        placed = orders(size.sagas)
-        rate = size.sagas / size.span
-        tapping = asyncio.create_task(tap.run())
-        watching = asyncio.create_task(_watch(here, progress))
-        begun_at = time.time()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(here.place(placed, rate=rate))
-            for lane in blows.lanes.values():
-                tasks.create_task(striker.run(lane, struck=lambda: progress("faults", 1)))
-        calm_at = time.time()
-        ended_meanwhile = await here.count_ended()
-        # The tap is a fault, too: it ends with the others, and what it still holds is not missed.
-        await _cancel(tapping)
-        await tap.remove()
-        violations = await here.converged(within=_CONVERGES_WITHIN)
-        await _cancel(watching)
+        gifts = _ORDERS_PER_GIFT if Fault.CROSSED in only else 0
+        async with _beside(_watch(here, progress), here.keep_running()):
+            begun_at = time.time()
+            # The tap is a fault, too: it ends with the others, and what it still holds is not missed.
+            async with _beside(*[tap.run()] if Fault.DOUBLED in only else []), asyncio.TaskGroup() as tasks:
+                tasks.create_task(here.place(orders(size.sagas), rate=size.sagas / size.span, gifts=gifts))
+                for lane in blows.lanes.values():
+                    tasks.create_task(striker.run(lane, struck=lambda: progress("faults", 1)))
+            calm_at, ended_meanwhile = time.time(), await here.count_ended()
+            await tap.remove()
+            violations = await here.converged(within=_CONVERGES_WITHIN)
         ends = await here.ends()
-        figures = _figures(here, striker, tap) | {
-            "sagas": size.sagas,
+        crossed = sum(saga_type == "gift" for saga_type, _ in here.due)
+        steady = {Fault.DOUBLED: tap.doubled, Fault.SHUFFLED: tap.shuffled, Fault.CROSSED: crossed}
+        fired = striker.fired | Counter(steady)
+        figures = _figures(here, striker, fired) | {
             "sagas that ended while the faults were on": ended_meanwhile,
             "seconds under faults": round(calm_at - begun_at),
             **_spread("seconds from order to end", _lengths(here, ends)),
@@ -80,7 +90,8 @@ async def chaos(servers: Servers, size: Size, *, seed: int, progress: Progress) 
                 "seconds from the last fault to the end", [at - calm_at for _, at in ends.values() if at > calm_at]
             ),
         }
-        wrong = [*violations, *_wrong_ends(here, ends), *_idle_faults(striker, tap, ended_meanwhile, size)]
+        idle = _idle_faults(fired, blows.faults | set(only).intersection(STEADY))
+        wrong = [*violations, *wrong_ends(here, ends), *idle, *_trivial(striker, ended_meanwhile, size)]
     return Outcome(
         run="chaos",
         seed=seed,
@@ -91,35 +102,42 @@ async def chaos(servers: Servers, size: Size, *, seed: int, progress: Progress) 
     )
 
 
+def prompt(missed_after: float) -> dict[str, str]:
+    """Return settings under which what was lost is missed after so many seconds: the news of a saga's end, say."""
+    seconds = f"{missed_after:g}"
+    return {"SAGA_OVERDUE_AFTER": seconds, "SAGA_NUDGE_EVERY": seconds, "SAGA_WATCH_EVERY": "1"}
+
+
 async def duplicates(servers: Servers, *, deliveries: int, seed: int, progress: Progress) -> Outcome:
-    """Let a tap take the place of all bindings, that doubles every fifth delivery and shuffles all of them."""
-    began = time.monotonic()
-    # Eight deliveries a saga, the closing ones included, come near enough; they are counted as they are made.
-    placed = orders(-(-deliveries // 6))
-    async with world(servers, SAGA_REDECLARE_EVERY="3600") as here:
-        tap = Tap(here.fleet.settings, seed=seed, routes=routes_of(here.fleet.settings, APPS))
-        tapping = asyncio.create_task(tap.run())
-        watching = asyncio.create_task(_watch(here, progress))
-        await eventually(lambda: _is_serving(tap), what="the tap")
-        await here.place(placed, rate=100)
-        violations = await here.converged(within=_CONVERGES_WITHIN + deliveries / 50)
-        await eventually(lambda: _is_empty(tap), what="an empty tap")
-        violations = violations or await here.converged(within=60)
+    """Let a tap take the place of all bindings: it doubles every fifth delivery, and shuffles all of them.
+
+    Of the control messages it loses some; so long after a step that is missed, and made good.
+    """
+    began, after = time.monotonic(), max(20, deliveries / 150)
+    # Eight deliveries an order, the closing ones included, come near enough; they are counted as they are made.
+    placed = orders(-(-deliveries // 8))
+    async with world(servers, environment=prompt(after) | {"SAGA_REDECLARE_EVERY": "3600"}) as here:
+        tap = Tap(here.fleet.settings, seed=seed, routes=routes_of(here.fleet.settings, APPS), losing=_LOST_CONTROLS)
+        async with _beside(tap.run(), _watch(here, progress)):
+            await eventually(lambda: _is_serving(tap), what="the tap")
+            await here.place(placed, rate=100, gifts=_ORDERS_PER_GIFT)
+            violations = await here.converged(within=_CONVERGES_WITHIN + deliveries / 50)
+            await eventually(lambda: _is_empty(tap), what="an empty tap")
+            violations = violations or await here.converged(within=60)
         ends = await here.ends()
-        await _cancel(tapping)
-        await _cancel(watching)
         await tap.remove()
         figures = {
-            "sagas": len(placed),
+            "sagas": len(here.due),
             "deliveries": tap.delivered,
             "doubled": tap.doubled,
             "out of order": tap.shuffled,
+            "control messages lost": tap.lost,
             "double effects": len(violations),
             **_spread("seconds from order to end", _lengths(here, ends)),
         }
-        wrong = [*violations, *_wrong_ends(here, ends)]
-        if tap.delivered < deliveries or tap.doubled < 0.15 * tap.delivered:
-            wrong.append(f"only {tap.delivered} deliveries were made, {tap.doubled} of them doubled")
+        wrong = [*violations, *wrong_ends(here, ends)]
+        if tap.delivered < deliveries or tap.doubled < 0.15 * tap.delivered or not tap.lost:
+            wrong.append(f"only {tap.delivered} deliveries, {tap.doubled} of them doubled, {tap.lost} others lost")
     return Outcome(run="duplicates", seed=seed, figures=figures, violations=wrong, seconds=time.monotonic() - began)
 
 
@@ -150,9 +168,9 @@ async def partitions(servers: Servers, *, lengths: Sequence[float], seed: int, p
             cells[cell] = found = await _part(here, names, cut, length)
             wrong += [f"{cell}: {each}" for each in (found if isinstance(found, list) else [])]
             progress("partitions", 1)
-        wrong += _wrong_ends(here, await here.ends())
+        wrong += wrong_ends(here, await here.ends())
         held = sum(not isinstance(each, list) for each in cells.values())
-        figures = {"cells": len(cells), "cells that held": held, "sagas": len(here.placed)}
+        figures: dict[str, object] = {"cells": len(cells), "cells that held": held, "sagas": len(here.placed)}
     details = {"seconds to converge": {name: found for name, found in cells.items() if not isinstance(found, list)}}
     seconds = time.monotonic() - began
     return Outcome(run="partitions", seed=seed, figures=figures | details, violations=wrong, seconds=seconds)
@@ -257,7 +275,7 @@ async def _moves(here: World, name: str, sagas: Sequence[str], since: float) -> 
 async def _overdue(servers: Servers) -> list[float]:
     """Return by how many seconds late each overdue saga was noticed, with the payment service away."""
     after = 3.0
-    async with world(servers, replicas=1, SAGA_OVERDUE_AFTER=str(after)) as here:
+    async with world(servers, replicas=1, environment={"SAGA_OVERDUE_AFTER": str(after)}) as here:
         await here.fleet.kill("payment")
         await here.place(orders(50), rate=10)
         query = (
@@ -277,7 +295,7 @@ async def _overdue(servers: Servers) -> list[float]:
 
 
 async def _all_ended(here: World) -> bool:
-    return await here.count_ended() == len(here.placed)
+    return await here.count_ended() == len(here.due)
 
 
 async def _is_serving(tap: Tap) -> bool:
@@ -298,35 +316,53 @@ async def _watch(here: World, progress: Progress) -> None:
         await asyncio.sleep(1)  # often enough for people
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
+@asynccontextmanager
+async def _beside(*running: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have these run meanwhile, and end them on leaving, whatever happens: none may outlive the fleet."""
+    tasks = [asyncio.create_task(each) for each in running]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
-def _figures(here: World, striker: Striker, tap: Tap) -> dict[str, object]:
-    fired = striker.fired | Counter({Fault.DOUBLED: tap.doubled, Fault.SHUFFLED: tap.shuffled})
+def _figures(here: World, striker: Striker, fired: Counter[Fault]) -> dict[str, object]:
+    sagas = Counter(saga_type for saga_type, _ in here.due)
     return {
+        "sagas by type": dict(sorted(sagas.items())),
         "orders bound to fail": sum(map(is_bound_to_fail, here.placed)),
         "processes killed": striker.kills,
+        "processes that ended by themselves": {str(code): count for code, count in here.fallen.items()},
         "broker outages": sum(fired[fault] for fault in BROKER_FAULTS),
         "database outages": sum(fired[fault] for fault in DATABASE_FAULTS),
         "exit codes after SIGTERM": {str(code): count for code, count in striker.exit_codes.items()},
-        "faults fired": {fault.value: fired[fault] for fault in Fault},
+        "dead letters of poison": dict(Counter(here.letters.values())),
+        "dead letters for a former release": here.outdated,
+        "errors logged": dict(here.errors().most_common(_SHOWN)),
+        "faults fired": {fault.value: fired[fault] for fault in Fault if fired[fault]},
     }
 
 
-def _wrong_ends(here: World, ends: dict[str, tuple[str, float]]) -> list[str]:
-    """Return the orders that did not end as they had to."""
-    due = {order.order_id: "Failed" if is_bound_to_fail(order) else "Completed" for order in here.placed}
-    came = {saga_id: state for saga_id, (state, _) in ends.items()}
-    return [f"{order} should have ended {state}, and ended {came.get(order)}" for order, state in due.items()
-            if came.get(order) != state]  # fmt: skip
+def wrong_ends(here: World, ends: dict[tuple[str, str], tuple[str, float]]) -> list[str]:
+    """Return the sagas that ended as they must not."""
+    wrong = {saga: state for saga, (state, _) in ends.items() if state not in here.due.get(saga, ())}
+    return [
+        f"{' '.join(saga)} ended {state}, and may end {' or '.join(sorted(here.due.get(saga, ())))}"
+        for saga, state in wrong.items()
+    ]
 
 
-def _idle_faults(striker: Striker, tap: Tap, ended_meanwhile: int, size: Size) -> list[str]:
+def _idle_faults(fired: Counter[Fault], planned: Collection[Fault]) -> list[str]:
+    """Return the classes of faults that did not hit."""
+    return [f"never fired: {fault.value}" for fault in Fault if fault in planned and not fired[fault]]
+
+
+def _trivial(striker: Striker, ended_meanwhile: int, size: Size) -> list[str]:
     """Return why the run proves less than it should."""
-    fired = striker.fired | Counter({Fault.DOUBLED: tap.doubled, Fault.SHUFFLED: tap.shuffled})
-    idle = [f"never fired: {fault.value}" for fault in Fault if not fired[fault]]
+    idle = []
     if ended_meanwhile < size.sagas / 2:
         idle.append(f"only {ended_meanwhile} sagas ended while the faults were on")
     if set(striker.exit_codes) - {0}:
@@ -334,8 +370,8 @@ def _idle_faults(striker: Striker, tap: Tap, ended_meanwhile: int, size: Size) -
     return idle
 
 
-def _lengths(here: World, ends: dict[str, tuple[str, float]]) -> list[float]:
-    return [at - here.placed_at[saga_id] for saga_id, (_, at) in ends.items() if saga_id in here.placed_at]
+def _lengths(here: World, ends: dict[tuple[str, str], tuple[str, float]]) -> list[float]:
+    return [at - here.placed_at[saga_id] for (saga_type, saga_id), (_, at) in ends.items() if saga_type == "order"]
 
 
 def _spread(name: str, values: Sequence[float]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Small runs of chaos and of duplicates, which end within minutes; `make chaos` does the full ones."""
+"""Small runs of chaos, of duplicates and of releases, which end within minutes; `make chaos` does the full ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,26 @@ import pytest
 
 from tests.chaos import runs
 from tests.chaos.__main__ import RUNS, arguments
-from tests.chaos.plan import Size, plan
+from tests.chaos.plan import STEADY, Fault, Size, plan
+from tests.chaos.releases import releases
 from tests.chaos.runs import Outcome
 from tests.chaos.world import Servers, servers
 
 #: Enough for every class of faults to fire, and for most of the orders to end meanwhile.
-SMALL = Size(sagas=500, kills=8, pauses=4, broker_outages=6, database_outages=5, span=75, longest=8)
+SMALL = Size(
+    sagas=500,
+    kills=8,
+    pauses=4,
+    broker_outages=6,
+    database_outages=5,
+    queries=4,
+    rights=4,
+    controls=3,
+    poison=9,
+    span=75,
+    longest=8,
+    missed_after=20,
+)
 SEED = 7
 
 
@@ -37,6 +51,13 @@ async def test_3000_deliveries_doubled_and_out_of_order_have_no_double_effect(ow
     assert outcome.violations == [], _said(outcome)
 
 
+@pytest.mark.timeout(300)
+async def test_releases_that_follow_each_other_lose_nothing(own_servers: Servers) -> None:
+    outcome = await releases(own_servers, sagas=20, progress=_tell_nobody)
+
+    assert outcome.violations == [], _said(outcome)
+
+
 def test_who_names_no_run_has_them_all() -> None:
     assert tuple(arguments([]).runs) == RUNS
     assert arguments(["recovery"]).runs == ["recovery"]
@@ -47,6 +68,10 @@ def test_a_seed_is_a_plan_and_another_seed_is_another() -> None:
 
     assert plan(1, size) == plan(1, size)
     assert plan(1, size) != plan(2, size)
+
+
+def test_each_class_of_faults_has_its_place_in_the_plan() -> None:
+    assert plan(SEED, SMALL).faults | set(STEADY) == set(Fault)
 
 
 def test_the_full_plan_kills_a_hundred_processes_and_takes_both_servers_away_twenty_times() -> None:

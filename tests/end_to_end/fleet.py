@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import aio_pika
 import httpx
@@ -112,7 +112,8 @@ class Replica:
 
     async def terminate(self) -> int | None:
         """Ask it to stop, and return its exit code; it has ten seconds, and is killed if it needs more."""
-        self.process.terminate()
+        with suppress(ProcessLookupError):  # it may just have ended by itself
+            self.process.terminate()
         try:
             await asyncio.wait_for(self.process.wait(), 10)
         except TimeoutError:
@@ -124,6 +125,8 @@ class Fleet:
     """Processes of the four services on one exchange, each with its database.
 
     `through` turns a server's URL into the one that this service is told: the test itself looks past a proxy.
+    `references` names what `saga run` runs as a service, `module:attribute`; without one, the service of that name.
+    `log` is the file that the processes write to, instead of this one's own output.
     """
 
     def __init__(
@@ -133,11 +136,15 @@ class Fleet:
         *,
         through: Callable[[str, str], str] = lambda _, url: url,
         environment: Mapping[str, str] | None = None,
+        references: Mapping[str, str] | None = None,
+        log: IO[bytes] | None = None,
     ) -> None:
         self.settings = settings
+        self.references = dict(references or {})
         self.databases = {name: Database(databases[name]) for name in SERVICES}
         self.sources = {name: DatabaseSource(name, databases[name]) for name in SERVICES}
         self.replicas: list[Replica] = []
+        self._log = log
         self._through = through
         self._environment = environment or {}
 
@@ -273,8 +280,8 @@ class Fleet:
             **self._environment,
             **changes,
         }
-        command = (sys.executable, "-m", "toolkit.cli", "run", name)
-        return await asyncio.create_subprocess_exec(*command, env=environment)
+        command = (sys.executable, "-m", "toolkit.cli", "run", self.references.get(name, name))
+        return await asyncio.create_subprocess_exec(*command, env=environment, stdout=self._log, stderr=self._log)
 
     async def _sweep(self) -> None:
         connection = await aio_pika.connect(self.settings.broker_url)

@@ -1,0 +1,48 @@
+"""Control messages that are lost: for a while one service's queue is not bound to their key, and the broker drops them.
+
+The service binds its queue again before long; what was published meanwhile does not come back by that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aio_pika
+
+from tests.chaos.plan import Blow, Fault
+from tests.chaos.world import World
+from toolkit.clock import SystemClock
+from toolkit.envelope import abort_request
+from toolkit.events import AbortRequested, SagaEnded, routing_key
+from toolkit.host import queue_name
+
+_KEYS = {Fault.ENDS_LOST: routing_key(SagaEnded), Fault.ABORTS_LOST: routing_key(AbortRequested)}
+#: The binding is deleted so often, in seconds: the service restores it each five.
+_EVERY = 0.1
+#: How many orders are cancelled while one service can't learn of it.
+_CANCELLED = 3
+
+
+async def lose_controls(world: World, blow: Blow) -> bool:
+    """Keep one service from what is said of sagas; of aborts there are some then."""
+    settings = world.fleet.settings
+    connection = await aio_pika.connect(settings.broker_url)
+    async with connection, connection.channel() as channel:
+        queue = await channel.get_queue(queue_name(settings, blow.service))
+        until, is_cancelling = time.monotonic() + blow.lasts, blow.fault is Fault.ABORTS_LOST
+        while time.monotonic() < until:
+            await queue.unbind(settings.exchange, _KEYS[blow.fault])
+            if is_cancelling:
+                await _cancel_some(world)
+                is_cancelling = False
+            await asyncio.sleep(_EVERY)
+    return True
+
+
+async def _cancel_some(world: World) -> None:
+    """Cancel the orders that came last; each may end either way."""
+    for order in world.placed[-_CANCELLED:]:
+        world.may_end_either_way("order", order.order_id)
+        now = SystemClock().now()
+        await world.send(abort_request("order", order.order_id, "the customer cancelled it", now=now))

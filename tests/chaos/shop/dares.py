@@ -1,0 +1,146 @@
+"""A saga whose steps do what no step should: each deed must fail its own attempt, and nothing but that.
+
+A dare has an id of its own, and is bound to fail: refused where the deed is done, with nothing left of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import timedelta
+from enum import StrEnum
+
+from sqlalchemy import Column, MetaData, String, Table, delete, insert, text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId
+
+dare_tables = MetaData()
+taken_dares = Table("taken_dare", dare_tables, Column("dare_id", String, primary_key=True))
+
+#: More than any message may have, and less than a frame of the broker's.
+_LARGE = 300_000
+#: Few: a deed fails each time, and a killing one takes all that its service has in hand.
+_FEW = RetryPolicy(attempts=3, first_delay=timedelta(milliseconds=200))
+
+
+class Deed(StrEnum):
+    """What a step does."""
+
+    CANCELLED = "lets CancelledError out"
+    CANCELLED_OUTSIDE = "lets CancelledError out of an isolated step"
+    TERMINATED = "ends its own database session"
+    LARGE = "emits an event that is too large"
+    UNLIKE = "emits an event that is another one in JSON"
+    STRANGE = "emits another saga's id"
+    KILLING = "kills its own process"
+
+
+class DareOffered(Event, owner="dare"):
+    """A step is dared to do something."""
+
+    dare_id: SagaId
+    deed: Deed
+
+
+class DareTaken(Event, owner="inventory"):
+    """The dare is on."""
+
+    dare_id: SagaId
+    deed: Deed
+    weight: float = 1.0
+    text: str = ""
+
+
+class DareRefused(Refusal, owner="inventory"):
+    """The dare is not taken."""
+
+    dare_id: SagaId
+
+
+class DareGivenUp(Event, owner="inventory"):
+    """The dare is off again."""
+
+    dare_id: SagaId
+
+
+class DareDone(Event, owner="shipping", optional=True):
+    """The dare is done: the saga ended well."""
+
+    dare_id: SagaId
+
+
+class DareFailed(Refusal, owner="shipping"):
+    """The dare can't be done."""
+
+    dare_id: SagaId
+
+
+class DareForgotten(Event, owner="notification", optional=True):
+    """The dare came to nothing: the saga ended failed."""
+
+    dare_id: SagaId
+
+
+dare_saga = Saga(
+    name="dare",
+    id_field="dare_id",
+    starts_with=DareOffered,
+    completes_with=DareDone,
+    fails_with=DareForgotten,
+)
+
+taking = Participant("taking", saga=dare_saga, retry=_FEW)
+doing = Participant("doing", saga=dare_saga, retry=_FEW)
+forgetting = Participant("forgetting", saga=dare_saga)
+
+
+@taking.step()
+async def take_dare(event: DareOffered, session: AsyncSession) -> DareTaken | DareRefused:
+    """Take the dare, and do at once what needs no carrier."""
+    connection = await session.connection()
+    await connection.execute(insert(taken_dares).values(dare_id=event.dare_id))
+    taken = DareTaken(dare_id=event.dare_id, deed=event.deed)
+    match event.deed:
+        case Deed.CANCELLED:
+            await _be_cancelled()
+        case Deed.TERMINATED:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        case Deed.KILLING:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case Deed.LARGE:
+            taken = taken.model_copy(update={"text": "x" * _LARGE})
+        case Deed.UNLIKE:
+            taken = taken.model_copy(update={"weight": float("nan")})
+        case Deed.STRANGE:
+            taken = taken.model_copy(update={"dare_id": f"{event.dare_id}-other"})
+    return taken
+
+
+@taking.compensation(of=take_dare)
+async def give_dare_up(event: DareFailed, session: AsyncSession) -> DareGivenUp:
+    """Leave nothing of the dare."""
+    await (await session.connection()).execute(delete(taken_dares).where(taken_dares.c.dare_id == event.dare_id))
+    return DareGivenUp(dare_id=event.dare_id)
+
+
+@doing.step(isolated=True)
+async def do_dare(event: DareTaken) -> DareDone | DareFailed:
+    """Do what is dared."""
+    if event.deed is Deed.CANCELLED_OUTSIDE:
+        await _be_cancelled()
+    return DareDone(dare_id=event.dare_id)
+
+
+@forgetting.step()
+async def forget_dare(event: DareRefused | DareGivenUp) -> DareForgotten:
+    """Note that the dare came to nothing."""
+    return DareForgotten(dare_id=event.dare_id)
+
+
+async def _be_cancelled() -> None:
+    """Await what was cancelled: CancelledError comes out, though this task itself is not cancelled."""
+    other = asyncio.create_task(asyncio.sleep(60))
+    other.cancel()
+    await other
