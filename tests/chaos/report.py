@@ -17,8 +17,7 @@ from tests.servers import POSTGRESQL, RABBITMQ, docker_is_there
 
 _ABOUT = {
     "chaos": "Two replicas of each service, orders at a steady rate, and all faults at the same time.",
-    "duplicates": "Every delivery goes through a window of 50 and leaves it in any order; every fifth comes twice. "
-    "Control messages are lost, and made good.",
+    "duplicates": "Every delivery goes through a window of 50 and leaves it in any order; every fifth comes twice.",
     "commit-order": "Pairs of transactions write to an outbox, and commit in either order, while a relay publishes.",
     "partitions": "One service, two, or all are parted from the broker, one way and both ways.",
     "recovery": "Services are killed, alone and beside a replica, and sagas are made overdue.",

@@ -23,7 +23,6 @@ from toolkit.service import Service
 
 #: The header of a copy, and of what is not to be copied.
 COPY = "x-copy"
-_CONTROL_KEYS = [routing_key(event) for event in CONTROL_EVENTS]
 #: A window that does not fill is emptied after this, in seconds.
 _IDLE = 0.2
 
@@ -38,10 +37,7 @@ class _Parcel:
 
 
 class Tap:
-    """Holds messages in a window, and lets them go out of order, some of them twice.
-
-    In the stead of the bindings it may lose a share of the deliveries of control messages, `losing`.
-    """
+    """Holds messages in a window, and lets them go out of order, some of them twice."""
 
     def __init__(
         self,
@@ -51,15 +47,14 @@ class Tap:
         share: float = 0.2,
         window: int = 50,
         routes: Mapping[str, Sequence[str]] | None = None,
-        losing: float = 0.0,
     ) -> None:
         self._settings = settings
         self._dice = random.Random(f"{seed}-tap")
-        self._share, self._window, self._routes, self._losing = share, window, routes, losing
+        self._share, self._window, self._routes = share, window, routes
         self._name = f"{settings.exchange}.tap"
         self._waiting: list[_Parcel] = []
         self._open: dict[AbstractIncomingMessage, int] = {}
-        self.delivered = self.doubled = self.shuffled = self.lost = 0
+        self.delivered = self.doubled = self.shuffled = 0
         self.is_serving = False
 
     @property
@@ -121,25 +116,17 @@ class Tap:
             await self._let_go(channel)
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
-        parcels = [
-            _Parcel(message, queue, is_copy=False) for queue in self._queues(message) if not self._is_lost(message)
-        ]
+        parcels = [_Parcel(message, queue, is_copy=False) for queue in self._queues(message)]
         if COPY not in message.headers:
             parcels += [
                 _Parcel(message, parcel.queue, is_copy=True)
-                for parcel in ([_Parcel(message, "", is_copy=True)] if self._routes is None else parcels)
+                for parcel in (parcels or [_Parcel(message, "", is_copy=True)])
                 if self._dice.random() < self._share
             ]
         self._waiting += parcels
         self._open[message] = len(parcels)
         if not parcels:
             await self._close(message)
-
-    def _is_lost(self, message: AbstractIncomingMessage) -> bool:
-        """Decide whether one queue does not get a message; those of a saga's own events are its client's to miss."""
-        is_lost = message.routing_key in _CONTROL_KEYS and self._dice.random() < self._losing
-        self.lost += is_lost
-        return is_lost
 
     def _queues(self, message: AbstractIncomingMessage) -> Sequence[str]:
         return (self._routes or {}).get(message.routing_key or "", ())
