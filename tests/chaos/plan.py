@@ -146,7 +146,7 @@ class Size:
     poison: int
     span: float
     longest: float = 30.0
-    missed_after: float = 120.0
+    missed_after: float = 180.0
 
     @classmethod
     def of(cls, sagas: int, *, rate: float) -> Size:
