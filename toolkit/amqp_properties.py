@@ -14,7 +14,7 @@ from typing import Any
 
 from pamqp import decode
 
-from toolkit.envelope import UNDECODABLE
+from toolkit.vocabulary import UNDECODABLE
 
 Decoded = tuple[int, Any]
 

@@ -31,9 +31,6 @@ HEADERS = (
 #: A header that is a text, and each id, has so many printable characters at most: AMQP's short strings end there.
 LONGEST_TEXT = 255
 
-#: What stands for headers that could not be decoded; a message that has it is a dead letter.
-UNDECODABLE = "x-undecodable"
-
 #: How those begin that the broker writes on a message that it gave up.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 

@@ -29,7 +29,6 @@ from toolkit.envelope import (
     SAGA_TYPE,
     STARTED_AT,
     TRACEPARENT,
-    UNDECODABLE,
     VERSION,
     Envelope,
     Message,
@@ -40,6 +39,9 @@ from toolkit.events import SAGA_ID, AbortRequested, Event, Saga, SagaEnded, is_s
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.redaction import redact
 from toolkit.retry import describe
+
+#: What a transport puts in place of headers that it could not decode; a message that has it is a dead letter.
+UNDECODABLE = "x-undecodable"
 
 #: A control message is the toolkit's own and may be that large, whatever the settings say of others: a `SagaEnded`
 #: names the 1,000 sagas that ended in the largest batch.
