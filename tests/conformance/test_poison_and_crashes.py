@@ -207,7 +207,8 @@ class Raw(bytes):
     """A value of an AMQP table as it is on the wire, its type first."""
 
 
-NOW = datetime.now(UTC)
+#: Later than now, since the steps' minute counts from it and the module may have been read long ago.
+NOW = datetime.now(UTC) + timedelta(hours=1)
 ISO = NOW.isoformat().encode()
 
 #: What may stand in a header `occurred-at`, and is a time.
