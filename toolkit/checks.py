@@ -119,6 +119,40 @@ def second_ends(choreography: Choreography) -> Iterator[Finding]:
             )
 
 
+def same_ends(choreography: Choreography) -> Iterator[Finding]:
+    """A saga in which a step may refuse has two ends."""
+    for ways in _ways(choreography):
+        saga = ways.saga
+        if saga.completes_with == saga.fails_with and any(node.refusals for node in choreography.nodes_of(saga)):
+            yield Finding(
+                "same end",
+                f"{saga.completes_with} ends {saga.name} completed and failed, so a refused saga counts as completed",
+                "Give it another event for `fails_with`, which a step emits once all is undone",
+            )
+
+
+def unreadable_events(choreography: Choreography) -> Iterator[Finding]:
+    """Every service that takes an event requires no more of it than its owner declares."""
+    for contract in choreography.contracts:
+        taken = {event for handler in contract.handlers for event in handler.triggers}
+        for name in sorted(taken):
+            event, emitted = contract.events.get(name), choreography.event(name)
+            if event is None or emitted is None:
+                continue
+            required = set(event.json_schema.get("required", ()))
+            if missing := sorted(required - set(emitted.json_schema.get("properties", {}))):
+                fault = f"requires {', '.join(missing)}, which it does not have in {emitted.owner}"
+            elif event.version != emitted.version:
+                fault = f"takes version {event.version}, and {emitted.owner} emits {emitted.version}"
+            else:
+                continue
+            yield Finding(
+                "unreadable event",
+                f"{name}, as {contract.service} declares it, {fault}",
+                "Let both import one declaration of it",
+            )
+
+
 def foreign_events(choreography: Choreography) -> Iterator[Finding]:
     """Every event is emitted by the service that owns it, and by no other."""
     for node in choreography.nodes:
@@ -219,6 +253,8 @@ RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
     lost_refusals,
     unawaited_steps,
     second_ends,
+    same_ends,
+    unreadable_events,
     foreign_events,
     standing_steps,
     early_compensations,

@@ -37,6 +37,8 @@ def contained(what: str) -> Iterator[None]:
             "that was cancelled, or cancelled its own task; catch the CancelledError there"
         ) from error
     except BaseException as error:
+        if _cancellations() > before:  # a `wait_for` or `gather` in it has swallowed the cancellation of its task
+            raise asyncio.CancelledError from error
         raise EscapedError(f"{what} raised what is no Exception: {describe(error)}; raise an Exception") from error
 
 

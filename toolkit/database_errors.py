@@ -85,6 +85,12 @@ def is_unusable(error: BaseException) -> bool:
     return _name(error).startswith(_UNUSABLE)
 
 
+def is_misconfigured(error: BaseException) -> bool:
+    """Whether PostgreSQL's driver could not even try: a parameter is none, or a certificate is not there."""
+    cause = getattr(getattr(error, "orig", None), "__cause__", None)
+    return type(cause).__name__ == "ClientConfigurationError"  # by name: SQLite's services load no other driver
+
+
 def breaks_off(error: BaseException) -> bool:
     """Whether a statement failed because its connection ended under it."""
     if isinstance(error, DBAPIError):

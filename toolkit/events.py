@@ -30,6 +30,12 @@ from toolkit.fence import SagaState as SagaState
 SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
 
 #: A saga's type stands before the id, and a colon between them; so the type has none.
+#: What may stand between the dots of a routing key and of a queue's name, and in a file's.
+PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
+
+#: The toolkit's own events, which each service consumes.
+_CONTROL_NAMES = ("SagaEnded", "AbortRequested")
+
 _SAGA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
 
 #: What tells whether a value is one, and why not.
@@ -85,9 +91,26 @@ class Event(BaseModel):
 
     def __init_subclass__(cls, *, owner: str = "", version: int = 1, optional: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_names(cls, owner, version)
         cls.__owner__ = owner or cls.__owner__
         cls.__version__ = version
         cls.__optional__ = optional
+
+
+def _check_names(event_type: type[Event], owner: str, version: int) -> None:
+    """Check what stands for the event on the wire; the control messages' owner and names are the toolkit's.
+
+    Raises:
+        DeclarationError: another event has one of these, or the owner is no part of a routing key.
+    """
+    where = f"{event_type.__module__}.{event_type.__name__}"
+    if owner and not (isinstance(owner, str) and PLAIN_WORD.fullmatch(owner)):
+        cure = "Take letters, digits, `_` and `-`, 64 at most: it is the first part of the event's routing key"
+        raise DeclarationError(where, f"its owner {owner!r} is no plain word", cure)
+    if not (type(version) is int and version > 0):
+        raise DeclarationError(where, f"its version {version!r} is no whole number from 1", "Count from 1")
+    if event_type.__module__ != __name__ and (owner == "saga" or event_type.__name__ in _CONTROL_NAMES):
+        raise DeclarationError(where, "its owner or its name is that of a control message", "Rename it")
 
 
 def routing_key(event_type: type[Event]) -> str:
@@ -140,7 +163,7 @@ class Saga:
     fails_with: type[Event]
 
     def __post_init__(self) -> None:
-        if not _SAGA_NAME.fullmatch(self.name):
+        if not (isinstance(self.name, str) and _SAGA_NAME.fullmatch(self.name)):
             raise DeclarationError(
                 f"Saga {self.name!r}",
                 "its name is no plain word, and it is half of each saga's identity",

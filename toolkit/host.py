@@ -10,16 +10,24 @@ from typing import Any
 
 import structlog
 from sqlalchemy import MetaData
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ResourceClosedError
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
-from toolkit import crash, dead_letters, known_steps
+from toolkit import bindings, crash, dead_letters, known_steps
 from toolkit.caution import Caution
 from toolkit.clock import Clock
 from toolkit.contained import contain, contained
 from toolkit.database import Database
-from toolkit.database_errors import complain, cure_of, describe_fault, is_outage, is_refusal, is_unusable
+from toolkit.database_errors import (
+    complain,
+    cure_of,
+    describe_fault,
+    is_misconfigured,
+    is_outage,
+    is_refusal,
+    is_unusable,
+)
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
 from toolkit.errors import SettingsError, UndeclaredStepsError
@@ -40,12 +48,19 @@ from toolkit.watch import Watch
 
 log = structlog.get_logger("toolkit")
 
+#: Naming it is what makes its table known: each service has all tables, whichever transport it works on.
+_OF_THE_BROKER = bindings
+
 #: The pauses between two tries to reach a database that is away.
 _PATIENCE = wait_exponential_jitter(multiplier=0.1, max=2)
 #: Of a dead letter that can't be kept it is logged once in so many tries: about once a minute.
 _SILENT_TRIES = 30
 #: Seconds for the transactions that are under way when the service stops, and for the connections to be given back.
 _LAST_TRANSACTION, _FAREWELL = 1.0, 0.5
+
+
+def _is_worth_waiting(error: BaseException) -> bool:
+    return is_outage(error) and not is_unusable(error) and not is_misconfigured(error)
 
 
 class Host:
@@ -177,12 +192,20 @@ class Host:
                     f"the database {self.database.engine.url.database} can't be used: {describe(error.orig or error)}; "
                     "name another, or another directory, in SAGA_DATA_DIR say"
                 ) from error
+            if is_misconfigured(error):
+                told = describe_fault(error)
+                raise SettingsError(f"SAGA_DATABASE_URL can't be used: {told}; mend its parameters") from error
             raise
+        except ResourceClosedError as error:
+            raise SettingsError(
+                "the database closed the connection within a transaction; PgBouncer in statement mode does so: "
+                "set its pool_mode to transaction or session"
+            ) from error
 
     async def _make_tables(self) -> None:
         async for attempt in AsyncRetrying(
             wait=_PATIENCE,
-            retry=retry_if_exception(lambda error: is_outage(error) and not is_unusable(error)),
+            retry=retry_if_exception(_is_worth_waiting),
             before_sleep=self._say_waiting,
             reraise=True,
         ):

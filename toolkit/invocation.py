@@ -15,12 +15,9 @@ from toolkit.encoding import Original
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
 from toolkit.events import Event, IdempotencyKey
 from toolkit.participant import Compensation, Step
-from toolkit.patience import at_most
+from toolkit.patience import LONGEST_STEP, at_most
 from toolkit.retry import describe
 
-#: So many seconds a step may take that is not isolated: no other message of its service moves meanwhile, and PostgreSQL
-#: ends a transaction that has idled for so long.
-LONGEST_STEP = 60.0
 #: A traceback in a dead letter is for reading; its last frames say what happened.
 _TRACEBACK_CHARS = 8_000
 

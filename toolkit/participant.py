@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from toolkit.errors import DeclarationError
 from toolkit.event_rules import check_buildable, check_event, check_saga
-from toolkit.events import Event, Refusal, Saga
+from toolkit.events import PLAIN_WORD, Event, Refusal, Saga
 from toolkit.retry import RetryPolicy
 from toolkit.signature import Function, Signature, place_of, read_signature
 
@@ -68,6 +68,30 @@ class Compensation:
         return self.signature.triggers
 
 
+def check_name(kind: str, name: object) -> None:
+    """Check the name of a service or a participant: queues, files and metrics are called after it.
+
+    Raises:
+        DeclarationError: it is no plain word.
+    """
+    if not (isinstance(name, str) and PLAIN_WORD.fullmatch(name)):
+        cure = "Take letters, digits, `_` and `-`, 64 at most: queues and files are called after it"
+        raise DeclarationError(f"{kind} {name!r}", "its name is no plain word", cure)
+
+
+def _check_options(where: str, *, timeout: object, retry: object, isolated: object) -> None:
+    if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+        raise DeclarationError(
+            where, f"its timeout {timeout!r} is no time above zero", "Declare `timeout=timedelta(seconds=30)`, say"
+        )
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise DeclarationError(
+            where, f"its retry {retry!r} is no RetryPolicy", "Declare `retry=RetryPolicy(attempts=3)`, say"
+        )
+    if isolated is not None and not isinstance(isolated, bool):
+        raise DeclarationError(where, f"its isolated={isolated!r} is neither True nor False", "Say one of them")
+
+
 @dataclass(slots=True)
 class Participant:
     """A service's part in one saga.
@@ -86,7 +110,9 @@ class Participant:
     compensations: list[Compensation] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
+        check_name("Participant", self.name)
         check_saga(self.saga)
+        _check_options(f"Participant {self.name!r}", timeout=self.timeout, retry=self.retry, isolated=self.isolated)
 
     def step(
         self, *, timeout: timedelta | None = None, retry: RetryPolicy | None = None, isolated: bool | None = None
@@ -102,6 +128,7 @@ class Participant:
         """
 
         def declare(function: F) -> F:
+            _check_options(place_of(function), timeout=timeout, retry=retry, isolated=isolated)
             self._add_step(function, timeout=timeout, retry=retry, isolated=isolated)
             return function
 

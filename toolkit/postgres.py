@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from toolkit.errors import DatabaseUnavailableError
+from toolkit.patience import LONGEST_STEP
 from toolkit.settings import driver_options
 
 log = structlog.get_logger("toolkit")
@@ -26,11 +27,13 @@ MOST_CONNECTIONS = _POOL_SIZE + _MAX_OVERFLOW
 #: How long a connection attempt, and one statement, may take, in seconds, unless the URL says otherwise. Longer is an
 #: outage: a network that went silent is to be noticed within half a minute.
 _PATIENCE = {"timeout": 5, "command_timeout": 20}
-#: What each session is told. So many milliseconds it may sit in its transaction: one that went silent holds its locks
-#: no longer. And a statement is planned each time, upon the tables as they are: a plan that was made and kept when they
-#: were empty would read them whole for as long as the connection lives.
+#: For so many seconds a session may sit in its transaction: one that went silent holds its locks no longer. The step is
+#: cut off before, else the server would end its connection in the same moment.
+LONGEST_IDLE = LONGEST_STEP + 15
+#: What each session is told: that, in milliseconds. And a statement is planned each time, upon the tables as they are:
+#: a plan that was made and kept when they were empty would read them whole for as long as the connection lives.
 _IDLE, _PLAN = "idle_in_transaction_session_timeout", "plan_cache_mode"
-_SESSION = {_IDLE: "60000", _PLAN: "force_custom_plan"}
+_SESSION = {_IDLE: f"{LONGEST_IDLE * 1000:.0f}", _PLAN: "force_custom_plan"}
 #: Behind a pooler: statements without a name, which no other client of the same server's session meets.
 _POOLED: dict[str, Any] = {
     "statement_cache_size": 0,

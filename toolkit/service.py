@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit.errors import DeclarationError
 from toolkit.events import Event, Saga
-from toolkit.participant import Compensation, Participant, Step
+from toolkit.participant import Compensation, Participant, Step, check_name
 from toolkit.settings import Settings
 
 #: Opens something that steps ask for by its type, and closes it when the service stops.
@@ -41,6 +41,7 @@ class Service:
     seed: Seed | None = None
 
     def __post_init__(self) -> None:
+        check_name("Service", self.name)
         names = [step.name for step in self.steps]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise DeclarationError(

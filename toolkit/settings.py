@@ -57,6 +57,13 @@ _DRIVER_TEXTS = {
     *("host", "port", "user", "password", "database", "passfile", "service", "servicefile", "krbsrvname", "gsslib"),
     *("ssl", "sslmode", "target_session_attrs"),
 }
+_TLS = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+#: The words that these of them may be.
+_DRIVER_WORDS = {
+    "ssl": _TLS,
+    "sslmode": _TLS,
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+}
 #: A connection that went silent is noticed after three beats: later than this nobody wants to know.
 _SLOWEST_HEARTBEAT, _DIGITS = 600, 9
 #: So alike a name has to be to one that is known, to be taken for misspelt.
@@ -105,6 +112,9 @@ def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
     if unknown := sorted(texts.keys() - _DRIVER_NUMBERS.keys() - _DRIVER_TEXTS):
         known = ", ".join(sorted(_DRIVER_NUMBERS.keys() | _DRIVER_TEXTS))
         raise ValueError(f"the driver takes no parameter {', '.join(unknown)}; it takes {known}")
+    for name in texts.keys() & _DRIVER_WORDS.keys():
+        if texts[name] not in _DRIVER_WORDS[name]:
+            raise ValueError(f"the driver's parameter {name} is one of {', '.join(_DRIVER_WORDS[name])}, given once")
     for name in texts.keys() & _DRIVER_NUMBERS.keys():
         options[name] = _number(name, texts.pop(name), _DRIVER_NUMBERS[name])
     if mode := texts.pop("sslmode", None):  # libpq's word for what asyncpg calls ssl

@@ -7,6 +7,7 @@ begun refuse, and whoever has is not touched: so a watch that is wrong does no h
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -22,7 +23,7 @@ from toolkit.database import Database
 from toolkit.database_errors import complain
 from toolkit.emissions import Emission
 from toolkit.envelope import WireMessage, abort_request
-from toolkit.events import Event
+from toolkit.events import Event, is_saga_id
 from toolkit.ids import new_id, trace_facts
 from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
@@ -30,7 +31,7 @@ from toolkit.overdue import Found, OverdueStep
 from toolkit.relay import Relay
 from toolkit.saga_log import Entry, Note, StreamKey
 from toolkit.service import Service
-from toolkit.set_aside import set_aside
+from toolkit.set_aside import REST, set_aside
 from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
@@ -89,7 +90,8 @@ class Watch:
             due = await overdue.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
             await overdue.put_off(connection, waiting, [self._next_push(step, now) for step in waiting])
-            rows = await self._push(connection, waiting, now)
+            rows, broken = await self._push(connection, waiting, now)
+            await overdue.put_off(connection, broken, [now + REST] * len(broken))
             traces = await _traces(connection, found.steps)
             pushes = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
             hopeless = [step for step in waiting if self._is_hopeless(step, now)]
@@ -122,20 +124,22 @@ class Watch:
         await overdue.forget(connection, [step for step in due if step not in waiting and step.saga not in broken])
         return waiting
 
-    async def _push(self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime) -> list[OutboxRow]:
-        """Return each step's event once more, and an abort for those that no nudge has helped."""
+    async def _push(
+        self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime
+    ) -> tuple[list[OutboxRow], list[OverdueStep]]:
+        """Return each step's event once more, with an abort where no nudge has helped, and the steps without either."""
         emitted = await emissions.at(connection, [(*step.key, step.position) for step in steps])
         hopeless = [step for step in steps if self._is_hopeless(step, now)]
         await overdue.mark_aborted(connection, hopeless)
         # An event that an older release emitted may have no declaration any more; then only the abort is left.
-        wires = [
-            wire for each in emitted if each.emitted_type in self._emitted and (wire := _sent(each, self._emitted))
-        ]
+        sent = {each.key: _sent(each, self._emitted) for each in emitted if each.emitted_type in self._emitted}
+        wires = [wire for wire in sent.values() if wire]
         causes = {each.key: each for each in emitted}
         aborts = [_abort(step, causes.get(step.key), now) for step in hopeless]
         wires += [wire for wire in aborts if wire]
         due_at = self._relay.due_if_handed_over()
-        return [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
+        rows = [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
+        return rows, [step for step in steps if sent.get(step.key, True) is None]
 
     def _is_hopeless(self, step: OverdueStep, now: datetime) -> bool:
         return now - step.since >= self._settings.abort_after
@@ -174,10 +178,19 @@ async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> 
 def _sent(emission: Emission, emitted: dict[str, type[Event]]) -> WireMessage | None:
     """Return the event as it was sent, as a nudge; None where its entry can't be read."""
     try:
+        _see_that_it_can_be_read(emission)
         return emission.as_sent(emitted[emission.emitted_type], nudge=new_id())
     except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
         set_aside("saga_log", error, saga_type=emission.saga_type, saga_id=emission.saga_id, step=emission.step)
         return None
+
+
+def _see_that_it_can_be_read(emission: Emission) -> None:
+    """Raise a ValueError where the next service could not even read the event: it would be its dead letter."""
+    if not is_saga_id(emission.saga_id):
+        raise ValueError(f"{emission.saga_id!r} is no saga's id")
+    if not isinstance(json.loads(emission.emitted_body), dict):
+        raise ValueError("the emitted body is no JSON object")
 
 
 def _abort(step: OverdueStep, cause: Emission | None, now: datetime) -> WireMessage | None:

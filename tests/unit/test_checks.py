@@ -159,6 +159,41 @@ def test_a_step_that_stays_done_when_a_later_one_refuses_is_found(airline, hotel
     assert _lines(airline, hotel) == ["standing step: take_seat (airline) is still done after RoomRefused"]
 
 
+def test_one_end_for_both_outcomes_is_found_where_a_step_may_refuse():
+    both = Saga(name="trip", id_field="trip_id", starts_with=TripBooked, completes_with=TripReady, fails_with=TripReady)
+
+    async def take_or_refuse(event: TripBooked) -> TripReady | RoomRefused:
+        raise NotImplementedError
+
+    participant = Participant("hotel", saga=both)
+    participant.step()(take_or_refuse)
+
+    assert [each.rule for each in _findings(participant)].count("same end") == 1
+
+
+def test_an_event_that_its_reader_requires_more_of_is_found(airline):
+    other = type("SeatTaken", (Event,), {"__annotations__": {"trip_id": SagaId, "row": int}}, owner="airline")
+    newer = type("SeatTaken", (Event,), {"__annotations__": {"trip_id": SagaId}}, owner="airline", version=2)
+    airline.step()(take_seat)
+    airline.compensation(of=take_seat)(give_seat_back)
+
+    assert _unreadable(airline, other) == [
+        "SeatTaken, as hotel declares it, requires row, which it does not have in airline"
+    ]
+    assert _unreadable(airline, newer) == ["SeatTaken, as hotel declares it, takes version 2, and airline emits 1"]
+    assert _unreadable(airline, SeatTaken) == []
+
+
+def _unreadable(airline, event):
+    async def take_room_for(event) -> TripReady | RoomRefused:
+        raise NotImplementedError
+
+    take_room_for.__annotations__["event"] = event
+    hotel = Participant("hotel", saga=TRIP)
+    hotel.step()(take_room_for)
+    return [each.message for each in _findings(airline, hotel) if each.rule == "unreadable event"]
+
+
 def test_every_finding_says_what_to_do(airline, hotel):
     airline.step()(take_seat)
     hotel.step()(take_room)

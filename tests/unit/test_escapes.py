@@ -257,6 +257,22 @@ async def test_ctrl_c_passes() -> None:
         raise KeyboardInterrupt
 
 
+async def test_a_cancellation_that_the_code_swallows_goes_on() -> None:
+    async def swallow() -> None:
+        with contained("it"):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise SystemExit(5) from None  # as `wait_for`, `gather` and a TaskGroup do of a task in them
+
+    task = asyncio.create_task(swallow())
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_an_ordinary_error_passes_as_it_is() -> None:
     with pytest.raises(ValueError, match="as it is"):
         await contain("it", _raise(ValueError("as it is")))

@@ -105,7 +105,7 @@ async def test_each_transaction_behind_a_pooler_is_told_how_long_it_may_idle(poo
         left = await alone.scalar(text("SHOW idle_in_transaction_session_timeout"))
     await database.close()
 
-    assert (told, left) == ("1min", "0")
+    assert (told, left) == ("75s", "0")
 
 
 async def test_a_step_that_breaks_its_connection_behind_a_pooler_fails_alone(pooled: str, clerk: Clerk) -> None:

@@ -24,7 +24,7 @@ from tests.unit.loans import (
 from tests.unit.loans import Watch as Clock
 from toolkit import Settings, metrics, operations, outbox, overdue
 from toolkit.audit import Operator
-from toolkit.database import Database
+from toolkit.database import Database, UtcDateTime
 from toolkit.dead_letters import Selection
 from toolkit.retention import prune
 from toolkit.set_aside import rows_set_aside
@@ -146,6 +146,32 @@ async def test_a_log_entry_that_broke_since_it_was_found_lets_the_others_be_nudg
 
     for loan in ("loan-0", "loan-2"):
         assert (await notes(database, loan)).count("nudged") == 2
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "UPDATE saga_log SET emitted_body = '{broken' WHERE saga_id = 'loan-1'",
+        "UPDATE saga_log SET emitted_body = '[]' WHERE saga_id = 'loan-1'",
+        "UPDATE saga_log SET saga_id = 'ORD/2024/001' WHERE saga_id = 'loan-1'",
+    ],
+)
+async def test_what_the_next_service_could_not_read_is_not_sent_and_rests_for_a_day(
+    branch: Branch, watch: Watch, database: Database, clock: Clock, broken: str
+) -> None:
+    await overdue_loans(branch, clock)
+    await alter(database, broken)
+
+    await watch.sweep()
+    await branch.relay.drain()
+
+    nudged = [each.correlation_id for each in branch.post.taken if each.type == "BookLent"]
+    assert sorted(nudged) == ["loan-0", "loan-2"]
+    async with database.reading() as connection:
+        rest = "SELECT saga_id, next_at FROM overdue ORDER BY next_at"
+        rows = (await connection.execute(text(rest).columns(next_at=UtcDateTime()))).all()
+    assert rows[-1].saga_id not in nudged
+    assert rows[-1].next_at >= clock.now() + timedelta(hours=23)
 
 
 @pytest.mark.parametrize(

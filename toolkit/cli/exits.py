@@ -22,6 +22,7 @@ from toolkit.errors import (
     SagaError,
     SettingsError,
     TokenRefusedError,
+    UndeclaredStepsError,
     UnreachableError,
     UnroutableError,
 )
@@ -53,6 +54,7 @@ _CODES: dict[type[SagaError], ExitCode] = {
     DeclarationError: ExitCode.WRONG_USE,
     NotAllowedError: ExitCode.WRONG_USE,
     BrokerRefusesError: ExitCode.WRONG_USE,
+    UndeclaredStepsError: ExitCode.WRONG_USE,
     TokenRefusedError: ExitCode.WRONG_USE,
     AmbiguousSagaError: ExitCode.WRONG_USE,
     UnreachableError: ExitCode.AWAY,
