@@ -128,7 +128,7 @@ def test_the_story_is_to_be_had_as_json(shop: Shop, fulfilled: str, page: Page):
 
     page.get_by_role("link", name="Raw JSON").click()
 
-    assert page.url.endswith("?format=json")
+    assert page.url.endswith("&format=json")
     story = page.request.get(page.url).json()
     assert story["state"] == "Completed"
     assert set(story["services"]) == {"inventory", "payment", "shipping", "notification"}
@@ -145,7 +145,7 @@ def test_an_order_is_found_in_two_clicks_by_its_id_or_an_events(shop: Shop, fulf
         page.goto("/")
         page.get_by_role("searchbox").fill(wanted)
         page.get_by_role("button", name="Find").click()
-        expect(page).to_have_url(f"{shop.url}/sagas/{fulfilled}")
+        expect(page).to_have_url(f"{shop.url}/sagas/{fulfilled}?type=order")
 
     page.get_by_role("searchbox").fill("order-of-nobody")
     page.get_by_role("button", name="Find").click()
@@ -383,7 +383,7 @@ def test_all_is_done_by_keyboard_alone(shop: Shop, refused: str, page: Page):
     expect(page.get_by_role("searchbox")).to_be_focused()
     page.keyboard.type(refused)
     press("Enter")
-    expect(page).to_have_url(f"{shop.url}/sagas/{refused}")
+    expect(page).to_have_url(f"{shop.url}/sagas/{refused}?type=order")
     tab_to(page, "Nudge")
     press("Enter")
     press("Tab")
