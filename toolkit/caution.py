@@ -53,18 +53,21 @@ class Caution:
         self._bury = bury
         self._alone = alone
         self._marked: set[str] = set()
-        self._given_up: set[str] = set()
+        self._known: set[str] = set()
 
     async def prepare(self) -> None:
-        """Read which messages were given up, and forget what is old."""
+        """Read which messages have a mark, and forget what is old."""
         async with self._database.transaction() as session:
             connection = await session.connection()
             await suspects.prune(connection, before=datetime.now(UTC) - _KEPT)
-            self._given_up = await suspects.condemned(connection, least=_GIVEN_UP)
+            self._known = await suspects.condemned(connection, least=1)
 
     def knows(self, message: WireMessage) -> bool:
-        """Whether a message was given up, as far as this process knows; costs nothing as long as none was."""
-        return bool(self._given_up) and fingerprint(message) in self._given_up
+        """Whether a message had a mark when this process started, or was given up; costs nothing as long as none has.
+
+        A new copy of it, which the relay of a killed process may leave, is as dangerous as one that is delivered again.
+        """
+        return bool(self._known) and fingerprint(message) in self._known
 
     async def take(self, message: WireMessage) -> None:
         """Have a message executed that was delivered before, and return once it is settled."""
@@ -105,12 +108,12 @@ class Caution:
         await self._unmark(suspect)
 
     async def _unmark(self, suspect: str) -> None:
-        self._given_up.discard(suspect)
+        self._known.discard(suspect)
         await self._write(lambda connection: suspects.unmark(connection, [suspect]))
         self._marked.discard(suspect)
 
     async def _give_up(self, message: WireMessage, suspect: str, marks: int) -> None:
-        self._given_up.add(suspect)
+        self._known.add(suspect)
         self._marked.discard(suspect)
         await self._bury(
             DeadLetter(

@@ -107,7 +107,8 @@ async def test_only_the_message_that_kills_its_process_is_given_up(
             await asyncio.gather(*(client.publish(order(number, is_lethal=number == 13)) for number in range(30)))
         await eventually(lambda: is_over(database), within=250, every=0.5, what="29 orders ended, and one given up")
 
-    assert processes.codes.count(-signal.SIGKILL) == _DEATHS
+    # A replica that did not know of the marks yet may take a copy that is new: one death more for each.
+    assert _DEATHS <= processes.codes.count(-signal.SIGKILL) < _DEATHS + replicas
     await look_at_what_is_left(database)
     dead = await queue.declare_queue(f"{prefix}.bakery.dead", passive=True)
     assert dead.declaration_result.message_count == 0
