@@ -60,7 +60,8 @@ _LAST_TRANSACTION, _FAREWELL = 1.0, 0.5
 
 
 def _is_worth_waiting(error: BaseException) -> bool:
-    return is_outage(error) and not is_unusable(error) and not is_misconfigured(error)
+    is_closed = isinstance(error, ResourceClosedError)  # the session ended within a transaction
+    return is_closed or (is_outage(error) and not is_unusable(error) and not is_misconfigured(error))
 
 
 class Host:
@@ -196,11 +197,6 @@ class Host:
                 told = describe_fault(error)
                 raise SettingsError(f"SAGA_DATABASE_URL can't be used: {told}; mend its parameters") from error
             raise
-        except ResourceClosedError as error:
-            raise SettingsError(
-                "the database closed the connection within a transaction; PgBouncer in statement mode does so: "
-                "set its pool_mode to transaction or session"
-            ) from error
 
     async def _make_tables(self) -> None:
         async for attempt in AsyncRetrying(
@@ -257,6 +253,9 @@ class Host:
         if is_refusal(error):  # it may be that somebody mends it, but only somebody can
             cure = "mend the login or the database's name in SAGA_DATABASE_URL"
             log.error("the database refuses us", service=self.service.name, error=describe(error.orig), cure=cure)
+        elif isinstance(error, ResourceClosedError):
+            cure = "where PgBouncer is in between, set its pool_mode to transaction or session"
+            log.warning("waiting for the database", service=self.service.name, error=str(error), cure=cure)
         else:
             log.warning("waiting for the database", service=self.service.name, error=str(error))
 
