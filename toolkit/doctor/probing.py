@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from toolkit.doctor.facts import Echo, Probe
 from toolkit.envelope import WireMessage
-from toolkit.errors import UnreachableError, UnroutableError
+from toolkit.errors import BrokerRefusesError, UnreachableError, UnroutableError
 from toolkit.ids import new_id
 from toolkit.rabbit import RabbitPublisher
 from toolkit.settings import Settings
@@ -36,7 +36,7 @@ async def _sent(settings: Settings, size: int) -> Probe:
             await publisher.publish(message)
     except UnroutableError as error:
         return Probe(Echo.RETURNED, str(error))
-    except UnreachableError as error:
+    except (UnreachableError, BrokerRefusesError) as error:
         return Probe(_meaning(str(error)), str(error))
     return Probe(Echo.SWALLOWED, f"the broker confirmed a message to {PROBE_KEY}, which nobody listens to")
 
