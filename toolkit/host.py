@@ -218,7 +218,7 @@ class Host:
         try:
             await self.database.create_tables(*tables)
         except DBAPIError as error:
-            if is_outage(error):
+            if is_outage(error) or is_unusable(error) or is_misconfigured(error):
                 raise
             raise SettingsError(f"the tables can't be made: {describe_fault(error)}; {cure_of(error)}") from error
 
