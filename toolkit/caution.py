@@ -102,7 +102,7 @@ class Caution:
             await self._take(message)
         except DatabaseUnavailableError:
             raise  # it is delivered again
-        except Exception:
+        except Exception:  # whatever it is, this process lives: the message has not ended it
             await self._unmark(suspect)
             raise
         await self._unmark(suspect)
