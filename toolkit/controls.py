@@ -202,7 +202,7 @@ class DatabaseControls(DatabaseSource):
         try:
             return await self._figures.glance(self._opened(), {"database": True})
         except (DBAPIError, OSError) as error:
-            raise UnreachableError(f"{self._url} can't be read: {cause_of(error)}") from error
+            raise UnreachableError(f"{self.address} can't be read: {cause_of(error)}") from error
 
     async def ready(self) -> dict[str, bool]:
         """Tell nothing: a database knows neither broker nor relay."""
@@ -246,7 +246,7 @@ class DatabaseControls(DatabaseSource):
                 return await change(self._opened())
             except (DBAPIError, OSError) as error:
                 if not is_contention(error):
-                    raise UnreachableError(f"{self._url} can't be written: {cause_of(error)}") from error
+                    raise UnreachableError(f"{self.address} can't be written: {cause_of(error)}") from error
 
 
 class HttpControls(HttpSource):
@@ -315,14 +315,16 @@ class HttpControls(HttpSource):
         try:
             return Glance.model_validate(await self._ask("/glance"))
         except ValidationError as error:
-            raise UnreachableError(f"{self._url} tells no figures that can be read: is it an older version?") from error
+            raise UnreachableError(
+                f"{self.address} tells no figures that can be read: is it an older version?"
+            ) from error
 
     async def ready(self) -> dict[str, bool]:
         """Ask for its readiness; the answer has no name, so whether this service gave it, only others tell."""
         try:
             response = await self._client.get("/readyz")
         except httpx.HTTPError as error:
-            raise UnreachableError(f"{self._url} does not answer: {describe(error)}") from error
+            raise UnreachableError(f"{self.address} does not answer: {describe(error)}") from error
         return {part: is_there is True for part, is_there in json_object(response).items()}
 
     async def groups(self) -> Rows:
@@ -348,7 +350,7 @@ class HttpControls(HttpSource):
             return Contract.model_validate(await self._ask("/contract"))
         except ValidationError as error:
             raise UnreachableError(
-                f"{self._url} tells no contract that can be read: is it an older version?"
+                f"{self.address} tells no contract that can be read: is it an older version?"
             ) from error
 
     async def _push(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> Bite:
@@ -370,11 +372,11 @@ class HttpControls(HttpSource):
         try:
             response = await self._client.request(method, path, headers=self._headers, timeout=_BITE_TIMEOUT, **what)
         except httpx.HTTPError as error:
-            raise UnreachableError(f"{self._url} does not answer: {describe(error)}") from error
+            raise UnreachableError(f"{self.address} does not answer: {describe(error)}") from error
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise TokenRefusedError(self.service, self._url, _fault(response), is_shown=bool(self._headers))
+            raise TokenRefusedError(self.service, self.address, _fault(response), is_shown=bool(self._headers))
         if response.status_code in _REFUSED:
-            raise NotAllowedError(f"{self._url} answers {response.status_code}: {_fault(response)}")
+            raise NotAllowedError(f"{self.address} answers {response.status_code}: {_fault(response)}")
         return self._content(response)
 
 

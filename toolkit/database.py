@@ -29,6 +29,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from toolkit import crash
 from toolkit.errors import DatabaseUnavailableError, SettingsError, StepError
 from toolkit.postgres import postgres_engine
+from toolkit.urls import shown_url
 
 #: The toolkit's own tables; every service's database has them beside its own.
 metadata = MetaData()
@@ -261,8 +262,9 @@ def _see_that_columns_exist(connection: Connection, tables: MetaData) -> None:
     for table in tables.sorted_tables:
         there = {column["name"] for column in inspect(connection).get_columns(table.name)}
         if missing := sorted(set(table.columns.keys()) - there):
+            place = shown_url(connection.engine.url.render_as_string())
             raise SettingsError(
-                f"the table {table.name} of {connection.engine.url} was made by another version: it has no "
+                f"the table {table.name} of {place} was made by another version: it has no "
                 f"{', '.join(missing)}; add what is missing, or name another database"
             )
 

@@ -75,10 +75,10 @@ class NotAllowedError(SagaError):
 class TokenRefusedError(NotAllowedError):
     """A service wants another token than it was shown, or any at all: `is_shown` says which."""
 
-    def __init__(self, service: str, url: str, told: str, *, is_shown: bool) -> None:
-        super().__init__(f"{url} answers 401: {told}")
+    def __init__(self, service: str, address: str, told: str, *, is_shown: bool) -> None:
+        super().__init__(f"{address} answers 401: {told}")
         self.service = service
-        self.url = url
+        self.address = address
         self.is_shown = is_shown
 
 

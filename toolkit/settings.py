@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from toolkit.errors import SettingsError
+from toolkit.urls import HIDDEN, shown_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -40,9 +41,8 @@ SMALLEST_LIMIT = 8 * 1024
 
 LONGEST_RETENTION = timedelta(days=36_500)
 
-#: As many characters of a bad value are shown, and no password.
+#: As many characters of a bad value are shown.
 _SHOWN = 200
-_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 
 #: What PostgreSQL's driver takes from a URL: as numbers, and as texts. What else it knows can't be said as text.
 _DRIVER_NUMBERS: dict[str, type[float]] = {
@@ -66,6 +66,8 @@ _DRIVER_WORDS = {
 }
 #: A connection that went silent is noticed after three beats: later than this nobody wants to know.
 _SLOWEST_HEARTBEAT, _DIGITS = 600, 9
+#: What is said where something else stands in the port's place; it may be the rest of a password.
+_NO_PORT = "its port is no number up to 65535, or what is special in its password (@ : / ? #) is not percent-encoded"
 #: So alike a name has to be to one that is known, to be taken for misspelt.
 _ALIKE = 0.8
 #: No such number means anything beyond this.
@@ -97,7 +99,11 @@ def has_sound_address(url: str) -> str:
     Raises:
         ValueError: the host or the port is none.
     """
-    if urlsplit(url).port == 0:  # whatever else is no port raises by itself
+    try:
+        port = urlsplit(url).port
+    except ValueError:  # the library's own text repeats what stands in the port's place, a part of the password say
+        raise ValueError(_NO_PORT) from None
+    if port == 0:
         raise ValueError("nothing listens on port 0")
     return url
 
@@ -156,10 +162,12 @@ def is_database_url(url: str) -> str:
 
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise ValueError("it is no URL") from error
+    except ArgumentError:
+        raise ValueError("it is no URL") from None
+    except ValueError:
+        raise ValueError(_NO_PORT) from None
     if parsed.port is not None and not 1 <= parsed.port <= 65_535:
-        raise ValueError(f"{parsed.port} is no port")
+        raise ValueError(_NO_PORT)
     if parsed.drivername == "postgresql":
         driver_options(parsed)
     elif parsed.query:
@@ -314,7 +322,7 @@ def read_settings(kind: type[S], **overrides: Any) -> S:
         prefix = kind.model_config.get("env_prefix", "")
         raise SettingsError(
             "; ".join(_explain(fault, kind, prefix) for fault in error.errors(include_url=False))
-        ) from error
+        ) from None  # which would repeat the values in a traceback, and their passwords
 
 
 def _shown(value: Any) -> str | None:
@@ -327,17 +335,23 @@ def _shown(value: Any) -> str | None:
         return f"{value.total_seconds():g}s"
     if isinstance(value, dict):
         return json.dumps({name: _shown(each) for name, each in value.items()})
-    return _masked(str(value))
+    text = str(value)
+    return shown_url(text) if "://" in text else text
 
 
-def _masked(text: str) -> str:
-    return _PASSWORD.sub(r"\1***@", text)
+def _shown_input(field: str, value: Any) -> str:
+    """Return a bad value as it may be shown: of a token nothing, of a URL no password, wherever it was put."""
+    if field.endswith("token"):
+        return repr(HIDDEN)
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g} s"
+    is_url = isinstance(value, str) and (field.endswith("url") or "://" in value)
+    return repr(shown_url(value) if is_url else value)
 
 
 def _explain(fault: Any, kind: type[BaseSettings], prefix: str) -> str:
     field, *within = map(str, fault["loc"])
-    value = fault["input"]
-    shown = f"{value.total_seconds():g} s" if isinstance(value, timedelta) else _masked(repr(value))
+    shown = _shown_input(field, fault["input"])
     place = f" for {within[0]}" if within else ""
     told = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch" and field in kind.model_fields:

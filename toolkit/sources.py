@@ -25,6 +25,7 @@ from toolkit.errors import AmbiguousSagaError, UnreachableError
 from toolkit.events import SagaState
 from toolkit.invariants import Remains
 from toolkit.retry import describe
+from toolkit.urls import shown_url
 
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
@@ -105,6 +106,11 @@ class HttpSource:
         """The address of the service's API."""
         return self._url
 
+    @property
+    def address(self) -> str:
+        """The same as it may be shown."""
+        return shown_url(self._url)
+
     async def entries(
         self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
     ) -> Rows:
@@ -127,7 +133,7 @@ class HttpSource:
         """Ask for the next entries, or the newest."""
         content = await self._ask("/log", after=after, limit=limit)
         if "last" not in content:
-            raise UnreachableError(f"{self._url} does not tell where its log ends: is it an older version?")
+            raise UnreachableError(f"{self.address} does not tell where its log ends: is it an older version?")
         return [with_times(row) for row in content.get("entries", [])], int(content["last"])
 
     async def remains(self) -> Remains:
@@ -153,7 +159,7 @@ class HttpSource:
         try:
             response = await self._client.get(path, params=params)
         except httpx.HTTPError as error:
-            raise UnreachableError(f"{self._url} does not answer: {describe(error)}") from error
+            raise UnreachableError(f"{self.address} does not answer: {describe(error)}") from error
         return self._content(response)
 
     def _content(self, response: httpx.Response) -> dict[str, Any]:
@@ -163,9 +169,11 @@ class HttpSource:
             raise AmbiguousSagaError(str(content.get("saga_id")), list(content.get("types", ())))
         if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
             fault = content.get("error", response.reason_phrase)
-            raise UnreachableError(f"{self._url} answers {response.status_code}: {fault}")
+            raise UnreachableError(f"{self.address} answers {response.status_code}: {fault}")
         if (answering := content.get("service")) != self.service:
-            raise UnreachableError(f"{self._url} is not {self.service}: {answering or 'something else'} answers there")
+            raise UnreachableError(
+                f"{self.address} is not {self.service}: {answering or 'something else'} answers there"
+            )
         return content
 
 
@@ -210,6 +218,11 @@ class DatabaseSource:
         """The database's URL."""
         return self._url.render_as_string(hide_password=False)
 
+    @property
+    def address(self) -> str:
+        """The same as it may be shown."""
+        return shown_url(self.url)
+
     async def _remains(self, connection: AsyncConnection) -> Remains:
         return Remains(
             self.service,
@@ -223,7 +236,7 @@ class DatabaseSource:
             async with self._opened().reading() as connection:
                 return await query(connection)
         except (DBAPIError, OSError) as error:
-            raise UnreachableError(f"{self._url} can't be read: {cause_of(error)}") from error
+            raise UnreachableError(f"{self.address} can't be read: {cause_of(error)}") from error
 
     def _opened(self) -> Database:
         """Open the database if it is there; SQLite would make a missing file, and its empty log would be a lie."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from toolkit import Settings
 
 
@@ -40,6 +42,7 @@ def test_no_password_and_no_token_is_shown(saga, monkeypatch):
 
     result = saga("config")
 
+    assert result.exit_code == 0
     assert "h-u-s-h" not in result.output
     assert "amqp://ada:***@broker:5672/" in result.stdout
 
@@ -49,3 +52,29 @@ def test_a_bad_value_is_named_and_ends_with_2(saga_process):
 
     assert result.returncode == 2
     assert result.stderr.startswith("error: SAGA_PREFETCH='none' is not allowed")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://ada:h-u-s-h@127.0.0.1:1/",
+        "http://h-u-s-h@127.0.0.1:1/",
+        "http://127.0.0.1:1/?token=h-u-s-h",
+        "http://ada:h-u-s-h/",
+        "postgresql://ada:h-u-s-h@127.0.0.1:1/orders",
+        "postgresql://127.0.0.1:1/orders?user=ada&password=h-u-s-h",
+        "postgresql://ada:h-u-s-h/orders",
+        "sqlite:///no.db?key=h-u-s-h",
+        "ftp://ada:h-u-s-h@127.0.0.1:1/",
+    ],
+)
+@pytest.mark.parametrize(
+    "verb", [("ls",), ("log", "payment"), ("dead-letters", "drop", "payment", "--all", "--reason", "x"), ("doctor",)]
+)
+def test_no_error_shows_the_password_of_a_services_address(saga, monkeypatch, address, verb):
+    monkeypatch.setenv("SAGA_SERVICES", f"payment={address}")
+
+    result = saga(*verb)
+
+    assert result.exit_code != 0
+    assert "h-u-s-h" not in result.output

@@ -96,7 +96,7 @@ def _told(error: SagaError) -> str:
         return str(error)
     cure = f"show the token of {error.service}: export SAGA_API_TOKEN=… with the one that it was started with"
     fault = "the one that is set here is another" if error.is_shown else "none is set here"
-    return f"{error.url} answers 401: {cure}; {fault}"
+    return f"{error.address} answers 401: {cure}; {fault}"
 
 
 def complain(line: str) -> None:

@@ -57,11 +57,13 @@ def locate(named: Sequence[str] | None) -> list[Controls]:
 
 
 def _by_name(pairs: Iterable[str], settings: Settings) -> list[Controls]:
+    from toolkit.urls import shown_url
+
     found: dict[str, Controls] = {}
     for pair in pairs:
         name, _, url = pair.partition("=")
         if not name or not url:
-            raise UsageError(f"{pair!r} names no service: write NAME=URL, payment=http://127.0.0.1:8000 say")
+            raise UsageError(f"{shown_url(pair)!r} names no service: write NAME=URL, payment=http://127.0.0.1:8000 say")
         if name in found:
             raise UsageError(f"the service {name} is named twice: a service has one address")
         found[name] = _at(name, url, settings)
@@ -73,17 +75,18 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
 
     from toolkit.controls import HttpControls
     from toolkit.settings import has_sound_address, is_database_url
+    from toolkit.urls import shown_url
 
     try:
         if url.startswith(("http://", "https://")):
             if not urlsplit(has_sound_address(url)).hostname:
-                raise ValueError(f"{url} names no host, write http://127.0.0.1:8000 say")
+                raise ValueError(f"{shown_url(url)} names no host, write http://127.0.0.1:8000 say")
             return HttpControls(name, url, token=settings.api_token)
         if url.startswith(("sqlite:///", "postgresql://")):
             is_database_url(url)
             return _in_database(name, url, settings)
     except (httpx.InvalidURL, ValueError) as error:
-        raise UsageError(f"the address of {name} is no URL: {error}") from error
+        raise UsageError(f"the address of {name} is no URL: {error}") from None
     raise UsageError(f"the address of {name} is not allowed: it begins with http://, sqlite:/// or postgresql://")
 
 

@@ -20,11 +20,11 @@ from faststream.rabbit import RabbitQueue
 
 from toolkit.amqp_acks import AWAY
 from toolkit.doctor.facts import BrokerFacts, Difference, QueueFacts
-from toolkit.doctor.places import is_loopback
 from toolkit.rabbit_connection import as_unreachable
 from toolkit.rabbit_topology import dead_letter_exchange, declared_queues
 from toolkit.retry import describe
 from toolkit.settings import Settings
+from toolkit.urls import is_loopback
 
 _TIMEOUT = 5
 #: What one queue can differ in at most; each is one question.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from toolkit.doctor.facts import BrokerFacts, Echo, Facts, ManagementFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
+from toolkit.urls import shown_url
 
 #: The first release that is still maintained, and that limits deliveries by itself.
 _OLDEST = (4, 0)
@@ -146,4 +147,4 @@ def why_not(broker: BrokerFacts) -> str:
     told = broker.management
     if told is None or told.fault is None:
         return "the broker does not tell"
-    return f"the management API at {told.url}: {told.fault}"
+    return f"the management API at {shown_url(told.url)}: {told.fault}"

@@ -18,11 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.database import Database
 from toolkit.doctor.clocks import reading
 from toolkit.doctor.facts import ClockFacts, DatabaseFacts
-from toolkit.doctor.places import filesystem_of, is_loopback
+from toolkit.doctor.places import filesystem_of
 from toolkit.doctor.schema import lacks
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.sources import cause_of
+from toolkit.urls import is_loopback
 
 _TIMEOUT = 10
 _PRAGMAS = ("synchronous", "journal_mode")

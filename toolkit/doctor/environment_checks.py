@@ -8,9 +8,9 @@ from difflib import get_close_matches
 
 from toolkit.doctor.facts import Facts
 from toolkit.doctor.findings import Seen, check, fine, problem
-from toolkit.doctor.places import is_loopback
 from toolkit.doctor.services import DEMO_TOKEN
 from toolkit.settings import PREFIX, Settings
+from toolkit.urls import is_loopback
 
 #: What is read beside the settings of services: by the command line, by crash points.
 _OTHERS = ("SAGA_SERVICES", "SAGA_PACKAGE", "SAGA_MANAGEMENT_URL", "SAGA_CRASH_AT", "SAGA_CRASH_ON")

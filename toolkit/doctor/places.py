@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +9,6 @@ from pathlib import Path
 #: Where Linux lists what is mounted where.
 _MOUNTS = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\(\d{3})")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches this host."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def filesystem_of(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from toolkit.doctor.facts import ClockFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 from toolkit.doctor.services import DEMO_TOKEN
 from toolkit.glance import lacks
+from toolkit.urls import shown_url
 
 #: Timeouts are minutes, and compare one machine's clock with another's.
 _MOST_SKEW = timedelta(seconds=1)
@@ -29,7 +30,7 @@ def readiness(facts: Facts) -> Iterator[Seen]:
             yield unchecked(each.fault, each.name, cure=f"saga run {each.name}, or mend its address in SAGA_SERVICES")
         elif missing:
             yield problem(
-                f"{each.url} is without {', '.join(missing)}",
+                f"{shown_url(each.url)} is without {', '.join(missing)}",
                 each.name,
                 cure=f"its log says why: saga run {each.name}, or docker compose logs {each.name}",
             )
@@ -43,20 +44,20 @@ def tokens(facts: Facts) -> Iterator[Seen]:
     for each in _answering(facts):
         if each.letter_answer == 403 and not each.is_local:
             yield problem(
-                f"{each.url} is reached from elsewhere, and has no SAGA_API_TOKEN",
+                f"{shown_url(each.url)} is reached from elsewhere, and has no SAGA_API_TOKEN",
                 each.name,
                 cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
             )
         elif each.takes_demo_token:
             say = advice if each.is_local else problem
             yield say(
-                f"{each.url} takes the token {DEMO_TOKEN}, which everybody knows",
+                f"{shown_url(each.url)} takes the token {DEMO_TOKEN}, which everybody knows",
                 each.name,
                 cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
             )
         elif each.letter_answer == 401 and facts.settings.api_token:
             yield problem(
-                f"{each.url} does not take our SAGA_API_TOKEN",
+                f"{shown_url(each.url)} does not take our SAGA_API_TOKEN",
                 each.name,
                 cure=f"export SAGA_API_TOKEN as {each.name} has it",
             )

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from toolkit.doctor.clocks import date_of, stated
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
-from toolkit.doctor.places import is_loopback
 from toolkit.retry import describe
+from toolkit.urls import is_loopback, shown_url
 
 _TIMEOUT = 5
 _REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
@@ -33,7 +33,7 @@ async def ask_service(name: str, url: str, token: SecretStr | None) -> ServiceFa
                 clock=await _clock(client, name),
             )
         except (httpx.HTTPError, ValueError) as error:
-            return replace(facts, fault=f"{url} does not answer as a service does: {describe(error)}")
+            return replace(facts, fault=f"{shown_url(url)} does not answer as a service does: {describe(error)}")
 
 
 def _parts(told: object) -> dict[str, bool]:
