@@ -23,9 +23,9 @@ from starlette.applications import Starlette
 
 from toolkit.api import api_routes, application
 from toolkit.clock import SystemClock
-from toolkit.contained import contain
+from toolkit.contained import contain, escaped
 from toolkit.contract import Contract
-from toolkit.errors import DatabaseUnavailableError, EscapedError, SagaError, SettingsError
+from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
@@ -115,7 +115,7 @@ def run_service(service: Service, settings: Settings) -> int:
         log.error("a variable is read by no setting", variable=name, cure=f"if {meant} is meant, name it so")
     app = App(service, settings)
     failures: list[BaseException] = []
-    last_moment = threading.Timer(_ALL, _end_as_it_stands)
+    last_moment = threading.Timer(_ALL, lambda: _end_as_it_stands(1 if failures else 0))
     last_moment.daemon = True
 
     @asynccontextmanager
@@ -140,12 +140,12 @@ def run_service(service: Service, settings: Settings) -> int:
         signal.signal(each, lambda *_: None)
     collect_garbage_seldom()
     try:
-        server.run(sockets=[_listen(settings)])
-    except SystemExit as ending:
-        # Before those of the loops, which end with it.
-        failures.insert(0, EscapedError(f"a task or callback of the service ended the process: {describe(ending)}"))
+        endings = _serve(server, _listen(settings))
     finally:
         last_moment.cancel()
+    if endings:  # before those of the loops, which end with it
+        log.debug("the whole story", exc_info=endings[0])
+        failures.insert(0, escaped(endings[0]))
     for error in failures:
         if isinstance(error, SagaError):  # it says itself what to do
             raise error
@@ -157,6 +157,25 @@ def collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTION, *gc.get_threshold()[1:])
+
+
+def _serve(server: uvicorn.Server, listener: socket.socket) -> list[BaseException]:
+    """Serve until the end, also where a task or a callback raises what ends the event loop; return what did.
+
+    The loop goes on then, to give back what is in hand and to disconnect as after SIGTERM. Signals have handlers of
+    their own, so a KeyboardInterrupt comes from a task or a callback, too.
+    """
+    endings: list[BaseException] = []
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        loop = runner.get_loop()
+        serving = loop.create_task(server.serve(sockets=[listener]))
+        while not serving.done():
+            try:
+                loop.run_until_complete(serving)
+            except (SystemExit, KeyboardInterrupt) as ending:
+                endings.append(ending)
+                server.should_exit = True
+    return endings
 
 
 async def _at_most(seconds: float, ending: Coroutine[Any, Any, None]) -> None:
@@ -172,10 +191,10 @@ async def _at_most(seconds: float, ending: Coroutine[Any, Any, None]) -> None:
         log.info("a connection did not end well; what it held will come again", error=describe(error))
 
 
-def _end_as_it_stands() -> None:
+def _end_as_it_stands(code: int) -> None:
     """End the process: nothing is lost by that, only delivered again."""
     log.error("stopping took too long; the process ends as it stands, and what is under way will come again")
-    os._exit(0)
+    os._exit(code)
 
 
 def _exit_on_failure(task: asyncio.Task[None], server: uvicorn.Server, failures: list[BaseException]) -> None:

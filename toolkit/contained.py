@@ -16,6 +16,9 @@ from toolkit.retry import describe
 
 T = TypeVar("T")
 
+#: How the note begins that names an error's origin.
+_RAISED_BY = "raised by "
+
 
 @contextmanager
 def contained(what: str) -> Iterator[None]:
@@ -27,7 +30,10 @@ def contained(what: str) -> Iterator[None]:
     before = _cancellations()
     try:
         yield
-    except (Exception, KeyboardInterrupt):
+    except Exception:
+        raise
+    except KeyboardInterrupt as error:
+        _trace_back(error, what)
         raise
     except asyncio.CancelledError as error:
         if _cancellations() > before:
@@ -37,6 +43,7 @@ def contained(what: str) -> Iterator[None]:
             "that was cancelled, or cancelled its own task; catch the CancelledError there"
         ) from error
     except BaseException as error:
+        _trace_back(error, what)
         if _cancellations() > before:  # a `wait_for` or `gather` in it has swallowed the cancellation of its task
             raise asyncio.CancelledError from error
         raise EscapedError(f"{what} raised what is no Exception: {describe(error)}; raise an Exception") from error
@@ -52,6 +59,23 @@ async def apart(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine in a task of its own, contained: the task that it may cancel is not the caller's."""
     with contained(what):
         return await asyncio.create_task(contain(what, coroutine))
+
+
+def escaped(ending: BaseException) -> EscapedError:
+    """Return the error for what ended the event loop: it names the step, where a contained block knows it."""
+    where = _origin(ending) or "a task or callback of the service"
+    return EscapedError(f"{where} ended the process: {describe(ending)}; raise an Exception instead")
+
+
+def _origin(error: BaseException) -> str | None:
+    notes = (each for each in getattr(error, "__notes__", ()) if each.startswith(_RAISED_BY))
+    return next((each.removeprefix(_RAISED_BY) for each in notes), None)
+
+
+def _trace_back(error: BaseException, what: str) -> None:
+    """Note the innermost block that an error came through: the event loop passes the same object on."""
+    if _origin(error) is None:
+        error.add_note(f"{_RAISED_BY}{what}")
 
 
 def _cancellations() -> int:

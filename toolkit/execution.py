@@ -64,16 +64,18 @@ class Transaction:
 class _DisappointedError(Exception):
     """A batch that was executed in good faith holds a step that did not just succeed, or write nothing and refuse.
 
-    What the first step of a message that is alone came to is `known`: it need not be run again.
+    What the first step of a message that is alone came to is `known`: it need not be run again. So is what was cut off,
+    since its neighbours would wait as long once more.
     """
 
     def __init__(self, attempt: Attempt | None = None) -> None:
         super().__init__()
         self._attempt = attempt
 
-    def known(self, handler: Step | Compensation, _: Message) -> Attempt | None:
-        """Return the attempt, if it was this handler's."""
-        return self._attempt if self._attempt and self._attempt.handler is handler else None
+    def known(self, handler: Step | Compensation, message: Message) -> Attempt | None:
+        """Return the attempt, if it was this handler's with this message."""
+        attempt = self._attempt
+        return attempt if attempt and attempt.handler is handler and attempt.message is message else None
 
 
 class Execution:
@@ -417,7 +419,8 @@ class Execution:
         handler, call = attempt.handler, self.call(attempt, tx.session, original=original, flush=tx.is_alone)
         result = await bounded(call, handler, tx.session)
         attempt.end(result)
-        disappointment = _DisappointedError(attempt if tx.is_alone and tx.attempts == 1 else None)
+        is_known = (tx.is_alone and tx.attempts == 1) or (isinstance(result, Failure) and result.was_cut)
+        disappointment = _DisappointedError(attempt if is_known else None)
         if isinstance(result, Failure):
             blame(result, handler)
             raise disappointment from result.error

@@ -24,9 +24,10 @@ _TRACEBACK_CHARS = 8_000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that raised."""
+    """An attempt that raised, or was cut off."""
 
     error: Exception
+    was_cut: bool = False
 
     def traceback(self) -> str:
         """Return the last part of the traceback."""
@@ -56,7 +57,7 @@ async def bounded(
             return await call
     except TimeoutError:
         told = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it isolated"
-        return Failure(StepError(told))
+        return Failure(StepError(told), was_cut=True)
 
 
 class Invocation:

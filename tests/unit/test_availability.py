@@ -171,6 +171,16 @@ async def test_a_step_that_breaks_its_own_connection_fails_alone_on_sqlite(
     assert calls <= 21
 
 
+@pytest.mark.parametrize("isolated", [False, True])
+async def test_a_step_that_hangs_is_waited_for_once_an_attempt(
+    database: Database, clerk: Clerk, isolated: bool
+) -> None:
+    calls = await asyncio.wait_for(fail_loan_2(database, clerk, hang, isolated=isolated), timeout=30)
+
+    assert calls == 2, "two attempts; its neighbours wait no second time for the first"
+    assert await lent(database) == ["loan-1", "loan-3", "loan-4"]
+
+
 #: What is done to the toolkit's tables on either database, what undoes it, and what its cure names.
 RENAMED = [
     ("ALTER TABLE saga_log RENAME TO hidden", "ALTER TABLE hidden RENAME TO saga_log", "restore the table"),

@@ -70,10 +70,18 @@ def held() -> Iterator[None]:
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a verb's coroutine; Ctrl-C cancels it where it waits, and is raised again once it has ended."""
+    """Run a verb's coroutine; Ctrl-C cancels it where it waits, and is raised again once it has ended.
+
+    Raises:
+        EscapedError: a step of services that run within the command ended the event loop.
+    """
     import asyncio
+
+    from toolkit.contained import escaped
 
     try:
         return heeding(lambda: asyncio.run(work))
+    except SystemExit as ending:  # a verb leaves by typer's Exit
+        raise escaped(ending) from ending
     finally:
         work.close()  # one that never began would be complained of
