@@ -152,6 +152,7 @@ class Ground:
             for name in SERVICES:
                 for queue in (f"{asked.exchange}.{name}", f"{asked.exchange}.{name}.dead"):
                     await channel.queue_delete(queue)
+                await channel.exchange_delete(f"{asked.exchange}.{name}")
             for exchange in (asked.exchange, f"{asked.exchange}.dead"):
                 await channel.exchange_delete(exchange)
 

@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from pamqp.commands import Basic
 
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import WireMessage
+from toolkit.envelope import SENT_BY, WireMessage
 from toolkit.ids import new_id
 
 #: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
@@ -23,8 +23,8 @@ _DEEPEST = 10
 _KEPT = (str, int, bool, type(None))
 
 
-def properties_of(message: WireMessage) -> Basic.Properties:
-    """Return what goes out beside the body: of a persistent message."""
+def properties_of(message: WireMessage, *, login: str) -> Basic.Properties:
+    """Return what goes out beside the body: of a persistent message, with the login for the broker to verify."""
     return Basic.Properties(
         message_id=message.message_id,
         correlation_id=message.correlation_id,
@@ -33,12 +33,21 @@ def properties_of(message: WireMessage) -> Basic.Properties:
         headers=dict(message.headers),
         content_type="application/json",
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        user_id=login,
     )
 
 
-def wire_of(body: bytes, routing_key: str | None, properties: Basic.Properties) -> WireMessage:
-    """Return what came in, its times in UTC."""
+def wire_of(
+    body: bytes, routing_key: str | None, properties: Basic.Properties, *, exchange: str, own: str
+) -> WireMessage:
+    """Return what came in by an exchange, its times in UTC, with the login that the broker verified.
+
+    What came by the service's `own` exchange has kept the login of the first time; elsewhere a stranger may write that.
+    """
     timestamp = properties.timestamp
+    headers = _headers(properties.headers or {})
+    if exchange != own:
+        headers[SENT_BY] = properties.user_id or ""
     return WireMessage(
         body=body,
         routing_key=routing_key or "",
@@ -46,14 +55,16 @@ def wire_of(body: bytes, routing_key: str | None, properties: Basic.Properties) 
         correlation_id=properties.correlation_id,
         type=properties.message_type,
         timestamp=timestamp.replace(tzinfo=UTC) if timestamp and timestamp.tzinfo is None else timestamp,
-        headers=_headers(properties.headers or {}),
+        headers=headers,
+        exchange=exchange,
     )
 
 
 def given_up(raw: AbstractIncomingMessage, service: str, queue: str) -> DeadLetter:
     """Return a message of the dead-letter queue as a letter, with the reason that the broker wrote on it."""
-    wire = wire_of(raw.body, raw.routing_key, raw.properties)
-    death = _death(wire.headers)
+    death = _death(_headers(raw.headers or {}))
+    came_by = str(death.get("exchange", raw.exchange))
+    wire = wire_of(raw.body, raw.routing_key, raw.properties, exchange=came_by, own=queue)
     word = str(death.get("reason") or "given up by the broker").replace("_", " ")
     told = f"it gave it up in {death.get('queue')} at {death.get('time')}" if death else "it does not say why"
     return DeadLetter(

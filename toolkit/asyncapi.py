@@ -33,6 +33,7 @@ _TEXTS = {
     envelope.CAUSATION_ID: "the message id of the event that brought this one about",
     envelope.DEADLINE: "when the whole saga's forward steps refuse, ISO 8601",
     envelope.TRACEPARENT: "the W3C trace parent; passed on as it came",
+    envelope.SENT_BY: "a participant's note to itself: the login that sent the event first",
     envelope.NUDGE: "the id of the nudge by which it is sent again; who knows the saga's end answers with it",
 }
 _NUMBERS = {
@@ -84,7 +85,7 @@ def _own_queue(service: str, queue: str, heard: list[EventContract]) -> Document
     return {
         "address": queue,
         "title": f"the queue of {service}",
-        "description": "Bound to all that the service hears; its own retries come to it directly.",
+        "description": "Bound to all that the service hears; its own retries come by an exchange of the same name.",
         "messages": {event.name: _ref("components", "messages", event.name) for event in heard},
         "bindings": {
             "amqp": {

@@ -24,8 +24,9 @@ PUT_OFF = "put-off"
 TRACEPARENT = "traceparent"
 STARTED_AT = "started-at"
 NUDGE = "nudge"
+SENT_BY = "sent-by"
 HEADERS = (
-    SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, PUT_OFF, TRACEPARENT, STARTED_AT, NUDGE,
+    SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, PUT_OFF, TRACEPARENT, STARTED_AT, NUDGE, SENT_BY,
 )  # fmt: skip
 
 #: A header that is a text, and each id, has so many printable characters at most: AMQP's short strings end there.
@@ -39,7 +40,10 @@ CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested)
 
 @dataclass(frozen=True, slots=True)
 class WireMessage:
-    """A message as AMQP carries it; a foreign client may leave out all but the routing key and the body."""
+    """A message as AMQP carries it; a foreign client may leave out all but the routing key and the body.
+
+    `exchange` is what a broker has taken it in by; None where it came from none.
+    """
 
     body: bytes
     routing_key: str
@@ -48,6 +52,7 @@ class WireMessage:
     type: str | None = None
     timestamp: datetime | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    exchange: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,8 @@ class Envelope:
     - `put_off`: the second, since the epoch, to which it was last put off; 0 if it never was.
     - `nudge`: the id of the nudge by which the event is sent again, empty the first time. A service that knows the end
       of the saga answers with it.
+    - `sent_by`: the login that has sent the event, as the broker verified it, empty where the client set no user-id.
+      Only what a service sends to itself keeps it; None for what goes out for the first time.
     """
 
     event_id: str
@@ -78,6 +85,7 @@ class Envelope:
     traceparent: str | None = None
     started_at: datetime | None = None
     nudge: str = ""
+    sent_by: str | None = None
 
     @property
     def saga(self) -> tuple[str, str]:
@@ -104,6 +112,8 @@ class Envelope:
             headers[STARTED_AT] = self.started_at.isoformat()
         if self.nudge:
             headers[NUDGE] = self.nudge
+        if self.sent_by is not None:
+            headers[SENT_BY] = self.sent_by
         return headers
 
     def wrap(self, body: bytes, key: str) -> WireMessage:

@@ -40,6 +40,7 @@ from toolkit.metrics import Meter
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
 from toolkit.retry import describe
+from toolkit.senders import Senders
 from toolkit.service import Service
 from toolkit.settings import Settings
 from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
@@ -295,6 +296,7 @@ class Host:
             self.service.sagas,
             max_body=self.settings.max_message_bytes,
             trace=self.tracing.root_of if self.tracing else None,
+            senders=self._build_senders(),
         )
         return Inbox(
             execution,
@@ -303,6 +305,11 @@ class Host:
             clock=self._clock,
             batch_size=self.settings.batch_size,
         )
+
+    def _build_senders(self) -> Senders:
+        # Without a broker there are no logins: all services are one process.
+        logins = {} if self.settings.broker_url == EMBEDDED else self.settings.logins
+        return Senders(exchange=self.settings.exchange, queue=self.queue, logins=logins)
 
 
 def _say_letter_waits(state: Any) -> None:

@@ -60,7 +60,7 @@ _LISTED = ("id", "message_id", "event_type", "saga_id", "occurred_at", "due_at",
 class OutboxRow:
     """A message on its way out.
 
-    - `destination`: the service's own queue for what it sends to itself; None for the exchange.
+    - `destination`: the service's own queue for what it sends to itself; None for the exchange of all.
     - `optional`: it may go unheard.
     - `tries`: how often it was sent without a confirm.
     """

@@ -104,6 +104,8 @@ class RabbitPublisher:
     async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
         """Send a persistent, mandatory message and wait for the confirm.
 
+        `destination` is a service's queue, which its own exchange of the same name leads to, whatever the key.
+
         Raises:
             UnroutableError: no queue is bound to its routing key.
             UnreachableError: no confirm came; whether the message arrived is unknown.
@@ -114,9 +116,9 @@ class RabbitPublisher:
                 channel = join_writes(await self._open_channel().get_underlay_channel())
                 await channel.basic_publish(
                     message.body,
-                    exchange="" if destination else self._exchange.name,
-                    routing_key=destination or message.routing_key,
-                    properties=properties_of(message),
+                    exchange=destination or self._exchange.name,
+                    routing_key=message.routing_key,
+                    properties=properties_of(message, login=self._settings.login),
                     mandatory=True,
                     wait=False,
                 )
@@ -272,7 +274,8 @@ class RabbitConsumer:
     async def _handle(self, raw: DeliveredMessage) -> None:
         """Have a message executed, and settled after the commit."""
         try:
-            wire = wire_of(raw.body, raw.routing_key, raw.header.properties)
+            exchange, own = raw.exchange or "", self._queue.name
+            wire = wire_of(raw.body, raw.routing_key, raw.header.properties, exchange=exchange, own=own)
             settled = self._host.take(wire, again=bool(raw.redelivered))
         except Exception as error:  # noqa: BLE001 -- as of a commit that failed
             await self._give_back(raw, error)

@@ -33,8 +33,8 @@ def _cure(text: str, settings: Settings) -> str:
     found = _OBJECT.search(text)
     kind, name = (found[1], found[2]) if found else ("queue", settings.exchange)
     if "ACCESS_REFUSED" in text:
-        login = unquote(broker.username or "guest")
-        return f"rabbitmqctl set_permissions -p {vhost} {login} '.*' '.*' '.*', or less, as deploy/rabbitmq shows"
+        set_all = f"rabbitmqctl set_permissions -p {vhost} {settings.login} '.*' '.*' '.*'"
+        return f"{set_all}, or less, as deploy/rabbitmq shows"
     if "RESOURCE_LOCKED" in text:
         return f"{kind} {name} belongs to another connection alone: end that, or name another SAGA_EXCHANGE"
     if "limit in vhost" in text:

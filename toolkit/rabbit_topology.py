@@ -32,6 +32,14 @@ def dead_letter_exchange(settings: Settings) -> RabbitExchange:
     return RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.DIRECT, durable=True)
 
 
+def own_exchange(settings: Settings, service: str) -> RabbitExchange:
+    """Return the exchange by which a service sends to itself, and no other login writes.
+
+    It has its queue's name, and takes a message to it under whatever key: so a retry keeps the key of its event.
+    """
+    return RabbitExchange(queue_name(settings, service), type=ExchangeType.FANOUT, durable=True)
+
+
 def declared_queues(settings: Settings, service: str) -> tuple[RabbitQueue, RabbitQueue]:
     """Return a service's queue and its dead-letter queue, as it declares them."""
     name = queue_name(settings, service)
@@ -79,6 +87,7 @@ async def declare(
     await (await declare_queue(channel, dead_queue)).bind(dead_exchange, routing_key=queue.name)
     exchange = await _declare_exchange(channel, event_exchange(settings))
     declared = await declare_queue(channel, queue)
+    await declared.bind(await _declare_exchange(channel, own_exchange(settings, service.name)), routing_key="")
     for key in bound_keys(service):
         await declared.bind(exchange, routing_key=key)
     for key in unbind:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -70,6 +70,8 @@ _SLOWEST_HEARTBEAT, _DIGITS = 600, 9
 _NO_PORT = "its port is no number up to 65535, or what is special in its password (@ : / ? #) is not percent-encoded"
 #: So alike a name has to be to one that is known, to be taken for misspelt.
 _ALIKE = 0.8
+#: As much is a short string of AMQP.
+_LONGEST_LOGIN = 255
 #: No such number means anything beyond this.
 _MOST = 1_000_000
 
@@ -188,17 +190,34 @@ def _directory(value: str | Path) -> Path:
     return path
 
 
-def _object(value: Any) -> Any:
+def _object_like(example: dict[str, Any]) -> BeforeValidator:
     """Read JSON from the environment here, not in the library: it would name neither the variable nor the value."""
-    if not isinstance(value, str):
-        return value
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"give a JSON object, such as {json.dumps({'my_step': 'PT30S'})}")
-    return found
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError(f"give a JSON object, such as {json.dumps(example)}")
+        return found
+
+    return BeforeValidator(read)
+
+
+def _are_logins(value: Any) -> Any:
+    """Return the logins of one owner, in a list.
+
+    Raises:
+        ValueError: there is none, or one that no AMQP property can hold.
+    """
+    if not (isinstance(value, list | tuple) and value and all(isinstance(each, str) and each for each in value)):
+        raise ValueError('give a list of logins, such as ["payment"]; leave out an owner whose events anyone may send')
+    if long := [each for each in value if len(each.encode()) > _LONGEST_LOGIN]:
+        raise ValueError(f"{long[0][:_SHOWN]!r} is no login: it has more than {_LONGEST_LOGIN} bytes")
+    return value
 
 
 DatabaseUrl = Annotated[str, Field(pattern=r"^(sqlite:///|postgresql://).+"), AfterValidator(is_database_url)]
@@ -229,6 +248,12 @@ class Settings(BaseSettings):
         "saga", pattern=r"^[A-Za-z0-9._\-]{1,60}$", description="1 to 60 letters, digits, dots, hyphens or underscores"
     )
     """The topic exchange; the names of the queues begin with it, so two systems can share a broker."""
+    logins: Annotated[
+        dict[str, Annotated[tuple[str, ...], BeforeValidator(_are_logins)]],
+        NoDecode,
+        _object_like({"payment": ["payment"]}),
+    ] = Field(default_factory=dict)
+    """By owner, the logins that may send its events, in JSON; those of an owner that is not named are not checked."""
     prefetch: int = Field(200, ge=1, le=10_000)
     """How many deliveries a service holds unacknowledged at most."""
     redeclare_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1))
@@ -246,7 +271,7 @@ class Settings(BaseSettings):
     step_timeouts: Annotated[
         dict[str, Annotated[Duration, Field(ge=timedelta(milliseconds=1), le=LONGEST_WAIT)]],
         NoDecode,
-        BeforeValidator(_object),
+        _object_like({"my_step": "PT30S"}),
     ] = Field(default_factory=dict)
     """Timeouts by step name that override the declared ones: JSON, seconds or ISO 8601 durations."""
     overdue_after: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
@@ -271,6 +296,11 @@ class Settings(BaseSettings):
     """What a client of the API must show to write; unset: it only reads."""
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def login(self) -> str:
+        """The login by which the broker knows us, which it verifies of each message."""
+        return unquote(urlsplit(self.broker_url).username or "guest")
 
     def database_for(self, service: str) -> str:
         """Return the database of this service: the one that is set, or its file in the data directory."""
@@ -334,7 +364,7 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}s"
     if isinstance(value, dict):
-        return json.dumps({name: _shown(each) for name, each in value.items()})
+        return json.dumps({name: each if isinstance(each, tuple) else _shown(each) for name, each in value.items()})
     text = str(value)
     return shown_url(text) if "://" in text else text
 

@@ -27,6 +27,7 @@ from toolkit.envelope import (
     OCCURRED_AT,
     PUT_OFF,
     SAGA_TYPE,
+    SENT_BY,
     STARTED_AT,
     TRACEPARENT,
     VERSION,
@@ -39,6 +40,7 @@ from toolkit.events import SAGA_ID, AbortRequested, Event, Saga, SagaEnded, is_s
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.redaction import redact
 from toolkit.retry import describe
+from toolkit.senders import Senders
 
 #: What a transport puts in place of headers that it could not decode; a message that has it is a dead letter.
 UNDECODABLE = "x-undecodable"
@@ -87,6 +89,7 @@ class Vocabulary:
 
     `former` are the names of events that only a former release consumed; the transport finds out which.
     `trace` names the trace, by saga type and id, of a message that belongs to none; without it nobody asks.
+    `senders` knows who may send what; without it only the routing key is checked.
     """
 
     def __init__(
@@ -96,12 +99,14 @@ class Vocabulary:
         *,
         max_body: int,
         trace: Callable[[str, str], str] | None = None,
+        senders: Senders | None = None,
     ) -> None:
         self._events = {event.__name__: event for event in (*events, *CONTROL_EVENTS)}
         self._sagas = {saga.name: saga for saga in sagas}
         self._started_by = {saga.starts_with: saga for saga in self._sagas.values()}
         self._max_body = max_body
         self._trace = trace
+        self._senders = senders or Senders()
         self.former: frozenset[str] = frozenset()
 
     def receive(self, wire: WireMessage, clock: Clock) -> Message | Unreadable:
@@ -115,19 +120,21 @@ class Vocabulary:
         """Return the message with every gap of a foreign client filled.
 
         Raises:
-            UnreadableError: too large, of an unknown type or version, not JSON, of a broken schema, or without ids;
-                its text goes into logs, so what is sensitive in the body is masked there, wherever it came from.
+            UnreadableError: not its sender's to send, too large, of an unknown type or version, not JSON, of a broken
+                schema, or without ids; its text goes into logs, so what is sensitive in the body is masked there,
+                wherever it came from.
         """
-        is_control = self._events.get(_name(wire)) in CONTROL_EVENTS
-        most = max(self._max_body, _LARGEST_CONTROL) if is_control else self._max_body
+        event_type = self._events.get(_name(wire))
         if UNDECODABLE in wire.headers:
             raise UnreadableError("broken header", "the headers can't be decoded: send them by AMQP 0.9.1's types")
+        if event_type:
+            self._senders.check(event_type, wire)
+        most = max(self._max_body, _LARGEST_CONTROL) if event_type in CONTROL_EVENTS else self._max_body
         if len(wire.body) > most:
             raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {most} are taken")
         try:
             return self._read(wire, clock)
         except UnreadableError as error:
-            event_type = self._events.get(_name(wire))
             raise UnreadableError(error.reason, redact(event_type, wire.body, error.detail)) from error
 
     def _read(self, wire: WireMessage, clock: Clock) -> Message:
@@ -150,6 +157,7 @@ class Vocabulary:
             traceparent=self._traceparent(headers, saga_type, saga_id),
             started_at=occurred_at if event_type in self._started_by else _time(headers, STARTED_AT),
             nudge=_text(headers, NUDGE) or "",
+            sent_by=_text(headers, SENT_BY),
         )
         return Message(envelope, event, wire.body)
 

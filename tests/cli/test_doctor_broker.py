@@ -97,7 +97,7 @@ async def sweep(url: str, exchange: str) -> None:
     async with await aio_pika.connect(url) as connection, connection.channel() as channel:
         for queue in (f"{exchange}.payment", f"{exchange}.payment.dead", f"{exchange}.tap"):
             await channel.queue_delete(queue)
-        for each in (exchange, f"{exchange}.dead", f"{exchange}.unheard"):
+        for each in (exchange, f"{exchange}.dead", f"{exchange}.payment", f"{exchange}.unheard"):
             await channel.exchange_delete(each)
 
 

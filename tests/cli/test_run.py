@@ -158,6 +158,7 @@ def test_a_bad_setting_is_wrong_use_and_names_the_variable(saga, monkeypatch):
     [
         ("SAGA_BROKER_URL", "embedded", "error: SAGA_BROKER_URL=embedded is one process for all services"),
         ("SAGA_STEP_TIMEOUTS", '{"procces_payment": 5}', "error: SAGA_STEP_TIMEOUTS names procces_payment, and no"),
+        ("SAGA_LOGINS", '{"paymnet": ["payment"]}', "error: SAGA_LOGINS names paymnet, and no event has such an owner"),
         ("SAGA_HTTP_HOST", "no.such.host.invalid", "error: SAGA_HTTP_HOST='no.such.host.invalid' can't be listened on"),
         (
             "SAGA_HTTP_HOST",

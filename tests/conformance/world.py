@@ -196,6 +196,7 @@ class RabbitWorld(World):
                 name = queue_name(self.settings, service.name)
                 await channel.queue_delete(name)
                 await channel.queue_delete(f"{name}.dead")
+                await channel.exchange_delete(name)
             await channel.exchange_delete(self.settings.exchange)
             await channel.exchange_delete(f"{self.settings.exchange}.dead")
 

@@ -289,6 +289,7 @@ class Fleet:
             for name in SERVICES:
                 await channel.queue_delete(f"{self.settings.exchange}.{name}")
                 await channel.queue_delete(f"{self.settings.exchange}.{name}.dead")
+                await channel.exchange_delete(f"{self.settings.exchange}.{name}")
             await channel.exchange_delete(self.settings.exchange)
             await channel.exchange_delete(f"{self.settings.exchange}.dead")
 

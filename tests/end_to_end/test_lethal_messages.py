@@ -77,7 +77,7 @@ async def queue(rabbitmq: Server, prefix: str) -> AsyncIterator[aio_pika.abc.Abs
         yield channel
         for name in (f"{prefix}.bakery", f"{prefix}.bakery.dead"):
             await channel.queue_delete(name)
-        for name in (prefix, f"{prefix}.dead"):
+        for name in (prefix, f"{prefix}.dead", f"{prefix}.bakery"):
             await channel.exchange_delete(name)
 
 

@@ -75,7 +75,7 @@ async def channel(settings: Settings) -> AsyncIterator[AbstractChannel]:
         async with connection.channel() as channel:
             for name in (f"{settings.exchange}.bakery", f"{settings.exchange}.bakery.dead"):
                 await channel.queue_delete(name)
-            for name in (settings.exchange, f"{settings.exchange}.dead"):
+            for name in (settings.exchange, f"{settings.exchange}.dead", f"{settings.exchange}.bakery"):
                 await channel.exchange_delete(name)
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from toolkit.errors import SettingsError
-from toolkit.settings import driver_options, load_settings, misspelt_settings
+from toolkit.settings import Settings, driver_options, load_settings, misspelt_settings, shown_settings
 from toolkit.urls import shown_url
 
 
@@ -30,6 +30,7 @@ from toolkit.urls import shown_url
         ("SAGA_STEP_TIMEOUTS", "lend_book=5", 'give a JSON object, such as {"my_step": "PT30S"}'),
         ("SAGA_STEP_TIMEOUTS", "[5]", "give a JSON object"),
         ("SAGA_STEP_TIMEOUTS", "[" * 100_000, "give a JSON object"),
+        ("SAGA_LOGINS", "payment", 'give a JSON object, such as {"payment": ["payment"]}'),
         ("SAGA_DATABASE_URL", "mysql://root@db/orders", "give sqlite:///path, or postgresql://"),
         ("SAGA_EXCHANGE", "two words", "give 1 to 60 letters, digits"),
         ("SAGA_EXCHANGE", "", "give 1 to 60 letters, digits"),
@@ -129,6 +130,48 @@ def test_a_steps_timeouts_are_durations_by_name(monkeypatch: pytest.MonkeyPatch)
         "take_back": timedelta(minutes=1),
         "register": timedelta(seconds=7),
     }
+
+
+@pytest.mark.parametrize(
+    ("logins", "allowed"),
+    [
+        ('"payment"', 'give a list of logins, such as ["payment"]'),
+        ("[]", "leave out an owner whose events anyone may send"),
+        ('["", "b"]', "give a list of logins"),
+        (f'["{"x" * 256}"]', "it has more than 255 bytes"),
+    ],
+)
+def test_bad_logins_are_named_with_their_owner(monkeypatch: pytest.MonkeyPatch, logins: str, allowed: str) -> None:
+    monkeypatch.setenv("SAGA_LOGINS", f'{{"payment": {logins}}}')
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert str(caught.value).startswith("SAGA_LOGINS=")
+    assert " for payment is not allowed: " in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_logins_are_lists_by_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGA_LOGINS", '{"payment": ["payment", "payment-2"]}')
+
+    settings = load_settings()
+
+    assert settings.logins == {"payment": ("payment", "payment-2")}
+    (shown,) = [each["value"] for each in shown_settings(settings) if each["variable"] == "SAGA_LOGINS"]
+    assert shown == '{"payment": ["payment", "payment-2"]}'
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("amqp://127.0.0.1/", "guest"),
+        ("amqp://payment:secret@127.0.0.1/", "payment"),
+        ("amqps://pay%40ment:a@host/", "pay@ment"),
+    ],
+)
+def test_the_login_is_the_urls(url: str, login: str) -> None:
+    assert Settings(broker_url=url).login == login
 
 
 def test_without_a_database_each_service_has_its_file(monkeypatch: pytest.MonkeyPatch) -> None:

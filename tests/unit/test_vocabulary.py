@@ -86,8 +86,8 @@ def test_a_later_event_takes_its_saga_from_the_correlation_id(vocabulary: Vocabu
     assert message.envelope.saga_id == "loan-1"
 
 
-def test_the_type_wins_over_the_routing_key(vocabulary: Vocabulary) -> None:
-    message = vocabulary.read(plain(key="saga.library", type="BookWanted"), WATCH)
+def test_the_type_may_be_said_beside_the_routing_key(vocabulary: Vocabulary) -> None:
+    message = vocabulary.read(plain(type="BookWanted"), WATCH)
 
     assert isinstance(message.event, BookWanted)
 

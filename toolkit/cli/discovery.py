@@ -76,6 +76,24 @@ def see_that_steps_exist(settings: Settings, services: Mapping[str, Service]) ->
         )
 
 
+def see_that_owners_exist(settings: Settings, services: Mapping[str, Service]) -> None:
+    """See that SAGA_LOGINS names owners of events of these services: events of one that is misspelt are not checked.
+
+    Raises:
+        SettingsError: it names another.
+    """
+    from toolkit.envelope import CONTROL_EVENTS
+
+    emitted = (event for service in services.values() for event in service.emitted().values())
+    heard = (event for service in services.values() for event in service.heard())
+    owners = {event.__owner__ for event in (*emitted, *heard, *CONTROL_EVENTS)}
+    if unknown := sorted(settings.logins.keys() - owners):
+        raise SettingsError(
+            f"SAGA_LOGINS names {', '.join(unknown)}, and no event has such an owner; there are: "
+            f"{', '.join(sorted(owners))}"
+        )
+
+
 def sagas_of(services: dict[str, Service]) -> list[Saga]:
     """Return the sagas that these services take part in."""
     return list({saga.name: saga for service in services.values() for saga in service.sagas}.values())

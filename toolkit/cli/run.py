@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.discovery import discover, find_service, package_name, see_that_steps_exist
+from toolkit.cli.discovery import (
+    discover,
+    find_service,
+    package_name,
+    see_that_owners_exist,
+    see_that_steps_exist,
+)
 from toolkit.cli.exits import ExitCode, UsageError, leave
 
 
@@ -27,5 +33,7 @@ def run(
             "name a broker, or let `saga demo` or `saga trigger` run them all"
         )
     if ":" not in service:  # from elsewhere, nobody knows which services it has beside it
-        see_that_steps_exist(settings, discover(package_name()))
+        services = discover(package_name())
+        see_that_steps_exist(settings, services)
+        see_that_owners_exist(settings, services)
     leave(ExitCode(run_service(found, settings)))

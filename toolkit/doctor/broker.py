@@ -40,7 +40,7 @@ async def ask_broker(settings: Settings, services: Iterable[str]) -> BrokerFacts
     host, port = parts.hostname or "127.0.0.1", parts.port or (5671 if parts.scheme == "amqps" else 5672)
     facts = BrokerFacts(
         address=f"{host}:{port}",
-        login=unquote(parts.username or "guest"),
+        login=settings.login,
         vhost=unquote(parts.path[1:]) or "/",
         is_local=is_loopback(host),
     )

@@ -1,0 +1,218 @@
+"""What a real broker says of who has sent what, and what a service makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tests.eventually import eventually
+from tests.servers import Server
+from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Service, Settings, dead_letters, operations
+from toolkit.app import App
+from toolkit.audit import Operator
+from toolkit.clock import SystemClock
+from toolkit.dead_letters import Selection
+from toolkit.envelope import WireMessage
+from toolkit.ids import new_id
+from toolkit.outbox import OutboxRow, add
+from toolkit.rabbit import RabbitPublisher
+from toolkit.saga_log import story
+
+
+class TeaOrdered(Event, owner="guest"):
+    order_id: SagaId
+
+
+class TeaBrewed(Event, owner="kitchen", optional=True):
+    order_id: SagaId
+
+
+class TeaMissed(Refusal, owner="kitchen", optional=True):
+    order_id: SagaId
+
+
+saga = Saga(name="tea", id_field="order_id", starts_with=TeaOrdered, completes_with=TeaBrewed, fails_with=TeaMissed)
+BY = Operator("ada@desk", "it is to be tried again")
+
+
+def kitchen(failures: int = 0) -> Service:
+    """Return the kitchen, whose step fails so often first."""
+    participant = Participant("kitchen", saga=saga)
+    left = [failures]
+
+    @participant.step(retry=RetryPolicy(attempts=9))
+    async def brew(event: TeaOrdered, session: AsyncSession) -> TeaBrewed:
+        if left[0]:
+            left[0] -= 1
+            raise ConnectionError("the kettle is cold")
+        return TeaBrewed(order_id=event.order_id)
+
+    return Service(name="kitchen", participants=[participant])
+
+
+@pytest.fixture
+def settings(rabbitmq: Server, prefix: str, tmp_path: Path) -> Settings:
+    return Settings(broker_url=rabbitmq.url, exchange=prefix, data_dir=tmp_path, logins={"guest": ["guest"]})
+
+
+@pytest.fixture
+async def channel(settings: Settings) -> AsyncIterator[AbstractChannel]:
+    """A channel to the broker; what the test made is deleted at its end."""
+    async with await aio_pika.connect(settings.broker_url) as connection, connection.channel() as channel:
+        yield channel
+        for name in (f"{settings.exchange}.kitchen", f"{settings.exchange}.kitchen.dead", f"{settings.exchange}.ear"):
+            await channel.queue_delete(name)
+        for name in ("", ".dead", ".kitchen", ".detour"):
+            await channel.exchange_delete(f"{settings.exchange}{name}")
+
+
+def ordered(order_id: str, **facts: Any) -> WireMessage:
+    return WireMessage(json.dumps({"order_id": order_id}).encode(), "guest.TeaOrdered", message_id=new_id(), **facts)
+
+
+async def publish(channel: AbstractChannel, exchange: str, key: str, **properties: Any) -> None:
+    message = aio_pika.Message(b'{"order_id": "tea-1"}', correlation_id="tea-1", **properties)
+    await (await channel.get_exchange(exchange, ensure=False)).publish(message, key)
+
+
+async def letters(app: App, count: int = 1) -> list[dict[str, Any]]:
+    async def are_there() -> list[dict[str, Any]]:
+        async with app.host.database.reading() as connection:
+            found = await dead_letters.listed(connection)
+        return found if len(found) == count and all(each["attempts"] for each in found) else []
+
+    return await eventually(are_there, what=f"{count} letters")
+
+
+async def completed(app: App, order_id: str) -> list[dict[str, Any]]:
+    async def is_done() -> list[dict[str, Any]]:
+        async with app.host.database.reading() as connection:
+            entries = await story(connection, order_id)
+        return entries if any(each["to_state"] == "completed" for each in entries) else []
+
+    return await eventually(is_done, what=f"{order_id} to be completed")
+
+
+async def test_each_message_says_by_its_user_id_whose_it_is(settings: Settings, channel: AbstractChannel) -> None:
+    app = App(kitchen(), settings)
+    await app.start()
+    ear = await channel.declare_queue(f"{settings.exchange}.ear", durable=True)
+    for key in ("kitchen.TeaBrewed", "saga.SagaEnded"):
+        await ear.bind(settings.exchange, routing_key=key)
+
+    async with RabbitPublisher(settings) as client:
+        await client.publish(ordered("tea-1"))
+    await completed(app, "tea-1")
+    heard = [await eventually(lambda: ear.get(fail=False), what="a message") for _ in range(2)]
+
+    await app.stop()
+    assert {(each.routing_key, each.user_id) for each in heard} == {
+        ("kitchen.TeaBrewed", "guest"), ("saga.SagaEnded", "guest"),
+    }  # fmt: skip
+
+
+async def test_a_retry_comes_by_the_services_own_exchange_with_its_key_and_its_proof(
+    settings: Settings, channel: AbstractChannel
+) -> None:
+    app = App(kitchen(failures=1), settings)
+    taken: list[WireMessage] = []
+    await app.start()
+    take = app.host.take
+    app.host.take = lambda wire, again: (taken.append(wire), take(wire, again=again))[1]  # type: ignore[method-assign]
+
+    async with RabbitPublisher(settings) as client:
+        await client.publish(ordered("tea-1"))
+    await completed(app, "tea-1")
+
+    await app.stop()
+    first, retry = (each for each in taken if each.routing_key == "guest.TeaOrdered")
+    assert (first.exchange, retry.exchange) == (settings.exchange, f"{settings.exchange}.kitchen")
+    assert first.headers["sent-by"] == retry.headers["sent-by"] == "guest"
+
+
+async def test_a_client_that_sets_no_user_id_is_refused_for_a_named_owner_and_a_redrive_is_no_way_round(
+    settings: Settings, channel: AbstractChannel
+) -> None:
+    app = App(kitchen(), settings)
+    await app.start()
+
+    await publish(channel, settings.exchange, "guest.TeaOrdered")
+    (letter,) = await letters(app)
+    facts: Any = {"queue": app.host.queue, "now": SystemClock().now()}
+    await operations.redrive(app.host.database, Selection(saga_id="tea-1"), BY, **facts)
+    (again,) = await letters(app)
+
+    await app.stop()
+    assert letter["reason"] == again["reason"] == "wrong sender"
+    assert again["id"] != letter["id"]
+    assert again["headers"]["sent-by"] == ""
+
+
+async def test_a_header_that_claims_a_login_is_no_proof(settings: Settings, channel: AbstractChannel) -> None:
+    app = App(kitchen(), settings)
+    await app.start()
+
+    await publish(channel, settings.exchange, "guest.TeaOrdered", headers={"sent-by": "guest"})
+    (letter,) = await letters(app)
+
+    await app.stop()
+    assert letter["reason"] == "wrong sender"
+
+
+async def test_an_event_of_another_type_than_its_key_is_a_letter_of_its_saga(
+    settings: Settings, channel: AbstractChannel
+) -> None:
+    app = App(kitchen(), settings)
+    await app.start()
+
+    await publish(channel, settings.exchange, "saga.AbortRequested", type="TeaOrdered", user_id="guest")
+    (letter,) = await letters(app)
+
+    await app.stop()
+    assert (letter["reason"], letter["saga_id"]) == ("wrong routing key", "tea-1")
+
+
+async def test_what_an_exchange_passes_on_is_a_letter(settings: Settings, channel: AbstractChannel) -> None:
+    """A login that may publish a few keys may bind an exchange of its own before the one that all events go through."""
+    app = App(kitchen(), settings)
+    await app.start()
+    detour = await channel.declare_exchange(f"{settings.exchange}.detour", "fanout")
+    await (await channel.get_exchange(settings.exchange)).bind(detour)
+
+    await publish(channel, detour.name, "guest.TeaOrdered", user_id="guest")
+    (letter,) = await letters(app)
+
+    await app.stop()
+    assert letter["reason"] == "forwarded"
+
+
+async def test_retries_of_a_former_release_are_run_from_the_outbox_and_from_the_queue(
+    settings: Settings, channel: AbstractChannel
+) -> None:
+    settings = settings.model_copy(update={"logins": {}})
+    app = App(kitchen(), settings)
+    await app.start()
+    await app.stop()
+    queue = f"{settings.exchange}.kitchen"
+
+    # As it wrote them: by the queue's name, through the default exchange, without a login.
+    old = aio_pika.Message(b'{"order_id": "tea-1"}', type="TeaOrdered", message_id=new_id())
+    await channel.default_exchange.publish(old, queue)
+    app = App(kitchen(), settings)
+    async with app.host.database.transaction() as session:
+        row = ordered("tea-2", type="TeaOrdered", correlation_id="tea-2", timestamp=SystemClock().now())
+        await add(
+            await session.connection(), [OutboxRow(id=new_id(), message=row, due_at=row.timestamp, destination=queue)]
+        )
+    await app.start()
+
+    await asyncio.gather(completed(app, "tea-1"), completed(app, "tea-2"))
+    await app.stop()
