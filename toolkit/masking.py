@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any, Protocol, overload
 
 from pydantic.errors import PydanticInvalidForJsonSchema
-from pydantic_core import to_json
 
 from toolkit.events import SENSITIVE, Event
+from toolkit.json_output import as_json
 
 Schema = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ def mask(declared: Declared, body: bytes | str | Mapping[str, Any]) -> dict[str,
     if declared is None:
         return UNKNOWN
     shown = masked_object(declared, body)
-    return NO_OBJECT if shown is None else to_json(shown).decode()
+    return NO_OBJECT if shown is None else as_json(shown)
 
 
 def masked_object(declared: Declared, body: bytes | str | None) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from tests.orders import COMPENSATING, NOON, PENDING, entry, fulfilled_order, pa
 from tests.servers import Server
 from toolkit import dead_letters, outbox, saga_log
 from toolkit.audit import audit
+from toolkit.cli.discovery import find_service
 from toolkit.cli.verbs import app
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
@@ -118,7 +119,8 @@ async def write(directory: Path) -> None:
     entries = [replace(each, at=NOON + timedelta(seconds=index)) for index, each in enumerate(history())]
     for name in SERVICES:
         database = Database(f"sqlite:///{directory}/{name}.db")
-        await database.create_tables()
+        tables = find_service(f"services.{name}.app:app").tables
+        await database.create_tables(*([tables] if tables else []))
         async with database.transaction() as session:
             connection = await session.connection()
             await saga_log.append(connection, [each for each in entries if each.service == name])
@@ -221,6 +223,7 @@ def test_a_verb_prints_to_the_letter_what_it_always_printed(saga, known, name, o
 
     result = saga(*arguments, "-o", output)
 
+    assert isinstance(result.exception, SystemExit | None), result.exception  # a crash has an exit code, too
     assert result.exit_code == code, result.output
     assert_golden(f"{name}.{output}.txt", result.stdout, result.stderr, known)
 

@@ -139,6 +139,20 @@ async def test_a_nudge_in_the_console_reaches_the_type_of_its_page(tmp_path: Pat
     assert audited == [("nudge", "gift")]
 
 
+async def test_what_steers_a_screen_is_escaped_in_the_pages_json(tmp_path: Path):
+    body = r'{"order_id": "lone \ud800, turned \u202e"}'
+    refused = replace(reserved("order-2"), error="turned \u202e and \x9b", emitted_body=body)
+
+    async with console(tmp_path, [(inventory, [refused])]) as browser:
+        page = await browser.get("/sagas/order-2")
+        document = (await browser.get("/sagas/order-2?format=json")).text
+
+    (shown,) = re.findall(r"<pre[^>]*Event out of reserve_inventory[^>]*>(.*?)</pre>", page.text, re.DOTALL)
+    assert r"lone \ud800, turned \u202e" in shown
+    assert r"turned \u202e and \u009b" in document
+    assert not re.search("[\x7f-\x9f\u202e]", shown + document)
+
+
 async def audit_of(directory: Path) -> list[tuple[str, str]]:
     database = Database(f"sqlite:///{directory}/payment.db")
     async with database.reading() as connection:

@@ -9,12 +9,12 @@ from functools import wraps
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.database_errors import cure_of, is_outage, may_pass
 from toolkit.errors import AmbiguousSagaError
+from toolkit.json_output import as_json
 
 Serve = Callable[[Request], Awaitable[Response]]
 
@@ -74,4 +74,4 @@ def error_answer(status: int, message: str, **facts: Any) -> Response:
 
 def json_answer(content: Mapping[str, Any], *, status: int = 200) -> Response:
     """Return an answer in JSON."""
-    return Response(to_json(content), status_code=status, media_type="application/json")
+    return Response(as_json(content), status_code=status, media_type="application/json")

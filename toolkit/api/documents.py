@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +15,7 @@ from toolkit.api.schemas import Document
 from toolkit.api.site import Site
 from toolkit.asyncapi import asyncapi
 from toolkit.contract import Contract
+from toolkit.json_output import as_json
 
 
 def document_endpoints(site: Site, others: Sequence[Endpoint]) -> list[Endpoint]:
@@ -42,10 +42,10 @@ _ITSELF = "Tell what this API can be asked, and what it answers, as an OpenAPI 3
 
 def _served(document: Any, what: str) -> Serve:
     """Return what serves a document that never changes."""
-    as_json = to_json(document)
+    text = as_json(document)
 
     async def serve(_: Request) -> Response:
-        return Response(as_json, media_type="application/json")
+        return Response(text, media_type="application/json")
 
     serve.__doc__ = what
     return serve

@@ -25,18 +25,17 @@ def asyncapi(
     In JSON, with every event's schema. It is read from the declarations below the current directory; where services are
     named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
     """
-    from pydantic_core import to_json
-
     from toolkit.asyncapi import asyncapi as document_of
     from toolkit.contract import Contract
     from toolkit.host import queue_name
+    from toolkit.json_output import as_json
     from toolkit.settings import load_settings
 
     settings = load_settings()
     is_named = bool(service or os.environ.get("SAGA_SERVICES"))
     contract = run_async(_read(of, service)) if is_named else Contract.of(find_service(of))
     document = document_of(contract, exchange=settings.exchange, queue=queue_name(settings, contract.service))
-    typer.echo(to_json(document, indent=2))
+    typer.echo(as_json(document, indent=2).encode())
 
 
 async def _read(name: str, service: list[str] | None) -> Contract:

@@ -76,22 +76,23 @@ def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequ
 
 def print_json(content: Any, output: Format) -> None:
     """Print data as one JSON document, or as one line for each of its items."""
-    from pydantic_core import to_json
+    from toolkit.json_output import as_json
 
     if output is Format.JSON:
-        typer.echo(to_json(content, indent=2))
+        typer.echo(as_json(content, indent=2).encode())
         return
     for item in content if isinstance(content, list) else [content]:
-        typer.echo(to_json(item))
+        typer.echo(as_json(item).encode())
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """Print one thing as its fields, a name and a value each; a text of several lines below its name."""
-    from pydantic_core import to_json
     from rich.text import Text
 
+    from toolkit.json_output import as_json
+
     for name, value in fields.items():
-        text = text_of(to_json(value).decode() if isinstance(value, dict | list) else value, keep="\n")
+        text = text_of(as_json(value) if isinstance(value, dict | list) else value, keep="\n")
         apart = "\n" if "\n" in text.plain else " "
         console().print(Text.assemble((f"{name.replace('_', ' ')}:", "bold"), apart, text))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from toolkit.console.guard import Keys
+from toolkit.json_output import as_json
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -179,4 +179,4 @@ def count(number: float) -> str:
 
 def pretty(content: Any) -> str:
     """Return data as JSON to read."""
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    return as_json(content, indent=2)

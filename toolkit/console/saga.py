@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,6 +19,7 @@ from toolkit.console.rendering import Pages, saga_path
 from toolkit.console.saga_story import SagaStory
 from toolkit.controls import Controls
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
+from toolkit.json_output import as_json
 from toolkit.operations import Bite
 from toolkit.progress import progress
 from toolkit.story import tell
@@ -53,7 +53,7 @@ class SagaPage:
             return self._choice(request, error, is_json=is_json)
         if is_json:
             return Response(
-                to_json(told.as_dict(), indent=2),
+                as_json(told.as_dict(), indent=2),
                 status_code=200 if told.is_known else 404,
                 media_type="application/json",
             )
@@ -70,7 +70,7 @@ class SagaPage:
     def _choice(self, request: Request, error: AmbiguousSagaError, *, is_json: bool) -> Response:
         """Show which sagas have an id, where there are several."""
         if is_json:
-            content = to_json({"error": str(error), "types": error.types}, indent=2)
+            content = as_json({"error": str(error), "types": error.types}, indent=2)
             return Response(content, status_code=300, media_type="application/json")
         return self._pages.page(request, "several", status=300, saga_id=error.saga_id, types=error.types)
 
