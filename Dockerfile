@@ -19,11 +19,11 @@ RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/saga --shell /usr/s
  && install -d -o saga -g saga /var/lib/saga
 COPY --from=build /opt/saga /opt/saga
 ENV PATH=/opt/saga/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    SAGA_HTTP_HOST=0.0.0.0 SAGA_HTTP_PORT=8000 SAGA_LOG_FORMAT=json SAGA_DATA_DIR=/var/lib/saga
+    SAGA_HTTP_HOST=0.0.0.0 SAGA_HTTP_PORT=8000 SAGA_HEALTH_PORT=8001 SAGA_LOG_FORMAT=json SAGA_DATA_DIR=/var/lib/saga
 # The services are found in the current directory.
 WORKDIR /opt/saga/app
 USER 10001:10001
-EXPOSE 8000
+EXPOSE 8000 8001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=3)"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8001/healthz', timeout=3)"]
 ENTRYPOINT ["saga"]

@@ -7,12 +7,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
-from toolkit.api import api_routes, application
+from toolkit.api import Site, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -29,8 +28,11 @@ def main(name: str, url: str) -> None:
         yield
         await database.close()
 
-    facts: Any = {"queue": f"saga.{name}", "token": None, "clock": SystemClock()}
-    api = application(api_routes(service, Contract.of(service), database, readiness, **facts), lifespan)
+    site = Site(
+        service=service, contract=Contract.of(service), database=database, readiness=readiness,
+        queue=f"saga.{name}", clock=SystemClock(),
+    )  # fmt: skip
+    api = application(api_routes(site, None), lifespan)
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False)).run(sockets=[listener])

@@ -20,13 +20,15 @@ from typing import Any
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import Lifespan
 
-from toolkit.api import api_routes, application
+from toolkit.api import Site, api_routes, application, health_routes
 from toolkit.clock import SystemClock
 from toolkit.contained import contain, escaped
 from toolkit.contract import Contract
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
+from toolkit.http_server import SideServer, bind, server_config
 from toolkit.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
 from toolkit.rabbit_connection import connect_patiently
@@ -48,6 +50,8 @@ _MOMENT = 0.1
 #: After so many new objects Python looks for cycles among them. Its 700 of old are one batch of messages, whose objects
 #: are nearly all in use still; looking at them costs a tenth of the CPU.
 _OBJECTS_UNTIL_COLLECTION = 10_000
+#: Connections that the health listener holds: a load balancer, Prometheus and a person, and their replicas.
+_MOST_HEALTH_CONNECTIONS = 32
 #: What the system says where it is the port that can't be had, and not the address.
 _PORT_FAULTS = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
 
@@ -120,27 +124,26 @@ def run_service(service: Service, settings: Settings) -> int:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        # The API answers while the service still waits for its broker: alive, and not ready.
+        # Both listeners answer while the service still waits for its broker: alive, and not ready.
         starting = asyncio.create_task(contain(f"the start of {service.name}", app.start()))
         starting.add_done_callback(lambda task: _exit_on_failure(task, server, failures))
+        watched = asyncio.create_task(health.serve(sockets=listeners[1:])) if listeners[1:] else None
         yield
         last_moment.start()
         starting.cancel()
-        await asyncio.wait({starting})
+        health.should_exit = True
+        await asyncio.wait({starting, watched} if watched else {starting})
         await app.stop()
 
-    contract = Contract.of(service, timeouts=settings.step_timeouts)
-    facts: Any = {"queue": app.host.queue, "token": settings.api_token, "clock": SystemClock()}
-    routes = api_routes(service, contract, app.host.database, app.readiness, **facts)
-    api = application(routes, lifespan)
-    server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    server, health = _servers(app, settings, lifespan)
+    listeners = _listen(settings)
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.
     app.host.loops.on_end = lambda error: _exit_because_of(error, server, failures)
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: None)
     collect_garbage_seldom()
     try:
-        endings = _serve(server, _listen(settings))
+        endings = _serve(server, listeners[0])
     finally:
         last_moment.cancel()
     if endings:  # before those of the loops, which end with it
@@ -150,6 +153,22 @@ def run_service(service: Service, settings: Settings) -> int:
         if isinstance(error, SagaError):  # it says itself what to do
             raise error
     return 1 if failures else 0
+
+
+def _servers(app: App, settings: Settings, lifespan: Lifespan[Starlette]) -> tuple[uvicorn.Server, uvicorn.Server]:
+    """Return the server of the API, and the one that answers health checks beside it."""
+    site = Site(
+        service=app.service,
+        contract=Contract.of(app.service, timeouts=settings.step_timeouts),
+        database=app.host.database,
+        readiness=app.readiness,
+        queue=app.host.queue,
+        clock=SystemClock(),
+    )
+    api = server_config(application(api_routes(site, settings.api_token), lifespan))
+    checks = application(health_routes(site))
+    watching = server_config(checks, most_connections=_MOST_HEALTH_CONNECTIONS, lifespan="off")
+    return uvicorn.Server(api), SideServer(watching)
 
 
 def collect_garbage_seldom() -> None:
@@ -210,11 +229,31 @@ def _exit_because_of(error: BaseException, server: uvicorn.Server, failures: lis
     server.should_exit = True
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Listen for the API, and for health checks beside it, unless the settings name one port for both."""
+    api = _listen_for_api(settings)
+    _see_that_it_is_guarded(settings, api)
+    port = api.getsockname()[1]
+    log.info("api listens", host=settings.http_host, port=port)
+    if settings.health_port == port:
+        return [api]
+    try:
+        health = bind(settings.http_host, settings.health_port)
+    except OSError as error:
+        api.close()
+        raise SettingsError(
+            f"SAGA_HEALTH_PORT={settings.health_port} can't be listened on at {settings.http_host}: {error.strerror}; "
+            "name a free one, or none to have one chosen"
+        ) from error
+    log.info("health listens", host=settings.http_host, port=health.getsockname()[1])
+    return [api, health]
+
+
+def _listen_for_api(settings: Settings) -> socket.socket:
     """Listen on the port of the settings, or on any free one where they name none and the usual one is taken."""
     wanted = settings.http_port
     try:
-        listener = _bind(settings.http_host, _USUAL_PORT if wanted is None else wanted)
+        return bind(settings.http_host, _USUAL_PORT if wanted is None else wanted)
     except (OSError, UnicodeError) as error:
         told = getattr(error, "strerror", None) or str(error)
         if getattr(error, "errno", None) not in _PORT_FAULTS:
@@ -226,10 +265,7 @@ def _listen(settings: Settings) -> socket.socket:
                 f"SAGA_HTTP_PORT={wanted} can't be listened on at {settings.http_host}: {told}; "
                 "name a free one, or none to have one chosen"
             ) from error
-        listener = _bind(settings.http_host, 0)
-    _see_that_it_is_guarded(settings, listener)
-    log.info("api listens", host=settings.http_host, port=listener.getsockname()[1])
-    return listener
+        return bind(settings.http_host, 0)
 
 
 def _see_that_it_is_guarded(settings: Settings, listener: socket.socket) -> None:
@@ -245,15 +281,3 @@ def _see_that_it_is_guarded(settings: Settings, listener: socket.socket) -> None
         f"SAGA_HTTP_HOST={settings.http_host!r} is reached from other machines, and SAGA_API_TOKEN is not set: "
         "set it to a text that nobody guesses, which operators then show, or SAGA_HTTP_HOST to 127.0.0.1"
     )
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()  # until one listens, others may bind the same port, and find out too late
-    except (OSError, UnicodeError):
-        listener.close()
-        raise
-    return listener

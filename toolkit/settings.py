@@ -292,6 +292,8 @@ class Settings(BaseSettings):
     """Where the health checks and the API listen."""
     http_port: int | None = Field(None, ge=0, le=65_535)
     """Their port; unset: 8000, or any free one where that is taken."""
+    health_port: int = Field(0, ge=0, le=65_535)
+    """Where the health checks and the metrics listen, too; 0: any free one, which the log names."""
     api_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
     """What a client of the API must show to write; unset: it only reads."""
     log_format: Literal["json", "console"] = "console"

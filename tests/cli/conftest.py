@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvicorn
@@ -23,7 +22,7 @@ from typer.testing import CliRunner, Result
 import toolkit.doctor.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit import saga_log
-from toolkit.api import api_routes, application
+from toolkit.api import Site, api_routes, application
 from toolkit.cli.discovery import find_service
 from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
@@ -123,10 +122,11 @@ def _api(name: str, url: str, ready: dict[str, bool]) -> Starlette:
         await database.close()
 
     service = find_service(f"services.{name}.app:app")
-    contract = Contract.of(service)
-    facts: Any = {"queue": f"saga.{name}", "token": SecretStr(TOKEN), "clock": SystemClock()}
-    routes = api_routes(service, contract, database, readiness, **facts)
-    return application(routes, lifespan)
+    site = Site(
+        service=service, contract=Contract.of(service), database=database, readiness=readiness,
+        queue=f"saga.{name}", clock=SystemClock(),
+    )  # fmt: skip
+    return application(api_routes(site, SecretStr(TOKEN)), lifespan)
 
 
 def service_options(urls: dict[str, str]) -> list[str]:

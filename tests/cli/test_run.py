@@ -92,7 +92,7 @@ async def ready(log: Path) -> str:
             response = await client.get(f"{url}/readyz")
         return url if response.status_code == 200 else None
 
-    return await eventually(look, what=f"the service of {log.name}")
+    return await eventually(look, within=60, what=f"the service of {log.name}")
 
 
 def address(log: Path) -> str | None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +22,7 @@ from typer.testing import CliRunner
 from services.payment.app import app as payment
 from tests.eventually import eventually
 from toolkit import Settings, audit, dead_letters
-from toolkit.api import api_routes
+from toolkit.api import Site, api_routes
 from toolkit.cli.verbs import app as cli
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
@@ -474,8 +473,11 @@ async def test_attention_is_not_calm_while_a_service_is_away_or_without_its_brok
     async def readiness() -> dict[str, bool]:
         return {"broker": False, "database": True, "relay": True}
 
-    facts: Any = {"queue": "saga.payment", "token": SECRET, "clock": SystemClock()}
-    service = Starlette(routes=api_routes(payment, Contract.of(payment), database, readiness, **facts))
+    site = Site(
+        service=payment, contract=Contract.of(payment), database=database, readiness=readiness,
+        queue="saga.payment", clock=SystemClock(),
+    )  # fmt: skip
+    service = Starlette(routes=api_routes(site, SECRET))
     server = uvicorn.Server(uvicorn.Config(service, log_config=None))
     listener = socket.create_server(("127.0.0.1", 0))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

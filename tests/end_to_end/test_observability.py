@@ -141,8 +141,8 @@ def test_prometheus_scrapes_each_service_of_compose_where_it_listens():
     (found_by_name,) = job["dns_sd_configs"]
 
     assert found_by_name["names"] == list(SERVICES)
-    for name in SERVICES:
-        assert all(port.endswith(f":{found_by_name['port']}") for port in compose(name)["ports"])
+    assert f" SAGA_HEALTH_PORT={found_by_name['port']} " in (PROJECT / "Dockerfile").read_text()
+    assert not [name for name in SERVICES if "SAGA_HEALTH_PORT" in compose(name)["environment"]]
 
 
 def compose(service: str) -> dict[str, Any]:
@@ -184,7 +184,7 @@ async def test_a_real_prometheus_scrapes_real_services_and_its_alerts_fire_and_e
     ports = {name: free_port() for name in SERVICES}
     async with prometheus(tmp_path, ports.values()) as asked:
         for name in SERVICES[:-1]:
-            await fleet.launch(name, SAGA_HTTP_PORT=str(ports[name]))
+            await fleet.launch(name, SAGA_HEALTH_PORT=str(ports[name]))
         await ready(asked, 3)
 
         # Ten orders, three of them bound to fail, while nobody is there who could end them; and one that is garbage.
@@ -199,7 +199,7 @@ async def test_a_real_prometheus_scrapes_real_services_and_its_alerts_fire_and_e
         await firing(asked, "SagaDeadLetters", service="inventory")
 
         # Then somebody comes.
-        await fleet.launch("notification", SAGA_HTTP_PORT=str(ports["notification"]))
+        await fleet.launch("notification", SAGA_HEALTH_PORT=str(ports["notification"]))
         await ready(asked, 4)
         await fleet.all_ended(placed)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit import saga_log
-from toolkit.api import api_routes, application
+from toolkit.api import Site, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -50,8 +49,11 @@ def client(database: Database, parts: dict[str, bool]) -> httpx.AsyncClient:
     async def readiness() -> dict[str, bool]:
         return parts
 
-    facts: Any = {"queue": "saga.payment", "token": None, "clock": SystemClock()}
-    api = application(api_routes(payment_service, Contract.of(payment_service), database, readiness, **facts))
+    site = Site(
+        service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
+        queue="saga.payment", clock=SystemClock(),
+    )  # fmt: skip
+    api = application(api_routes(site, None))
     return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://payment")
 
 

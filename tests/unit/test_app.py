@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from toolkit import Settings
@@ -10,8 +12,24 @@ from toolkit.errors import SettingsError
 
 
 def test_two_services_that_start_at_once_never_get_the_same_port() -> None:
-    with _listen(Settings(http_port=0)) as first:
-        taken = first.getsockname()[1]
+    first = _listen(Settings(http_port=0))
+    ports = [each.getsockname()[1] for each in first]
 
-        with pytest.raises(SettingsError, match=f"SAGA_HTTP_PORT={taken} can't be listened on"):
-            _listen(Settings(http_port=taken))
+    for name, port in zip(("HTTP", "HEALTH"), ports, strict=True):
+        with pytest.raises(SettingsError, match=f"SAGA_{name}_PORT={port} can't be listened on"):
+            _listen(Settings(**{"http_port": 0, f"{name.lower()}_port": port}))
+    for each in first:
+        each.close()
+
+
+def test_one_port_for_both_is_one_listener(free_port: int) -> None:
+    (both,) = _listen(Settings(http_port=free_port, health_port=free_port))
+
+    assert both.getsockname()[1] == free_port
+    both.close()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import httpx
 import pytest
@@ -29,7 +28,7 @@ from tests.unit.loans import (
 )
 from tests.unit.loans import outgoing as row_of
 from toolkit import Participant, Service, Settings
-from toolkit.api import api_routes, application
+from toolkit.api import Site, application, health_routes
 from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.errors import UnroutableError
@@ -329,8 +328,11 @@ async def scraped(database: Database) -> list[Sample]:
         return {"database": True}
 
     service = library(Clerk())
-    facts: Any = {"queue": "saga.library", "token": None, "clock": Watch()}
-    api = application(api_routes(service, Contract.of(service), database, readiness, **facts))
+    site = Site(
+        service=service, contract=Contract.of(service), database=database, readiness=readiness,
+        queue="saga.library", clock=Watch(),
+    )  # fmt: skip
+    api = application(health_routes(site))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://library") as client:
         response = await client.get("/metrics")
     assert response.status_code == 200

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order
 from toolkit import audit, dead_letters, outbox, saga_log
-from toolkit.api import api_routes
+from toolkit.api import Site, api_routes
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -75,8 +75,11 @@ async def nothing_is_ready() -> dict[str, bool]:
 
 
 def routes_of(database: Database, readiness: Any, token: SecretStr | None) -> list[Any]:
-    facts: Any = {"queue": "saga.payment", "token": token, "clock": SystemClock()}
-    return api_routes(payment_service, Contract.of(payment_service), database, readiness, **facts)
+    site = Site(
+        service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
+        queue="saga.payment", clock=SystemClock(),
+    )  # fmt: skip
+    return api_routes(site, token)
 
 
 def letter(saga_id: str) -> DeadLetter:

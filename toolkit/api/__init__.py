@@ -4,6 +4,7 @@ Every answer is JSON, but for that to Prometheus; errors too: 400 says what is a
 Nothing is written, and no message is shown, without `Authorization: Bearer` and the service's SAGA_API_TOKEN.
 """
 
-from toolkit.api.routes import api_routes, application
+from toolkit.api.routes import api_routes, application, health_routes
+from toolkit.api.site import Site
 
-__all__ = ["api_routes", "application"]
+__all__ = ["Site", "api_routes", "application", "health_routes"]

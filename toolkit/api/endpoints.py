@@ -21,6 +21,7 @@ class Endpoint:
     - `shows_people`: it needs the token although it only reads.
     - `answers_503`: it answers just the same where something is not there.
     - `asks_nobody`: it asks no database, so that it has no errors of one.
+    - `is_for_watchers`: the health listener serves it, too.
     - `may_miss`: it answers 404 where there is no such thing.
     - `may_be_ambiguous`: it answers 409 where sagas of several types have the id, and none is named.
     """
@@ -33,6 +34,7 @@ class Endpoint:
     shows_people: bool = False
     answers_503: bool = False
     asks_nobody: bool = False
+    is_for_watchers: bool = False
     may_miss: bool = False
     may_be_ambiguous: bool = False
 

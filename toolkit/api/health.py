@@ -19,9 +19,11 @@ def health_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints."""
     health = Health(site)
     return [
-        Endpoint(path="/healthz", serve=health.healthz, answer=Alive, asks_nobody=True),
-        Endpoint(path="/readyz", serve=health.readyz, answer=Ready, answers_503=True, asks_nobody=True),
-        Endpoint(path="/metrics", serve=health.metrics),
+        Endpoint(path="/healthz", serve=health.healthz, answer=Alive, asks_nobody=True, is_for_watchers=True),
+        Endpoint(
+            path="/readyz", serve=health.readyz, answer=Ready, answers_503=True, asks_nobody=True, is_for_watchers=True
+        ),
+        Endpoint(path="/metrics", serve=health.metrics, is_for_watchers=True),
         Endpoint(path="/glance", serve=health.glance, answer=Glance),
     ]
 

@@ -19,27 +19,18 @@ from toolkit.api.health import health_endpoints
 from toolkit.api.letters import letter_endpoints
 from toolkit.api.log import log_endpoints
 from toolkit.api.sagas import saga_endpoints
-from toolkit.api.site import Readiness, Site
+from toolkit.api.site import Site
 from toolkit.api.waiting import waiting_endpoints
-from toolkit.clock import Clock
-from toolkit.contract import Contract
-from toolkit.database import Database
-from toolkit.service import Service
 
 
-def api_routes(
-    service: Service,
-    contract: Contract,
-    database: Database,
-    readiness: Readiness,
-    *,
-    queue: str,
-    token: SecretStr | None,
-    clock: Clock,
-) -> list[Route]:
+def api_routes(site: Site, token: SecretStr | None) -> list[Route]:
     """Return the routes; without a token of the service's own, all that needs one is refused."""
-    site = Site(service=service, contract=contract, database=database, readiness=readiness, queue=queue, clock=clock)
-    return [each.route(token, service.name) for each in endpoints_of(site)]
+    return [each.route(token, site.name) for each in endpoints_of(site)]
+
+
+def health_routes(site: Site) -> list[Route]:
+    """Return what programs ask that watch a service, without a token: `/healthz`, `/readyz` and `/metrics`."""
+    return [each.route(None, site.name) for each in health_endpoints(site) if each.is_for_watchers]
 
 
 def endpoints_of(site: Site) -> list[Endpoint]:

@@ -14,6 +14,7 @@ from toolkit.console.app import application
 from toolkit.console.guard import is_loopback
 from toolkit.controls import Controls
 from toolkit.errors import SettingsError
+from toolkit.http_server import bind, server_config
 
 
 def serve(
@@ -38,7 +39,7 @@ def serve(
         )
     listener = _listen(host, port)
     app = application(controls, token=token, must_sign_in=must_sign_in, actor=actor)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
+    config = server_config(app, server_header=False)
     shown = f"[{host}]" if ":" in host else host
     server = _Server(config, lambda: announce(f"the console is at http://{shown}:{listener.getsockname()[1]}/"))
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -66,13 +67,8 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen()  # until one listens, others may bind the same port, and find out too late
+        return bind(host, port)
     except (OSError, UnicodeError) as error:
-        listener.close()
         told = getattr(error, "strerror", None) or str(error)
         raise SettingsError(f"--host {host} --port {port} can't be listened on: {told}; name another") from error
-    return listener

@@ -1,0 +1,196 @@
+"""A service's HTTP under clients that want all of it: asked by real sockets, under a limit of 1,024 open files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.cli.conftest import command
+from tests.eventually import eventually
+from tests.servers import Server
+from toolkit.http_server import PATIENCE
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+#: More than the service may open files.
+CROWD = 1_100
+HALF = b"GET /sagas HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
+
+Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service's process, and the ports of its API and of its health checks."""
+
+    pid: int
+    api: int
+    health: int
+
+
+@pytest.fixture(autouse=True)
+def many_files() -> Iterator[None]:
+    """Let this process open more files than the service may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4_096) if hard > 0 else 4_096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """The payment service, as `saga run` runs it under `ulimit -n 1024`."""
+    folder = tmp_path_factory.mktemp("bounds")
+    environment = {
+        "SAGA_BROKER_URL": rabbitmq.url,
+        "SAGA_EXCHANGE": f"test-{folder.name}-{os.getpid()}",
+        "SAGA_DATA_DIR": str(folder),
+        "SAGA_HTTP_PORT": "0",
+        "SAGA_LOG_FORMAT": "json",
+    }
+    with (folder / "log").open("wb") as log:
+        limited = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", *command("run", "payment"))
+        process = await asyncio.create_subprocess_exec(*limited, env=os.environ | environment, stderr=log)
+    try:
+        api, health = await eventually(lambda: listening(folder / "log"), within=60, what="the service")
+        yield Running(process.pid, api, health)
+    finally:
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 15) == 0
+
+
+async def listening(log: Path) -> tuple[int, int] | None:
+    """Return where the service listens, once it is ready."""
+    told = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    found = {each["event"]: each["port"] for each in told if "port" in each}
+    if len(found) < 2 or not await is_ready(found["health listens"]):
+        return None
+    return found["api listens"], found["health listens"]
+
+
+async def is_ready(port: int) -> bool:
+    """Whether the service says within two seconds that it is alive and has all that it needs."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=2) as client:
+        try:
+            answers = [await client.get(path) for path in ("/healthz", "/readyz")]
+        except httpx.TransportError:
+            return False
+    return [each.status_code for each in answers] == [200, 200]
+
+
+@asynccontextmanager
+async def crowd(port: int, sent: bytes) -> AsyncIterator[None]:
+    """Connect so many clients, each of which has sent this."""
+    opened = await asyncio.gather(*(begun(port, sent) for _ in range(CROWD)))
+    yield
+    for each in opened:
+        if each:
+            each[1].transport.abort()
+
+
+async def begun(port: int, sent: bytes) -> Opened | None:
+    """Return a connection on which this was sent; None where it was closed at once."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        await writer.drain()
+    except OSError:
+        return None
+    return reader, writer
+
+
+@pytest.mark.parametrize("crowded", ["api", "health"])
+@pytest.mark.parametrize(
+    "sent",
+    [HALF, HALF.replace(b"GET /sagas", b"POST /prune").replace(b"X-Half: ", b"Content-Length: 9\r\n\r\n")],
+    ids=["half a head", "half a body"],
+)
+async def test_half_sent_requests_keep_no_one_else_out(service: Running, sent: bytes, crowded: str) -> None:
+    async with crowd(getattr(service, crowded), sent):
+        answers = [await is_ready(port) for port in (service.api, service.health)]
+        files = len(os.listdir(f"/proc/{service.pid}/fd"))
+
+    assert answers == [True, True]
+    assert files < 512
+
+
+async def test_the_wait_for_a_client_is_bounded(service: Running) -> None:
+    port = service.api
+    head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    body = b"POST /prune HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n\r\n"
+
+    lived = await asyncio.gather(
+        life(port, b""),
+        life(port, HALF, b"x"),
+        life(port, body % b"Content-Length: 900000", b"x"),
+        life(port, body % b"Transfer-Encoding: chunked", b"1\r\nx\r\n"),
+        life(port, head + b"\r\n" + HALF, b"x"),  # the second request of a connection
+        life_unread(port),
+        life(port, head + b"\r\n"),  # idle
+    )
+
+    assert max(lived) < 2 * PATIENCE
+    assert min(lived[:-1]) > PATIENCE - 1
+    assert lived[-1] < PATIENCE
+
+
+async def life(port: int, first: bytes, then: bytes = b"") -> float:
+    """Return how many seconds a connection lives on which this is sent, and then this twice a second."""
+    begun_at = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(first)
+    with suppress(ConnectionError):
+        while time.monotonic() < begun_at + 3 * PATIENCE:
+            try:
+                async with asyncio.timeout(0.5):
+                    if not await reader.read(65_536):
+                        break
+            except TimeoutError:
+                writer.write(then)
+    writer.close()
+    return time.monotonic() - begun_at
+
+
+async def life_unread(port: int) -> float:
+    """Return how many seconds a connection lives whose client reads nothing of what it asks for."""
+    begun_at = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        # Far more is asked for than the sockets' buffers hold.
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 2_000)
+
+        async def is_closed() -> bool:
+            return not is_established(port, client.getsockname()[1])
+
+        await eventually(is_closed, within=3 * PATIENCE, every=0.2, what="the end of the connection")
+    return time.monotonic() - begun_at
+
+
+def is_established(port: int, by: int) -> bool:
+    """Whether the kernel has a connection to this port from that one, for the one that listens here."""
+    lines = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return [f"0100007F:{port:04X}", f"0100007F:{by:04X}", "01"] in lines
+
+
+async def test_requests_sent_at_once_are_answered_in_their_order(service: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.api)
+    paths = [b"/healthz", b"/nothing"] * 50
+
+    writer.write(b"".join(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % path for path in paths))
+    writer.write(b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    answered = await reader.read(-1)
+    writer.close()
+
+    assert re.findall(rb"HTTP/1.1 (\d+)", answered) == [b"200", b"404"] * 50 + [b"404"]
