@@ -9,7 +9,7 @@ known by then, and only that is written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -93,7 +93,9 @@ class Execution:
         timeouts: dict[str, timedelta],
         tracing: Tracing | None = None,
         max_body: int = LARGEST_MESSAGE,
+        former_steps: Collection[tuple[str, str]] = (),
     ) -> None:
+        """Prepare; `former_steps` stand in the log by saga type and name, and this release declares them no more."""
         self.service = service
         self.database = database
         self.invocation = invocation
@@ -102,6 +104,7 @@ class Execution:
         self._queue = queue
         self._timeouts = timeouts
         self._max_body = max_body
+        self._former_steps = former_steps
         self._tracing = tracing
         self._meter = Meter(service)
         self._plain_reads = PlainReads()
@@ -300,7 +303,7 @@ class Execution:
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
         state = tx.work.stream(step, message).state
         decision = decide(Arrival.FORWARD, state)
-        if decision is Decision.IGNORE:
+        if decision is Decision.IGNORE or (state is None and self._was_taken_before(step, message, tx.work)):
             tx.work.ignored(step, message)
         elif state is None and self.is_late(step, message):
             tx.work.refused_for(step, message, "its deadline had passed when the event arrived")
@@ -310,6 +313,14 @@ class Execution:
             tx.work.claims.append(Claim(decision, step, message))
         else:
             await self._run(step, message, tx)
+
+    def _was_taken_before(self, step: Step, message: Message, work: Work) -> bool:
+        """Whether a step that is gone took this event, or the saga's first one: under another name it is done."""
+        return any(
+            work.has_taken((saga_type, message.envelope.saga_id, name), message, step)
+            for saga_type, name in self._former_steps
+            if saga_type == step.saga.name
+        )
 
     async def _run(self, step: Step, message: Message, tx: Transaction) -> None:
         result = await self._attempt(step, message, tx)
@@ -326,7 +337,9 @@ class Execution:
         step = compensation.of
         stream = tx.work.stream(step, message)
         decision = decide(Arrival.COMPENSATION, stream.state)
-        if decision is Decision.FENCE:
+        if decision is Decision.FENCE and self._was_taken_before(step, message, tx.work):
+            tx.work.ignored(step, message)
+        elif decision is Decision.FENCE:
             tx.work.fenced(step, message, compensation.emits)
         elif decision is Decision.PUT_OFF:
             tx.work.put_off(step, message)

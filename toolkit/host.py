@@ -88,6 +88,7 @@ class Host:
         self._clock = clock
         self._alone = alone or asyncio.Lock()
         self._resources = AsyncExitStack()
+        self._former_steps: frozenset[tuple[str, str]] = frozenset()
         self.loops = Loops(service.name)
 
     async def start(self) -> None:
@@ -231,7 +232,9 @@ class Host:
         """
         async with self.database.transaction() as session:
             found = await known_steps.undeclared(await session.connection(), self.service)
-        ours = [each for each in found if each.service == self.service.name and each.unfinished]
+        of_us = [each for each in found if each.service == self.service.name]
+        self._former_steps = frozenset((each.saga_type, each.step) for each in of_us)
+        unfinished = [each for each in of_us if each.unfinished]
         for each in found:
             log.warning(
                 "the log holds a step that is not declared",
@@ -240,13 +243,13 @@ class Host:
                 saga_type=each.saga_type,
                 step=each.step,
                 unfinished=each.unfinished,
-                cure="keep its old name until its sagas are pruned: a late event of theirs would run it again",
+                cure="give the step its old name back; else a late event of theirs is ignored until they are pruned",
             )
-        if ours and not self.settings.allow_undeclared_steps:
+        if unfinished and not self.settings.allow_undeclared_steps:
             raise UndeclaredStepsError(
                 f"{self.service.name} does not start: sagas are under way at steps that it does not declare: "
-                f"{', '.join(map(str, ours))}; nothing could undo them. Declare them under their old names until these "
-                "sagas have ended, or set SAGA_ALLOW_UNDECLARED_STEPS=true, and see to them by hand"
+                f"{', '.join(map(str, unfinished))}; nothing could undo them. Declare them under their old names until "
+                "these sagas have ended, or set SAGA_ALLOW_UNDECLARED_STEPS=true, and see to them by hand"
             )
 
     def _say_waiting(self, state: Any) -> None:
@@ -289,6 +292,7 @@ class Host:
             clock=self._clock,
             timeouts=self.settings.step_timeouts,
             max_body=self.settings.max_message_bytes,
+            former_steps=self._former_steps,
             tracing=self.tracing,
         )
         self.vocabulary = Vocabulary(

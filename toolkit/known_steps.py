@@ -63,6 +63,15 @@ async def undeclared(connection: AsyncConnection, service: Service) -> list[Unde
     return [each for each in found if each]
 
 
+async def former(connection: AsyncConnection, service: Service) -> list[Undeclared]:
+    """Return the steps of this service that were noted, still stand in the log and are not declared; change nothing."""
+    declared = {(service.name, step.saga.name, step.name) for step in service.steps}
+    noted = select(*known_steps.c).where(known_steps.c.service == service.name).order_by(*known_steps.c)
+    gone = [key for row in await connection.execute(noted) if (key := tuple(map(str, row))) not in declared]
+    found = [await _look_at(connection, of_service, saga_type, step) for of_service, saga_type, step in gone]
+    return [each for each in found if each]
+
+
 async def _known(connection: AsyncConnection) -> list[tuple[str, str, str]]:
     """Return the noted steps; at the first start upon a log of before, those that it holds, in one search of it all."""
     noted = (await connection.execute(select(*known_steps.c).order_by(*known_steps.c))).all()

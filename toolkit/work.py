@@ -93,6 +93,13 @@ class Work:
         """Whether it was a step of this service that ended the message's saga."""
         return any(stream.has_ended_it for key, stream in self._streams.items() if key[:2] == envelope.saga)
 
+    def has_taken(self, key: StreamKey, message: Message, step: Step) -> bool:
+        """Whether the stream with this key, of a former step, took the message or one that the saga begins with."""
+        stream = self._streams.get(key)
+        if stream is None or stream.state is None:
+            return False
+        return message.envelope.event_id in stream.event_ids or type(message.event) is step.saga.starts_with
+
     def attempted(self, attempt: Attempt) -> None:
         """A function was run; the entry that follows says what came of it."""
         stream = self.stream(attempt.step, attempt.message)

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -25,15 +26,17 @@ from starlette.routing import Route
 
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
-from tests.cli.conftest import PROJECT, TOKEN, Saga, served
+from tests.cli.conftest import PROJECT, TOKEN, Saga, served, write_log
 from tests.cli.findings import found, only, unchecked
 from tests.conftest import PostgresDatabases
+from tests.orders import entry
 from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.doctor.checks import CHECKS
 from toolkit.doctor.places import filesystem_of
 from toolkit.doctor.routing_checks import matches
 from toolkit.doctor.services import DEMO_TOKEN
+from toolkit.events import SagaState
 from toolkit.service import Service
 
 # -- the environment -----------------------------------------------------------------------------------------------
@@ -136,6 +139,21 @@ def test_a_missing_index_is_found_and_its_cure_cures_it(saga: Saga, files):
     assert row["found"] == "the table saga_log has no index saga_log_by_saga"
     execute(files["payment"], row["cure"])
     assert found(ask(saga, "payment"), "indexes") == []
+
+
+def test_a_step_that_was_renamed_is_found(saga: Saga, files):
+    execute(files["payment"], "INSERT INTO known_steps VALUES ('payment', 'order', 'charge_card')")
+    assert found(ask(saga, "payment"), "undeclared step") == [], "the log holds nothing of it"
+
+    url = f"sqlite:///{files['payment']}"
+    charged = entry("order-1", "payment", "charge_card", "completed", SagaState.PENDING, "InventoryReserved")
+    asyncio.run(write_log(url, [charged]))
+    row = only(ask(saga, "payment"), "undeclared step")
+    assert row["found"] == "sagas are under way at a step that is not declared: order/charge_card (1 unfinished)"
+
+    asyncio.run(write_log(url, [replace(charged, position=2, to_state="confirmed", saga_state=SagaState.COMPLETED)]))
+    row = only(ask(saga, "payment"), "undeclared step", verdict="advice")
+    assert row["found"] == "the log holds a step that is not declared: order/charge_card; its sagas have ended"
 
 
 def test_a_copied_log_without_its_fence_is_found_and_its_cure_cures_it(saga: Saga, files):
@@ -421,7 +439,7 @@ def test_people_are_told_why_and_the_cure(saga: Saga, files):
         "                               why: the first message that needs one fails, again and again",
         "                               cure: saga run payment makes its tables, if SAGA_DATABASE_URL leads there",
     ]
-    assert result.stderr == "9 checks; problems: 1, advice: 0, not checked: 0\n"
+    assert result.stderr == "10 checks; problems: 1, advice: 0, not checked: 0\n"
 
 
 def test_programs_get_a_finding_a_line(saga: Saga, files):

@@ -53,6 +53,16 @@ def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga
     assert "\x1b" not in "".join(lines)
 
 
+def test_a_step_that_its_service_does_not_declare_is_named(saga, data_dir):
+    charged = entry("order-9", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
+    asyncio.run(write_log(f"sqlite:///{data_dir}/payment.db", [charged]))
+
+    result = saga("trace", "order-9")
+
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: payment has entries of charge_card, which it does not declare (any more)")
+
+
 def test_a_long_reason_is_cut_in_the_table_and_whole_for_programs(saga, data_dir):
     reason = "GatewayError: " + "no answer, " * 300
     tried = [

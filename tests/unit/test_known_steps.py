@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -9,22 +11,27 @@ from tests.unit import loans
 from tests.unit.loans import BookWanted, Branch, Clerk, Post, library
 from tests.unit.loans import Watch as Clock
 from tests.unit.test_set_aside import alter
-from toolkit import Participant, Service, Settings, known_steps
+from toolkit import Participant, Service, Settings, known_steps, saga_log
 from toolkit.clock import SystemClock
 from toolkit.database import Database
 from toolkit.errors import UndeclaredStepsError
 from toolkit.events import SagaEnded
 from toolkit.host import Host
+from toolkit.ids import new_id
 
 
 def renamed(name: str = "hand_out_book") -> Service:
     """Return the library of a release that has renamed its step."""
     participant = Participant("library", saga=loans.loan_saga)
 
-    async def step(event: BookWanted) -> loans.BookLent: ...
+    async def step(event: BookWanted) -> loans.BookLent:
+        return loans.BookLent(loan_id=event.loan_id)
+
+    async def take_back(event: loans.CardRefused) -> loans.BookTakenBack:
+        return loans.BookTakenBack(loan_id=event.loan_id)
 
     step.__name__ = name
-    participant.step()(step)
+    participant.compensation(of=participant.step()(step))(take_back)
     return Service(name="library", participants=[participant], tables=loans.tables)
 
 
@@ -103,13 +110,69 @@ async def test_ended_sagas_of_an_undeclared_step_are_warned_of_until_they_are_pr
 
     (warning,) = await start(renamed(), database)
     assert warning["unfinished"] == 0
-    assert warning["cure"].startswith("keep its old name until its sagas are pruned")
+    assert warning["cure"].startswith("give the step its old name back")
 
     await alter(database, "DELETE FROM saga_log")
     assert await start(renamed(), database) == []
     async with database.reading() as connection:
         rows = (await connection.execute(known_steps.known_steps.select())).all()
     assert [tuple(row) for row in rows] == [("library", "loan", "hand_out_book")]
+
+
+@pytest.fixture
+async def after(database: Database) -> AsyncIterator[Host]:
+    """The next release at work, which calls lend_book hand_out_book."""
+    host = Host(renamed(), Settings(database_url=database.url), Post(), clock=SystemClock())
+    yield host
+    await host.stop()
+
+
+@pytest.mark.parametrize("sent_again", ["the same message", "a new one"])
+async def test_a_late_first_event_of_an_ended_saga_does_not_run_the_renamed_step(
+    branch: Branch, database: Database, after: Host, sent_again: str
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await end(branch, "loan-1")
+    await after.start()
+
+    facts = {"event_id": new_id()} if sent_again == "a new one" else {}
+    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-1"), **facts))
+    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-2")))
+
+    new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
+    assert new == [("loan-1", "ignored"), ("loan-2", "completed")]
+
+
+async def test_a_late_event_that_undid_the_step_does_not_fence_it_under_its_new_name(
+    branch: Branch, database: Database, after: Host
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await branch.take(loans.CardRefused(loan_id="loan-1", reason="expired"))
+    await branch.execution.execute([loans.letter(SagaEnded(saga_type="loan", failed=("loan-1",)))])
+    await after.start()
+
+    await after.inbox.deliver(loans.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))
+    await after.inbox.deliver(loans.wire(loans.CardRefused(loan_id="loan-2", reason="expired")))
+
+    new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
+    assert new == [("loan-1", "ignored"), ("loan-2", "fenced")]
+
+
+async def test_an_event_that_no_former_step_took_runs(branch: Branch, database: Database, after: Host) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await end(branch, "loan-1")
+    await after.start()
+    await alter(database, "UPDATE saga_log SET position = NULL, to_state = 'retrying' WHERE step = 'lend_book'")
+
+    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-1")))
+
+    assert (await entries(database, "hand_out_book"))[0]["to_state"] == "completed"
+
+
+async def entries(database: Database, step: str) -> list[dict]:
+    """Return what the log holds of a step."""
+    async with database.reading() as connection:
+        return [each for each in await saga_log.entries(connection) if each["step"] == step]
 
 
 async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database: Database, clerk: Clerk) -> None:

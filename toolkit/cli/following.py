@@ -35,12 +35,14 @@ class Followed:
     """A saga's story, how far it has come, and of which services that are there no contract is known.
 
     `has_letters`: a service has given up messages of it, which may be all that there is.
+    `undeclared`: by service, the steps that it has entries of and does not declare.
     """
 
     story: Story
     progress: Progress
     without_contract: Mapping[str, str]
     has_letters: bool
+    undeclared: Mapping[str, Sequence[str]]
 
 
 async def follow(saga_id: str, saga_type: str | None, services: Sequence[Controls]) -> Followed:
@@ -57,7 +59,19 @@ async def follow(saga_id: str, saga_type: str | None, services: Sequence[Control
     contracts = told.by_service | _declared_here(told.unreachable)
     missing = {name: why for name, why in told.unreachable.items() if name in seen.by_service.keys() - contracts.keys()}
     has_letters = any(view.dead_letters for view in seen.by_service.values())
-    return Followed(story, progress(story, Choreography(contracts.values()), seen.by_service), missing, has_letters)
+    found = progress(story, Choreography(contracts.values()), seen.by_service)
+    return Followed(story, found, missing, has_letters, _undeclared(story, contracts))
+
+
+def _undeclared(story: Story, contracts: Mapping[str, Contract]) -> dict[str, list[str]]:
+    declared = {(name, each.saga, each.name) for name, contract in contracts.items() for each in contract.handlers}
+    found: dict[str, list[str]] = {}
+    for entry in story.entries:
+        service, step = entry["service"], entry["step"]
+        is_gone = service in contracts and (service, entry["saga_type"], step) not in declared
+        if is_gone and step not in found.setdefault(service, []):
+            found[service].append(step)
+    return found
 
 
 def _declared_here(services: Mapping[str, str]) -> dict[str, Contract]:
@@ -75,6 +89,15 @@ def complain_of_contracts(missing: Mapping[str, str]) -> None:
     """Name each service of which nobody knows what it would do next."""
     for service, reason in missing.items():
         complain(f"warning: what remains to be done in {service} is missing here, since its contract is: {reason}")
+
+
+def complain_of_undeclared(steps: Mapping[str, Sequence[str]]) -> None:
+    """Name each service that has entries of steps which it does not declare: under another name nothing undoes them."""
+    for service, names in steps.items():
+        complain(
+            f"warning: {service} has entries of {', '.join(names)}, which it does not declare (any more): "
+            "nothing undoes what was done under that name; `saga doctor` says how many sagas are under way there"
+        )
 
 
 def print_remaining(found: Progress) -> None:

@@ -28,7 +28,7 @@ def trace(
     In a sentence, then in the order of cause and effect, then what comes next if nobody refuses. Ends with 1 where no
     service knows the saga, and with 3 where a service can't be asked.
     """
-    from toolkit.cli.following import complain_of_contracts, print_remaining
+    from toolkit.cli.following import complain_of_contracts, complain_of_undeclared, print_remaining
     from toolkit.cli.stories import complain_of_gaps, print_sentence, print_story
 
     found = run_async(_read(saga_id, saga_type, service))
@@ -43,6 +43,7 @@ def trace(
     complain_of_gaps(story.unreachable)
     if story.entries:
         complain_of_contracts(found.without_contract)
+        complain_of_undeclared(found.undeclared)
     leave(_verdict(story, has_letters=found.has_letters))
 
 

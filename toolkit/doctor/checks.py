@@ -44,6 +44,7 @@ CHECKS: tuple[Check[Facts], ...] = (
     schema_checks.tables,
     schema_checks.columns,
     schema_checks.indexes,
+    schema_checks.undeclared_steps,
     database_checks.connections,
     database_checks.passwords,
     service_checks.readiness,

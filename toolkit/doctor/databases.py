@@ -22,10 +22,14 @@ from toolkit.doctor.places import filesystem_of
 from toolkit.doctor.schema import lacks
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
+from toolkit.known_steps import Undeclared, former
+from toolkit.service import Service
 from toolkit.sources import cause_of
 from toolkit.urls import is_loopback
 
 _TIMEOUT = 10
+#: The tables that former steps stand in.
+_OF_STEPS = ("saga_log", "known_steps")
 _PRAGMAS = ("synchronous", "journal_mode")
 _PARAMETERS = ("fsync", "full_page_writes", "synchronous_commit", "max_connections", "superuser_reserved_connections")
 _LIMITS = """
@@ -34,10 +38,11 @@ _LIMITS = """
 """
 
 
-async def ask_database(service: str, url: str, tables: MetaData | None) -> DatabaseFacts:
-    """Return what a database tells; `tables` are the service's own, where its declarations are at hand."""
+async def ask_database(service: str, url: str, declared: Service | None) -> DatabaseFacts:
+    """Return what a database tells; `declared` is None where the service's declarations are not at hand."""
+    tables = declared.tables if declared else None
     facts = _before_asking(service, url, is_own_known=tables is not None)
-    return facts if facts.fault else await _asked(facts, url, tables)
+    return facts if facts.fault else await _asked(facts, url, tables, declared)
 
 
 def _before_asking(service: str, url: str, *, is_own_known: bool) -> DatabaseFacts:
@@ -57,12 +62,13 @@ def _before_asking(service: str, url: str, *, is_own_known: bool) -> DatabaseFac
     )
 
 
-async def _asked(facts: DatabaseFacts, url: str, tables: MetaData | None) -> DatabaseFacts:
+async def _asked(facts: DatabaseFacts, url: str, tables: MetaData | None, declared: Service | None) -> DatabaseFacts:
     database = Database(url)
     try:
         async with asyncio.timeout(_TIMEOUT), database.reading() as connection:
             facts = await (_ask_sqlite if facts.is_sqlite else _ask_postgres)(connection, facts)
             facts = replace(facts, lacks=await connection.run_sync(lacks, tables))
+            facts = replace(facts, former_steps=await _former_steps(connection, facts, declared))
     except (DBAPIError, OSError) as error:
         return replace(facts, fault=cause_of(error))
     except (DatabaseUnavailableError, TimeoutError) as error:
@@ -70,6 +76,13 @@ async def _asked(facts: DatabaseFacts, url: str, tables: MetaData | None) -> Dat
     finally:
         await database.close()
     return facts if facts.is_sqlite else replace(facts, open_logins=await _open_logins(make_url(url)))
+
+
+async def _former_steps(
+    connection: AsyncConnection, facts: DatabaseFacts, declared: Service | None
+) -> tuple[Undeclared, ...] | None:
+    is_readable = not any(lack.table in _OF_STEPS for lack in facts.lacks)
+    return tuple(await former(connection, declared)) if declared and is_readable else None
 
 
 async def _ask_sqlite(connection: AsyncConnection, facts: DatabaseFacts) -> DatabaseFacts:

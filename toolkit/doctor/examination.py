@@ -92,11 +92,7 @@ async def _databases(subjects: Sequence[Subject], say: Say) -> tuple[DatabaseFac
     say("asking the databases")
     return tuple(
         await asyncio.gather(
-            *(
-                ask_database(each.name, each.database_url, each.declared.tables if each.declared else None)
-                for each in subjects
-                if each.database_url
-            )
+            *(ask_database(each.name, each.database_url, each.declared) for each in subjects if each.database_url)
         )
     )
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from toolkit.contract import Contract
+from toolkit.known_steps import Undeclared
 from toolkit.settings import Settings
 
 
@@ -59,6 +60,7 @@ class DatabaseFacts:
     - `filesystem`: what an SQLite file lies on; None where the system doesn't tell.
     - `connections`: by what they are bounded, and how many that leaves to the service.
     - `open_logins`: those that got in by a password that anybody would guess.
+    - `former_steps`: those that the log holds and the code does not declare; None where one of the two is not at hand.
     """
 
     service: str
@@ -72,6 +74,7 @@ class DatabaseFacts:
     sources: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[Lack, ...] = ()
     own_tables_known: bool = False
+    former_steps: tuple[Undeclared, ...] | None = None
     filesystem: str | None = None
     free_bytes: int | None = None
     connections: Mapping[str, int] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from toolkit.doctor.database_checks import answering
 from toolkit.doctor.facts import Facts, Lack
-from toolkit.doctor.findings import Seen, check, fine, problem
+from toolkit.doctor.findings import Seen, advice, check, fine, problem
 
 
 @check("tables", why="the first message that needs one fails, again and again")
@@ -39,6 +39,27 @@ def columns(facts: Facts) -> Iterator[Seen]:
 def indexes(facts: Facts) -> Iterator[Seen]:
     """All indexes and unique keys are there."""
     yield from _lacking(facts, "index", "all indexes are there", "unique key")
+
+
+@check("undeclared step", why="under another name nothing undoes what the step did, and nothing nudges it")
+def undeclared_steps(facts: Facts) -> Iterator[Seen]:
+    """The log holds no step that the service does not declare, under its old name say."""
+    for each in answering(facts):
+        for step in each.former_steps or ():
+            if step.unfinished:
+                yield problem(
+                    f"sagas are under way at a step that is not declared: {step}",
+                    each.service,
+                    cure=f"declare {step.step} until these sagas have ended; {each.service} does not start without it",
+                )
+            else:
+                yield advice(
+                    f"the log holds a step that is not declared: {step.saga_type}/{step.step}; its sagas have ended",
+                    each.service,
+                    cure="a late event of theirs is ignored; give the step its old name back, or saga prune them",
+                )
+        if each.former_steps == ():
+            yield fine("all steps in the log are declared", each.service)
 
 
 def _lacking(facts: Facts, kind: str, well: str, *others: str) -> Iterator[Seen]:
