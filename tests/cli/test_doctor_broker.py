@@ -117,6 +117,9 @@ async def _declare(url: str, exchange: str, without: str, kind: str, changes: di
         its_queue = await channel.declare_queue(queue.name, durable=True, arguments=arguments)
         its_dead = await channel.declare_queue(dead_queue.name, durable=True, arguments=dead_queue.arguments)
         await its_dead.bind(dead, routing_key=queue.name)
+        own = await channel.declare_exchange(queue.name, "fanout", durable=True)
+        if without != queue.name:
+            await its_queue.bind(own, routing_key="")
         for key in KEYS:
             if key != without:
                 await its_queue.bind(main, routing_key=key)
@@ -256,6 +259,14 @@ def test_a_missing_binding_is_found_and_the_event_that_it_loses(saga: Saga, brok
     row = only(result, "binding")
     assert row["found"] == f"{exchange}.payment is not bound to shipping.ShipmentFailed"
     assert f"destination={exchange}.payment routing_key=shipping.ShipmentFailed" in row["cure"]
+
+
+def test_a_queue_that_its_own_exchange_does_not_lead_to_is_found(saga: Saga, broker: Broker, exchange: str):
+    declare(broker, exchange, without=f"{exchange}.payment")
+
+    row = only(saga("doctor", "payment", "-o", "json"), "binding")
+
+    assert row["found"] == f"{exchange}.payment is not bound to its own exchange {exchange}.payment"
 
 
 @pytest.mark.parametrize("key", ["shop.FormerEvent", "#"])

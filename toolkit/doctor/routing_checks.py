@@ -26,12 +26,15 @@ def bindings(facts: Facts) -> Iterator[Seen]:
 
 
 def _judged(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
-    exchange, keys = _due(queue, facts)
-    bound = [each.key for each in told.bindings if (each.exchange, each.queue) == (exchange, queue.name)]
-    missing = [key for key in keys if not any(matches(pattern, key) for pattern in bound)]
-    for key in missing:
+    bound = [(each.exchange, each.key) for each in told.bindings if each.queue == queue.name]
+    missing = [
+        (exchange, key)
+        for exchange, key in _due(queue, facts)
+        if not any(found == exchange and matches(pattern, key) for found, pattern in bound)
+    ]
+    for exchange, key in missing:
         yield problem(
-            f"{queue.name} is not bound to {key}",
+            f"{queue.name} is not bound to {key or f'its own exchange {exchange}'}",
             queue.service,
             cure=f"saga run {queue.service} binds it again every SAGA_REDECLARE_EVERY; by hand: rabbitmqadmin declare "
             f"binding source={exchange} destination={queue.name} routing_key={key}",
@@ -40,13 +43,14 @@ def _judged(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[
         yield fine("bound to all that is heard" if queue.service in facts.contracts else "bound", queue.service)
 
 
-def _due(queue: QueueFacts, facts: Facts) -> tuple[str, list[str]]:
-    """Return the exchange that a queue is to be bound to, and by which keys."""
+def _due(queue: QueueFacts, facts: Facts) -> list[tuple[str, str]]:
+    """Return the exchanges that a queue is to be bound to, and by which keys; its own exchange looks at none."""
+    exchange = facts.settings.exchange
     if queue.is_dead:
-        return f"{facts.settings.exchange}.dead", [queue.name.removesuffix(".dead")]
+        return [(f"{exchange}.dead", queue.name.removesuffix(".dead"))]
     contract = facts.contracts.get(queue.service)
     heard = [event.routing_key for event in contract.heard()] if contract else []
-    return facts.settings.exchange, [*heard, *map(routing_key, CONTROL_EVENTS)]
+    return [(exchange, key) for key in (*heard, *map(routing_key, CONTROL_EVENTS))] + [(queue.name, "")]
 
 
 @check("former binding", why="each of these events comes, and becomes a dead letter")
@@ -61,8 +65,7 @@ def former_bindings(facts: Facts) -> Iterator[Seen]:
 
 
 def _more_than_due(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
-    exchange, keys = _due(queue, facts)
-    due = {("", queue.name), *((exchange, key) for key in keys)}
+    due = {("", queue.name), *_due(queue, facts)}
     found = [each for each in told.bindings if each.queue == queue.name and (each.exchange, each.key) not in due]
     for each in found:
         yield problem(
