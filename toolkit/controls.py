@@ -16,7 +16,18 @@ import httpx
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from toolkit import audit, dead_letters, operations, outbox, overdue, pushes, retention, views
+from toolkit import (
+    audit,
+    contradictions,
+    dead_letters,
+    known_steps,
+    operations,
+    outbox,
+    overdue,
+    pushes,
+    retention,
+    views,
+)
 from toolkit.audit import Operator
 from toolkit.clock import Clock
 from toolkit.contract import Contract, EventContract
@@ -74,6 +85,14 @@ class Controls(Source, Protocol):
 
     async def overdue(self, *, limit: int) -> Rows:
         """Return overdue steps, the longest waiting first."""
+        ...
+
+    async def contradictions(self, *, limit: int) -> Rows:
+        """Return steps that do not stand as their sagas' ends have it, the newest first."""
+        ...
+
+    async def undeclared_steps(self) -> Rows:
+        """Return the steps that the log holds and the service does not declare; none without its declarations."""
         ...
 
     async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
@@ -182,6 +201,18 @@ class DatabaseControls(DatabaseSource):
     async def overdue(self, *, limit: int) -> Rows:
         """Read overdue steps."""
         return [asdict(step) for step in await self._read(lambda connection: overdue.listed(connection, limit=limit))]
+
+    async def contradictions(self, *, limit: int) -> Rows:
+        """Read contradictions."""
+        return await self._read(lambda connection: contradictions.listed(connection, limit=limit))
+
+    async def undeclared_steps(self) -> Rows:
+        """Read which steps were declared before."""
+        try:
+            contract = self._contract()
+        except UnreachableError:
+            return []
+        return [each.as_row() for each in await self._read(lambda connection: known_steps.former(connection, contract))]
 
     async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
         """Read a page of sagas."""
@@ -292,6 +323,15 @@ class HttpControls(HttpSource):
         """Ask for overdue steps."""
         content = await self._demand("GET", "/overdue", params={"limit": limit})
         return [with_times(row) for row in content.get("overdue", [])]
+
+    async def contradictions(self, *, limit: int) -> Rows:
+        """Ask for contradictions."""
+        content = await self._demand("GET", "/contradictions", params={"limit": limit})
+        return [with_times(row) for row in content.get("contradictions", [])]
+
+    async def undeclared_steps(self) -> Rows:
+        """Ask which steps were declared before."""
+        return list((await self._demand("GET", "/undeclared-steps")).get("undeclared_steps", []))
 
     async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
         """Ask for a page of sagas."""

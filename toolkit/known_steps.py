@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Column, Select, String, Table, and_, bindparam, delete, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from toolkit.contract import Contract
 from toolkit.database import insert_into, metadata
 from toolkit.events import SagaState
 from toolkit.saga_log import Note, saga_log
@@ -45,6 +46,10 @@ class Undeclared:
     step: str
     unfinished: int
 
+    def as_row(self) -> dict[str, Any]:
+        """Return `saga_type`, `step` and `unfinished`."""
+        return {"saga_type": self.saga_type, "step": self.step, "unfinished": self.unfinished}
+
     def __str__(self) -> str:
         some = f"{MOST_COUNTED} or more" if self.unfinished == MOST_COUNTED else str(self.unfinished)
         return f"{self.saga_type}/{self.step} ({some} unfinished)"
@@ -63,12 +68,13 @@ async def undeclared(connection: AsyncConnection, service: Service) -> list[Unde
     return [each for each in found if each]
 
 
-async def former(connection: AsyncConnection, service: Service) -> list[Undeclared]:
+async def former(connection: AsyncConnection, contract: Contract) -> list[Undeclared]:
     """Return the steps of this service that were noted, still stand in the log and are not declared; change nothing."""
-    declared = {(service.name, step.saga.name, step.name) for step in service.steps}
-    noted = select(*known_steps.c).where(known_steps.c.service == service.name).order_by(*known_steps.c)
-    gone = [key for row in await connection.execute(noted) if (key := tuple(map(str, row))) not in declared]
-    found = [await _look_at(connection, of_service, saga_type, step) for of_service, saga_type, step in gone]
+    declared = {(each.saga, each.name) for each in contract.handlers if each.kind == "step"}
+    noted = select(known_steps.c.saga_type, known_steps.c.step).where(known_steps.c.service == contract.service)
+    rows = (await connection.execute(noted.order_by(*known_steps.c))).all()
+    gone = [row for row in rows if tuple(row) not in declared]
+    found = [await _look_at(connection, contract.service, row.saga_type, row.step) for row in gone]
     return [each for each in found if each]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from toolkit import dead_letters, outbox
+from tests.cli.conftest import write_log
+from tests.orders import FAILED, PENDING, entry
+from toolkit import dead_letters, known_steps, outbox
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
@@ -54,6 +57,43 @@ def test_what_should_have_gone_out_long_ago_is_stuck_and_says_how_often_it_was_s
     assert result.exit_code == 1
     assert (row["service"], row["what"], row["count"], row["saga_id"]) == ("payment", "outbox", 2, "order-2")
     assert row["why"] == "sent twice without a confirm; the oldest is PaymentProcessed"
+
+
+def test_a_step_that_contradicts_its_sagas_end_stands_there_with_the_reason(saga, logs, serve):
+    odd = replace(
+        entry("order-8", "payment", "process_payment", "ended", FAILED, "SagaEnded", position=None),
+        error="still completed in a saga that ended failed",
+    )
+    asyncio.run(write_log(logs["payment"], [odd]))
+
+    for where in (logs["payment"], serve("payment", logs["payment"])):
+        result = saga("attention", f"--service=payment={where}", "-o", "json")
+
+        (row,) = json.loads(result.stdout)
+        assert result.exit_code == 1
+        assert (row["what"], row["step"], row["saga_id"]) == ("contradiction", "process_payment", "order-8")
+        assert row["why"] == "still completed in a saga that ended failed"
+
+
+def test_sagas_at_a_step_that_their_service_does_not_declare_stand_there(saga, logs, serve):
+    charged = entry("order-8", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
+    asyncio.run(write_log(logs["payment"], [charged]))
+    asyncio.run(note_step(logs["payment"], "charge_card"))
+
+    for where in (logs["payment"], serve("payment", logs["payment"])):
+        result = saga("attention", f"--service=payment={where}", "-o", "json")
+
+        (row,) = json.loads(result.stdout)
+        assert result.exit_code == 1
+        assert (row["what"], row["step"], row["count"]) == ("undeclared step", "charge_card", 1)
+
+
+async def note_step(url: str, step: str) -> None:
+    database = Database(url)
+    async with database.transaction() as session:
+        noted = known_steps.known_steps.insert().values(service="payment", saga_type="order", step=step)
+        await (await session.connection()).execute(noted)
+    await database.close()
 
 
 def test_dead_letters_stand_in_groups_with_the_newest_error_in_one_line(saga, logs):

@@ -16,6 +16,7 @@ from schemathesis import GenerationMode
 
 from services.payment.app import app as payment_service
 from tests.cli.conftest import ORDERS, TOKEN, served, write_log
+from tests.orders import FAILED, PENDING, entry
 from tests.unit.test_operator_api import letter
 from toolkit import dead_letters, outbox
 from toolkit.api.endpoints import Endpoint
@@ -26,6 +27,7 @@ from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.envelope import WireMessage
+from toolkit.known_steps import known_steps
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import overdue
 
@@ -39,7 +41,9 @@ def payment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The payment service's API, really served, with something of everything behind it."""
     url = f"sqlite:///{tmp_path_factory.mktemp('openapi')}/payment.db"
     entries = [replace(each, emitted_body=json.dumps(EVENT)) for each in ORDERS if each.service == "payment"]
-    asyncio.run(write_log(url, entries))
+    gone = entry("order-8", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
+    odd = entry("order-9", "payment", "process_payment", "ended", FAILED, "SagaEnded", position=None)
+    asyncio.run(write_log(url, [*entries, gone, replace(odd, error="still completed in a saga that ended failed")]))
     asyncio.run(write_what_waits(url))
     with served("payment", url) as address:
         yield address
@@ -57,6 +61,8 @@ async def write_what_waits(url: str) -> None:
         await dead_letters.add(connection, [letter("order-1"), letter("order-2")])
         await outbox.add(connection, [OutboxRow(id=f"row-{number}", message=wire, due_at=now) for number in range(3)])
         await connection.execute(overdue.insert().values(late))
+        noted = {"service": "payment", "saga_type": "order", "step": "charge_card"}
+        await connection.execute(known_steps.insert().values(noted))
     await database.close()
 
 

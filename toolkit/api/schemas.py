@@ -203,6 +203,38 @@ class LateSteps(BaseModel):
     overdue: list[LateStep]
 
 
+class Contradiction(BaseModel):
+    """A step that does not stand as its saga's end has it, how, and since when that is known."""
+
+    saga_id: str
+    saga_type: str
+    step: str
+    error: str
+    since: datetime
+
+
+class Contradictions(BaseModel):
+    """Contradictions, the newest first."""
+
+    service: str
+    contradictions: list[Contradiction]
+
+
+class UndeclaredStep(BaseModel):
+    """A step that the log holds and the service does not declare; `unfinished` sagas of it are counted up to 1,000."""
+
+    saga_type: str
+    step: str
+    unfinished: int
+
+
+class UndeclaredSteps(BaseModel):
+    """The steps that the log holds and the service does not declare."""
+
+    service: str
+    undeclared_steps: list[UndeclaredStep]
+
+
 class WholeSaga(BaseModel):
     """All that one service knows of a saga; no type where only messages are left of it that tell none."""
 

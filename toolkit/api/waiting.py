@@ -1,4 +1,4 @@
-"""What waits: overdue steps and the outbox; and what is old, which can be pruned."""
+"""What waits: overdue steps, contradictions, undeclared steps and the outbox; and what is old, which can be pruned."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import outbox, overdue, retention
+from toolkit import contradictions, known_steps, outbox, overdue, retention
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Prune, order_of
 from toolkit.api.queries import LIMIT, limit_of, text, text_of
-from toolkit.api.schemas import LateSteps, Outbox, Pruned
+from toolkit.api.schemas import Contradictions, LateSteps, Outbox, Pruned, UndeclaredSteps
 from toolkit.api.site import Site
 
 
@@ -20,6 +20,8 @@ def waiting_endpoints(site: Site) -> list[Endpoint]:
     waiting = Waiting(site)
     return [
         Endpoint(path="/overdue", serve=waiting.overdue, answer=LateSteps, parameters=(LIMIT,)),
+        Endpoint(path="/contradictions", serve=waiting.contradictions, answer=Contradictions, parameters=(LIMIT,)),
+        Endpoint(path="/undeclared-steps", serve=waiting.undeclared_steps, answer=UndeclaredSteps),
         Endpoint(
             path="/outbox",
             serve=waiting.outbox,
@@ -41,6 +43,18 @@ class Waiting:
         async with self._site.database.reading() as connection:
             steps = await overdue.listed(connection, limit=limit_of(request))
         return self._site.answer(overdue=[asdict(step) for step in steps])
+
+    async def contradictions(self, request: Request) -> Response:
+        """List steps that do not stand as their sagas' ends have it, the newest first."""
+        async with self._site.database.reading() as connection:
+            rows = await contradictions.listed(connection, limit=limit_of(request))
+        return self._site.answer(contradictions=rows)
+
+    async def undeclared_steps(self, _: Request) -> Response:
+        """List the steps that the log holds and the service does not declare, under their old names say."""
+        async with self._site.database.reading() as connection:
+            steps = await known_steps.former(connection, self._site.contract)
+        return self._site.answer(undeclared_steps=[each.as_row() for each in steps])
 
     async def outbox(self, request: Request) -> Response:
         """List what has not gone out yet, in the order in which it was added; how many in all, and since when."""

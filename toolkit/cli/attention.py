@@ -27,14 +27,16 @@ _MOST_ROWS = 1_000
 
 
 def attention(
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="So many overdue steps of each service.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1_000, help="So many overdue steps, and contradictions, of each service.")
+    ] = 100,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """List what is stuck in all services, and why.
 
-    Overdue steps, dead letters, what can't be sent, and services that are not ready. Ends with 1 where anything is, and
-    with 3 where a service can't be asked.
+    Overdue steps, dead letters, what can't be sent, contradictions, sagas at undeclared steps, and services that are
+    not ready. Ends with 1 where anything is, and with 3 where a service can't be asked.
     """
     answers = run_async(_read(limit, service))
     rows = [_away(name, reason) for name, reason in answers.unreachable.items()]
@@ -59,10 +61,17 @@ async def stuck_in(controls: Controls, limit: int, now: datetime) -> Rows:
     """Return what is stuck in one service."""
     import asyncio
 
-    late, groups, waiting, ready = await asyncio.gather(
-        controls.overdue(limit=limit), controls.groups(), controls.outbox(limit=_MOST_ROWS), controls.ready()
+    late, odd, gone, groups, waiting, ready = await asyncio.gather(
+        controls.overdue(limit=limit),
+        controls.contradictions(limit=limit),
+        controls.undeclared_steps(),
+        controls.groups(),
+        controls.outbox(limit=_MOST_ROWS),
+        controls.ready(),
     )
-    found = [*_unready(ready), *map(_late, late), *map(_dead, groups), *_unsent(waiting, now)]
+    under_way = (each for each in gone if each["unfinished"])
+    stuck = [*_unready(ready), *map(_undeclared, under_way), *map(_late, late), *map(_odd, odd), *map(_dead, groups)]
+    found = [*stuck, *_unsent(waiting, now)]
     return [{"service": controls.service} | row for row in found]
 
 
@@ -80,6 +89,16 @@ def _unready(ready: dict[str, bool]) -> Iterator[dict[str, Any]]:
 
     if lacking := lacks(ready):
         yield _row("not ready", None, 1, step=None, saga_type=None, saga_id=None, why=f"no {', '.join(lacking)}")
+
+
+def _undeclared(step: dict[str, Any]) -> dict[str, Any]:
+    facts = {"step": step["step"], "saga_type": step["saga_type"], "saga_id": None}
+    why = "sagas are under way at a step that the service does not declare; nothing could undo it"
+    return _row("undeclared step", None, step["unfinished"], **facts, why=why)
+
+
+def _odd(step: dict[str, Any]) -> dict[str, Any]:
+    return _row("contradiction", step["since"], 1, step=step["step"], **_saga(step), why=step["error"])
 
 
 def _late(step: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from toolkit.dead_letters import Selection
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.glance import lacks
 
-#: So many overdue steps of each service are shown, the longest waiting first.
+#: So many overdue steps of each service are shown, the longest waiting first, and so many contradictions, the newest.
 _MOST_OVERDUE = 100
 #: Services of an older version do not tell what the newest letter of a group says.
 _ERROR = {"error": None, "saga_type": None, "saga_id": None}
@@ -40,20 +40,23 @@ class AttentionPage:
         """Show the groups of letters, the overdue steps, and what a service is without."""
         is_live = request.query_params.get("part") == "live"
         patience = LIVE_PATIENCE if is_live else PATIENCE
-        groups, overdue, ready = await asyncio.gather(
+        groups, overdue, odd, ready = await asyncio.gather(
             self._services.ask("groups", lambda each: each.groups(), patience=patience),
             self._services.ask("overdue", lambda each: each.overdue(limit=_MOST_OVERDUE), patience=patience),
+            self._services.ask("odd", lambda each: each.contradictions(limit=_MOST_OVERDUE), patience=patience),
             self._services.ask("ready", lambda each: each.ready(), patience=patience),
         )
         steps = [row | {"service": name} for name, rows in overdue.by_service.items() for row in rows]
+        contradictions = [row | {"service": name} for name, rows in odd.by_service.items() for row in rows]
         letters = [_ERROR | row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
         lacking = {name: lacks(parts) for name, parts in ready.by_service.items()}
-        unreachable = groups.unreachable | overdue.unreachable | ready.unreachable
+        unreachable = groups.unreachable | overdue.unreachable | odd.unreachable | ready.unreachable
         return self._pages.page(
             request,
             "attention",
             groups=sorted(letters, key=lambda row: (-row["count"], row["service"], row["reason"])),
             overdue=sorted(steps, key=lambda row: row["since"]),
+            contradictions=sorted(contradictions, key=lambda row: row["since"], reverse=True),
             is_cut=any(len(rows) >= _MOST_OVERDUE for rows in overdue.by_service.values()),
             unreachable=unreachable,
             not_ready={name: parts for name, parts in lacking.items() if parts and name not in unreachable},

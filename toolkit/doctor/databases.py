@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.doctor.clocks import reading
 from toolkit.doctor.facts import ClockFacts, DatabaseFacts
@@ -82,7 +83,7 @@ async def _former_steps(
     connection: AsyncConnection, facts: DatabaseFacts, declared: Service | None
 ) -> tuple[Undeclared, ...] | None:
     is_readable = not any(lack.table in _OF_STEPS for lack in facts.lacks)
-    return tuple(await former(connection, declared)) if declared and is_readable else None
+    return tuple(await former(connection, Contract.of(declared))) if declared and is_readable else None
 
 
 async def _ask_sqlite(connection: AsyncConnection, facts: DatabaseFacts) -> DatabaseFacts:
