@@ -15,7 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
-from toolkit.errors import DatabaseUnavailableError
+from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.patience import LONGEST_STEP
 from toolkit.settings import driver_options
 
@@ -42,6 +42,8 @@ _POOLED: dict[str, Any] = {
 }
 #: What a pooler says of a startup parameter that it does not know.
 _UNKNOWN_PARAMETER = "08P01"
+#: What PgBouncer's refusal of a transaction has in it, in statement mode.
+_STATEMENT_MODE = "statement pooling mode"
 
 
 def postgres_engine(url: URL) -> AsyncEngine:
@@ -66,6 +68,7 @@ class _Way:
 
     def __init__(self, *, is_pooled: bool) -> None:
         self._is_pooled = is_pooled
+        self._has_transactions = False
 
     def connect(self, dialect: Dialect, _: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> DBAPIConnection:
         """Open a connection."""
@@ -74,7 +77,11 @@ class _Way:
                 return connection
             self._is_pooled = True
             log.info("a pooler is between the service and its database; each transaction has its settings told")
-        return dialect.connect(*arguments, **options | _POOLED)
+        connection = dialect.connect(*arguments, **options | _POOLED)
+        if not self._has_transactions:
+            _see_that_transactions_are_allowed(dialect, connection)
+            self._has_transactions = True
+        return connection
 
     def begin(self, connection: Connection) -> None:
         """Tell a transaction what the session could not be told."""
@@ -96,6 +103,26 @@ def _connect_straight(dialect: Dialect, arguments: tuple[Any, ...], options: dic
         return connection
     dialect.do_terminate(connection)
     return None
+
+
+def _see_that_transactions_are_allowed(dialect: Dialect, connection: DBAPIConnection) -> None:
+    """See that the pooler is in no mode that ends a session's lease within a transaction.
+
+    Raises:
+        SettingsError: it is in statement mode.
+    """
+    driver: Any = connection.driver_connection
+    try:
+        await_only(driver.execute("BEGIN"))
+        await_only(driver.execute("ROLLBACK"))
+    except Exception as error:  # whatever the driver raises: only its text is of interest
+        dialect.do_terminate(connection)
+        if _STATEMENT_MODE not in str(error):
+            raise
+        raise SettingsError(
+            f"the pooler before the database refuses transactions: {error}; set pool_mode to transaction or session "
+            "in pgbouncer.ini, for this database at least"
+        ) from error
 
 
 def _has_settings(connection: DBAPIConnection) -> bool:

@@ -1,4 +1,4 @@
-"""A service works behind PgBouncer in transaction mode, where a session is another client's after each transaction."""
+"""A service works behind PgBouncer in session mode and in transaction mode, where sessions change hands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from tests.eventually import eventually
-from tests.unit.loans import BookWanted, Branch, Clerk, lent, library, notes, tables, wire
+from tests.unit.loans import BookWanted, Branch, Clerk, Post, lent, library, notes, tables, wire
+from toolkit.clock import SystemClock
 from toolkit.database import Database
+from toolkit.errors import SettingsError
+from toolkit.host import Host
+from toolkit.settings import Settings
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
 
@@ -28,6 +32,13 @@ REFUSING, DROPPING = "", "ignore_startup_parameters = idle_in_transaction_sessio
 @pytest.fixture(params=[REFUSING, DROPPING], ids=["refusing", "dropping"])
 async def pooled(request: pytest.FixtureRequest, postgres: Database, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of the library's database behind a pooler with two sessions for all clients."""
+    async with behind_pooler(postgres, tmp_path, "transaction", request.param) as url:
+        yield url
+
+
+@asynccontextmanager
+async def behind_pooler(postgres: Database, tmp_path: Path, mode: str, parameters: str = "") -> AsyncIterator[str]:
+    """Run a pooler in this mode before the library's database, and yield the URL that leads through it."""
     server, port = make_url(postgres.url), _free_port()
     place = f"host={server.host} port={server.port} dbname={server.database}"
     login = f"user={server.username} password={server.password or ''}"
@@ -39,9 +50,9 @@ async def pooled(request: pytest.FixtureRequest, postgres: Database, tmp_path: P
         listen_port = {port}
         unix_socket_dir =
         auth_type = any
-        pool_mode = transaction
+        pool_mode = {mode}
         default_pool_size = 2
-        {request.param}
+        {parameters}
     """
     file = tmp_path / "pgbouncer.ini"
     file.write_text("\n".join(line.strip() for line in settings.splitlines()))
@@ -93,6 +104,29 @@ async def test_two_replicas_behind_a_pooler_have_each_effect_once(pooled: str, c
 
     assert sorted(written) == sorted(f"loan-{number}" for number in range(40))
     assert noted == [[]] * 40
+
+
+@pytest.mark.parametrize("parameters", ["", "?statement_cache_size=0"])
+async def test_a_service_does_not_start_behind_a_pooler_in_statement_mode_and_says_the_cure(
+    postgres: Database, tmp_path: Path, clerk: Clerk, parameters: str
+) -> None:
+    async with behind_pooler(postgres, tmp_path, "statement") as url:
+        host = Host(library(clerk), Settings(database_url=url + parameters), Post(), clock=SystemClock())
+
+        with pytest.raises(SettingsError, match="set pool_mode to transaction or session"):
+            await asyncio.wait_for(host.prepare(), timeout=30)
+        await host.stop()
+
+
+async def test_a_service_works_behind_a_pooler_in_session_mode(
+    postgres: Database, tmp_path: Path, clerk: Clerk
+) -> None:
+    async with behind_pooler(postgres, tmp_path, "session") as url:
+        database = Database(url)
+        await Branch(library(clerk), database, resources={Clerk: clerk}).take(BookWanted(loan_id="loan-1"))
+        await database.close()
+
+    assert await lent(postgres) == ["loan-1"]
 
 
 async def test_each_transaction_behind_a_pooler_is_told_how_long_it_may_idle(pooled: str) -> None:
