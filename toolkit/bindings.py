@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import Database, UtcDateTime, insert_into, metadata
 from toolkit.ids import new_id
+from toolkit.retry import describe
 
 log = structlog.get_logger("toolkit")
 
@@ -92,7 +93,7 @@ class Bindings:
                 self.former = await _others(connection, keys)
                 return await _abandoned(connection, keys, before=now - self._lease)
         except Exception as error:  # noqa: BLE001 -- the broker's side goes on without: the next renewal catches up
-            log.warning("bindings could not be remembered", error=str(error))
+            log.warning("bindings could not be remembered", error=describe(error))
             return []
 
     async def _write(self, connection: AsyncConnection, keys: Collection[str], now: datetime) -> None:

@@ -120,7 +120,7 @@ class Caution:
                 id=new_id(),
                 service=self._service,
                 reason="ended its process",
-                error=f"its process ended {marks - 1} times while it was executed, the last times alone; killed by the "
+                error=f"its process ended {marks} times while it was in hand, the last times alone; killed by the "
                 "system for want of memory, say: the service's last log lines and the system's tell more",
                 message=message,
                 at=datetime.now(UTC),

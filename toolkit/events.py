@@ -90,7 +90,12 @@ class Event(BaseModel):
     __optional__: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, owner: str = "", version: int = 1, optional: bool = False, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+        try:
+            super().__init_subclass__(**kwargs)
+        except TypeError as error:
+            cure = "An event takes owner=, version= and optional=, and Pydantic's own settings"
+            where = f"{cls.__module__}.{cls.__name__}"
+            raise DeclarationError(where, f"its class keyword {', '.join(kwargs)} is none", cure) from error
         _check_names(cls, owner, version)
         cls.__owner__ = owner or cls.__owner__
         cls.__version__ = version

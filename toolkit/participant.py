@@ -115,7 +115,11 @@ class Participant:
         _check_options(f"Participant {self.name!r}", timeout=self.timeout, retry=self.retry, isolated=self.isolated)
 
     def step(
-        self, *, timeout: timedelta | None = None, retry: RetryPolicy | None = None, isolated: bool | None = None
+        self,
+        *misplaced: object,
+        timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
+        isolated: bool | None = None,
     ) -> Callable[[F], F]:
         """Declare the step that runs on the event which the function takes first.
 
@@ -126,6 +130,9 @@ class Participant:
         Raises:
             DeclarationError: the function's signature is not that of a step.
         """
+        if misplaced:
+            cure = f"Write @{self.name}.step() above it, with parentheses; options are named"
+            raise DeclarationError(_named(misplaced[0]), "a step is declared without parentheses", cure)
 
         def declare(function: F) -> F:
             _check_options(place_of(function), timeout=timeout, retry=retry, isolated=isolated)
@@ -134,7 +141,9 @@ class Participant:
 
         return declare
 
-    def compensation(self, *, of: Function, retry: RetryPolicy | None = None) -> Callable[[F], F]:
+    def compensation(
+        self, *misplaced: object, of: Function | None = None, retry: RetryPolicy | None = None
+    ) -> Callable[[F], F]:
         """Declare what undoes the step `of`; isolated if the step is.
 
         A parameter `original` receives the event that the step emitted. For an isolated step it may be None:
@@ -143,9 +152,14 @@ class Participant:
         Raises:
             DeclarationError: `of` is no step of this participant, or the signature is not that of a compensation.
         """
+        if misplaced or of is None:
+            where = _named(misplaced[0]) if misplaced else f"Participant {self.name!r}"
+            cure = f"Write @{self.name}.compensation(of=the_step) above it, with the step's function"
+            raise DeclarationError(where, "a compensation does not say of which step", cure)
+        undone = of
 
         def declare(function: F) -> F:
-            self._add_compensation(function, of=of, retry=retry)
+            self._add_compensation(function, of=undone, retry=retry)
             return function
 
         return declare
@@ -263,3 +277,7 @@ class Participant:
     def _check_events(self, where: str, signature: Signature) -> None:
         for event_type in (*signature.triggers, *signature.emits):
             check_event(where, event_type, self.saga)
+
+
+def _named(misplaced: object) -> str:
+    return place_of(misplaced) if callable(misplaced) else repr(misplaced)

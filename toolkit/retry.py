@@ -70,7 +70,8 @@ def after_failure(
     if not asked and not isinstance(error, policy.retry_on):
         return GiveUp(f"not worth a retry: {describe(error)}")
     if attempt >= policy.attempts:
-        return GiveUp(f"retries spent after {attempt} attempts: {describe(error)}")
+        attempts = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+        return GiveUp(f"retries spent after {attempts}: {describe(error)}")
     delay = error.after if isinstance(error, Retry) and error.after is not None else policy.delay_after(attempt)
     due_at = now + delay
     if deadline is not None and due_at >= deadline:

@@ -5,6 +5,7 @@ Nothing runs here; a transport's host brings it to life.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -48,6 +49,12 @@ class Service:
                 f"Service {self.name!r}",
                 f"two steps are named {doubled[0]}",
                 "Rename one: the name is the fence's key",
+            )
+        if self.seed is not None and not _is_coroutine_function(self.seed):
+            raise DeclarationError(
+                f"Service {self.name!r}",
+                f"its seed {getattr(self.seed, '__name__', self.seed)!r} is no coroutine function",
+                "Declare it as `async def seed(session: AsyncSession) -> None`",
             )
         self._check_sagas()
         handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
@@ -105,3 +112,7 @@ class Service:
         endings = [step for step in self.steps if step.success is step.saga.fails_with]
         undoing = {event for each in self.compensations for event in (*each.triggers, each.emits)}
         return undoing | {event for step in endings for event in (*step.triggers, step.success)}
+
+
+def _is_coroutine_function(seed: object) -> bool:
+    return inspect.iscoroutinefunction(seed) or inspect.iscoroutinefunction(getattr(seed, "__call__", None))  # noqa: B004 -- an object with an async __call__ is one, too

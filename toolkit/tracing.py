@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from toolkit.errors import SettingsError
 from toolkit.ids import derived_trace, trace_id_of
@@ -276,9 +277,20 @@ def _span_exporter() -> SpanExporter:
         return ConsoleSpanExporter(out=sys.stderr)  # standard output is data alone
     if exporter != _OTLP:
         raise SettingsError(f"OTEL_TRACES_EXPORTER={exporter!r} is not allowed: give otlp, console or none")
+    for name in _ENDPOINTS:
+        if (url := os.environ.get(name)) and not _is_address(url):
+            raise SettingsError(f"{name} is not allowed: give where spans are taken, http://127.0.0.1:4318 say")
     for name in _PROTOCOLS:
         if (wanted := os.environ.get(name, _PROTOCOL)) != _PROTOCOL:
             raise SettingsError(f"{name}={wanted!r} is not allowed: only {_PROTOCOL} is spoken")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter()
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url.strip())
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, say
+        return False

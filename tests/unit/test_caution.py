@@ -84,6 +84,8 @@ async def test_a_message_under_which_four_processes_ended_is_given_up(bench: Ben
     await bench.caution.take(INNOCENT)
 
     assert [(letter.reason, letter.message) for letter in bench.letters] == [("ended its process", LETHAL)]
+    # The first death leaves no mark: a message is marked when it comes again.
+    assert bench.letters[0].error.startswith("its process ended 5 times while it was in hand")
     assert bench.executed == [INNOCENT]
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tests.unit.loans import BookLent, BookTakenBack, BookWanted, LoanRefused, LoanRegistered, loan_saga
-from toolkit import Event, SagaId
+from toolkit import DeclarationError, Event, SagaId
 from toolkit.events import SagaState, documented_example, routing_key
 
 
@@ -27,6 +27,16 @@ def test_an_event_inherits_its_owner_and_nothing_else() -> None:
     late = BookReturnedLate
     assert (late.__owner__, late.__version__, late.__optional__) == ("library", 1, False)
     assert (BookReturned.__version__, BookReturned.__optional__) == (2, True)
+
+
+def test_a_class_keyword_that_an_event_does_not_have_is_named_with_those_that_it_has() -> None:
+    with pytest.raises(DeclarationError) as caught:
+
+        class Misspelt(Event, owner="library", vresion=2):
+            loan_id: SagaId
+
+    assert caught.value.fault == "its class keyword vresion is none"
+    assert caught.value.cure.startswith("An event takes owner=, version= and optional=")
 
 
 def test_an_event_does_not_change() -> None:

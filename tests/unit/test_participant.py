@@ -225,6 +225,17 @@ async def free_table(event: DishFailed, original: TableKept) -> TableFreed: ...
 async def free_table_whatever_is_known(event: DishFailed, original: TableKept | None) -> TableFreed: ...
 
 
+def test_a_step_or_a_compensation_without_parentheses_says_how_to_write_it(waiter: Participant) -> None:
+    with pytest.raises(DeclarationError, match=r"free_table: .* Write @waiter\.step\(\) above it") as caught:
+        waiter.step(free_table)  # type: ignore[arg-type]  # as a decorator without parentheses does
+    assert caught.value.function == f"{__name__}.free_table"
+
+    with pytest.raises(DeclarationError, match=r"Write @waiter\.compensation\(of=the_step\) above it"):
+        waiter.compensation(free_table)
+    with pytest.raises(DeclarationError, match=r"Write @waiter\.compensation\(of=the_step\) above it"):
+        waiter.compensation()
+
+
 def test_what_compensates_no_step_of_this_participant_names_it(waiter: Participant) -> None:
     with pytest.raises(DeclarationError, match="free_table: it compensates 'says_nothing', which is no step of"):
         waiter.compensation(of=says_nothing)(free_table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -47,6 +48,12 @@ def test_the_last_attempt_is_followed_by_none() -> None:
     verdict = after_failure(ConnectionError("away"), policy=STEADY, attempt=4, now=NOON, deadline=None)
 
     assert verdict == GiveUp("retries spent after 4 attempts: ConnectionError: away")
+
+
+def test_one_attempt_is_told_as_one() -> None:
+    verdict = after_failure(ValueError("no"), policy=replace(STEADY, attempts=1), attempt=1, now=NOON, deadline=None)
+
+    assert verdict == GiveUp("retries spent after 1 attempt: ValueError: no")
 
 
 @pytest.mark.parametrize(("seconds", "kind"), [(0.9, GiveUp), (1, GiveUp), (1.1, TryAgain)])

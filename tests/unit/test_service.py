@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.unit.loans import BookLent, BookTakenBack, BookWanted, CardRefused, Clerk, LoanRegistered, library, loan_saga
 from toolkit import DeclarationError, Participant, Service, Settings
@@ -91,3 +94,20 @@ def test_a_service_is_the_sum_of_its_participants() -> None:
     assert [each.name for each in service.compensations] == ["take_back"]
     assert service.sagas == [loan_saga]
     assert service.heard() == {BookWanted, CardRefused, BookLent}
+
+
+@pytest.mark.parametrize("seed", [lambda session: None, len, "seed.sql"], ids=["lambda", "built-in", "text"])
+def test_a_seed_that_is_no_coroutine_function_says_how_to_declare_it(seed: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"is no coroutine function\. Declare it as `async def seed"):
+        Service(name="library", participants=[searching()], provides={Catalogue: a_catalogue}, seed=seed)
+
+
+def test_a_seed_may_be_whatever_is_called_as_a_coroutine_function() -> None:
+    class Shelves:
+        async def __call__(self, session: AsyncSession) -> None: ...
+
+    async def fill(shelf: int, session: AsyncSession) -> None: ...
+
+    for seed in (Shelves(), partial(fill, 1)):
+        service = Service(name="library", participants=[searching()], provides={Catalogue: a_catalogue}, seed=seed)
+        assert service.seed is seed

@@ -275,6 +275,16 @@ def test_what_can_not_be_had_is_named(variable: str, value: str, monkeypatch):
         tracing_for("library")
 
 
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+@pytest.mark.parametrize("value", ["nonsense", "http://", "127.0.0.1:4318", "http://127.0.0.1:port", "ftp://spans"])
+def test_an_endpoint_that_is_no_address_is_named_with_one_that_is(variable: str, value: str, monkeypatch):
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=rf"^{variable} is not allowed: .*http://127\.0\.0\.1:4318"):
+        tracing_for("library")
+
+
 def test_a_garbled_traceparent_is_no_trace(tracing: Tracing, clerk: Clerk):
     service = library(clerk)
     vocabulary = Vocabulary(service.heard(), [loan_saga], max_body=1000, trace=tracing.root_of)

@@ -22,8 +22,10 @@ def _run() -> None:
     on_ctrl_c(vanish)
     import sys
 
+    from toolkit.cli.exits import ClosedOutput
     from toolkit.cli.verbs import app
 
+    sys.stdout = sys.stdout or ClosedOutput()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that can't show a sign shows its number
             stream.reconfigure(errors="backslashreplace")

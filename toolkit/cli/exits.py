@@ -5,8 +5,12 @@ An error that nobody expected keeps its traceback: it is a bug, and somebody has
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
@@ -63,8 +67,25 @@ _CODES: dict[type[SagaError], ExitCode] = {
 }
 
 
+#: What the system answers to a write where there is no room, no such stream, or a device that fails.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
+
+
+class ClosedOutput(io.TextIOBase):
+    """Standard output where the command was started without one (`>&-`): only a verb that prints something fails."""
+
+    def write(self, _: str) -> int:
+        """Refuse as the system does."""
+        raise OSError(errno.EBADF, "it is closed")
+
+
 class VerbGroup(TyperGroup):
     """The verbs, in the order of their registration; turns an expected error into its line and its exit code."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments; help and version are printed meanwhile."""
+        with _written():
+            return super().make_context(*arguments, **options)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is no text, wherever it was to go: no id, no setting and no message can hold it."""
@@ -77,15 +98,32 @@ class VerbGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen verb."""
         try:
-            done = super().invoke(ctx)
-            sys.stdout.flush()
-            return done
-        except BrokenPipeError as error:
-            _say_no_more()
-            raise typer.Exit(ExitCode.CLOSED_PIPE) from error
+            with _written():
+                done = super().invoke(ctx)
+                sys.stdout.flush()
+                return done
         except SagaError as error:
             complain(f"error: {_told(error)}")
             raise typer.Exit(_CODES.get(type(error), ExitCode.PROBLEM)) from error
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """End the command where what it prints can't be written; a file's errors, which name the file, are others."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        _say_no_more()
+        raise typer.Exit(ExitCode.CLOSED_PIPE) from error
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _say_no_more()
+        complain(
+            f"error: standard output can't be written: {error.strerror}; what was done until then is done. "
+            "Send the output to where there is room, or to /dev/null"
+        )
+        raise typer.Exit(ExitCode.AWAY) from error
 
 
 def _told(error: SagaError) -> str:
@@ -119,6 +157,8 @@ def _is_text(value: str) -> bool:
 
 def _say_no_more() -> None:
     """Have what is still to be written go nowhere; Python would complain of it at its end."""
+    if isinstance(sys.stdout, ClosedOutput):
+        return
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
