@@ -10,14 +10,15 @@ from typing import Any
 
 from toolkit import envelope
 from toolkit.contract import Contract, EventContract, HandlerContract, event_contract
-from toolkit.events import AbortRequested, SagaEnded
+from toolkit.events import SagaEnded
 
 #: The version of AsyncAPI's AMQP bindings that is spoken here.
 _BINDING = "0.3.0"
 _HEADERS = "Envelope"
 #: The channel that is the service's own queue.
 _QUEUE = "queue"
-_CONTROL = tuple(event_contract(each) for each in (SagaEnded, AbortRequested))
+_END = SagaEnded.__name__
+_CONTROL = tuple(event_contract(each) for each in envelope.CONTROL_EVENTS)
 
 #: What stands around a body, by the name that it has on the wire; properties of AMQP are told from headers by a mark.
 _PROPERTIES = {
@@ -48,7 +49,7 @@ Document = dict[str, Any]
 def asyncapi(contract: Contract, *, exchange: str, queue: str) -> Document:
     """Return the document; `exchange` is the topic exchange, `queue` the service's own queue."""
     heard = [*contract.heard(), *_CONTROL]
-    said = [*contract.emitted(), *_CONTROL]
+    said = [*contract.emitted(), *(each for each in _CONTROL if each.name != _END or contract.ends_sagas)]
     events = {event.name: event for event in (*heard, *said)}
     starts = {saga.starts_with: saga.id_field for saga in contract.sagas}
     return {

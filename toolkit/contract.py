@@ -90,6 +90,12 @@ class Contract(_Part):
             events={name: event_contract(event) for name, event in (heard | service.emitted()).items()},
         )
 
+    @property
+    def ends_sagas(self) -> bool:
+        """Whether any of its steps ends a saga: only such a service may say that one has ended."""
+        ends = {end for saga in self.sagas for end in (saga.completes_with, saga.fails_with)}
+        return not ends.isdisjoint(_emissions(self))
+
     def heard(self) -> list[EventContract]:
         """Return the events that the service listens to."""
         return [self.events[name] for name in dict.fromkeys(_triggers(self))]

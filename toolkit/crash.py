@@ -34,7 +34,7 @@ _on = os.environ.get("SAGA_CRASH_ON") or None
 #: The words that tell of a way back; `prepare` adds the names of the events that do.
 _backward = {"Compensating", "Failed"}
 #: Told to all sagas at once, or to all services: they go neither way.
-_CONTROL = ("SagaEnded", "AbortRequested")
+_CONTROL = ("SagaEnded", "AbortRequested", "EndRequested")
 
 #: So many turns of the event loop bring a statement or a publish onto the wire, and an answer seldom back.
 _TURNS = 20

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from toolkit.events import AbortRequested, Event, SagaEnded, routing_key
+from toolkit.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
 from toolkit.ids import new_id
 
 #: The headers of the envelope, as they are spelled on the wire.
@@ -35,7 +35,9 @@ LONGEST_TEXT = 255
 #: How those begin that the broker writes on a message that it gave up.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
-CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested)
+CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested, EndRequested)
+#: Those that are about one saga, whose id is in their body.
+ABOUT_ONE_SAGA = (AbortRequested, EndRequested)
 
 
 @dataclass(frozen=True, slots=True)

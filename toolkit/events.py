@@ -34,7 +34,7 @@ SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r
 PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 
 #: The toolkit's own events, which each service consumes.
-_CONTROL_NAMES = ("SagaEnded", "AbortRequested")
+_CONTROL_NAMES = ("SagaEnded", "AbortRequested", "EndRequested")
 
 _SAGA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
 
@@ -150,6 +150,13 @@ class AbortRequested(Event, owner="saga"):
     saga_type: str
     saga_id: SagaId
     reason: Reason
+
+
+class EndRequested(Event, owner="saga", optional=True):
+    """Control message: a service has missed the end of this saga; the service that ended it says once more how."""
+
+    saga_type: str
+    saga_id: SagaId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from toolkit.database_errors import is_contention, is_outage, recording
 from toolkit.encoding import Original, encode
 from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
-from toolkit.events import AbortRequested, Event, Refusal, SagaEnded
+from toolkit.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.fence import Arrival, Decision, StepState, decide
 from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.metrics import Meter
@@ -266,6 +266,9 @@ class Execution:
             tx.work.close(item.envelope.event_id, item.event)
         elif isinstance(item.event, AbortRequested):
             await self._abort(item, tx)
+        elif isinstance(item.event, EndRequested):
+            if tx.work.has_ended_here(item.envelope):  # else somebody else answers
+                self._answer(item.envelope.event_id, item, tx)
         else:
             await self._hear(item, tx)
         return tx.work.claims
@@ -285,10 +288,17 @@ class Execution:
                 await self._back(compensation, message, tx)
 
     def _answer(self, asked: str, message: Message, tx: Transaction) -> None:
-        """Send the end of the saga, where it is known here, to the service that has missed it; once for each ask."""
+        """Have the service that has missed the saga's end told of it, where it is known here; once for each ask.
+
+        Only the service that ended the saga may say so: any other asks that one to.
+        """
         end = tx.work.end_of(message.envelope)
-        if end and asked not in self._answered:
+        if not end or asked in self._answered:
+            return
+        if tx.work.has_ended_here(message.envelope):
             tx.work.answer(asked, message.envelope, end)
+        else:
+            tx.work.ask_for_end(asked, message.envelope)
 
     async def _is_forgotten(self, message: Message, tx: Transaction) -> bool:
         """Whether the log knows nothing of the saga, and may have known it before it was pruned."""

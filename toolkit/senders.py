@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 from toolkit.envelope import SENT_BY, WireMessage
 from toolkit.errors import UnreadableError
-from toolkit.events import Event, routing_key
+from toolkit.events import Event, Saga, SagaEnded, routing_key
 
 #: What the broker writes on a message that a queue has given up and passed on; it checks no right for that.
 _FORWARDED = "x-death"
@@ -44,6 +44,16 @@ class Senders:
         self._check_key(event_type, wire)
         self._check_login(event_type, wire)
 
+    def check_end(self, ended: SagaEnded, saga: Saga, wire: WireMessage) -> None:
+        """See that it comes from a service that ends such sagas, with this outcome.
+
+        Raises:
+            UnreadableError: it comes from another.
+        """
+        for sagas, event_type in ((ended.completed, saga.completes_with), (ended.failed, saga.fails_with)):
+            if sagas:
+                self._check_login(event_type, wire)
+
     def _check_way(self, wire: WireMessage) -> None:
         if wire.exchange in (None, self._queue):
             return
@@ -68,5 +78,7 @@ class Senders:
             return  # a retry of a release that kept no login; from here it is
         if sender not in logins:
             said = f"the login {sender!r}" if sender else "a client that sets no user-id"
-            told = f"{event_type.__name__} came from {said}, and SAGA_LOGINS names {', '.join(logins)} for {owner}"
+            told = (
+                f"only {owner} may send it; it came from {said}, and SAGA_LOGINS names {', '.join(logins)} for {owner}"
+            )
             raise UnreadableError("wrong sender", f"{told}: send it by one of these, or name the login there")

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from toolkit.clock import Clock
 from toolkit.encoding import own_id
 from toolkit.envelope import (
+    ABOUT_ONE_SAGA,
     ATTEMPT,
     CAUSATION_ID,
     CONTROL_EVENTS,
@@ -36,7 +37,7 @@ from toolkit.envelope import (
     WireMessage,
 )
 from toolkit.errors import UnreadableError
-from toolkit.events import SAGA_ID, AbortRequested, Event, Saga, SagaEnded, is_saga_id
+from toolkit.events import SAGA_ID, AbortRequested, EndRequested, Event, Saga, SagaEnded, is_saga_id
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.redaction import redact
 from toolkit.retry import describe
@@ -140,6 +141,8 @@ class Vocabulary:
     def _read(self, wire: WireMessage, clock: Clock) -> Message:
         event_type = self._event_type(wire)
         event = _parse(event_type, wire.body)
+        if isinstance(event, SagaEnded) and (saga := self._sagas.get(event.saga_type)):
+            self._senders.check_end(event, saga, wire)
         saga_type, saga_id = self._saga(wire, event)
         headers = wire.headers
         occurred_at = _time(headers, OCCURRED_AT) or _sent_at(wire) or clock.now()
@@ -195,7 +198,7 @@ class Vocabulary:
             return started.name, _saga_id(own_id(event, started), f"{type(event).__name__}.{started.id_field}")
         if isinstance(event, SagaEnded):
             return event.saga_type, ""
-        if isinstance(event, AbortRequested):
+        if isinstance(event, AbortRequested | EndRequested):
             return event.saga_type, event.saga_id
         saga_type = _text(wire.headers, SAGA_TYPE) or self._only_saga()
         if saga_type not in self._sagas:
@@ -212,7 +215,7 @@ class Vocabulary:
         that is none, the saga's id field in the body. A redrive sends it under that id.
         """
         event_type = self._events.get(_name(wire))
-        is_its_own = event_type is AbortRequested or event_type in self._started_by
+        is_its_own = event_type in ABOUT_ONE_SAGA or event_type in self._started_by
         if not is_its_own and is_saga_id(wire.correlation_id or ""):
             return wire
         fields = _fields(wire.body)
@@ -222,7 +225,7 @@ class Vocabulary:
 
     def _id_fields(self, event_type: type[Event] | None, wire: WireMessage) -> set[str]:
         """Return the fields that may hold the saga's id in such an event; in an unknown one any saga's may."""
-        if event_type is AbortRequested:
+        if event_type in ABOUT_ONE_SAGA:
             return {"saga_id"}
         if event_type and (started := self._started_by.get(event_type)):
             return {started.id_field}

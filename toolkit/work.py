@@ -16,7 +16,17 @@ from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.dead_letters import DeadLetter
 from toolkit.encoding import Original
 from toolkit.envelope import Envelope, Message, WireMessage
-from toolkit.events import AbortRequested, Event, Refusal, Saga, SagaEnded, SagaState, bounded, routing_key
+from toolkit.events import (
+    AbortRequested,
+    EndRequested,
+    Event,
+    Refusal,
+    Saga,
+    SagaEnded,
+    SagaState,
+    bounded,
+    routing_key,
+)
 from toolkit.fence import Decision, StepState, is_legal
 from toolkit.ids import new_id
 from toolkit.masking import has_sensitive_fields
@@ -255,6 +265,23 @@ class Work:
         """Send the end of a saga once more, to a service that has not received it; `asked` says by which message."""
         self.answered.append(asked)
         self._has_ended(envelope, end)
+
+    def ask_for_end(self, asked: str, cause: Envelope) -> None:
+        """Ask the service that ended a saga to send its end once more; `asked` says by which message it was missed."""
+        if asked in self.answered:  # a copy came in the same batch
+            return
+        self.answered.append(asked)
+        event = EndRequested(saga_type=cause.saga_type, saga_id=cause.saga_id)
+        envelope = Envelope(
+            event_id=new_id(),
+            event_type=EndRequested.__name__,
+            version=EndRequested.__version__,
+            saga_id=cause.saga_id,
+            saga_type=cause.saga_type,
+            occurred_at=self.origin.now,
+            traceparent=cause.traceparent,
+        )
+        self._send(envelope, event, event.model_dump_json().encode())
 
     def close(self, event_id: str, ended: SagaEnded) -> None:
         """Write, with the rest, that these sagas have ended."""

@@ -18,7 +18,9 @@ from tests.simulation.process import Process, remember_owner
 from tests.simulation.virtual_time import ClockOff, VirtualLoop
 from tests.simulation.wire import Exit, Parcel, Wire, is_committed, is_recorded
 from toolkit import Service, Settings
+from toolkit.contract import Contract
 from toolkit.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.events import SagaEnded
 from toolkit.testing import ManualClock
 
 #: From where on the toolkit's logs are listened to; what is below is not even made.
@@ -115,7 +117,11 @@ class Simulation:
         self.loop.close()
 
     def _process(self, service: Service, settings: Settings) -> Process:
+        may_end = Contract.of(service).ends_sagas
+
         def check(message: WireMessage) -> None:
+            if message.type == SagaEnded.__name__ and not may_end:
+                self._complaints.append(f"{service.name} sent {message.type}, and ends no sagas")
             if not is_committed(self.files[service.name], message):
                 self._complaints.append(f"{service.name} sent {message.type}, which it has not committed")
 

@@ -122,9 +122,10 @@ def test_operations_are_what_the_service_hears_and_what_it_says():
 
     assert list(document["operations"]) == [
         "receive.InventoryReserved", "receive.ShipmentFailed", "receive.ShipmentCancelled", "receive.SagaEnded",
-        "receive.AbortRequested", "send.PaymentProcessed", "send.PaymentFailed", "send.PaymentRefunded",
-        "send.SagaEnded", "send.AbortRequested",
+        "receive.AbortRequested", "receive.EndRequested", "send.PaymentProcessed", "send.PaymentFailed",
+        "send.PaymentRefunded", "send.AbortRequested", "send.EndRequested",
     ]  # fmt: skip
+    assert "send.SagaEnded" in document_of(notification)["operations"]
     assert document["operations"]["receive.ShipmentFailed"]["x-handlers"] == [
         {"name": "refund_payment", "kind": "compensation", "saga": "order"}
     ]

@@ -47,7 +47,7 @@ def test_a_point_that_is_armed_for_one_way_lets_the_other_and_what_goes_neither_
     signs = {
         "forward": ["OrderCreated", "order.OrderCreated", "Pending"],
         "compensating": ["ShipmentFailed", "shipping.ShipmentFailed", "Compensating"],
-        "neither": [None, "SagaEnded", "AbortRequested"],
+        "neither": [None, "SagaEnded", "AbortRequested", "EndRequested"],
     }
     code = f"""
 import os

@@ -1,4 +1,4 @@
-"""A service that knows a saga's end answers who asks for it, and says so where a step contradicts the end."""
+"""A service that knows a saga's end has whoever missed it told, and says so where a step contradicts the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, LoanR
 from tests.unit.loans import Watch as Clock
 from toolkit import Event, execution, saga_log
 from toolkit.database import Database
-from toolkit.events import AbortRequested, SagaEnded, SagaState
+from toolkit.events import AbortRequested, EndRequested, SagaEnded, SagaState
 from toolkit.retention import prune
 from toolkit.saga_log import Entry, Note
 
@@ -22,6 +22,8 @@ REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
 ABORT = AbortRequested(saga_type="loan", saga_id="loan-1", reason="overdue")
 COMPLETED = SagaEnded(saga_type="loan", completed=("loan-1",))
 FAILED = SagaEnded(saga_type="loan", failed=("loan-1",))
+#: What a service sends that has not ended the saga itself: only the one that has may say so.
+ASK = EndRequested(saga_type="loan", saga_id="loan-1")
 
 
 @pytest.fixture
@@ -36,15 +38,42 @@ def logs() -> Iterator[list[Any]]:
 
 
 @pytest.mark.parametrize("end", [COMPLETED, FAILED], ids=["completed", "failed"])
-async def test_a_nudge_of_an_ended_saga_is_answered_once(branch: Branch, end: SagaEnded) -> None:
+async def test_a_nudge_of_a_saga_that_ended_elsewhere_is_passed_on_once(branch: Branch, end: SagaEnded) -> None:
     await branch.take(WANTED)
     await branch.take(end)
 
     await take(branch, WANTED, nudge="first")
     await take(branch, WANTED, nudge="first")
-    assert await ends(branch) == [end]
+    assert await ends(branch) == [ASK]
     await take(branch, WANTED, nudge="second")
-    assert await ends(branch) == [end, end]
+    assert await ends(branch) == [ASK, ASK]
+
+
+async def test_a_nudge_of_a_saga_that_ended_here_is_answered_once(branch: Branch) -> None:
+    await branch.take(WANTED)
+    await write(branch, "register_loan", "completed", SagaState.COMPLETED, position=1)
+
+    await take(branch, WANTED, nudge="first")
+    await take(branch, WANTED, nudge="first")
+
+    assert await ends(branch) == [COMPLETED]
+
+
+async def test_who_asks_for_an_end_is_answered_where_the_saga_ended(branch: Branch) -> None:
+    await write(branch, "register_loan", "completed", SagaState.COMPLETED, position=1)
+
+    await take(branch, ASK, event_id="one")
+    await take(branch, ASK, event_id="one")
+
+    assert await ends(branch) == [COMPLETED]
+
+
+async def test_who_asks_for_an_end_is_not_answered_elsewhere(branch: Branch) -> None:
+    await write(branch, "register_loan", Note.ENDED, SagaState.FAILED)
+
+    await take(branch, ASK)
+
+    assert await ends(branch) == []
 
 
 async def test_copies_of_a_nudge_in_one_batch_are_one_answer(branch: Branch) -> None:
@@ -53,7 +82,7 @@ async def test_copies_of_a_nudge_in_one_batch_are_one_answer(branch: Branch) -> 
 
     await branch.execution.execute([letter(WANTED, at=NOON, nudge="first")] * 20)
 
-    assert await ends(branch) == [COMPLETED]
+    assert await ends(branch) == [ASK]
 
 
 async def test_a_copy_that_is_no_nudge_is_not_answered(branch: Branch) -> None:
@@ -81,7 +110,7 @@ async def test_an_answer_that_is_long_ago_is_forgotten(branch: Branch, monkeypat
     for nudge in ("first", "second", "third", "third", "first"):
         await take(branch, WANTED, nudge=nudge)
 
-    assert await ends(branch) == [COMPLETED] * 4
+    assert await ends(branch) == [ASK] * 4
 
 
 async def test_an_abort_of_an_ended_saga_is_answered_where_it_ended(branch: Branch) -> None:
@@ -128,7 +157,7 @@ async def test_a_refusal_after_a_good_end_is_loud_and_changes_nothing(branch: Br
     assert [entry["error"] for entry in await noted(branch)] == ["CardRefused came after the saga was completed"]
     (said,) = [each for each in logs if each["event"] == "saga contradicts its end"]
     assert (said["log_level"], said["saga_id"], said["step"]) == ("error", "loan-1", "lend_book")
-    assert await ends(branch) == [COMPLETED], "who refused learns the end"
+    assert await ends(branch) == [ASK], "who refused learns the end"
 
 
 async def test_a_refusal_after_a_bad_end_is_only_late(branch: Branch, logs: list[Any]) -> None:
@@ -194,11 +223,11 @@ async def write(branch: Branch, step: str, to: str, state: SagaState, position: 
         await saga_log.append(await session.connection(), [entry])
 
 
-async def ends(branch: Branch) -> list[SagaEnded]:
-    """Return the ends that were sent."""
+async def ends(branch: Branch) -> list[Event]:
+    """Return the ends that were sent, and those that were asked for."""
     await branch.relay.drain()
-    sent = [each for each in branch.post.taken if each.type == "SagaEnded"]
-    return [SagaEnded.model_validate_json(each.body) for each in sent]
+    kinds = {kind.__name__: kind for kind in (SagaEnded, EndRequested)}
+    return [kinds[each.type].model_validate_json(each.body) for each in branch.post.taken if each.type in kinds]
 
 
 async def states(branch: Branch) -> list[str]:

@@ -34,7 +34,10 @@ def test_a_version_that_does_not_count_is_refused(version: Any) -> None:
         type("BookFound", (Event,), {}, owner="library", version=version)
 
 
-@pytest.mark.parametrize(("name", "owner"), [("AbortRequested", "desk"), ("SagaEnded", "desk"), ("BookFound", "saga")])
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("AbortRequested", "desk"), ("EndRequested", "desk"), ("SagaEnded", "desk"), ("BookFound", "saga")],
+)
 def test_the_names_of_control_messages_are_refused(name: str, owner: str) -> None:
     with pytest.raises(DeclarationError, match="that of a control message"):
         type(name, (Event,), {"__annotations__": {"loan_id": SagaId}}, owner=owner)

@@ -132,3 +132,26 @@ def test_an_event_that_nobody_here_hears_stays_of_unknown_type(vocabulary: Vocab
 
     with pytest.raises(UnreadableError, match=r"^unknown type"):
         vocabulary.read(wire, CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("sender", "outcome", "is_taken"),
+    [
+        ("desk-2", "completed", True),
+        ("library", "failed", True),
+        ("library", "completed", False),
+        ("desk", "failed", False),
+        ("", "completed", False),
+    ],
+)
+def test_an_end_is_believed_of_the_owner_of_the_event_that_ends_such_sagas_so(
+    sender: str, outcome: str, is_taken: bool
+) -> None:
+    senders = Senders(exchange="saga", logins={"desk": ("desk-2", "desk"), "library": ("library",)})
+    vocabulary = Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000, senders=senders)
+    body = SagaEnded.model_validate({"saga_type": "loan", outcome: ("loan-1",)}).model_dump_json().encode()
+
+    read = vocabulary.receive(WireMessage(body, "saga.SagaEnded", headers={"sent-by": sender}, exchange="saga"), CLOCK)
+
+    assert isinstance(read, Message) is is_taken
+    assert is_taken or read.reason == "wrong sender"
