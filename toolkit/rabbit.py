@@ -33,7 +33,17 @@ from toolkit.errors import EscapedError, UnreachableError, UnroutableError
 from toolkit.host import Host
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
 from toolkit.rabbit_refusals import refusal_of
-from toolkit.rabbit_topology import bound_keys, declare, declare_queue, declared_queues, event_exchange
+from toolkit.rabbit_topology import (
+    as_given,
+    bound_keys,
+    declare,
+    declare_queue,
+    declared_queues,
+    event_exchange,
+    given_exchanges,
+    shared_exchanges,
+    unbind,
+)
 from toolkit.retry import describe
 from toolkit.service import Service
 from toolkit.settings import Settings
@@ -83,9 +93,10 @@ class RabbitPublisher:
         await self.close()
 
     async def connect(self) -> None:
-        """Connect and declare the exchange."""
+        """Connect, and declare the exchange where this login may; else it has to be there."""
         self._connection = await self._broker.connect()
-        self._channel = (await self._broker.declare_exchange(self._exchange)).channel
+        await given_exchanges(self._connection, [self._exchange])
+        self._channel = (await self._broker.declare_exchange(as_given(self._exchange))).channel
 
     async def close(self) -> None:
         """Disconnect."""
@@ -148,6 +159,8 @@ class RabbitConsumer:
         # FastStream's own metrics: of its subscriber, which is that of the dead letters alone.
         counted = RabbitPrometheusMiddleware(registry=REGISTRY, app_name=service.name)
         self._broker = broker_of(settings, default_channel=Channel(), middlewares=[counted])
+        self._given: frozenset[str] = frozenset()
+        self._bound_for_good: set[str] = set()
         self._dead_subscriber = self._broker.subscriber(
             dead_queue,
             channel=Channel(prefetch_count=_DEAD_PREFETCH),
@@ -168,6 +181,7 @@ class RabbitConsumer:
         self._connection = await self._broker.connect()
         if self._declaring is None:
             self._declaring = await self._connection.channel()
+            self._given = await given_exchanges(self._connection, shared_exchanges(self._settings))
         await self._declare(self._declaring)
         await self._broker.start()
         if self._consumer is None:
@@ -214,8 +228,17 @@ class RabbitConsumer:
         """Declare all of it, and unbind what only a former release consumed."""
         left = await self._bindings.renew(bound_keys(self._service))
         self._host.vocabulary.former = frozenset(key.rpartition(".")[2] for key in self._bindings.former)
-        await declare(channel, self._settings, self._service, unbind=left)
-        await self._bindings.unbound(left)
+        await declare(channel, self._settings, self._service, given=self._given)
+        if (new := set(left) - self._bound_for_good) and self._connection:
+            await self._unbind(self._connection, new)
+
+    async def _unbind(self, connection: AbstractRobustConnection, keys: set[str]) -> None:
+        if await unbind(connection, self._settings, self._service.name, keys):
+            await self._bindings.unbound(keys)
+            return
+        self._bound_for_good |= keys  # asking again would only be refused again
+        cure = "unbind them by a login that may read these keys; until then their events are dead letters"
+        log.error("the broker does not let us unbind what a former release consumed", keys=sorted(keys), cure=cure)
 
     async def _keep(self, channel: AbstractRobustChannel, consumer: Consumer) -> None:
         """Declare all of it again and again: nobody else misses a binding that was deleted behind its back."""

@@ -13,8 +13,17 @@ from toolkit.settings import Settings
 
 #: The object that the broker names: `queue 'saga.payment' in vhost '/'`.
 _OBJECT = re.compile(r"(exchange|queue) '([^']+)'")
+#: The exchange in what the broker says of a key: `read access to topic '#' in exchange 'saga' in vhost '/' refused`.
+_TOPIC = re.compile(r"to topic '[^']*' in exchange '([^']+)'")
 #: What the broker says of what only a person can change. Others of its errors pass: a node that restarts, say.
-_LASTING = ("inequivalent arg", "invalid arg", "RESOURCE_LOCKED", "ACCESS_REFUSED", "limit in vhost")
+_LASTING = (
+    "inequivalent arg",
+    "invalid arg",
+    "RESOURCE_LOCKED",
+    "ACCESS_REFUSED",
+    "limit in vhost",
+    "user_id property",
+)
 
 
 def refusal_of(error: BaseException | None, settings: Settings) -> BrokerRefusesError | None:
@@ -33,8 +42,12 @@ def _cure(text: str, settings: Settings) -> str:
     found = _OBJECT.search(text)
     kind, name = (found[1], found[2]) if found else ("queue", settings.exchange)
     if "ACCESS_REFUSED" in text:
-        set_all = f"rabbitmqctl set_permissions -p {vhost} {settings.login} '.*' '.*' '.*'"
-        return f"{set_all}, or less, as deploy/rabbitmq shows"
+        less = "or what `saga topology --permissions` shows for it"
+        if topic := _TOPIC.search(text):
+            return f"rabbitmqctl set_topic_permissions -p {vhost} {settings.login} {topic[1]} '.*' '.*', {less}"
+        return f"rabbitmqctl set_permissions -p {vhost} {settings.login} '.*' '.*' '.*', {less}"
+    if "user_id property" in text:
+        return "name the login in SAGA_BROKER_URL by which the broker knows us: each message bears it"
     if "RESOURCE_LOCKED" in text:
         return f"{kind} {name} belongs to another connection alone: end that, or name another SAGA_EXCHANGE"
     if "limit in vhost" in text:

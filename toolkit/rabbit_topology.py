@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractQueue, AbstractRobustChannel
-from aio_pika.exceptions import ChannelNotFoundEntity
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue, AbstractRobustChannel
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import ChannelAccessRefused
 from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQueue
 
 from toolkit.amqp_acks import AWAY
@@ -17,6 +20,10 @@ from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, with_hear
 from toolkit.service import Service
 from toolkit.settings import Settings
 
+log = structlog.get_logger("toolkit")
+
+#: What the broker says of the dead letters' exchange where a former release has made it.
+_OF_BEFORE = "current is 'direct'"
 #: The broker counts whatever ends a delivery but an acknowledgement, for each message that was in hand: outages and
 #: deployments, too. So it never gives a message up; without a number RabbitMQ 4 would after twenty deliveries.
 _ENDLESS = 1_000_000_000
@@ -28,8 +35,8 @@ def event_exchange(settings: Settings) -> RabbitExchange:
 
 
 def dead_letter_exchange(settings: Settings) -> RabbitExchange:
-    """Return the exchange that what the broker gives up goes through."""
-    return RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.DIRECT, durable=True)
+    """Return the exchange that what the broker gives up goes through; a topic, so that rights go by its keys."""
+    return RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.TOPIC, durable=True)
 
 
 def own_exchange(settings: Settings, service: str) -> RabbitExchange:
@@ -75,23 +82,76 @@ def bound_keys(service: Service) -> list[str]:
 
 
 async def declare(
-    channel: AbstractRobustChannel, settings: Settings, service: Service, *, unbind: Iterable[str] = ()
+    channel: AbstractRobustChannel, settings: Settings, service: Service, *, given: Collection[str] = ()
 ) -> None:
-    """Declare a service's queue, its bindings and its dead letters, and unbind what a former release left.
+    """Declare a service's queue, its bindings and its dead letters; exchanges that are `given` have to be there.
 
     By hand: FastStream declares a queue once only, and consumes it on the channel that declared it first, where
     no prefetch is set.
     """
     queue, dead_queue = declared_queues(settings, service.name)
-    dead_exchange = await _declare_exchange(channel, dead_letter_exchange(settings))
+    dead_exchange = await _declare_exchange(channel, dead_letter_exchange(settings), given)
     await (await declare_queue(channel, dead_queue)).bind(dead_exchange, routing_key=queue.name)
-    exchange = await _declare_exchange(channel, event_exchange(settings))
+    exchange = await _declare_exchange(channel, event_exchange(settings), given)
     declared = await declare_queue(channel, queue)
     await declared.bind(await _declare_exchange(channel, own_exchange(settings, service.name)), routing_key="")
     for key in bound_keys(service):
         await declared.bind(exchange, routing_key=key)
-    for key in unbind:
-        await declared.unbind(exchange, routing_key=key)
+
+
+def shared_exchanges(settings: Settings) -> list[RabbitExchange]:
+    """Return the exchanges that belong to no service."""
+    return [event_exchange(settings), dead_letter_exchange(settings)]
+
+
+def as_given(exchange: RabbitExchange) -> RabbitExchange:
+    """Return an exchange as one that has to be there, and is not declared."""
+    return RabbitExchange(exchange.name, type=exchange.type, durable=exchange.durable, declare=False, robust=False)
+
+
+async def given_exchanges(connection: AbstractConnection, exchanges: Iterable[RabbitExchange]) -> frozenset[str]:
+    """Return which of the exchanges that all share this login may not declare; the others are declared.
+
+    Who may configure an exchange may also make another kind of it, on which the broker checks no key: so no service's
+    login has to.
+    """
+    given = set()
+    for exchange in exchanges:
+        try:
+            async with connection.channel() as channel:
+                await _declare_exchange(channel, exchange)
+        except ChannelAccessRefused as refusal:
+            if not await _is_there(connection, exchange):
+                raise refusal from None
+            given.add(exchange.name)
+        except ChannelPreconditionFailed as error:
+            if not exchange.name.endswith(".dead") or _OF_BEFORE not in str(error):
+                raise
+            given.add(exchange.name)  # it does its work, only that the broker checks no key on it
+            cure = f"rabbitmqadmin delete exchange name={exchange.name}: services make it again when they start"
+            log.warning("the exchange of dead letters is that of a former release", exchange=exchange.name, cure=cure)
+    return frozenset(given)
+
+
+async def _is_there(connection: AbstractConnection, exchange: RabbitExchange) -> bool:
+    try:
+        async with connection.channel() as channel:
+            await _declare_exchange(channel, exchange, given=(exchange.name,))
+    except ChannelNotFoundEntity:
+        return False
+    return True
+
+
+async def unbind(connection: AbstractConnection, settings: Settings, service: str, keys: Collection[str]) -> bool:
+    """Unbind what a former release left, and return whether that was done: it takes the right to read these keys."""
+    try:
+        async with connection.channel() as channel:
+            queue = await channel.get_queue(queue_name(settings, service), ensure=False)
+            for key in keys:
+                await queue.unbind(settings.exchange, routing_key=key)
+    except ChannelAccessRefused:
+        return False
+    return True
 
 
 async def declare_queue(channel: AbstractRobustChannel, queue: RabbitQueue, *, robust: bool = False) -> AbstractQueue:
@@ -99,10 +159,13 @@ async def declare_queue(channel: AbstractRobustChannel, queue: RabbitQueue, *, r
     return await channel.declare_queue(queue.name, durable=queue.durable, arguments=queue.arguments, robust=robust)
 
 
-async def _declare_exchange(channel: AbstractRobustChannel, exchange: RabbitExchange) -> AbstractExchange:
+async def _declare_exchange(
+    channel: AbstractChannel, exchange: RabbitExchange, given: Collection[str] = ()
+) -> AbstractExchange:
     # Not "robust": the client would remember each of these calls, and repeat them all when it connects again.
-    kind = exchange.type.value
-    return await channel.declare_exchange(exchange.name, type=kind, durable=exchange.durable, robust=False)
+    facts: Any = {"robust": False} if isinstance(channel, AbstractRobustChannel) else {}
+    facts |= {"passive": True} if exchange.name in given else {"type": exchange.type.value, "durable": exchange.durable}
+    return await channel.declare_exchange(exchange.name, **facts)
 
 
 async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str, tuple[int, int]]:

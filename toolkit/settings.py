@@ -304,6 +304,11 @@ class Settings(BaseSettings):
         """The login by which the broker knows us, which it verifies of each message."""
         return unquote(urlsplit(self.broker_url).username or "guest")
 
+    @property
+    def vhost(self) -> str:
+        """The virtual host on the broker."""
+        return unquote(urlsplit(self.broker_url).path[1:]) or "/"
+
     def database_for(self, service: str) -> str:
         """Return the database of this service: the one that is set, or its file in the data directory."""
         return self.database_url or f"sqlite:///{self.data_dir / service}.db"

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Starts the broker with the logins of definitions.json, their passwords taken from the environment. They are imported
-# at every start, so that a changed password needs no more than a new container; what the file does not name is kept.
+# Starts the broker with the logins of definitions.json (made by `saga topology --permissions -o json`), their passwords
+# taken from the environment. They are imported at every start, so that a changed password needs no more than a new
+# container; what the file does not name is kept.
 set -eu
 
 directory=${0%/*}
-passwords=$(for login in ADMIN SAGA INVENTORY PAYMENT SHIPPING NOTIFICATION; do
+passwords=$(for login in $(sed -n 's/.*@\([A-Z0-9_]*\)_PASSWORD@.*/\1/p' "$directory/definitions.json"); do
   printf 's/@%s_PASSWORD@/%s/;' "$login" "$(printenv "${login}_PASSWORD")"
 done)
 

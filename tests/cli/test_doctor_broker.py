@@ -113,7 +113,7 @@ async def _declare(url: str, exchange: str, without: str, kind: str, changes: di
     arguments = {name: value for name, value in ((queue.arguments or {}) | changes).items() if value is not None}
     async with await aio_pika.connect(url) as connection, connection.channel() as channel:
         main = await channel.declare_exchange(exchange, kind, durable=True)
-        dead = await channel.declare_exchange(f"{exchange}.dead", "direct", durable=True)
+        dead = await channel.declare_exchange(f"{exchange}.dead", "topic", durable=True)
         its_queue = await channel.declare_queue(queue.name, durable=True, arguments=arguments)
         its_dead = await channel.declare_queue(dead_queue.name, durable=True, arguments=dead_queue.arguments)
         await its_dead.bind(dead, routing_key=queue.name)

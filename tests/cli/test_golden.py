@@ -64,6 +64,8 @@ VERBS: dict[str, tuple[tuple[str, ...], int]] = {
     "watch": (("watch",), 0),
     "verify": (("verify",), 1),
     "config": (("config",), 0),
+    "topology": (("topology",), 0),
+    "topology-permissions": (("topology", "--permissions"), 0),
     "attention": (("attention",), 1),
     "overdue": (("overdue",), 0),
     "audit": (("audit", "payment"), 0),

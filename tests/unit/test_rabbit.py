@@ -11,6 +11,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 from sqlmodel.ext.asyncio.session import AsyncSession
+from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.servers import Server
@@ -147,8 +148,8 @@ async def as_a_direct_exchange(channel: AbstractChannel, name: str) -> None:
     await channel.declare_exchange(name, "direct", durable=True)
 
 
-async def as_a_topic_exchange_of_dead_letters(channel: AbstractChannel, name: str) -> None:
-    await channel.declare_exchange(f"{name}.dead", "topic", durable=True)
+async def as_a_fanout_exchange_of_dead_letters(channel: AbstractChannel, name: str) -> None:
+    await channel.declare_exchange(f"{name}.dead", "fanout", durable=True)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ async def as_a_topic_exchange_of_dead_letters(channel: AbstractChannel, name: st
         (as_a_queue_of_another_connection, "queue {}.bakery belongs to another connection alone"),
         (as_a_classic_dead_letter_queue, "queue {}.bakery.dead is of another kind"),
         (as_a_direct_exchange, "exchange {} is of another kind: name another SAGA_EXCHANGE"),
-        (as_a_topic_exchange_of_dead_letters, "exchange {}.dead is of another kind"),
+        (as_a_fanout_exchange_of_dead_letters, "exchange {}.dead is of another kind"),
     ],
 )
 async def test_what_is_there_as_another_kind_ends_the_start_with_its_cure(
@@ -173,6 +174,18 @@ async def test_what_is_there_as_another_kind_ends_the_start_with_its_cure(
         await app.start()
 
     await app.stop()
+
+
+async def test_a_former_releases_exchange_of_dead_letters_will_do(settings: Settings, channel: AbstractChannel) -> None:
+    await channel.declare_exchange(f"{settings.exchange}.dead", "direct", durable=True)
+    app = App(release(wraps=True), settings)
+
+    with capture_logs() as logs:
+        await app.start()
+
+    await app.stop()
+    (said,) = [each for each in logs if each["event"] == "the exchange of dead letters is that of a former release"]
+    assert f"delete exchange name={settings.exchange}.dead" in said["cure"]
 
 
 async def test_a_queue_that_becomes_another_kind_later_is_said_and_not_ready(

@@ -27,6 +27,7 @@ from toolkit.cli.replay import replay
 from toolkit.cli.run import run
 from toolkit.cli.stats import stats
 from toolkit.cli.tail import tail
+from toolkit.cli.topology import topology
 from toolkit.cli.trace import trace
 from toolkit.cli.trigger import trigger
 from toolkit.cli.verify import verify
@@ -40,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _VERBS = (
-    *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi),
+    *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi, topology),
     *(config, doctor, attention, audit, overdue, outbox, nudge, abort, replay, prune),
 )
 for verb in _VERBS:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -41,7 +41,7 @@ async def ask_broker(settings: Settings, services: Iterable[str]) -> BrokerFacts
     facts = BrokerFacts(
         address=f"{host}:{port}",
         login=settings.login,
-        vhost=unquote(parts.path[1:]) or "/",
+        vhost=settings.vhost,
         is_local=is_loopback(host),
     )
     try:
@@ -67,7 +67,7 @@ async def _questioned(
         version=str(properties.get("version", "")),
         cluster=str(properties.get("cluster_name", "")),
         exchange_fault=await _fault_of_exchange(connection, settings.exchange, "topic"),
-        dead_exchange_fault=await _fault_of_exchange(connection, dead_letter_exchange(settings).name, "direct"),
+        dead_exchange_fault=await _fault_of_exchange(connection, dead_letter_exchange(settings).name, "topic"),
         queues=tuple(queues),
     )
 

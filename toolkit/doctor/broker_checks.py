@@ -79,7 +79,8 @@ def rights(facts: Facts) -> Iterator[Seen]:
     """This login may write to the exchange."""
     for each in answering(facts):
         if each.probe and each.probe.echo is Echo.FORBIDDEN:
-            cure = f"rabbitmqctl set_permissions -p {each.vhost} {each.login} '.*' '.*' '.*', or less, by service"
+            set_all = f"rabbitmqctl set_permissions -p {each.vhost} {each.login} '.*' '.*' '.*'"
+            cure = f"{set_all}, or what `saga topology --permissions` shows for it, `saga.Probe` included"
             yield problem(f"the login {each.login} may not publish: {each.probe.told}", cure=cure)
         elif each.probe and each.probe.echo is not Echo.SILENCE:
             yield fine(f"the login {each.login} may publish")

@@ -13,10 +13,9 @@ from toolkit.envelope import WireMessage
 from toolkit.errors import BrokerRefusesError, UnreachableError, UnroutableError
 from toolkit.ids import new_id
 from toolkit.rabbit import RabbitPublisher
+from toolkit.rights import PROBE_KEY
 from toolkit.settings import Settings
 
-#: Where no service listens, and every service's login may write.
-PROBE_KEY = "saga.Probe"
 #: However long a lease the services have: a person is waiting.
 _LEASE = timedelta(seconds=5)
 _TOO_LARGE = re.compile(r"message size|FRAME_TOO_LARGE|frame_too_large|larger than")

@@ -1,0 +1,179 @@
+"""The order saga with the rights of compose: it needs no others, and nothing that a login may not say is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aio_pika.abc import AbstractConnection
+
+from services.demo import SERVICES
+from services.events import OrderCreated, order_saga
+from tests.end_to_end.guarded import LOGINS, PROJECT, Guarded, guarded_broker, is_allowed, publishing
+from tests.eventually import eventually
+from tests.servers import docker_is_there
+from toolkit import Settings, dead_letters, saga_log
+from toolkit.app import App
+from toolkit.cli.payload import apply, example_of, validated
+from toolkit.cli.sending import starting_message
+from toolkit.clock import SystemClock
+from toolkit.events import SagaEnded
+from toolkit.ids import new_id
+from toolkit.rabbit import RabbitPublisher
+
+Apps = dict[str, App]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Guarded]:
+    if not docker_is_there():
+        pytest.skip("no Docker engine answers on this machine, and rights of another broker are nobody's to change")
+    with guarded_broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def apps(broker: Guarded, tmp_path: Path) -> AsyncIterator[Apps]:
+    """The four services, each by its own login, with the SAGA_LOGINS of compose."""
+    (logins,) = re.findall(r"SAGA_LOGINS: &logins '(.+)'", (PROJECT / "compose.yaml").read_text())
+    facts: Any = {"data_dir": tmp_path, "logins": json.loads(logins)}
+    apps = {each.name: App(each, Settings(broker_url=broker.url(each.name), **facts)) for each in SERVICES}
+    for each in apps.values():
+        await each.start()
+    yield apps
+    await asyncio.gather(*(each.stop() for each in apps.values()))
+
+
+@pytest.fixture
+async def connections(broker: Guarded) -> AsyncIterator[dict[str, AbstractConnection]]:
+    opened = {login: await broker.connect(login) for login in LOGINS}
+    yield opened
+    for each in opened.values():
+        await each.close()
+
+
+def order(*changes: str) -> OrderCreated:
+    fields = example_of(order_saga) | {"order_id": f"order-{new_id()[-12:]}"}
+    for change in changes:
+        apply(change, fields)
+    return validated(OrderCreated, fields)
+
+
+async def trigger(broker: Guarded, placed: OrderCreated) -> None:
+    """Place an order as the command line does."""
+    async with RabbitPublisher(Settings(broker_url=broker.url("saga"))) as client:
+        await client.publish(starting_message(order_saga, placed.order_id, placed, clock=SystemClock()))
+
+
+async def entries(app: App, order_id: str) -> list[dict[str, Any]]:
+    async with app.host.database.reading() as connection:
+        return await saga_log.story(connection, order_id)
+
+
+async def state(apps: Apps, order_id: str) -> str | None:
+    states = [str(entry["saga_state"]) for entry in await entries(apps["notification"], order_id)]
+    return next((each for each in states if each in ("Completed", "Failed")), None)
+
+
+async def ended(apps: Apps, order_id: str) -> str:
+    async def look() -> str | None:
+        return await state(apps, order_id)
+
+    return await eventually(look, within=60, what=f"the end of {order_id}") or ""
+
+
+async def letter(app: App, saga_id: str | None = None) -> dict[str, Any]:
+    async def look() -> list[dict[str, Any]]:
+        async with app.host.database.reading() as connection:
+            return await dead_letters.listed(connection, dead_letters.Selection(saga_id=saga_id))
+
+    return (await eventually(look, what=f"a dead letter of {app.service.name}"))[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        ("payment_method=card_ok", "Completed"),
+        ("payment_method=card_flaky", "Completed"),  # two retries, by payment's own exchange
+        ("customer_email=nobody@bounce.example", "Failed"),  # all of it is undone
+    ],
+)
+async def test_the_rights_of_compose_are_all_that_a_saga_needs(
+    broker: Guarded, apps: Apps, change: str, end: str
+) -> None:
+    placed = order(change)
+
+    await trigger(broker, placed)
+
+    assert await ended(apps, placed.order_id) == end
+    for each in apps.values():
+        async with each.host.database.reading() as connection:
+            assert await dead_letters.listed(connection) == []
+
+
+async def test_a_client_that_sets_no_user_id_starts_an_order(
+    apps: Apps, connections: dict[str, AbstractConnection]
+) -> None:
+    placed = order()
+
+    sends = publishing("saga", "order.OrderCreated", body=placed.model_dump_json().encode())
+
+    assert await is_allowed(connections["saga"], sends)
+    assert await ended(apps, placed.order_id) == "Completed"
+
+
+@pytest.mark.parametrize("forged", ["SagaEnded", "PaymentProcessed"])
+async def test_what_another_login_says_under_a_key_of_its_own_confirms_and_ships_nothing(
+    apps: Apps, connections: dict[str, AbstractConnection], forged: str
+) -> None:
+    placed = order()
+    address = placed.shipping_address.model_dump()
+    facts: dict[str, Any] = {"order_id": placed.order_id, "amount": 1, "shipping_address": address}
+    bodies = {
+        "SagaEnded": SagaEnded(saga_type="order", completed=(placed.order_id,)).model_dump_json(),
+        "PaymentProcessed": json.dumps(facts | {"customer_email": "ada@shop.example"}),
+    }
+    says = {"type": forged, "correlation_id": placed.order_id, "headers": {"saga-type": "order"}}
+
+    sends = publishing("saga", "saga.AbortRequested", body=bodies[forged].encode(), **says)
+
+    assert await is_allowed(connections["saga"], sends)
+    found = await letter(apps["shipping"], placed.order_id)
+    assert found["reason"] == "wrong routing key"
+    assert [await entries(each, placed.order_id) for each in apps.values()] == [[], [], [], []]
+
+
+async def test_a_service_says_no_end_that_is_not_its_to_say(
+    apps: Apps, connections: dict[str, AbstractConnection]
+) -> None:
+    """The broker refuses the key; and where it would not, as for people, the service refuses the login."""
+    body = SagaEnded(saga_type="order", completed=("order-1",)).model_dump_json().encode()
+
+    by_payment = publishing("saga", "saga.SagaEnded", body=body, user_id="payment")
+    by_admin = publishing("saga", "saga.SagaEnded", body=body, user_id="admin")
+
+    assert not await is_allowed(connections["payment"], by_payment)
+    assert await is_allowed(connections["admin"], by_admin)
+    assert (await letter(apps["payment"]))["reason"] == "wrong sender"
+
+
+async def test_an_exchange_of_its_own_before_that_of_all_gains_a_login_nothing(
+    apps: Apps, connections: dict[str, AbstractConnection]
+) -> None:
+    """RabbitMQ checks no key on what one exchange passes to another, and a login may pass on from its own."""
+    placed = order()
+    async with connections["payment"].channel() as channel:
+        shared = await channel.get_exchange("saga", ensure=False)
+        await shared.bind("saga.payment", routing_key="")
+
+    sends = publishing("saga.payment", "order.OrderCreated", body=placed.model_dump_json().encode())
+
+    assert await is_allowed(connections["payment"], sends)
+    assert (await letter(apps["inventory"], placed.order_id))["reason"] == "forwarded"
+    async with connections["payment"].channel() as channel:
+        await (await channel.get_exchange("saga", ensure=False)).unbind("saga.payment", routing_key="")
