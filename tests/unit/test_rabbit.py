@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings, dead_letters
+from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings, dead_letters, saga_log
 from toolkit.app import App
 from toolkit.envelope import WireMessage
 from toolkit.errors import BrokerRefusesError, UnroutableError
@@ -109,9 +109,19 @@ async def test_two_releases_side_by_side_keep_what_each_consumes(settings: Setti
     await old.start()
     await new.start()
     async with RabbitPublisher(settings) as client:
-        await client.publish(wrapped("order-1"))
-    await new.stop()
+        await client.publish(wrapped("order-1"))  # it would come back if the new release had unbound it
+        await new.stop()
+        await client.publish(wrapped("order-2"))
+
+    await eventually(lambda: steps_of(old, "order-2"), what="the step of the old release")
+    assert await steps_of(old, "order-2") == ["sell_wrapped"]
     await old.stop()
+
+
+async def steps_of(app: App, order_id: str) -> list[str]:
+    async with app.host.database.reading() as connection:
+        entries = await saga_log.entries(connection, saga_id=order_id)
+    return [each["step"] for each in entries if each["to_state"] == "completed"]
 
 
 async def letters(app: App) -> list[dict[str, Any]]:
