@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aio_pika
+from aiormq.exceptions import AMQPError
 from sqlalchemy import text
 
 from tests.conformance.travel import Script, TripRequested, services, trip_saga
@@ -186,7 +188,17 @@ class RabbitWorld(World):
         async with self._connection.channel() as channel:
             names = [queue_name(self.settings, service.name) for service in self.services]
             queues = [await channel.declare_queue(name, passive=True) for name in names]
-            return sum(queue.declaration_result.message_count or 0 for queue in queues)
+            total = sum(queue.declaration_result.message_count or 0 for queue in queues)
+        await self._deliveries_have_come()
+        return total
+
+    async def _deliveries_have_come(self) -> None:
+        """Ask something on each channel that consumes: what was handed out there before comes before the answer."""
+        consumers = [app._consumer._consumer for app in self.apps if app._consumer]
+        channels = [each._consuming_on for each in consumers if each and each._consuming_on]
+        for channel in channels:
+            with suppress(AMQPError, ConnectionError):  # it was closed just now: what it held waits in its queue again
+                await channel.basic_cancel("nobody")  # no consumer has this tag, so that nothing ends
 
     async def sweep(self) -> None:
         """Delete what the test made on the broker."""

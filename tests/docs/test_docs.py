@@ -66,7 +66,7 @@ def test_a_python_block_quotes_a_file_or_runs_as_one(block: Block, tmp_path: Pat
     (tmp_path / "block.py").write_text(block.text)
 
     done = subprocess.run(
-        [sys.executable, "block.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20
+        [sys.executable, "block.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=90
     )
 
     assert (done.returncode, done.stderr) == (0, "")

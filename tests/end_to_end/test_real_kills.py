@@ -98,14 +98,12 @@ async def test_the_embedded_process_killed_amid_200_orders_loses_nothing(tmp_pat
     databases = sqlite_databases(tmp_path)
     fleet = Fleet(Settings(data_dir=tmp_path, broker_url="embedded"), databases)
 
-    first = await _embedded(tmp_path, file)
-    await eventually(lambda: _some_ended(fleet, databases), what="some orders ended")
-    first.send_signal(signal.SIGKILL)
-    await first.wait()
+    first = await _embedded(tmp_path, file, "10")
+    assert await asyncio.wait_for(first.wait(), 90) == -signal.SIGKILL
     before = await fleet.ended()
     second = await _embedded(tmp_path, file)
 
-    assert await asyncio.wait_for(second.wait(), 90) == 0
+    assert await asyncio.wait_for(second.wait(), 150) == 0
     assert sum(before.values()) < len(placed)
     await fleet.all_ended(placed)
     assert await fleet.adds_up(placed) == []
@@ -113,19 +111,7 @@ async def test_the_embedded_process_killed_amid_200_orders_loses_nothing(tmp_pat
     await fleet.close()
 
 
-async def _embedded(data_dir: Path, file: Path) -> asyncio.subprocess.Process:
+async def _embedded(data_dir: Path, file: Path, *kill_at: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.end_to_end.embedded_orders", str(data_dir), str(file)
+        sys.executable, "-m", "tests.end_to_end.embedded_orders", str(data_dir), str(file), *kill_at
     )
-
-
-async def _some_ended(fleet: Fleet, databases: dict[str, str]) -> bool:
-    # The file is the service's to make; looking for it too early would make an empty one.
-    if not Path(databases["notification"].removeprefix("sqlite:///")).exists():
-        return False
-    try:
-        return sum((await fleet.ended()).values()) > 10
-    except Exception as error:
-        if "no such table" in str(error):
-            return False
-        raise
