@@ -1,6 +1,9 @@
 # One image for each of the services and for the command line: `docker run IMAGE run payment`, `docker run IMAGE --help`.
 
-FROM python:3.13-slim AS build
+# By digest for a release: `docker compose --env-file deploy/images.env build`.
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
 # Where the public package index is not reached: PIP_INDEX_URL, in the environment of `docker compose build`.
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -14,7 +17,7 @@ RUN pip --python /opt/saga/bin/python install --no-deps --no-build-isolation .
 COPY services /opt/saga/app/services
 RUN python -m compileall -q /opt/saga/app
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/saga --shell /usr/sbin/nologin saga \
  && install -d -o saga -g saga /var/lib/saga
 COPY --from=build /opt/saga /opt/saga

@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick bench-console profile screenshots check format lock clean
+.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick bench-console profile screenshots check format sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -76,9 +77,22 @@ lock: ## resolve the dependencies anew (needs uv)
 		pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group pyproject.toml:bench -c requirements-dev.lock -o requirements-bench.lock
+	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--group pyproject.toml:audit -c requirements-dev.lock -o requirements-audit.lock
+
+sbom: $(AUDIT)/.installed ## write what a release is made of, from the lock, into dist/saga-toolkit.cdx.json (CycloneDX)
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type library \
+		--output-reproducible -o dist/saga-toolkit.cdx.json
+
+audit: $(AUDIT)/.installed ## look up known vulnerabilities of what the lock names (needs api.osv.dev)
+	@$(AUDIT)/bin/python tests/audit.py requirements.lock
+
+pins: ## fetch the images that a release stands on anew, and write their digests into deploy/images.env (needs a registry)
+	deploy/pin-images deploy/images.env
 
 clean: ## remove the virtual environment and what the demo left
-	rm -rf $(VENV) .saga
+	rm -rf $(VENV) $(AUDIT) .saga
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d: name another one, `make PYTHON=python3.13 …`" % v[:2])'
@@ -102,6 +116,12 @@ $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
 	@$(PIP) --no-deps --require-hashes -r requirements-dev.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
+
+$(AUDIT)/.installed: requirements-audit.lock
+	@echo "installing what releases are examined with, once"
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-audit.lock
+	@touch $@
 
 $(VENV)/.installed-system: tests/install-system-packages | $(BIN)/pip
 	@tests/install-system-packages

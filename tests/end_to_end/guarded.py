@@ -42,7 +42,7 @@ class Guarded:
 def guarded_broker() -> Iterator[Guarded]:
     """Run a broker of its own."""
     container = container_for(RABBITMQ).with_volume_mapping(str(PROJECT / "deploy" / "rabbitmq"), "/saga", "ro")
-    container = container.with_kwargs(entrypoint=["sh", "/saga/start.sh"])
+    container = container.with_kwargs(entrypoint=["sh", "/saga/start.sh"], user="rabbitmq")
     for login in LOGINS:
         container = container.with_env(f"{login.upper()}_PASSWORD", login)
     with container:

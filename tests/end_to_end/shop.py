@@ -82,6 +82,17 @@ class Shop:
         container = self.compose("ps", "-a", "-q", service).strip()
         return dict(json.loads(self._run("inspect", container).stdout)[0])
 
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return what the engine knows of all containers that run, by their services."""
+        found = json.loads(self._run("inspect", *self.compose("ps", "-q").split()).stdout)
+        return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
+
+    def execute(self, state: dict[str, Any], script: str) -> str:
+        """Run a shell script in a container and return what it printed; it has to succeed."""
+        done = self._run("exec", state["Id"], "sh", "-c", script)
+        assert done.returncode == 0, _end_of(done)
+        return done.stdout
+
     def is_healthy(self, service: str) -> bool:
         """Return whether all the service's containers are well, as the engine says."""
         containers = self.compose("ps", "-q", service).split()

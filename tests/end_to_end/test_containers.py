@@ -18,6 +18,7 @@ from tests.servers import docker_is_there
 pytestmark = pytest.mark.timeout(600)
 
 SERVICES = ("inventory", "payment", "shipping", "notification")
+ALL = ("rabbitmq", "postgres", "console", *SERVICES)
 PAID = ("process_payment", "completed", "PaymentProcessed")
 RELEASED = ("reserve_inventory", "compensated", "InventoryReleased")
 
@@ -88,12 +89,45 @@ async def test_a_service_is_healthy_and_ready_and_not_root(shop: Shop, service: 
     assert shop.compose("exec", "-T", service, "id", "-u").strip() == "10001"
 
 
+def test_a_container_has_limits_and_no_rights(shop: Shop):
+    for name, state in shop.states().items():
+        limits = state["HostConfig"]
+        status = dict(line.split(":\t", 1) for line in shop.execute(state, "cat /proc/1/status").splitlines())
+
+        assert 0 < limits["Memory"] <= 2**30, name
+        assert 0 < limits["PidsLimit"] <= 1024, name
+        assert (limits["CapAdd"], limits["SecurityOpt"]) == (None, ["no-new-privileges:true"]), name
+        assert {int(status[each], 16) for each in ("CapEff", "CapPrm", "CapBnd")} == {0}, name
+        assert status["NoNewPrivs"] == "1", name
+        assert "0" not in status["Uid"].split(), name
+
+
+def test_a_containers_root_filesystem_is_read_only(shop: Shop):
+    places = "/ /etc /opt /usr/bin /var/lib"
+    for name, state in shop.states().items():
+        *refused, kept = shop.execute(
+            state, f"for each in {places}; do touch $each/x 2>&1; done; touch /tmp/x && echo kept"
+        ).splitlines()
+
+        assert kept == "kept", name
+        assert ["Read-only file system" in each for each in refused] == [True] * len(places.split()), name
+
+
+def test_the_console_reaches_neither_broker_nor_database(shop: Shop):
+    look_up = f"for each in {' '.join(ALL)}; do getent hosts $each >/dev/null && echo $each; done; true"
+
+    found = shop.execute(shop.state_of("console"), look_up).split()
+
+    assert found == ["console", *SERVICES]
+
+
 def test_ports_are_bound_to_the_loopback_address_only(shop: Shop):
-    ports = [shop.state_of(name)["NetworkSettings"]["Ports"] for name in ("rabbitmq", "postgres", "console", *SERVICES)]
+    states = shop.states()
+    ports = [state["NetworkSettings"]["Ports"] for state in states.values()]
 
     bindings = [binding for each in ports for published in each.values() for binding in published or []]
 
-    assert len(bindings) == 8
+    assert (set(states), len(bindings)) == (set(ALL), 8)
     assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
 
 
