@@ -19,6 +19,7 @@ from toolkit.events import routing_key
 from toolkit.host import Host
 from toolkit.service import Service
 from toolkit.settings import Settings
+from toolkit.tracing import EMBEDDED
 
 #: Seconds for what is under way when the block ends; and where a loop has ended, which some of it waits for in vain.
 _LAST_WORK, _LAST_MOMENT = 10.0, 1.0
@@ -33,7 +34,7 @@ class Embedded:
 
     def __init__(self, services: Sequence[Service], settings: Settings, *, clock: Clock | None = None) -> None:
         # One URL can't be the database of several services: each takes its file in the data directory.
-        settings = settings.model_copy(update={"database_url": None})
+        settings = settings.model_copy(update={"database_url": None, "broker_url": EMBEDDED})
         alone = asyncio.Lock()  # the services share a process, so what may end it is executed alone in all of them
         clock = clock or SystemClock()
         self.hosts = {each.name: Host(each, settings, self, clock=clock, alone=alone) for each in services}

@@ -185,18 +185,26 @@ async def listened_to(url, exchange):
         await to.delete(if_unused=False)
 
 
-@pytest.mark.parametrize("output", ["table", "json", "jsonl"])
-async def test_ctrl_c_while_orders_are_sent_prints_those_that_were(data_dir, rabbitmq, prefix, output):
+@pytest.mark.parametrize(
+    ("output", "number", "code"),
+    [
+        ("table", signal.SIGINT, 130),
+        ("json", signal.SIGINT, 130),
+        ("jsonl", signal.SIGINT, 130),
+        ("json", signal.SIGTERM, 143),
+    ],
+)
+async def test_a_signal_while_orders_are_sent_prints_those_that_were(data_dir, rabbitmq, prefix, output, number, code):
     async with listened_to(rabbitmq.url, prefix) as came:
         broker = {"SAGA_BROKER_URL": rabbitmq.url, "SAGA_EXCHANGE": prefix}
         process = under_way("trigger", "OrderCreated", "--count", "20000", "-o", output, **broker)
         await eventually(came, what="the first orders there", within=60)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = await asyncio.to_thread(process.communicate, timeout=60)
         there = await came()  # the broker has confirmed each, so each counts
 
     told = json.loads(out) if output == "json" else out.splitlines()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert err == f"{len(told)} of 20000 sent\n"
     assert len(told) == there  # what was under way was waited for
 

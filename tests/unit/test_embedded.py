@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from services.demo import SERVICES
 from services.events import OrderCreated
 from tests.eventually import eventually
+from tests.unit.loans import Clerk, library
 from toolkit import Settings, outbox, saga_log
 from toolkit.database import Database
 from toolkit.embedded import Embedded
@@ -71,3 +73,14 @@ async def test_every_log_line_names_its_service_though_all_run_in_one_process(tm
     assert {line["service"] for line in told if line["event"] == "step will be retried"} == {"payment"}
     assert {line["service"] for line in told if line["event"] == "message dead-lettered"} == {"inventory"}
     assert {line["service"] for line in await the_outage()} == {"shipping"}
+
+
+async def test_spans_of_embedded_services_name_no_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+
+    embedded = Embedded([library(Clerk())], Settings(data_dir=tmp_path))
+
+    tracing = embedded.hosts["library"].tracing
+    assert tracing is not None
+    assert tracing._system == "embedded"
+    tracing.shut_down(0.1)

@@ -55,6 +55,29 @@ def heeding(work: Callable[[], T]) -> T:
 
 
 @contextmanager
+def heeding_sigterm() -> Iterator[None]:
+    """Have SIGTERM end a verb as Ctrl-C does, with the code that a shell makes of it; where Ctrl-C is not ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    told = list[int]()
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        told.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if told:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def held() -> Iterator[None]:
     """Hold a Ctrl-C back while what was done is printed, lest it be known to nobody; a second one ends the process."""
     before, pressed = signal.getsignal(signal.SIGINT), list[int]()

@@ -11,7 +11,7 @@ import typer
 
 from toolkit.cli.discovery import discover, package_name, sagas_of, see_that_steps_exist
 from toolkit.cli.exits import ExitCode, UsageError, complain, leave
-from toolkit.cli.interrupts import held, run_async
+from toolkit.cli.interrupts import heeding_sigterm, held, run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_json
@@ -54,14 +54,15 @@ def trigger(
     if settings.broker_url == "embedded":
         see_that_steps_exist(settings, services)
     started = _Started(saga, events, output)
-    try:
-        run_async(_start(services.values(), started, patience, service, settings))
-    except KeyboardInterrupt:
-        complain(started.how_far())
-        raise
-    finally:
-        with held():
-            started.close()
+    with heeding_sigterm():
+        try:
+            run_async(_start(services.values(), started, patience, service, settings))
+        except KeyboardInterrupt:
+            complain(started.how_far())
+            raise
+        finally:
+            with held():
+                started.close()
     if patience is not None:
         _report(started.stories())
 
