@@ -14,6 +14,9 @@ import docker
 import docker.errors
 from testcontainers.core.container import DockerContainer
 
+from toolkit.server_urls import hosts_of
+from toolkit.urls import is_loopback
+
 NOT_FOUND = """\
 No {what} was found for the tests. Three ways to give them one:
   1. name one:        {variable}={example}
@@ -74,7 +77,7 @@ POSTGRESQL = Kind(
 def find(kind: Kind) -> Iterator[Server]:
     """Yield the first server that is there, in the order of the three ways; end only what was started here."""
     if url := os.environ.get(kind.variable):
-        yield Server(url, f"named by {kind.variable}")
+        yield Server(_as_on_this_machine(url), f"named by {kind.variable}")
         return
     with ExitStack() as stack:
         container, trouble = _started(kind, stack)
@@ -87,6 +90,16 @@ def find(kind: Kind) -> Iterator[Server]:
         else:
             known = {each.name: getattr(kind, each.name) for each in fields(kind)}
             raise RuntimeError(NOT_FOUND.format(docker=trouble, **known))
+
+
+def _as_on_this_machine(url: str) -> str:
+    """Let the tests use a server elsewhere with its usual password, and without TLS, as they use one here."""
+    if all(map(is_loopback, hosts_of(url))):
+        return url
+    os.environ.setdefault("SAGA_DEMO", "1")
+    if not url.startswith("postgresql") or "ssl" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}sslmode=disable"
 
 
 def docker_is_there() -> bool:

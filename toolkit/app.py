@@ -26,15 +26,17 @@ from toolkit.api import Site, api_routes, application, health_routes
 from toolkit.clock import SystemClock
 from toolkit.contained import contain, escaped
 from toolkit.contract import Contract
+from toolkit.environment import guard_demo_token
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.http_server import SideServer, bind, server_config
 from toolkit.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
-from toolkit.rabbit_connection import connect_patiently
+from toolkit.rabbit_connection import connect_patiently, is_in_the_clear
 from toolkit.retry import describe
 from toolkit.service import Service
 from toolkit.settings import Settings, misspelt_settings
+from toolkit.urls import shown_url
 
 log = structlog.get_logger("toolkit")
 
@@ -54,6 +56,9 @@ _OBJECTS_UNTIL_COLLECTION = 10_000
 _MOST_HEALTH_CONNECTIONS = 32
 #: What the system says where it is the port that can't be had, and not the address.
 _PORT_FAULTS = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
+
+
+_TLS_CURE = "name amqps:// in SAGA_BROKER_URL, or SAGA_DEMO=1 where this is but a demonstration"
 
 
 class App:
@@ -117,6 +122,8 @@ def run_service(service: Service, settings: Settings) -> int:
     structlog.contextvars.bind_contextvars(service=service.name)
     for name, meant in misspelt_settings(os.environ).items():
         log.error("a variable is read by no setting", variable=name, cure=f"if {meant} is meant, name it so")
+    if is_in_the_clear(settings):
+        log.warning("the broker is spoken to in the clear", broker=shown_url(settings.broker_url), cure=_TLS_CURE)
     app = App(service, settings)
     failures: list[BaseException] = []
     last_moment = threading.Timer(_ALL, lambda: _end_as_it_stands(1 if failures else 0))
@@ -232,7 +239,11 @@ def _exit_because_of(error: BaseException, server: uvicorn.Server, failures: lis
 def _listen(settings: Settings) -> list[socket.socket]:
     """Listen for the API, and for health checks beside it, unless the settings name one port for both."""
     api = _listen_for_api(settings)
-    _see_that_it_is_guarded(settings, api)
+    try:
+        _see_that_it_is_guarded(settings, api)
+    except SettingsError:
+        api.close()
+        raise
     port = api.getsockname()[1]
     log.info("api listens", host=settings.http_host, port=port)
     if settings.health_port == port:
@@ -272,12 +283,15 @@ def _see_that_it_is_guarded(settings: Settings, listener: socket.socket) -> None
     """See that an API which others than this machine reach has a token.
 
     Raises:
-        SettingsError: it has none.
+        SettingsError: it has none, or the demonstration's.
     """
-    if settings.api_token or ip_address(listener.getsockname()[0]).is_loopback:
+    if ip_address(listener.getsockname()[0]).is_loopback:
         return
-    listener.close()
+    place = f"SAGA_HTTP_HOST={settings.http_host!r} is reached from other machines"
+    if settings.api_token:
+        guard_demo_token(settings.api_token, place)
+        return
     raise SettingsError(
-        f"SAGA_HTTP_HOST={settings.http_host!r} is reached from other machines, and SAGA_API_TOKEN is not set: "
+        f"{place}, and SAGA_API_TOKEN is not set: "
         "set it to a text that nobody guesses, which operators then show, or SAGA_HTTP_HOST to 127.0.0.1"
     )

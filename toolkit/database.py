@@ -12,12 +12,11 @@ import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import DateTime, MetaData, Table, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext, make_url
+from sqlalchemy.engine import Connection, Dialect, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.compiler import Compiled
@@ -27,8 +26,10 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import crash
+from toolkit.database_errors import describe_fault
 from toolkit.errors import DatabaseUnavailableError, SettingsError, StepError
 from toolkit.postgres import postgres_engine
+from toolkit.sqlite_files import make_private, make_room_for
 from toolkit.urls import shown_url
 
 #: The toolkit's own tables; every service's database has them beside its own.
@@ -245,7 +246,7 @@ class Database:
             async with asyncio.timeout(2), self.reading() as connection:
                 await connection.execute(text("SELECT 1"))
         except (DBAPIError, OSError, TimeoutError) as error:
-            raise DatabaseUnavailableError(f"the database does not answer: {error}") from error
+            raise DatabaseUnavailableError(f"the database does not answer: {describe_fault(error)}") from error
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -269,25 +270,16 @@ def _see_that_columns_exist(connection: Connection, tables: MetaData) -> None:
             )
 
 
-def make_room_for(url: URL) -> None:
-    """Make the directory that an SQLite file shall lie in.
-
-    Raises:
-        SettingsError: it can't be made, or nothing can be written there.
-    """
-    place = Path(url.database or "").parent
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"no database can lie in {place}: {error.strerror}; name another directory, in SAGA_DATA_DIR say"
-        ) from error
-
-
 def _sqlite_engine(url: str) -> AsyncEngine:
     """Set SQLite up so that it loses neither updates (IMMEDIATE) nor commits at a power cut (FULL)."""
-    make_room_for(make_url(url))
-    engine = create_async_engine(make_url(url).set(drivername="sqlite+aiosqlite"), hide_parameters=True)
+    place = make_url(url)
+    make_room_for(place)
+    engine = create_async_engine(place.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
+
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def before_connecting(*_: Any) -> None:
+        make_private(place.database)
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:

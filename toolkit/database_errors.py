@@ -14,6 +14,7 @@ from sqlalchemy import exc
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 
 from toolkit.errors import DatabaseUnavailableError, UnrecordedError
+from toolkit.postgres_tls import tls_fault
 from toolkit.retry import describe
 
 log = structlog.get_logger("toolkit")
@@ -86,7 +87,9 @@ def is_unusable(error: BaseException) -> bool:
 
 
 def is_misconfigured(error: BaseException) -> bool:
-    """Whether PostgreSQL's driver could not even try: a parameter is none, or a certificate is not there."""
+    """Whether PostgreSQL's driver does not let us try: a parameter is none, or the server does not prove who it is."""
+    if tls_fault(error):
+        return True
     cause = getattr(getattr(error, "orig", None), "__cause__", None)
     return type(cause).__name__ == "ClientConfigurationError"  # by name: SQLite's services load no other driver
 
@@ -159,6 +162,8 @@ def complain(sentence: str, error: BaseException, **facts: str | None) -> None:
 
 def describe_fault(error: BaseException) -> str:
     """Return an error as one line: that of the driver alone, without the whole statement."""
+    if told := tls_fault(error):
+        return told
     return describe(error.orig if isinstance(error, DBAPIError) and error.orig else error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -37,12 +38,14 @@ from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
 from toolkit.loops import Loops
 from toolkit.metrics import Meter
+from toolkit.postgres_tls import tls_fault
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
 from toolkit.retry import describe
 from toolkit.senders import Senders
 from toolkit.service import Service
 from toolkit.settings import Settings
+from toolkit.sqlite_files import readable_by_others
 from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
 from toolkit.vocabulary import Vocabulary
 from toolkit.watch import Watch
@@ -189,16 +192,28 @@ class Host:
     async def _prepare_database(self) -> None:
         try:
             await self._make_tables()
-        except DBAPIError as error:
+            self._warn_of_readers()
+        except (DBAPIError, OSError) as error:
             if is_unusable(error):
                 raise SettingsError(
-                    f"the database {self.database.engine.url.database} can't be used: {describe(error.orig or error)}; "
+                    f"the database {self.database.engine.url.database} can't be used: {describe_fault(error)}; "
                     "name another, or another directory, in SAGA_DATA_DIR say"
                 ) from error
             if is_misconfigured(error):
                 told = describe_fault(error)
-                raise SettingsError(f"SAGA_DATABASE_URL can't be used: {told}; mend its parameters") from error
+                cure = "" if tls_fault(error) else "; mend its parameters"
+                raise SettingsError(f"SAGA_DATABASE_URL can't be used: {told}{cure}") from error
             raise
+
+    def _warn_of_readers(self) -> None:
+        """Say where others may read the database's file: it is left as it is, since it may be shared on purpose."""
+        if files := list(readable_by_others(self.database.engine.url.database)) if self.database.is_sqlite else []:
+            log.warning(
+                "others may read the database's files",
+                service=self.service.name,
+                files=files,
+                cure=f"chmod 600 {shlex.join(files)}",
+            )
 
     async def _make_tables(self) -> None:
         async for attempt in AsyncRetrying(
@@ -261,7 +276,7 @@ class Host:
             cure = "where PgBouncer is in between, set its pool_mode to transaction or session"
             log.warning("waiting for the database", service=self.service.name, error=str(error), cure=cure)
         else:
-            log.warning("waiting for the database", service=self.service.name, error=str(error))
+            log.warning("waiting for the database", service=self.service.name, error=describe_fault(error))
 
     async def _open_resources(self) -> dict[type, Any]:
         opened = {}

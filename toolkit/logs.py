@@ -11,7 +11,15 @@ import structlog
 from toolkit.settings import Settings
 
 #: Libraries that say much, and from what level on they are heard.
-QUIET = {"aio_pika": "CRITICAL", "aiormq": "CRITICAL", "aiosqlite": "CRITICAL", "uvicorn": "WARNING"}
+QUIET = {
+    "aio_pika": "CRITICAL",
+    "aiormq": "CRITICAL",
+    "uvicorn": "WARNING",
+    # These would repeat parameters, and addresses with their passwords.
+    "aiosqlite": "CRITICAL",
+    "httpx": "WARNING",
+    "httpcore": "WARNING",
+}
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,

@@ -17,7 +17,8 @@ from sqlalchemy.util import await_only
 
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.patience import LONGEST_STEP
-from toolkit.settings import driver_options
+from toolkit.postgres_tls import with_tls
+from toolkit.server_urls import driver_options
 
 log = structlog.get_logger("toolkit")
 
@@ -48,7 +49,7 @@ _STATEMENT_MODE = "statement pooling mode"
 
 def postgres_engine(url: URL) -> AsyncEngine:
     """Return the engine for this address."""
-    url, options = driver_options(url)
+    url, options = with_tls(*driver_options(url))
     engine = create_async_engine(
         url.set(drivername="postgresql+asyncpg"),
         hide_parameters=True,  # an error's text goes into logs and tables, and parameters are people's data

@@ -18,7 +18,9 @@ from toolkit.contained import contain
 from toolkit.errors import EscapedError, SagaError, UnreachableError
 from toolkit.rabbit_refusals import refusal_of
 from toolkit.retry import describe
+from toolkit.server_urls import hosts_of
 from toolkit.settings import Settings
+from toolkit.urls import is_loopback
 
 log = structlog.get_logger("toolkit")
 
@@ -32,6 +34,10 @@ CONNECT_TIMEOUT, _RECONNECT_INTERVAL = 5, 1
 #: host, and the client drops the reason.
 _NOES = ("ACCESS_REFUSED", "got <Connection.Close")
 _CURE = "mend the login, its rights, or the virtual host in SAGA_BROKER_URL"
+_CERTIFICATE_CURE = (
+    "name its authority's certificate in SAGA_BROKER_URL by ?cafile=FILE, and the host by the certificate's name; "
+    "?no_verify_ssl=1 takes any certificate"
+)
 
 
 def broker_of(
@@ -67,8 +73,8 @@ async def connect_patiently(connect: Any, service: str, settings: Settings) -> N
 
     def say(state: Any) -> None:
         error = state.outcome.exception()
-        if _refuses(error):  # it may be that somebody mends it, but only somebody can
-            log.error("the broker refuses us", service=service, error=describe(error), cure=_CURE)
+        if cure := _cure_of(error):  # it may be that somebody mends it, but only somebody can
+            log.error("the broker refuses us", service=service, error=describe(error), cure=cure)
         else:
             log.warning("waiting for the broker", service=service, error=describe(error))
 
@@ -92,9 +98,22 @@ def as_error(error: BaseException, settings: Settings) -> SagaError:
 
 def as_unreachable(error: BaseException) -> UnreachableError:
     """Return the broker's no, or its silence, as what it means to whoever set SAGA_BROKER_URL."""
-    if _refuses(error):
-        return UnreachableError(f"the broker refuses us at SAGA_BROKER_URL: {describe(error)}; {_CURE}")
+    if cure := _cure_of(error):
+        return UnreachableError(f"the broker refuses us at SAGA_BROKER_URL: {describe(error)}; {cure}")
     return UnreachableError(f"the broker does not answer at SAGA_BROKER_URL: {describe(error)}")
+
+
+def is_in_the_clear(settings: Settings) -> bool:
+    """Whether the broker is reached by a network without TLS; the passwords of a demonstration are known anyway."""
+    is_plain = settings.broker_url.startswith("amqp://") and not settings.demo
+    return is_plain and not all(map(is_loopback, hosts_of(settings.broker_url)))
+
+
+def _cure_of(error: BaseException | None) -> str | None:
+    """Return what mends a broker's refusal, or a certificate that is not trusted; None where waiting may help."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return _CERTIFICATE_CURE
+    return _CURE if _refuses(error) else None
 
 
 def _refuses(error: BaseException | None) -> bool:

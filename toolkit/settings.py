@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from toolkit.errors import SettingsError
-from toolkit.urls import HIDDEN, shown_url
+from toolkit.environment import PREFIX, SHOWN, FromEnvironment, known_variables, misspelt, read_settings
+from toolkit.server_urls import DatabaseUrl, has_heartbeat, has_sound_address
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-PREFIX = "SAGA_"
-S = TypeVar("S", bound=BaseSettings)
 #: A longer wait means never, and can be added to any time without leaving the calendar.
 LONGEST_WAIT = timedelta(days=3650)
 
@@ -41,40 +34,8 @@ SMALLEST_LIMIT = 8 * 1024
 
 LONGEST_RETENTION = timedelta(days=36_500)
 
-#: As many characters of a bad value are shown.
-_SHOWN = 200
-
-#: What PostgreSQL's driver takes from a URL: as numbers, and as texts. What else it knows can't be said as text.
-_DRIVER_NUMBERS: dict[str, type[float]] = {
-    "statement_cache_size": int,
-    "prepared_statement_cache_size": int,
-    "max_cached_statement_lifetime": int,
-    "max_cacheable_statement_size": int,
-    "timeout": float,
-    "command_timeout": float,
-}
-_DRIVER_TEXTS = {
-    *("host", "port", "user", "password", "database", "passfile", "service", "servicefile", "krbsrvname", "gsslib"),
-    *("ssl", "sslmode", "target_session_attrs"),
-}
-_TLS = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-#: The words that these of them may be.
-_DRIVER_WORDS = {
-    "ssl": _TLS,
-    "sslmode": _TLS,
-    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
-}
-#: A connection that went silent is noticed after three beats: later than this nobody wants to know.
-_SLOWEST_HEARTBEAT, _DIGITS = 600, 9
-#: What is said where something else stands in the port's place; it may be the rest of a password.
-_NO_PORT = "its port is no number up to 65535, or what is special in its password (@ : / ? #) is not percent-encoded"
-#: So alike a name has to be to one that is known, to be taken for misspelt.
-_ALIKE = 0.8
 #: As much is a short string of AMQP.
 _LONGEST_LOGIN = 255
-#: No such number means anything beyond this.
-_MOST = 1_000_000
-
 _UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", re.ASCII)
 
@@ -93,88 +54,6 @@ def _seconds(value: Any) -> Any:
 
 #: Seconds, a number with its unit, or an ISO 8601 duration: `5`, `5s`, `2min`, `1h`, `30d`, `PT5S`.
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
-
-
-def has_sound_address(url: str) -> str:
-    """Return the URL of a server, if anything can listen there.
-
-    Raises:
-        ValueError: the host or the port is none.
-    """
-    try:
-        port = urlsplit(url).port
-    except ValueError:  # the library's own text repeats what stands in the port's place, a part of the password say
-        raise ValueError(_NO_PORT) from None
-    if port == 0:
-        raise ValueError("nothing listens on port 0")
-    return url
-
-
-def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Return a PostgreSQL URL without those parameters that the driver wants as numbers, and these.
-
-    Raises:
-        ValueError: a parameter is unknown, or its value is none.
-    """
-    texts, options = dict(url.query), {}
-    if unknown := sorted(texts.keys() - _DRIVER_NUMBERS.keys() - _DRIVER_TEXTS):
-        known = ", ".join(sorted(_DRIVER_NUMBERS.keys() | _DRIVER_TEXTS))
-        raise ValueError(f"the driver takes no parameter {', '.join(unknown)}; it takes {known}")
-    for name in texts.keys() & _DRIVER_WORDS.keys():
-        if texts[name] not in _DRIVER_WORDS[name]:
-            raise ValueError(f"the driver's parameter {name} is one of {', '.join(_DRIVER_WORDS[name])}, given once")
-    for name in texts.keys() & _DRIVER_NUMBERS.keys():
-        options[name] = _number(name, texts.pop(name), _DRIVER_NUMBERS[name])
-    if mode := texts.pop("sslmode", None):  # libpq's word for what asyncpg calls ssl
-        texts["ssl"] = mode
-    return url.set(query=texts), options
-
-
-def _number(name: str, value: str | tuple[str, ...], kind: type[float]) -> float:
-    try:
-        number = kind(value)  # type: ignore[arg-type]  # given twice it is a tuple, which is no number either
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the driver's parameter {name} is a number, given once") from error
-    least = 1 if kind is float else 0  # a wait of no time at all never succeeds
-    if not least <= number <= _MOST:
-        raise ValueError(f"the driver's parameter {name} lies between {least} and {_MOST}")
-    return number
-
-
-def has_heartbeat(url: str) -> str:
-    """Return the broker's URL, unless its heartbeat could not notice a broker that went silent.
-
-    Raises:
-        ValueError: it is no number of seconds, or none.
-    """
-    for beat in parse_qs(urlsplit(url).query, keep_blank_values=True).get("heartbeat", []):
-        if not (beat.isascii() and beat.isdecimal() and 1 <= int(beat[:_DIGITS]) <= _SLOWEST_HEARTBEAT):
-            raise ValueError(f"heartbeat={beat}: give whole seconds from 1 to {_SLOWEST_HEARTBEAT}, or leave it out")
-    return url
-
-
-def is_database_url(url: str) -> str:
-    """Return the URL of a database, if its driver can make anything of it.
-
-    Raises:
-        ValueError: it can't; the text says at what it stumbles.
-    """
-    from sqlalchemy.engine import make_url  # it takes long, and most settings do not need it
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError("it is no URL") from None
-    except ValueError:
-        raise ValueError(_NO_PORT) from None
-    if parsed.port is not None and not 1 <= parsed.port <= 65_535:
-        raise ValueError(_NO_PORT)
-    if parsed.drivername == "postgresql":
-        driver_options(parsed)
-    elif parsed.query:
-        raise ValueError(f"SQLite's address takes no parameters; leave out {', '.join(sorted(parsed.query))}")
-    return url
 
 
 def _directory(value: str | Path) -> Path:
@@ -216,18 +95,17 @@ def _are_logins(value: Any) -> Any:
     if not (isinstance(value, list | tuple) and value and all(isinstance(each, str) and each for each in value)):
         raise ValueError('give a list of logins, such as ["payment"]; leave out an owner whose events anyone may send')
     if long := [each for each in value if len(each.encode()) > _LONGEST_LOGIN]:
-        raise ValueError(f"{long[0][:_SHOWN]!r} is no login: it has more than {_LONGEST_LOGIN} bytes")
+        raise ValueError(f"{long[0][:SHOWN]!r} is no login: it has more than {_LONGEST_LOGIN} bytes")
     return value
 
 
-DatabaseUrl = Annotated[str, Field(pattern=r"^(sqlite:///|postgresql://).+"), AfterValidator(is_database_url)]
-
-
-class Settings(BaseSettings):
+class Settings(FromEnvironment):
     """What a service reads from `SAGA_…`; the names below, in capitals, behind the prefix."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
+    demo: Annotated[bool, BeforeValidator(lambda value: value or False)] = False
+    """Whether passwords and tokens that everybody knows are taken off this machine, too."""
     broker_url: Annotated[
         str,
         Field(
@@ -325,72 +203,4 @@ def load_settings(**overrides: Any) -> Settings:
 
 def misspelt_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that no setting reads and that look like one, with the setting that was meant."""
-    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
-    unknown = [name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known]
-    close = {name: get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE) for name in unknown}
-    return {name: meant[0] for name, meant in close.items() if meant}
-
-
-def shown_settings(settings: BaseSettings) -> list[dict[str, str | None]]:
-    """Return each setting as `variable`, `value` and `source`: `environment` or `default`; no password, no token."""
-    kind = type(settings)
-    prefix = kind.model_config.get("env_prefix", "")
-    variables = {name: f"{prefix}{name}".upper() for name in kind.model_fields}
-    named = {name.upper() for name in os.environ}
-    return [
-        {
-            "variable": variable,
-            "value": _shown(getattr(settings, name)),
-            "source": "environment" if variable in named else "default",
-        }
-        for name, variable in variables.items()
-    ]
-
-
-def read_settings(kind: type[S], **overrides: Any) -> S:
-    """Read settings of this kind, a service's own perhaps, from the environment.
-
-    Raises:
-        SettingsError: a value is not allowed.
-    """
-    try:
-        return kind(**overrides)
-    except ValidationError as error:
-        prefix = kind.model_config.get("env_prefix", "")
-        raise SettingsError(
-            "; ".join(_explain(fault, kind, prefix) for fault in error.errors(include_url=False))
-        ) from None  # which would repeat the values in a traceback, and their passwords
-
-
-def _shown(value: Any) -> str | None:
-    """Return a value as the environment would say it."""
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}s"
-    if isinstance(value, dict):
-        return json.dumps({name: each if isinstance(each, tuple) else _shown(each) for name, each in value.items()})
-    text = str(value)
-    return shown_url(text) if "://" in text else text
-
-
-def _shown_input(field: str, value: Any) -> str:
-    """Return a bad value as it may be shown: of a token nothing, of a URL no password, wherever it was put."""
-    if field.endswith("token"):
-        return repr(HIDDEN)
-    if isinstance(value, timedelta):
-        return f"{value.total_seconds():g} s"
-    is_url = isinstance(value, str) and (field.endswith("url") or "://" in value)
-    return repr(shown_url(value) if is_url else value)
-
-
-def _explain(fault: Any, kind: type[BaseSettings], prefix: str) -> str:
-    field, *within = map(str, fault["loc"])
-    shown = _shown_input(field, fault["input"])
-    place = f" for {within[0]}" if within else ""
-    told = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "string_pattern_mismatch" and field in kind.model_fields:
-        told = f"give {kind.model_fields[field].description}"
-    return f"{prefix}{field.upper()}={shown[:_SHOWN]}{place} is not allowed: {told}"
+    return misspelt(environment, known_variables(Settings))

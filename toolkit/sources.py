@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import dead_letters, horizon, outbox, saga_log
 from toolkit.database import Database
+from toolkit.database_errors import describe_fault
 from toolkit.dead_letters import Selection
 from toolkit.errors import AmbiguousSagaError, UnreachableError
 from toolkit.events import SagaState
@@ -306,4 +307,4 @@ def with_times(row: dict[str, Any]) -> dict[str, Any]:
 
 def cause_of(error: DBAPIError | OSError) -> str:
     """Return what the driver says, without SQLAlchemy's statement and link."""
-    return describe(error.orig if isinstance(error, DBAPIError) and error.orig else error)
+    return describe_fault(error)

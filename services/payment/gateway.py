@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -31,10 +31,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from services.payment.ledger import Charge, ChargeState, charges, metadata
 from toolkit import Settings
-from toolkit.database import make_room_for
+from toolkit.database_errors import describe_fault
+from toolkit.environment import FromEnvironment, read_settings
 from toolkit.errors import UnreachableError
-from toolkit.retry import describe
-from toolkit.settings import LONGEST_WAIT, DatabaseUrl, Duration, read_settings
+from toolkit.postgres_tls import with_tls
+from toolkit.server_urls import DatabaseUrl, driver_options
+from toolkit.settings import LONGEST_WAIT, Duration
+from toolkit.sqlite_files import make_private, make_room_for
 
 #: The advisory lock under which PostgreSQL makes the ledger: two `CREATE TABLE` at once can fail. Any number does.
 LEDGER_LOCK = 7_243_001
@@ -44,10 +47,10 @@ class GatewayUnavailableError(Exception):
     """The payment provider did not answer, so nobody knows the outcome; call again with the same key, or void it."""
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(FromEnvironment):
     """What the sandbox reads from `PAYMENT_GATEWAY_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="PAYMENT_GATEWAY_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PAYMENT_GATEWAY_")
 
     url: DatabaseUrl | None = None
     """Where the ledger lies: `sqlite:///path` or `postgresql://…`; `gateway.db` in the data directory if unset."""
@@ -168,7 +171,9 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             async with engine.begin() as connection:
                 await _make_ledger(connection)
         except (DBAPIError, OSError) as error:
-            raise UnreachableError(f"the ledger at PAYMENT_GATEWAY_URL can't be used: {describe(error)}") from error
+            raise UnreachableError(
+                f"the ledger at PAYMENT_GATEWAY_URL can't be used: {describe_fault(error)}"
+            ) from error
         yield gateway
     finally:
         await gateway.finish()
@@ -178,12 +183,15 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
 def _engine(url: str) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
-        return create_async_engine(parsed.set(drivername="postgresql+asyncpg"), hide_parameters=True)
+        place, options = with_tls(*driver_options(parsed))
+        address = place.set(drivername="postgresql+asyncpg")
+        return create_async_engine(address, hide_parameters=True, connect_args=options)
     make_room_for(parsed)
     # One connection: SQLite has one writer anyway, and waiting for the pool is fair where polling a lock is not.
     engine = create_async_engine(
         parsed.set(drivername="sqlite+aiosqlite"), pool_size=1, max_overflow=0, hide_parameters=True
     )
+    event.listen(engine.sync_engine, "do_connect", lambda *_: make_private(parsed.database))
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     # For writing from the start: of two transactions that read first, only one could go on to write.
     event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,12 +26,13 @@ def asyncapi(
     """
     from toolkit.asyncapi import asyncapi as document_of
     from toolkit.contract import Contract
+    from toolkit.environment import said
     from toolkit.host import queue_name
     from toolkit.json_output import as_json
     from toolkit.settings import load_settings
 
     settings = load_settings()
-    is_named = bool(service or os.environ.get("SAGA_SERVICES"))
+    is_named = bool(service or said("SAGA_SERVICES"))
     contract = run_async(_read(of, service)) if is_named else Contract.of(find_service(of))
     document = document_of(contract, exchange=settings.exchange, queue=queue_name(settings, contract.service))
     typer.echo(as_json(document, indent=2).encode())

@@ -11,6 +11,7 @@ def config(output: FormatOption = Format.TABLE) -> None:
 
     Passwords and tokens are masked.
     """
-    from toolkit.settings import load_settings, shown_settings
+    from toolkit.environment import shown_settings
+    from toolkit.settings import load_settings
 
     print_rows(shown_settings(load_settings()), output, columns=("variable", "value", "source"))

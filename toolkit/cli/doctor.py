@@ -75,9 +75,10 @@ def _management_url() -> str | None:
     Raises:
         SettingsError: the address is none.
     """
-    from toolkit.settings import has_sound_address
+    from toolkit.environment import said
+    from toolkit.server_urls import has_sound_address
 
-    url = os.environ.get(_MANAGEMENT_URL)
+    url = said(_MANAGEMENT_URL)
     try:
         if not url or (url.startswith(("http://", "https://")) and urlsplit(has_sound_address(url)).hostname):
             return url or None

@@ -5,7 +5,6 @@ The first way that names any service counts, so that two ways never mix.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -40,9 +39,10 @@ async def opened(named: Sequence[str] | None) -> AsyncIterator[list[Controls]]:
 
 def locate(named: Sequence[str] | None) -> list[Controls]:
     """Return the sources by the first way that names any."""
+    from toolkit.environment import said
     from toolkit.settings import load_settings
 
-    listed = [each.strip() for each in os.environ.get("SAGA_SERVICES", "").split(",") if each.strip()]
+    listed = [each.strip() for each in said("SAGA_SERVICES").split(",") if each.strip()]
     if named or listed:
         return _by_name(named or listed, load_settings())
     settings = load_settings()
@@ -74,7 +74,7 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
     import httpx
 
     from toolkit.controls import HttpControls
-    from toolkit.settings import has_sound_address, is_database_url
+    from toolkit.server_urls import has_sound_address, is_database_url
     from toolkit.urls import shown_url
 
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from toolkit.cli.discovery import discover, package_name
@@ -10,6 +9,7 @@ from toolkit.cli.exits import UsageError
 from toolkit.cli.locating import locate
 from toolkit.controls import Controls, DatabaseControls, HttpControls
 from toolkit.doctor import Subject
+from toolkit.environment import said
 from toolkit.service import Service
 from toolkit.settings import Settings
 
@@ -20,7 +20,7 @@ def subjects_of(names: Sequence[str], located: list[str] | None, settings: Setti
     Raises:
         UsageError: one of them is not known, or none is.
     """
-    is_said = bool(located or os.environ.get("SAGA_SERVICES", "").strip())
+    is_said = bool(located or said("SAGA_SERVICES").strip())
     sources, declared = _sources(located, is_said=is_said), _declared()
     known = list(dict.fromkeys([*sources, *declared]))
     if unknown := [name for name in names if name not in known]:

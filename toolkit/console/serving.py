@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from toolkit.console.app import application
 from toolkit.console.guard import is_loopback
 from toolkit.controls import Controls
+from toolkit.environment import guard_demo_token
 from toolkit.errors import SettingsError
 from toolkit.http_server import bind, server_config
 
@@ -37,6 +38,8 @@ def serve(
             f"--host {host} is reached from other machines, and without SAGA_API_TOKEN nobody could sign in: "
             "set it to the services' token, or leave --host out to listen on this machine alone"
         )
+    if must_sign_in and token:
+        guard_demo_token(token, f"--host {host} is reached from other machines")
     listener = _listen(host, port)
     app = application(controls, token=token, must_sign_in=must_sign_in, actor=actor)
     config = server_config(app, server_header=False)

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 
 from toolkit.doctor.facts import Facts
 from toolkit.doctor.findings import Seen, check, fine, problem
-from toolkit.doctor.services import DEMO_TOKEN
-from toolkit.settings import PREFIX, Settings
+from toolkit.environment import DEMO_TOKEN, FILE, PREFIX, known_variables
+from toolkit.settings import Settings
 from toolkit.urls import is_loopback
 
 #: What is read beside the settings of services: by the command line, by crash points.
@@ -23,7 +23,7 @@ _ALIKE, _ALMOST_THE_SAME = 0.6, 0.9
 @check("unknown setting", why="nobody reads it, so what was meant by it does not hold")
 def unknown_settings(facts: Facts) -> Iterator[Seen]:
     """Every variable that begins with SAGA_ is read by somebody."""
-    known = [*(f"{PREFIX}{name}".upper() for name in Settings.model_fields), *_OTHERS]
+    known = [*known_variables(Settings), *_OTHERS, f"SAGA_SERVICES{FILE}", f"SAGA_MANAGEMENT_URL{FILE}"]
     given = sorted(name for name in facts.environment if name.upper().startswith(PREFIX))
     unknown = [name for name in given if not _is_read(name.upper(), known)]
     for name in unknown:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from toolkit.contract import Contract, EventContract
 from toolkit.doctor.facts import ClockFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
-from toolkit.doctor.services import DEMO_TOKEN
+from toolkit.environment import DEMO_TOKEN
 from toolkit.glance import lacks
 from toolkit.urls import shown_url
 

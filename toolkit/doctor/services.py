@@ -11,13 +11,12 @@ from pydantic import SecretStr
 
 from toolkit.doctor.clocks import date_of, stated
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
+from toolkit.environment import DEMO_TOKEN
 from toolkit.retry import describe
 from toolkit.urls import is_loopback, shown_url
 
 _TIMEOUT = 5
 _REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-#: The token that compose.yaml gives services unless it is told another.
-DEMO_TOKEN = "demo-token"  # noqa: S105 -- it is no secret, and that is what is looked for
 
 
 async def ask_service(name: str, url: str, token: SecretStr | None) -> ServiceFacts:

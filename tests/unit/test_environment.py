@@ -1,0 +1,176 @@
+"""Secrets come from files as well, known ones are for this machine alone, and none is ever shown."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+from services.payment.gateway import GatewaySettings
+from toolkit.environment import FromEnvironment, read_settings, said, shown_settings
+from toolkit.errors import SettingsError
+from toolkit.settings import Settings, load_settings, misspelt_settings
+
+SECRET = "h-u-s-h"
+
+
+def file_with(tmp_path: Path, text: str | bytes) -> str:
+    """Return a file that holds this."""
+    path = tmp_path / "secret"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "value"),
+    [
+        (Settings, "SAGA_BROKER_URL", f"amqp://ada:{SECRET}@broker/"),
+        (Settings, "SAGA_DATABASE_URL", f"postgresql://ada:{SECRET}@db/orders"),
+        (Settings, "SAGA_API_TOKEN", f"{SECRET}-{'x' * 40}"),
+        (GatewaySettings, "PAYMENT_GATEWAY_URL", f"postgresql://ada:{SECRET}@db/orders"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_secret_comes_from_the_file_that_is_named(monkeypatch, tmp_path, kind, variable, value, ending):
+    monkeypatch.setenv(f"{variable}_FILE", file_with(tmp_path, value + ending))
+
+    settings = read_settings(kind)
+
+    (told,) = (each for each in shown_settings(settings) if each["variable"] == variable)
+    prefix = kind.model_config["env_prefix"]
+    found = getattr(settings, variable.removeprefix(prefix).lower())
+    assert (found if isinstance(found, str) else found.get_secret_value()) == value
+    assert told["source"] == "file"
+    assert SECRET not in str(told) + repr(settings)
+
+
+def test_every_secret_of_the_settings_may_come_from_a_file(monkeypatch, tmp_path):
+    secrets = [name for name in Settings.model_fields if name.endswith(("url", "token"))]
+
+    assert {"broker_url", "database_url", "api_token"} <= set(secrets)
+    for name in secrets:
+        monkeypatch.setenv(f"SAGA_{name.upper()}_FILE", str(tmp_path / "missing"))
+        with pytest.raises(SettingsError, match=f"^SAGA_{name.upper()}_FILE="):
+            load_settings()
+        monkeypatch.delenv(f"SAGA_{name.upper()}_FILE")
+
+
+@pytest.mark.parametrize("variable", ["SAGA_SERVICES", "SAGA_MANAGEMENT_URL"])
+def test_what_is_no_setting_of_a_service_comes_from_a_file_too(monkeypatch, tmp_path, variable):
+    monkeypatch.setenv(f"{variable}_FILE", file_with(tmp_path, f"http://ada:{SECRET}@h\n"))
+
+    assert said(variable) == f"http://ada:{SECRET}@h"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"one\ntwo\n", "holds more than one line"),
+        (b"x" * 70_000, "holds more than one line"),
+        (b"\xff\xfe", "it holds no UTF-8"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_named_with_its_cure(monkeypatch, tmp_path, content, fault):
+    path = file_with(tmp_path, content)
+    monkeypatch.setenv("SAGA_API_TOKEN_FILE", path)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert str(caught.value).startswith(f"SAGA_API_TOKEN_FILE='{path}'")
+    assert fault in str(caught.value)
+
+
+def test_a_directory_is_no_file(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAGA_API_TOKEN_FILE", str(tmp_path))
+
+    with pytest.raises(SettingsError, match="can't be read: Is a directory; name a file that holds the value alone"):
+        load_settings()
+
+
+def test_a_secret_that_is_given_twice_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAGA_API_TOKEN", SECRET)
+    monkeypatch.setenv("SAGA_API_TOKEN_FILE", file_with(tmp_path, SECRET))
+
+    with pytest.raises(SettingsError, match="SAGA_API_TOKEN and SAGA_API_TOKEN_FILE are both set: unset one of them"):
+        load_settings()
+
+
+def test_a_bad_value_from_a_file_is_named_with_the_file(monkeypatch, tmp_path):
+    path = file_with(tmp_path, f"amqp://ada:{SECRET}@broker/?heartbeat=0\n")
+    monkeypatch.setenv("SAGA_BROKER_URL_FILE", path)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    told = "".join(traceback.format_exception(caught.value))
+    assert f"SAGA_BROKER_URL='amqp://ada:***@broker/?heartbeat=0', from {path}, is not allowed" in told
+    assert SECRET not in told
+
+
+def test_the_variables_that_name_files_are_known():
+    assert misspelt_settings({"SAGA_API_TOKEN_FILE": "/x", "SAGA_API_TOKN_FILE": "/x"}) == {
+        "SAGA_API_TOKN_FILE": "SAGA_API_TOKEN_FILE"
+    }
+
+
+KNOWN = [
+    ("SAGA_BROKER_URL", "amqp://guest:guest@broker:5672/"),
+    ("SAGA_BROKER_URL", "amqps://payment:payment@10.0.0.1/"),
+    ("SAGA_BROKER_URL", "amqp://ada:Guest@broker/"),
+    ("SAGA_BROKER_URL", "amqp://pay%6Dent:payment@broker/"),
+    ("SAGA_DATABASE_URL", "postgresql://postgres:postgres@db/orders"),
+    ("SAGA_DATABASE_URL", "postgresql://db/orders?user=saga&password=saga"),
+    ("SAGA_DATABASE_URL", "postgresql://saga:saga@127.0.0.1,db/orders"),
+    ("SAGA_DATABASE_URL", "postgresql://saga:saga@/orders?host=db"),
+]
+
+
+@pytest.mark.parametrize(("variable", "url"), KNOWN)
+def test_a_password_that_everybody_knows_is_for_this_machine_alone(monkeypatch, variable, url):
+    monkeypatch.setenv(variable, url)
+
+    with pytest.raises(SettingsError, match=f"^{variable}=.* everybody knows that password.*SAGA_DEMO=1"):
+        load_settings()
+
+    monkeypatch.setenv("SAGA_DEMO", "1")
+    assert load_settings().demo
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("SAGA_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/"),
+        ("SAGA_BROKER_URL", "amqp://guest:guest@[::1]/"),
+        ("SAGA_BROKER_URL", "amqp://ada:h-u-s-h@broker/"),
+        ("SAGA_DATABASE_URL", "postgresql://saga:saga@localhost/orders"),
+        ("SAGA_DATABASE_URL", "postgresql://saga:saga@/orders?host=/run/postgresql"),
+        ("SAGA_DATABASE_URL", "postgresql://saga@db/orders"),
+        ("SAGA_DATABASE_URL", "sqlite:////srv/saga:saga@db/orders.db"),
+    ],
+)
+def test_any_other_login_is_taken(monkeypatch, variable, url):
+    monkeypatch.setenv(variable, url)
+
+    load_settings()
+
+
+def test_the_sandbox_of_payment_refuses_known_passwords_too(monkeypatch):
+    monkeypatch.setenv("PAYMENT_GATEWAY_URL", "postgresql://gateway:gateway@db/gateway")
+
+    with pytest.raises(SettingsError, match=r"^PAYMENT_GATEWAY_URL=.*SAGA_DEMO=1"):
+        read_settings(GatewaySettings)
+
+    monkeypatch.setenv("SAGA_DEMO", "true")
+    read_settings(GatewaySettings)
+
+
+def test_no_settings_are_read_past_these_rules():
+    kinds = {each.__name__ for each in FromEnvironment.__subclasses__()}
+
+    assert {"Settings", "GatewaySettings"} <= kinds
+    assert "SAGA_DEMO" not in os.environ

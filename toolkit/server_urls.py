@@ -1,0 +1,157 @@
+"""The URLs of brokers and databases: what they may hold, and what a driver makes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import AfterValidator, Field
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+#: What PostgreSQL's driver takes from a URL: as numbers, and as texts. What else it knows can't be said as text.
+_DRIVER_NUMBERS: dict[str, type[float]] = {
+    "statement_cache_size": int,
+    "prepared_statement_cache_size": int,
+    "max_cached_statement_lifetime": int,
+    "max_cacheable_statement_size": int,
+    "timeout": float,
+    "command_timeout": float,
+}
+#: The files by which the two prove to each other who they are.
+CERTIFICATES = ("sslrootcert", "sslcert", "sslkey")
+_DRIVER_TEXTS = {
+    *("host", "port", "user", "password", "database", "passfile", "service", "servicefile", "krbsrvname", "gsslib"),
+    *("ssl", "sslmode", "target_session_attrs", *CERTIFICATES),
+}
+#: What proves who the server is, before it learns anything; the rest of the modes does not.
+VERIFYING = ("verify-ca", "verify-full")
+_TLS = ("disable", "allow", "prefer", "require", *VERIFYING)
+#: The words that these of them may be.
+_DRIVER_WORDS = {
+    "ssl": _TLS,
+    "sslmode": _TLS,
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+}
+#: A connection that went silent is noticed after three beats: later than this nobody wants to know.
+_SLOWEST_HEARTBEAT, _DIGITS = 600, 9
+#: No such number means anything beyond this.
+_MOST = 1_000_000
+#: What is said where something else stands in the port's place; it may be the rest of a password.
+_NO_PORT = "its port is no number up to 65535, or what is special in its password (@ : / ? #) is not percent-encoded"
+
+
+def has_sound_address(url: str) -> str:
+    """Return the URL of a server, if anything can listen there.
+
+    Raises:
+        ValueError: the host or the port is none.
+    """
+    try:
+        port = urlsplit(url).port
+    except ValueError:  # the library's own text repeats what stands in the port's place, a part of the password say
+        raise ValueError(_NO_PORT) from None
+    if port == 0:
+        raise ValueError("nothing listens on port 0")
+    return url
+
+
+def has_heartbeat(url: str) -> str:
+    """Return the broker's URL, unless its heartbeat could not notice a broker that went silent.
+
+    Raises:
+        ValueError: it is no number of seconds, or none.
+    """
+    for beat in parse_qs(urlsplit(url).query, keep_blank_values=True).get("heartbeat", []):
+        if not (beat.isascii() and beat.isdecimal() and 1 <= int(beat[:_DIGITS]) <= _SLOWEST_HEARTBEAT):
+            raise ValueError(f"heartbeat={beat}: give whole seconds from 1 to {_SLOWEST_HEARTBEAT}, or leave it out")
+    return url
+
+
+def is_database_url(url: str) -> str:
+    """Return the URL of a database, if its driver can make anything of it.
+
+    Raises:
+        ValueError: it can't; the text says at what it stumbles.
+    """
+    from sqlalchemy.engine import make_url  # it takes long, and most settings do not need it
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("it is no URL") from None
+    except ValueError:
+        raise ValueError(_NO_PORT) from None
+    if parsed.port is not None and not 1 <= parsed.port <= 65_535:
+        raise ValueError(_NO_PORT)
+    if parsed.drivername == "postgresql":
+        driver_options(parsed)
+    elif parsed.query:
+        raise ValueError(f"SQLite's address takes no parameters; leave out {', '.join(sorted(parsed.query))}")
+    return url
+
+
+DatabaseUrl = Annotated[str, Field(pattern=r"^(sqlite:///|postgresql://).+"), AfterValidator(is_database_url)]
+
+
+def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Return a PostgreSQL URL without those parameters that the driver wants in another form, and these.
+
+    Raises:
+        ValueError: a parameter is unknown, or its value is none.
+    """
+    texts, options = dict(url.query), {}
+    if unknown := sorted(texts.keys() - _DRIVER_NUMBERS.keys() - _DRIVER_TEXTS):
+        known = ", ".join(sorted(_DRIVER_NUMBERS.keys() | _DRIVER_TEXTS))
+        raise ValueError(f"the driver takes no parameter {', '.join(unknown)}; it takes {known}")
+    for name in texts.keys() & _DRIVER_WORDS.keys():
+        if texts[name] not in _DRIVER_WORDS[name]:
+            raise ValueError(f"the driver's parameter {name} is one of {', '.join(_DRIVER_WORDS[name])}, given once")
+    for name in texts.keys() & _DRIVER_NUMBERS.keys():
+        options[name] = _number(name, texts.pop(name), _DRIVER_NUMBERS[name])
+    mode = texts.pop("sslmode", texts.get("ssl"))  # libpq's word for what asyncpg calls ssl
+    if mode is not None:
+        texts["ssl"] = mode
+    given = {name: texts.pop(name) for name in CERTIFICATES if name in texts}
+    if not all(isinstance(path, str) for path in given.values()):
+        raise ValueError(f"the driver's parameters {', '.join(given)} are files, each given once")
+    if given and mode not in (None, *VERIFYING):
+        raise ValueError(f"{', '.join(given)} says nothing with sslmode={mode}: take verify-full, or leave it out")
+    return url.set(query=texts), options | given
+
+
+def _number(name: str, value: str | tuple[str, ...], kind: type[float]) -> float:
+    try:
+        number = kind(value)  # type: ignore[arg-type]  # given twice it is a tuple, which is no number either
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the driver's parameter {name} is a number, given once") from error
+    least = 1 if kind is float else 0  # a wait of no time at all never succeeds
+    if not least <= number <= _MOST:
+        raise ValueError(f"the driver's parameter {name} lies between {least} and {_MOST}")
+    return number
+
+
+def hosts_of(url: str) -> list[str]:
+    """Return the hosts that a server's URL leads to, those of its query too; none where it names none."""
+    place = urlsplit(url)
+    named = place.netloc.rpartition("@")[2].split(",")
+    asked = [host for each in parse_qs(place.query).get("host", []) for host in each.split(",")]
+    return [host for each in (*named, *asked) if (host := _host_of(each))]
+
+
+def login_of(url: str) -> tuple[str, str]:
+    """Return the login and the password of a server's URL, those of its query before others; empty where none is."""
+    place = urlsplit(url)
+    login, _, _ = place.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    query = parse_qs(place.query)
+    return query.get("user", [unquote(user)])[-1], query.get("password", [unquote(password)])[-1]
+
+
+def _host_of(place: str) -> str:
+    """Return the host of `host:port`, `[host]:port` or a directory of sockets."""
+    if place.startswith("/"):
+        return place
+    return place[1:].partition("]")[0] if place.startswith("[") else place.partition(":")[0]
