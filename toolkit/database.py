@@ -27,6 +27,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import crash
 from toolkit.database_errors import describe_fault
+from toolkit.driver_errors import take_values_out
 from toolkit.errors import DatabaseUnavailableError, SettingsError, StepError
 from toolkit.postgres import postgres_engine
 from toolkit.sqlite_files import make_private, make_room_for
@@ -276,6 +277,7 @@ def _sqlite_engine(url: str) -> AsyncEngine:
     make_room_for(place)
     engine = create_async_engine(place.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
 
+    event.listen(engine.sync_engine, "handle_error", take_values_out)
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def before_connecting(*_: Any) -> None:

@@ -21,6 +21,7 @@ from pydantic_core import SchemaValidator
 from toolkit.encoding import encode, faults_of, survived
 from toolkit.errors import DeclarationError, StepError
 from toolkit.events import Event, Saga, documented_example, is_saga_id, routing_key
+from toolkit.sensitive_rules import sensitive_faults
 
 #: What is no saga's id: each breaks its rule in another way, as text or as what other types take.
 _NO_IDS: tuple[object, ...] = (
@@ -82,7 +83,13 @@ def check_saga(saga: Saga) -> None:
 @cache
 def _faults(event_type: type[Event], id_field: str) -> tuple[tuple[str, str], ...]:
     event_type.model_rebuild(raise_errors=False)
-    rules = (_key_faults(event_type), _id_faults(event_type, id_field), _name_faults(event_type), _trial(event_type))
+    rules = (
+        _key_faults(event_type),
+        _id_faults(event_type, id_field),
+        _name_faults(event_type),
+        sensitive_faults(event_type),
+        _trial(event_type),
+    )
     return tuple(itertools.chain.from_iterable(rules))
 
 

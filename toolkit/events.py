@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     StringConstraints,
     TypeAdapter,
@@ -54,10 +55,25 @@ class Sensitive:
     It travels and is stored as it is; the API, the console, the command line, logs and traces have `***` instead.
     """
 
+    def __class_getitem__(cls, item: object) -> None:
+        """Refuse `Sensitive[str]`."""
+        raise _no_type()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Leave the field's type as it is; the mark itself is none."""
+        if source is cls:
+            raise _no_type()
+        return handler(source)
+
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Mark the field in its event's JSON schema, which is what everybody goes by."""
         return handler(core) | {SENSITIVE: True}
+
+
+def _no_type() -> DeclarationError:
+    return DeclarationError("Sensitive", "it is a mark and no type", "Write `Annotated[str, Sensitive]`")
 
 
 #: A reason is for people, and travels with each event of the way back: so many characters, and no more.

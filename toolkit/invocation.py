@@ -11,6 +11,7 @@ from toolkit import crash
 from toolkit.contained import contained
 from toolkit.database import StepSession
 from toolkit.database_errors import breaks_off, is_contention, is_unfit
+from toolkit.driver_errors import without_values
 from toolkit.encoding import Original
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
 from toolkit.events import Event, IdempotencyKey
@@ -28,6 +29,9 @@ class Failure:
 
     error: Exception
     was_cut: bool = False
+
+    def __post_init__(self) -> None:
+        without_values(self.error)  # a step may have spoken to its database past SQLAlchemy, or to another one
 
     def traceback(self) -> str:
         """Return the last part of the traceback."""

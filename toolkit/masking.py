@@ -15,6 +15,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from toolkit.events import SENSITIVE, Event
 from toolkit.json_output import as_json
+from toolkit.value_texts import IN_JSON, LISTS, TooDeepError, texts_of
 
 Schema = Mapping[str, Any]
 
@@ -28,10 +29,6 @@ _NOTHING: Schema = {"type": "object", "properties": {}}
 
 #: What lies deeper in a body is not shown: Python's own stack ends at about a thousand calls.
 _DEEPEST = 100
-
-
-class TooDeepError(Exception):
-    """A body is nested too deeply to be read against its schema."""
 
 
 class HasSchema(Protocol):
@@ -77,7 +74,18 @@ def sensitive_values(declared: type[Event] | HasSchema, body: bytes | str | None
         TooDeepError: the body is nested too deeply.
     """
     schema, found = _schema(declared), _parsed(body)
-    return _hidden(found, (schema,), schema) if found else iter(())
+    if found:
+        yield from _hidden(found, (schema,), schema)
+    if found and isinstance(declared, type):
+        yield from _hidden(_in_python(declared, body or b""), (schema,), schema)
+
+
+def _in_python(event_type: type[Event], body: bytes | str) -> Any:
+    """Return an event's fields as its steps have them: dates, decimals, members of enumerations; else None."""
+    try:
+        return event_type.model_validate_json(body).model_dump(mode="python", by_alias=True, warnings=False)
+    except Exception:  # noqa: BLE001 -- it is no such event, or a validator of the service's own is at fault
+        return None
 
 
 def sensitive_paths(schema: Schema) -> tuple[str, ...]:
@@ -86,8 +94,10 @@ def sensitive_paths(schema: Schema) -> tuple[str, ...]:
 
 
 def has_sensitive_fields(declared: type[Event] | HasSchema) -> bool:
-    """Whether any field of the event is sensitive."""
-    return bool(_paths_of(declared) if isinstance(declared, type) else sensitive_paths(declared.json_schema))
+    """Whether any field of the event is sensitive; where no schema tells, any may be."""
+    if isinstance(declared, type):
+        return bool(_paths_of(declared)) or schema_of(declared) is _NOTHING
+    return bool(sensitive_paths(declared.json_schema)) or declared.json_schema == _NOTHING
 
 
 @cache
@@ -149,11 +159,11 @@ def _hidden(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0)
         raise TooDeepError
     flat = _flattened(schemas, root)
     if any(each.get(SENSITIVE) for each in flat) or not any(_allows(each, value) for each in flat):
-        yield from _texts(value, depth)
+        yield from texts_of(value, depth)
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _hidden(each, _property(flat, key), root, depth + 1)
-    elif isinstance(value, list):
+            yield from _hidden(each, _property(flat, str(key)), root, depth + 1)
+    elif isinstance(value, LISTS):
         for index, each in enumerate(value):
             yield from _hidden(each, _item(flat, index), root, depth + 1)
 
@@ -169,9 +179,26 @@ def _paths(schemas: Sequence[Schema], root: Schema, path: tuple[str, ...], seen:
         inside = (*seen, id(each))
         for name, schema in each.get("properties", {}).items():
             yield from _paths((schema,), root, (*path, name), inside)
-        for schema in (each.get("items"), each.get("additionalProperties"), *each.get("prefixItems", ())):
-            if isinstance(schema, Mapping):
-                yield from _paths((schema,), root, (*path, "*"), inside)
+        for schema in _items_of(each):
+            yield from _paths((schema,), root, (*path, "*"), inside)
+
+
+def _items_of(schema: Schema) -> Iterator[Schema]:
+    """Yield the schemas of a list's items or a map's values."""
+    within = (schema.get("items"), schema.get("additionalProperties"), *schema.get("prefixItems", ()))
+    patterns = schema.get("patternProperties", {}).values()
+    yield from (each for each in (*within, *patterns) if isinstance(each, Mapping))
+
+
+def steps_into(schema: Schema, root: Schema) -> list[Schema]:
+    """Return the schemas behind one, where masking looks: its alternatives, what it refers to, its items and values."""
+    behind = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ()), *_items_of(schema)]
+    return behind + ([_referred(str(schema["$ref"]), root)] if "$ref" in schema else [])
+
+
+def _referred(reference: str, root: Schema) -> Schema:
+    found: Schema = root.get("$defs", {}).get(reference.rpartition("/")[2], _NOTHING)
+    return found
 
 
 def _flattened(schemas: Sequence[Schema], root: Schema) -> list[Schema]:
@@ -189,18 +216,22 @@ def _flattened(schemas: Sequence[Schema], root: Schema) -> list[Schema]:
         seen.add(id(schema))
         followed = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
         if reference := schema.get("$ref"):
-            followed.append(root.get("$defs", {}).get(str(reference).rpartition("/")[2], _NOTHING))
+            followed.append(_referred(str(reference), root))
         if not followed or schema.get(SENSITIVE):
             flat[id(schema)] = schema
         waiting.extend(reversed(followed))
     return list(flat.values())
 
 
-_KINDS = {"object": Mapping, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
+_KINDS: dict[str, Any] = {
+    "object": Mapping, "array": LISTS, "string": str, "integer": int, "number": int | float, "boolean": bool,
+}  # fmt: skip
 
 
 def _allows(schema: Schema, value: Any) -> bool:
     """Whether a value is of the schema's kind; what is not may be anything, a misplaced secret too."""
+    if not isinstance(value, IN_JSON):  # what Python makes of it: its type was seen to
+        return True
     kind = schema.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
     return kind is None or any(isinstance(value, _KINDS[each]) for each in kinds if each in _KINDS)
@@ -229,16 +260,3 @@ def _open(schema: Schema) -> Iterator[Schema]:
 def _item(flat: Sequence[Schema], index: int) -> list[Schema]:
     found = [each["prefixItems"][index] for each in flat if index < len(each.get("prefixItems", ()))]
     return found or [items for each in flat if isinstance(items := each.get("items", _ANYTHING), Mapping)]
-
-
-def _texts(value: Any, depth: int) -> Iterator[str]:
-    if depth > _DEEPEST:
-        raise TooDeepError
-    if isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each, depth + 1)
-    elif isinstance(value, str):
-        forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-        yield from (form for form in forms if form.strip())
-    elif value is not None and not isinstance(value, bool):
-        yield str(value)

@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from toolkit.driver_errors import take_values_out
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.patience import LONGEST_STEP
 from toolkit.postgres_tls import with_tls
@@ -60,6 +61,7 @@ def postgres_engine(url: URL) -> AsyncEngine:
     way = _Way(is_pooled=options.get("statement_cache_size") == 0)
     event.listen(engine.sync_engine, "do_connect", way.connect)
     event.listen(engine.sync_engine, "begin", way.begin)
+    event.listen(engine.sync_engine, "handle_error", take_values_out)
     event.listen(engine.sync_engine, "handle_error", _condemn_the_silent)
     return engine
 

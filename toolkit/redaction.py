@@ -6,14 +6,19 @@ The body may be any client's: whatever it holds, the search for its values in th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from toolkit.masking import MASK, Declared, TooDeepError, has_sensitive_fields, sensitive_values
+from toolkit.masking import MASK, Declared, has_sensitive_fields, sensitive_values
+from toolkit.value_texts import TooDeepError
 
 #: Shorter values are masked in a text only where they stand as a word: one letter stands in many.
 _SHORT = 4
 #: A text that long may have been cut, and a value with it; what is left of one shall not show either.
 _CUT = 500
+#: So many characters of a value are masked wherever they stand, though the rest of it was cut off.
+_PART = 8
+#: What stands where a text was cut.
+_DOTS = re.compile(r"\.\.\.|…")
 #: A longer text about an event is cut: with the next two bounds it keeps the search for values short.
 _LONGEST_TEXT = 10_000
 #: So many sensitive values, and characters of them, are searched for in a text. A body with more is withheld from it,
@@ -65,15 +70,54 @@ def _bounded(values: Iterator[str], *, longest: int) -> frozenset[str]:
 
 
 def _without(text: str, values: Collection[str]) -> str:
-    """Return a text with `***` for each of the values, in whichever case, and for what is left of one at its ends."""
-    folded = _folded(text)
-    spans = [span for value in values for span in _spans(folded, _folded(value))]
-    shown, end = [], 0
+    """Return a text with `***` for each of the values, in whichever case, and for each part of one."""
+    folded, wanted = _folded(text), [_folded(value) for value in values]
+    spans = [span for value in wanted for span in _spans(folded, value)]
+    spans += _parts(folded, wanted)
+    spans += _beginnings_and_ends(folded, wanted)
+    shown, end = [], -1
     for start, stop in sorted(spans):
-        if start >= end:
-            shown += [text[end:start], MASK]
+        if start > end:
+            shown += [text[max(end, 0) : start], MASK]
         end = max(end, stop)
-    return "".join([*shown, text[end:]])
+    return "".join([*shown, text[max(end, 0) :]])
+
+
+def _parts(text: str, values: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield where so many characters of a value stand in a row: somebody cut it, or wrote more than it into its place.
+
+    Of very long values only each eighth beginning is looked for, so that the work stays small; what is left of them
+    then is as short as what is not looked for at all.
+    """
+    there = {text[start : start + _PART] for start in range(len(text) - _PART + 1)}
+    stride = 1 if sum(map(len, values)) <= _MOST_CHARACTERS else _PART
+    found = {
+        part
+        for value in values
+        for start in range(0, len(value) - _PART + 1, stride)
+        if (part := value[start : start + _PART]) in there and _tells(part)
+    }
+    if found:
+        yield from ((at, at + _PART) for at in range(len(text) - _PART + 1) if text[at : at + _PART] in found)
+
+
+def _tells(part: str) -> bool:
+    """Whether a part is more than spaces and lines, which stand everywhere."""
+    return sum(each.isalnum() for each in part) * 2 >= _PART
+
+
+def _beginnings_and_ends(text: str, values: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Yield where dots say that a value was cut, and what is left of it is shorter than a part."""
+    cuts = [(cut.start(), cut.end()) for cut in _DOTS.finditer(text)]
+    if not cuts:
+        return
+    lengths = range(_PART - 1, _SHORT - 1, -1)
+    long = [value for value in values if len(value) >= _PART]
+    beginnings = {value[:length] for value in long for length in lengths}
+    ends = {value[-length:] for value in long for length in lengths}
+    for start, stop in cuts:
+        yield from ((start - length, start) for length in lengths if text[max(start - length, 0) : start] in beginnings)
+        yield from ((stop, stop + length) for length in lengths if text[stop : stop + length] in ends)
 
 
 def _folded(text: str) -> str:

@@ -77,7 +77,7 @@ def test_one_value_longer_than_the_text_is_masked_at_its_ends():
 
     text = redact(ManifestSigned, body, f"Lovelace {'x' * 600} Ada Lovelace Ada")
 
-    assert text == f"***{'x' * 600} ***"
+    assert text == f"***{'x' * 600}***"
 
 
 def test_a_text_of_many_inputs_is_read_once():

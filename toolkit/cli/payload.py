@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from toolkit.cli.exits import UsageError
 from toolkit.events import Event, Saga, documented_example
 from toolkit.ids import new_id
+from toolkit.redaction import redact
 
 #: A place in a list; no list is longer.
 _INDEX = re.compile(r"[0-9]{1,6}")
@@ -78,7 +79,7 @@ def apply(change: str, fields: dict[str, Any]) -> tuple[str, str]:
     """Put the value of `path=value` in its place, and return both; the path has dots, and numbers within a list."""
     path, equals, text = change.partition("=")
     if not (path and equals):
-        raise UsageError(f"--set {change!r} sets nothing: write key=value, items.0.sku=TEA-POT say")
+        raise UsageError(f"--set {_of(change)!r} sets nothing: write key=value, items.0.sku=TEA-POT say")
     *parents, last = path.split(".")
     place: Any = fields
     for part in parents:
@@ -89,7 +90,7 @@ def apply(change: str, fields: dict[str, Any]) -> tuple[str, str]:
     elif isinstance(place, dict):
         place[last] = _value(text)
     else:
-        raise UsageError(f"--set {change!r}: what stands before {last!r} is neither an object nor a list")
+        raise UsageError(f"--set {_of(change)!r}: what stands before {last!r} is neither an object nor a list")
     return path, text
 
 
@@ -109,7 +110,7 @@ def validated(event_type: type[E], fields: dict[str, Any], texts: Mapping[str, s
             for path in spelt:
                 apply(f"{path}={json.dumps(texts[path])}", fields)
             return validated(event_type, fields)
-        told = "; ".join(_fault(each) for each in faults)
+        told = redact(event_type, json.dumps(fields), "; ".join(_fault(each) for each in faults))
         raise UsageError(f"this is no {event_type.__name__}: {told}") from error
     if unknown := list(_unknown(fields, event.model_dump(mode="json"))):
         raise UsageError(f"{event_type.__name__} has no field {', '.join(unknown)}")
@@ -125,7 +126,7 @@ def _place(place: Any, part: str, change: str) -> Any:
             place.append({})
         return place[int(part)]
     size = f"a list of {len(place)}" if isinstance(place, list) else "neither an object nor a list"
-    raise UsageError(f"--set {change!r}: there is no {part!r} in what is {size}")
+    raise UsageError(f"--set {_of(change)!r}: there is no {part!r} in what is {size}")
 
 
 def _value(text: str) -> Any:
@@ -133,6 +134,11 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _of(change: str) -> str:
+    """Return which field was to be set, without the value: it may be sensitive."""
+    return change.partition("=")[0]
 
 
 def _path(fault: Any) -> str:

@@ -1,0 +1,62 @@
+"""In which forms a value may stand in a text: as it is, escaped, as Python shows it, or in bytes."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+#: What a list may be in Python, and what JSON has; the rest is what Python makes of it.
+LISTS = (list, tuple, set, frozenset)
+IN_JSON = (str, int, float, bool, type(None), Mapping, *LISTS)
+#: What lies deeper is not looked at: Python's own stack ends at about a thousand calls.
+_DEEPEST = 100
+#: In a longer value only the usual escapes are made: of what is encoded, its parts are found.
+_LONG = 2_000
+
+
+class TooDeepError(Exception):
+    """A value is nested too deeply."""
+
+
+def texts_of(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the forms of a value, and of each one in it; a map's keys are none of its values.
+
+    Raises:
+        TooDeepError: it is nested too deeply.
+    """
+    if depth > _DEEPEST:
+        raise TooDeepError
+    if isinstance(value, (Mapping, *LISTS)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_of(each, depth + 1)
+    elif isinstance(value, Enum):
+        yield from (value.name, str(value))
+        yield from texts_of(value.value, depth + 1)
+    elif isinstance(value, str):
+        yield from (form for form in _forms(value) if form.strip())
+    elif isinstance(value, bytes | bytearray):
+        yield from (form for form in _forms_of_bytes(bytes(value)) if form)
+    elif isinstance(value, Decimal | int | float) and not isinstance(value, bool):
+        yield from dict.fromkeys((str(value), f"{value:f}", f"{value:,}"))
+    elif value is not None and not isinstance(value, bool):
+        yield from dict.fromkeys((str(value), repr(value)))
+
+
+def _forms(value: str) -> set[str]:
+    forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    forms |= {" ".join(value.splitlines()), value.strip()}  # an error is one line
+    if len(value) <= _LONG:
+        data = value.encode(errors="replace")
+        forms |= {quote(value, safe="", errors="replace"), quote_plus(value, errors="replace"), html.escape(value)}
+        forms |= {ascii(value)[1:-1], repr(data)[2:-1]}
+    return forms
+
+
+def _forms_of_bytes(value: bytes) -> set[str]:
+    return {repr(value)[2:-1], value.hex(), base64.b64encode(value).decode(), value.decode(errors="replace")}
