@@ -132,7 +132,7 @@ async def letter(connection: AsyncConnection, letter_id: str, declared: Declared
     return row | {
         "error": _tellable(row, row["error"], declared, body),
         "traceback": row["traceback"] and _tellable(row, row["traceback"], declared, body),
-        "headers": {name: value if _is_known(name) else MASK for name, value in row["headers"].items()},
+        "headers": {name: _header(name, value, _kind(row, declared), body) for name, value in row["headers"].items()},
         "body": mask(_kind(row, declared), body),
     }
 
@@ -145,6 +145,13 @@ def _tellable(row: dict[str, Any], text: str, declared: Declared, body: bytes | 
     """Return an error as it may be shown; what a step says of an event that nobody here knows may not."""
     kind = _kind(row, declared)
     return UNKNOWN if kind is None and row["step"] else redact(kind, body, text)
+
+
+def _header(name: str, value: Any, kind: EventContract | None, body: bytes) -> Any:
+    """Return a header as it may be shown: a stranger may put a sensitive value into one of ours, too."""
+    if not _is_known(name):
+        return MASK
+    return redact(kind, body, value) if isinstance(value, str) else value
 
 
 def _is_known(header: str) -> bool:

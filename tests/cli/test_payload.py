@@ -128,3 +128,22 @@ def test_a_change_that_makes_no_sense_is_wrong_use_and_named(change, fault):
 def test_several_sagas_can_not_share_one_id():
     with pytest.raises(UsageError, match="3 sagas can't share the order_id 'order-7'"):
         build_events(order_saga, None, ["order_id=order-7"], 3)
+
+
+def test_a_mistake_is_named_without_what_is_the_customers_alone():
+    data = json.dumps(documented_example(OrderCreated) | {"customer_email": 98765432101})
+
+    with pytest.raises(UsageError) as caught:
+        order(data=data)
+
+    assert "customer_email: Input should be a valid string" in str(caught.value)
+    assert "98765432101" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["customer_email.x=quagga", "items.0.sku.x=quagga"])
+def test_a_change_without_a_place_is_named_without_its_value(change):
+    with pytest.raises(UsageError) as caught:
+        order(change)
+
+    assert change.partition("=")[0] in str(caught.value)
+    assert "quagga" not in str(caught.value)

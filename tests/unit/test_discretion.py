@@ -18,7 +18,20 @@ from pydantic import BaseModel, field_validator
 
 from tests.conformance.world import settings_for
 from tests.eventually import eventually
-from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, dead_letters, saga_log
+from toolkit import (
+    Event,
+    Participant,
+    Refusal,
+    RetryPolicy,
+    Saga,
+    SagaId,
+    Sensitive,
+    Service,
+    dead_letters,
+    saga_log,
+    views,
+)
+from toolkit.contract import Contract
 from toolkit.embedded import Embedded
 from toolkit.envelope import Envelope
 from toolkit.events import routing_key
@@ -167,3 +180,16 @@ async def test_a_header_that_repeats_a_secret_tells_it_to_neither_log_lines_nor_
     assert (letter["reason"], SECRET in letter["error"]) == ("broken header", False)
     assert "message dead-lettered" in lines.getvalue()
     assert SECRET not in lines.getvalue()
+
+
+@pytest.mark.parametrize("header", ["event-version", "occurred-at", "x-death-reason"])
+async def test_a_header_that_repeats_a_secret_shows_it_in_no_dead_letter(tmp_path, header):
+    headers = {"occurred-at": "?", header: f"<b>{SECRET}"}
+    async with paying(tmp_path, "refusal", refusable=True, headers=headers) as embedded:
+        (letter,) = (await written(embedded))["letters"]
+        declared = Contract.of(till(refusable=True)).events
+        async with embedded.hosts["till"].database.reading() as connection:
+            shown = await views.letter(connection, letter["id"], declared)
+
+    assert SECRET in repr(letter["headers"])
+    assert SECRET not in repr(shown)
