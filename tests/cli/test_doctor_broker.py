@@ -315,6 +315,20 @@ def test_an_exchange_of_another_kind_is_found(saga: Saga, broker: Broker, exchan
     assert row["found"] == f"the exchange {exchange} has type 'direct', not 'topic'"
 
 
+def test_a_former_exchange_of_dead_letters_is_found_by_a_login_that_may_not_declare_it(
+    saga: Saga, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
+):
+    declare(broker, exchange)
+    broker.call("DELETE", f"exchanges/%2F/{exchange}.dead")
+    broker.call("PUT", f"exchanges/%2F/{exchange}.dead", {"type": "direct", "durable": True})
+    add_login(broker, "client", configure="^$", write=".*")
+    monkeypatch.setenv("SAGA_BROKER_URL", broker.url("client", "hush-hush"))
+
+    row = only(saga("doctor", "payment", "-o", "json"), "exchange")
+
+    assert row["found"] == f"the exchange {exchange}.dead has type 'direct', not 'topic'"
+
+
 @pytest.mark.parametrize("is_alternate", [True, False])
 def test_returns_that_somebody_swallows_are_found(saga: Saga, broker: Broker, exchange: str, is_alternate: bool):
     declare(broker, exchange)

@@ -133,11 +133,14 @@ async def _differences(connection: AbstractConnection, queue: RabbitQueue) -> tu
 
 
 def filled_in(broker: BrokerFacts, settings: Settings) -> BrokerFacts:
-    """Return the facts with what the management API told of queues that this login may not declare."""
+    """Return the facts with what the management API told of queues and exchanges that this login may not declare."""
     told = broker.management.declared if broker.management else {}
+    kinds = broker.management.kinds if broker.management else {}
     wanted = {queue.name: queue for each in broker.queues for queue in declared_queues(settings, each.service)}
     return replace(
         broker,
+        exchange_fault=broker.exchange_fault or _other_kind(kinds, settings.exchange),
+        dead_exchange_fault=broker.dead_exchange_fault or _other_kind(kinds, dead_letter_exchange(settings).name),
         queues=tuple(
             replace(each, differences=_compared(wanted[each.name], told[each.name]), fault=None)
             if each.differences is None and each.name in told
@@ -145,6 +148,11 @@ def filled_in(broker: BrokerFacts, settings: Settings) -> BrokerFacts:
             for each in broker.queues
         ),
     )
+
+
+def _other_kind(kinds: Mapping[str, str], name: str) -> str | None:
+    kind = kinds.get(name, "topic")
+    return f"the exchange {name} has type '{kind}', not 'topic'" if kind != "topic" else None
 
 
 def _compared(queue: RabbitQueue, told: Mapping[str, object]) -> tuple[Difference, ...]:

@@ -60,7 +60,7 @@ def passwords(facts: Facts) -> Iterator[Seen]:
             yield fine("no well-known password gets in")
 
 
-@check("exchange", why="events go through it; services can't start while it is of another kind")
+@check("exchange", why="events go through it; on one of another kind the broker checks no key, or services can't start")
 def exchanges(facts: Facts) -> Iterator[Seen]:
     """Both exchanges are there, as the services declare them."""
     for each in answering(facts):
@@ -68,7 +68,8 @@ def exchanges(facts: Facts) -> Iterator[Seen]:
         for fault in faults:
             yield problem(
                 fault,
-                cure="a service that starts makes it: saga run SERVICE; one of another kind has to be deleted before",
+                cure="delete one of another kind (rabbitmqadmin delete exchange name=NAME); a service that starts makes"
+                " it, if its login may, or else an import of what `saga topology --permissions -o json` prints",
             )
         if not faults:
             yield fine("both exchanges are as declared")

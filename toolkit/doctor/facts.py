@@ -144,6 +144,7 @@ class ManagementFacts:
     - `policy_names`: by queue, the policy and the operator policy that do, as `rabbitmqctl clear_…` takes them.
     - `consumers`: by queue, of all queues there are, how many take from it.
     - `alarms`: None where the broker does not tell.
+    - `kinds`: by exchange, of those that all services share, its type.
     - `taker`: what may take the messages that nobody is bound to.
     """
 
@@ -155,6 +156,7 @@ class ManagementFacts:
     policy_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     consumers: Mapping[str, int] = field(default_factory=dict)
     alarms: tuple[str, ...] | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
     taker: str | None = None
     clock: ClockFacts | None = None
 

@@ -41,7 +41,10 @@ async def _asked(client: httpx.AsyncClient, base: str, settings: Settings, broke
     if (name := overview.json().get("cluster_name")) != broker.cluster:
         raise _RefusedError(f"that is another broker: it is called {name}, SAGA_BROKER_URL leads to {broker.cluster}")
     vhost = quote(broker.vhost, safe="")
-    exchange = quote(settings.exchange, safe="")
+    shared = (settings.exchange, f"{settings.exchange}.dead")
+    exchange, dead = [
+        await _json(client, f"/api/exchanges/{vhost}/{quote(name, safe='')}", or_else={}) for name in shared
+    ]
     names = [queue.name for queue in broker.queues if queue.is_there]
     queues = {name: await _json(client, f"/api/queues/{vhost}/{quote(name, safe='')}", or_else={}) for name in names}
     return ManagementFacts(
@@ -52,7 +55,8 @@ async def _asked(client: httpx.AsyncClient, base: str, settings: Settings, broke
         policy_names={name: _policy_names(told) for name, told in queues.items()},
         consumers=_consumers(await _json(client, f"/api/queues/{vhost}?columns=name,consumers")),
         alarms=await _alarms(client),
-        taker=_taker(await _json(client, f"/api/exchanges/{vhost}/{exchange}", or_else={})),
+        kinds={name: told["type"] for name, told in zip(shared, (exchange, dead), strict=True) if told},
+        taker=_taker(exchange),
         clock=clock,
     )
 
