@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 import httpx
 
@@ -26,12 +27,19 @@ class _RefusedError(Exception):
 async def ask_management(url: str | None, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
     """Ask at this URL, or else at the broker's host, by the broker's login."""
     base, login = _where(url, settings)
-    client = httpx.AsyncClient(base_url=base, auth=login, timeout=_TIMEOUT, trust_env=False)
+    trusted = _authority(settings)
+    client = httpx.AsyncClient(base_url=base, auth=login, timeout=_TIMEOUT, trust_env=False, verify=trusted)
     async with client:
         try:
             return await _asked(client, base, settings, broker)
         except (_RefusedError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:  # or it is something else
             return ManagementFacts(url=base, fault=describe(error))
+
+
+def _authority(settings: Settings) -> ssl.SSLContext | bool:
+    """Return whose certificates are trusted: those of the broker's authority, where its URL names one."""
+    files = parse_qs(urlsplit(settings.broker_url).query).get("cafile")
+    return ssl.create_default_context(cafile=files[0]) if files else True
 
 
 async def _asked(client: httpx.AsyncClient, base: str, settings: Settings, broker: BrokerFacts) -> ManagementFacts:

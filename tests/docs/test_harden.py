@@ -1,0 +1,95 @@
+"""The way from the demo to production, from the page's first command to its last, on a real Docker engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.docs.pages import DOCS, PROJECT, README, blocks, first_column, section
+from tests.docs.test_docs import commands
+from tests.servers import docker_is_there
+
+PAGE = DOCS / "how-to" / "harden.md"
+#: What the image is made of, and what runs it.
+PARTS = ("compose.yaml", "Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "README.md")
+IMAGES = {
+    "SAGA_PYTHON_IMAGE": "python:3.13-slim",
+    "SAGA_RABBITMQ_IMAGE": "rabbitmq:4-management",
+    "SAGA_POSTGRES_IMAGE": "postgres:17",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A fresh checkout: the page makes files in it."""
+    for name in PARTS:
+        shutil.copy(PROJECT / name, tmp_path)
+    for name in ("toolkit", "services", "deploy"):
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+@pytest.fixture
+def variables(checkout: Path) -> Iterator[dict[str, str]]:
+    """An environment whose containers have ports and names that are nobody else's; they are removed at the end."""
+    if not docker_is_there():
+        pytest.skip("no Docker engine answers on this machine, so nothing can be run in containers")
+    name = f"saga-harden-{uuid4().hex[:8]}"
+    kept = {each: value for each, value in os.environ.items() if not each.startswith("SAGA_")}
+    ports = dict.fromkeys(first_column(section(README, "Containers")), "0")
+    here = kept | ports | contents() | {"COMPOSE_PROJECT_NAME": name, "SAGA_IMAGE": name}
+    yield here
+    run("docker compose down -v --rmi local", checkout, here)
+    run(f"docker image rm -f {name}", checkout, here)
+
+
+def contents() -> dict[str, str]:
+    """Name the images that are on this machine by their contents: no registry may be there to look a digest up."""
+    found = {}
+    for variable, tag in IMAGES.items():
+        asked = subprocess.run(["docker", "image", "inspect", "-f", "{{.Id}}", tag], capture_output=True, text=True)
+        found |= {variable: asked.stdout.strip()} if asked.returncode == 0 else {}
+    return found
+
+
+def run(command: str, directory: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_page_lead_to_a_hardened_installation(checkout: Path, variables: dict[str, str]):
+    for block in blocks("sh", PAGE):
+        for command, code in commands(block):
+            done = run(command, checkout, variables)
+            logs = run("docker compose logs --tail 15", checkout, variables).stdout if done.returncode != code else ""
+            assert done.returncode == code, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}\n{logs}"
+
+    assert (checkout / "secrets").stat().st_mode & 0o777 == 0o700
+    assert pins_in(checkout / ".env") == pins_in(PROJECT / "deploy" / "images.env")
+
+
+def pins_in(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines() if "_IMAGE=" in line]
+
+
+def test_secrets_are_not_made_over_those_that_are_in_use(tmp_path: Path):
+    (tmp_path / "secrets").mkdir()
+
+    done = run(f"{PROJECT}/deploy/make-secrets secrets", tmp_path, dict(os.environ))
+
+    assert done.returncode == 1
+    assert "secrets is there already" in done.stderr
+    assert list((tmp_path / "secrets").iterdir()) == []
