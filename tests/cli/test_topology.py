@@ -1,0 +1,49 @@
+"""`saga topology`: rights are read from declarations or from running services, under the names that settings give."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+
+def test_a_running_services_rights_are_those_of_its_declaration(saga: Any, logs: dict[str, str], serve: Any):
+    url = serve("payment", logs["payment"])
+
+    asked = json.loads(saga("topology", "--permissions", "-o", "json", f"--service=payment={url}").stdout)
+    declared = json.loads(saga("topology", "--permissions", "-o", "json").stdout)
+
+    (its_own,) = [each for each in asked["permissions"] if each["user"] == "payment"]
+    assert its_own in declared["permissions"]
+    assert {each["name"] for each in asked["users"]} == {"admin", "saga", "payment"}
+
+
+def test_a_service_that_is_away_can_not_be_asked(saga: Any):
+    result = saga("topology", "--permissions", "--service=payment=http://127.0.0.1:1")
+
+    assert (result.exit_code, result.stdout) == (3, "")
+
+
+def test_logins_names_and_virtual_host_are_those_of_the_settings(saga: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SAGA_LOGINS", '{"payment": ["pay-1", "pay-2"]}')
+    monkeypatch.setenv("SAGA_EXCHANGE", "shop")
+    monkeypatch.setenv("SAGA_BROKER_URL", "amqp://h/orders")
+
+    document = json.loads(saga("topology", "--permissions", "-o", "json").stdout)
+
+    rights = {each["user"]: each for each in document["permissions"]}
+    assert rights["pay-1"] == rights["pay-2"] | {"user": "pay-1"}
+    assert (rights["pay-1"]["vhost"], "payment" in rights) == ("orders", False)
+    assert rights["pay-1"]["configure"] == "^(shop[.]payment|shop[.]payment[.]dead)$"
+    assert {"name": "pay-1", "password": "@PAY_1_PASSWORD@", "tags": []} in document["users"]
+    assert [each["name"] for each in document["exchanges"]] == ["shop", "shop.dead"]
+
+
+def test_only_who_ends_sagas_may_say_so_and_nobody_reads_all(saga: Any):
+    document = json.loads(saga("topology", "--permissions", "-o", "json").stdout)
+
+    topics = [each for each in document["topic_permissions"] if each["exchange"] == "saga"]
+    assert {each["user"] for each in topics if "SagaEnded" in each["write"]} == {"notification"}
+    assert not any("*" in each["read"] or "+" in each["read"] for each in topics)
+    assert not any("default" in each["write"] for each in document["permissions"] if each["user"] != "admin")
