@@ -11,7 +11,7 @@ from importlib import import_module
 import uvicorn
 from starlette.applications import Starlette
 
-from toolkit.api import Site, api_routes, application
+from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -32,7 +32,7 @@ def main(name: str, url: str) -> None:
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
         queue=f"saga.{name}", clock=SystemClock(),
     )  # fmt: skip
-    api = application(api_routes(site, None), lifespan)
+    api = application(api_routes(site, Access(name, token=None)), lifespan, names=())
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False)).run(sockets=[listener])

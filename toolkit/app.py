@@ -22,11 +22,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import Lifespan
 
-from toolkit.api import Site, api_routes, application, health_routes
+from toolkit.api import Access, Site, api_routes, application, health_routes
 from toolkit.clock import SystemClock
 from toolkit.contained import contain, escaped
 from toolkit.contract import Contract
-from toolkit.environment import guard_demo_token
+from toolkit.environment import guard_token
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.http_server import SideServer, bind, server_config
@@ -142,8 +142,8 @@ def run_service(service: Service, settings: Settings) -> int:
         await asyncio.wait({starting, watched} if watched else {starting})
         await app.stop()
 
-    server, health = _servers(app, settings, lifespan)
     listeners = _listen(settings)
+    server, health = _servers(app, settings, lifespan, is_local=_is_local(listeners[0]))
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.
     app.host.loops.on_end = lambda error: _exit_because_of(error, server, failures)
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -162,7 +162,9 @@ def run_service(service: Service, settings: Settings) -> int:
     return 1 if failures else 0
 
 
-def _servers(app: App, settings: Settings, lifespan: Lifespan[Starlette]) -> tuple[uvicorn.Server, uvicorn.Server]:
+def _servers(
+    app: App, settings: Settings, lifespan: Lifespan[Starlette], *, is_local: bool
+) -> tuple[uvicorn.Server, uvicorn.Server]:
     """Return the server of the API, and the one that answers health checks beside it."""
     site = Site(
         service=app.service,
@@ -172,8 +174,15 @@ def _servers(app: App, settings: Settings, lifespan: Lifespan[Starlette]) -> tup
         queue=app.host.queue,
         clock=SystemClock(),
     )
-    api = server_config(application(api_routes(site, settings.api_token), lifespan))
-    checks = application(health_routes(site))
+    access = Access(
+        site.name,
+        token=settings.api_token,
+        read_token=settings.api_read_token,
+        reads_are_open=is_local and not settings.api_read_token,
+    )
+    names = [site.name, socket.gethostname(), *(each.strip() for each in settings.http_names.split(","))]
+    api = server_config(application(api_routes(site, access), lifespan, names=names))
+    checks = application(health_routes(site), names=names)
     watching = server_config(checks, most_connections=_MOST_HEALTH_CONNECTIONS, lifespan="off")
     return uvicorn.Server(api), SideServer(watching)
 
@@ -280,18 +289,28 @@ def _listen_for_api(settings: Settings) -> socket.socket:
 
 
 def _see_that_it_is_guarded(settings: Settings, listener: socket.socket) -> None:
-    """See that an API which others than this machine reach has a token.
+    """See that an API which others than this machine reach has a token, and none that can be guessed.
 
     Raises:
-        SettingsError: it has none, or the demonstration's.
+        SettingsError: it has none, a short one, or the demonstration's.
     """
-    if ip_address(listener.getsockname()[0]).is_loopback:
+    if _is_local(listener):
         return
     place = f"SAGA_HTTP_HOST={settings.http_host!r} is reached from other machines"
-    if settings.api_token:
-        guard_demo_token(settings.api_token, place)
-        return
-    raise SettingsError(
-        f"{place}, and SAGA_API_TOKEN is not set: "
-        "set it to a text that nobody guesses, which operators then show, or SAGA_HTTP_HOST to 127.0.0.1"
-    )
+    try:
+        if not (settings.api_token or settings.api_read_token):
+            raise SettingsError(
+                f"{place}, and SAGA_API_TOKEN is not set: set it to a text that can't be guessed, "
+                " by `openssl rand -hex 32` say, which operators then show; or SAGA_API_READ_TOKEN for who "
+                "only reads; or SAGA_HTTP_HOST to 127.0.0.1"
+            )
+        guard_token("SAGA_API_TOKEN", settings.api_token, place)
+        guard_token("SAGA_API_READ_TOKEN", settings.api_read_token, place)
+    except SettingsError:
+        listener.close()
+        raise
+
+
+def _is_local(listener: socket.socket) -> bool:
+    """Whether only this machine reaches what listens there."""
+    return ip_address(listener.getsockname()[0]).is_loopback

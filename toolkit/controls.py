@@ -40,9 +40,8 @@ from toolkit.figures import Figures
 from toolkit.glance import Glance
 from toolkit.operations import Bite
 from toolkit.retention import Pruned
-from toolkit.retry import describe
 from toolkit.search import Search, search
-from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, with_times
+from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, showing, with_times
 from toolkit.views import SagaView
 
 T = TypeVar("T")
@@ -283,9 +282,9 @@ class DatabaseControls(DatabaseSource):
 class HttpControls(HttpSource):
     """A running service, by the address of its API."""
 
-    def __init__(self, service: str, url: str, *, token: SecretStr | None) -> None:
-        super().__init__(service, url)
-        self._headers = {b"Authorization": b"Bearer " + token.get_secret_value().encode()} if token else {}
+    def __init__(self, service: str, url: str, *, token: SecretStr | None, read_token: SecretStr | None = None) -> None:
+        super().__init__(service, url, token=read_token or token)
+        self._headers = showing(token or read_token)
 
     async def letters(self, which: Selection, *, limit: int) -> Rows:
         """Ask for dead letters."""
@@ -361,10 +360,7 @@ class HttpControls(HttpSource):
 
     async def ready(self) -> dict[str, bool]:
         """Ask for its readiness; the answer has no name, so whether this service gave it, only others tell."""
-        try:
-            response = await self._client.get("/readyz")
-        except httpx.HTTPError as error:
-            raise UnreachableError(f"{self.address} does not answer: {describe(error)}") from error
+        response = await self._answer("GET", "/readyz")
         return {part: is_there is True for part, is_there in json_object(response).items()}
 
     async def groups(self) -> Rows:
@@ -409,10 +405,7 @@ class HttpControls(HttpSource):
             NotAllowedError: it refuses the question.
             UnreachableError: it does not answer.
         """
-        try:
-            response = await self._client.request(method, path, headers=self._headers, timeout=_BITE_TIMEOUT, **what)
-        except httpx.HTTPError as error:
-            raise UnreachableError(f"{self.address} does not answer: {describe(error)}") from error
+        response = await self._answer(method, path, headers=self._headers, timeout=_BITE_TIMEOUT, **what)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise TokenRefusedError(self.service, self.address, _fault(response), is_shown=bool(self._headers))
         if response.status_code in _REFUSED:

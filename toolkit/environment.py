@@ -25,8 +25,10 @@ _SECRETS = ("url", "token", "password")
 #: A longer file holds something else.
 _LONGEST_SECRET = 64 * 1024
 #: Passwords that are tried before all others, beside one that equals its login; and the token of our compose.yaml.
-DEMO_TOKEN = "demo-token"  # noqa: S105 -- it is no secret, and that is what is looked for
+DEMO_TOKEN = "demo-token-everybody-knows"  # noqa: S105 -- it is no secret, and that is what is looked for
 _DEMO_PASSWORDS = {"guest", "admin", "postgres", "rabbitmq", "password", "secret", "saga", "changeme", DEMO_TOKEN}
+#: A token of fewer characters can be guessed, however slowly.
+SHORTEST_TOKEN = 16
 _IS_DEMO = f"{PREFIX}DEMO"
 _DEMO_CURE = f"set another, or {_IS_DEMO}=1 where this is but a demonstration"
 #: As many characters of a bad value are shown.
@@ -96,14 +98,20 @@ def has_demo_password(url: str) -> bool:
     return is_known and not all(is_loopback(host) for host in hosts_of(url))
 
 
-def guard_demo_token(token: SecretStr, place: str) -> None:
-    """Refuse the demo's token where others than this machine may show it.
+def guard_token(variable: str, token: SecretStr | None, place: str) -> None:
+    """Refuse a token that can be guessed where others than this machine may guess at it; no token is none of those.
 
     Raises:
-        SettingsError: it is that, and this is no demonstration.
+        SettingsError: it is short, or the demo's though this is no demonstration.
     """
-    if token.get_secret_value() == DEMO_TOKEN and not _is_demo():
-        raise SettingsError(f"{place}, and everybody knows SAGA_API_TOKEN={DEMO_TOKEN}: {_DEMO_CURE}")
+    shown = token.get_secret_value() if token else ""
+    if shown == DEMO_TOKEN and not _is_demo():
+        raise SettingsError(f"{place}, and everybody knows {variable}={DEMO_TOKEN}: {_DEMO_CURE}")
+    if shown and len(shown) < SHORTEST_TOKEN:
+        raise SettingsError(
+            f"{place}, and {variable} has {len(shown)} characters: "
+            f"give it {SHORTEST_TOKEN} or more, by `openssl rand -hex 32` say"
+        )
 
 
 def said(variable: str) -> str:

@@ -172,8 +172,18 @@ class Settings(FromEnvironment):
     """Their port; unset: 8000, or any free one where that is taken."""
     health_port: int = Field(0, ge=0, le=65_535)
     """Where the health checks and the metrics listen, too; 0: any free one, which the log names."""
+    http_names: str = Field(
+        "",
+        pattern=r"^((\*\.)?[A-Za-z0-9._\-]+( *, *(\*\.)?[A-Za-z0-9._\-]+)*)?$",
+        description="names, separated by commas: payment.shop.example, *.svc.cluster.local",
+    )
+    """Under which further names clients ask the API, beside its service's, this machine's, and any address."""
     api_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
     """What a client of the API must show to write; unset: it only reads."""
+    api_read_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
+    """What a client of the API may show to read where reading needs a token, too."""
+    behind_https: bool = False
+    """Whether browsers reach the console by a proxy that speaks HTTPS; its forwarded headers are believed then."""
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

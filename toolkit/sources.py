@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
+from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +25,7 @@ from toolkit.database_errors import describe_fault
 from toolkit.dead_letters import Selection
 from toolkit.errors import AmbiguousSagaError, UnreachableError
 from toolkit.events import SagaState
+from toolkit.http_client import AnswerTooLargeError, BoundedClient
 from toolkit.invariants import Remains
 from toolkit.retry import describe
 from toolkit.urls import shown_url
@@ -96,11 +98,11 @@ S = TypeVar("S", bound=Source)
 class HttpSource:
     """A running service, by the address of its API."""
 
-    def __init__(self, service: str, url: str) -> None:
+    def __init__(self, service: str, url: str, *, token: SecretStr | None = None) -> None:
         self.service = service
         self._url = url
-        # Services are asked directly: a proxy that the environment names does not know this network.
-        self._client = httpx.AsyncClient(base_url=url, timeout=ANSWER_TIMEOUT, trust_env=False)
+        self._reading = showing(token)
+        self._client = BoundedClient(base_url=url, timeout=ANSWER_TIMEOUT)
 
     @property
     def url(self) -> str:
@@ -157,17 +159,31 @@ class HttpSource:
 
     async def _ask(self, path: str, **query: Any) -> dict[str, Any]:
         params = {name: value for name, value in query.items() if value is not None}
+        return self._content(await self._answer("GET", path, params=params, headers=self._reading))
+
+    async def _answer(self, method: str, path: str, **what: Any) -> httpx.Response:
+        """Return the service's answer, whatever its status.
+
+        Raises:
+            UnreachableError: there is none, or one that is too large to be a service's.
+        """
         try:
-            response = await self._client.get(path, params=params)
+            return await self._client.request(method, path, **what)
+        except AnswerTooLargeError as error:
+            raise UnreachableError(f"{self.service} at {self.address} is not read: {error}") from error
         except httpx.HTTPError as error:
             raise UnreachableError(f"{self.address} does not answer: {describe(error)}") from error
-        return self._content(response)
 
     def _content(self, response: httpx.Response) -> dict[str, Any]:
         """Return the answer, if it is one of this very service; who knows no such saga answers 404."""
         content = json_object(response)
         if response.status_code == httpx.codes.CONFLICT:
             raise AmbiguousSagaError(str(content.get("saga_id")), list(content.get("types", ())))
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            what = "another token" if self._reading else "a token"
+            raise UnreachableError(
+                f"{self.address} wants {what}: set SAGA_API_READ_TOKEN, or SAGA_API_TOKEN, as {self.service} has it"
+            )
         if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
             fault = content.get("error", response.reason_phrase)
             raise UnreachableError(f"{self.address} answers {response.status_code}: {fault}")
@@ -295,9 +311,14 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     """Return what a service answers, which is an object; an empty one where anything else answers."""
     try:
         content = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def showing(token: SecretStr | None) -> dict[bytes, bytes]:
+    """Return the headers that show a token, if there is one."""
+    return {b"Authorization": b"Bearer " + token.get_secret_value().encode()} if token else {}
 
 
 def with_times(row: dict[str, Any]) -> dict[str, Any]:

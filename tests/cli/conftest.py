@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 import toolkit.doctor.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit import saga_log
-from toolkit.api import Site, api_routes, application
+from toolkit.api import Access, Site, api_routes, application
 from toolkit.cli.discovery import find_service
 from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
@@ -126,7 +126,7 @@ def _api(name: str, url: str, ready: dict[str, bool]) -> Starlette:
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
         queue=f"saga.{name}", clock=SystemClock(),
     )  # fmt: skip
-    return application(api_routes(site, SecretStr(TOKEN)), lifespan)
+    return application(api_routes(site, Access(name, token=SecretStr(TOKEN))), lifespan, names=())
 
 
 def service_options(urls: dict[str, str]) -> list[str]:

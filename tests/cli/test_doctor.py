@@ -401,7 +401,7 @@ def test_a_service_that_others_reach_without_a_token_is_found(saga: Saga, embedd
     with running(Contract.of(payment)) as url:
         row = only(ask(saga, *of(url.replace("127.0.0.1", "0.0.0.0"))), "service token")
 
-    assert row["found"].endswith(" is reached from elsewhere, and has no SAGA_API_TOKEN")
+    assert row["found"].endswith(" is reached from elsewhere, and lets anybody read")
 
 
 def test_the_token_of_the_demo_is_found_where_others_reach_the_service(saga: Saga, embedded, tmp_path, monkeypatch):
@@ -410,7 +410,7 @@ def test_the_token_of_the_demo_is_found_where_others_reach_the_service(saga: Sag
     with served("payment", f"sqlite:///{tmp_path}/payment.db") as url:
         row = only(ask(saga, *of(url.replace("127.0.0.1", "0.0.0.0"))), "service token")
 
-    assert row["found"].endswith(" takes the token demo-token, which everybody knows")
+    assert row["found"].endswith(" takes the token demo-token-everybody-knows, which everybody knows")
     assert row["cure"] == "start payment with SAGA_API_TOKEN=$(openssl rand -hex 32)"
 
 

@@ -56,7 +56,7 @@ async def test_the_console_shows_an_order_to_whoever_signs_in(shop: Shop):
         page = (await browser.get("/sign-in")).text
         (token,) = re.findall(r'name="token" value="([^"]+)"', page)
         stranger = await browser.get(f"/sagas/{order}")
-        await browser.post("/sign-in", data={"token": token, "name": "Grace", "secret": "demo-token"})
+        await browser.post("/sign-in", data={"token": token, "name": "Grace", "secret": "demo-token-everybody-knows"})
         story = (await browser.get(f"/sagas/{order}?format=json")).json()
 
     assert stranger.status_code == 303

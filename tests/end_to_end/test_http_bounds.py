@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import resource
@@ -11,14 +10,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from tests.cli.conftest import command
+from tests.end_to_end.alone import Running, is_ready, running
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit.http_server import PATIENCE
@@ -30,15 +27,6 @@ CROWD = 1_100
 HALF = b"GET /sagas HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
 
 Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-@dataclass(frozen=True)
-class Running:
-    """A service's process, and the ports of its API and of its health checks."""
-
-    pid: int
-    api: int
-    health: int
 
 
 @pytest.fixture(autouse=True)
@@ -54,41 +42,8 @@ def many_files() -> Iterator[None]:
 async def service(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     """The payment service, as `saga run` runs it under `ulimit -n 1024`."""
     folder = tmp_path_factory.mktemp("bounds")
-    environment = {
-        "SAGA_BROKER_URL": rabbitmq.url,
-        "SAGA_EXCHANGE": f"test-{folder.name}-{os.getpid()}",
-        "SAGA_DATA_DIR": str(folder),
-        "SAGA_HTTP_PORT": "0",
-        "SAGA_LOG_FORMAT": "json",
-    }
-    with (folder / "log").open("wb") as log:
-        limited = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", *command("run", "payment"))
-        process = await asyncio.create_subprocess_exec(*limited, env=os.environ | environment, stderr=log)
-    try:
-        api, health = await eventually(lambda: listening(folder / "log"), within=60, what="the service")
-        yield Running(process.pid, api, health)
-    finally:
-        process.terminate()
-        assert await asyncio.wait_for(process.wait(), 15) == 0
-
-
-async def listening(log: Path) -> tuple[int, int] | None:
-    """Return where the service listens, once it is ready."""
-    told = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    found = {each["event"]: each["port"] for each in told if "port" in each}
-    if len(found) < 2 or not await is_ready(found["health listens"]):
-        return None
-    return found["api listens"], found["health listens"]
-
-
-async def is_ready(port: int) -> bool:
-    """Whether the service says within two seconds that it is alive and has all that it needs."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=2) as client:
-        try:
-            answers = [await client.get(path) for path in ("/healthz", "/readyz")]
-        except httpx.TransportError:
-            return False
-    return [each.status_code for each in answers] == [200, 200]
+    async with running("payment", rabbitmq.url, folder) as service:
+        yield service
 
 
 @asynccontextmanager

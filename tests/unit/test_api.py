@@ -12,7 +12,7 @@ import pytest
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit import saga_log
-from toolkit.api import Site, api_routes, application
+from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -53,7 +53,7 @@ def client(database: Database, parts: dict[str, bool]) -> httpx.AsyncClient:
         service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip
-    api = application(api_routes(site, None))
+    api = application(api_routes(site, Access("payment", token=None)), names=("payment",))
     return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://payment")
 
 

@@ -332,7 +332,7 @@ async def scraped(database: Database) -> list[Sample]:
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
         queue="saga.library", clock=Watch(),
     )  # fmt: skip
-    api = application(health_routes(site))
+    api = application(health_routes(site), names=("library",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://library") as client:
         response = await client.get("/metrics")
     assert response.status_code == 200

@@ -19,6 +19,7 @@ from tests.cli.conftest import ORDERS, TOKEN, served, write_log
 from tests.orders import FAILED, PENDING, entry
 from tests.unit.test_operator_api import letter
 from toolkit import dead_letters, outbox
+from toolkit.api import access
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
 from toolkit.api.routes import endpoints_of
@@ -45,7 +46,8 @@ def payment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     odd = entry("order-9", "payment", "process_payment", "ended", FAILED, "SagaEnded", position=None)
     asyncio.run(write_log(url, [*entries, gone, replace(odd, error="still completed in a saga that ended failed")]))
     asyncio.run(write_what_waits(url))
-    with served("payment", url) as address:
+    with pytest.MonkeyPatch.context() as patch, served("payment", url) as address:
+        patch.setattr(access, "PAUSE", 0)  # hundreds of wrong tokens are shown, one after the other
         yield address
 
 

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order
 from toolkit import audit, dead_letters, outbox, saga_log
-from toolkit.api import Site, api_routes
+from toolkit.api import Access, Site, api_routes
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -79,7 +79,7 @@ def routes_of(database: Database, readiness: Any, token: SecretStr | None) -> li
         service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip
-    return api_routes(site, token)
+    return api_routes(site, Access("payment", token=token))
 
 
 def letter(saga_id: str) -> DeadLetter:

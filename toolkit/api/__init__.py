@@ -4,7 +4,8 @@ Every answer is JSON, but for that to Prometheus; errors too: 400 says what is a
 Nothing is written, and no message is shown, without `Authorization: Bearer` and the service's SAGA_API_TOKEN.
 """
 
+from toolkit.api.access import Access
 from toolkit.api.routes import api_routes, application, health_routes
 from toolkit.api.site import Site
 
-__all__ = ["Site", "api_routes", "application", "health_routes"]
+__all__ = ["Access", "Site", "api_routes", "application", "health_routes"]

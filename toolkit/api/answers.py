@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -45,26 +43,6 @@ def answered(serve: Serve, *, within: float | None = QUERY_TIMEOUT) -> Serve:
             return error_answer(503, f"the database {told}; /readyz tells when it is back")
 
     return answer
-
-
-def guarded(serve: Serve, token: SecretStr | None, service: str) -> Serve:
-    """Let only those in who show the token; nobody where the service has none."""
-
-    @wraps(serve)
-    async def guard(request: Request) -> Response:
-        if token is None:
-            text = f"this is switched off: start {service} with SAGA_API_TOKEN, and send that as Authorization: Bearer"
-            return error_answer(403, text, service=service)
-        kind, _, shown = request.headers.get("authorization", "").partition(" ")
-        is_right = hmac.compare_digest(shown.strip().encode("latin-1"), token.get_secret_value().encode())
-        if kind.lower() != "bearer" or not is_right:
-            text = f"show the token of {service}: Authorization: Bearer and its SAGA_API_TOKEN"
-            refused = error_answer(401, text, service=service)
-            refused.headers["www-authenticate"] = "Bearer"
-            return refused
-        return await serve(request)
-
-    return guard
 
 
 def error_answer(status: int, message: str, **facts: Any) -> Response:

@@ -18,7 +18,7 @@ from toolkit.contract import Contract
 from toolkit.json_output import as_json
 
 
-def document_endpoints(site: Site, others: Sequence[Endpoint]) -> list[Endpoint]:
+def document_endpoints(site: Site, others: Sequence[Endpoint], *, reads_are_open: bool) -> list[Endpoint]:
     """Return the endpoints; `others` are all that the API has beside them."""
     contract = _served(site.contract, "Tell what the service hears and says: its steps, and its events with schemas.")
     told = _served(
@@ -30,7 +30,7 @@ def document_endpoints(site: Site, others: Sequence[Endpoint]) -> list[Endpoint]
         Endpoint(path="/asyncapi.json", serve=told, answer=Document, asks_nobody=True),
     ]
     itself = Endpoint(path="/openapi.json", serve=_served({}, _ITSELF), answer=Document, asks_nobody=True)
-    document = openapi(site.name, [*others, *endpoints, itself])
+    document = openapi(site.name, [*others, *endpoints, itself], reads_are_open=reads_are_open)
     return [
         *endpoints,
         Endpoint(path=itself.path, serve=_served(document, _ITSELF), answer=Document, asks_nobody=True),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 from starlette.routing import Route
 
-from toolkit.api.answers import QUERY_TIMEOUT, Serve, answered, guarded
+from toolkit.api.access import Access
+from toolkit.api.answers import QUERY_TIMEOUT, Serve, answered
 from toolkit.api.orders import Order
 from toolkit.api.queries import Parameter
 
@@ -22,6 +23,7 @@ class Endpoint:
     - `answers_503`: it answers just the same where something is not there.
     - `asks_nobody`: it asks no database, so that it has no errors of one.
     - `is_for_watchers`: the health listener serves it, too.
+    - `is_open`: it needs no token, not even where reading does.
     - `may_miss`: it answers 404 where there is no such thing.
     - `may_be_ambiguous`: it answers 409 where sagas of several types have the id, and none is named.
     """
@@ -35,6 +37,7 @@ class Endpoint:
     answers_503: bool = False
     asks_nobody: bool = False
     is_for_watchers: bool = False
+    is_open: bool = False
     may_miss: bool = False
     may_be_ambiguous: bool = False
 
@@ -48,10 +51,13 @@ class Endpoint:
         """How it is asked."""
         return "POST" if self.order else "GET"
 
-    def route(self, token: SecretStr | None, service: str) -> Route:
+    def route(self, access: Access) -> Route:
         """Return the route that leads to it."""
-        if self.asks_nobody:
-            return Route(self.path, self.serve, methods=[self.method])
-        serve = answered(self.serve, within=None if self.is_guarded else QUERY_TIMEOUT)
-        serve = guarded(serve, token, service) if self.is_guarded else serve
+        serve = self.serve
+        if not self.asks_nobody:
+            serve = answered(serve, within=None if self.is_guarded else QUERY_TIMEOUT)
+        if self.is_guarded:
+            serve = access.for_writing(serve)
+        elif not self.is_open:
+            serve = access.for_reading(serve)
         return Route(self.path, serve, methods=[self.method])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,11 +20,10 @@ from toolkit.glance import Glance
 def health_endpoints(site: Site) -> list[Endpoint]:
     """Return the endpoints."""
     health = Health(site)
+    of_all: dict[str, Any] = {"asks_nobody": True, "is_open": True, "is_for_watchers": True}
     return [
-        Endpoint(path="/healthz", serve=health.healthz, answer=Alive, asks_nobody=True, is_for_watchers=True),
-        Endpoint(
-            path="/readyz", serve=health.readyz, answer=Ready, answers_503=True, asks_nobody=True, is_for_watchers=True
-        ),
+        Endpoint(path="/healthz", serve=health.healthz, answer=Alive, **of_all),
+        Endpoint(path="/readyz", serve=health.readyz, answer=Ready, answers_503=True, **of_all),
         Endpoint(path="/metrics", serve=health.metrics, is_for_watchers=True),
         Endpoint(path="/glance", serve=health.glance, answer=Glance),
     ]

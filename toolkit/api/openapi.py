@@ -19,19 +19,22 @@ _REFERENCE = "#/components/schemas/{model}"
 _FAULTS = {
     400: "The question is not allowed; the text says what is.",
     401: "The token is missing or another.",
-    403: "The service has no token of its own, so that nobody may do this.",
+    403: "The service has no token of its own, so that nobody may do this; or the token only reads.",
     404: "There is no such thing.",
     409: "Sagas of several types have this id; `types` names them.",
+    413: "The body is too large; the text says how large it may be.",
+    421: "The service is not asked under this name.",
+    429: "Too many wrong tokens of this client are being looked at; `Retry-After` says when to try again.",
     500: "Something went wrong; the service's log says what.",
     503: "The database does not answer.",
 }
 
 
-def openapi(service: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+def openapi(service: str, endpoints: Sequence[Endpoint], *, reads_are_open: bool = True) -> dict[str, Any]:
     """Return the document of these endpoints."""
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
-        paths.setdefault(_path(each), {})[each.method.lower()] = _operation(each)
+        paths.setdefault(_path(each), {})[each.method.lower()] = _operation(each, _tokens(each, reads_are_open))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -43,7 +46,8 @@ def openapi(service: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "components": {
             "schemas": _schemas(endpoints),
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "The service's SAGA_API_TOKEN."}
+                "token": {"type": "http", "scheme": "bearer", "description": "The service's SAGA_API_TOKEN."},
+                "readToken": {"type": "http", "scheme": "bearer", "description": "Its SAGA_API_READ_TOKEN."},
             },
         },
     }
@@ -53,31 +57,41 @@ def _path(endpoint: Endpoint) -> str:
     return endpoint.path.replace(":path", "")
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Any]:
+def _tokens(endpoint: Endpoint, reads_are_open: bool) -> list[dict[str, list[str]]]:
+    """Return which tokens the endpoint takes, one or another; none where it takes no token."""
+    if endpoint.is_guarded:
+        return [{"token": []}]
+    return [] if reads_are_open or endpoint.is_open else [{"readToken": []}, {"token": []}]
+
+
+def _operation(endpoint: Endpoint, tokens: list[dict[str, list[str]]]) -> dict[str, Any]:
     told = inspect.getdoc(endpoint.serve) or ""
     operation: dict[str, Any] = {
         "operationId": f"{endpoint.method.lower()}{re.sub(r'[^a-z]+', '_', _path(endpoint)).rstrip('_')}",
         "summary": told.partition("\n")[0],
         "description": told,
         "parameters": [*_in_path(endpoint), *map(_in_query, endpoint.parameters)],
-        "responses": {"200": _success(endpoint)} | {str(code): _fault(code) for code in _codes(endpoint)},
+        "responses": {"200": _success(endpoint)} | {str(code): _fault(code) for code in _codes(endpoint, bool(tokens))},
     }
     if endpoint.order:
         content = {"application/json": {"schema": _reference(endpoint.order)}}
         operation["requestBody"] = {"required": True, "content": content}
-    if endpoint.is_guarded:
-        operation["security"] = [{"token": []}]
+    if tokens:
+        operation["security"] = tokens
     if endpoint.answers_503:
         operation["responses"]["503"] = _success(endpoint) | {"description": "Something of it is not there."}
     return operation
 
 
-def _codes(endpoint: Endpoint) -> Iterator[int]:
+def _codes(endpoint: Endpoint, wants_token: bool) -> Iterator[int]:
     """Yield the errors that the endpoint may answer."""
+    yield from (413, 421)
+    if wants_token:
+        yield from (401, 429)
     if endpoint.parameters or endpoint.order or endpoint.may_miss:
         yield 400
     if endpoint.is_guarded:
-        yield from (401, 403)
+        yield 403
     if endpoint.may_miss:
         yield 404
     if endpoint.may_be_ambiguous:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan
 
+from toolkit.api.access import Access
 from toolkit.api.answers import error_answer
 from toolkit.api.documents import document_endpoints
 from toolkit.api.endpoints import Endpoint
+from toolkit.api.front import TOO_LARGE, Front
 from toolkit.api.health import health_endpoints
 from toolkit.api.letters import letter_endpoints
 from toolkit.api.log import log_endpoints
@@ -23,18 +25,22 @@ from toolkit.api.site import Site
 from toolkit.api.waiting import waiting_endpoints
 
 
-def api_routes(site: Site, token: SecretStr | None) -> list[Route]:
-    """Return the routes; without a token of the service's own, all that needs one is refused."""
-    return [each.route(token, site.name) for each in endpoints_of(site)]
+def api_routes(site: Site, access: Access) -> list[Route]:
+    """Return the routes, each guarded by what may be asked with which token."""
+    return [each.route(access) for each in endpoints_of(site, reads_are_open=access.reads_are_open)]
 
 
 def health_routes(site: Site) -> list[Route]:
     """Return what programs ask that watch a service, without a token: `/healthz`, `/readyz` and `/metrics`."""
-    return [each.route(None, site.name) for each in health_endpoints(site) if each.is_for_watchers]
+    anybody = Access(site.name, token=None)
+    return [each.route(anybody) for each in health_endpoints(site) if each.is_for_watchers]
 
 
-def endpoints_of(site: Site) -> list[Endpoint]:
-    """Return all endpoints, in the order in which a path is looked for among them."""
+def endpoints_of(site: Site, *, reads_are_open: bool = True) -> list[Endpoint]:
+    """Return all endpoints, in the order in which a path is looked for among them.
+
+    `reads_are_open` is for the OpenAPI document: whether reading needs no token.
+    """
     endpoints = [
         *health_endpoints(site),
         *saga_endpoints(site),
@@ -42,11 +48,16 @@ def endpoints_of(site: Site) -> list[Endpoint]:
         *letter_endpoints(site),
         *waiting_endpoints(site),
     ]
-    return [*endpoints, *document_endpoints(site, endpoints)]
+    return [*endpoints, *document_endpoints(site, endpoints, reads_are_open=reads_are_open)]
 
 
-def application(routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-    """Return the application that serves these routes; what is none of them is answered in JSON, too."""
+def application(
+    routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = None, *, names: Collection[str]
+) -> Starlette:
+    """Return the application that serves these routes; what is none of them is answered in JSON, too.
+
+    `names` are those under which it is asked, beside `localhost` and its addresses.
+    """
     paths = ", ".join(dict.fromkeys(route.path.replace(":path", "") for route in routes))
 
     async def refuse(request: Request, error: Exception) -> Response:
@@ -55,8 +66,18 @@ def application(routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = 
         told = f"there is no {request.url.path!r}; there are: {paths}"
         if error.status_code == 405:
             told = f"{request.method} is not allowed here"
+        elif error.status_code != 404:
+            told = TOO_LARGE if error.status_code == 413 else error.detail
         answer = error_answer(error.status_code, told)
         answer.headers.update(error.headers or {})
         return answer
 
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: refuse, Exception: refuse})
+    async def leave(*_: object) -> Response:
+        return Response()  # the client has gone, or was too slow: it gets no answer, and that is no failure of ours
+
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[Middleware(Front, names=names)],
+        exception_handlers={HTTPException: refuse, ClientDisconnect: leave, Exception: refuse},
+    )

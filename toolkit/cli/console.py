@@ -15,6 +15,14 @@ from toolkit.cli.options import ServicesOption
 def console(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free one.")] = 8080,
+    behind_https: Annotated[
+        bool | None,
+        typer.Option(
+            "--behind-https/--no-behind-https",
+            help="Browsers reach it by a proxy that speaks HTTPS; else SAGA_BEHIND_HTTPS.",
+            show_default=False,
+        ),
+    ] = None,
     service: ServicesOption = None,
 ) -> None:
     """Show sagas, and what needs a person, in a browser.
@@ -24,5 +32,13 @@ def console(
     from toolkit.console.serving import serve
     from toolkit.settings import load_settings
 
-    token = load_settings().api_token
-    serve(locate(service), token=token, host=host, port=port, actor=user(), announce=complain)
+    settings = load_settings()
+    serve(
+        locate(service),
+        token=settings.api_token,
+        host=host,
+        port=port,
+        actor=user(),
+        announce=complain,
+        behind_https=settings.behind_https if behind_https is None else behind_https,
+    )

@@ -81,7 +81,7 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
         if url.startswith(("http://", "https://")):
             if not urlsplit(has_sound_address(url)).hostname:
                 raise ValueError(f"{shown_url(url)} names no host, write http://127.0.0.1:8000 say")
-            return HttpControls(name, url, token=settings.api_token)
+            return HttpControls(name, url, token=settings.api_token, read_token=settings.api_read_token)
         if url.startswith(("sqlite:///", "postgresql://")):
             is_database_url(url)
             return _in_database(name, url, settings)

@@ -26,6 +26,7 @@ from toolkit.console.attention import AttentionPage
 from toolkit.console.choreography import ChoreographyPage
 from toolkit.console.deeds import Deeds
 from toolkit.console.guard import Guard, Keys, local_path
+from toolkit.console.https_proxy import BehindHttps
 from toolkit.console.overview import OverviewPage
 from toolkit.console.redriving import Jobs
 from toolkit.console.rendering import STATIC, Pages
@@ -36,11 +37,17 @@ from toolkit.controls import Controls
 
 
 def application(
-    controls: Sequence[Controls], *, token: SecretStr | None, must_sign_in: bool, actor: str = "console"
+    controls: Sequence[Controls],
+    *,
+    token: SecretStr | None,
+    must_sign_in: bool,
+    actor: str = "console",
+    behind_https: bool = False,
 ) -> Starlette:
     """Return the console of these services; `token` is what they want to be shown, and what one signs in with.
 
-    Where nobody signs in, forms are filled in with the name `actor`.
+    Where nobody signs in, forms are filled in with the name `actor`. `behind_https`: a proxy stands before it that
+    browsers ask by HTTPS.
     """
     services = Services(controls)
     keys = Keys(token)
@@ -79,6 +86,7 @@ def application(
             Mount("/static", _Assets(directory=STATIC)),
         ],
         middleware=[
+            *([Middleware(BehindHttps)] if behind_https else []),
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=6),
             Middleware(Guard, keys=keys, is_open=not must_sign_in),
         ],

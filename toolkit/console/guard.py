@@ -14,7 +14,6 @@ import hmac
 import secrets
 import time
 from http.cookies import SimpleCookie
-from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
@@ -22,6 +21,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from toolkit.http_names import name_in
 
 #: What a browser may do with a page: load our own files, ask us again, and nothing else.
 _POLICY = "; ".join(
@@ -61,14 +62,6 @@ _AGAIN = (
 
 #: What needs no signing in.
 _OPEN = ("/static/", "/sign-in", "/healthz")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Keys:
@@ -178,7 +171,7 @@ class Guard:
 
     def _refusal(self, scope: Scope, role: str | None) -> Response | None:
         headers = Headers(scope=scope)
-        if self._is_open and _name_in(headers.get("host", "")) not in _OWN_NAMES:
+        if self._is_open and name_in(headers.get("host", "")) not in _OWN_NAMES:
             return PlainTextResponse("this console answers to localhost and 127.0.0.1 alone\n", 421)
         if scope["method"] == "POST" and not _is_from_here(headers):
             return PlainTextResponse("this form does not come from the console's own pages\n", 403)
@@ -193,14 +186,16 @@ class Guard:
 def cookie_name(scope: Scope) -> str:
     """Return the cookie's name; browsers keep cookies by host, whatever the port, so the port is in it.
 
-    It is the one that the browser knows: a container listens on another one.
+    It is the one that the browser knows: a container listens on another one. By HTTPS the name begins with `__Host-`:
+    no other host, and nothing that was sent without HTTPS, can set it.
     """
-    usual = 443 if scope["scheme"] == "https" else 80
+    is_https = scope["scheme"] == "https"
+    usual = 443 if is_https else 80
     try:
         port = urlsplit(f"//{Headers(scope=scope).get('host', '')}").port
     except ValueError:
         port = None
-    return f"saga_console_{port or usual}"
+    return f"{'__Host-' if is_https else ''}saga_console_{port or usual}"
 
 
 def shown_cookie(connection: HTTPConnection) -> str:
@@ -221,14 +216,6 @@ def local_path(wanted: str) -> str:
     """Return a path of the console's own, or its first page where that is none."""
     is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
     return wanted if is_ours and not urlsplit(wanted).netloc else "/"
-
-
-def _name_in(host: str) -> str:
-    """Return the name in a Host header, without its port."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
 
 
 def _is_led_here(scope: Scope) -> bool:

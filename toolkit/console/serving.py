@@ -11,11 +11,11 @@ import uvicorn
 from pydantic import SecretStr
 
 from toolkit.console.app import application
-from toolkit.console.guard import is_loopback
 from toolkit.controls import Controls
-from toolkit.environment import guard_demo_token
+from toolkit.environment import guard_token
 from toolkit.errors import SettingsError
 from toolkit.http_server import bind, server_config
+from toolkit.urls import is_loopback
 
 
 def serve(
@@ -26,22 +26,24 @@ def serve(
     port: int,
     actor: str,
     announce: Callable[[str], None],
+    behind_https: bool = False,
 ) -> None:
-    """Serve the pages until told to stop.
+    """Serve the pages until told to stop; `behind_https`: to a proxy that browsers ask by HTTPS, wherever it is.
 
     Raises:
         SettingsError: nothing can listen there, or whoever reaches it could not be asked to sign in.
     """
-    must_sign_in = not is_loopback(host)
+    must_sign_in = behind_https or not is_loopback(host)
+    reached = "--behind-https" if behind_https else f"--host {host}"
     if must_sign_in and token is None:
         raise SettingsError(
-            f"--host {host} is reached from other machines, and without SAGA_API_TOKEN nobody could sign in: "
-            "set it to the services' token, or leave --host out to listen on this machine alone"
+            f"{reached} is reached from other machines, and without SAGA_API_TOKEN nobody could sign in: "
+            f"set it to the services' token, or leave {reached.split()[0]} out to serve this machine alone"
         )
-    if must_sign_in and token:
-        guard_demo_token(token, f"--host {host} is reached from other machines")
+    if must_sign_in:
+        guard_token("SAGA_API_TOKEN", token, f"{reached} is reached from other machines")
     listener = _listen(host, port)
-    app = application(controls, token=token, must_sign_in=must_sign_in, actor=actor)
+    app = application(controls, token=token, must_sign_in=must_sign_in, actor=actor, behind_https=behind_https)
     config = server_config(app, server_header=False)
     shown = f"[{host}]" if ":" in host else host
     server = _Server(config, lambda: announce(f"the console is at http://{shown}:{listener.getsockname()[1]}/"))

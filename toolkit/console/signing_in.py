@@ -9,8 +9,8 @@ from starlette.responses import RedirectResponse, Response
 
 from toolkit.console.forms import form, person
 from toolkit.console.guard import Keys, local_path, set_cookie
-from toolkit.console.guesses import PAUSE, Guesses
 from toolkit.console.rendering import Pages
+from toolkit.guesses import PAUSE, Guesses
 
 
 class SigningIn:

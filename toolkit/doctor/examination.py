@@ -99,9 +99,7 @@ async def _databases(subjects: Sequence[Subject], say: Say) -> tuple[DatabaseFac
 
 async def _services(subjects: Sequence[Subject], settings: Settings, say: Say) -> tuple[ServiceFacts, ...]:
     say("asking the services")
-    return tuple(
-        await asyncio.gather(*(ask_service(each.name, each.url, settings.api_token) for each in subjects if each.url))
-    )
+    return tuple(await asyncio.gather(*(ask_service(each.name, each.url, settings) for each in subjects if each.url)))
 
 
 async def _contracts(subjects: Sequence[Subject]) -> dict[str, Contract]:

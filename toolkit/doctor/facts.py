@@ -28,6 +28,7 @@ class ServiceFacts:
     - `ready`: what `/readyz` says of each part.
     - `letter_answer`: the status with which it answers whoever shows our token.
     - `takes_demo_token`: whether it lets in whoever shows the token that everybody knows.
+    - `is_open`: whether it lets anybody read.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ServiceFacts:
     ready: Mapping[str, bool] = field(default_factory=dict)
     letter_answer: int | None = None
     takes_demo_token: bool = False
+    is_open: bool = False
     clock: ClockFacts | None = None
 
 

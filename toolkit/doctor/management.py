@@ -12,6 +12,7 @@ import httpx
 
 from toolkit.doctor.clocks import date_of
 from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
+from toolkit.http_client import BoundedClient
 from toolkit.retry import describe
 from toolkit.settings import Settings
 
@@ -28,7 +29,7 @@ async def ask_management(url: str | None, settings: Settings, broker: BrokerFact
     """Ask at this URL, or else at the broker's host, by the broker's login."""
     base, login = _where(url, settings)
     trusted = _authority(settings)
-    client = httpx.AsyncClient(base_url=base, auth=login, timeout=_TIMEOUT, trust_env=False, verify=trusted)
+    client = BoundedClient(base_url=base, auth=login, timeout=_TIMEOUT, verify=trusted)
     async with client:
         try:
             return await _asked(client, base, settings, broker)
@@ -42,7 +43,7 @@ def _authority(settings: Settings) -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=files[0]) if files else True
 
 
-async def _asked(client: httpx.AsyncClient, base: str, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
+async def _asked(client: BoundedClient, base: str, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
     asked = datetime.now(UTC)
     overview = await _response(client, "/api/overview")
     clock = date_of("the broker", overview, asked)
@@ -83,7 +84,7 @@ def _where(url: str | None, settings: Settings) -> tuple[str, tuple[str, str]]:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/"), (user, password)
 
 
-async def _response(client: httpx.AsyncClient, path: str) -> httpx.Response:
+async def _response(client: BoundedClient, path: str) -> httpx.Response:
     response = await client.get(path)
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         raise _RefusedError("it does not let this login in: give it the tag monitoring")
@@ -92,7 +93,7 @@ async def _response(client: httpx.AsyncClient, path: str) -> httpx.Response:
     return response
 
 
-async def _json(client: httpx.AsyncClient, path: str, *, or_else: Any = None) -> Any:
+async def _json(client: BoundedClient, path: str, *, or_else: Any = None) -> Any:
     """Return an answer; or something else where there is no such thing."""
     response = await client.get(path)
     if response.status_code == httpx.codes.NOT_FOUND and or_else is not None:
@@ -129,7 +130,7 @@ def _taker(told: Mapping[str, Any]) -> str | None:
     return f"the policy {told['policy']} of the exchange" if told.get("policy") else None
 
 
-async def _alarms(client: httpx.AsyncClient) -> tuple[str, ...] | None:
+async def _alarms(client: BoundedClient) -> tuple[str, ...] | None:
     """Return which nodes have run out of what, at this moment; None where the broker doesn't tell."""
     response = await client.get("/api/health/checks/alarms")
     if response.status_code not in (httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE):

@@ -42,16 +42,16 @@ def readiness(facts: Facts) -> Iterator[Seen]:
 def tokens(facts: Facts) -> Iterator[Seen]:
     """Each service that others reach has a token, and ours is the right one."""
     for each in _answering(facts):
-        if each.letter_answer == 403 and not each.is_local:
-            yield problem(
-                f"{shown_url(each.url)} is reached from elsewhere, and has no SAGA_API_TOKEN",
-                each.name,
-                cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
-            )
-        elif each.takes_demo_token:
+        if each.takes_demo_token:
             say = advice if each.is_local else problem
             yield say(
                 f"{shown_url(each.url)} takes the token {DEMO_TOKEN}, which everybody knows",
+                each.name,
+                cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
+            )
+        elif each.is_open and not each.is_local:
+            yield problem(
+                f"{shown_url(each.url)} is reached from elsewhere, and lets anybody read",
                 each.name,
                 cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
             )

@@ -12,24 +12,28 @@ from pydantic import SecretStr
 from toolkit.doctor.clocks import date_of, stated
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
 from toolkit.environment import DEMO_TOKEN
+from toolkit.http_client import BoundedClient
 from toolkit.retry import describe
+from toolkit.settings import Settings
+from toolkit.sources import showing
 from toolkit.urls import is_loopback, shown_url
 
 _TIMEOUT = 5
 _REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 
-async def ask_service(name: str, url: str, token: SecretStr | None) -> ServiceFacts:
+async def ask_service(name: str, url: str, settings: Settings) -> ServiceFacts:
     """Return what a service tells at this address."""
     facts = ServiceFacts(name=name, url=url, is_local=is_loopback(urlsplit(url).hostname or ""))
-    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=False) as client:
+    async with BoundedClient(base_url=url, timeout=_TIMEOUT) as client:
         try:
             return replace(
                 facts,
                 ready=_parts((await client.get("/readyz")).json()),
-                letter_answer=await _letter_answer(client, token.get_secret_value() if token else None),
-                takes_demo_token=await _letter_answer(client, DEMO_TOKEN) not in _REFUSALS,
-                clock=await _clock(client, name),
+                letter_answer=await _letter_answer(client, settings.api_token),
+                takes_demo_token=await _letter_answer(client, SecretStr(DEMO_TOKEN)) not in _REFUSALS,
+                is_open=(await client.get("/glance")).status_code not in _REFUSALS,
+                clock=await _clock(client, name, settings.api_read_token or settings.api_token),
             )
         except (httpx.HTTPError, ValueError) as error:
             return replace(facts, fault=f"{shown_url(url)} does not answer as a service does: {describe(error)}")
@@ -46,14 +50,13 @@ def _parts(told: object) -> dict[str, bool]:
     return {str(part): is_there is True for part, is_there in told.items()}
 
 
-async def _letter_answer(client: httpx.AsyncClient, token: str | None) -> int:
+async def _letter_answer(client: httpx.AsyncClient, token: SecretStr | None) -> int:
     """Ask for a dead letter that there is not: whoever may see letters is told so, the others are refused."""
-    headers = {b"Authorization": b"Bearer " + token.encode()} if token else {}
-    return (await client.get("/dead-letters/saga-doctor", headers=headers)).status_code
+    return (await client.get("/dead-letters/saga-doctor", headers=showing(token))).status_code
 
 
-async def _clock(client: httpx.AsyncClient, name: str) -> ClockFacts | None:
+async def _clock(client: httpx.AsyncClient, name: str, token: SecretStr | None) -> ClockFacts | None:
     asked = datetime.now(UTC)
-    glance = await client.get("/glance")
+    glance = await client.get("/glance", headers=showing(token))
     exact = stated(name, glance.json().get("at"), asked=asked) if glance.is_success else None
     return exact or date_of(name, glance, asked)

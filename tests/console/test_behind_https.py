@@ -1,0 +1,121 @@
+"""The console behind a proxy that speaks HTTPS: a real one, in front of a real `saga console`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, expect
+from typer.testing import CliRunner
+
+from tests.cli.conftest import command
+from tests.console.background import Background
+from toolkit.cli.verbs import app as cli
+
+TOKEN = "a-token-of-the-services"
+
+
+@pytest.fixture(scope="module")
+def console() -> Iterator[str]:
+    """`saga console --behind-https` on this machine; where it answers without the proxy."""
+    line = command("console", "--port", "0", "--behind-https", "--service", "payment=http://127.0.0.1:1")
+    environment = os.environ | {"SAGA_API_TOKEN": TOKEN}
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    try:
+        found = re.search(r"http://\S+", process.stderr.readline())
+        assert found
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        yield found[0].rstrip("/")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def https(console: str, background: Background, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A proxy that speaks HTTPS and passes everything on; its address."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1")
+    subprocess.run([*made, "-keyout", folder / "key", "-out", folder / "cert"], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    port = int(console.rpartition(":")[2])
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
+
+    server = background.run(asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context))
+    yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while read := await reader.read(65_536):
+        writer.write(read)
+        await writer.drain()
+    writer.close()
+
+
+def test_a_browser_signs_in_with_a_cookie_that_only_https_carries(https: str, browser: Browser):
+    with browser.new_context(base_url=https, ignore_https_errors=True) as context:
+        page = context.new_page()
+        page.goto("/sagas")
+        page.get_by_label("Your name").fill("Grace")
+        page.locator("input[name=secret]").fill(TOKEN)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sagas")
+        (cookie,) = context.cookies()
+
+    assert cookie["name"] == f"__Host-saga_console_{https.rpartition(':')[2]}"
+    assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, True, "Strict", "/")
+
+
+def test_every_answer_keeps_the_browser_to_https(console: str):
+    for path in ("/sign-in", "/static/console.css", "/nothing", "/healthz"):
+        answer = httpx.get(console + path, headers={"Host": "console.example"})
+
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"
+        for cookie in answer.headers.get_list("set-cookie"):
+            assert cookie.startswith("__Host-saga_console_443=")
+            assert "; Secure" in cookie
+
+
+def test_what_came_to_the_proxy_without_https_is_led_to_it(console: str):
+    forwarded = {"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "console.example"}
+
+    asked = httpx.get(f"{console}/sagas?state=Failed", headers=forwarded)
+    posted = httpx.post(f"{console}/sign-in", data={"secret": TOKEN}, headers=forwarded)
+
+    assert (asked.status_code, asked.headers["location"]) == (308, "https://console.example/sagas?state=Failed")
+    assert (posted.status_code, "set-cookie" in posted.headers) == (403, False)
+
+
+@pytest.mark.parametrize("origin", ["https://console.example", "https://evil.example"])
+def test_a_form_comes_from_the_name_that_the_browser_knows(console: str, origin: str):
+    forwarded = {"X-Forwarded-Host": "console.example"}
+    with httpx.Client(base_url=console, headers=forwarded) as client:
+        page = client.get("/sign-in")
+        (token,) = re.findall(r'name="token" value="([^"]+)"', page.text)
+        cookie = page.headers["set-cookie"].partition(";")[0]
+        fields = {"token": token, "name": "Grace", "secret": TOKEN}
+        answer = client.post("/sign-in", data=fields, headers={"Origin": origin, "Cookie": cookie})
+
+    assert answer.status_code == (303 if "console" in origin else 403)
+
+
+def test_one_signs_in_on_this_machine_too_and_with_a_token_alone(console: str):
+    line = ["console", "--behind-https", "--port", "0", "--service", "payment=http://127.0.0.1:1"]
+    without = CliRunner().invoke(cli, line, env={"SAGA_API_TOKEN": ""})
+
+    assert httpx.get(f"{console}/sagas").status_code == 303
+    assert without.exit_code == 2
+    assert "--behind-https is reached from other machines, and without SAGA_API_TOKEN" in without.stderr

@@ -1,0 +1,92 @@
+"""Who may ask what: whoever shows a token, at few guesses at a time; where only this machine asks, all may read."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from functools import wraps
+
+from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolkit.api.answers import Serve, error_answer
+from toolkit.guesses import PAUSE, Guesses
+
+
+class Access:
+    """The tokens of one service.
+
+    - `token`: allows everything; without one nothing is written, and no message is shown.
+    - `read_token`: allows to read what is no message.
+    - `reads_are_open`: reading needs no token.
+    """
+
+    def __init__(
+        self, service: str, *, token: SecretStr | None, read_token: SecretStr | None = None, reads_are_open: bool = True
+    ) -> None:
+        self.reads_are_open = reads_are_open
+        self._service = service
+        self._token = token
+        self._read_token = read_token
+        self._guesses = Guesses()
+
+    def for_reading(self, serve: Serve) -> Serve:
+        """Let those in who show either token."""
+        if self.reads_are_open:
+            return serve
+
+        @wraps(serve)
+        async def guard(request: Request) -> Response:
+            if any(await self._shown(request)):
+                return await serve(request)
+            return self._refused("SAGA_API_READ_TOKEN, or its SAGA_API_TOKEN")
+
+        return guard
+
+    def for_writing(self, serve: Serve) -> Serve:
+        """Let those in who show the token; nobody where the service has none."""
+
+        @wraps(serve)
+        async def guard(request: Request) -> Response:
+            service = self._service
+            if self._token is None:
+                how = f"start {service} with SAGA_API_TOKEN, and send that as Authorization: Bearer"
+                return error_answer(403, f"this is switched off: {how}", service=service)
+            may_all, may_read = await self._shown(request)
+            if may_all:
+                return await serve(request)
+            if may_read:
+                return error_answer(
+                    403, f"this token only reads: show the SAGA_API_TOKEN of {service}", service=service
+                )
+            return self._refused("SAGA_API_TOKEN")
+
+        return guard
+
+    async def _shown(self, request: Request) -> tuple[bool, bool]:
+        """Return whether the request shows the token, and whether the read token; a wrong one costs its client time.
+
+        Raises:
+            HTTPException: 429, too many guesses of this client are waiting.
+        """
+        kind, _, text = request.headers.get("authorization", "").partition(" ")
+        shown = text.strip().encode("latin-1")
+        if kind.lower() != "bearer" or not shown:
+            return False, False  # and no guess
+        async with self._guesses.turn(request.client.host if request.client else ""):
+            found = _is(self._token, shown), _is(self._read_token, shown)
+            if not any(found):
+                await asyncio.sleep(PAUSE)
+        return found
+
+    def _refused(self, wanted: str) -> Response:
+        text = f"show the token of {self._service}: Authorization: Bearer and its {wanted}"
+        refused = error_answer(401, text, service=self._service)
+        refused.headers["www-authenticate"] = "Bearer"
+        return refused
+
+
+def _is(token: SecretStr | None, shown: bytes) -> bool:
+    """Whether this is the token; it takes as long wherever they differ."""
+    return token is not None and hmac.compare_digest(shown, token.get_secret_value().encode())

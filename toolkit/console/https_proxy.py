@@ -1,0 +1,62 @@
+"""Behind a proxy that speaks HTTPS with browsers: what it says of a request is believed, and only then.
+
+uvicorn's own ProxyHeadersMiddleware believes by the proxy's address, which is none that one knows beforehand in a
+network of containers, and knows no X-Forwarded-Host.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: For so many seconds, a year, a browser asks this host by HTTPS alone.
+_HSTS = "max-age=31536000"
+
+
+class BehindHttps:
+    """Stands before all else, and shows a request to it as the browser sent it to the proxy.
+
+    The last value of a forwarded header is the proxy's own; what stands before it, the browser may have made up.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through as one by HTTPS; one that came to the proxy without it is led there."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        shown = _as_sent(scope)
+
+        async def with_hsts(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Strict-Transport-Security"] = _HSTS
+            await send(message)
+
+        refusal = _refusal(shown) if _last(scope, "x-forwarded-proto").lower() == "http" else None
+        await (refusal or self._app)(shown, receive, with_hsts)
+
+
+def _as_sent(scope: Scope) -> Scope:
+    """Return the request with the browser's address, scheme and host."""
+    headers = list(scope["headers"])
+    if host := _last(scope, "x-forwarded-host"):
+        headers = [pair for pair in headers if pair[0] != b"host"] + [(b"host", host.encode("latin-1"))]
+    address = _last(scope, "x-forwarded-for")
+    client = (address, 0) if address else scope["client"]
+    return {**scope, "scheme": "https", "headers": headers, "client": client}
+
+
+def _refusal(scope: Scope) -> Response:
+    if scope["method"] not in ("GET", "HEAD"):
+        return PlainTextResponse("send this by https, and choose another token: this one was sent in the clear\n", 403)
+    query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+    return RedirectResponse(f"https://{Headers(scope=scope).get('host', '')}{scope['path']}{query}", 308)
+
+
+def _last(scope: Scope, name: str) -> str:
+    """Return the last value of a header that is a list; nothing where it is missing."""
+    values = Headers(scope=scope).getlist(name)
+    return values[-1].rpartition(",")[2].strip() if values else ""
