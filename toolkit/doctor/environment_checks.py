@@ -15,7 +15,7 @@ from toolkit.urls import is_loopback
 #: What is read beside the settings of services: by the command line, by crash points.
 _OTHERS = ("SAGA_SERVICES", "SAGA_PACKAGE", "SAGA_MANAGEMENT_URL", "SAGA_CRASH_AT", "SAGA_CRASH_ON")
 #: What compose.yaml reads, and what the tests do.
-_ELSEWHERE = re.compile(r"SAGA_(\w+_PORT|\w+_PASSWORD|IMAGE|OTLP_ENDPOINT|TEST_\w+)")
+_ELSEWHERE = re.compile(r"SAGA_(\w+_PORT|\w+_PASSWORD|(\w+_)?IMAGE|OTLP_ENDPOINT|TEST_\w+)")
 #: From here on two names are taken for one that was mistyped.
 _ALIKE, _ALMOST_THE_SAME = 0.6, 0.9
 
