@@ -41,7 +41,7 @@ from toolkit import (
     dead_letters,
     saga_log,
 )
-from toolkit.api import Site, api_routes, application
+from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.contract import Contract
 from toolkit.database import Database
@@ -254,7 +254,7 @@ async def everything_shown(service: Service, database: Database, spans: InMemory
         queue="saga.ward",
         clock=SystemClock(),
     )
-    api = application(api_routes(site, token=SecretStr(TOKEN)))
+    api = application(api_routes(site, Access("ward", token=SecretStr(TOKEN))), names=("ward",))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://ward", headers=headers) as client:
         places = ["/sagas", "/sagas/visit-1", "/log", "/dead-letters", "/outbox", "/attention", "/metrics", "/audit"]
