@@ -289,7 +289,7 @@ async def test_the_setting_prunes_while_the_service_works(world: World) -> None:
 async def test_what_lies_in_the_brokers_dead_letter_queue_comes_into_the_table(world: RabbitWorld) -> None:
     lost = message(TripRequested(trip_id="trip-1"), "trip-1")
 
-    await world.post(lost, to=f"{world.hosts['hotel'].queue}.dead")
+    await put_into(f"{world.hosts['hotel'].queue}.dead", lost, world)
     await eventually(lambda: world.letters("hotel"))
 
     (letter,) = await world.letters("hotel")
@@ -469,6 +469,13 @@ async def nothing_left(world: World, trip: str) -> bool:
 
 async def is_empty(world: RabbitWorld, queue: str) -> bool:
     return not await world.depth(queue)
+
+
+async def put_into(queue: str, wire: WireMessage, world: RabbitWorld) -> None:
+    """Publish a message to one queue by the default exchange, as only a login with all rights may."""
+    async with await aio_pika.connect(world.settings.broker_url) as connection, connection.channel() as channel:
+        facts = {"message_id": wire.message_id, "correlation_id": wire.correlation_id, "type": wire.type}
+        await channel.default_exchange.publish(aio_pika.Message(wire.body, headers=dict(wire.headers), **facts), queue)
 
 
 async def have_it_given_up(world: RabbitWorld, wire: WireMessage) -> None:
