@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
-LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py
+LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py \
+	tests/end_to_end/test_crash_matrix.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash chaos machine planted bench bench-quick bench-console profile screenshots check format sbom audit pins lock clean
+.PHONY: help demo test fire backlog crash chaos chaos-quick machine planted bench bench-quick bench-console profile screenshots check format sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -20,13 +21,12 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-system ## run the whole suite ag
 ifdef PYTEST_ARGS
 	$(BIN)/pytest $(PYTEST_ARGS)
 else
-	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/simulation tests/planted --cov
+	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted --cov
 	$(BIN)/pytest -n 3 --dist loadfile tests/conformance tests/cli tests/docs tests/state_machine
-	$(BIN)/pytest -n 2 --dist loadfile tests/console tests/end_to_end $(LONG:%=--ignore %)
-	$(BIN)/pytest tests/chaos
+	$(BIN)/pytest -n 3 --dist loadfile tests/console tests/end_to_end $(LONG:%=--ignore %)
 endif
 
-fire: $(VENV)/.installed-dev ## run what takes longer: servers away, cut off, silent, full; a service's backlog
+fire: $(VENV)/.installed-dev ## run what takes longer: servers away, cut off, silent, full; a backlog; one column of the crash matrix
 	$(BIN)/pytest $(LONG)
 
 backlog: $(VENV)/.installed-dev ## have one process eat 100,000 events that came too late
@@ -37,6 +37,9 @@ crash: $(VENV)/.installed-dev ## kill each service at each point, on each way; w
 
 chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplicates, partitions, recovery, releases; writes docs/reports/chaos.md
 	$(BIN)/python -m tests.chaos --report docs/reports
+
+chaos-quick: $(VENV)/.installed-dev ## run all faults at once on 500 orders, 3,000 deliveries and three releases, in five minutes
+	$(BIN)/pytest tests/chaos
 
 machine: $(VENV)/.installed-dev ## run the state machine for long: 10,000 runs of 50 steps, which take an hour or more
 	STATE_MACHINE_EXAMPLES=10000 $(BIN)/pytest tests/state_machine

@@ -175,7 +175,7 @@ async def test_a_service_told_to_stop_drains_and_goes_on_where_it_was(shop: Shop
         entries = shop.get("payment", "/log?limit=1000").get("entries", [])
         return orders <= {entry["saga_id"] for entry in entries if entry["to_state"] == "completed"}
 
-    await eventually(all_paid, within=30, what="the payment of all orders")
+    await eventually(all_paid, within=60, every=0.5, what="the payment of all orders")
     assert (exit_code, len(orders)) == (0, 50)
     assert stopped_after < 10
     assert "service stopped" in shop.compose("logs", "--no-color", "payment")
