@@ -9,7 +9,7 @@ import structlog
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from toolkit import crash
+from toolkit import failpoints
 
 log = structlog.get_logger("toolkit")
 
@@ -87,4 +87,4 @@ class Acks:
             await quietly(channel.basic_ack(max(done.keys() - ahead), multiple=True))
         for number in ahead:
             await quietly(channel.basic_ack(number))
-        crash.here("acked", (each.header.properties.message_type or each.routing_key for each in done.values()))
+        failpoints.here("acked", (each.header.properties.message_type or each.routing_key for each in done.values()))

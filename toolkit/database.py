@@ -25,7 +25,7 @@ from sqlalchemy.util import await_only
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from toolkit import crash
+from toolkit import failpoints
 from toolkit.database_errors import describe_fault
 from toolkit.driver_errors import take_values_out
 from toolkit.errors import DatabaseUnavailableError, SettingsError, StepError
@@ -147,7 +147,7 @@ class StepSession(AsyncSession):
 
     async def commit(self) -> None:
         """Commit, unless a step has the session."""
-        await crash.amid("commit-sent", super().commit(), self.tells)
+        await failpoints.amid("commit-sent", super().commit(), self.tells)
 
 
 @event.listens_for(_SyncStepSession, "after_begin")

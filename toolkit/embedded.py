@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from toolkit import crash, outbox
+from toolkit import failpoints, outbox
 from toolkit.clock import Clock, SystemClock
 from toolkit.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.errors import LoopEndedError, UnroutableError
@@ -108,7 +108,7 @@ class Embedded:
             raise UnroutableError(f"no service hears {message.routing_key}")
         again = message.message_id in self._left  # the last run may have ended under it
         await asyncio.gather(*(host.take(message, again=again) for host in hosts))
-        crash.here("acked", (message.type or message.routing_key,))
+        failpoints.here("acked", (message.type or message.routing_key,))
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that says whether it was long enough
         """Wait until nothing is on its way any more, for so many seconds at most; return whether that came to be."""

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from toolkit import crash, horizon, saga_log
+from toolkit import failpoints, horizon, saga_log
 from toolkit.announcement import Attempt
 from toolkit.availability import Availability
 from toolkit.clock import Clock
@@ -139,12 +139,12 @@ class Execution:
                 connection = await session.connection()
                 with recording():
                     work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
-                crash.here("fenced", events_of(batch))
+                failpoints.here("fenced", events_of(batch))
                 tx = Transaction(session, work, known, in_good_faith, is_alone=len(batch) == 1)
                 claims = [await self._take(item, tx) for item in batch]
                 if in_good_faith:
                     await _flush(session)
-                    crash.here("step-written", events_of(batch))
+                    failpoints.here("step-written", events_of(batch))
                 with recording():
                     await work.write(connection)
                     await delete(connection)
@@ -207,7 +207,7 @@ class Execution:
     def finish(self, work: Work) -> None:
         """Send what was committed, and tell of it."""
         self.recorded += bool(work.entries)
-        crash.here("committed", work.outcomes())
+        failpoints.here("committed", work.outcomes())
         self.relay.hand_over(work.outgoing, work.delayed)
         self._answered.update(dict.fromkeys(work.answered))
         while len(self._answered) > _MOST_ANSWERED:

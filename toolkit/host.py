@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, ResourceClosedError
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
-from toolkit import bindings, crash, dead_letters, known_steps
+from toolkit import bindings, dead_letters, failpoints, known_steps
 from toolkit.caution import Caution
 from toolkit.clock import Clock
 from toolkit.contained import contain, contained
@@ -80,7 +80,7 @@ class Host:
         clock: Clock,
         alone: asyncio.Lock | None = None,
     ) -> None:
-        crash.prepare(event.__name__ for event in service.way_back())
+        failpoints.prepare(event.__name__ for event in service.way_back())
         self.service = service
         self.settings = settings
         self.queue = queue_name(settings, service.name)

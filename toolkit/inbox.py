@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from toolkit import crash
+from toolkit import failpoints
 from toolkit.availability import PAUSES
 from toolkit.clock import Clock
 from toolkit.contained import apart, contain
@@ -100,7 +100,7 @@ class Inbox:
     def take(self, wire: WireMessage) -> asyncio.Future[None]:
         """Take a message, and return what is done once what it brings about is committed."""
         delivery = Delivery(self._vocabulary.receive(wire, self._clock))
-        crash.here("delivered", events_of([delivery.item]))
+        failpoints.here("delivered", events_of([delivery.item]))
         self._waiting.append(delivery)
         self._arrived.set()
         return delivery.settled

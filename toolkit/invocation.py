@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit import crash
+from toolkit import failpoints
 from toolkit.contained import contained
 from toolkit.database import StepSession
 from toolkit.database_errors import breaks_off, is_contention, is_unfit
@@ -90,11 +90,11 @@ class Invocation:
             with contained(handler.name):
                 with session.lent():
                     result = await handler.function(**self._arguments(handler, event, session, saga_id, original))
-                crash.here("called", (type(event).__name__,))
+                failpoints.here("called", (type(event).__name__,))
                 _check(handler, result)
                 if flush:
                     await session.flush()
-                    crash.here("step-written", (type(event).__name__,))
+                    failpoints.here("step-written", (type(event).__name__,))
         except Exception as error:  # noqa: BLE001 -- the one place where a step's error becomes a verdict: retry or give up
             return Failure(error)
         return result

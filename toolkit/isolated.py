@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from toolkit import crash
+from toolkit import failpoints
 from toolkit.contained import contain, contained
 from toolkit.database import StepSession
 from toolkit.database_errors import is_contention, is_outage
@@ -64,7 +64,7 @@ class Isolation:
             log.info("outcome was written elsewhere", **facts)
 
     async def _act(self, claim: Claim) -> None:
-        crash.here("claimed", events_of([claim.message]))
+        failpoints.here("claimed", events_of([claim.message]))
         match claim.decision:
             case Decision.UNDO:
                 await self._undo(claim)

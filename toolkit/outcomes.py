@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import inspect
 
-from toolkit import crash, saga_log
+from toolkit import failpoints, saga_log
 from toolkit.announcement import Attempt
 from toolkit.contained import contain
 from toolkit.database import StepSession
@@ -116,7 +116,7 @@ async def commit(batch: Sequence[Outcome], session: StepSession, execution: Exec
                 work.attempted(outcome.attempt)
             spent.append(outcome.write(work))
         await session.flush()
-        crash.here("step-written", events_of(outcome.claim.message for outcome in batch))
+        failpoints.here("step-written", events_of(outcome.claim.message for outcome in batch))
         with recording():
             await work.write(connection)
             await delete(connection)

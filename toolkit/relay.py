@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, metrics, outbox
+from toolkit import failpoints, metrics, outbox
 from toolkit.clock import Clock
 from toolkit.contained import contain, contained
 from toolkit.database import Database
@@ -123,7 +123,7 @@ class Relay:
                 taken.update(sent)
                 self._deleting.update(taken)
                 await outbox.delete_sent(connection, taken)
-                crash.here("deleted", taken.values())
+                failpoints.here("deleted", taken.values())
 
         try:
             yield delete
@@ -171,7 +171,7 @@ class Relay:
             _complain(error)
             return False
         self._claims = True
-        crash.here("relay-claimed", (row.message.type for row in rows))
+        failpoints.here("relay-claimed", (row.message.type for row in rows))
         for row in rows:
             self._start(row)
         return len(rows) == room
@@ -210,7 +210,7 @@ class Relay:
         try:
             publish = self._publisher.publish(row.message, destination=row.destination)
             # aio-pika ends a publish on a dying connection in CancelledError, though nothing cancelled it.
-            await contain("publishing", crash.amid("published", publish, (row.message.type,)))
+            await contain("publishing", failpoints.amid("published", publish, (row.message.type,)))
         except UnroutableError as error:
             if not row.optional:
                 self._returns.inc()
@@ -220,7 +220,7 @@ class Relay:
             self._failures.inc()
             log.warning("publish failed", error=str(error), **_facts(row))
             return
-        crash.here("confirmed", (row.message.type,))
+        failpoints.here("confirmed", (row.message.type,))
         self._sent[row.id] = row.message.type
         self._confirmed.set()
         self._confirms.inc()

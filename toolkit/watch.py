@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, emissions, outbox, overdue, saga_log
+from toolkit import emissions, failpoints, outbox, overdue, saga_log
 from toolkit.announcement import tell_contradiction
 from toolkit.clock import Clock
 from toolkit.contained import contain
@@ -84,7 +84,7 @@ class Watch:
         async with self._database.transaction() as session:
             connection = await session.connection()
             found = await overdue.find(connection, before=now - self._settings.overdue_after, now=now)
-            crash.here("overdue-found", (step.saga_state for step in found.steps))
+            failpoints.here("overdue-found", (step.saga_state for step in found.steps))
             for ended in found.ends:
                 await saga_log.close_sagas(connection, new_id(), ended, now=now)
             due = await overdue.claim(connection, now=now, until=now + self._settings.nudge_every)

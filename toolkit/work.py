@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import crash, dead_letters, outbox, saga_log
+from toolkit import dead_letters, failpoints, outbox, saga_log
 from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.dead_letters import DeadLetter
 from toolkit.encoding import Original
@@ -297,9 +297,9 @@ class Work:
         """
         self._tell_the_ends()
         await saga_log.append(connection, self.entries)
-        crash.here("log-written", self.outcomes())
+        failpoints.here("log-written", self.outcomes())
         await outbox.add(connection, [*self.outgoing, *self.delayed])
-        crash.here("outbox-written", self.outcomes())
+        failpoints.here("outbox-written", self.outcomes())
         await dead_letters.add(connection, self.letters)
         for event_id, ended in self._closings:
             await saga_log.close_sagas(connection, event_id, ended, now=self.origin.now)

@@ -14,7 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.crash import HANDLER, POINTS, RELAY
+from toolkit.failpoints import HANDLER, POINTS, RELAY
 
 if TYPE_CHECKING:
     from tests.end_to_end.crash_matrix import Result

@@ -9,12 +9,13 @@ import sys
 
 import pytest
 
-from toolkit import crash
+from toolkit import failpoints
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own, armed by its environment."""
-    program = f"import asyncio\nfrom toolkit import crash\ncrash.prepare(['ShipmentFailed'])\n{code}\nprint('lives')"
+    set_up = "import asyncio\nfrom toolkit import failpoints\nfailpoints.prepare(['ShipmentFailed'])"
+    program = f"{set_up}\n{code}\nprint('lives')"
     environment = {key: value for key, value in os.environ.items() if "CRASH" not in key} | environment
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, timeout=30
@@ -29,20 +30,20 @@ async def test_nothing_happens_where_nothing_is_armed():
     async def answer() -> int:
         return 42
 
-    crash.here("delivered", ["OrderCreated"])
+    failpoints.here("delivered", ["OrderCreated"])
 
-    assert await crash.amid("published", answer(), ["OrderCreated"]) == 42
+    assert await failpoints.amid("published", answer(), ["OrderCreated"]) == 42
 
 
 def test_an_armed_point_kills_the_process():
-    assert died(run("crash.here('committed', ['OrderCreated'])", SAGA_CRASH_AT="committed"))
+    assert died(run("failpoints.here('committed', ['OrderCreated'])", SAGA_CRASH_AT="committed"))
 
 
 def test_another_point_does_not():
-    assert run("crash.here('acked', ['OrderCreated'])", SAGA_CRASH_AT="committed").stdout == "lives\n"
+    assert run("failpoints.here('acked', ['OrderCreated'])", SAGA_CRASH_AT="committed").stdout == "lives\n"
 
 
-@pytest.mark.parametrize("way", crash.DIRECTIONS)
+@pytest.mark.parametrize("way", failpoints.DIRECTIONS)
 def test_a_point_that_is_armed_for_one_way_lets_the_other_and_what_goes_neither_way_pass(way: str):
     signs = {
         "forward": ["OrderCreated", "order.OrderCreated", "Pending"],
@@ -53,7 +54,7 @@ def test_a_point_that_is_armed_for_one_way_lets_the_other_and_what_goes_neither_
 import os
 for sign in {[sign for each in signs.values() for sign in each]}:
     if (child := os.fork()) == 0:
-        crash.here('acked', [sign])
+        failpoints.here('acked', [sign])
         os._exit(0)
     if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
         print(sign)"""
@@ -69,7 +70,7 @@ def test_what_is_under_way_has_begun_when_the_process_dies(tmp_path):
 async def send():
     open({str(file)!r}, "w").write("x")
     await asyncio.sleep(5)
-asyncio.run(crash.amid("published", send(), ["OrderCreated"]))"""
+asyncio.run(failpoints.amid("published", send(), ["OrderCreated"]))"""
 
     assert died(run(code, SAGA_CRASH_AT="published"))
     assert file.read_text() == "x"
