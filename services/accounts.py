@@ -20,10 +20,10 @@ from services.events import OrderCreated, order_saga
 from services.inventory.models import STOCK_FILE, Reservation, Stock
 from services.payment.gateway import Gateway, GatewaySettings, open_gateway
 from services.payment.models import Payment
+from toolkit.configuration.settings import Settings, load_settings
 from toolkit.database import Database
 from toolkit.errors import UnreachableError
 from toolkit.events import SagaState
-from toolkit.settings import Settings, load_settings
 
 #: How each saga ended, by its type and id; None where it has not.
 Outcomes = Mapping[tuple[str, str], SagaState | None]

@@ -29,12 +29,12 @@ from toolkit.cli.sending import send
 from toolkit.cli.stories import print_story, stories_of, styled_state
 from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.clock import SystemClock
+from toolkit.configuration.settings import Settings, load_settings
 from toolkit.embedded import Embedded
 from toolkit.events import SagaState
 from toolkit.fence import StepState
 from toolkit.logs import configure_logs
 from toolkit.saga_log import Note
-from toolkit.settings import Settings, load_settings
 from toolkit.sources import DatabaseSource, Source
 from toolkit.story import Story
 

@@ -14,7 +14,7 @@ import docker
 import docker.errors
 from testcontainers.core.container import DockerContainer
 
-from toolkit.server_urls import hosts_of
+from toolkit.configuration.server_urls import hosts_of
 from toolkit.urls import is_loopback
 
 NOT_FOUND = """\

@@ -6,12 +6,12 @@ The names below are imported at need: what they bring with them takes a second, 
 TYPE_CHECKING = False  # as mypy and editors know it; `typing` is imported while Ctrl-C still has a traceback
 
 if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
     from toolkit.errors import DeclarationError, SagaError
     from toolkit.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
     from toolkit.participant import Participant
     from toolkit.retry import Retry, RetryPolicy
     from toolkit.service import Service
-    from toolkit.settings import Settings
 
 __all__ = [
     "DeclarationError",
@@ -43,7 +43,7 @@ _HOMES = {
     "SagaId": "events",
     "Sensitive": "events",
     "Service": "service",
-    "Settings": "settings",
+    "Settings": "configuration.settings",
 }
 
 if not TYPE_CHECKING:  # to mypy a module with this function has every name

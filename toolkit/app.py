@@ -24,9 +24,10 @@ from starlette.types import Lifespan
 
 from toolkit.api import Access, Site, api_routes, application, health_routes
 from toolkit.clock import SystemClock
+from toolkit.configuration.environment import guard_token
+from toolkit.configuration.settings import Settings, misspelt_settings
 from toolkit.contained import contain, escaped
 from toolkit.contract import Contract
-from toolkit.environment import guard_token
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.host import Host
 from toolkit.http_server import SideServer, bind, server_config
@@ -35,7 +36,6 @@ from toolkit.rabbit import RabbitConsumer, RabbitPublisher
 from toolkit.rabbit_connection import connect_patiently, is_in_the_clear
 from toolkit.retry import describe
 from toolkit.service import Service
-from toolkit.settings import Settings, misspelt_settings
 from toolkit.urls import shown_url
 
 log = structlog.get_logger("toolkit")

@@ -20,6 +20,7 @@ from toolkit import failpoints, horizon, saga_log
 from toolkit.announcement import Attempt
 from toolkit.availability import Availability
 from toolkit.clock import Clock
+from toolkit.configuration.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.contained import contained
 from toolkit.database import Database, StepSession
 from toolkit.database_errors import is_contention, is_outage, recording
@@ -35,7 +36,6 @@ from toolkit.plain_reads import PlainReads
 from toolkit.relay import Relay
 from toolkit.retry import GiveUp, TryAgain, after_failure, describe
 from toolkit.service import Service
-from toolkit.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.tracing import Tracing
 from toolkit.vocabulary import Unreadable
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key

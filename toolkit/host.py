@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 from toolkit import bindings, dead_letters, failpoints, known_steps
 from toolkit.caution import Caution
 from toolkit.clock import Clock
+from toolkit.configuration.settings import Settings
 from toolkit.contained import contain, contained
 from toolkit.database import Database
 from toolkit.database_errors import (
@@ -44,7 +45,6 @@ from toolkit.retention import Retention
 from toolkit.retry import describe
 from toolkit.senders import Senders
 from toolkit.service import Service
-from toolkit.settings import Settings
 from toolkit.sqlite_files import readable_by_others
 from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
 from toolkit.vocabulary import Vocabulary

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from toolkit.settings import Settings
+from toolkit.configuration.settings import Settings
 
 #: Libraries that say much, and from what level on they are heard.
 QUIET = {

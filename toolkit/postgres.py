@@ -15,11 +15,11 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from toolkit.configuration.server_urls import driver_options
 from toolkit.driver_errors import take_values_out
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.patience import LONGEST_STEP
 from toolkit.postgres_tls import with_tls
-from toolkit.server_urls import driver_options
 
 log = structlog.get_logger("toolkit")
 

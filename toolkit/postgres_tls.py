@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
+from toolkit.configuration.server_urls import CERTIFICATES, VERIFYING, hosts_of
 from toolkit.errors import SettingsError
-from toolkit.server_urls import CERTIFICATES, VERIFYING, hosts_of
 from toolkit.urls import is_loopback
 
 #: Where libpq and the driver look, unless they are told otherwise.

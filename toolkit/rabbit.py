@@ -27,6 +27,7 @@ from toolkit.amqp_consumer import Consumer
 from toolkit.amqp_messages import given_up, properties_of, wire_of
 from toolkit.amqp_writes import join_writes
 from toolkit.bindings import Bindings
+from toolkit.configuration.settings import Settings
 from toolkit.contained import contain
 from toolkit.envelope import WireMessage
 from toolkit.errors import EscapedError, UnreachableError, UnroutableError
@@ -46,7 +47,6 @@ from toolkit.rabbit_topology import (
 )
 from toolkit.retry import describe
 from toolkit.service import Service
-from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
 

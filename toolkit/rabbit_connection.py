@@ -14,12 +14,12 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from toolkit.amqp_acks import AWAY
 from toolkit.amqp_properties import tolerate_malformed_properties
+from toolkit.configuration.server_urls import hosts_of
+from toolkit.configuration.settings import Settings
 from toolkit.contained import contain
 from toolkit.errors import EscapedError, SagaError, UnreachableError
 from toolkit.rabbit_refusals import refusal_of
 from toolkit.retry import describe
-from toolkit.server_urls import hosts_of
-from toolkit.settings import Settings
 from toolkit.urls import is_loopback
 
 log = structlog.get_logger("toolkit")

@@ -13,12 +13,12 @@ from aiormq.exceptions import ChannelAccessRefused
 from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQueue
 
 from toolkit.amqp_acks import AWAY
+from toolkit.configuration.settings import Settings
 from toolkit.envelope import CONTROL_EVENTS
 from toolkit.events import routing_key
 from toolkit.host import queue_name
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, with_heartbeat
 from toolkit.service import Service
-from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
 

@@ -13,12 +13,12 @@ from datetime import datetime
 from sys import intern
 from typing import Any, Protocol
 
+from toolkit.configuration.settings import Settings
 from toolkit.errors import UnreachableError
 from toolkit.events import SagaState
 from toolkit.invariants import Remains, Violation, at_rest, violations_of
 from toolkit.rabbit_topology import queue_depths
 from toolkit.saga_log import SagaKey
-from toolkit.settings import Settings
 from toolkit.sources import DatabaseSource, Source, ask_all, pages
 from toolkit.story import LogEntry, tell
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import emissions, failpoints, outbox, overdue, saga_log
 from toolkit.announcement import tell_contradiction
 from toolkit.clock import Clock
+from toolkit.configuration.settings import Settings
 from toolkit.contained import contain
 from toolkit.database import Database
 from toolkit.database_errors import complain
@@ -32,7 +33,6 @@ from toolkit.relay import Relay
 from toolkit.saga_log import Entry, Note, StreamKey
 from toolkit.service import Service
 from toolkit.set_aside import REST, set_aside
-from toolkit.settings import Settings
 
 log = structlog.get_logger("toolkit")
 

@@ -31,12 +31,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from services.payment.ledger import Charge, ChargeState, charges, metadata
 from toolkit import Settings
+from toolkit.configuration.environment import FromEnvironment, read_settings
+from toolkit.configuration.server_urls import DatabaseUrl, driver_options
+from toolkit.configuration.settings import LONGEST_WAIT, Duration
 from toolkit.database_errors import describe_fault
-from toolkit.environment import FromEnvironment, read_settings
 from toolkit.errors import UnreachableError
 from toolkit.postgres_tls import with_tls
-from toolkit.server_urls import DatabaseUrl, driver_options
-from toolkit.settings import LONGEST_WAIT, Duration
 from toolkit.sqlite_files import make_private, make_room_for
 
 #: The advisory lock under which PostgreSQL makes the ledger: two `CREATE TABLE` at once can fail. Any number does.

@@ -12,7 +12,7 @@ import pytest
 import toolkit
 from toolkit.cli.options import MOST_SECONDS
 from toolkit.cli.verbs import app
-from toolkit.settings import LONGEST_WAIT, PREFIX
+from toolkit.configuration.settings import LONGEST_WAIT, PREFIX
 
 VERBS = [*(each.callback.__name__.replace("_", "-") for each in app.registered_commands), "dead-letters redrive"]
 #: What takes long to import, and belongs to the work of a verb.

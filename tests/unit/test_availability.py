@@ -17,13 +17,13 @@ from tests.eventually import eventually
 from tests.unit.loans import NOON, BookWanted, Branch, Clerk, Post, lent, letters, library, notes, rename, states, wire
 from toolkit import availability, invocation, isolated
 from toolkit.clock import SystemClock
+from toolkit.configuration.settings import Settings
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.host import Host
 from toolkit.ids import new_id
-from toolkit.settings import Settings
 
 #: What a step does to its own connection, or has the database do.
 Harm = Callable[[AsyncSession], Awaitable[None]]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.payment.gateway import GatewaySettings
-from toolkit.environment import FromEnvironment, read_settings, said, shown_settings
+from toolkit.configuration.environment import FromEnvironment, read_settings, said, shown_settings
+from toolkit.configuration.settings import Settings, load_settings, misspelt_settings
 from toolkit.errors import SettingsError
-from toolkit.settings import Settings, load_settings, misspelt_settings
 
 SECRET = "h-u-s-h"
 

@@ -18,10 +18,10 @@ from sqlalchemy.engine import make_url
 from tests.eventually import eventually
 from tests.unit.loans import BookWanted, Branch, Clerk, Post, lent, library, notes, tables, wire
 from toolkit.clock import SystemClock
+from toolkit.configuration.settings import Settings
 from toolkit.database import Database
 from toolkit.errors import SettingsError
 from toolkit.host import Host
-from toolkit.settings import Settings
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from toolkit.environment import shown_settings
+from toolkit.configuration.environment import shown_settings
+from toolkit.configuration.server_urls import driver_options
+from toolkit.configuration.settings import Settings, load_settings, misspelt_settings
 from toolkit.errors import SettingsError
-from toolkit.server_urls import driver_options
-from toolkit.settings import Settings, load_settings, misspelt_settings
 from toolkit.urls import shown_url
 
 

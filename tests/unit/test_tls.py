@@ -16,12 +16,12 @@ from tests.servers import Server
 from tests.tls import CERTIFICATE, Front, amqps_front, postgres_front
 from tests.unit.loans import Clerk, library
 from toolkit.clock import SystemClock
+from toolkit.configuration.settings import Settings
 from toolkit.database import Database
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.host import Host
 from toolkit.rabbit import RabbitPublisher
 from toolkit.rabbit_connection import as_unreachable
-from toolkit.settings import Settings
 
 ELSEWHERE, HERE = "127.1", "127.0.0.1"
 PASSWORD = "h-u-s-h"

@@ -21,8 +21,8 @@ from starlette.requests import Request
 from toolkit.api.answers import QueryError
 from toolkit.api.queries import in_utc
 from toolkit.audit import Operator
+from toolkit.configuration.settings import LONGEST_RETENTION, SHORTEST_RETENTION, Duration
 from toolkit.dead_letters import Selection
-from toolkit.settings import LONGEST_RETENTION, SHORTEST_RETENTION, Duration
 
 M = TypeVar("M", bound="Order")
 

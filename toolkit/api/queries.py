@@ -15,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from toolkit.api.answers import QueryError
+from toolkit.configuration.settings import LONGEST_WAIT, Duration
 from toolkit.events import SagaState
 from toolkit.search import Attention
-from toolkit.settings import LONGEST_WAIT, Duration
 
 E = TypeVar("E", bound=StrEnum)
 

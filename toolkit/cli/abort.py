@@ -66,9 +66,9 @@ async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) 
 
 async def _send(story: Story, reason: str) -> None:
     from toolkit.cli.sending import publisher_for, send_all
+    from toolkit.configuration.settings import load_settings
     from toolkit.envelope import abort_request
     from toolkit.logs import configure_logs
-    from toolkit.settings import load_settings
 
     settings = load_settings()
     configure_logs(settings.model_copy(update={"log_level": "error"}))

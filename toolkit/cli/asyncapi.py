@@ -25,11 +25,11 @@ def asyncapi(
     named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
     """
     from toolkit.asyncapi import asyncapi as document_of
+    from toolkit.configuration.environment import said
+    from toolkit.configuration.settings import load_settings
     from toolkit.contract import Contract
-    from toolkit.environment import said
     from toolkit.host import queue_name
     from toolkit.json_output import as_json
-    from toolkit.settings import load_settings
 
     settings = load_settings()
     is_named = bool(service or said("SAGA_SERVICES"))

@@ -11,7 +11,7 @@ def config(output: FormatOption = Format.TABLE) -> None:
 
     Passwords and tokens are masked.
     """
-    from toolkit.environment import shown_settings
-    from toolkit.settings import load_settings
+    from toolkit.configuration.environment import shown_settings
+    from toolkit.configuration.settings import load_settings
 
     print_rows(shown_settings(load_settings()), output, columns=("variable", "value", "source"))

@@ -29,8 +29,8 @@ def console(
 
     Ctrl-C ends it. On another address than this machine's own one signs in, with the services' SAGA_API_TOKEN.
     """
+    from toolkit.configuration.settings import load_settings
     from toolkit.console.serving import serve
-    from toolkit.settings import load_settings
 
     settings = load_settings()
     serve(

@@ -18,9 +18,9 @@ from toolkit.cli.exits import UsageError
 from toolkit.errors import SettingsError
 
 if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
     from toolkit.events import Saga
     from toolkit.service import Service
-    from toolkit.settings import Settings
 
 
 def package_name() -> str:

@@ -55,8 +55,8 @@ def doctor(
 
 async def _examine(names: Sequence[str], located: list[str] | None) -> list[Finding]:
     from toolkit.cli.subjects import subjects_of
+    from toolkit.configuration.settings import load_settings
     from toolkit.doctor import examine
-    from toolkit.settings import load_settings
 
     settings, management_url = load_settings(), _management_url()
     subjects = subjects_of(names, located, settings)
@@ -75,8 +75,8 @@ def _management_url() -> str | None:
     Raises:
         SettingsError: the address is none.
     """
-    from toolkit.environment import said
-    from toolkit.server_urls import has_sound_address
+    from toolkit.configuration.environment import said
+    from toolkit.configuration.server_urls import has_sound_address
 
     url = said(_MANAGEMENT_URL)
     try:

@@ -31,7 +31,7 @@ from toolkit.errors import (
     UnroutableError,
 )
 
-#: As `toolkit.settings` has it, which takes long to import: this runs at each start.
+#: As `toolkit.configuration.settings` has it, which takes long to import: this runs at each start.
 _PREFIX = "SAGA_"
 
 

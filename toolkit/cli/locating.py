@@ -17,9 +17,9 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
     from toolkit.contract import Contract
     from toolkit.controls import Controls
-    from toolkit.settings import Settings
 
 
 @asynccontextmanager
@@ -39,8 +39,8 @@ async def opened(named: Sequence[str] | None) -> AsyncIterator[list[Controls]]:
 
 def locate(named: Sequence[str] | None) -> list[Controls]:
     """Return the sources by the first way that names any."""
-    from toolkit.environment import said
-    from toolkit.settings import load_settings
+    from toolkit.configuration.environment import said
+    from toolkit.configuration.settings import load_settings
 
     listed = [each.strip() for each in said("SAGA_SERVICES").split(",") if each.strip()]
     if named or listed:
@@ -73,8 +73,8 @@ def _by_name(pairs: Iterable[str], settings: Settings) -> list[Controls]:
 def _at(name: str, url: str, settings: Settings) -> Controls:
     import httpx
 
+    from toolkit.configuration.server_urls import has_sound_address, is_database_url
     from toolkit.controls import HttpControls
-    from toolkit.server_urls import has_sound_address, is_database_url
     from toolkit.urls import shown_url
 
     try:

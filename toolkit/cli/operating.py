@@ -44,7 +44,7 @@ def span(text: str, option: str) -> timedelta:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from toolkit.settings import Duration
+    from toolkit.configuration.settings import Duration
 
     try:
         found: timedelta = TypeAdapter(Duration).validate_python(text)

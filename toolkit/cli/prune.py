@@ -39,7 +39,7 @@ def prune(
 
 
 def _allowed(older_than: str) -> timedelta:
-    from toolkit.settings import LONGEST_RETENTION, SHORTEST_RETENTION
+    from toolkit.configuration.settings import LONGEST_RETENTION, SHORTEST_RETENTION
 
     age = span(older_than, "--older-than")
     if not SHORTEST_RETENTION <= age <= LONGEST_RETENTION:

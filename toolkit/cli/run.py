@@ -24,7 +24,7 @@ def run(
     It finishes what is under way, and ends with 0.
     """
     from toolkit.app import run_service
-    from toolkit.settings import load_settings
+    from toolkit.configuration.settings import load_settings
 
     found, settings = find_service(service), load_settings()
     if settings.broker_url == "embedded":

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from toolkit.clock import Clock
+from toolkit.configuration.settings import Settings
 from toolkit.envelope import Envelope, WireMessage
 from toolkit.errors import UnreachableError, UnroutableError
 from toolkit.events import Event, Saga, routing_key
 from toolkit.ids import derived_id
 from toolkit.service import Service
-from toolkit.settings import Settings
 from toolkit.tracing import now, tracing_for
 
 #: How many messages are under way at once.

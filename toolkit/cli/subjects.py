@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from toolkit.cli.discovery import discover, package_name
 from toolkit.cli.exits import UsageError
 from toolkit.cli.locating import locate
+from toolkit.configuration.environment import said
+from toolkit.configuration.settings import Settings
 from toolkit.controls import Controls, DatabaseControls, HttpControls
 from toolkit.doctor import Subject
-from toolkit.environment import said
 from toolkit.service import Service
-from toolkit.settings import Settings
 
 
 def subjects_of(names: Sequence[str], located: list[str] | None, settings: Settings) -> list[Subject]:

@@ -14,8 +14,8 @@ from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_json, print_rows
 
 if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
     from toolkit.contract import Contract
-    from toolkit.settings import Settings
 
 
 def topology(
@@ -31,9 +31,9 @@ def topology(
     from these. With --permissions, `-o json` is a document for `rabbitmqctl import_definitions`; in the place of each
     password it has `@LOGIN_PASSWORD@`. Ends with 3 where a service can't be asked.
     """
+    from toolkit.configuration.settings import load_settings
     from toolkit.contract import Contract
     from toolkit.rights import as_definitions, as_rows, rights_of
-    from toolkit.settings import load_settings
 
     settings = load_settings()
     is_named = bool(service or os.environ.get("SAGA_SERVICES"))

@@ -20,9 +20,9 @@ from toolkit.clock import SystemClock
 from toolkit.fence import SagaState
 
 if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
     from toolkit.events import Event, Saga
     from toolkit.service import Service
-    from toolkit.settings import Settings
     from toolkit.story import Story
 
 
@@ -44,7 +44,7 @@ def trigger(
     With --wait it ends with 0 if all completed, 1 if any failed, and 3 if any was not done in time.
     """
     from toolkit.cli.payload import build_events
-    from toolkit.settings import load_settings
+    from toolkit.configuration.settings import load_settings
 
     services = discover(package_name())
     saga = _started_by(event, sagas_of(services))

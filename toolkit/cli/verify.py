@@ -21,7 +21,7 @@ from toolkit.cli.waiting import counting
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
-    from toolkit.settings import Settings
+    from toolkit.configuration.settings import Settings
 
 if TYPE_CHECKING:
     from toolkit.verdict import Check, Verdict
@@ -83,8 +83,8 @@ def checks_of(package: str) -> Sequence[Check]:
 
 def _broker() -> Settings | None:
     """Return the settings if they name a broker: the default one may be anybody's."""
+    from toolkit.configuration.settings import load_settings
     from toolkit.logs import configure_logs
-    from toolkit.settings import load_settings
 
     if "SAGA_BROKER_URL" not in os.environ:
         return None

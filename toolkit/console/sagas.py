@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from toolkit.configuration.settings import Duration
 from toolkit.console.asking import NO_TEXT, Services, can_be_asked
 from toolkit.console.listing import Listed, Listing, Place
 from toolkit.console.rendering import Pages, saga_path
 from toolkit.events import SagaState
 from toolkit.search import Attention, Search
-from toolkit.settings import Duration
 
 _FILTERS = ("state", "step", "attention", "age", "type")
 _ASKED = ("q", *_FILTERS, "from")

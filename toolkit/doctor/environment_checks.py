@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
+from toolkit.configuration.environment import DEMO_TOKEN, FILE, PREFIX, known_variables
+from toolkit.configuration.settings import Settings
 from toolkit.doctor.facts import Facts
 from toolkit.doctor.findings import Seen, check, fine, problem
-from toolkit.environment import DEMO_TOKEN, FILE, PREFIX, known_variables
-from toolkit.settings import Settings
 from toolkit.urls import is_loopback
 
 #: What is read beside the settings of services: by the command line, by crash points.

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from toolkit.configuration.settings import Settings
 from toolkit.contract import Contract
 from toolkit.doctor.broker import ask_broker, filled_in
 from toolkit.doctor.checks import CHECKS
@@ -18,7 +19,6 @@ from toolkit.doctor.probing import probes
 from toolkit.doctor.services import ask_service
 from toolkit.doctor.subjects import Subject
 from toolkit.errors import UnreachableError
-from toolkit.settings import Settings
 
 Say = Callable[[str], None]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from toolkit.configuration.settings import Settings
 from toolkit.contract import Contract
 from toolkit.known_steps import Undeclared
-from toolkit.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

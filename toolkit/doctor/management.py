@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 import httpx
 
+from toolkit.configuration.settings import Settings
 from toolkit.doctor.clocks import date_of
 from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
 from toolkit.http_client import BoundedClient
 from toolkit.retry import describe
-from toolkit.settings import Settings
 
 _TIMEOUT = 5
 #: Where RabbitMQ's management listens beside AMQP, without and with TLS.

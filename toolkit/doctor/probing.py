@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+from toolkit.configuration.settings import Settings
 from toolkit.doctor.facts import Echo, Probe
 from toolkit.envelope import WireMessage
 from toolkit.errors import BrokerRefusesError, UnreachableError, UnroutableError
 from toolkit.ids import new_id
 from toolkit.rabbit import RabbitPublisher
 from toolkit.rights import PROBE_KEY
-from toolkit.settings import Settings
 
 #: However long a lease the services have: a person is waiting.
 _LEASE = timedelta(seconds=5)

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
+from toolkit.configuration.environment import DEMO_TOKEN
 from toolkit.contract import Contract, EventContract
 from toolkit.doctor.facts import ClockFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
-from toolkit.environment import DEMO_TOKEN
 from toolkit.glance import lacks
 from toolkit.urls import shown_url
 

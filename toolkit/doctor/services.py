@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
+from toolkit.configuration.environment import DEMO_TOKEN
+from toolkit.configuration.settings import Settings
 from toolkit.doctor.clocks import date_of, stated
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
-from toolkit.environment import DEMO_TOKEN
 from toolkit.http_client import BoundedClient
 from toolkit.retry import describe
-from toolkit.settings import Settings
 from toolkit.sources import showing
 from toolkit.urls import is_loopback, shown_url
 

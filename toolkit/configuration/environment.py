@@ -13,8 +13,8 @@ from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from toolkit.configuration.server_urls import hosts_of, login_of
 from toolkit.errors import SettingsError
-from toolkit.server_urls import hosts_of, login_of
 from toolkit.urls import HIDDEN, is_loopback, shown_url
 
 PREFIX = "SAGA_"

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from toolkit.environment import PREFIX, SHOWN, FromEnvironment, known_variables, misspelt, read_settings
-from toolkit.server_urls import DatabaseUrl, has_heartbeat, has_sound_address
+from toolkit.configuration.environment import PREFIX, SHOWN, FromEnvironment, known_variables, misspelt, read_settings
+from toolkit.configuration.server_urls import DatabaseUrl, has_heartbeat, has_sound_address
 
 #: A longer wait means never, and can be added to any time without leaving the calendar.
 LONGEST_WAIT = timedelta(days=3650)

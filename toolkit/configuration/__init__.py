@@ -1,0 +1,1 @@
+"""Settings by environment: what each variable may hold, and where its value comes from."""
