@@ -16,8 +16,8 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from toolkit.amqp_acks import AWAY
-from toolkit.contained import contain
 from toolkit.errors import EscapedError
+from toolkit.foreign_code.containment import contain
 
 #: How long the broker may take to answer that a channel is closed, or consumed on, in seconds.
 _CLOSING = 5.0

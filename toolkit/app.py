@@ -26,9 +26,9 @@ from toolkit.api import Access, Site, api_routes, application, health_routes
 from toolkit.clock import SystemClock
 from toolkit.configuration.environment import guard_token
 from toolkit.configuration.settings import Settings, misspelt_settings
-from toolkit.contained import contain, escaped
 from toolkit.contract import Contract
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
+from toolkit.foreign_code.containment import contain, escaped
 from toolkit.host import Host
 from toolkit.http_server import SideServer, bind, server_config
 from toolkit.logs import configure_logs

@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import horizon, outbox, saga_log
 from toolkit.clock import Clock
-from toolkit.contained import contain
 from toolkit.database import Database
 from toolkit.database_errors import complain, describe_fault, is_of_values
 from toolkit.envelope import WireMessage
 from toolkit.events import SagaState
 from toolkit.fence import StepState
+from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry

@@ -21,7 +21,6 @@ from toolkit.announcement import Attempt
 from toolkit.availability import Availability
 from toolkit.clock import Clock
 from toolkit.configuration.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
-from toolkit.contained import contained
 from toolkit.database import Database, StepSession
 from toolkit.database_errors import is_contention, is_outage, recording
 from toolkit.encoding import Original, encode
@@ -29,6 +28,7 @@ from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.fence import Arrival, Decision, StepState, decide
+from toolkit.foreign_code.containment import contained
 from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.metrics import Meter
 from toolkit.participant import Compensation, Step

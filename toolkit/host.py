@@ -19,7 +19,6 @@ from toolkit import bindings, dead_letters, failpoints, known_steps
 from toolkit.caution import Caution
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.contained import contain, contained
 from toolkit.database import Database
 from toolkit.database_errors import (
     complain,
@@ -34,6 +33,7 @@ from toolkit.dead_letters import DeadLetter
 from toolkit.envelope import WireMessage
 from toolkit.errors import SettingsError, UndeclaredStepsError
 from toolkit.execution import Execution
+from toolkit.foreign_code.containment import contain, contained
 from toolkit.inbox import Inbox
 from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation

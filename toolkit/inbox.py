@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from toolkit import failpoints
 from toolkit.availability import PAUSES
 from toolkit.clock import Clock
-from toolkit.contained import apart, contain
 from toolkit.database_errors import complain, is_contention, is_outage, may_pass
 from toolkit.envelope import Message, WireMessage
 from toolkit.errors import ContentionError, DatabaseUnavailableError, UnrecordedError
 from toolkit.execution import Execution
+from toolkit.foreign_code.containment import apart, contain
 from toolkit.ids import trace_facts
 from toolkit.isolated import Isolation
 from toolkit.vocabulary import Unreadable, Vocabulary

@@ -16,13 +16,13 @@ from typing import Any
 import structlog
 
 from toolkit import failpoints
-from toolkit.contained import contain, contained
 from toolkit.database import StepSession
 from toolkit.database_errors import is_contention, is_outage
 from toolkit.errors import EscapedError, PositionTakenError, UnrecordedError
 from toolkit.events import Event, Refusal
 from toolkit.execution import Execution
 from toolkit.fence import Decision, StepState
+from toolkit.foreign_code.containment import contain, contained
 from toolkit.invocation import Failure, blame
 from toolkit.outcomes import Outcome, Outcomes, commit
 from toolkit.participant import Compensation, Step

@@ -12,8 +12,8 @@ from typing import Any
 
 import structlog
 
-from toolkit.contained import contain
 from toolkit.errors import LoopEndedError
+from toolkit.foreign_code.containment import contain
 from toolkit.retry import describe
 
 log = structlog.get_logger("toolkit")

@@ -15,12 +15,12 @@ from sqlalchemy import inspect
 
 from toolkit import failpoints, saga_log
 from toolkit.announcement import Attempt
-from toolkit.contained import contain
 from toolkit.database import StepSession
 from toolkit.database_errors import is_outage, recording
 from toolkit.errors import PositionTakenError
 from toolkit.execution import Execution
 from toolkit.fence import StepState
+from toolkit.foreign_code.containment import contain
 from toolkit.retry import GiveUp
 from toolkit.work import Claim, Work, events_of
 

@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only
 from toolkit.configuration.server_urls import driver_options
 from toolkit.driver_errors import take_values_out
 from toolkit.errors import DatabaseUnavailableError, SettingsError
-from toolkit.patience import LONGEST_STEP
+from toolkit.foreign_code.time_limits import LONGEST_STEP
 from toolkit.postgres_tls import with_tls
 
 log = structlog.get_logger("toolkit")

@@ -28,9 +28,9 @@ from toolkit.amqp_messages import given_up, properties_of, wire_of
 from toolkit.amqp_writes import join_writes
 from toolkit.bindings import Bindings
 from toolkit.configuration.settings import Settings
-from toolkit.contained import contain
 from toolkit.envelope import WireMessage
 from toolkit.errors import EscapedError, UnreachableError, UnroutableError
+from toolkit.foreign_code.containment import contain
 from toolkit.host import Host
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
 from toolkit.rabbit_refusals import refusal_of

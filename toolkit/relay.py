@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints, metrics, outbox
 from toolkit.clock import Clock
-from toolkit.contained import contain, contained
 from toolkit.database import Database
 from toolkit.database_errors import complain
 from toolkit.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
 from toolkit.errors import UnroutableError
+from toolkit.foreign_code.containment import contain, contained
 from toolkit.ids import trace_facts
 from toolkit.outbox import OutboxRow
 from toolkit.tracing import Tracing, now

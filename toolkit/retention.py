@@ -19,9 +19,9 @@ from toolkit import audit, dead_letters, horizon, overdue
 from toolkit.audit import Deed, Operator
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.contained import contain
 from toolkit.database import Database
 from toolkit.database_errors import complain
+from toolkit.foreign_code.containment import contain
 
 log = structlog.get_logger("toolkit")
 

@@ -19,12 +19,12 @@ from toolkit import emissions, failpoints, outbox, overdue, saga_log
 from toolkit.announcement import tell_contradiction
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.contained import contain
 from toolkit.database import Database
 from toolkit.database_errors import complain
 from toolkit.emissions import Emission
 from toolkit.envelope import WireMessage, abort_request
 from toolkit.events import Event, is_saga_id
+from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
 from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow

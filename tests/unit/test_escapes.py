@@ -26,10 +26,10 @@ from tests.unit.loans import (
     wire,
 )
 from toolkit import Event
-from toolkit.contained import apart, contain, contained
 from toolkit.database import Database, StepSession
 from toolkit.envelope import WireMessage
 from toolkit.errors import EscapedError
+from toolkit.foreign_code.containment import apart, contain, contained
 from toolkit.retry import describe
 
 #: What SQLite, and what PostgreSQL, need long for.

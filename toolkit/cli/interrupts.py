@@ -100,7 +100,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     """
     import asyncio
 
-    from toolkit.contained import escaped
+    from toolkit.foreign_code.containment import escaped
 
     try:
         return heeding(lambda: asyncio.run(work))

@@ -1,7 +1,7 @@
 """A cancellation that nothing asked for is taken for one of the task itself: the loop that it reaches ends silently."""
 
 EDITS = {
-    "toolkit/contained.py": [
+    "toolkit/foreign_code/containment.py": [
         (
             "        if _cancellations() > before:\n            raise\n        raise EscapedError(",
             "        raise\n        raise EscapedError(",
