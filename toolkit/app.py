@@ -30,13 +30,13 @@ from toolkit.contract import Contract
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.foreign_code.containment import contain, escaped
 from toolkit.host import Host
-from toolkit.http_server import SideServer, bind, server_config
 from toolkit.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
 from toolkit.rabbit_connection import connect_patiently, is_in_the_clear
 from toolkit.retry import describe
 from toolkit.service import Service
 from toolkit.urls import shown_url
+from toolkit.web.server import SideServer, bind, server_config
 
 log = structlog.get_logger("toolkit")
 

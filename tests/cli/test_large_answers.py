@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from toolkit.http_client import LARGEST_ANSWER
+from toolkit.web.client import LARGEST_ANSWER
 
 #: What the server would send.
 LARGE = 400_000_000

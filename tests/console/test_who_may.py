@@ -32,8 +32,8 @@ from toolkit.controls import DatabaseControls, HttpControls
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import WireMessage
-from toolkit.guesses import PAUSE, Guesses, network_of
 from toolkit.ids import new_id
+from toolkit.web.guess_limiter import PAUSE, Guesses, network_of
 
 SECRET = SecretStr("a-token-of-the-services")
 

@@ -18,7 +18,7 @@ import pytest_asyncio
 from tests.end_to_end.alone import Running, is_ready, running
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit.http_server import PATIENCE
+from toolkit.web.server import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

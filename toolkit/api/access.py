@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.api.answers import Serve, error_answer
-from toolkit.guesses import PAUSE, Guesses
+from toolkit.web.guess_limiter import PAUSE, Guesses
 
 
 class Access:

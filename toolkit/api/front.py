@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from toolkit.api.answers import error_answer
-from toolkit.http_names import answers_to, name_in
+from toolkit.web.host_names import answers_to, name_in
 
 #: No order is larger: a thousand letters' ids are a sixth of it.
 LARGEST_BODY = 256 * 1024

@@ -22,7 +22,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from toolkit.http_names import name_in
+from toolkit.web.host_names import name_in
 
 #: What a browser may do with a page: load our own files, ask us again, and nothing else.
 _POLICY = "; ".join(

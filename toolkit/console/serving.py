@@ -14,8 +14,8 @@ from toolkit.configuration.environment import guard_token
 from toolkit.console.app import application
 from toolkit.controls import Controls
 from toolkit.errors import SettingsError
-from toolkit.http_server import bind, server_config
 from toolkit.urls import is_loopback
+from toolkit.web.server import bind, server_config
 
 
 def serve(

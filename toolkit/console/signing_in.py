@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from toolkit.console.forms import form, person
 from toolkit.console.guard import Keys, local_path, set_cookie
 from toolkit.console.rendering import Pages
-from toolkit.guesses import PAUSE, Guesses
+from toolkit.web.guess_limiter import PAUSE, Guesses
 
 
 class SigningIn:

@@ -13,8 +13,8 @@ import httpx
 from toolkit.configuration.settings import Settings
 from toolkit.doctor.clocks import date_of
 from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
-from toolkit.http_client import BoundedClient
 from toolkit.retry import describe
+from toolkit.web.client import BoundedClient
 
 _TIMEOUT = 5
 #: Where RabbitMQ's management listens beside AMQP, without and with TLS.

@@ -13,10 +13,10 @@ from toolkit.configuration.environment import DEMO_TOKEN
 from toolkit.configuration.settings import Settings
 from toolkit.doctor.clocks import date_of, stated
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
-from toolkit.http_client import BoundedClient
 from toolkit.retry import describe
 from toolkit.sources import showing
 from toolkit.urls import is_loopback, shown_url
+from toolkit.web.client import BoundedClient
 
 _TIMEOUT = 5
 _REFUSALS = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
