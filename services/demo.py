@@ -32,11 +32,11 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.embedded import Embedded
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.logs import configure_logs
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import Story
 from toolkit.saga_log import Note
 from toolkit.sources import DatabaseSource, Source
-from toolkit.story import Story
 
 SERVICES = (inventory, payment, shipping, notification)
 #: The slowest order spends four attempts at its payment, which take about two seconds.

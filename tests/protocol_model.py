@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from toolkit.fence import StepState as At
+from toolkit.protocol.fence import StepState as At
 
 
 class Variant(StrEnum):

@@ -19,10 +19,10 @@ from toolkit.database import Database
 from toolkit.database_errors import complain, describe_fault, is_of_values
 from toolkit.envelope import WireMessage
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.outbox import OutboxRow
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry
 
 #: The pauses between the probes of a database that is away, in seconds: short at first, for a mere restart.

@@ -24,7 +24,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from toolkit.errors import DeclarationError
-from toolkit.fence import SagaState as SagaState
+from toolkit.protocol.fence import SagaState as SagaState
 
 #: The identity of one saga, chosen by whoever starts it: an order number, say. Printable, so that it can
 #: stand in a URL, a log line and a shell command without quoting.

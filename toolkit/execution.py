@@ -27,12 +27,12 @@ from toolkit.encoding import Original, encode
 from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
-from toolkit.fence import Arrival, Decision, StepState, decide
 from toolkit.foreign_code.containment import contained
 from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.metrics import Meter
 from toolkit.participant import Compensation, Step
 from toolkit.plain_reads import PlainReads
+from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.relay import Relay
 from toolkit.retry import GiveUp, TryAgain, after_failure, describe
 from toolkit.service import Service

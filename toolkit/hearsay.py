@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from toolkit.contract import Contract, HandlerContract, SagaContract
-from toolkit.fence import StepState
 from toolkit.graph import Choreography
-from toolkit.story import LogEntry, Story
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import LogEntry, Story
 
 
 def completed(choreography: Choreography, story: Story) -> Choreography:

@@ -21,11 +21,11 @@ from toolkit.database_errors import is_contention, is_outage
 from toolkit.errors import EscapedError, PositionTakenError, UnrecordedError
 from toolkit.events import Event, Refusal
 from toolkit.execution import Execution
-from toolkit.fence import Decision, StepState
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.invocation import Failure, blame
 from toolkit.outcomes import Outcome, Outcomes, commit
 from toolkit.participant import Compensation, Step
+from toolkit.protocol.fence import Decision, StepState
 from toolkit.retry import GiveUp
 from toolkit.saga_log import StreamKey
 from toolkit.work import Claim, Work, events_of, stream_key

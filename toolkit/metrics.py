@@ -23,8 +23,8 @@ from toolkit.database import Database
 from toolkit.database_errors import is_outage
 from toolkit.dead_letters import DeadLetter
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.participant import Compensation, Step
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry, Note
 from toolkit.service import Service
 

@@ -19,8 +19,8 @@ from toolkit.database import StepSession
 from toolkit.database_errors import is_outage, recording
 from toolkit.errors import PositionTakenError
 from toolkit.execution import Execution
-from toolkit.fence import StepState
 from toolkit.foreign_code.containment import contain
+from toolkit.protocol.fence import StepState
 from toolkit.retry import GiveUp
 from toolkit.work import Claim, Work, events_of
 

@@ -35,7 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.events import SagaEnded, SagaState
-from toolkit.fence import StepState
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import (
     Note,
     SagaKey,

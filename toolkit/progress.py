@@ -12,9 +12,9 @@ from typing import Any
 
 from toolkit.graph import Choreography
 from toolkit.hearsay import completed
+from toolkit.protocol.timeline import Story
 from toolkit.sentence import Facts, sentence
 from toolkit.standing import NodeProgress, SeenEvent, Status, View, nodes_of
-from toolkit.story import Story
 
 __all__ = ["NodeProgress", "Progress", "SeenEvent", "Status", "View", "progress"]
 

@@ -42,8 +42,8 @@ from toolkit.database import UtcDateTime, metadata
 from toolkit.encoding import Original
 from toolkit.errors import PositionTakenError
 from toolkit.events import SagaEnded, SagaState
-from toolkit.fence import StepState
 from toolkit.one_of import OneOf
+from toolkit.protocol.fence import StepState
 from toolkit.set_aside import set_aside
 
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from shlex import quote
 
 from toolkit.events import AbortRequested, SagaState
-from toolkit.fence import StepState
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import LogEntry, Story
 from toolkit.saga_log import Note
 from toolkit.standing import NodeProgress, Status
-from toolkit.story import LogEntry, Story
 
 #: Where an event's name parts into words.
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

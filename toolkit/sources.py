@@ -25,7 +25,7 @@ from toolkit.database_errors import describe_fault
 from toolkit.dead_letters import Selection
 from toolkit.errors import AmbiguousSagaError, UnreachableError
 from toolkit.events import SagaState
-from toolkit.invariants import Remains
+from toolkit.protocol.invariants import Remains
 from toolkit.retry import describe
 from toolkit.urls import shown_url
 from toolkit.web.client import AnswerTooLargeError, BoundedClient

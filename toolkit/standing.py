@@ -13,10 +13,10 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.graph import Choreography, Node
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import LogEntry, Story
 from toolkit.saga_log import Note
-from toolkit.story import LogEntry, Story
 
 Rows = Sequence[Mapping[str, Any]]
 

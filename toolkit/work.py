@@ -27,12 +27,12 @@ from toolkit.events import (
     bounded,
     routing_key,
 )
-from toolkit.fence import Decision, StepState, is_legal
 from toolkit.ids import new_id
 from toolkit.masking import has_sensitive_fields
 from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.participant import Compensation, Step
+from toolkit.protocol.fence import Decision, StepState, is_legal
 from toolkit.redaction import redact
 from toolkit.retry import describe
 from toolkit.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction

@@ -21,9 +21,9 @@ from toolkit.audit import Operator
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import WireMessage
 from toolkit.events import SagaEnded, SagaState
-from toolkit.fence import StepState
 from toolkit.ids import new_id
 from toolkit.operations import Bite
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry
 
 ADA = Operator("ada@desk", "the airline is back")

@@ -17,9 +17,9 @@ from tests.servers import Server
 from toolkit import Event, overdue, pushes, saga_log
 from toolkit.audit import Operator
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.host import queue_name
 from toolkit.ids import new_id
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry
 
 

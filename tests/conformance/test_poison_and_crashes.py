@@ -18,8 +18,8 @@ from tests.eventually import eventually
 from toolkit import Settings, saga_log
 from toolkit.envelope import WireMessage
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.ids import new_id
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry
 
 #: Enough for a 99th percentile.

@@ -24,8 +24,8 @@ from toolkit.controls import HttpControls
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import Envelope
 from toolkit.events import SagaState, documented_example, routing_key
-from toolkit.fence import StepState
 from toolkit.ids import derived_id, new_id
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry, Note
 
 TOKEN = "the-shop's-own-token"

@@ -30,7 +30,7 @@ from toolkit.cli.stories import story_of
 from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
 from toolkit.embedded import Embedded
-from toolkit.fence import TRANSITIONS, Arrival, Decision, StepState, decide
+from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide
 from toolkit.sources import DatabaseSource
 
 SAGA = ".venv/bin/saga"

@@ -35,10 +35,10 @@ from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ, find
 from toolkit import Settings
 from toolkit.errors import UnreachableError
-from toolkit.fence import StepState
 from toolkit.ids import new_id
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import tell
 from toolkit.sources import Source
-from toolkit.story import tell
 
 #: How long the armed process has for coming by its point, in seconds; a busy machine takes long to start Python.
 DEATH_WITHIN = 60

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from toolkit.fence import TRANSITIONS, Arrival, Decision, StepState, decide, is_legal
+from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide, is_legal
 
 STATES = [None, *StepState]
 

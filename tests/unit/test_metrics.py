@@ -33,9 +33,9 @@ from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.errors import UnroutableError
 from toolkit.events import AbortRequested, SagaState
-from toolkit.fence import StepState
 from toolkit.metrics import UNDECLARED, Meter
 from toolkit.overdue import overdue
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry, Note
 from toolkit.watch import Watch as OverdueWatch
 

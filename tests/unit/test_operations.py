@@ -16,9 +16,9 @@ from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.envelope import WireMessage
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.operations import LETTERS_AT_ONCE, Bite
 from toolkit.outbox import OutboxRow
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry
 
 ADA = Operator("ada@desk", "the shelf is mended")

@@ -35,7 +35,7 @@ from toolkit.contract import Contract
 from toolkit.envelope import abort_request
 from toolkit.graph import Choreography
 from toolkit.progress import NodeProgress, Progress, Status, progress
-from toolkit.story import tell
+from toolkit.protocol.timeline import tell
 from toolkit.views import SagaView
 
 ORDERS = Choreography([inventory, payment, shipping, notification])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.protocol_model import Exploration, Variant, explore
-from toolkit.fence import TRANSITIONS
+from toolkit.protocol.fence import TRANSITIONS
 
 
 @pytest.fixture(scope="module")

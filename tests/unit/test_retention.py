@@ -16,7 +16,7 @@ from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
 from toolkit.events import SagaState
-from toolkit.fence import StepState
+from toolkit.protocol.fence import StepState
 from toolkit.retention import Pruned, Retention
 from toolkit.saga_log import Entry
 

@@ -17,7 +17,7 @@ from toolkit.database import Database
 from toolkit.encoding import Original
 from toolkit.errors import PositionTakenError
 from toolkit.events import SagaEnded, SagaState
-from toolkit.fence import StepState
+from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry, Note, Stream, StreamKey
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.orders import by_service, entry, fulfilled_order, paid_order, refused_order, shown
 from toolkit.events import SagaState
-from toolkit.story import Story, merge, tell
+from toolkit.protocol.timeline import Story, merge, tell
 
 
 @pytest.mark.parametrize("order", [fulfilled_order, paid_order, refused_order])

@@ -15,7 +15,7 @@ from toolkit.cli.options import ReasonOption, ServicesOption, TypeOption
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
-    from toolkit.story import Story
+    from toolkit.protocol.timeline import Story
 
 
 def abort(
@@ -53,8 +53,8 @@ def _why_not(story: Story) -> str | None:
 
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Story:
+    from toolkit.protocol.timeline import tell
     from toolkit.sources import ask_all
-    from toolkit.story import tell
     from toolkit.views import see_that_it_is_one
 
     async with opened(service) as known:

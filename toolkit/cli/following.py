@@ -16,8 +16,8 @@ from toolkit.contract import Contract
 from toolkit.controls import Controls
 from toolkit.graph import Choreography
 from toolkit.progress import NodeProgress, Progress, Status, progress
+from toolkit.protocol.timeline import Story, tell
 from toolkit.sources import ask_all
-from toolkit.story import Story, tell
 from toolkit.views import see_that_it_is_one
 
 #: How what is to come looks; told by the word, and only helped by sign and colour.

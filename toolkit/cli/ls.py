@@ -14,14 +14,14 @@ from toolkit.cli.locating import opened
 from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import console, print_rows, with_types
 from toolkit.clock import SystemClock
-from toolkit.fence import SagaState
+from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.controls import Controls
+    from toolkit.protocol.timeline import Story
     from toolkit.saga_log import SagaKey
     from toolkit.search import Search
     from toolkit.sources import Rows
-    from toolkit.story import Story
 
 _COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
 #: What a narrow terminal has room for.

@@ -10,7 +10,7 @@ from toolkit.cli.interrupts import run_async
 from toolkit.cli.locating import opened
 from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import console, print_rows
-from toolkit.fence import SagaState
+from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.controls import Controls

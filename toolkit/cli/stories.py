@@ -14,10 +14,10 @@ from rich.text import Text
 from toolkit.cli.exits import complain
 from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.events import SagaState
-from toolkit.fence import StepState
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import LogEntry, Story, tell
 from toolkit.saga_log import Note, SagaKey
 from toolkit.sources import Source, ask_all
-from toolkit.story import LogEntry, Story, tell
 
 #: How many sagas are asked for at once: enough to hide the latency, too few to make a source slow.
 _AT_ONCE = 10

@@ -14,7 +14,7 @@ from toolkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from toolkit.cli.following import Followed
-    from toolkit.story import Story
+    from toolkit.protocol.timeline import Story
 
 
 def trace(

@@ -17,13 +17,13 @@ from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOpti
 from toolkit.cli.output import print_json
 from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.clock import SystemClock
-from toolkit.fence import SagaState
+from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
     from toolkit.events import Event, Saga
+    from toolkit.protocol.timeline import Story
     from toolkit.service import Service
-    from toolkit.story import Story
 
 
 def trigger(
@@ -81,7 +81,7 @@ class _Started:
 
     def sent(self, saga_id: str) -> None:
         """Take in that a saga's event is safe."""
-        from toolkit.story import Story
+        from toolkit.protocol.timeline import Story
 
         self._stories[saga_id] = Story(saga_id, [])
         if self._output is Format.TABLE:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from toolkit.protocol.timeline import Story
     from toolkit.sources import Source
-    from toolkit.story import Story
 
 #: How long services are left alone after a round of questions, in seconds, and in rounds if that is longer: whoever
 #: is asked all the time does nothing else.
@@ -36,7 +36,7 @@ async def wait_until_ended(
     import asyncio
 
     from toolkit.cli.stories import stories_of
-    from toolkit.story import Story
+    from toolkit.protocol.timeline import Story
 
     async def told(ids: Sequence[str]) -> list[Story]:
         return await stories_of([(saga_type, saga_id) for saga_id in ids], sources)

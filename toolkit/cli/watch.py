@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from toolkit.controls import Controls
     from toolkit.glance import Glance
-    from toolkit.story import Story
+    from toolkit.protocol.timeline import Story
 
 _SAGAS = ("saga_id", "state", "last_step", "last_state", "age")
 

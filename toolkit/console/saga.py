@@ -22,7 +22,7 @@ from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
 from toolkit.operations import Bite
 from toolkit.progress import progress
-from toolkit.story import tell
+from toolkit.protocol.timeline import tell
 from toolkit.views import see_that_it_is_one
 
 

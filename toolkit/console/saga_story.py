@@ -12,10 +12,10 @@ from toolkit.console.layout import Arrow, Layout
 from toolkit.console.rendering import clock, look
 from toolkit.console.sequence import Sequence, is_closing, sequence_of
 from toolkit.events import SagaState
-from toolkit.fence import StepState
 from toolkit.graph import Choreography, Node
 from toolkit.progress import NodeProgress, Progress
-from toolkit.story import LogEntry, Story
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import LogEntry, Story
 from toolkit.views import SagaView
 
 _ON_THE_WAY_BACK = (SagaState.COMPENSATING, SagaState.FAILED)

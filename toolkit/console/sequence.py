@@ -9,7 +9,7 @@ from toolkit.console.layout import SMALL_LETTER, measure
 from toolkit.console.rendering import clock, look
 from toolkit.events import SagaEnded, SagaState
 from toolkit.graph import Choreography
-from toolkit.story import LogEntry
+from toolkit.protocol.timeline import LogEntry
 
 _OUTSIDE = "outside"
 _TOP, _ROW, _MARGIN = 40, 30, 16

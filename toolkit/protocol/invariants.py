@@ -1,6 +1,6 @@
 """What has to hold of every saga, whatever died in its course: judged from the services' logs and tables alone.
 
-Pure functions over a saga's merged story (`toolkit.story`), one for each invariant, and one over what is left of all of
+Pure functions over a saga's merged story (`toolkit.protocol.timeline`), one for each invariant, and one over what is left of all of
 them together. Money and goods are the services' own affair; who counts those adds violations of his own.
 """
 
@@ -12,8 +12,8 @@ from datetime import datetime
 from itertools import pairwise
 
 from toolkit.events import AbortRequested, SagaEnded, SagaState
-from toolkit.fence import StepState, is_legal
-from toolkit.story import LogEntry, is_start
+from toolkit.protocol.fence import StepState, is_legal
+from toolkit.protocol.timeline import LogEntry, is_start
 
 #: Their messages are no events of the saga: nobody's log entry emitted them.
 _CONTROL = (SagaEnded.__name__, AbortRequested.__name__)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.events import SagaEnded, SagaState
-from toolkit.fence import StepState
 from toolkit.ids import derived_id
+from toolkit.protocol.fence import StepState
 
 #: A log entry as readers see it, with the keys of `saga_log.SHOWN`.
 LogEntry = Mapping[str, Any]

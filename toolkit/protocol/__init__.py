@@ -1,0 +1,1 @@
+"""The rules of the protocol, as pure functions: which entry may follow which, and what holds of every saga."""
