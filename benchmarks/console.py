@@ -28,7 +28,7 @@ from benchmarks.crowd import LONGEST, SERVICES, Crowd, Tables, fill, tables_of
 from tests.conftest import PostgresDatabases
 from tests.servers import POSTGRESQL, find
 from toolkit.controls import HttpControls
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.search import Attention, Search
 
 #: The most that 19 of 20 answers may take, in milliseconds.

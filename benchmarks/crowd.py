@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 
 from toolkit.database import Database
 from toolkit.dead_letters import dead_letters
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.ids import derived_id, new_id
 from toolkit.outbox import outbox
 from toolkit.overdue import overdue

@@ -30,8 +30,8 @@ from toolkit.cli.stories import print_story, stories_of, styled_state
 from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
+from toolkit.declaration.events import SagaState
 from toolkit.embedded import Embedded
-from toolkit.events import SagaState
 from toolkit.logs import configure_logs
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import Story

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.ids import derived_id
 from toolkit.saga_log import SHOWN, Entry
 

@@ -7,11 +7,11 @@ TYPE_CHECKING = False  # as mypy and editors know it; `typing` is imported while
 
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
+    from toolkit.declaration.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
+    from toolkit.declaration.participant import Participant
+    from toolkit.declaration.retry_policy import Retry, RetryPolicy
+    from toolkit.declaration.service import Service
     from toolkit.errors import DeclarationError, SagaError
-    from toolkit.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
-    from toolkit.participant import Participant
-    from toolkit.retry import Retry, RetryPolicy
-    from toolkit.service import Service
 
 __all__ = [
     "DeclarationError",
@@ -32,17 +32,17 @@ __all__ = [
 #: The module of each public name; the imports above say the same to mypy and to editors.
 _HOMES = {
     "DeclarationError": "errors",
-    "Event": "events",
-    "IdempotencyKey": "events",
-    "Participant": "participant",
-    "Refusal": "events",
-    "Retry": "retry",
-    "RetryPolicy": "retry",
-    "Saga": "events",
+    "Event": "declaration.events",
+    "IdempotencyKey": "declaration.events",
+    "Participant": "declaration.participant",
+    "Refusal": "declaration.events",
+    "Retry": "declaration.retry_policy",
+    "RetryPolicy": "declaration.retry_policy",
+    "Saga": "declaration.events",
     "SagaError": "errors",
-    "SagaId": "events",
-    "Sensitive": "events",
-    "Service": "service",
+    "SagaId": "declaration.events",
+    "Sensitive": "declaration.events",
+    "Service": "declaration.service",
     "Settings": "configuration.settings",
 }
 

@@ -11,14 +11,14 @@ import structlog
 
 from toolkit import dead_letters
 from toolkit.dead_letters import DeadLetter
+from toolkit.declaration.events import Event, Refusal, SagaState
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.retry_policy import text_of
+from toolkit.declaration.text_redaction import redact
 from toolkit.envelope import Envelope, Message
-from toolkit.events import Event, Refusal, SagaState
 from toolkit.ids import trace_facts
 from toolkit.invocation import Failure
 from toolkit.metrics import Hit, Meter
-from toolkit.participant import Compensation, Step
-from toolkit.redaction import redact
-from toolkit.retry import text_of
 from toolkit.saga_log import Entry, Note, SagaKey
 from toolkit.tracing import Span, Tracing, now
 

@@ -26,15 +26,15 @@ from toolkit.api import Access, Site, api_routes, application, health_routes
 from toolkit.clock import SystemClock
 from toolkit.configuration.environment import guard_token
 from toolkit.configuration.settings import Settings, misspelt_settings
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.retry_policy import describe
+from toolkit.declaration.service import Service
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.foreign_code.containment import contain, escaped
 from toolkit.host import Host
 from toolkit.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
 from toolkit.rabbit_connection import connect_patiently, is_in_the_clear
-from toolkit.retry import describe
-from toolkit.service import Service
 from toolkit.urls import shown_url
 from toolkit.web.server import SideServer, bind, server_config
 

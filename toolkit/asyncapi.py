@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from toolkit import envelope
-from toolkit.contract import Contract, EventContract, HandlerContract, event_contract
-from toolkit.events import SagaEnded
+from toolkit.declaration.contract import Contract, EventContract, HandlerContract, event_contract
+from toolkit.declaration.events import SagaEnded
 
 #: The version of AsyncAPI's AMQP bindings that is spoken here.
 _BINDING = "0.3.0"

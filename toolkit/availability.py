@@ -17,8 +17,8 @@ from toolkit import horizon, outbox, saga_log
 from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.database_errors import complain, describe_fault, is_of_values
+from toolkit.declaration.events import SagaState
 from toolkit.envelope import WireMessage
-from toolkit.events import SagaState
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.outbox import OutboxRow

@@ -16,8 +16,8 @@ from sqlalchemy import Column, Integer, String, Table, delete, func, select, upd
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import Database, UtcDateTime, insert_into, metadata
+from toolkit.declaration.retry_policy import describe
 from toolkit.ids import new_id
-from toolkit.retry import describe
 
 log = structlog.get_logger("toolkit")
 

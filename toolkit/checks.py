@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from toolkit.contract import EventContract
-from toolkit.graph import Choreography, Node
-from toolkit.ways import WayBack, Ways
+from toolkit.declaration.choreography import Choreography, Node
+from toolkit.declaration.contract import EventContract
+from toolkit.declaration.paths import WayBack, Ways
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,12 @@ from toolkit import (
 )
 from toolkit.audit import Operator
 from toolkit.clock import Clock
-from toolkit.contract import Contract, EventContract
 from toolkit.database import Database
 from toolkit.database_errors import is_contention
 from toolkit.dead_letters import Selection
+from toolkit.declaration.contract import Contract, EventContract
+from toolkit.declaration.events import Event
 from toolkit.errors import NotAllowedError, TokenRefusedError, UnreachableError
-from toolkit.events import Event
 from toolkit.figures import Figures
 from toolkit.glance import Glance
 from toolkit.operations import Bite

@@ -13,9 +13,9 @@ import structlog
 from sqlalchemy import exc
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 
+from toolkit.declaration.retry_policy import describe
 from toolkit.errors import DatabaseUnavailableError, UnrecordedError
 from toolkit.postgres_tls import tls_fault
-from toolkit.retry import describe
 
 log = structlog.get_logger("toolkit")
 

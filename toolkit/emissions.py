@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from toolkit.declaration.events import Event, routing_key
 from toolkit.envelope import Envelope, WireMessage
-from toolkit.events import Event, routing_key
 from toolkit.saga_log import StreamKey, of, saga_log
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from toolkit.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
+from toolkit.declaration.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
 from toolkit.ids import new_id
 
 #: The headers of the envelope, as they are spelled on the wire.

@@ -23,19 +23,19 @@ from toolkit.clock import Clock
 from toolkit.configuration.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.database import Database, StepSession
 from toolkit.database_errors import is_contention, is_outage, recording
-from toolkit.encoding import Original, encode
+from toolkit.declaration.encoding import Original, encode
+from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure, describe
+from toolkit.declaration.service import Service
 from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
-from toolkit.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.foreign_code.containment import contained
 from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.metrics import Meter
-from toolkit.participant import Compensation, Step
 from toolkit.plain_reads import PlainReads
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.relay import Relay
-from toolkit.retry import GiveUp, TryAgain, after_failure, describe
-from toolkit.service import Service
 from toolkit.tracing import Tracing
 from toolkit.vocabulary import Unreadable
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from toolkit.contract import Contract, HandlerContract, SagaContract
-from toolkit.graph import Choreography
+from toolkit.declaration.choreography import Choreography
+from toolkit.declaration.contract import Contract, HandlerContract, SagaContract
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story
 

@@ -14,7 +14,7 @@ from sqlalchemy import Column, ColumnElement, Integer, Table, and_, delete, exis
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.saga_log import SagaKey, is_same_saga, saga_log
 
 #: One row: sagas whose last entry is of that time or earlier may have been pruned.

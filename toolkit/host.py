@@ -30,6 +30,8 @@ from toolkit.database_errors import (
     is_unusable,
 )
 from toolkit.dead_letters import DeadLetter
+from toolkit.declaration.retry_policy import describe
+from toolkit.declaration.service import Service
 from toolkit.envelope import WireMessage
 from toolkit.errors import SettingsError, UndeclaredStepsError
 from toolkit.execution import Execution
@@ -42,9 +44,7 @@ from toolkit.metrics import Meter
 from toolkit.postgres_tls import tls_fault
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
-from toolkit.retry import describe
 from toolkit.senders import Senders
-from toolkit.service import Service
 from toolkit.sqlite_files import readable_by_others
 from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
 from toolkit.vocabulary import Vocabulary

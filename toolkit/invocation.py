@@ -10,14 +10,14 @@ from typing import Any
 from toolkit import failpoints
 from toolkit.database import StepSession
 from toolkit.database_errors import breaks_off, is_contention, is_unfit
+from toolkit.declaration.encoding import Original
+from toolkit.declaration.events import Event, IdempotencyKey
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.retry_policy import describe
 from toolkit.driver_errors import without_values
-from toolkit.encoding import Original
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
-from toolkit.events import Event, IdempotencyKey
 from toolkit.foreign_code.containment import contained
 from toolkit.foreign_code.time_limits import LONGEST_STEP, at_most
-from toolkit.participant import Compensation, Step
-from toolkit.retry import describe
 
 #: A traceback in a dead letter is for reading; its last frames say what happened.
 _TRACEBACK_CHARS = 8_000

@@ -18,15 +18,15 @@ import structlog
 from toolkit import failpoints
 from toolkit.database import StepSession
 from toolkit.database_errors import is_contention, is_outage
+from toolkit.declaration.events import Event, Refusal
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.retry_policy import GiveUp
 from toolkit.errors import EscapedError, PositionTakenError, UnrecordedError
-from toolkit.events import Event, Refusal
 from toolkit.execution import Execution
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.invocation import Failure, blame
 from toolkit.outcomes import Outcome, Outcomes, commit
-from toolkit.participant import Compensation, Step
 from toolkit.protocol.fence import Decision, StepState
-from toolkit.retry import GiveUp
 from toolkit.saga_log import StreamKey
 from toolkit.work import Claim, Work, events_of, stream_key
 

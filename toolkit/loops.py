@@ -12,9 +12,9 @@ from typing import Any
 
 import structlog
 
+from toolkit.declaration.retry_policy import describe
 from toolkit.errors import LoopEndedError
 from toolkit.foreign_code.containment import contain
-from toolkit.retry import describe
 
 log = structlog.get_logger("toolkit")
 

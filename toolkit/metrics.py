@@ -22,11 +22,11 @@ from toolkit import dead_letters, outbox, overdue
 from toolkit.database import Database
 from toolkit.database_errors import is_outage
 from toolkit.dead_letters import DeadLetter
-from toolkit.events import SagaState
-from toolkit.participant import Compensation, Step
+from toolkit.declaration.events import SagaState
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.service import Service
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry, Note
-from toolkit.service import Service
 
 
 class Hit(StrEnum):

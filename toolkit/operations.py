@@ -17,9 +17,9 @@ from toolkit import audit, dead_letters, outbox, saga_log, suspects
 from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
+from toolkit.declaration.events import SagaState
 from toolkit.envelope import ATTEMPT, BROKERS_OWN, WireMessage
 from toolkit.errors import AmbiguousSagaError
-from toolkit.events import SagaState
 from toolkit.ids import new_id
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry, Note, Stream, StreamKey

@@ -17,11 +17,11 @@ from toolkit import failpoints, saga_log
 from toolkit.announcement import Attempt
 from toolkit.database import StepSession
 from toolkit.database_errors import is_outage, recording
+from toolkit.declaration.retry_policy import GiveUp
 from toolkit.errors import PositionTakenError
 from toolkit.execution import Execution
 from toolkit.foreign_code.containment import contain
 from toolkit.protocol.fence import StepState
-from toolkit.retry import GiveUp
 from toolkit.work import Claim, Work, events_of
 
 

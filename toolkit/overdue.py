@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
-from toolkit.events import SagaEnded, SagaState
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import (
     Note,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from toolkit.graph import Choreography
+from toolkit.declaration.choreography import Choreography
 from toolkit.hearsay import completed
 from toolkit.protocol.timeline import Story
 from toolkit.sentence import Facts, sentence

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import audit, emissions, outbox, saga_log
 from toolkit.audit import Deed, Operator
 from toolkit.database import Database
+from toolkit.declaration.events import Event, SagaEnded, SagaState, routing_key
 from toolkit.emissions import Emission
 from toolkit.envelope import Envelope, WireMessage, abort_request
 from toolkit.errors import AmbiguousSagaError
-from toolkit.events import Event, SagaEnded, SagaState, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.operations import Bite
 from toolkit.outbox import OutboxRow

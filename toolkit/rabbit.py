@@ -28,6 +28,8 @@ from toolkit.amqp_messages import given_up, properties_of, wire_of
 from toolkit.amqp_writes import join_writes
 from toolkit.bindings import Bindings
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.retry_policy import describe
+from toolkit.declaration.service import Service
 from toolkit.envelope import WireMessage
 from toolkit.errors import EscapedError, UnreachableError, UnroutableError
 from toolkit.foreign_code.containment import contain
@@ -45,8 +47,6 @@ from toolkit.rabbit_topology import (
     shared_exchanges,
     unbind,
 )
-from toolkit.retry import describe
-from toolkit.service import Service
 
 log = structlog.get_logger("toolkit")
 

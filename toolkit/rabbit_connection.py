@@ -16,10 +16,10 @@ from toolkit.amqp_acks import AWAY
 from toolkit.amqp_properties import tolerate_malformed_properties
 from toolkit.configuration.server_urls import hosts_of
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.retry_policy import describe
 from toolkit.errors import EscapedError, SagaError, UnreachableError
 from toolkit.foreign_code.containment import contain
 from toolkit.rabbit_refusals import refusal_of
-from toolkit.retry import describe
 from toolkit.urls import is_loopback
 
 log = structlog.get_logger("toolkit")

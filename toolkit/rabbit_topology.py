@@ -14,11 +14,11 @@ from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQue
 
 from toolkit.amqp_acks import AWAY
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.events import routing_key
+from toolkit.declaration.service import Service
 from toolkit.envelope import CONTROL_EVENTS
-from toolkit.events import routing_key
 from toolkit.host import queue_name
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, with_heartbeat
-from toolkit.service import Service
 
 log = structlog.get_logger("toolkit")
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, routing_key
 from toolkit.envelope import CONTROL_EVENTS
-from toolkit.events import AbortRequested, EndRequested, SagaEnded, routing_key
 
 #: Where no service listens, and every login may write: by it the doctor sees whether the broker brings messages back.
 PROBE_KEY = "saga.Probe"

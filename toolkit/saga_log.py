@@ -39,9 +39,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, metadata
-from toolkit.encoding import Original
+from toolkit.declaration.encoding import Original
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.errors import PositionTakenError
-from toolkit.events import SagaEnded, SagaState
 from toolkit.one_of import OneOf
 from toolkit.protocol.fence import StepState
 from toolkit.set_aside import set_aside

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, CompoundSelect, Select, exists, func, lite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.dead_letters import dead_letters
-from toolkit.events import SagaEnded, SagaState
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.overdue import overdue
 from toolkit.saga_log import SagaKey, is_same_saga, of, saga_log
 

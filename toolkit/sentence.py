@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from shlex import quote
 
-from toolkit.events import AbortRequested, SagaState
+from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story
 from toolkit.saga_log import Note

@@ -23,10 +23,10 @@ from toolkit import dead_letters, horizon, outbox, saga_log
 from toolkit.database import Database
 from toolkit.database_errors import describe_fault
 from toolkit.dead_letters import Selection
+from toolkit.declaration.events import SagaState
+from toolkit.declaration.retry_policy import describe
 from toolkit.errors import AmbiguousSagaError, UnreachableError
-from toolkit.events import SagaState
 from toolkit.protocol.invariants import Remains
-from toolkit.retry import describe
 from toolkit.urls import shown_url
 from toolkit.web.client import AnswerTooLargeError, BoundedClient
 

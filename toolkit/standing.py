@@ -12,8 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from toolkit.events import SagaState
-from toolkit.graph import Choreography, Node
+from toolkit.declaration.choreography import Choreography, Node
+from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story
 from toolkit.saga_log import Note

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Subquery, cast, extract, func, literal, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.saga_log import is_same_saga, saga_log
 
 #: A saga's type and its state.

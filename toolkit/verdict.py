@@ -14,8 +14,8 @@ from sys import intern
 from typing import Any, Protocol
 
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
-from toolkit.events import SagaState
 from toolkit.protocol.invariants import Remains, Violation, at_rest, violations_of
 from toolkit.protocol.timeline import LogEntry, tell
 from toolkit.rabbit_topology import queue_depths

@@ -16,7 +16,10 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from toolkit.clock import Clock
-from toolkit.encoding import own_id
+from toolkit.declaration.encoding import own_id
+from toolkit.declaration.events import SAGA_ID, AbortRequested, EndRequested, Event, Saga, SagaEnded, is_saga_id
+from toolkit.declaration.retry_policy import describe
+from toolkit.declaration.text_redaction import redact
 from toolkit.envelope import (
     ABOUT_ONE_SAGA,
     ATTEMPT,
@@ -37,10 +40,7 @@ from toolkit.envelope import (
     WireMessage,
 )
 from toolkit.errors import UnreadableError
-from toolkit.events import SAGA_ID, AbortRequested, EndRequested, Event, Saga, SagaEnded, is_saga_id
 from toolkit.ids import derived_id, trace_id_of
-from toolkit.redaction import redact
-from toolkit.retry import describe
 from toolkit.senders import Senders
 
 #: What a transport puts in place of headers that it could not decode; a message that has it is a dead letter.

@@ -21,9 +21,10 @@ from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.database import Database
 from toolkit.database_errors import complain
+from toolkit.declaration.events import Event, is_saga_id
+from toolkit.declaration.service import Service
 from toolkit.emissions import Emission
 from toolkit.envelope import WireMessage, abort_request
-from toolkit.events import Event, is_saga_id
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
 from toolkit.metrics import Meter
@@ -31,7 +32,6 @@ from toolkit.outbox import OutboxRow
 from toolkit.overdue import Found, OverdueStep
 from toolkit.relay import Relay
 from toolkit.saga_log import Entry, Note, StreamKey
-from toolkit.service import Service
 from toolkit.set_aside import REST, set_aside
 
 log = structlog.get_logger("toolkit")

@@ -14,9 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import dead_letters, failpoints, outbox, saga_log
 from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.dead_letters import DeadLetter
-from toolkit.encoding import Original
-from toolkit.envelope import Envelope, Message, WireMessage
-from toolkit.events import (
+from toolkit.declaration.encoding import Original
+from toolkit.declaration.events import (
     AbortRequested,
     EndRequested,
     Event,
@@ -27,14 +26,15 @@ from toolkit.events import (
     bounded,
     routing_key,
 )
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.redaction import has_sensitive_fields
+from toolkit.declaration.retry_policy import describe
+from toolkit.declaration.text_redaction import redact
+from toolkit.envelope import Envelope, Message, WireMessage
 from toolkit.ids import new_id
-from toolkit.masking import has_sensitive_fields
 from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
-from toolkit.participant import Compensation, Step
 from toolkit.protocol.fence import Decision, StepState, is_legal
-from toolkit.redaction import redact
-from toolkit.retry import describe
 from toolkit.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
 from toolkit.tracing import Tracing, now
 from toolkit.vocabulary import Unreadable

@@ -13,8 +13,8 @@ import aio_pika
 from tests.chaos.plan import Blow, Fault
 from tests.chaos.world import World
 from toolkit.clock import SystemClock
+from toolkit.declaration.events import AbortRequested, SagaEnded, routing_key
 from toolkit.envelope import abort_request
-from toolkit.events import AbortRequested, SagaEnded, routing_key
 from toolkit.host import queue_name
 
 _KEYS = {Fault.ENDS_LOST: routing_key(SagaEnded), Fault.ABORTS_LOST: routing_key(AbortRequested)}

@@ -12,8 +12,8 @@ from services.events import OrderCreated
 from tests.chaos.plan import Fault
 from tests.chaos.shop.dares import DareOffered, Deed
 from tests.chaos.tap import COPY
+from toolkit.declaration.events import documented_example, routing_key
 from toolkit.envelope import WireMessage
-from toolkit.events import documented_example, routing_key
 from toolkit.ids import new_id
 
 _DEEDS = {

@@ -33,8 +33,8 @@ from tests.end_to_end.proxy import Proxy
 from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ
 from toolkit import Settings
+from toolkit.declaration.events import routing_key
 from toolkit.envelope import WireMessage
-from toolkit.events import routing_key
 from toolkit.ids import new_id
 from toolkit.rabbit import RabbitPublisher
 

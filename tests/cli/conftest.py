@@ -26,8 +26,8 @@ from toolkit.api import Access, Site, api_routes, application
 from toolkit.cli.discovery import find_service
 from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
-from toolkit.contract import Contract
 from toolkit.database import Database
+from toolkit.declaration.contract import Contract
 from toolkit.saga_log import Entry
 
 SERVICES = ("inventory", "payment", "shipping", "notification")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from toolkit.cli.locating import opened
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
 
 

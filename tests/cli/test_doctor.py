@@ -30,14 +30,14 @@ from tests.cli.conftest import PROJECT, TOKEN, Saga, served, write_log
 from tests.cli.findings import found, only, unchecked
 from tests.conftest import PostgresDatabases
 from tests.orders import entry
-from toolkit.contract import Contract
 from toolkit.database import Database
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.events import SagaState
+from toolkit.declaration.service import Service
 from toolkit.doctor.checks import CHECKS
 from toolkit.doctor.places import filesystem_of
 from toolkit.doctor.routing_checks import matches
 from toolkit.doctor.services import DEMO_TOKEN
-from toolkit.events import SagaState
-from toolkit.service import Service
 
 # -- the environment -----------------------------------------------------------------------------------------------
 

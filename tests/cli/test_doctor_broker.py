@@ -27,9 +27,9 @@ from tests.eventually import eventually
 from tests.servers import RABBITMQ, Server, container_for, docker_is_there, wait_for_answer
 from toolkit import Settings
 from toolkit.app import App
+from toolkit.declaration.events import routing_key
 from toolkit.envelope import CONTROL_EVENTS
 from toolkit.errors import BrokerRefusesError, SagaError
-from toolkit.events import routing_key
 from toolkit.rabbit_topology import declared_queues
 
 LOGIN = ("ada", "hush-hush")

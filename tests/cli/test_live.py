@@ -23,7 +23,7 @@ from tests.cli.conftest import command, service_options, write_log
 from tests.orders import NOON, done, paid_order, reserved
 from toolkit import saga_log
 from toolkit.database import Database
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 
 #: Seconds for a line that has to come; a busy machine takes its time.
 PATIENCE = 30

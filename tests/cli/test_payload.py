@@ -10,7 +10,7 @@ import pytest
 from services.events import OrderCreated, order_saga
 from toolkit.cli.exits import UsageError
 from toolkit.cli.payload import build_events
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 
 
 def order(*changes: str, data: str | None = None) -> OrderCreated:

@@ -23,8 +23,8 @@ from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from tests.simulation.simulation import Simulation, simulation
 from toolkit import Event, Settings
+from toolkit.declaration.events import AbortRequested, documented_example, routing_key
 from toolkit.envelope import Envelope, WireMessage
-from toolkit.events import AbortRequested, documented_example, routing_key
 from toolkit.ids import derived_id
 
 SERVICES = [inventory, payment, shipping, notification]

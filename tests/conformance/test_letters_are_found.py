@@ -15,9 +15,9 @@ from tests.eventually import eventually
 from toolkit import operations
 from toolkit.audit import Operator
 from toolkit.clock import SystemClock
-from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls
 from toolkit.dead_letters import Selection
+from toolkit.declaration.contract import Contract
 from toolkit.host import queue_name
 from toolkit.rabbit_topology import dead_letter_exchange
 

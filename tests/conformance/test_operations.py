@@ -19,8 +19,8 @@ from tests.eventually import eventually
 from toolkit import audit, dead_letters, operations, pushes, retention, saga_log
 from toolkit.audit import Operator
 from toolkit.dead_letters import DeadLetter, Selection
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.envelope import WireMessage
-from toolkit.events import SagaEnded, SagaState
 from toolkit.ids import new_id
 from toolkit.operations import Bite
 from toolkit.protocol.fence import StepState

@@ -16,7 +16,7 @@ from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Event, overdue, pushes, saga_log
 from toolkit.audit import Operator
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.host import queue_name
 from toolkit.ids import new_id
 from toolkit.protocol.fence import StepState

@@ -16,8 +16,8 @@ from tests.conformance.travel import RoomBooked
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
 from toolkit import Settings, saga_log
+from toolkit.declaration.events import SagaState
 from toolkit.envelope import WireMessage
-from toolkit.events import SagaState
 from toolkit.ids import new_id
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry

@@ -16,7 +16,7 @@ from tests.conformance.travel import (
 )
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
-from toolkit.events import AbortRequested, SagaEnded
+from toolkit.declaration.events import AbortRequested, SagaEnded
 
 
 async def test_a_duplicate_event_runs_the_step_once(world: World) -> None:

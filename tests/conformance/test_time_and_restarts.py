@@ -16,7 +16,7 @@ from tests.conformance.travel import Script, TripRequested, services
 from tests.conformance.world import message
 from tests.simulation.simulation import Simulation, simulation
 from toolkit import Retry, Settings
-from toolkit.events import AbortRequested
+from toolkit.declaration.events import AbortRequested
 from toolkit.ids import new_id
 
 TRIP = "trip-1"

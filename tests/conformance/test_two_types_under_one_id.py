@@ -17,9 +17,9 @@ from tests.eventually import eventually
 from toolkit import Event, dead_letters, operations, outbox, overdue, pushes, retention, saga_log
 from toolkit.audit import Operator
 from toolkit.dead_letters import DeadLetter, Selection
+from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
 from toolkit.envelope import WireMessage, abort_request
 from toolkit.errors import AmbiguousSagaError
-from toolkit.events import AbortRequested, SagaEnded, SagaState
 from toolkit.host import queue_name
 from toolkit.ids import new_id
 from toolkit.saga_log import Entry

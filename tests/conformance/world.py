@@ -18,9 +18,9 @@ from tests.conformance.travel import Script, TripRequested, services, trip_saga
 from tests.eventually import eventually
 from toolkit import Event, Service, Settings, dead_letters, outbox, saga_log
 from toolkit.app import App
+from toolkit.declaration.events import routing_key
 from toolkit.embedded import Embedded
 from toolkit.envelope import Envelope, WireMessage
-from toolkit.events import routing_key
 from toolkit.host import Host, queue_name
 from toolkit.ids import derived_id, new_id
 from toolkit.rabbit import RabbitPublisher

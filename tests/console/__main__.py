@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from services.events import OrderCreated
 from tests.console.background import Background
 from tests.console.shop import Shop
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 from toolkit.ids import new_id
 
 _WIDTH, _HIGHEST = 1280, 1_100

@@ -13,8 +13,8 @@ from tests.cli.conftest import write_log
 from tests.orders import FAILED, entry
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
-from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls
+from toolkit.declaration.contract import Contract
 from toolkit.saga_log import Entry
 
 

@@ -16,7 +16,7 @@ from services.events import OrderCreated
 from tests.console.background import Background
 from tests.console.conftest import Watched
 from tests.console.shop import TOKEN, Shop
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 
 Watch = Callable[..., Watched]
 

@@ -9,7 +9,7 @@ import pytest
 from services.demo import SERVICES
 from toolkit.console.drawing import drawn
 from toolkit.console.layout import LETTER, LINE, SMALL_LETTER, Arrow, Layout, Part, arrange, broken, measure
-from toolkit.graph import Choreography
+from toolkit.declaration.choreography import Choreography
 
 Area = tuple[float, float, float, float]
 LONG = "reconcile_the_supplier_ledger_with_the_warehouse_inventory_once_more"

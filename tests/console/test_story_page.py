@@ -19,10 +19,10 @@ from tests.orders import PENDING, entry, paid_order, reserved
 from toolkit import Service, audit, dead_letters, outbox, saga_log
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
-from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
+from toolkit.declaration.contract import Contract
 from toolkit.envelope import WireMessage
 from toolkit.ids import derived_id, new_id
 from toolkit.outbox import OutboxRow

@@ -27,10 +27,10 @@ from toolkit.cli.verbs import app as cli
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.console.guard import Keys, local_path
-from toolkit.contract import Contract
 from toolkit.controls import DatabaseControls, HttpControls
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
+from toolkit.declaration.contract import Contract
 from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
 from toolkit.web.guess_limiter import PAUSE, Guesses, network_of

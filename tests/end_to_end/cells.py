@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from services.events import OrderCreated
 from tests.end_to_end.fleet import SERVICES
-from toolkit.events import SagaState, documented_example
+from toolkit.declaration.events import SagaState, documented_example
 from toolkit.failpoints import DIRECTIONS, POINTS
 from toolkit.ids import new_id
 

@@ -14,7 +14,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from services.demo import SERVICES
 from tests.servers import RABBITMQ, container_for, wait_for_answer
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
 
 PROJECT = Path(__file__).parents[2]
 CONTRACTS = [Contract.of(service) for service in SERVICES]

@@ -22,7 +22,7 @@ from toolkit.app import App
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.cli.sending import starting_message
 from toolkit.clock import SystemClock
-from toolkit.events import SagaEnded
+from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
 from toolkit.rabbit import RabbitPublisher
 

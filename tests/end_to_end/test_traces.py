@@ -19,7 +19,7 @@ from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 
 CONSUMER = 5
 

@@ -18,9 +18,9 @@ from tests.simulation.process import Process, remember_owner
 from tests.simulation.virtual_time import ClockOff, VirtualLoop
 from tests.simulation.wire import Exit, Parcel, Wire, is_committed, is_recorded
 from toolkit import Service, Settings
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.events import SagaEnded
 from toolkit.envelope import CONTROL_EVENTS, WireMessage
-from toolkit.events import SagaEnded
 from toolkit.testing import ManualClock
 
 #: From where on the toolkit's logs are listened to; what is below is not even made.

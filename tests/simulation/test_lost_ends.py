@@ -13,8 +13,8 @@ from tests.conformance.world import message
 from tests.simulation.simulation import Simulation, simulation
 from tests.simulation.wire import Parcel
 from toolkit import Settings
+from toolkit.declaration.events import SagaEnded
 from toolkit.envelope import abort_request
-from toolkit.events import SagaEnded
 
 SERVICES = ("hotel", "flight", "desk")
 #: Seldom enough that a simulated day is quick.

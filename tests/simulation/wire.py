@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toolkit import Service, Settings
+from toolkit.declaration.events import routing_key
 from toolkit.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.errors import UnroutableError
-from toolkit.events import routing_key
 from toolkit.host import queue_name
 
 #: How long a slow confirm takes, in seconds: shorter than a relay's lease.

@@ -31,8 +31,8 @@ from tests.state_machine.evidence import Evidence
 from toolkit import Settings, operations, pushes
 from toolkit.audit import Operator
 from toolkit.dead_letters import Selection
+from toolkit.declaration.events import AbortRequested
 from toolkit.envelope import WireMessage
-from toolkit.events import AbortRequested
 from toolkit.ids import new_id
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "200"))

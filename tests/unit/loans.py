@@ -28,8 +28,8 @@ from toolkit import (
 )
 from toolkit.clock import Clock, SystemClock
 from toolkit.database import Database
+from toolkit.declaration.events import routing_key
 from toolkit.envelope import Envelope, Message, WireMessage
-from toolkit.events import routing_key
 from toolkit.execution import Execution
 from toolkit.ids import derived_id
 from toolkit.inbox import Inbox

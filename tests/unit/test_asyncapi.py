@@ -21,7 +21,7 @@ from tests.conformance.travel import Script
 from tests.conformance.travel import services as travel
 from toolkit import Event, Participant, Saga, SagaId, Sensitive, Service, envelope
 from toolkit.asyncapi import asyncapi
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "asyncapi-3.0.0.json.gz"
 SERVICES = (inventory, payment, shipping, notification, *travel(Script()))

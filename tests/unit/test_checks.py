@@ -13,7 +13,7 @@ from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service
 from toolkit.checks import check
-from toolkit.graph import Choreography
+from toolkit.declaration.choreography import Choreography
 
 
 class TripBooked(Event, owner="desk"):

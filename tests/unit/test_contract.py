@@ -9,8 +9,8 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
-from toolkit.contract import Contract
-from toolkit.graph import Choreography, as_mermaid, as_text
+from toolkit.declaration.choreography import Choreography, as_mermaid, as_text
+from toolkit.declaration.contract import Contract
 
 SERVICES = (inventory, payment, shipping, notification)
 

@@ -31,10 +31,10 @@ from toolkit import (
     saga_log,
     views,
 )
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.events import routing_key
 from toolkit.embedded import Embedded
 from toolkit.envelope import Envelope
-from toolkit.events import routing_key
 from toolkit.ids import derived_id
 
 SECRET = "4111-2222-3333"

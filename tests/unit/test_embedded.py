@@ -18,9 +18,9 @@ from tests.eventually import eventually
 from tests.unit.loans import Clerk, library
 from toolkit import Settings, outbox, saga_log
 from toolkit.database import Database
+from toolkit.declaration.events import documented_example, routing_key
 from toolkit.embedded import Embedded
 from toolkit.envelope import WireMessage
-from toolkit.events import documented_example, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.outbox import OutboxRow
 

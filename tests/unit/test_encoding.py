@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, PlainSerializer, PrivateAttr, field_validator
 
 from toolkit import Event, Refusal, Saga, SagaId
-from toolkit.encoding import encode
+from toolkit.declaration.encoding import encode
 from toolkit.errors import StepError
 
 

@@ -13,7 +13,7 @@ from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, LoanR
 from tests.unit.loans import Watch as Clock
 from toolkit import Event, execution, saga_log
 from toolkit.database import Database
-from toolkit.events import AbortRequested, EndRequested, SagaEnded, SagaState
+from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaState
 from toolkit.retention import prune
 from toolkit.saga_log import Entry, Note
 

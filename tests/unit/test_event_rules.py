@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from toolkit import DeclarationError, Event, Participant, Refusal, Saga, SagaId
-from toolkit.event_rules import check_event
+from toolkit.declaration.event_rules import check_event
 
 
 class ParcelSent(Event, owner="customer"):

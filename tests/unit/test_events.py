@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tests.unit.loans import BookLent, BookTakenBack, BookWanted, LoanRefused, LoanRegistered, loan_saga
 from toolkit import DeclarationError, Event, SagaId
-from toolkit.events import SagaState, documented_example, routing_key
+from toolkit.declaration.events import SagaState, documented_example, routing_key
 
 
 class BookReturned(Event, owner="library", version=2, optional=True):

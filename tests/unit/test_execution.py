@@ -35,9 +35,9 @@ from tests.unit.loans import (
 )
 from toolkit import Event, Participant, Retry, Service, horizon
 from toolkit.database import Database
+from toolkit.declaration.events import AbortRequested, SagaEnded
 from toolkit.envelope import WireMessage
 from toolkit.errors import ContentionError, PositionTakenError
-from toolkit.events import AbortRequested, SagaEnded
 from toolkit.vocabulary import Unreadable
 
 WANTED = BookWanted(loan_id="loan-1")

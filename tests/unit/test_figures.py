@@ -12,8 +12,8 @@ from sqlalchemy import delete, func, select
 from tests.unit.loans import NOON, Watch
 from toolkit import figures, outbox
 from toolkit.database import Database
+from toolkit.declaration.events import SagaState
 from toolkit.envelope import WireMessage
-from toolkit.events import SagaState
 from toolkit.figures import Figures
 from toolkit.glance import Glance
 from toolkit.outbox import OutboxRow

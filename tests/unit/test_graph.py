@@ -9,8 +9,8 @@ from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from toolkit import Event, Participant, Saga, SagaId, Service
-from toolkit.contract import Contract
-from toolkit.graph import Choreography, as_mermaid, as_text
+from toolkit.declaration.choreography import Choreography, as_mermaid, as_text
+from toolkit.declaration.contract import Contract
 
 FORWARD = ["reserve_inventory", "process_payment", "create_shipment", "send_confirmation"]
 BACKWARD = ["cancel_shipment", "refund_payment", "release_inventory", "send_cancellation_notice"]

@@ -32,8 +32,8 @@ from tests.unit.loans import (
 from toolkit import Event, Service
 from toolkit import database as databases
 from toolkit.database import Database, StepSession
+from toolkit.declaration.events import AbortRequested
 from toolkit.envelope import WireMessage
-from toolkit.events import AbortRequested
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch, library
 from toolkit import Settings
 from toolkit.database import Database
-from toolkit.events import SagaEnded, SagaState
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.figures import Figures
 from toolkit.saga_log import Entry, append, read_streams
 from toolkit.search import Attention, Search, search

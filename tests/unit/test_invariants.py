@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.orders import by_service, ended, entry, fulfilled_order, paid_order, refused_order, shown
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.invariants import Remains, at_rest, violations_of
 from toolkit.protocol.timeline import merge

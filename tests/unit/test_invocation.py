@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tests.unit.loans import BookLent, BookTakenBack, BookWanted, CardRefused, Clerk, loan_saga
 from toolkit import Event, IdempotencyKey, Participant
 from toolkit.database import Database
-from toolkit.encoding import Original
+from toolkit.declaration.encoding import Original
 from toolkit.errors import StepError
 from toolkit.invocation import Failure, Invocation
 

@@ -14,8 +14,8 @@ from tests.unit.test_set_aside import alter
 from toolkit import Participant, Service, Settings, known_steps, saga_log
 from toolkit.clock import SystemClock
 from toolkit.database import Database
+from toolkit.declaration.events import SagaEnded
 from toolkit.errors import UndeclaredStepsError
-from toolkit.events import SagaEnded
 from toolkit.host import Host
 from toolkit.ids import new_id
 

@@ -9,8 +9,16 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from toolkit import Event, Sensitive
-from toolkit.contract import event_contract
-from toolkit.masking import MASK, NO_OBJECT, UNKNOWN, has_sensitive_fields, mask, masked_object, sensitive_paths
+from toolkit.declaration.contract import event_contract
+from toolkit.declaration.redaction import (
+    MASK,
+    NO_OBJECT,
+    UNKNOWN,
+    has_sensitive_fields,
+    mask,
+    masked_object,
+    sensitive_paths,
+)
 
 Name = Annotated[str, StringConstraints(min_length=1), Sensitive]
 

@@ -29,10 +29,10 @@ from tests.unit.loans import (
 from tests.unit.loans import outgoing as row_of
 from toolkit import Participant, Service, Settings
 from toolkit.api import Site, application, health_routes
-from toolkit.contract import Contract
 from toolkit.database import Database
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.errors import UnroutableError
-from toolkit.events import AbortRequested, SagaState
 from toolkit.metrics import UNDECLARED, Meter
 from toolkit.overdue import overdue
 from toolkit.protocol.fence import StepState

@@ -25,8 +25,8 @@ from toolkit.api.openapi import openapi
 from toolkit.api.routes import endpoints_of
 from toolkit.api.site import Site
 from toolkit.clock import SystemClock
-from toolkit.contract import Contract
 from toolkit.database import Database
+from toolkit.declaration.contract import Contract
 from toolkit.envelope import WireMessage
 from toolkit.known_steps import known_steps
 from toolkit.outbox import OutboxRow

@@ -19,9 +19,9 @@ from tests.orders import fulfilled_order, paid_order
 from toolkit import audit, dead_letters, outbox, saga_log
 from toolkit.api import Access, Site, api_routes
 from toolkit.clock import SystemClock
-from toolkit.contract import Contract
 from toolkit.database import Database
 from toolkit.dead_letters import SHOWN, DeadLetter
+from toolkit.declaration.contract import Contract
 from toolkit.envelope import WireMessage
 
 TOKEN = "open-sesame-now"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from toolkit import DeclarationError, Event, IdempotencyKey, Participant, Refusal, RetryPolicy, Saga, SagaId
-from toolkit import events as words
+from toolkit.declaration import events as words
 
 
 class TableWanted(Event, owner="guest"):

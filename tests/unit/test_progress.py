@@ -31,9 +31,9 @@ from tests.orders import (
     undone,
 )
 from toolkit import Retry, views
-from toolkit.contract import Contract
+from toolkit.declaration.choreography import Choreography
+from toolkit.declaration.contract import Contract
 from toolkit.envelope import abort_request
-from toolkit.graph import Choreography
 from toolkit.progress import NodeProgress, Progress, Status, progress
 from toolkit.protocol.timeline import tell
 from toolkit.views import SagaView

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from tests.unit.test_masking import BODY, Guest, RoomBooked
 from toolkit import Event, Sensitive
-from toolkit.redaction import WITHHELD, redact
+from toolkit.declaration.text_redaction import WITHHELD, redact
 
 
 class ManifestSigned(Event, owner="airline"):

@@ -15,7 +15,7 @@ from toolkit import Settings, audit, dead_letters, horizon, overdue, retention, 
 from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.retention import Pruned, Retention
 from toolkit.saga_log import Entry

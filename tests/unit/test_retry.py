@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.loans import NOON
 from toolkit import Retry, RetryPolicy
-from toolkit.retry import GiveUp, TryAgain, after_failure, describe
+from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure, describe
 
 STEADY = RetryPolicy(attempts=4, first_delay=timedelta(seconds=1), ceiling=timedelta(seconds=5), jitter=0)
 

@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from tests.unit.loans import NOON, log_of
 from toolkit import saga_log
 from toolkit.database import Database
-from toolkit.encoding import Original
+from toolkit.declaration.encoding import Original
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.errors import PositionTakenError
-from toolkit.events import SagaEnded, SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry, Note, Stream, StreamKey
 

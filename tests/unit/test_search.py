@@ -12,8 +12,8 @@ from tests.unit.loans import NOON
 from toolkit import dead_letters, search
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
+from toolkit.declaration.events import SagaState
 from toolkit.envelope import WireMessage
-from toolkit.events import SagaState
 from toolkit.ids import derived_id
 from toolkit.overdue import overdue
 from toolkit.saga_log import Entry, append

@@ -43,10 +43,10 @@ from toolkit import (
 )
 from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
-from toolkit.contract import Contract
 from toolkit.database import Database
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.events import routing_key
 from toolkit.envelope import Envelope
-from toolkit.events import routing_key
 from toolkit.logs import QUIET
 from toolkit.tracing import Tracing, provider_for
 from toolkit.vocabulary import Vocabulary

@@ -8,9 +8,9 @@ import pytest
 
 from tests.unit.loans import BookWanted, CardRefused, Clerk, LoanRegistered, library, loan_saga
 from toolkit.clock import SystemClock
+from toolkit.declaration.events import AbortRequested, Event, SagaEnded, routing_key
 from toolkit.envelope import Message, WireMessage, abort_request
 from toolkit.errors import UnreadableError
-from toolkit.events import AbortRequested, Event, SagaEnded, routing_key
 from toolkit.senders import Senders
 from toolkit.vocabulary import Unreadable, Vocabulary
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field, Json, SecretStr, StringConstraints, WithJ
 from typing_extensions import TypeAliasType, TypedDict
 
 from toolkit import Event, SagaId, Sensitive
+from toolkit.declaration.redaction import has_sensitive_fields, mask
+from toolkit.declaration.sensitive_rules import sensitive_faults
+from toolkit.declaration.text_redaction import redact
 from toolkit.errors import DeclarationError
-from toolkit.masking import has_sensitive_fields, mask
-from toolkit.redaction import redact
-from toolkit.sensitive_rules import sensitive_faults
 
 SECRET = "h-u-s-h-h-u-s-h"
 Card = Annotated[str, Sensitive]

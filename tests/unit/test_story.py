@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 
 from tests.orders import by_service, entry, fulfilled_order, paid_order, refused_order, shown
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.protocol.timeline import Story, merge, tell
 
 

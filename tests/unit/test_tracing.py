@@ -30,9 +30,9 @@ from tests.unit.loans import (
 from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import SystemClock
 from toolkit.database import Database
+from toolkit.declaration.events import AbortRequested
 from toolkit.envelope import Message
 from toolkit.errors import SettingsError
-from toolkit.events import AbortRequested
 from toolkit.ids import derived_trace, trace_id_of
 from toolkit.tracing import Tracing, provider_for, tracing_for
 from toolkit.vocabulary import Vocabulary

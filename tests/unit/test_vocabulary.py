@@ -15,11 +15,11 @@ from pydantic import field_validator
 
 from tests.unit.loans import NOON, BookLent, BookWanted, CardRefused, Clerk, Watch, letter, library, loan_saga, wire
 from toolkit import Event, Saga, SagaId
+from toolkit.declaration.events import AbortRequested, SagaEnded
+from toolkit.declaration.retry_policy import describe
 from toolkit.envelope import Message, WireMessage
 from toolkit.errors import UnreadableError
-from toolkit.events import AbortRequested, SagaEnded
 from toolkit.ids import derived_id
-from toolkit.retry import describe
 from toolkit.vocabulary import Unreadable, Vocabulary
 
 WATCH = Watch()

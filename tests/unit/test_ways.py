@@ -9,8 +9,8 @@ import pytest
 
 from tests.choreography_model import BAD, GOOD, START, Step, Steps, faults, step
 from toolkit.checks import Finding, check
-from toolkit.contract import Contract, EventContract, HandlerContract, SagaContract
-from toolkit.graph import Choreography
+from toolkit.declaration.choreography import Choreography
+from toolkit.declaration.contract import Contract, EventContract, HandlerContract, SagaContract
 
 LINE: Steps = {
     "reserve": step(START, "Reserved", "NotReserved", "NotPaid|Refunded", "Released"),

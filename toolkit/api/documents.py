@@ -14,7 +14,7 @@ from toolkit.api.openapi import openapi
 from toolkit.api.schemas import Document
 from toolkit.api.site import Site
 from toolkit.asyncapi import asyncapi
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
 from toolkit.json_output import as_json
 
 

@@ -13,7 +13,7 @@ from toolkit.api.queries import AFTER, LIMIT, TEXT, Parameter, limit_of, row_of,
 from toolkit.api.schemas import Audit, LogPage, Remaining
 from toolkit.api.site import Site
 from toolkit.dead_letters import Selection
-from toolkit.events import is_saga_id
+from toolkit.declaration.events import is_saga_id
 
 #: What can be no saga's id is no mistake: there are no entries of it.
 _SAGA = Parameter("saga", "Only the entries of this saga.", {"type": "string"})

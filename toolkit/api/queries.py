@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from toolkit.api.answers import QueryError
 from toolkit.configuration.settings import LONGEST_WAIT, Duration
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.search import Attention
 
 E = TypeVar("E", bound=StrEnum)

@@ -31,7 +31,7 @@ from toolkit.api.queries import (
 from toolkit.api.schemas import FoundSagas, PushBite, WholeSaga
 from toolkit.api.site import Site
 from toolkit.configuration.settings import LONGEST_WAIT
-from toolkit.events import SagaState, is_saga_id
+from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations import Bite
 from toolkit.search import Attention, Search, search
 from toolkit.views import SagaView, view

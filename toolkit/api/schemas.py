@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.search import Attention
 
 

@@ -13,7 +13,7 @@ from toolkit.cli.operating import pick
 from toolkit.cli.options import ServicesOption
 
 if TYPE_CHECKING:
-    from toolkit.contract import Contract
+    from toolkit.declaration.contract import Contract
 
 
 def asyncapi(
@@ -27,7 +27,7 @@ def asyncapi(
     from toolkit.asyncapi import asyncapi as document_of
     from toolkit.configuration.environment import said
     from toolkit.configuration.settings import load_settings
-    from toolkit.contract import Contract
+    from toolkit.declaration.contract import Contract
     from toolkit.host import queue_name
     from toolkit.json_output import as_json
 

@@ -144,7 +144,7 @@ def drop(
 
 def _complain_of_silence(of: str, letter: Mapping[str, Any]) -> None:
     """Say why a message is not shown, and where it is to be found by whoever may."""
-    from toolkit.masking import NO_OBJECT, UNKNOWN
+    from toolkit.declaration.redaction import NO_OBJECT, UNKNOWN
 
     if letter["body"] in (UNKNOWN, NO_OBJECT):
         complain(

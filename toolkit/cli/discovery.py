@@ -19,8 +19,8 @@ from toolkit.errors import SettingsError
 
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
-    from toolkit.events import Saga
-    from toolkit.service import Service
+    from toolkit.declaration.events import Saga
+    from toolkit.declaration.service import Service
 
 
 def package_name() -> str:
@@ -34,7 +34,7 @@ def discover(package: str) -> dict[str, Service]:
     Raises:
         UsageError: there is no such package, or no service in it.
     """
-    from toolkit.service import Service
+    from toolkit.declaration.service import Service
 
     found = import_here(package)
     names = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])) if each.ispkg]
@@ -121,7 +121,7 @@ def import_here(name: str) -> ModuleType:
 
 
 def _at(reference: str) -> Service:
-    from toolkit.service import Service
+    from toolkit.declaration.service import Service
 
     module, _, attribute = reference.partition(":")
     service = getattr(import_here(module), attribute, None)

@@ -12,9 +12,9 @@ from rich.text import Text
 from toolkit.cli.discovery import find_service
 from toolkit.cli.exits import UsageError, complain
 from toolkit.cli.output import console, print_table, shortened, text_of
-from toolkit.contract import Contract
 from toolkit.controls import Controls
-from toolkit.graph import Choreography
+from toolkit.declaration.choreography import Choreography
+from toolkit.declaration.contract import Contract
 from toolkit.progress import NodeProgress, Progress, Status, progress
 from toolkit.protocol.timeline import Story, tell
 from toolkit.sources import ask_all

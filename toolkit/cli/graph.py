@@ -11,7 +11,7 @@ from toolkit.cli.discovery import discover, package_name
 from toolkit.cli.exits import ExitCode, complain, leave
 
 if TYPE_CHECKING:
-    from toolkit.graph import Choreography
+    from toolkit.declaration.choreography import Choreography
 
 
 class Drawing(StrEnum):
@@ -26,7 +26,7 @@ def graph(
     checked: Annotated[bool, typer.Option("--check", help="Say what is wrong; end with 1 if anything is.")] = False,
 ) -> None:
     """Draw who hears what and emits what; asks no running service."""
-    from toolkit.graph import Choreography, as_mermaid, as_text
+    from toolkit.declaration.choreography import Choreography, as_mermaid, as_text
 
     draw = {Drawing.TEXT: as_text, Drawing.MERMAID: as_mermaid}[drawing]
     choreography = Choreography(discover(package_name()).values())

@@ -18,8 +18,8 @@ from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
-    from toolkit.contract import Contract
     from toolkit.controls import Controls
+    from toolkit.declaration.contract import Contract
 
 
 @asynccontextmanager
@@ -106,7 +106,7 @@ def _in_database(name: str, url: str, settings: Settings) -> Controls:
 
 
 def _declared(name: str) -> Contract:
-    from toolkit.contract import Contract
+    from toolkit.declaration.contract import Contract
 
     try:
         return Contract.of(find_service(name))

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from toolkit.cli.exits import UsageError
-from toolkit.events import Event, Saga, documented_example
+from toolkit.declaration.events import Event, Saga, documented_example
+from toolkit.declaration.text_redaction import redact
 from toolkit.ids import new_id
-from toolkit.redaction import redact
 
 #: A place in a list; no list is longer.
 _INDEX = re.compile(r"[0-9]{1,6}")

@@ -16,11 +16,11 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.events import Event, Saga, routing_key
+from toolkit.declaration.service import Service
 from toolkit.envelope import Envelope, WireMessage
 from toolkit.errors import UnreachableError, UnroutableError
-from toolkit.events import Event, Saga, routing_key
 from toolkit.ids import derived_id
-from toolkit.service import Service
 from toolkit.tracing import now, tracing_for
 
 #: How many messages are under way at once.

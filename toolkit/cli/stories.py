@@ -13,7 +13,7 @@ from rich.text import Text
 
 from toolkit.cli.exits import complain
 from toolkit.cli.output import console, print_table, shortened, text_of
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story, tell
 from toolkit.saga_log import Note, SagaKey

@@ -10,8 +10,8 @@ from toolkit.cli.locating import locate
 from toolkit.configuration.environment import said
 from toolkit.configuration.settings import Settings
 from toolkit.controls import Controls, DatabaseControls, HttpControls
+from toolkit.declaration.service import Service
 from toolkit.doctor import Subject
-from toolkit.service import Service
 
 
 def subjects_of(names: Sequence[str], located: list[str] | None, settings: Settings) -> list[Subject]:

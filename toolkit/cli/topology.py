@@ -15,7 +15,7 @@ from toolkit.cli.output import print_json, print_rows
 
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
-    from toolkit.contract import Contract
+    from toolkit.declaration.contract import Contract
 
 
 def topology(
@@ -32,7 +32,7 @@ def topology(
     password it has `@LOGIN_PASSWORD@`. Ends with 3 where a service can't be asked.
     """
     from toolkit.configuration.settings import load_settings
-    from toolkit.contract import Contract
+    from toolkit.declaration.contract import Contract
     from toolkit.rights import as_definitions, as_rows, rights_of
 
     settings = load_settings()
@@ -55,8 +55,8 @@ async def _read(service: list[str] | None) -> list[Contract]:
 
 
 def _bindings(contracts: list[Contract], settings: Settings) -> list[dict[str, str]]:
+    from toolkit.declaration.events import routing_key
     from toolkit.envelope import CONTROL_EVENTS
-    from toolkit.events import routing_key
 
     exchange, rows = settings.exchange, []
     for contract in contracts:

@@ -21,9 +21,9 @@ from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
-    from toolkit.events import Event, Saga
+    from toolkit.declaration.events import Event, Saga
+    from toolkit.declaration.service import Service
     from toolkit.protocol.timeline import Story
-    from toolkit.service import Service
 
 
 def trigger(

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from toolkit.contract import Contract
 from toolkit.controls import Controls
+from toolkit.declaration.choreography import Choreography
+from toolkit.declaration.contract import Contract
 from toolkit.errors import NotAllowedError, UnreachableError
-from toolkit.graph import Choreography
 from toolkit.sources import ANSWER_TIMEOUT, Answers
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.drawing import STRANGERS, Looks, drawn, event_key, key_of
 from toolkit.console.layout import Layout
 from toolkit.console.rendering import Pages
-from toolkit.contract import EventContract, SagaContract
+from toolkit.declaration.choreography import Choreography, Node
+from toolkit.declaration.contract import EventContract, SagaContract
 from toolkit.glance import Glance
-from toolkit.graph import Choreography, Node
 
 
 @dataclass(frozen=True, slots=True)

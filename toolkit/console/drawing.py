@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from toolkit.console.layout import Arrow, Layout, Part, arrange
-from toolkit.contract import SagaContract
-from toolkit.graph import Choreography, Node
+from toolkit.declaration.choreography import Choreography, Node
+from toolkit.declaration.contract import SagaContract
 
 #: The key of the services of which nobody knows what they hear and say.
 STRANGERS = "strangers"

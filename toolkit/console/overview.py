@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.rendering import Pages
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.glance import Glance
 from toolkit.sources import Answers
 

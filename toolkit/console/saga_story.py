@@ -11,8 +11,8 @@ from toolkit.console.drawing import STRANGERS, Looks, drawn, event_key, key_of
 from toolkit.console.layout import Arrow, Layout
 from toolkit.console.rendering import clock, look
 from toolkit.console.sequence import Sequence, is_closing, sequence_of
-from toolkit.events import SagaState
-from toolkit.graph import Choreography, Node
+from toolkit.declaration.choreography import Choreography, Node
+from toolkit.declaration.events import SagaState
 from toolkit.progress import NodeProgress, Progress
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story

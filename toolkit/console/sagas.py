@@ -16,7 +16,7 @@ from toolkit.configuration.settings import Duration
 from toolkit.console.asking import NO_TEXT, Services, can_be_asked
 from toolkit.console.listing import Listed, Listing, Place
 from toolkit.console.rendering import Pages, saga_path
-from toolkit.events import SagaState
+from toolkit.declaration.events import SagaState
 from toolkit.search import Attention, Search
 
 _FILTERS = ("state", "step", "attention", "age", "type")

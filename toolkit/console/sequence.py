@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from toolkit.console.layout import SMALL_LETTER, measure
 from toolkit.console.rendering import clock, look
-from toolkit.events import SagaEnded, SagaState
-from toolkit.graph import Choreography
+from toolkit.declaration.choreography import Choreography
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.protocol.timeline import LogEntry
 
 _OUTSIDE = "outside"

@@ -20,10 +20,10 @@ from faststream.rabbit import RabbitQueue
 
 from toolkit.amqp_acks import AWAY
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.retry_policy import describe
 from toolkit.doctor.facts import BrokerFacts, Difference, QueueFacts
 from toolkit.rabbit_connection import as_unreachable
 from toolkit.rabbit_topology import dead_letter_exchange, declared_queues
-from toolkit.retry import describe
 from toolkit.urls import is_loopback
 
 _TIMEOUT = 5

@@ -15,8 +15,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.contract import Contract
 from toolkit.database import Database
+from toolkit.declaration.contract import Contract
+from toolkit.declaration.service import Service
 from toolkit.doctor.clocks import reading
 from toolkit.doctor.facts import ClockFacts, DatabaseFacts
 from toolkit.doctor.places import filesystem_of
@@ -24,7 +25,6 @@ from toolkit.doctor.schema import lacks
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.known_steps import Undeclared, former
-from toolkit.service import Service
 from toolkit.sources import cause_of
 from toolkit.urls import is_loopback
 

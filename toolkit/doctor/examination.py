@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from toolkit.configuration.settings import Settings
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
 from toolkit.doctor.broker import ask_broker, filled_in
 from toolkit.doctor.checks import CHECKS
 from toolkit.doctor.databases import ask_database

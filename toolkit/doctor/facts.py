@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from toolkit.configuration.settings import Settings
-from toolkit.contract import Contract
+from toolkit.declaration.contract import Contract
 from toolkit.known_steps import Undeclared
 
 

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 import httpx
 
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.retry_policy import describe
 from toolkit.doctor.clocks import date_of
 from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
-from toolkit.retry import describe
 from toolkit.web.client import BoundedClient
 
 _TIMEOUT = 5

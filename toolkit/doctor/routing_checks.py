@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from toolkit.contract import Contract, EventContract
+from toolkit.declaration.contract import Contract, EventContract
+from toolkit.declaration.events import routing_key
 from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of, why_not
 from toolkit.doctor.facts import Binding, Facts, ManagementFacts, QueueFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 from toolkit.envelope import CONTROL_EVENTS
-from toolkit.events import routing_key
 
 
 @check("binding", why="the event goes past the service, and what it should do is never done")

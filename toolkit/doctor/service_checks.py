@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from toolkit.configuration.environment import DEMO_TOKEN
-from toolkit.contract import Contract, EventContract
+from toolkit.declaration.contract import Contract, EventContract
 from toolkit.doctor.facts import ClockFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 from toolkit.glance import lacks

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from toolkit.configuration.environment import DEMO_TOKEN
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.retry_policy import describe
 from toolkit.doctor.clocks import date_of, stated
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
-from toolkit.retry import describe
 from toolkit.sources import showing
 from toolkit.urls import is_loopback, shown_url
 from toolkit.web.client import BoundedClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.controls import Controls
-from toolkit.service import Service
+from toolkit.declaration.service import Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
-from toolkit.events import AbortRequested, SagaEnded, SagaState
+from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
 from toolkit.protocol.fence import StepState, is_legal
 from toolkit.protocol.timeline import LogEntry, is_start
 

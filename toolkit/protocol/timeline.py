@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.events import SagaEnded, SagaState
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.ids import derived_id
 from toolkit.protocol.fence import StepState
 

@@ -1,7 +1,7 @@
 """A saga starts under any text as its id: the first service works, and only the next one refuses its event."""
 
 EDITS = {
-    "toolkit/event_rules.py": [
+    "toolkit/declaration/event_rules.py": [
         ("        if taken is not None and not is_saga_id(taken):\n", "        if False and taken is not None:\n"),
     ],
     "toolkit/vocabulary.py": [

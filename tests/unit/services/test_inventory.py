@@ -16,7 +16,7 @@ from services.events import (
 )
 from services.inventory.models import STOCK_FILE, Reservation, ReservationLine, Stock, metadata, seed_stock
 from services.inventory.steps import release_inventory, reserve_inventory
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 
 
 @pytest.fixture

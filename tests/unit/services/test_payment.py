@@ -17,7 +17,7 @@ from services.payment.gateway import GatewayUnavailableError, open_gateway
 from services.payment.models import Payment, metadata
 from services.payment.steps import payment, process_payment, refund_payment
 from toolkit import IdempotencyKey, Settings
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 
 KEY = IdempotencyKey("order-1:process_payment")
 

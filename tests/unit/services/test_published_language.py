@@ -18,7 +18,7 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 
 SERVICES = [inventory, payment, shipping, notification]
 WAY_BACK = [

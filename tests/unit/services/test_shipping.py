@@ -11,7 +11,7 @@ from services.events import (
 )
 from services.shipping.models import Shipment, ShipmentStatus, metadata, tracking_number_for
 from services.shipping.steps import cancel_shipment, create_shipment
-from toolkit.events import documented_example
+from toolkit.declaration.events import documented_example
 
 
 @pytest.fixture

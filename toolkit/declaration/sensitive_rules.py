@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from toolkit.events import SENSITIVE, Event, Sensitive
-from toolkit.masking import Schema, steps_into
+from toolkit.declaration.events import SENSITIVE, Event, Sensitive
+from toolkit.declaration.redaction import Schema, steps_into
 
 _MARK = "`Annotated[…, Sensitive]`"
 #: How deep an annotation is looked into; deeper ones, that contain themselves say, hold what was seen already.

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from toolkit.contract import Contract, EventContract, HandlerContract, SagaContract
-from toolkit.service import Service
+from toolkit.declaration.contract import Contract, EventContract, HandlerContract, SagaContract
+from toolkit.declaration.service import Service
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
+from toolkit.declaration.event_rules import check_buildable, check_event, check_saga
+from toolkit.declaration.events import PLAIN_WORD, Event, Refusal, Saga
+from toolkit.declaration.retry_policy import RetryPolicy
+from toolkit.declaration.signature import Function, Signature, place_of, read_signature
 from toolkit.errors import DeclarationError
-from toolkit.event_rules import check_buildable, check_event, check_saga
-from toolkit.events import PLAIN_WORD, Event, Refusal, Saga
-from toolkit.retry import RetryPolicy
-from toolkit.signature import Function, Signature, place_of, read_signature
 
 F = TypeVar("F", bound=Function)
 

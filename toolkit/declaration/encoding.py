@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from toolkit.declaration.events import Event, Saga
 from toolkit.errors import StepError
-from toolkit.events import Event, Saga
 
 #: So many faults of one event are named at most.
 _MOST_FAULTS = 5

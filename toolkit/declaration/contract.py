@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from toolkit.events import Event, Saga, documented_example, routing_key
-from toolkit.masking import schema_of, sensitive_paths
-from toolkit.participant import Compensation, Step
-from toolkit.service import Service
+from toolkit.declaration.events import Event, Saga, documented_example, routing_key
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.redaction import schema_of, sensitive_paths
+from toolkit.declaration.service import Service
 
 
 class _Part(BaseModel):

@@ -14,8 +14,8 @@ from typing import Any, Union
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from toolkit.declaration.events import Event, IdempotencyKey
 from toolkit.errors import DeclarationError
-from toolkit.events import Event, IdempotencyKey
 
 Function = Callable[..., Awaitable[Event]]
 

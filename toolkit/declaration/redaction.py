@@ -13,9 +13,9 @@ from typing import Any, Protocol, overload
 
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from toolkit.events import SENSITIVE, Event
+from toolkit.declaration.events import SENSITIVE, Event
+from toolkit.declaration.value_forms import IN_JSON, LISTS, TooDeepError, texts_of
 from toolkit.json_output import as_json
-from toolkit.value_texts import IN_JSON, LISTS, TooDeepError, texts_of
 
 Schema = Mapping[str, Any]
 

@@ -16,9 +16,9 @@ from sqlalchemy import MetaData
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit.configuration.settings import Settings
+from toolkit.declaration.events import Event, Saga
+from toolkit.declaration.participant import Compensation, Participant, Step, check_name
 from toolkit.errors import DeclarationError
-from toolkit.events import Event, Saga
-from toolkit.participant import Compensation, Participant, Step, check_name
 
 #: Opens something that steps ask for by its type, and closes it when the service stops.
 Provider = Callable[[Settings], AbstractAsyncContextManager[Any]]

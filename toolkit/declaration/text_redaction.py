@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from toolkit.masking import MASK, Declared, has_sensitive_fields, sensitive_values
-from toolkit.value_texts import TooDeepError
+from toolkit.declaration.redaction import MASK, Declared, has_sensitive_fields, sensitive_values
+from toolkit.declaration.value_forms import TooDeepError
 
 #: Shorter values are masked in a text only where they stand as a word: one letter stands in many.
 _SHORT = 4

@@ -18,10 +18,10 @@ from pydantic import AliasChoices, AliasPath, BaseModel, Secret, SecretBytes, Se
 from pydantic.fields import FieldInfo
 from pydantic_core import SchemaValidator
 
-from toolkit.encoding import encode, faults_of, survived
+from toolkit.declaration.encoding import encode, faults_of, survived
+from toolkit.declaration.events import Event, Saga, documented_example, is_saga_id, routing_key
+from toolkit.declaration.sensitive_rules import sensitive_faults
 from toolkit.errors import DeclarationError, StepError
-from toolkit.events import Event, Saga, documented_example, is_saga_id, routing_key
-from toolkit.sensitive_rules import sensitive_faults
 
 #: What is no saga's id: each breaks its rule in another way, as text or as what other types take.
 _NO_IDS: tuple[object, ...] = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from toolkit.contract import SagaContract
-from toolkit.graph import Choreography, Node
+from toolkit.declaration.choreography import Choreography, Node
+from toolkit.declaration.contract import SagaContract
 
 
 @dataclass(frozen=True, slots=True)
