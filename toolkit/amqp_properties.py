@@ -14,7 +14,7 @@ from typing import Any
 
 from pamqp import decode
 
-from toolkit.vocabulary import UNDECODABLE
+from toolkit.messaging.decoding import UNDECODABLE
 
 Decoded = tuple[int, Any]
 

@@ -15,9 +15,9 @@ from toolkit.declaration.events import Event, Refusal, SagaState
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.retry_policy import text_of
 from toolkit.declaration.text_redaction import redact
-from toolkit.envelope import Envelope, Message
 from toolkit.ids import trace_facts
 from toolkit.invocation import Failure
+from toolkit.messaging.envelope import Envelope, Message
 from toolkit.metrics import Hit, Meter
 from toolkit.saga_log import Entry, Note, SagaKey
 from toolkit.tracing import Span, Tracing, now

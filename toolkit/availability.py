@@ -18,9 +18,9 @@ from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.database_errors import complain, describe_fault, is_of_values
 from toolkit.declaration.events import SagaState
-from toolkit.envelope import WireMessage
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry

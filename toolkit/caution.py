@@ -18,9 +18,9 @@ from toolkit import suspects
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.retry_policy import describe
-from toolkit.envelope import WireMessage
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.suspects import fingerprint
 
 log = structlog.get_logger("toolkit")

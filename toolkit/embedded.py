@@ -16,9 +16,9 @@ from toolkit.clock import Clock, SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
-from toolkit.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.errors import LoopEndedError, UnroutableError
 from toolkit.host import Host
+from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.tracing import EMBEDDED
 
 #: Seconds for what is under way when the block ends; and where a loop has ended, which some of it waits for in vain.

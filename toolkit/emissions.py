@@ -11,7 +11,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import Event, routing_key
-from toolkit.envelope import Envelope, WireMessage
+from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.saga_log import StreamKey, of, saga_log
 
 

@@ -28,16 +28,16 @@ from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refu
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure, describe
 from toolkit.declaration.service import Service
-from toolkit.envelope import Message
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.foreign_code.containment import contained
 from toolkit.invocation import Failure, Invocation, blame, bounded
+from toolkit.messaging.decoding import Unreadable
+from toolkit.messaging.envelope import Message
 from toolkit.metrics import Meter
 from toolkit.plain_reads import PlainReads
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.relay import Relay
 from toolkit.tracing import Tracing
-from toolkit.vocabulary import Unreadable
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key
 
 log = structlog.get_logger("toolkit")

@@ -32,7 +32,6 @@ from toolkit.database_errors import (
 from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
-from toolkit.envelope import WireMessage
 from toolkit.errors import SettingsError, UndeclaredStepsError
 from toolkit.execution import Execution
 from toolkit.foreign_code.containment import contain, contained
@@ -40,14 +39,15 @@ from toolkit.inbox import Inbox
 from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
 from toolkit.loops import Loops
+from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.envelope import WireMessage
+from toolkit.messaging.senders import Senders
 from toolkit.metrics import Meter
 from toolkit.postgres_tls import tls_fault
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
-from toolkit.senders import Senders
 from toolkit.sqlite_files import readable_by_others
 from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
-from toolkit.vocabulary import Vocabulary
 from toolkit.watch import Watch
 
 log = structlog.get_logger("toolkit")

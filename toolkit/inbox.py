@@ -16,13 +16,13 @@ from toolkit import failpoints
 from toolkit.availability import PAUSES
 from toolkit.clock import Clock
 from toolkit.database_errors import complain, is_contention, is_outage, may_pass
-from toolkit.envelope import Message, WireMessage
 from toolkit.errors import ContentionError, DatabaseUnavailableError, UnrecordedError
 from toolkit.execution import Execution
 from toolkit.foreign_code.containment import apart, contain
 from toolkit.ids import trace_facts
 from toolkit.isolated import Isolation
-from toolkit.vocabulary import Unreadable, Vocabulary
+from toolkit.messaging.decoding import Unreadable, Vocabulary
+from toolkit.messaging.envelope import Message, WireMessage
 from toolkit.work import Claim, events_of
 
 #: So often in a row a message may break its transaction, alone and with a database that is there, before that is a

@@ -18,9 +18,9 @@ from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.events import SagaState
-from toolkit.envelope import ATTEMPT, BROKERS_OWN, WireMessage
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import ATTEMPT, BROKERS_OWN, WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry, Note, Stream, StreamKey
 

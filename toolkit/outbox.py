@@ -31,7 +31,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, metadata
-from toolkit.envelope import ATTEMPT, SAGA_TYPE, WireMessage
+from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
 from toolkit.one_of import OneOf
 from toolkit.set_aside import REST, headers_of, readable
 

@@ -17,9 +17,9 @@ from toolkit.audit import Deed, Operator
 from toolkit.database import Database
 from toolkit.declaration.events import Event, SagaEnded, SagaState, routing_key
 from toolkit.emissions import Emission
-from toolkit.envelope import Envelope, WireMessage, abort_request
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
+from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
 from toolkit.operations import Bite
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry, Note

@@ -30,10 +30,10 @@ from toolkit.bindings import Bindings
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
-from toolkit.envelope import WireMessage
 from toolkit.errors import EscapedError, UnreachableError, UnroutableError
 from toolkit.foreign_code.containment import contain
 from toolkit.host import Host
+from toolkit.messaging.envelope import WireMessage
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
 from toolkit.rabbit_refusals import refusal_of
 from toolkit.rabbit_topology import (

@@ -16,8 +16,8 @@ from toolkit.amqp_acks import AWAY
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
-from toolkit.envelope import CONTROL_EVENTS
 from toolkit.host import queue_name
+from toolkit.messaging.envelope import CONTROL_EVENTS
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, with_heartbeat
 
 log = structlog.get_logger("toolkit")

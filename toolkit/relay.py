@@ -19,10 +19,10 @@ from toolkit import failpoints, metrics, outbox
 from toolkit.clock import Clock
 from toolkit.database import Database
 from toolkit.database_errors import complain
-from toolkit.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
 from toolkit.errors import UnroutableError
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.ids import trace_facts
+from toolkit.messaging.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.tracing import Tracing, now
 

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Integer, String, Table, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.database import UtcDateTime, insert_into, metadata
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 
 suspects = Table(
     "suspects",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span as OtelSpan
 
-    from toolkit.envelope import Envelope, WireMessage
+    from toolkit.messaging.envelope import Envelope, WireMessage
 
 _OFF, _OTLP, _CONSOLE = "none", "otlp", "console"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

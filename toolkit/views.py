@@ -13,9 +13,9 @@ from toolkit.dead_letters import Selection
 from toolkit.declaration.contract import EventContract
 from toolkit.declaration.redaction import MASK, UNKNOWN, has_sensitive_fields, mask, masked_object
 from toolkit.declaration.text_redaction import redact
-from toolkit.envelope import BROKERS_OWN, HEADERS
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import trace_id_of
+from toolkit.messaging.envelope import BROKERS_OWN, HEADERS
 
 #: The events that a service hears and says, by name.
 Declared = Mapping[str, EventContract]

@@ -24,9 +24,9 @@ from toolkit.database_errors import complain
 from toolkit.declaration.events import Event, is_saga_id
 from toolkit.declaration.service import Service
 from toolkit.emissions import Emission
-from toolkit.envelope import WireMessage, abort_request
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
+from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.metrics import Meter
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import Found, OverdueStep

@@ -30,14 +30,14 @@ from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.redaction import has_sensitive_fields
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.text_redaction import redact
-from toolkit.envelope import Envelope, Message, WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.decoding import Unreadable
+from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.metrics import Hit, Meter
 from toolkit.outbox import OutboxRow
 from toolkit.protocol.fence import Decision, StepState, is_legal
 from toolkit.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
 from toolkit.tracing import Tracing, now
-from toolkit.vocabulary import Unreadable
 
 #: How long a message waits that met a step whose outcome is still unknown.
 _PUT_OFF = timedelta(seconds=1)

@@ -13,8 +13,8 @@ from tests.chaos.plan import Fault
 from tests.chaos.shop.dares import DareOffered, Deed
 from tests.chaos.tap import COPY
 from toolkit.declaration.events import documented_example, routing_key
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 
 _DEEDS = {
     Fault.CANCELLED_ITSELF: Deed.CANCELLED,

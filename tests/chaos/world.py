@@ -34,8 +34,8 @@ from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ
 from toolkit import Settings
 from toolkit.declaration.events import routing_key
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.rabbit import RabbitPublisher
 
 #: Thousands of processes' warnings are of no use to anybody.

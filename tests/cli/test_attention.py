@@ -12,7 +12,7 @@ from tests.orders import FAILED, PENDING, entry
 from toolkit import dead_letters, known_steps, outbox
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 
 NOW = datetime.now(UTC)

@@ -14,7 +14,7 @@ from tests.cli.conftest import TOKEN
 from toolkit import dead_letters
 from toolkit.database import Database
 from toolkit.dead_letters import SHOWN, DeadLetter
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 
 NOW = datetime.now(UTC)
 WHY = ("--reason", "the gateway is back")

@@ -22,8 +22,8 @@ from toolkit.cli.sending import send
 from toolkit.clock import SystemClock
 from toolkit.dead_letters import DeadLetter
 from toolkit.embedded import Embedded
-from toolkit.envelope import WireMessage
 from toolkit.logs import configure_logs
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 
 #: Stands in each field that is the customer's alone.

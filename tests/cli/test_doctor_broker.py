@@ -28,8 +28,8 @@ from tests.servers import RABBITMQ, Server, container_for, docker_is_there, wait
 from toolkit import Settings
 from toolkit.app import App
 from toolkit.declaration.events import routing_key
-from toolkit.envelope import CONTROL_EVENTS
 from toolkit.errors import BrokerRefusesError, SagaError
+from toolkit.messaging.envelope import CONTROL_EVENTS
 from toolkit.rabbit_topology import declared_queues
 
 LOGIN = ("ada", "hush-hush")

@@ -12,8 +12,8 @@ from tests.cli.conftest import PROJECT, command
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
-from toolkit.envelope import WireMessage
 from toolkit.errors import UnroutableError
+from toolkit.messaging.envelope import WireMessage
 from toolkit.rabbit import RabbitPublisher
 
 #: How a step raises what; a SystemExit that it raises itself, in no task of its own, is an attempt that failed.

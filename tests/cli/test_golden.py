@@ -33,8 +33,8 @@ from toolkit.cli.discovery import find_service
 from toolkit.cli.verbs import app
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import WireMessage
 from toolkit.ids import derived_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import overdue
 from toolkit.saga_log import Entry

@@ -12,8 +12,8 @@ from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.cli.sending import send_all
 from toolkit.clock import SystemClock
-from toolkit.envelope import WireMessage, abort_request
 from toolkit.errors import UnroutableError
+from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.rabbit import RabbitPublisher
 
 

@@ -13,7 +13,7 @@ from tests.orders import NOON, PENDING, entry
 from toolkit import dead_letters
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 from toolkit.views import TOLD
 
 

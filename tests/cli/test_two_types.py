@@ -15,7 +15,7 @@ from tests.orders import refused_order
 from toolkit import dead_letters, saga_log
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 from toolkit.saga_log import Entry
 
 #: The gift has gone back where the order waits for its shipment.

@@ -20,7 +20,7 @@ from tests.orders import fulfilled_order, paid_order, refused_order
 from tests.unit.test_invariants import numbered
 from toolkit import outbox
 from toolkit.database import Database
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry
 

@@ -24,8 +24,8 @@ from services.shipping.app import app as shipping
 from tests.simulation.simulation import Simulation, simulation
 from toolkit import Event, Settings
 from toolkit.declaration.events import AbortRequested, documented_example, routing_key
-from toolkit.envelope import Envelope, WireMessage
 from toolkit.ids import derived_id
+from toolkit.messaging.envelope import Envelope, WireMessage
 
 SERVICES = [inventory, payment, shipping, notification]
 STEPS = ["reserve_inventory", "process_payment", "create_shipment", "send_confirmation"]

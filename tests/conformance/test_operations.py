@@ -20,8 +20,8 @@ from toolkit import audit, dead_letters, operations, pushes, retention, saga_log
 from toolkit.audit import Operator
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import Bite
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry

@@ -17,8 +17,8 @@ from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
 from toolkit import Settings, saga_log
 from toolkit.declaration.events import SagaState
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry
 

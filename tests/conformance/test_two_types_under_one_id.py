@@ -18,10 +18,10 @@ from toolkit import Event, dead_letters, operations, outbox, overdue, pushes, re
 from toolkit.audit import Operator
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
-from toolkit.envelope import WireMessage, abort_request
 from toolkit.errors import AmbiguousSagaError
 from toolkit.host import queue_name
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.saga_log import Entry
 
 ADA = Operator("ada", "to see it")

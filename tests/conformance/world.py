@@ -20,9 +20,9 @@ from toolkit import Event, Service, Settings, dead_letters, outbox, saga_log
 from toolkit.app import App
 from toolkit.declaration.events import routing_key
 from toolkit.embedded import Embedded
-from toolkit.envelope import Envelope, WireMessage
 from toolkit.host import Host, queue_name
 from toolkit.ids import derived_id, new_id
+from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.rabbit import RabbitPublisher
 
 DatabaseOf = Callable[[str], Awaitable[str | None]]

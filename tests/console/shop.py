@@ -23,8 +23,8 @@ from toolkit import Settings, dead_letters, saga_log
 from toolkit.controls import HttpControls
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.events import SagaState, documented_example, routing_key
-from toolkit.envelope import Envelope
 from toolkit.ids import derived_id, new_id
+from toolkit.messaging.envelope import Envelope
 from toolkit.protocol.fence import StepState
 from toolkit.saga_log import Entry, Note
 

@@ -23,8 +23,8 @@ from toolkit.controls import DatabaseControls
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.contract import Contract
-from toolkit.envelope import WireMessage
 from toolkit.ids import derived_id, new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry
 

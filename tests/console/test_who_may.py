@@ -31,8 +31,8 @@ from toolkit.controls import DatabaseControls, HttpControls
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.contract import Contract
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.web.guess_limiter import PAUSE, Guesses, network_of
 
 SECRET = SecretStr("a-token-of-the-services")

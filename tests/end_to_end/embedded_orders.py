@@ -15,7 +15,7 @@ from pathlib import Path
 from services.demo import SERVICES
 from toolkit import Settings, saga_log
 from toolkit.embedded import Embedded
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 
 
 async def run(data_dir: Path, orders: list[dict[str, object]], kill_at: int | None) -> None:

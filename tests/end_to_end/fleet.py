@@ -28,8 +28,8 @@ from toolkit import Settings, outbox, saga_log
 from toolkit.database import Database
 from toolkit.database_errors import is_outage
 from toolkit.declaration.events import documented_example
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.rabbit import RabbitPublisher
 from toolkit.sources import DatabaseSource
 from toolkit.verdict import judge

@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings
 from toolkit.embedded import Embedded
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 
 
 class BreadOrdered(Event, owner="customer"):

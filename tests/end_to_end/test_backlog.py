@@ -22,8 +22,8 @@ from tests.end_to_end.fleet import SERVICES, Fleet, orders, sqlite_databases
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
-from toolkit.envelope import Envelope, WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.rabbit import RabbitPublisher
 
 BACKLOG = int(os.environ.get("BACKLOG", "2000"))

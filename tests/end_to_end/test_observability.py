@@ -22,7 +22,7 @@ from tests.end_to_end.fleet import SERVICES, Fleet, orders, sqlite_databases
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 from toolkit.rabbit import RabbitPublisher
 
 PROJECT = Path(__file__).parents[2]

@@ -23,9 +23,9 @@ from tests.end_to_end.guarded import (
 from tests.servers import docker_is_there
 from toolkit import Settings
 from toolkit.declaration.events import routing_key
-from toolkit.envelope import CONTROL_EVENTS
+from toolkit.messaging.envelope import CONTROL_EVENTS
+from toolkit.messaging.rights import as_definitions, as_rows, rights_of
 from toolkit.rabbit_topology import declared_queues, unbind
-from toolkit.rights import as_definitions, as_rows, rights_of
 
 SERVICES = [contract.service for contract in CONTRACTS]
 RIGHTS = rights_of(CONTRACTS, "saga", {})

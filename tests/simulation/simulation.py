@@ -20,7 +20,7 @@ from tests.simulation.wire import Exit, Parcel, Wire, is_committed, is_recorded
 from toolkit import Service, Settings
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaEnded
-from toolkit.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.testing import ManualClock
 
 #: From where on the toolkit's logs are listened to; what is below is not even made.

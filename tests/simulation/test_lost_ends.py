@@ -14,7 +14,7 @@ from tests.simulation.simulation import Simulation, simulation
 from tests.simulation.wire import Parcel
 from toolkit import Settings
 from toolkit.declaration.events import SagaEnded
-from toolkit.envelope import abort_request
+from toolkit.messaging.envelope import abort_request
 
 SERVICES = ("hotel", "flight", "desk")
 #: Seldom enough that a simulated day is quick.

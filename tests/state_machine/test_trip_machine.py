@@ -32,8 +32,8 @@ from toolkit import Settings, operations, pushes
 from toolkit.audit import Operator
 from toolkit.dead_letters import Selection
 from toolkit.declaration.events import AbortRequested
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "200"))
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or os.environ.get("STATE_MACHINE_SHRINKS") != "no"]

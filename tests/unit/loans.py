@@ -29,16 +29,16 @@ from toolkit import (
 from toolkit.clock import Clock, SystemClock
 from toolkit.database import Database
 from toolkit.declaration.events import routing_key
-from toolkit.envelope import Envelope, Message, WireMessage
 from toolkit.execution import Execution
 from toolkit.ids import derived_id
 from toolkit.inbox import Inbox
 from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
+from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.relay import Relay
 from toolkit.tracing import Tracing
-from toolkit.vocabulary import Vocabulary
 from toolkit.work import Claim
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

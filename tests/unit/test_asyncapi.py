@@ -19,9 +19,10 @@ from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from tests.conformance.travel import Script
 from tests.conformance.travel import services as travel
-from toolkit import Event, Participant, Saga, SagaId, Sensitive, Service, envelope
-from toolkit.asyncapi import asyncapi
+from toolkit import Event, Participant, Saga, SagaId, Sensitive, Service
 from toolkit.declaration.contract import Contract
+from toolkit.messaging import envelope
+from toolkit.messaging.asyncapi import asyncapi
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "asyncapi-3.0.0.json.gz"
 SERVICES = (inventory, payment, shipping, notification, *travel(Script()))

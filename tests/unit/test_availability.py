@@ -20,10 +20,10 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import WireMessage
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.host import Host
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 
 #: What a step does to its own connection, or has the database do.
 Harm = Callable[[AsyncSession], Awaitable[None]]

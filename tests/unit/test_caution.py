@@ -12,8 +12,8 @@ from toolkit import suspects
 from toolkit.caution import Caution
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
-from toolkit.envelope import WireMessage
 from toolkit.errors import DatabaseUnavailableError
+from toolkit.messaging.envelope import WireMessage
 from toolkit.suspects import fingerprint
 
 LETHAL = WireMessage(b'{"n": 1}', "order.Placed", "one", "order-1")

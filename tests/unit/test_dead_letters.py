@@ -8,7 +8,7 @@ from tests.unit.loans import NOON, BookWanted, letters, wire
 from toolkit import dead_letters
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 
 
 async def bury(database: Database, *buried: DeadLetter) -> None:

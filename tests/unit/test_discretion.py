@@ -34,8 +34,8 @@ from toolkit import (
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import routing_key
 from toolkit.embedded import Embedded
-from toolkit.envelope import Envelope
 from toolkit.ids import derived_id
+from toolkit.messaging.envelope import Envelope
 
 SECRET = "4111-2222-3333"
 NEVER = RetryPolicy(attempts=1)

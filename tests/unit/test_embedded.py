@@ -20,8 +20,8 @@ from toolkit import Settings, outbox, saga_log
 from toolkit.database import Database
 from toolkit.declaration.events import documented_example, routing_key
 from toolkit.embedded import Embedded
-from toolkit.envelope import WireMessage
 from toolkit.ids import derived_id, new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 
 

@@ -28,9 +28,9 @@ from tests.unit.loans import (
 from toolkit import Event
 from toolkit.database import Database, StepSession
 from toolkit.declaration.retry_policy import describe
-from toolkit.envelope import WireMessage
 from toolkit.errors import EscapedError
 from toolkit.foreign_code.containment import apart, contain, contained
+from toolkit.messaging.envelope import WireMessage
 
 #: What SQLite, and what PostgreSQL, need long for.
 SLOW = {

@@ -36,9 +36,9 @@ from tests.unit.loans import (
 from toolkit import Event, Participant, Retry, Service, horizon
 from toolkit.database import Database
 from toolkit.declaration.events import AbortRequested, SagaEnded
-from toolkit.envelope import WireMessage
 from toolkit.errors import ContentionError, PositionTakenError
-from toolkit.vocabulary import Unreadable
+from toolkit.messaging.decoding import Unreadable
+from toolkit.messaging.envelope import WireMessage
 
 WANTED = BookWanted(loan_id="loan-1")
 CARD_REFUSED = CardRefused(loan_id="loan-1", reason="card expired")

@@ -13,9 +13,9 @@ from tests.unit.loans import NOON, Watch
 from toolkit import figures, outbox
 from toolkit.database import Database
 from toolkit.declaration.events import SagaState
-from toolkit.envelope import WireMessage
 from toolkit.figures import Figures
 from toolkit.glance import Glance
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.saga_log import Entry, append, saga_log
 

@@ -33,7 +33,7 @@ from toolkit import Event, Service
 from toolkit import database as databases
 from toolkit.database import Database, StepSession
 from toolkit.declaration.events import AbortRequested
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from toolkit.api.site import Site
 from toolkit.clock import SystemClock
 from toolkit.database import Database
 from toolkit.declaration.contract import Contract
-from toolkit.envelope import WireMessage
 from toolkit.known_steps import known_steps
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow
 from toolkit.overdue import overdue
 

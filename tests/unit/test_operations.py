@@ -15,7 +15,7 @@ from toolkit.audit import Operator
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.events import SagaState
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import LETTERS_AT_ONCE, Bite
 from toolkit.outbox import OutboxRow
 from toolkit.protocol.fence import StepState

@@ -22,7 +22,7 @@ from toolkit.clock import SystemClock
 from toolkit.database import Database
 from toolkit.dead_letters import SHOWN, DeadLetter
 from toolkit.declaration.contract import Contract
-from toolkit.envelope import WireMessage
+from toolkit.messaging.envelope import WireMessage
 
 TOKEN = "open-sesame-now"
 SHOWING = {"Authorization": f"Bearer {TOKEN}"}

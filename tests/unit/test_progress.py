@@ -33,7 +33,7 @@ from tests.orders import (
 from toolkit import Retry, views
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
-from toolkit.envelope import abort_request
+from toolkit.messaging.envelope import abort_request
 from toolkit.progress import NodeProgress, Progress, Status, progress
 from toolkit.protocol.timeline import tell
 from toolkit.views import SagaView

@@ -17,8 +17,8 @@ from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings, dead_letters, saga_log
 from toolkit.app import App
-from toolkit.envelope import WireMessage
 from toolkit.errors import BrokerRefusesError, UnroutableError
+from toolkit.messaging.envelope import WireMessage
 from toolkit.rabbit import RabbitPublisher
 from toolkit.rabbit_topology import declared_queues
 

@@ -20,8 +20,8 @@ from toolkit.app import App
 from toolkit.audit import Operator
 from toolkit.clock import SystemClock
 from toolkit.dead_letters import Selection
-from toolkit.envelope import WireMessage
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.outbox import OutboxRow, add
 from toolkit.rabbit import RabbitPublisher
 from toolkit.saga_log import story

@@ -13,8 +13,8 @@ from toolkit import dead_letters, search
 from toolkit.database import Database
 from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.events import SagaState
-from toolkit.envelope import WireMessage
 from toolkit.ids import derived_id
+from toolkit.messaging.envelope import WireMessage
 from toolkit.overdue import overdue
 from toolkit.saga_log import Entry, append
 from toolkit.search import Attention, Search

@@ -46,10 +46,10 @@ from toolkit.clock import SystemClock
 from toolkit.database import Database
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import routing_key
-from toolkit.envelope import Envelope
 from toolkit.logs import QUIET
+from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.envelope import Envelope
 from toolkit.tracing import Tracing, provider_for
-from toolkit.vocabulary import Vocabulary
 
 #: The name of the patient, with all that is escaped in some place or other; and what no text may have of it.
 NAME = 'Zephyrine O\'Quagga "Zé" <& Söhne>'

@@ -9,10 +9,10 @@ import pytest
 from tests.unit.loans import BookWanted, CardRefused, Clerk, LoanRegistered, library, loan_saga
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import AbortRequested, Event, SagaEnded, routing_key
-from toolkit.envelope import Message, WireMessage, abort_request
 from toolkit.errors import UnreadableError
-from toolkit.senders import Senders
-from toolkit.vocabulary import Unreadable, Vocabulary
+from toolkit.messaging.decoding import Unreadable, Vocabulary
+from toolkit.messaging.envelope import Message, WireMessage, abort_request
+from toolkit.messaging.senders import Senders
 
 CLOCK = SystemClock()
 SENDERS = Senders(exchange="saga", queue="saga.library", logins={"desk": ("desk", "desk-2")})

@@ -26,9 +26,9 @@ from toolkit import Settings, metrics, operations, outbox, overdue
 from toolkit.audit import Operator
 from toolkit.database import Database, UtcDateTime
 from toolkit.dead_letters import Selection
+from toolkit.messaging.decoding import Unreadable
 from toolkit.retention import prune
 from toolkit.set_aside import rows_set_aside
-from toolkit.vocabulary import Unreadable
 from toolkit.watch import Watch
 
 

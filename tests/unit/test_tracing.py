@@ -31,11 +31,11 @@ from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sens
 from toolkit.clock import SystemClock
 from toolkit.database import Database
 from toolkit.declaration.events import AbortRequested
-from toolkit.envelope import Message
 from toolkit.errors import SettingsError
 from toolkit.ids import derived_trace, trace_id_of
+from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.envelope import Message
 from toolkit.tracing import Tracing, provider_for, tracing_for
-from toolkit.vocabulary import Vocabulary
 from toolkit.watch import Watch as OverdueWatch
 
 WANTED = BookWanted(loan_id="loan-1")

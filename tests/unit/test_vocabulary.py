@@ -17,10 +17,10 @@ from tests.unit.loans import NOON, BookLent, BookWanted, CardRefused, Clerk, Wat
 from toolkit import Event, Saga, SagaId
 from toolkit.declaration.events import AbortRequested, SagaEnded
 from toolkit.declaration.retry_policy import describe
-from toolkit.envelope import Message, WireMessage
 from toolkit.errors import UnreadableError
 from toolkit.ids import derived_id
-from toolkit.vocabulary import Unreadable, Vocabulary
+from toolkit.messaging.decoding import Unreadable, Vocabulary
+from toolkit.messaging.envelope import Message, WireMessage
 
 WATCH = Watch()
 

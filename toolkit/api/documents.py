@@ -13,9 +13,9 @@ from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
 from toolkit.api.schemas import Document
 from toolkit.api.site import Site
-from toolkit.asyncapi import asyncapi
 from toolkit.declaration.contract import Contract
 from toolkit.json_output import as_json
+from toolkit.messaging.asyncapi import asyncapi
 
 
 def document_endpoints(site: Site, others: Sequence[Endpoint], *, reads_are_open: bool) -> list[Endpoint]:

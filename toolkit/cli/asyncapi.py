@@ -24,12 +24,12 @@ def asyncapi(
     In JSON, with every event's schema. It is read from the declarations below the current directory; where services are
     named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
     """
-    from toolkit.asyncapi import asyncapi as document_of
     from toolkit.configuration.environment import said
     from toolkit.configuration.settings import load_settings
     from toolkit.declaration.contract import Contract
     from toolkit.host import queue_name
     from toolkit.json_output import as_json
+    from toolkit.messaging.asyncapi import asyncapi as document_of
 
     settings = load_settings()
     is_named = bool(service or said("SAGA_SERVICES"))

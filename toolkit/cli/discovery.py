@@ -82,7 +82,7 @@ def see_that_owners_exist(settings: Settings, services: Mapping[str, Service]) -
     Raises:
         SettingsError: it names another.
     """
-    from toolkit.envelope import CONTROL_EVENTS
+    from toolkit.messaging.envelope import CONTROL_EVENTS
 
     emitted = (event for service in services.values() for event in service.emitted().values())
     heard = (event for service in services.values() for event in service.heard())

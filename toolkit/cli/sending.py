@@ -18,9 +18,9 @@ from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import Event, Saga, routing_key
 from toolkit.declaration.service import Service
-from toolkit.envelope import Envelope, WireMessage
 from toolkit.errors import UnreachableError, UnroutableError
 from toolkit.ids import derived_id
+from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.tracing import now, tracing_for
 
 #: How many messages are under way at once.

@@ -33,7 +33,7 @@ def topology(
     """
     from toolkit.configuration.settings import load_settings
     from toolkit.declaration.contract import Contract
-    from toolkit.rights import as_definitions, as_rows, rights_of
+    from toolkit.messaging.rights import as_definitions, as_rows, rights_of
 
     settings = load_settings()
     is_named = bool(service or os.environ.get("SAGA_SERVICES"))
@@ -56,7 +56,7 @@ async def _read(service: list[str] | None) -> list[Contract]:
 
 def _bindings(contracts: list[Contract], settings: Settings) -> list[dict[str, str]]:
     from toolkit.declaration.events import routing_key
-    from toolkit.envelope import CONTROL_EVENTS
+    from toolkit.messaging.envelope import CONTROL_EVENTS
 
     exchange, rows = settings.exchange, []
     for contract in contracts:

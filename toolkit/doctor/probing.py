@@ -10,11 +10,11 @@ from datetime import timedelta
 
 from toolkit.configuration.settings import Settings
 from toolkit.doctor.facts import Echo, Probe
-from toolkit.envelope import WireMessage
 from toolkit.errors import BrokerRefusesError, UnreachableError, UnroutableError
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import WireMessage
+from toolkit.messaging.rights import PROBE_KEY
 from toolkit.rabbit import RabbitPublisher
-from toolkit.rights import PROBE_KEY
 
 #: However long a lease the services have: a person is waiting.
 _LEASE = timedelta(seconds=5)

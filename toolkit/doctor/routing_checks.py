@@ -10,7 +10,7 @@ from toolkit.declaration.events import routing_key
 from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of, why_not
 from toolkit.doctor.facts import Binding, Facts, ManagementFacts, QueueFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
-from toolkit.envelope import CONTROL_EVENTS
+from toolkit.messaging.envelope import CONTROL_EVENTS
 
 
 @check("binding", why="the event goes past the service, and what it should do is never done")

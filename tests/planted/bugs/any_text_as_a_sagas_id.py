@@ -4,7 +4,7 @@ EDITS = {
     "toolkit/declaration/event_rules.py": [
         ("        if taken is not None and not is_saga_id(taken):\n", "        if False and taken is not None:\n"),
     ],
-    "toolkit/vocabulary.py": [
+    "toolkit/messaging/decoding.py": [
         (
             "            return started.name, _saga_id(own_id(event, started), ",
             "            return started.name, str(own_id(event, started) or ",

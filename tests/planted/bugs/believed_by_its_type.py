@@ -1,7 +1,7 @@
 """A message is what its type says, under whatever key: a login that may publish one key may say everything."""
 
 EDITS = {
-    "toolkit/senders.py": [("        self._check_key(event_type, wire)\n", "")],
+    "toolkit/messaging/senders.py": [("        self._check_key(event_type, wire)\n", "")],
 }
 CAUGHT_BY = [
     "tests/unit/test_senders.py::test_an_event_under_another_key_is_a_letter_that_says_so",

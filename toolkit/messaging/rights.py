@@ -13,7 +13,7 @@ from typing import Any
 
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, routing_key
-from toolkit.envelope import CONTROL_EVENTS
+from toolkit.messaging.envelope import CONTROL_EVENTS
 
 #: Where no service listens, and every login may write: by it the doctor sees whether the broker brings messages back.
 PROBE_KEY = "saga.Probe"

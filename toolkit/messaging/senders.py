@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from toolkit.declaration.events import Event, Saga, SagaEnded, routing_key
-from toolkit.envelope import SENT_BY, WireMessage
 from toolkit.errors import UnreadableError
+from toolkit.messaging.envelope import SENT_BY, WireMessage
 
 #: What the broker writes on a message that a queue has given up and passed on; it checks no right for that.
 _FORWARDED = "x-death"

@@ -20,7 +20,9 @@ from toolkit.declaration.encoding import own_id
 from toolkit.declaration.events import SAGA_ID, AbortRequested, EndRequested, Event, Saga, SagaEnded, is_saga_id
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.text_redaction import redact
-from toolkit.envelope import (
+from toolkit.errors import UnreadableError
+from toolkit.ids import derived_id, trace_id_of
+from toolkit.messaging.envelope import (
     ABOUT_ONE_SAGA,
     ATTEMPT,
     CAUSATION_ID,
@@ -39,9 +41,7 @@ from toolkit.envelope import (
     Message,
     WireMessage,
 )
-from toolkit.errors import UnreadableError
-from toolkit.ids import derived_id, trace_id_of
-from toolkit.senders import Senders
+from toolkit.messaging.senders import Senders
 
 #: What a transport puts in place of headers that it could not decode; a message that has it is a dead letter.
 UNDECODABLE = "x-undecodable"

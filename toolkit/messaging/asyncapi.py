@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toolkit import envelope
 from toolkit.declaration.contract import Contract, EventContract, HandlerContract, event_contract
 from toolkit.declaration.events import SagaEnded
+from toolkit.messaging import envelope
 
 #: The version of AsyncAPI's AMQP bindings that is spoken here.
 _BINDING = "0.3.0"
