@@ -12,7 +12,7 @@ from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service
-from toolkit.checks import check
+from toolkit.checker.rules import check
 from toolkit.declaration.choreography import Choreography
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.choreography_model import BAD, GOOD, START, Step, Steps, faults, step
-from toolkit.checks import Finding, check
+from toolkit.checker.rules import Finding, check
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract, EventContract, HandlerContract, SagaContract
 

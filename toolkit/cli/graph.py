@@ -36,7 +36,7 @@ def graph(
 
 
 def _report(choreography: Choreography) -> None:
-    from toolkit.checks import check
+    from toolkit.checker.rules import check
 
     findings = check(choreography)
     for finding in findings:
