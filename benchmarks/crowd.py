@@ -18,13 +18,13 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import make_url
 
-from toolkit.database import Database
-from toolkit.dead_letters import dead_letters
 from toolkit.declaration.events import SagaState
 from toolkit.ids import derived_id, new_id
-from toolkit.outbox import outbox
-from toolkit.overdue import overdue
-from toolkit.saga_log import Entry, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import dead_letters
+from toolkit.persistence.outbox import outbox
+from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.saga_log import Entry, saga_log
 
 SERVICES = ("inventory", "payment", "shipping", "notification")
 #: So many orders begin each second.

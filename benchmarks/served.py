@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 
 from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
+from toolkit.persistence.database import Database
 
 
 def main(name: str, url: str) -> None:

@@ -21,9 +21,9 @@ from services.inventory.models import STOCK_FILE, Reservation, Stock
 from services.payment.gateway import Gateway, GatewaySettings, open_gateway
 from services.payment.models import Payment
 from toolkit.configuration.settings import Settings, load_settings
-from toolkit.database import Database
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
+from toolkit.persistence.database import Database
 
 #: How each saga ended, by its type and id; None where it has not.
 Outcomes = Mapping[tuple[str, str], SagaState | None]

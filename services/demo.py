@@ -33,9 +33,9 @@ from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import SagaState
 from toolkit.embedded import Embedded
 from toolkit.logs import configure_logs
+from toolkit.persistence.saga_log import Note
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import Story
-from toolkit.saga_log import Note
 from toolkit.sources import DatabaseSource, Source
 
 SERVICES = (inventory, payment, shipping, notification)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 from tests.eventually import eventually
 from tests.unit.loans import Post, outgoing, rows_left
-from toolkit import outbox
 from toolkit.clock import SystemClock
-from toolkit.database import Database
+from toolkit.persistence import outbox
+from toolkit.persistence.database import Database
 from toolkit.relay import Relay
 
 #: So many pairs race at the same time.

@@ -13,9 +13,9 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 from pamqp.commands import Basic
 
-from toolkit.dead_letters import DeadLetter
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import SENT_BY, WireMessage
+from toolkit.persistence.dead_letters import DeadLetter
 
 #: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
 _DEEPEST = 10

@@ -9,8 +9,6 @@ from datetime import datetime
 
 import structlog
 
-from toolkit import dead_letters
-from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.events import Event, Refusal, SagaState
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.retry_policy import text_of
@@ -19,7 +17,9 @@ from toolkit.ids import trace_facts
 from toolkit.invocation import Failure
 from toolkit.messaging.envelope import Envelope, Message
 from toolkit.metrics import Hit, Meter
-from toolkit.saga_log import Entry, Note, SagaKey
+from toolkit.persistence import dead_letters
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.saga_log import Entry, Note, SagaKey
 from toolkit.tracing import Span, Tracing, now
 
 log = structlog.get_logger("toolkit")

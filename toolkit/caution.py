@@ -14,14 +14,14 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import suspects
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.retry_policy import describe
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.suspects import fingerprint
+from toolkit.persistence import suspect_messages
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.suspect_messages import fingerprint
 
 log = structlog.get_logger("toolkit")
 
@@ -59,8 +59,8 @@ class Caution:
         """Read which messages have a mark, and forget what is old."""
         async with self._database.transaction() as session:
             connection = await session.connection()
-            await suspects.prune(connection, before=datetime.now(UTC) - _KEPT)
-            self._known = await suspects.condemned(connection, least=1)
+            await suspect_messages.prune(connection, before=datetime.now(UTC) - _KEPT)
+            self._known = await suspect_messages.condemned(connection, least=1)
 
     def knows(self, message: WireMessage) -> bool:
         """Whether a message had a mark when this process started, or was given up; costs nothing as long as none has.
@@ -83,14 +83,14 @@ class Caution:
     async def stop(self) -> None:
         """Take back the marks of what is left to others: this process ends in good order."""
         if self._marked:
-            await self._write(lambda connection: suspects.take_back(connection, self._marked))
+            await self._write(lambda connection: suspect_messages.take_back(connection, self._marked))
 
     async def _take_marked(self, message: WireMessage, suspect: str) -> None:
         if suspect in self._marked:  # a copy came while this one waited
             await self._settle(message, suspect)
             return
         self._marked.add(suspect)
-        marks = await self._write(lambda connection: suspects.mark(connection, suspect, now=datetime.now(UTC)))
+        marks = await self._write(lambda connection: suspect_messages.mark(connection, suspect, now=datetime.now(UTC)))
         if marks is not None and marks >= _GIVEN_UP:
             await self._give_up(message, suspect, marks)
         else:
@@ -109,7 +109,7 @@ class Caution:
 
     async def _unmark(self, suspect: str) -> None:
         self._known.discard(suspect)
-        await self._write(lambda connection: suspects.unmark(connection, [suspect]))
+        await self._write(lambda connection: suspect_messages.unmark(connection, [suspect]))
         self._marked.discard(suspect)
 
     async def _give_up(self, message: WireMessage, suspect: str, marks: int) -> None:
@@ -128,7 +128,7 @@ class Caution:
         )
 
     async def _marks(self, suspect: str) -> int:
-        return await self._write(lambda connection: suspects.marks(connection, suspect)) or 0
+        return await self._write(lambda connection: suspect_messages.marks(connection, suspect)) or 0
 
     async def _write(self, statement: Callable[[AsyncConnection], Awaitable[int | None]]) -> int | None:
         """Execute a statement in a transaction of its own; without an answer the message is taken as any other."""

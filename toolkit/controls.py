@@ -16,29 +16,19 @@ import httpx
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from toolkit import (
-    audit,
-    contradictions,
-    dead_letters,
-    known_steps,
-    operations,
-    outbox,
-    overdue,
-    pushes,
-    retention,
-    views,
-)
-from toolkit.audit import Operator
+from toolkit import operations, pushes, retention, views
 from toolkit.clock import Clock
-from toolkit.database import Database
-from toolkit.database_errors import is_contention
-from toolkit.dead_letters import Selection
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import Event
 from toolkit.errors import NotAllowedError, TokenRefusedError, UnreachableError
 from toolkit.figures import Figures
 from toolkit.glance import Glance
 from toolkit.operations import Bite
+from toolkit.persistence import audit_log, contradictions, dead_letters, known_steps, outbox, pending_steps
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import is_contention
+from toolkit.persistence.dead_letters import Selection
 from toolkit.retention import Pruned
 from toolkit.search import Search, search
 from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, showing, with_times
@@ -199,7 +189,9 @@ class DatabaseControls(DatabaseSource):
 
     async def overdue(self, *, limit: int) -> Rows:
         """Read overdue steps."""
-        return [asdict(step) for step in await self._read(lambda connection: overdue.listed(connection, limit=limit))]
+        return [
+            asdict(step) for step in await self._read(lambda connection: pending_steps.listed(connection, limit=limit))
+        ]
 
     async def contradictions(self, *, limit: int) -> Rows:
         """Read contradictions."""
@@ -245,7 +237,7 @@ class DatabaseControls(DatabaseSource):
 
     async def audit(self, *, limit: int) -> Rows:
         """Read the audit."""
-        return await self._read(lambda connection: audit.listed(connection, limit=limit))
+        return await self._read(lambda connection: audit_log.listed(connection, limit=limit))
 
     async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Nudge a saga; the service's relay sends it."""

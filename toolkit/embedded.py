@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from toolkit import failpoints, outbox
+from toolkit import failpoints
 from toolkit.clock import Clock, SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import routing_key
@@ -19,6 +19,7 @@ from toolkit.declaration.service import Service
 from toolkit.errors import LoopEndedError, UnroutableError
 from toolkit.host import Host
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.persistence import outbox
 from toolkit.tracing import EMBEDDED
 
 #: Seconds for what is under way when the block ends; and where a loop has ended, which some of it waits for in vain.

@@ -16,13 +16,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from toolkit import failpoints, horizon, saga_log
+from toolkit import failpoints
 from toolkit.announcement import Attempt
-from toolkit.availability import Availability
 from toolkit.clock import Clock
 from toolkit.configuration.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
-from toolkit.database import Database, StepSession
-from toolkit.database_errors import is_contention, is_outage, recording
 from toolkit.declaration.encoding import Original, encode
 from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
@@ -34,7 +31,11 @@ from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
 from toolkit.metrics import Meter
-from toolkit.plain_reads import PlainReads
+from toolkit.persistence import pruning_watermark, saga_log
+from toolkit.persistence.availability import Availability
+from toolkit.persistence.database import Database, StepSession
+from toolkit.persistence.database_errors import is_contention, is_outage, recording
+from toolkit.persistence.plain_reads import PlainReads
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.relay import Relay
 from toolkit.tracing import Tracing
@@ -308,7 +309,7 @@ class Execution:
         if occurred_at > self.clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga):
             return False
         with recording():
-            return await horizon.is_beyond(await tx.session.connection(), occurred_at)
+            return await pruning_watermark.is_beyond(await tx.session.connection(), occurred_at)
 
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
         state = tx.work.stream(step, message).state

@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import dead_letters, outbox, overdue
 from toolkit.clock import Clock
-from toolkit.database import Database
-from toolkit.database_errors import is_outage
 from toolkit.glance import Glance
-from toolkit.tally import Moves, last_row, moves, settled_row
+from toolkit.persistence import dead_letters, outbox, pending_steps
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import is_outage
+from toolkit.persistence.log_deltas import Moves, last_row, moves, settled_row
 
 log = structlog.get_logger("toolkit")
 
@@ -80,7 +80,7 @@ class Figures:
                 by_type=_by_type(told.counts),
                 rate=sum(at > now - _RATED for at, _ in told.ends) / _RATED.total_seconds(),
                 p95=_p95([took.total_seconds() for at, took in told.ends if at > now - _RECENT]),
-                overdue=await overdue.count(connection),
+                overdue=await pending_steps.count(connection),
                 dead_letters=await dead_letters.count(connection),
                 outbox=rows,
                 outbox_oldest=max((now - oldest).total_seconds(), 0.0) if oldest else None,

@@ -15,21 +15,10 @@ from sqlalchemy.exc import DBAPIError, ResourceClosedError
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
-from toolkit import bindings, dead_letters, failpoints, known_steps
+from toolkit import failpoints
 from toolkit.caution import Caution
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.database import Database
-from toolkit.database_errors import (
-    complain,
-    cure_of,
-    describe_fault,
-    is_misconfigured,
-    is_outage,
-    is_refusal,
-    is_unusable,
-)
-from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
 from toolkit.errors import SettingsError, UndeclaredStepsError
@@ -43,17 +32,29 @@ from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.senders import Senders
 from toolkit.metrics import Meter
-from toolkit.postgres_tls import tls_fault
+from toolkit.persistence import dead_letters, known_bindings, known_steps
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import (
+    complain,
+    cure_of,
+    describe_fault,
+    is_misconfigured,
+    is_outage,
+    is_refusal,
+    is_unusable,
+)
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.postgres_tls import tls_fault
+from toolkit.persistence.sqlite_files import readable_by_others
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
-from toolkit.sqlite_files import readable_by_others
 from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
 from toolkit.watch import Watch
 
 log = structlog.get_logger("toolkit")
 
 #: Naming it is what makes its table known: each service has all tables, whichever transport it works on.
-_OF_THE_BROKER = bindings
+_OF_THE_BROKER = known_bindings
 
 #: The pauses between two tries to reach a database that is away.
 _PATIENCE = wait_exponential_jitter(multiplier=0.1, max=2)

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from toolkit import failpoints
-from toolkit.availability import PAUSES
 from toolkit.clock import Clock
-from toolkit.database_errors import complain, is_contention, is_outage, may_pass
 from toolkit.errors import ContentionError, DatabaseUnavailableError, UnrecordedError
 from toolkit.execution import Execution
 from toolkit.foreign_code.containment import apart, contain
@@ -23,6 +21,8 @@ from toolkit.ids import trace_facts
 from toolkit.isolated import Isolation
 from toolkit.messaging.decoding import Unreadable, Vocabulary
 from toolkit.messaging.envelope import Message, WireMessage
+from toolkit.persistence.availability import PAUSES
+from toolkit.persistence.database_errors import complain, is_contention, is_outage, may_pass
 from toolkit.work import Claim, events_of
 
 #: So often in a row a message may break its transaction, alone and with a database that is there, before that is a

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit import failpoints
-from toolkit.database import StepSession
-from toolkit.database_errors import breaks_off, is_contention, is_unfit
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import Event, IdempotencyKey
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.retry_policy import describe
-from toolkit.driver_errors import without_values
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
 from toolkit.foreign_code.containment import contained
 from toolkit.foreign_code.time_limits import LONGEST_STEP, at_most
+from toolkit.persistence.database import StepSession
+from toolkit.persistence.database_errors import breaks_off, is_contention, is_unfit
+from toolkit.persistence.driver_errors import without_values
 
 #: A traceback in a dead letter is for reading; its last frames say what happened.
 _TRACEBACK_CHARS = 8_000

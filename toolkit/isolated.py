@@ -16,8 +16,6 @@ from typing import Any
 import structlog
 
 from toolkit import failpoints
-from toolkit.database import StepSession
-from toolkit.database_errors import is_contention, is_outage
 from toolkit.declaration.events import Event, Refusal
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.retry_policy import GiveUp
@@ -26,8 +24,10 @@ from toolkit.execution import Execution
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.invocation import Failure, blame
 from toolkit.outcomes import Outcome, Outcomes, commit
+from toolkit.persistence.database import StepSession
+from toolkit.persistence.database_errors import is_contention, is_outage
+from toolkit.persistence.saga_log import StreamKey
 from toolkit.protocol.fence import Decision, StepState
-from toolkit.saga_log import StreamKey
 from toolkit.work import Claim, Work, events_of, stream_key
 
 log = structlog.get_logger("toolkit")

@@ -13,16 +13,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import audit, dead_letters, outbox, saga_log, suspects
-from toolkit.audit import Deed, Operator
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.events import SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import ATTEMPT, BROKERS_OWN, WireMessage
-from toolkit.outbox import OutboxRow
-from toolkit.saga_log import Entry, Note, Stream, StreamKey
+from toolkit.persistence import audit_log, dead_letters, outbox, saga_log, suspect_messages
+from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter, Selection
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry, Note, Stream, StreamKey
 
 #: How many letters one transaction takes: each may be as large as the broker lets a message be.
 LETTERS_AT_ONCE = 100
@@ -74,7 +74,7 @@ async def redrive(
         taken = await dead_letters.take(connection, [each for each in found if not _refusal(each, streams)])
         rows = [OutboxRow(id=new_id(), message=_original(each), due_at=now, destination=queue) for each in taken]
         await outbox.add(connection, rows)
-        await suspects.unmark(connection, [suspects.fingerprint(each.message) for each in taken])
+        await suspect_messages.unmark(connection, [suspect_messages.fingerprint(each.message) for each in taken])
         await _tell(connection, taken, streams, Note.REDRIVEN, by, now)
     return _bite(found, taken, streams, Note.REDRIVEN)
 
@@ -168,7 +168,7 @@ async def _tell(
     verb = {Note.REDRIVEN: "redrive", Note.DROPPED: "drop"}[note]
     deeds = [Deed(verb, each.id, each.saga_type, each.message.correlation_id) for each in taken]
     await saga_log.append(connection, [_of_letter(each, streams, note, by, now) for each in taken if each.step])
-    await audit.add(connection, deeds, by, now=now)
+    await audit_log.add(connection, deeds, by, now=now)
 
 
 def _of_letter(letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:

@@ -12,17 +12,17 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import audit, emissions, outbox, saga_log
-from toolkit.audit import Deed, Operator
-from toolkit.database import Database
 from toolkit.declaration.events import Event, SagaEnded, SagaState, routing_key
-from toolkit.emissions import Emission
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
 from toolkit.operations import Bite
-from toolkit.outbox import OutboxRow
-from toolkit.saga_log import Entry, Note
+from toolkit.persistence import audit_log, emitted_events, outbox, saga_log
+from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.emitted_events import Emission
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry, Note
 
 #: The events that a service declares to emit, by name.
 Emitted = dict[str, type[Event]]
@@ -41,7 +41,7 @@ async def replay(
     async with database.transaction() as session:
         connection = await session.connection()
         story = await _story(connection, saga_id, saga_type)
-        found = await emissions.last_of(connection, saga_id, story[-1]["saga_type"]) if story else []
+        found = await emitted_events.last_of(connection, saga_id, story[-1]["saga_type"]) if story else []
         known = [each for each in found if each.emitted_type in emitted]
         ends = [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
         await _send(connection, known, emitted, Note.REPLAYED, by, now, besides=ends)
@@ -65,7 +65,7 @@ async def nudge(
             return Bite(rows=[])
         if end := _end_of(story):
             return _refused(story, f"saga {saga_id} has ended ({end}): nothing is under way here")
-        found = await emissions.last_of(connection, saga_id, story[-1]["saga_type"])
+        found = await emitted_events.last_of(connection, saga_id, story[-1]["saga_type"])
         if not found:
             return _refused(story, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one")
         known = [each for each in found if each.emitted_type in emitted]
@@ -93,7 +93,7 @@ async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime
         request = abort_request(last["saga_type"], saga_id, by.reason, now=now, traceparent=trace, started_at=began)
         await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
         await saga_log.append(connection, [_abort_note(last, by, now)])
-        await audit.add(connection, [Deed("abort", str(request.type), last["saga_type"], saga_id)], by, now=now)
+        await audit_log.add(connection, [Deed("abort", str(request.type), last["saga_type"], saga_id)], by, now=now)
     return Bite(rows=[_row_about(last, event_type=request.type, event_id=request.message_id, outcome=Note.ABORTED)])
 
 
@@ -124,7 +124,7 @@ async def _send(
     verb = {Note.REPLAYED: "replay", Note.NUDGED: "nudge"}[note]
     await outbox.add(connection, [*rows, *besides])
     await saga_log.append(connection, notes)
-    await audit.add(
+    await audit_log.add(
         connection, [Deed(verb, each.emitted_type, each.saga_type, each.saga_id) for each in known], by, now=now
     )
 

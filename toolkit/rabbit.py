@@ -26,7 +26,6 @@ from toolkit.amqp_acks import AWAY, Acks, quietly
 from toolkit.amqp_consumer import Consumer
 from toolkit.amqp_messages import given_up, properties_of, wire_of
 from toolkit.amqp_writes import join_writes
-from toolkit.bindings import Bindings
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
@@ -34,6 +33,7 @@ from toolkit.errors import EscapedError, UnreachableError, UnroutableError
 from toolkit.foreign_code.containment import contain
 from toolkit.host import Host
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence.known_bindings import Bindings
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
 from toolkit.rabbit_refusals import refusal_of
 from toolkit.rabbit_topology import (

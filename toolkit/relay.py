@@ -15,15 +15,16 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import failpoints, metrics, outbox
+from toolkit import failpoints, metrics
 from toolkit.clock import Clock
-from toolkit.database import Database
-from toolkit.database_errors import complain
 from toolkit.errors import UnroutableError
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
-from toolkit.outbox import OutboxRow
+from toolkit.persistence import outbox
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import complain
+from toolkit.persistence.outbox import OutboxRow
 from toolkit.tracing import Tracing, now
 
 log = structlog.get_logger("toolkit")

@@ -15,13 +15,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from toolkit import audit, dead_letters, horizon, overdue
-from toolkit.audit import Deed, Operator
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.database import Database
-from toolkit.database_errors import complain
 from toolkit.foreign_code.containment import contain
+from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark
+from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import complain
 
 log = structlog.get_logger("toolkit")
 
@@ -55,14 +55,14 @@ async def prune(
         connection = await session.connection()
         # Letters first: once its saga is gone, nobody could tell an open one's from an ended one's.
         letter = dead_letters.dead_letters.c
-        is_open = horizon.is_open(letter.saga_id, letter.saga_type)
+        is_open = pruning_watermark.is_open(letter.saga_id, letter.saga_type)
         letters = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
-        sagas = await horizon.prune(connection, before=before, most=most)
-        await overdue.forget_sagas(connection, sagas)
-        rows = await audit.prune(connection, before=before, most=most)
+        sagas = await pruning_watermark.prune(connection, before=before, most=most)
+        await pending_steps.forget_sagas(connection, sagas)
+        rows = await audit_log.prune(connection, before=before, most=most)
         if by and (sagas or letters or rows):
             subject = f"before {before.isoformat()}: {len(sagas)} sagas, {letters} dead letters, {rows} audit rows"
-            await audit.add(connection, [Deed("prune", subject)], by, now=now)
+            await audit_log.add(connection, [Deed("prune", subject)], by, now=now)
     is_all = not sagas and letters < most and rows < most
     return Pruned(sagas=len(sagas), letters=letters, audit=rows, is_all=is_all)
 

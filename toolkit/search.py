@@ -17,10 +17,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, CompoundSelect, Select, exists, func, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.dead_letters import dead_letters
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.overdue import overdue
-from toolkit.saga_log import SagaKey, is_same_saga, of, saga_log
+from toolkit.persistence.dead_letters import dead_letters
+from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.saga_log import SagaKey, is_same_saga, of, saga_log
 
 #: Sagas, and from where to go on; None where there are no more.
 Found = tuple[list[dict[str, Any]], str | None]

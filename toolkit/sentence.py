@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from shlex import quote
 
 from toolkit.declaration.events import AbortRequested, SagaState
+from toolkit.persistence.saga_log import Note
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story
-from toolkit.saga_log import Note
 from toolkit.standing import NodeProgress, Status
 
 #: Where an event's name parts into words.

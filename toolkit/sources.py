@@ -19,13 +19,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import dead_letters, horizon, outbox, saga_log
-from toolkit.database import Database
-from toolkit.database_errors import describe_fault
-from toolkit.dead_letters import Selection
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.retry_policy import describe
 from toolkit.errors import AmbiguousSagaError, UnreachableError
+from toolkit.persistence import dead_letters, outbox, pruning_watermark, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import describe_fault
+from toolkit.persistence.dead_letters import Selection
 from toolkit.protocol.invariants import Remains
 from toolkit.urls import shown_url
 from toolkit.web.client import AnswerTooLargeError, BoundedClient
@@ -245,7 +245,7 @@ class DatabaseSource:
             self.service,
             outbox=await outbox.count(connection),
             letters=await dead_letters.count(connection, Selection()),
-            pruned_until=await horizon.reached(connection),
+            pruned_until=await pruning_watermark.reached(connection),
         )
 
     async def _read(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
+from toolkit.persistence.saga_log import Note
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story
-from toolkit.saga_log import Note
 
 Rows = Sequence[Mapping[str, Any]]
 

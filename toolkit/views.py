@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import dead_letters, outbox, overdue, saga_log
-from toolkit.dead_letters import Selection
 from toolkit.declaration.contract import EventContract
 from toolkit.declaration.redaction import MASK, UNKNOWN, has_sensitive_fields, mask, masked_object
 from toolkit.declaration.text_redaction import redact
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import trace_id_of
 from toolkit.messaging.envelope import BROKERS_OWN, HEADERS
+from toolkit.persistence import dead_letters, outbox, pending_steps, saga_log
+from toolkit.persistence.dead_letters import Selection
 
 #: The events that a service hears and says, by name.
 Declared = Mapping[str, EventContract]
@@ -72,7 +72,7 @@ async def view(
         entries=[_entry(row, declared) for row in await saga_log.story(connection, saga_id)],
         outbox=await outbox.listed(connection, saga_id=saga_id, limit=_MOST),
         dead_letters=await letters(connection, of_id, declared, limit=_MOST),
-        overdue=[asdict(step) for step in await overdue.listed(connection, saga_id=saga_id, limit=_MOST)],
+        overdue=[asdict(step) for step in await pending_steps.listed(connection, saga_id=saga_id, limit=_MOST)],
     )
     if saga_type is not None:
         return found.of_type(saga_type)

@@ -15,24 +15,25 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import emissions, failpoints, outbox, overdue, saga_log
+from toolkit import failpoints
 from toolkit.announcement import tell_contradiction
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.database import Database
-from toolkit.database_errors import complain
 from toolkit.declaration.events import Event, is_saga_id
 from toolkit.declaration.service import Service
-from toolkit.emissions import Emission
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
 from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.metrics import Meter
-from toolkit.outbox import OutboxRow
-from toolkit.overdue import Found, OverdueStep
+from toolkit.persistence import emitted_events, outbox, pending_steps, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import complain
+from toolkit.persistence.emitted_events import Emission
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.pending_steps import Found, OverdueStep
+from toolkit.persistence.saga_log import Entry, Note, StreamKey
+from toolkit.persistence.unreadable_rows import REST, set_aside
 from toolkit.relay import Relay
-from toolkit.saga_log import Entry, Note, StreamKey
-from toolkit.set_aside import REST, set_aside
 
 log = structlog.get_logger("toolkit")
 
@@ -83,15 +84,15 @@ class Watch:
         now = self._clock.now()
         async with self._database.transaction() as session:
             connection = await session.connection()
-            found = await overdue.find(connection, before=now - self._settings.overdue_after, now=now)
+            found = await pending_steps.find(connection, before=now - self._settings.overdue_after, now=now)
             failpoints.here("overdue-found", (step.saga_state for step in found.steps))
             for ended in found.ends:
                 await saga_log.close_sagas(connection, new_id(), ended, now=now)
-            due = await overdue.claim(connection, now=now, until=now + self._settings.nudge_every)
+            due = await pending_steps.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
-            await overdue.put_off(connection, waiting, [self._next_push(step, now) for step in waiting])
+            await pending_steps.put_off(connection, waiting, [self._next_push(step, now) for step in waiting])
             rows, broken = await self._push(connection, waiting, now)
-            await overdue.put_off(connection, broken, [now + REST] * len(broken))
+            await pending_steps.put_off(connection, broken, [now + REST] * len(broken))
             traces = await _traces(connection, found.steps)
             pushes = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
             hopeless = [step for step in waiting if self._is_hopeless(step, now)]
@@ -121,16 +122,18 @@ class Watch:
         ended = {key[:2] for key, stream in streams.items() if stream.end}
         stands = {key: stream.position for key, stream in streams.items()}
         waiting = [step for step in due if step.saga not in ended and stands.get(step.key) == step.position]
-        await overdue.forget(connection, [step for step in due if step not in waiting and step.saga not in broken])
+        await pending_steps.forget(
+            connection, [step for step in due if step not in waiting and step.saga not in broken]
+        )
         return waiting
 
     async def _push(
         self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime
     ) -> tuple[list[OutboxRow], list[OverdueStep]]:
         """Return each step's event once more, with an abort where no nudge has helped, and the steps without either."""
-        emitted = await emissions.at(connection, [(*step.key, step.position) for step in steps])
+        emitted = await emitted_events.at(connection, [(*step.key, step.position) for step in steps])
         hopeless = [step for step in steps if self._is_hopeless(step, now)]
-        await overdue.mark_aborted(connection, hopeless)
+        await pending_steps.mark_aborted(connection, hopeless)
         # An event that an older release emitted may have no declaration any more; then only the abort is left.
         sent = {each.key: _sent(each, self._emitted) for each in emitted if each.emitted_type in self._emitted}
         wires = [wire for wire in sent.values() if wire]
@@ -171,7 +174,7 @@ class Watch:
 
 async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> dict[StreamKey, dict[str, str | None]]:
     """Return, by saga and step, what a log line says of the trace."""
-    emitted = await emissions.at(connection, [(*step.key, step.position) for step in steps])
+    emitted = await emitted_events.at(connection, [(*step.key, step.position) for step in steps])
     return {each.key: trace_facts(each.traceparent) for each in emitted}
 
 

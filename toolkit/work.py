@@ -11,9 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import dead_letters, failpoints, outbox, saga_log
+from toolkit import failpoints
 from toolkit.announcement import Announcement, Attempt, redacted
-from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import (
     AbortRequested,
@@ -34,9 +33,11 @@ from toolkit.ids import new_id
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.metrics import Hit, Meter
-from toolkit.outbox import OutboxRow
+from toolkit.persistence import dead_letters, outbox, saga_log
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
 from toolkit.protocol.fence import Decision, StepState, is_legal
-from toolkit.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
 from toolkit.tracing import Tracing, now
 
 #: How long a message waits that met a step whose outcome is still unknown.

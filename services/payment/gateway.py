@@ -34,10 +34,10 @@ from toolkit import Settings
 from toolkit.configuration.environment import FromEnvironment, read_settings
 from toolkit.configuration.server_urls import DatabaseUrl, driver_options
 from toolkit.configuration.settings import LONGEST_WAIT, Duration
-from toolkit.database_errors import describe_fault
 from toolkit.errors import UnreachableError
-from toolkit.postgres_tls import with_tls
-from toolkit.sqlite_files import make_private, make_room_for
+from toolkit.persistence.database_errors import describe_fault
+from toolkit.persistence.postgres_tls import with_tls
+from toolkit.persistence.sqlite_files import make_private, make_room_for
 
 #: The advisory lock under which PostgreSQL makes the ledger: two `CREATE TABLE` at once can fail. Any number does.
 LEDGER_LOCK = 7_243_001

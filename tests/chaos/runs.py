@@ -29,7 +29,7 @@ from tests.end_to_end.fleet import SERVICES, is_bound_to_fail, orders
 from tests.end_to_end.proxy import Way
 from tests.eventually import eventually
 from tests.unit.loans import stock
-from toolkit.database import Database
+from toolkit.persistence.database import Database
 
 #: How long everything may take to come to its end after the last fault, in seconds.
 _CONVERGES_WITHIN = 300.0

@@ -21,14 +21,14 @@ from typer.testing import CliRunner, Result
 
 import toolkit.doctor.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
-from toolkit import saga_log
 from toolkit.api import Access, Site, api_routes, application
 from toolkit.cli.discovery import find_service
 from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
-from toolkit.saga_log import Entry
+from toolkit.persistence import saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.saga_log import Entry
 
 SERVICES = ("inventory", "payment", "shipping", "notification")
 ORDERS = [*fulfilled_order("order-1"), *paid_order("order-2"), *refused_order("order-3")]

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from tests.cli.conftest import write_log
 from tests.orders import FAILED, PENDING, entry
-from toolkit import dead_letters, known_steps, outbox
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
+from toolkit.persistence import dead_letters, known_steps, outbox
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.outbox import OutboxRow
 
 NOW = datetime.now(UTC)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)

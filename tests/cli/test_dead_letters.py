@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.cli.conftest import TOKEN
-from toolkit import dead_letters
-from toolkit.database import Database
-from toolkit.dead_letters import SHOWN, DeadLetter
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import dead_letters
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import SHOWN, DeadLetter
 
 NOW = datetime.now(UTC)
 WHY = ("--reason", "the gateway is back")

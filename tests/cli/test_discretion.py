@@ -16,15 +16,16 @@ import pytest
 from services.demo import SERVICES
 from services.events import order_saga
 from tests.cli.conftest import PROJECT, TOKEN, service_options
-from toolkit import Settings, dead_letters, outbox
+from toolkit import Settings
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.cli.sending import send
 from toolkit.clock import SystemClock
-from toolkit.dead_letters import DeadLetter
 from toolkit.embedded import Embedded
 from toolkit.logs import configure_logs
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
+from toolkit.persistence import dead_letters, outbox
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.outbox import OutboxRow
 
 #: Stands in each field that is the customer's alone.
 MARK = "quagga"

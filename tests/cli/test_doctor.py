@@ -30,7 +30,6 @@ from tests.cli.conftest import PROJECT, TOKEN, Saga, served, write_log
 from tests.cli.findings import found, only, unchecked
 from tests.conftest import PostgresDatabases
 from tests.orders import entry
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.service import Service
@@ -38,6 +37,7 @@ from toolkit.doctor.checks import CHECKS
 from toolkit.doctor.places import filesystem_of
 from toolkit.doctor.routing_checks import matches
 from toolkit.doctor.services import DEMO_TOKEN
+from toolkit.persistence.database import Database
 
 # -- the environment -----------------------------------------------------------------------------------------------
 

@@ -27,17 +27,17 @@ from tests.cli.conftest import SERVICES, command, service_options
 from tests.eventually import eventually
 from tests.orders import COMPENSATING, NOON, PENDING, entry, fulfilled_order, paid_order, refused_order, undone
 from tests.servers import Server
-from toolkit import dead_letters, outbox, saga_log
-from toolkit.audit import audit
 from toolkit.cli.discovery import find_service
 from toolkit.cli.verbs import app
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
-from toolkit.overdue import overdue
-from toolkit.saga_log import Entry
+from toolkit.persistence import dead_letters, outbox, saga_log
+from toolkit.persistence.audit_log import audit
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.saga_log import Entry
 
 GOLDEN = Path(__file__).parent / "golden"
 FORMATS = ("table", "json", "jsonl")

@@ -21,9 +21,9 @@ import pytest
 
 from tests.cli.conftest import command, service_options, write_log
 from tests.orders import NOON, done, paid_order, reserved
-from toolkit import saga_log
-from toolkit.database import Database
 from toolkit.declaration.events import SagaState
+from toolkit.persistence import saga_log
+from toolkit.persistence.database import Database
 
 #: Seconds for a line that has to come; a busy machine takes its time.
 PATIENCE = 30

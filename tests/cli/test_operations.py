@@ -14,12 +14,13 @@ from services.inventory.app import app as inventory_service
 from tests.cli.conftest import TOKEN, service_options
 from tests.eventually import eventually
 from tests.orders import NOON
-from toolkit import Settings, outbox, overdue, saga_log
+from toolkit import Settings
 from toolkit.cli.payload import example_of, validated
 from toolkit.cli.sending import starting_message
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.embedded import Embedded
+from toolkit.persistence import outbox, pending_steps, saga_log
+from toolkit.persistence.database import Database
 
 EMBEDDED = {"SAGA_BROKER_URL": "embedded"}
 WHY = ("--reason", "the customer has called")
@@ -181,7 +182,7 @@ async def wait_long(url: str, saga_id: str, step: str, minutes: int) -> None:
     }  # fmt: skip
     database = Database(url)
     async with database.transaction() as session:
-        await (await session.connection()).execute(insert(overdue.overdue).values(row))
+        await (await session.connection()).execute(insert(pending_steps.overdue).values(row))
     await database.close()
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from tests.cli.conftest import ORDERS, service_options, write_log
 from tests.orders import NOON, PENDING, entry
-from toolkit import dead_letters
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import dead_letters
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.views import TOLD
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from tests.cli.conftest import Saga, service_options
 from tests.orders import refused_order
-from toolkit import dead_letters, saga_log
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.messaging.envelope import WireMessage
-from toolkit.saga_log import Entry
+from toolkit.persistence import dead_letters, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.saga_log import Entry
 
 #: The gift has gone back where the order waits for its shipment.
 GIFT = [replace(each, saga_type="gift", emitted_body="{}") for each in refused_order("order-2")]

@@ -18,11 +18,11 @@ from services.payment.models import metadata as payment_tables
 from tests.cli.conftest import SERVICES, service_options, write_log
 from tests.orders import fulfilled_order, paid_order, refused_order
 from tests.unit.test_invariants import numbered
-from toolkit import outbox
-from toolkit.database import Database
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
-from toolkit.saga_log import Entry
+from toolkit.persistence import outbox
+from toolkit.persistence.database import Database
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry
 
 #: What is found in an order that stopped behind its payment, whose event others of its kind were heard of.
 STOPPED = [("every saga ends", "order-2"), ("nothing is lost", "order-2")]

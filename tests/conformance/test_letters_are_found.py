@@ -13,12 +13,12 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from tests.conformance.world import RabbitWorld
 from tests.eventually import eventually
 from toolkit import operations
-from toolkit.audit import Operator
 from toolkit.clock import SystemClock
 from toolkit.controls import DatabaseControls
-from toolkit.dead_letters import Selection
 from toolkit.declaration.contract import Contract
 from toolkit.host import queue_name
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import Selection
 from toolkit.rabbit_topology import dead_letter_exchange
 
 pytestmark = pytest.mark.parametrize("world", ["rabbit-sqlite", "rabbit-postgresql"], indirect=True)

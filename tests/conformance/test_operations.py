@@ -16,15 +16,16 @@ from sqlalchemy import select, text, update
 from tests.conformance.travel import RoomBooked, TicketIssued, TripRequested
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
-from toolkit import audit, dead_letters, operations, pushes, retention, saga_log
-from toolkit.audit import Operator
-from toolkit.dead_letters import DeadLetter, Selection
+from toolkit import operations, pushes, retention
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import Bite
+from toolkit.persistence import audit_log, dead_letters, saga_log
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import DeadLetter, Selection
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry
 
 ADA = Operator("ada@desk", "the airline is back")
 ALL = Selection()
@@ -449,7 +450,7 @@ def completed(service: str, step: str, emitted: Any, *, saga_state: SagaState = 
 
 async def audited(world: World, service: str) -> list[tuple[str, str, str, str | None]]:
     async with world.hosts[service].database.reading() as connection:
-        rows = await audit.listed(connection, limit=2_000)
+        rows = await audit_log.listed(connection, limit=2_000)
     return [(row["actor"], row["verb"], row["reason"], row["saga_id"]) for row in rows]
 
 

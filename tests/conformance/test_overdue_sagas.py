@@ -14,13 +14,14 @@ from tests.conformance.travel import FlightBooked, FlightRefused, RoomBooked, Ro
 from tests.conformance.world import RabbitWorld, World, message, settings_for
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit import Event, overdue, pushes, saga_log
-from toolkit.audit import Operator
+from toolkit import Event, pushes
 from toolkit.declaration.events import SagaState
 from toolkit.host import queue_name
 from toolkit.ids import new_id
+from toolkit.persistence import pending_steps, saga_log
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry
 
 
 async def test_a_saga_that_ends_in_time_is_never_overdue(world: World) -> None:
@@ -188,12 +189,12 @@ async def forget_the_end(world: World, service: str, *, ago: timedelta = timedel
         connection = await session.connection()
         await connection.execute(delete(table).where(table.c.event_type == "SagaEnded"))
         await connection.execute(update(table).values(at=datetime.now(UTC) - ago))
-        await connection.execute(delete(overdue.watched))
+        await connection.execute(delete(pending_steps.watched))
 
 
 async def nothing_overdue(world: World, service: str) -> bool:
     async with world.hosts[service].database.reading() as connection:
-        return not await overdue.listed(connection)
+        return not await pending_steps.listed(connection)
 
 
 async def done_long_ago(
@@ -225,4 +226,4 @@ async def done_long_ago(
         connection = await session.connection()
         await saga_log.append(connection, [entry])
         # The search has passed that time already; nothing is ever written there but by a test.
-        await connection.execute(delete(overdue.watched))
+        await connection.execute(delete(pending_steps.watched))

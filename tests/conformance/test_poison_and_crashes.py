@@ -15,12 +15,13 @@ import pytest
 from tests.conformance.travel import RoomBooked
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
-from toolkit import Settings, saga_log
+from toolkit import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import saga_log
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry
 
 #: Enough for a 99th percentile.
 _NEIGHBOURS = 120

@@ -14,15 +14,16 @@ from tests.conformance.travel import FlightCancelled, RoomBooked, TripRequested
 from tests.conformance.vouchers import NightSetAside, SeatFreed, VoucherRequested
 from tests.conformance.world import World, message
 from tests.eventually import eventually
-from toolkit import Event, dead_letters, operations, outbox, overdue, pushes, retention, saga_log
-from toolkit.audit import Operator
-from toolkit.dead_letters import DeadLetter, Selection
+from toolkit import Event, operations, pushes, retention
 from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.host import queue_name
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage, abort_request
-from toolkit.saga_log import Entry
+from toolkit.persistence import dead_letters, outbox, pending_steps, saga_log
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import DeadLetter, Selection
+from toolkit.persistence.saga_log import Entry
 
 ADA = Operator("ada", "to see it")
 SERVICES = ("hotel", "flight", "desk")
@@ -161,7 +162,7 @@ async def test_one_that_ends_leaves_the_other_overdue(shared_world: World) -> No
 
 async def are_late(world: World, *kinds: str) -> bool:
     async with world.hosts["hotel"].database.reading() as connection:
-        return sorted(step.saga_type for step in await overdue.listed(connection)) == list(kinds)
+        return sorted(step.saga_type for step in await pending_steps.listed(connection)) == list(kinds)
 
 
 async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: World) -> None:
@@ -290,4 +291,4 @@ async def stands(
         connection = await session.connection()
         await saga_log.append(connection, [entry])
         # The search has passed that time already; nothing is ever written there but by a test.
-        await connection.execute(delete(overdue.watched))
+        await connection.execute(delete(pending_steps.watched))

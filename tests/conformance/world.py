@@ -16,13 +16,14 @@ from sqlalchemy import text
 
 from tests.conformance.travel import Script, TripRequested, services, trip_saga
 from tests.eventually import eventually
-from toolkit import Event, Service, Settings, dead_letters, outbox, saga_log
+from toolkit import Event, Service, Settings
 from toolkit.app import App
 from toolkit.declaration.events import routing_key
 from toolkit.embedded import Embedded
 from toolkit.host import Host, queue_name
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
+from toolkit.persistence import dead_letters, outbox, saga_log
 from toolkit.rabbit import RabbitPublisher
 
 DatabaseOf = Callable[[str], Awaitable[str | None]]

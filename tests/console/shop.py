@@ -19,14 +19,15 @@ from services.events import InventoryReservationFailed, OrderCreated
 from tests.console.background import Background
 from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.eventually import eventually
-from toolkit import Settings, dead_letters, saga_log
+from toolkit import Settings
 from toolkit.controls import HttpControls
-from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.events import SagaState, documented_example, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope
+from toolkit.persistence import dead_letters, saga_log
+from toolkit.persistence.dead_letters import DeadLetter, Selection
+from toolkit.persistence.saga_log import Entry, Note
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry, Note
 
 TOKEN = "the-shop's-own-token"
 #: Sagas are overdue soon, and nobody nudges or aborts them but the test.

@@ -15,7 +15,7 @@ from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.controls import DatabaseControls
 from toolkit.declaration.contract import Contract
-from toolkit.saga_log import Entry
+from toolkit.persistence.saga_log import Entry
 
 
 async def shown(url: str, *entries: Entry) -> str:

@@ -16,17 +16,18 @@ import pytest
 from services.inventory.app import app as inventory
 from services.payment.app import app as payment
 from tests.orders import PENDING, entry, paid_order, reserved
-from toolkit import Service, audit, dead_letters, outbox, saga_log
+from toolkit import Service
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.controls import DatabaseControls
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.declaration.contract import Contract
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
-from toolkit.saga_log import Entry
+from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry
 
 #: What reading one saga may take, in seconds.
 ENOUGH = 0.5
@@ -156,7 +157,7 @@ async def test_what_steers_a_screen_is_escaped_in_the_pages_json(tmp_path: Path)
 async def audit_of(directory: Path) -> list[tuple[str, str]]:
     database = Database(f"sqlite:///{directory}/payment.db")
     async with database.reading() as connection:
-        rows = await audit.listed(connection)
+        rows = await audit_log.listed(connection)
     await database.close()
     return [(row["verb"], row["saga_type"]) for row in rows]
 

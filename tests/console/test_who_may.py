@@ -21,18 +21,19 @@ from typer.testing import CliRunner
 
 from services.payment.app import app as payment
 from tests.eventually import eventually
-from toolkit import Settings, audit, dead_letters
+from toolkit import Settings
 from toolkit.api import Access, Site, api_routes
 from toolkit.cli.verbs import app as cli
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.console.guard import Keys, local_path
 from toolkit.controls import DatabaseControls, HttpControls
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.declaration.contract import Contract
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import audit_log, dead_letters
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.web.guess_limiter import PAUSE, Guesses, network_of
 
 SECRET = SecretStr("a-token-of-the-services")
@@ -552,7 +553,7 @@ async def order(client: httpx.AsyncClient, database: Database, verb: str, reason
 async def actors(database: Database) -> list[str]:
     """Return who did what is in the audit, the first deed first."""
     async with database.reading() as connection:
-        return [row["actor"] for row in reversed(await audit.listed(connection))]
+        return [row["actor"] for row in reversed(await audit_log.listed(connection))]
 
 
 async def form_token(client: httpx.AsyncClient, path: str = "/sagas/x", of: str = "") -> str:

@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.payment.app import app as service
 from tests.docs.pages import DOCS, PROJECT, rows, section
-from toolkit import metrics, set_aside
-from toolkit.database import Database
+from toolkit import metrics
+from toolkit.persistence import unreadable_rows
+from toolkit.persistence.database import Database
 
 PAGE = DOCS / "how-to" / "observe.md"
 #: What prometheus_client adds to a counter and a histogram.
@@ -41,7 +42,7 @@ async def test_the_table_of_metrics_is_what_a_service_tells(tmp_path: Path) -> N
 def test_the_labels_in_the_table_are_those_that_are_declared():
     labels = {
         metric._name: set(metric._labelnames) - {"service"}
-        for module in (metrics, set_aside)
+        for module in (metrics, unreadable_rows)
         for metric in vars(module).values()
         if isinstance(metric, metrics.Counter | metrics.Histogram)
     }

@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 from services.demo import SERVICES
-from toolkit import Settings, saga_log
+from toolkit import Settings
 from toolkit.embedded import Embedded
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import saga_log
 
 
 async def run(data_dir: Path, orders: list[dict[str, object]], kill_at: int | None) -> None:

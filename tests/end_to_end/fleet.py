@@ -24,12 +24,13 @@ from services.events import OrderCreated
 from services.payment.gateway import open_gateway
 from tests.end_to_end.breakable import free_port
 from tests.eventually import eventually
-from toolkit import Settings, outbox, saga_log
-from toolkit.database import Database
-from toolkit.database_errors import is_outage
+from toolkit import Settings
 from toolkit.declaration.events import documented_example
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import outbox, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import is_outage
 from toolkit.rabbit import RabbitPublisher
 from toolkit.sources import DatabaseSource
 from toolkit.verdict import judge

@@ -17,13 +17,14 @@ from services.events import OrderCreated, order_saga
 from tests.end_to_end.guarded import LOGINS, PROJECT, Guarded, guarded_broker, is_allowed, publishing
 from tests.eventually import eventually
 from tests.servers import docker_is_there
-from toolkit import Settings, dead_letters, saga_log
+from toolkit import Settings
 from toolkit.app import App
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.cli.sending import starting_message
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
+from toolkit.persistence import dead_letters, saga_log
 from toolkit.rabbit import RabbitPublisher
 
 Apps = dict[str, App]

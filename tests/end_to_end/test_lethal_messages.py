@@ -17,8 +17,9 @@ from tests.conftest import PostgresDatabases
 from tests.end_to_end.lethal import order
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit import Settings, dead_letters, outbox, saga_log, suspects
-from toolkit.database import Database
+from toolkit import Settings
+from toolkit.persistence import dead_letters, outbox, saga_log, suspect_messages
+from toolkit.persistence.database import Database
 from toolkit.rabbit import RabbitPublisher
 
 #: Six starts of a process, one after the other, on a machine that may be busy.
@@ -134,7 +135,7 @@ async def look_at_what_is_left(database: Database) -> None:
     async with database.reading() as connection:
         (letter,) = await dead_letters.listed(connection)
         states = {each["saga_id"]: each["state"] for each in await saga_log.sagas(connection, limit=100)}
-        marked = await suspects.condemned(connection, least=2)
+        marked = await suspect_messages.condemned(connection, least=2)
         waiting = await outbox.count(connection)
     assert (letter["reason"], letter["event_type"], letter["saga_id"]) == (
         "ended its process",

@@ -14,9 +14,10 @@ from tests.end_to_end.breakable import Breakable, OwnServer, breakable, own_serv
 from tests.end_to_end.lethal import bakery, order
 from tests.eventually import eventually
 from tests.servers import RABBITMQ, Server
-from toolkit import Settings, availability, dead_letters, saga_log
+from toolkit import Settings
 from toolkit.app import App
-from toolkit.database import Database
+from toolkit.persistence import availability, dead_letters, saga_log
+from toolkit.persistence.database import Database
 
 pytestmark = pytest.mark.timeout(240)
 

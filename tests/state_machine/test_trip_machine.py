@@ -29,11 +29,11 @@ from tests.simulation.wire import STUMBLES, Parcel
 from tests.state_machine import evidence as evidence_of
 from tests.state_machine.evidence import Evidence
 from toolkit import Settings, operations, pushes
-from toolkit.audit import Operator
-from toolkit.dead_letters import Selection
 from toolkit.declaration.events import AbortRequested
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import Selection
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "200"))
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or os.environ.get("STATE_MACHINE_SHRINKS") != "no"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import PostgresDatabases
 from tests.unit.loans import Clerk, stock
-from toolkit.database import Database
+from toolkit.persistence.database import Database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -11,23 +11,8 @@ from typing import Annotated, Any
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, String, Table, insert, text, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from toolkit import (
-    Event,
-    IdempotencyKey,
-    Participant,
-    Refusal,
-    RetryPolicy,
-    Saga,
-    SagaId,
-    Sensitive,
-    Service,
-    Settings,
-    dead_letters,
-    outbox,
-    saga_log,
-)
+from toolkit import Event, IdempotencyKey, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import Clock, SystemClock
-from toolkit.database import Database
 from toolkit.declaration.events import routing_key
 from toolkit.execution import Execution
 from toolkit.ids import derived_id
@@ -36,7 +21,9 @@ from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
-from toolkit.outbox import OutboxRow
+from toolkit.persistence import dead_letters, outbox, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.outbox import OutboxRow
 from toolkit.relay import Relay
 from toolkit.tracing import Tracing
 from toolkit.work import Claim

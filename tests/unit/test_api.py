@@ -11,11 +11,11 @@ import pytest
 
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order, refused_order
-from toolkit import saga_log
 from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
+from toolkit.persistence import saga_log
+from toolkit.persistence.database import Database
 from toolkit.views import TOLD
 
 AWAY = "postgresql://postgres@127.0.0.1:1/payment"

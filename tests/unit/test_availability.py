@@ -15,15 +15,16 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.unit.loans import NOON, BookWanted, Branch, Clerk, Post, lent, letters, library, notes, rename, states, wire
-from toolkit import availability, invocation, isolated
+from toolkit import invocation, isolated
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.host import Host
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import availability
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
 
 #: What a step does to its own connection, or has the database do.
 Harm = Callable[[AsyncSession], Awaitable[None]]

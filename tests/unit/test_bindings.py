@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from toolkit import bindings as memory
-from toolkit.bindings import Bindings
-from toolkit.database import Database
+from toolkit.persistence import known_bindings as memory
+from toolkit.persistence.database import Database
+from toolkit.persistence.known_bindings import Bindings
 
 OFTEN = timedelta(seconds=1)
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from toolkit import suspects
 from toolkit.caution import Caution
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.messaging.envelope import WireMessage
-from toolkit.suspects import fingerprint
+from toolkit.persistence import suspect_messages
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.suspect_messages import fingerprint
 
 LETHAL = WireMessage(b'{"n": 1}', "order.Placed", "one", "order-1")
 INNOCENT = WireMessage(b'{"n": 2}', "order.Placed", "two", "order-2")
@@ -53,7 +53,7 @@ class Bench:
     async def marks(self, message: WireMessage) -> int:
         """Return how many marks of a message stand."""
         async with self.database.reading() as connection:
-            return await suspects.marks(connection, fingerprint(message))
+            return await suspect_messages.marks(connection, fingerprint(message))
 
     async def _take(self, message: WireMessage) -> None:
         await self.execute(message)
@@ -108,7 +108,7 @@ async def test_what_an_operator_redrives_is_executed_again(bench: Bench, databas
         await bench.dies_under(LETHAL)
     await bench.caution.take(LETHAL)
     async with database.transaction() as session:
-        await suspects.unmark(await session.connection(), [fingerprint(LETHAL)])
+        await suspect_messages.unmark(await session.connection(), [fingerprint(LETHAL)])
 
     await bench.caution.take(LETHAL)
 
@@ -199,7 +199,7 @@ async def test_an_outage_under_a_message_costs_it_one_mark_at_most(bench: Bench)
 
 async def test_without_a_table_for_marks_messages_are_executed_all_the_same(bench: Bench, database: Database) -> None:
     async with database.transaction() as session:
-        await (await session.connection()).run_sync(suspects.suspects.drop)
+        await (await session.connection()).run_sync(suspect_messages.suspects.drop)
 
     await bench.caution.take(INNOCENT)
 
@@ -209,7 +209,7 @@ async def test_without_a_table_for_marks_messages_are_executed_all_the_same(benc
 async def test_marks_of_a_week_ago_are_forgotten(bench: Bench, database: Database) -> None:
     async with database.transaction() as session:
         long_ago = datetime.now(UTC) - timedelta(days=8)
-        await suspects.mark(await session.connection(), fingerprint(LETHAL), now=long_ago)
+        await suspect_messages.mark(await session.connection(), fingerprint(LETHAL), now=long_ago)
 
     await bench.caution.prepare()
 

@@ -11,9 +11,9 @@ from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tests.unit.loans import NOON, rename, shelves
-from toolkit.database import Database, UtcDateTime
-from toolkit.database_errors import breaks_off, is_contention, is_outage
 from toolkit.errors import DatabaseUnavailableError, StepError
+from toolkit.persistence.database import Database, UtcDateTime
+from toolkit.persistence.database_errors import breaks_off, is_contention, is_outage
 
 diary = MetaData()
 entries = Table("diary", diary, Column("id", Integer, primary_key=True), Column("at", UtcDateTime))

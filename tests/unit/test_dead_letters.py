@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.unit.loans import NOON, BookWanted, letters, wire
-from toolkit import dead_letters
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter, Selection
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import dead_letters
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter, Selection
 
 
 async def bury(database: Database, *buried: DeadLetter) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.unit.loans import BookLent, BookWanted, Branch, Clerk, library
-from toolkit import emissions
-from toolkit.database import Database
+from toolkit.persistence import emitted_events
+from toolkit.persistence.database import Database
 
 
 async def test_what_was_emitted_at_a_position_is_sent_again_as_it_was(database: Database, clerk: Clerk) -> None:
@@ -13,8 +13,10 @@ async def test_what_was_emitted_at_a_position_is_sent_again_as_it_was(database: 
     await branch.relay.drain()
 
     async with database.reading() as connection:
-        found = await emissions.at(connection, [("loan", "loan-1", "lend_book", 1), ("loan", "loan-2", "lend_book", 2)])
-        of_nothing = await emissions.at(connection, [])
+        found = await emitted_events.at(
+            connection, [("loan", "loan-1", "lend_book", 1), ("loan", "loan-2", "lend_book", 2)]
+        )
+        of_nothing = await emitted_events.at(connection, [])
 
     first_sent = next(each for each in branch.post.taken if each.correlation_id == "loan-1")
     assert [each.as_sent(BookLent) for each in found] == [first_sent]

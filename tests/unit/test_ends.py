@@ -11,11 +11,12 @@ from structlog.testing import capture_logs
 
 from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, LoanRefused, letter, library, log_of
 from tests.unit.loans import Watch as Clock
-from toolkit import Event, execution, saga_log
-from toolkit.database import Database
+from toolkit import Event, execution
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaState
+from toolkit.persistence import saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.saga_log import Entry, Note
 from toolkit.retention import prune
-from toolkit.saga_log import Entry, Note
 
 WANTED = BookWanted(loan_id="loan-1")
 REFUSED = CardRefused(loan_id="loan-1", reason="card expired")

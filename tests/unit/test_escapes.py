@@ -26,11 +26,11 @@ from tests.unit.loans import (
     wire,
 )
 from toolkit import Event
-from toolkit.database import Database, StepSession
 from toolkit.declaration.retry_policy import describe
 from toolkit.errors import EscapedError
 from toolkit.foreign_code.containment import apart, contain, contained
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence.database import Database, StepSession
 
 #: What SQLite, and what PostgreSQL, need long for.
 SLOW = {

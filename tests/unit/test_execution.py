@@ -33,12 +33,13 @@ from tests.unit.loans import (
     rows_left,
     states,
 )
-from toolkit import Event, Participant, Retry, Service, horizon
-from toolkit.database import Database
+from toolkit import Event, Participant, Retry, Service
 from toolkit.declaration.events import AbortRequested, SagaEnded
 from toolkit.errors import ContentionError, PositionTakenError
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import pruning_watermark
+from toolkit.persistence.database import Database
 
 WANTED = BookWanted(loan_id="loan-1")
 CARD_REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
@@ -433,7 +434,7 @@ async def test_an_event_from_beyond_the_horizon_of_a_saga_that_nobody_knows_is_n
     old = NOON - timedelta(days=3)
     await branch.execution.execute([letter(WANTED)])
     async with database.transaction() as session:
-        await (await session.connection()).execute(insert(horizon.pruned).values(id=1, until=old))
+        await (await session.connection()).execute(insert(pruning_watermark.pruned).values(id=1, until=old))
 
     await branch.execution.execute([letter(WANTED, at=old), letter(BookWanted(loan_id="loan-2"), at=old)])
 

@@ -17,9 +17,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.unit.loans import BookLent, BookWanted, Branch, LoanRefused, loan_saga, states, wire
 from toolkit import Event, Participant, RetryPolicy, Service
-from toolkit.database import Database
-from toolkit.database_errors import is_contention
-from toolkit.plain_reads import PlainReads
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import is_contention
+from toolkit.persistence.plain_reads import PlainReads
 
 tables = MetaData()
 #: What PostgreSQL says where a transaction is ended for another one's sake.

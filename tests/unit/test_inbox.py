@@ -30,10 +30,10 @@ from tests.unit.loans import (
     wire,
 )
 from toolkit import Event, Service
-from toolkit import database as databases
-from toolkit.database import Database, StepSession
 from toolkit.declaration.events import AbortRequested
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import database as databases
+from toolkit.persistence.database import Database, StepSession
 
 
 @pytest.fixture

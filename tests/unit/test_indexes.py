@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch, library
 from toolkit import Settings
-from toolkit.database import Database
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.figures import Figures
-from toolkit.saga_log import Entry, append, read_streams
+from toolkit.persistence.database import Database
+from toolkit.persistence.saga_log import Entry, append, read_streams
 from toolkit.search import Attention, Search, search
 from toolkit.views import view
 from toolkit.watch import Watch as OverdueWatch

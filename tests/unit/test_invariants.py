@@ -8,10 +8,10 @@ import pytest
 
 from tests.orders import by_service, ended, entry, fulfilled_order, paid_order, refused_order, shown
 from toolkit.declaration.events import SagaState
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.invariants import Remains, at_rest, violations_of
 from toolkit.protocol.timeline import merge
-from toolkit.saga_log import Entry
 
 COMPENSATING, COMPLETED, FAILED = SagaState.COMPENSATING, SagaState.COMPLETED, SagaState.FAILED
 HEARD = ("OrderCreated", "InventoryReserved", "PaymentProcessed", "ShipmentCreated", "ShipmentFailed")

@@ -8,10 +8,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.unit.loans import BookLent, BookTakenBack, BookWanted, CardRefused, Clerk, loan_saga
 from toolkit import Event, IdempotencyKey, Participant
-from toolkit.database import Database
 from toolkit.declaration.encoding import Original
 from toolkit.errors import StepError
 from toolkit.invocation import Failure, Invocation
+from toolkit.persistence.database import Database
 
 WANTED = BookWanted(loan_id="loan-1", shelf=2)
 CARD_REFUSED = CardRefused(loan_id="loan-1", reason="expired")

@@ -30,7 +30,7 @@ from tests.unit.loans import (
     wire,
 )
 from toolkit import Event
-from toolkit.database import Database
+from toolkit.persistence.database import Database
 
 WANTED = BookWanted(loan_id="loan-1")
 CARD_REFUSED = CardRefused(loan_id="loan-1", reason="card expired")

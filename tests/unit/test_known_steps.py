@@ -11,13 +11,14 @@ from tests.unit import loans
 from tests.unit.loans import BookWanted, Branch, Clerk, Post, library
 from tests.unit.loans import Watch as Clock
 from tests.unit.test_set_aside import alter
-from toolkit import Participant, Service, Settings, known_steps, saga_log
+from toolkit import Participant, Service, Settings
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.declaration.events import SagaEnded
 from toolkit.errors import UndeclaredStepsError
 from toolkit.host import Host
 from toolkit.ids import new_id
+from toolkit.persistence import known_steps, saga_log
+from toolkit.persistence.database import Database
 
 
 def renamed(name: str = "hand_out_book") -> Service:

@@ -29,14 +29,14 @@ from tests.unit.loans import (
 from tests.unit.loans import outgoing as row_of
 from toolkit import Participant, Service, Settings
 from toolkit.api import Site, application, health_routes
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.errors import UnroutableError
 from toolkit.metrics import UNDECLARED, Meter
-from toolkit.overdue import overdue
+from toolkit.persistence.database import Database
+from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.saga_log import Entry, Note
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry, Note
 from toolkit.watch import Watch as OverdueWatch
 
 LOAN = {"service": "library", "saga_type": "loan"}

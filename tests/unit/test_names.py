@@ -11,7 +11,7 @@ from tests.unit.loans import loan_saga
 from toolkit import Event, Participant, SagaId, Service
 from toolkit.errors import DeclarationError
 from toolkit.invocation import LONGEST_STEP
-from toolkit.postgres import LONGEST_IDLE
+from toolkit.persistence.postgres import LONGEST_IDLE
 
 
 @pytest.mark.parametrize("name", ["../escaped", "", "a b", "a.dead", "a" * 65, 5])

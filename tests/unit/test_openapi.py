@@ -18,19 +18,19 @@ from services.payment.app import app as payment_service
 from tests.cli.conftest import ORDERS, TOKEN, served, write_log
 from tests.orders import FAILED, PENDING, entry
 from tests.unit.test_operator_api import letter
-from toolkit import dead_letters, outbox
 from toolkit.api import access
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
 from toolkit.api.routes import endpoints_of
 from toolkit.api.site import Site
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
-from toolkit.known_steps import known_steps
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
-from toolkit.overdue import overdue
+from toolkit.persistence import dead_letters, outbox
+from toolkit.persistence.database import Database
+from toolkit.persistence.known_steps import known_steps
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.pending_steps import overdue
 
 SHOWING = {"Authorization": f"Bearer {TOKEN}"}
 WHY = {"reason": "the gateway is back"}

@@ -10,16 +10,17 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from tests.unit.loans import NOON, BookWanted, Clerk, letters, library, rename, wire
-from toolkit import audit, dead_letters, operations, outbox, pushes, saga_log
-from toolkit.audit import Operator
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter, Selection
+from toolkit import operations, pushes
 from toolkit.declaration.events import SagaState
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import LETTERS_AT_ONCE, Bite
-from toolkit.outbox import OutboxRow
+from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter, Selection
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry
 
 ADA = Operator("ada@desk", "the shelf is mended")
 QUEUE = "saga.library"
@@ -63,7 +64,7 @@ async def log(database: Database, loan_id: str, **facts: Any) -> None:
 
 async def audited(database: Database) -> list[tuple[str, str | None, str]]:
     async with database.reading() as connection:
-        rows = await audit.listed(connection)
+        rows = await audit_log.listed(connection)
     return [(row["verb"], row["saga_id"], row["subject"]) for row in rows]
 
 

@@ -16,13 +16,13 @@ from starlette.applications import Starlette
 
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order
-from toolkit import audit, dead_letters, outbox, saga_log
 from toolkit.api import Access, Site, api_routes
 from toolkit.clock import SystemClock
-from toolkit.database import Database
-from toolkit.dead_letters import SHOWN, DeadLetter
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import SHOWN, DeadLetter
 
 TOKEN = "open-sesame-now"
 SHOWING = {"Authorization": f"Bearer {TOKEN}"}
@@ -99,7 +99,7 @@ def letter(saga_id: str) -> DeadLetter:
 
 async def audited(database: Database) -> list[tuple[str, str, str]]:
     async with database.reading() as connection:
-        return [(row["actor"], row["verb"], row["reason"]) for row in await audit.listed(connection)]
+        return [(row["actor"], row["verb"], row["reason"]) for row in await audit_log.listed(connection)]
 
 
 @pytest.mark.parametrize("path", WRITES)
@@ -470,7 +470,7 @@ async def test_what_is_done_to_an_id_of_two_types_is_done_to_one(operator, datab
     assert (unsaid.status_code, unsaid.json()["types"], nothing) == (409, ["gift", "order"], [])
     assert (said.status_code, {row["saga_type"] for row in said.json()["rows"]}) == (200, {"gift"})
     async with database.reading() as connection:
-        assert {row["saga_type"] for row in await audit.listed(connection)} == {"gift"}
+        assert {row["saga_type"] for row in await audit_log.listed(connection)} == {"gift"}
 
 
 @pytest.mark.parametrize("verb", ["redrive", "drop"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.unit.loans import NOON, outgoing, put_out, rows_left
-from toolkit import outbox
-from toolkit.database import Database
+from toolkit.persistence import outbox
+from toolkit.persistence.database import Database
 
 LATER = NOON + timedelta(seconds=5)
 

@@ -25,7 +25,7 @@ from tests.unit.loans import (
     wire,
 )
 from toolkit import Event, Participant, SagaId, Service
-from toolkit.database import Database
+from toolkit.persistence.database import Database
 
 tables = MetaData()
 

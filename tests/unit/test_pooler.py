@@ -19,9 +19,9 @@ from tests.eventually import eventually
 from tests.unit.loans import BookWanted, Branch, Clerk, Post, lent, library, notes, tables, wire
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
-from toolkit.database import Database
 from toolkit.errors import SettingsError
 from toolkit.host import Host
+from toolkit.persistence.database import Database
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
 

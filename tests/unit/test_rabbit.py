@@ -15,10 +15,11 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings, dead_letters, saga_log
+from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings
 from toolkit.app import App
 from toolkit.errors import BrokerRefusesError, UnroutableError
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import dead_letters, saga_log
 from toolkit.rabbit import RabbitPublisher
 from toolkit.rabbit_topology import declared_queues
 

@@ -15,16 +15,17 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Service, Settings, dead_letters, operations
+from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Service, Settings, operations
 from toolkit.app import App
-from toolkit.audit import Operator
 from toolkit.clock import SystemClock
-from toolkit.dead_letters import Selection
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow, add
+from toolkit.persistence import dead_letters
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import Selection
+from toolkit.persistence.outbox import OutboxRow, add
+from toolkit.persistence.saga_log import story
 from toolkit.rabbit import RabbitPublisher
-from toolkit.saga_log import story
 
 
 class TeaOrdered(Event, owner="guest"):

@@ -14,10 +14,10 @@ from tests.commit_order import race
 from tests.eventually import eventually
 from tests.unit.loans import Post, Watch, cut_off_everybody_else, outgoing, put_out, rename, rows_left
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
+from toolkit.persistence.database import Database
+from toolkit.persistence.outbox import OutboxRow
 from toolkit.relay import Relay
 
 LEASE = timedelta(seconds=5)

@@ -11,14 +11,15 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.unit.loans import NOON, BookWanted, Watch, letters, log_of, rename, wire
-from toolkit import Settings, audit, dead_letters, horizon, overdue, retention, saga_log
-from toolkit.audit import Deed, Operator
-from toolkit.database import Database
-from toolkit.dead_letters import DeadLetter
+from toolkit import Settings, retention
 from toolkit.declaration.events import SagaState
+from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark, saga_log
+from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
 from toolkit.retention import Pruned, Retention
-from toolkit.saga_log import Entry
 
 ADA = Operator("ada@desk", "the disk is full")
 DAY = timedelta(days=1)
@@ -113,13 +114,13 @@ async def test_old_letters_go_but_for_those_of_open_sagas(database: Database) ->
 async def test_pruning_by_hand_is_audited_and_the_old_audit_goes_too(database: Database) -> None:
     await log(database, "ended", SagaState.FAILED)
     async with database.transaction() as session:
-        await audit.add(await session.connection(), [Deed("drop", "letter-1")], ADA, now=OLD)
+        await audit_log.add(await session.connection(), [Deed("drop", "letter-1")], ADA, now=OLD)
 
     await prune(database, by=ADA)
     await prune(database, by=ADA)
 
     async with database.reading() as connection:
-        (row,) = await audit.listed(connection)
+        (row,) = await audit_log.listed(connection)
     assert (row["verb"], row["actor"], row["reason"]) == ("prune", "ada@desk", "the disk is full")
     assert row["subject"].endswith("1 sagas, 0 dead letters, 1 audit rows")
 
@@ -131,18 +132,18 @@ async def test_what_is_overdue_is_forgotten_with_its_saga(database: Database) ->
         "saga_state": "Started", "since": OLD, "next_at": OLD, "nudges": 0, "aborted": 0,
     }  # fmt: skip
     async with database.transaction() as session:
-        await (await session.connection()).execute(insert(overdue.overdue).values(row))
+        await (await session.connection()).execute(insert(pending_steps.overdue).values(row))
 
     await prune(database)
 
     async with database.reading() as connection:
-        assert await overdue.listed(connection) == []
+        assert await pending_steps.listed(connection) == []
 
 
 async def test_the_horizon_moves_on_with_what_was_pruned_and_never_back(database: Database) -> None:
     async def is_beyond(ago: timedelta) -> bool:
         async with database.reading() as connection:
-            return await horizon.is_beyond(connection, NOON - ago)
+            return await pruning_watermark.is_beyond(connection, NOON - ago)
 
     await prune(database)
     assert not await is_beyond(9 * DAY)  # nothing was pruned yet
@@ -175,7 +176,7 @@ async def test_the_search_for_what_is_old_goes_by_the_index_on_time(sqlite: Data
         connection = await session.connection()
         raw = await connection.get_raw_connection()
         await raw.driver_connection.set_trace_callback(plans.append)
-        await horizon.prune(connection, before=NOON, most=500)
+        await pruning_watermark.prune(connection, before=NOON, most=500)
         await raw.driver_connection.set_trace_callback(None)
         search = next(statement for statement in plans if statement.startswith("SELECT saga_log.saga_type"))
         plan = str((await connection.execute(text(f"EXPLAIN QUERY PLAN {search}"))).all())

@@ -12,13 +12,13 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from tests.unit.loans import NOON, log_of
-from toolkit import saga_log
-from toolkit.database import Database
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.errors import PositionTakenError
+from toolkit.persistence import saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.saga_log import Entry, Note, Stream, StreamKey
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry, Note, Stream, StreamKey
 
 
 def entry(loan_id: str = "loan-1", to: str = "completed", position: int | None = 1, **facts: Any) -> Entry:

@@ -28,27 +28,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.unit.loans import Branch, Watch
 from tests.unit.test_discretion import lines as lines
-from toolkit import (
-    Event,
-    Participant,
-    Refusal,
-    Retry,
-    RetryPolicy,
-    Saga,
-    SagaId,
-    Sensitive,
-    Service,
-    dead_letters,
-    saga_log,
-)
+from toolkit import Event, Participant, Refusal, Retry, RetryPolicy, Saga, SagaId, Sensitive, Service
 from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import routing_key
 from toolkit.logs import QUIET
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Envelope
+from toolkit.persistence import dead_letters, saga_log
+from toolkit.persistence.database import Database
 from toolkit.tracing import Tracing, provider_for
 
 #: The name of the patient, with all that is escaped in some place or other; and what no text may have of it.

@@ -22,13 +22,14 @@ from tests.unit.loans import (
     rows_left,
 )
 from tests.unit.loans import Watch as Clock
-from toolkit import Settings, metrics, operations, outbox, overdue
-from toolkit.audit import Operator
-from toolkit.database import Database, UtcDateTime
-from toolkit.dead_letters import Selection
+from toolkit import Settings, metrics, operations
 from toolkit.messaging.decoding import Unreadable
+from toolkit.persistence import outbox, pending_steps
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.database import Database, UtcDateTime
+from toolkit.persistence.dead_letters import Selection
+from toolkit.persistence.unreadable_rows import rows_set_aside
 from toolkit.retention import prune
-from toolkit.set_aside import rows_set_aside
 from toolkit.watch import Watch
 
 
@@ -199,7 +200,7 @@ async def test_an_overdue_row_that_cannot_be_read_lets_the_others_be_nudged(
         assert (await notes(database, loan)).count("nudged") == 3
     assert [each for each in logs if each["log_level"] == "error"] == []  # it rests for a day
     async with database.reading() as connection:
-        assert {each.saga_id for each in await overdue.listed(connection)} >= {"loan-0", "loan-2"}
+        assert {each.saga_id for each in await pending_steps.listed(connection)} >= {"loan-0", "loan-2"}
 
 
 async def test_metrics_are_told_beside_a_row_that_cannot_be_read(

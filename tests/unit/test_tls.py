@@ -17,9 +17,9 @@ from tests.tls import CERTIFICATE, Front, amqps_front, postgres_front
 from tests.unit.loans import Clerk, library
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
-from toolkit.database import Database
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.host import Host
+from toolkit.persistence.database import Database
 from toolkit.rabbit import RabbitPublisher
 from toolkit.rabbit_connection import as_unreachable
 

@@ -29,12 +29,12 @@ from tests.unit.loans import (
 )
 from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import SystemClock
-from toolkit.database import Database
 from toolkit.declaration.events import AbortRequested
 from toolkit.errors import SettingsError
 from toolkit.ids import derived_trace, trace_id_of
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Message
+from toolkit.persistence.database import Database
 from toolkit.tracing import Tracing, provider_for, tracing_for
 from toolkit.watch import Watch as OverdueWatch
 

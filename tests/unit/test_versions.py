@@ -10,10 +10,11 @@ from tests.unit import loans
 from tests.unit.loans import BookWanted, Branch, Clerk, library, states
 from tests.unit.loans import Watch as Clock
 from tests.unit.test_set_aside import alter
-from toolkit import Event, Participant, SagaId, Service, Settings, dead_letters, operations, pushes
-from toolkit.audit import Operator
-from toolkit.database import Database
-from toolkit.dead_letters import Selection
+from toolkit import Event, Participant, SagaId, Service, Settings, operations, pushes
+from toolkit.persistence import dead_letters
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import Selection
 from toolkit.watch import Watch
 
 BY = Operator(name="ada", reason="it was lost")

@@ -10,9 +10,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.database_errors import cure_of, is_outage, may_pass
 from toolkit.errors import AmbiguousSagaError
 from toolkit.json_output import as_json
+from toolkit.persistence.database_errors import cure_of, is_outage, may_pass
 
 Serve = Callable[[Request], Awaitable[Response]]
 

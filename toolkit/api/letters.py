@@ -7,13 +7,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import dead_letters, operations
+from toolkit import operations
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Letters, order_of
 from toolkit.api.queries import LIMIT, TEXT, Parameter, limit_of, moment_of, printable, text, text_of
 from toolkit.api.schemas import LetterBite, LetterGroups, LetterList, OneLetter
 from toolkit.api.site import Site
-from toolkit.dead_letters import Selection
+from toolkit.persistence import dead_letters
+from toolkit.persistence.dead_letters import Selection
 from toolkit.views import groups, letter, letters
 
 _SELECTION = (

@@ -7,13 +7,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import audit, dead_letters, horizon, outbox, saga_log
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.queries import AFTER, LIMIT, TEXT, Parameter, limit_of, row_of, text, text_of
 from toolkit.api.schemas import Audit, LogPage, Remaining
 from toolkit.api.site import Site
-from toolkit.dead_letters import Selection
 from toolkit.declaration.events import is_saga_id
+from toolkit.persistence import audit_log, dead_letters, outbox, pruning_watermark, saga_log
+from toolkit.persistence.dead_letters import Selection
 
 #: What can be no saga's id is no mistake: there are no entries of it.
 _SAGA = Parameter("saga", "Only the entries of this saga.", {"type": "string"})
@@ -66,7 +66,7 @@ class Log:
         """Tell who changed what by hand, when and why, the newest first."""
         limit, before = limit_of(request), text_of(request, "cursor") or None
         async with self._site.database.reading() as connection:
-            rows = await audit.listed(connection, limit=limit, before=before)
+            rows = await audit_log.listed(connection, limit=limit, before=before)
         return self._site.answer(audit=rows, next=rows[-1]["id"] if len(rows) == limit else None)
 
     async def remains(self, _: Request) -> Response:
@@ -75,7 +75,7 @@ class Log:
             return self._site.answer(
                 outbox=await outbox.count(connection),
                 dead_letters=await dead_letters.count(connection, Selection()),
-                pruned_until=await horizon.reached(connection),
+                pruned_until=await pruning_watermark.reached(connection),
             )
 
     async def _page(self, after: int, limit: int, saga_id: str | None, saga_type: str | None) -> Response:

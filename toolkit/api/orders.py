@@ -20,9 +20,9 @@ from starlette.requests import Request
 
 from toolkit.api.answers import QueryError
 from toolkit.api.queries import in_utc
-from toolkit.audit import Operator
 from toolkit.configuration.settings import LONGEST_RETENTION, SHORTEST_RETENTION, Duration
-from toolkit.dead_letters import Selection
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import Selection
 
 M = TypeVar("M", bound="Order")
 

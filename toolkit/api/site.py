@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from toolkit.api.answers import error_answer, json_answer
 from toolkit.clock import Clock
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
 from toolkit.operations import Bite
+from toolkit.persistence.database import Database
 
 T = TypeVar("T")
 

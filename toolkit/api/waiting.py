@@ -7,12 +7,13 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import contradictions, known_steps, outbox, overdue, retention
+from toolkit import retention
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Prune, order_of
 from toolkit.api.queries import LIMIT, limit_of, text, text_of
 from toolkit.api.schemas import Contradictions, LateSteps, Outbox, Pruned, UndeclaredSteps
 from toolkit.api.site import Site
+from toolkit.persistence import contradictions, known_steps, outbox, pending_steps
 
 
 def waiting_endpoints(site: Site) -> list[Endpoint]:
@@ -41,7 +42,7 @@ class Waiting:
     async def overdue(self, request: Request) -> Response:
         """List overdue steps, the longest waiting first."""
         async with self._site.database.reading() as connection:
-            steps = await overdue.listed(connection, limit=limit_of(request))
+            steps = await pending_steps.listed(connection, limit=limit_of(request))
         return self._site.answer(overdue=[asdict(step) for step in steps])
 
     async def contradictions(self, request: Request) -> Response:

@@ -19,9 +19,9 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.audit import Operator
     from toolkit.controls import Controls
-    from toolkit.dead_letters import Selection
+    from toolkit.persistence.audit_log import Operator
+    from toolkit.persistence.dead_letters import Selection
     from toolkit.sources import Rows
 
 dead_letters = typer.Typer(
@@ -160,7 +160,7 @@ def _selection(
     saga: tuple[str | None, str | None],
     older_than: str | None,
 ) -> Selection:
-    from toolkit.dead_letters import Selection
+    from toolkit.persistence.dead_letters import Selection
 
     saga_type, saga_id = saga
     if saga_type is not None and saga_id is None:
@@ -173,7 +173,7 @@ def _selection(
 
 def _meant(which: Selection, everything: bool) -> Selection:
     """Return the selection, if it is clear that it is meant: nobody means all by saying nothing."""
-    from toolkit.dead_letters import Selection
+    from toolkit.persistence.dead_letters import Selection
 
     if everything == (which != Selection()):
         raise UsageError("say which: by --id, --reason-is, --step, --saga, --older-than, or --all without any of these")

@@ -18,8 +18,8 @@ from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.controls import Controls
+    from toolkit.persistence.saga_log import SagaKey
     from toolkit.protocol.timeline import Story
-    from toolkit.saga_log import SagaKey
     from toolkit.search import Search
     from toolkit.sources import Rows
 

@@ -14,8 +14,8 @@ from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOpti
 from toolkit.cli.output import print_some
 
 if TYPE_CHECKING:
-    from toolkit.audit import Operator
     from toolkit.controls import Controls
+    from toolkit.persistence.audit_log import Operator
     from toolkit.sources import Answers, Rows
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")

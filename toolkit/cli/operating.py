@@ -13,8 +13,8 @@ from toolkit.cli.exits import UsageError
 from toolkit.errors import AmbiguousSagaError
 
 if TYPE_CHECKING:
-    from toolkit.audit import Operator
     from toolkit.controls import Controls
+    from toolkit.persistence.audit_log import Operator
 
 #: As the API takes it; a reason is a sentence, no report.
 _LONGEST_REASON = 500
@@ -26,7 +26,7 @@ def operator(reason: str) -> Operator:
     Raises:
         UsageError: the reason says nothing, or too much.
     """
-    from toolkit.audit import Operator
+    from toolkit.persistence.audit_log import Operator
 
     reason = " ".join(reason.split())
     if not reason:

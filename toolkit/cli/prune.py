@@ -16,8 +16,8 @@ from toolkit.cli.output import printing
 from toolkit.cli.waiting import progress
 
 if TYPE_CHECKING:
-    from toolkit.audit import Operator
     from toolkit.controls import Controls
+    from toolkit.persistence.audit_log import Operator
     from toolkit.sources import Rows
 
 _COLUMNS = ("service", "sagas", "letters", "audit")

@@ -15,8 +15,8 @@ from toolkit.cli.output import print_some
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.audit import Operator
     from toolkit.controls import Controls
+    from toolkit.persistence.audit_log import Operator
     from toolkit.sources import Rows
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")

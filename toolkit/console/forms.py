@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from toolkit.audit import Operator
 from toolkit.console.guard import MOST_BYTES, Keys
+from toolkit.persistence.audit_log import Operator
 
 #: As the services take it; a reason is a sentence, no report.
 _LONGEST_REASON = 500

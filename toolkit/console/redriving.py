@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from toolkit.audit import Operator
 from toolkit.controls import Controls
-from toolkit.dead_letters import Selection
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.operations import Bite
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import Selection
 
 #: As many bites are looked at before a redrive: 1,000 letters; of the rest their number is enough.
 _LOOKED_AT = 10

@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolkit.audit import Operator
 from toolkit.console.asking import LIVE_PATIENCE, NO_TEXT, PATIENCE, Services, can_be_asked
 from toolkit.console.deeds import Deeds, Line
 from toolkit.console.forms import form, operator
@@ -21,6 +20,7 @@ from toolkit.controls import Controls
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
 from toolkit.operations import Bite
+from toolkit.persistence.audit_log import Operator
 from toolkit.progress import progress
 from toolkit.protocol.timeline import tell
 from toolkit.views import see_that_it_is_one

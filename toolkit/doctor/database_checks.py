@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from toolkit.doctor.facts import DatabaseFacts, Facts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
-from toolkit.postgres import MOST_CONNECTIONS
+from toolkit.persistence.postgres import MOST_CONNECTIONS
 
 #: PRAGMA synchronous: as FULL, or more.
 _SAFE_SYNCHRONOUS = ("2", "3")

@@ -15,7 +15,6 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import Database
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
 from toolkit.doctor.clocks import reading
@@ -24,7 +23,8 @@ from toolkit.doctor.places import filesystem_of
 from toolkit.doctor.schema import lacks
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
-from toolkit.known_steps import Undeclared, former
+from toolkit.persistence.database import Database
+from toolkit.persistence.known_steps import Undeclared, former
 from toolkit.sources import cause_of
 from toolkit.urls import is_loopback
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.contract import Contract
-from toolkit.known_steps import Undeclared
+from toolkit.persistence.known_steps import Undeclared
 
 
 @dataclass(frozen=True, slots=True)

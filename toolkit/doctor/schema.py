@@ -8,12 +8,21 @@ from sqlalchemy import Connection, MetaData, Table, UniqueConstraint, inspect
 from sqlalchemy.engine import Inspector
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from toolkit import audit, bindings, dead_letters, horizon, known_steps, outbox, saga_log, suspects
-from toolkit.database import metadata
 from toolkit.doctor.facts import Lack
+from toolkit.persistence import (
+    audit_log,
+    dead_letters,
+    known_bindings,
+    known_steps,
+    outbox,
+    pruning_watermark,
+    saga_log,
+    suspect_messages,
+)
+from toolkit.persistence.database import metadata
 
 #: Naming them here is what makes their tables known.
-_RECORDS = (audit, bindings, dead_letters, horizon, known_steps, outbox, saga_log, suspects)
+_RECORDS = (audit_log, known_bindings, dead_letters, pruning_watermark, known_steps, outbox, saga_log, suspect_messages)
 
 
 def lacks(connection: Connection, own: MetaData | None) -> tuple[Lack, ...]:

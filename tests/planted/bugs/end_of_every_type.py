@@ -1,7 +1,7 @@
 """The end of a saga closes every saga of its id, whatever its type: what another one completed is undone no more."""
 
 EDITS = {
-    "toolkit/saga_log.py": [
+    "toolkit/persistence/saga_log.py": [
         ('(saga_log.c.saga_type == bindparam("of_type", type_=String))', '("" != bindparam("of_type", type_=String))'),
     ],
 }

@@ -1,7 +1,7 @@
 """What the toolkit's own tables do not take is given back to the broker, which gives it up after a while."""
 
 EDITS = {
-    "toolkit/availability.py": [
+    "toolkit/persistence/availability.py": [
         ("            return None if is_of_values(error) else error\n", "            return None\n"),
     ],
     "toolkit/inbox.py": [

@@ -1,10 +1,10 @@
 """A row that can't be read fails the whole sweep, again and again, for all sagas."""
 
 EDITS = {
-    "toolkit/set_aside.py": [
+    "toolkit/persistence/unreadable_rows.py": [
         ("            set_aside(table, error, **_keys(row))\n", "            raise\n"),
     ],
-    "toolkit/saga_log.py": [
+    "toolkit/persistence/saga_log.py": [
         ("            if saga not in broken:\n", "            raise\n            if error:\n"),
     ],
 }

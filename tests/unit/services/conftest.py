@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.conftest import PostgresDatabases
-from toolkit.database import Database
+from toolkit.persistence.database import Database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from toolkit.configuration.server_urls import driver_options
-from toolkit.driver_errors import take_values_out
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.foreign_code.time_limits import LONGEST_STEP
-from toolkit.postgres_tls import with_tls
+from toolkit.persistence.driver_errors import take_values_out
+from toolkit.persistence.postgres_tls import with_tls
 
 log = structlog.get_logger("toolkit")
 

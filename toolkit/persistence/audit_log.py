@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Column, Index, String, Table, Text, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime, metadata
 from toolkit.ids import new_id
+from toolkit.persistence.database import UtcDateTime, metadata
 
 audit = Table(
     "audit",

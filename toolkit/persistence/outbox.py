@@ -30,10 +30,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime, metadata
 from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
-from toolkit.one_of import OneOf
-from toolkit.set_aside import REST, headers_of, readable
+from toolkit.persistence.database import UtcDateTime, metadata
+from toolkit.persistence.id_lists import OneOf
+from toolkit.persistence.unreadable_rows import REST, headers_of, readable
 
 outbox = Table(
     "outbox",

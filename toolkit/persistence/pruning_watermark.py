@@ -13,9 +13,9 @@ from operator import itemgetter
 from sqlalchemy import Column, ColumnElement, Integer, Table, and_, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.declaration.events import SagaState
-from toolkit.saga_log import SagaKey, is_same_saga, saga_log
+from toolkit.persistence.database import UtcDateTime, insert_into, metadata
+from toolkit.persistence.saga_log import SagaKey, is_same_saga, saga_log
 
 #: One row: sagas whose last entry is of that time or earlier may have been pruned.
 pruned = Table(

@@ -38,13 +38,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime, metadata
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.errors import PositionTakenError
-from toolkit.one_of import OneOf
+from toolkit.persistence.database import UtcDateTime, metadata
+from toolkit.persistence.id_lists import OneOf
+from toolkit.persistence.unreadable_rows import set_aside
 from toolkit.protocol.fence import StepState
-from toolkit.set_aside import set_aside
 
 
 class Note(StrEnum):

@@ -26,11 +26,11 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import failpoints
-from toolkit.database_errors import describe_fault
-from toolkit.driver_errors import take_values_out
 from toolkit.errors import DatabaseUnavailableError, SettingsError, StepError
-from toolkit.postgres import postgres_engine
-from toolkit.sqlite_files import make_private, make_room_for
+from toolkit.persistence.database_errors import describe_fault
+from toolkit.persistence.driver_errors import take_values_out
+from toolkit.persistence.postgres import postgres_engine
+from toolkit.persistence.sqlite_files import make_private, make_room_for
 from toolkit.urls import shown_url
 
 #: The toolkit's own tables; every service's database has them beside its own.

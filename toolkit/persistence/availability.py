@@ -13,17 +13,17 @@ from contextlib import suppress
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import horizon, outbox, saga_log
 from toolkit.clock import Clock
-from toolkit.database import Database
-from toolkit.database_errors import complain, describe_fault, is_of_values
 from toolkit.declaration.events import SagaState
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.outbox import OutboxRow
+from toolkit.persistence import outbox, pruning_watermark, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import complain, describe_fault, is_of_values
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.saga_log import Entry
 
 #: The pauses between the probes of a database that is away, in seconds: short at first, for a mere restart.
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -118,7 +118,7 @@ class Availability:
         """Do what the transaction of any message may do; dead letters are for a few only, which can wait alone."""
         now, probe = self._clock.now(), f"probe-{new_id()}"
         await saga_log.read_streams(connection, [probe])
-        await horizon.reached(connection)
+        await pruning_watermark.reached(connection)
         await saga_log.append(connection, [self._entry(probe)])
         message = WireMessage(os.urandom(_PROBE_BYTES), routing_key=probe, message_id=probe, type=probe, timestamp=now)
         await outbox.add(connection, [OutboxRow(id=probe, message=message, due_at=now)])

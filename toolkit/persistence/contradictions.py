@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.saga_log import is_contradiction, saga_log
+from toolkit.persistence.saga_log import is_contradiction, saga_log
 
 _CONTRADICTIONS = (
     select(

@@ -32,10 +32,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
-from toolkit.set_aside import headers_of
+from toolkit.persistence.database import UtcDateTime, insert_into, metadata
+from toolkit.persistence.unreadable_rows import headers_of
 
 log = structlog.get_logger("toolkit")
 

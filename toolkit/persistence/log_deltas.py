@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import BigInteger, Subquery, cast, extract, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime
 from toolkit.declaration.events import SagaState
-from toolkit.saga_log import is_same_saga, saga_log
+from toolkit.persistence.database import UtcDateTime
+from toolkit.persistence.saga_log import is_same_saga, saga_log
 
 #: A saga's type and its state.
 Kind = tuple[str, str]

@@ -33,10 +33,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.protocol.fence import StepState
-from toolkit.saga_log import (
+from toolkit.persistence.database import UtcDateTime, insert_into, metadata
+from toolkit.persistence.saga_log import (
     Note,
     SagaKey,
     StreamKey,
@@ -45,7 +44,8 @@ from toolkit.saga_log import (
     is_same_step,
     saga_log,
 )
-from toolkit.set_aside import REST, readable
+from toolkit.persistence.unreadable_rows import REST, readable
+from toolkit.protocol.fence import StepState
 
 overdue = Table(
     "overdue",

@@ -14,8 +14,8 @@ from datetime import datetime
 from sqlalchemy import Column, Integer, String, Table, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import UtcDateTime, insert_into, metadata
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence.database import UtcDateTime, insert_into, metadata
 
 suspects = Table(
     "suspects",

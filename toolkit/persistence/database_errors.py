@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 
 from toolkit.declaration.retry_policy import describe
 from toolkit.errors import DatabaseUnavailableError, UnrecordedError
-from toolkit.postgres_tls import tls_fault
+from toolkit.persistence.postgres_tls import tls_fault
 
 log = structlog.get_logger("toolkit")
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import Event, routing_key
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.saga_log import StreamKey, of, saga_log
+from toolkit.persistence.saga_log import StreamKey, of, saga_log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

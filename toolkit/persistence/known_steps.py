@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import Column, Select, String, Table, and_, bindparam, delete, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.database import insert_into, metadata
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.service import Service
-from toolkit.saga_log import Note, saga_log
+from toolkit.persistence.database import insert_into, metadata
+from toolkit.persistence.saga_log import Note, saga_log
 
 known_steps = Table(
     "known_steps",

@@ -1,0 +1,1 @@
+"""The tables of one service's database, and the sessions that read and write them."""
