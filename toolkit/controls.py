@@ -22,7 +22,6 @@ from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import Event
 from toolkit.errors import NotAllowedError, TokenRefusedError, UnreachableError
 from toolkit.figures import Figures
-from toolkit.glance import Glance
 from toolkit.operations import Bite
 from toolkit.persistence import audit_log, contradictions, dead_letters, known_steps, outbox, pending_steps
 from toolkit.persistence.audit_log import Operator
@@ -32,6 +31,7 @@ from toolkit.persistence.dead_letters import Selection
 from toolkit.retention import Pruned
 from toolkit.search import Search, search
 from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, showing, with_times
+from toolkit.tracking.snapshot import Glance
 from toolkit.views import SagaView
 
 T = TypeVar("T")

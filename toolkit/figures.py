@@ -17,11 +17,11 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.clock import Clock
-from toolkit.glance import Glance
 from toolkit.persistence import dead_letters, outbox, pending_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
 from toolkit.persistence.log_deltas import Moves, last_row, moves, settled_row
+from toolkit.tracking.snapshot import Glance
 
 log = structlog.get_logger("toolkit")
 

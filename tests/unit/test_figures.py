@@ -13,12 +13,12 @@ from tests.unit.loans import NOON, Watch
 from toolkit import figures
 from toolkit.declaration.events import SagaState
 from toolkit.figures import Figures
-from toolkit.glance import Glance
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry, append, saga_log
+from toolkit.tracking.snapshot import Glance
 
 STATES = list(SagaState)
 EVENTS = (None, "BookLent", "LoanRegistered")

@@ -34,8 +34,8 @@ from toolkit import Retry, views
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import abort_request
-from toolkit.progress import NodeProgress, Progress, Status, progress
 from toolkit.protocol.timeline import tell
+from toolkit.tracking.progress import NodeProgress, Progress, Status, progress
 from toolkit.views import SagaView
 
 ORDERS = Choreography([inventory, payment, shipping, notification])

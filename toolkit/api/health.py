@@ -14,7 +14,7 @@ from toolkit.api.endpoints import Endpoint
 from toolkit.api.schemas import Alive, Ready
 from toolkit.api.site import Site
 from toolkit.figures import Figures
-from toolkit.glance import Glance
+from toolkit.tracking.snapshot import Glance
 
 
 def health_endpoints(site: Site) -> list[Endpoint]:

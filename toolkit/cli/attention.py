@@ -85,7 +85,7 @@ def _away(service: str, reason: str) -> dict[str, Any]:
 
 
 def _unready(ready: dict[str, bool]) -> Iterator[dict[str, Any]]:
-    from toolkit.glance import lacks
+    from toolkit.tracking.snapshot import lacks
 
     if lacking := lacks(ready):
         yield _row("not ready", None, 1, step=None, saga_type=None, saga_id=None, why=f"no {', '.join(lacking)}")

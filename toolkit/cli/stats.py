@@ -14,8 +14,8 @@ from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.controls import Controls
-    from toolkit.glance import Glance
     from toolkit.sources import Answers
+    from toolkit.tracking.snapshot import Glance
 
 #: What a table has room for; programs get every field of the glance.
 COLUMNS = (

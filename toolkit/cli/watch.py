@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from toolkit.controls import Controls
-    from toolkit.glance import Glance
     from toolkit.protocol.timeline import Story
+    from toolkit.tracking.snapshot import Glance
 
 _SAGAS = ("saga_id", "state", "last_step", "last_state", "age")
 

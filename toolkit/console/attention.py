@@ -17,8 +17,8 @@ from toolkit.console.redriving import Jobs, Verb, look, see_what_came_back
 from toolkit.console.rendering import Pages
 from toolkit.controls import Controls
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
-from toolkit.glance import lacks
 from toolkit.persistence.dead_letters import Selection
+from toolkit.tracking.snapshot import lacks
 
 #: So many overdue steps of each service are shown, the longest waiting first, and so many contradictions, the newest.
 _MOST_OVERDUE = 100

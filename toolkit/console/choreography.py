@@ -15,7 +15,7 @@ from toolkit.console.layout import Layout
 from toolkit.console.rendering import Pages
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import EventContract, SagaContract
-from toolkit.glance import Glance
+from toolkit.tracking.snapshot import Glance
 
 
 @dataclass(frozen=True, slots=True)

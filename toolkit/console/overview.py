@@ -16,8 +16,8 @@ from starlette.responses import Response
 from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.rendering import Pages
 from toolkit.declaration.events import SagaState
-from toolkit.glance import Glance
 from toolkit.sources import Answers
+from toolkit.tracking.snapshot import Glance
 
 _ENDS = (SagaState.COMPLETED, SagaState.FAILED)
 

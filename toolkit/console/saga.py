@@ -21,8 +21,8 @@ from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
 from toolkit.operations import Bite
 from toolkit.persistence.audit_log import Operator
-from toolkit.progress import progress
 from toolkit.protocol.timeline import tell
+from toolkit.tracking.progress import progress
 from toolkit.views import see_that_it_is_one
 
 

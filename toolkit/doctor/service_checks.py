@@ -10,7 +10,7 @@ from toolkit.configuration.environment import DEMO_TOKEN
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.doctor.facts import ClockFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
-from toolkit.glance import lacks
+from toolkit.tracking.snapshot import lacks
 from toolkit.urls import shown_url
 
 #: Timeouts are minutes, and compare one machine's clock with another's.

@@ -15,7 +15,7 @@ from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.persistence.saga_log import Note
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story
-from toolkit.standing import NodeProgress, Status
+from toolkit.tracking.step_status import NodeProgress, Status
 
 #: Where an event's name parts into words.
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from toolkit.declaration.choreography import Choreography
-from toolkit.hearsay import completed
 from toolkit.protocol.timeline import Story
-from toolkit.sentence import Facts, sentence
-from toolkit.standing import NodeProgress, SeenEvent, Status, View, nodes_of
+from toolkit.tracking.inferred_contracts import completed
+from toolkit.tracking.step_status import NodeProgress, SeenEvent, Status, View, nodes_of
+from toolkit.tracking.summary import Facts, sentence
 
 __all__ = ["NodeProgress", "Progress", "SeenEvent", "Status", "View", "progress"]
 
