@@ -32,7 +32,7 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import SagaState
 from toolkit.embedded import Embedded
-from toolkit.logs import configure_logs
+from toolkit.observability.logs import configure_logs
 from toolkit.persistence.saga_log import Note
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import Story

@@ -17,7 +17,7 @@ import structlog
 from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ, Kind, Server, find
 from toolkit.ids import new_id
-from toolkit.logs import QUIET
+from toolkit.observability.logs import QUIET
 
 _found: list[str] = []
 _servers = pytest.StashKey[ExitStack]()

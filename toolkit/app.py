@@ -32,7 +32,7 @@ from toolkit.declaration.service import Service
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.foreign_code.containment import contain, escaped
 from toolkit.host import Host
-from toolkit.logs import configure_logs
+from toolkit.observability.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
 from toolkit.rabbit_connection import connect_patiently, is_in_the_clear
 from toolkit.urls import shown_url

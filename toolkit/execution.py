@@ -30,7 +30,8 @@ from toolkit.foreign_code.containment import contained
 from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
-from toolkit.metrics import Meter
+from toolkit.observability.metrics import Meter
+from toolkit.observability.tracing import Tracing
 from toolkit.persistence import pruning_watermark, saga_log
 from toolkit.persistence.availability import Availability
 from toolkit.persistence.database import Database, StepSession
@@ -38,7 +39,6 @@ from toolkit.persistence.database_errors import is_contention, is_outage, record
 from toolkit.persistence.plain_reads import PlainReads
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.relay import Relay
-from toolkit.tracing import Tracing
 from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key
 
 log = structlog.get_logger("toolkit")

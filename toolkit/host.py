@@ -31,7 +31,8 @@ from toolkit.loops import Loops
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.senders import Senders
-from toolkit.metrics import Meter
+from toolkit.observability.metrics import Meter
+from toolkit.observability.tracing import EMBEDDED, RABBITMQ, tracing_for
 from toolkit.persistence import dead_letters, known_bindings, known_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import (
@@ -48,7 +49,6 @@ from toolkit.persistence.postgres_tls import tls_fault
 from toolkit.persistence.sqlite_files import readable_by_others
 from toolkit.relay import Publisher, Relay
 from toolkit.retention import Retention
-from toolkit.tracing import EMBEDDED, RABBITMQ, tracing_for
 from toolkit.watch import Watch
 
 log = structlog.get_logger("toolkit")

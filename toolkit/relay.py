@@ -15,17 +15,18 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit import failpoints, metrics
+from toolkit import failpoints
 from toolkit.clock import Clock
 from toolkit.errors import UnroutableError
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
+from toolkit.observability import metrics
+from toolkit.observability.tracing import Tracing, now
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.tracing import Tracing, now
 
 log = structlog.get_logger("toolkit")
 

@@ -24,7 +24,7 @@ from toolkit.declaration.service import Service
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
 from toolkit.messaging.envelope import WireMessage, abort_request
-from toolkit.metrics import Meter
+from toolkit.observability.metrics import Meter
 from toolkit.persistence import emitted_events, outbox, pending_steps, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain

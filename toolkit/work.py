@@ -32,13 +32,13 @@ from toolkit.declaration.text_redaction import redact
 from toolkit.ids import new_id
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
-from toolkit.metrics import Hit, Meter
+from toolkit.observability.metrics import Hit, Meter
+from toolkit.observability.tracing import Tracing, now
 from toolkit.persistence import dead_letters, outbox, saga_log
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
 from toolkit.protocol.fence import Decision, StepState, is_legal
-from toolkit.tracing import Tracing, now
 
 #: How long a message waits that met a step whose outcome is still unknown.
 _PUT_OFF = timedelta(seconds=1)

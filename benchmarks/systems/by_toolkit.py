@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from benchmarks.systems.process import Asked, work
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings
 from toolkit.app import App, collect_garbage_seldom
-from toolkit.logs import configure_logs
+from toolkit.observability.logs import configure_logs
 
 
 class Placed(Event, owner="client"):

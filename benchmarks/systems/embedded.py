@@ -17,8 +17,8 @@ from benchmarks.systems.by_toolkit import SERVICES
 from benchmarks.systems.process import Asked, work
 from toolkit import Settings
 from toolkit.embedded import Embedded
-from toolkit.logs import configure_logs
 from toolkit.messaging.envelope import WireMessage
+from toolkit.observability.logs import configure_logs
 
 
 class Overheard(Embedded):

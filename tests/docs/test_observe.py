@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.payment.app import app as service
 from tests.docs.pages import DOCS, PROJECT, rows, section
-from toolkit import metrics
+from toolkit.observability import metrics
 from toolkit.persistence import unreadable_rows
 from toolkit.persistence.database import Database
 

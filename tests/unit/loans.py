@@ -21,11 +21,11 @@ from toolkit.invocation import Invocation
 from toolkit.isolated import Isolation
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
+from toolkit.observability.tracing import Tracing
 from toolkit.persistence import dead_letters, outbox, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.relay import Relay
-from toolkit.tracing import Tracing
 from toolkit.work import Claim
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

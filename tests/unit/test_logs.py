@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from toolkit import Settings
-from toolkit.logs import configure_logs
+from toolkit.observability.logs import configure_logs
 
 
 def test_a_machine_reads_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ from toolkit.api import Site, application, health_routes
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.errors import UnroutableError
-from toolkit.metrics import UNDECLARED, Meter
+from toolkit.observability.metrics import UNDECLARED, Meter
 from toolkit.persistence.database import Database
 from toolkit.persistence.pending_steps import overdue
 from toolkit.persistence.saga_log import Entry, Note

@@ -33,12 +33,12 @@ from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import routing_key
-from toolkit.logs import QUIET
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Envelope
+from toolkit.observability.logs import QUIET
+from toolkit.observability.tracing import Tracing, provider_for
 from toolkit.persistence import dead_letters, saga_log
 from toolkit.persistence.database import Database
-from toolkit.tracing import Tracing, provider_for
 
 #: The name of the patient, with all that is escaped in some place or other; and what no text may have of it.
 NAME = 'Zephyrine O\'Quagga "Zé" <& Söhne>'

@@ -22,8 +22,9 @@ from tests.unit.loans import (
     rows_left,
 )
 from tests.unit.loans import Watch as Clock
-from toolkit import Settings, metrics, operations
+from toolkit import Settings, operations
 from toolkit.messaging.decoding import Unreadable
+from toolkit.observability import metrics
 from toolkit.persistence import outbox, pending_steps
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database, UtcDateTime

@@ -34,8 +34,8 @@ from toolkit.errors import SettingsError
 from toolkit.ids import derived_trace, trace_id_of
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Message
+from toolkit.observability.tracing import Tracing, provider_for, tracing_for
 from toolkit.persistence.database import Database
-from toolkit.tracing import Tracing, provider_for, tracing_for
 from toolkit.watch import Watch as OverdueWatch
 
 WANTED = BookWanted(loan_id="loan-1")
@@ -216,7 +216,7 @@ async def test_without_otel_a_traceparent_is_handed_on_as_it_came(database: Data
 def test_without_otel_nothing_of_it_is_imported():
     code = (
         "import sys, toolkit.app\n"
-        "from toolkit.tracing import tracing_for\n"
+        "from toolkit.observability.tracing import tracing_for\n"
         "assert tracing_for('library') is None\n"
         "assert 'opentelemetry.sdk' not in sys.modules and 'opentelemetry.trace' not in sys.modules\n"
     )

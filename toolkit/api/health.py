@@ -8,12 +8,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import metrics
 from toolkit.api.answers import json_answer
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.schemas import Alive, Ready
 from toolkit.api.site import Site
 from toolkit.figures import Figures
+from toolkit.observability import metrics
 from toolkit.tracking.snapshot import Glance
 
 

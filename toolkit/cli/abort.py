@@ -67,8 +67,8 @@ async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) 
 async def _send(story: Story, reason: str) -> None:
     from toolkit.cli.sending import publisher_for, send_all
     from toolkit.configuration.settings import load_settings
-    from toolkit.logs import configure_logs
     from toolkit.messaging.envelope import abort_request
+    from toolkit.observability.logs import configure_logs
 
     settings = load_settings()
     configure_logs(settings.model_copy(update={"log_level": "error"}))

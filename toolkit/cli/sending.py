@@ -21,7 +21,7 @@ from toolkit.declaration.service import Service
 from toolkit.errors import UnreachableError, UnroutableError
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.tracing import now, tracing_for
+from toolkit.observability.tracing import now, tracing_for
 
 #: How many messages are under way at once.
 _BURST = 100

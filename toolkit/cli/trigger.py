@@ -127,7 +127,7 @@ async def _start(
     settings: Settings,
 ) -> None:
     from toolkit.cli.sending import publisher_for, send
-    from toolkit.logs import configure_logs
+    from toolkit.observability.logs import configure_logs
 
     configure_logs(settings.model_copy(update={"log_level": "error"}))
     saga, events = started.saga, started.events

@@ -84,7 +84,7 @@ def checks_of(package: str) -> Sequence[Check]:
 def _broker() -> Settings | None:
     """Return the settings if they name a broker: the default one may be anybody's."""
     from toolkit.configuration.settings import load_settings
-    from toolkit.logs import configure_logs
+    from toolkit.observability.logs import configure_logs
 
     if "SAGA_BROKER_URL" not in os.environ:
         return None
