@@ -29,7 +29,7 @@ from tests.conftest import PostgresDatabases
 from tests.servers import POSTGRESQL, find
 from toolkit.controls import HttpControls
 from toolkit.declaration.events import SagaState
-from toolkit.search import Attention, Search
+from toolkit.operations.search import Attention, Search
 
 #: The most that 19 of 20 answers may take, in milliseconds.
 SEARCH, LIST, SAGA, OVERVIEW = 200, 300, 500, 300

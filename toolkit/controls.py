@@ -16,23 +16,25 @@ import httpx
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from toolkit import operations, pushes, retention, views
+from toolkit import retention
 from toolkit.clock import Clock
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import Event
 from toolkit.errors import NotAllowedError, TokenRefusedError, UnreachableError
-from toolkit.figures import Figures
-from toolkit.operations import Bite
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations import sagas, views
+from toolkit.operations.dead_letters import Bite
+from toolkit.operations.search import Search, search
+from toolkit.operations.statistics import Figures
+from toolkit.operations.views import SagaView
 from toolkit.persistence import audit_log, contradictions, dead_letters, known_steps, outbox, pending_steps
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_contention
 from toolkit.persistence.dead_letters import Selection
 from toolkit.retention import Pruned
-from toolkit.search import Search, search
 from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, showing, with_times
 from toolkit.tracking.snapshot import Glance
-from toolkit.views import SagaView
 
 T = TypeVar("T")
 
@@ -169,18 +171,18 @@ class DatabaseControls(DatabaseSource):
     async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
         """Redrive one bite of these letters; the service's relay sends them."""
         facts: Any = {"queue": self._queue, "now": self._clock.now(), "after": after, "dry_run": dry_run}
-        return await self._write(lambda database: operations.redrive(database, which, by, **facts))
+        return await self._write(lambda database: dead_letter_operations.redrive(database, which, by, **facts))
 
     async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
         """Drop one bite of these letters."""
         facts: Any = {"now": self._clock.now(), "after": after, "dry_run": dry_run}
-        return await self._write(lambda database: operations.drop(database, which, by, **facts))
+        return await self._write(lambda database: dead_letter_operations.drop(database, which, by, **facts))
 
     async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Emit again what the steps of a saga emitted last; the service's relay sends it."""
         emitted = self._emitted()
         facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
-        return await self._write(lambda database: pushes.replay(database, emitted, saga_id, by, **facts))
+        return await self._write(lambda database: sagas.replay(database, emitted, saga_id, by, **facts))
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Prune one bite of what is older."""
@@ -243,12 +245,12 @@ class DatabaseControls(DatabaseSource):
         """Nudge a saga; the service's relay sends it."""
         emitted = self._emitted()
         facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
-        return await self._write(lambda database: pushes.nudge(database, emitted, saga_id, by, **facts))
+        return await self._write(lambda database: sagas.nudge(database, emitted, saga_id, by, **facts))
 
     async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
         """Abort a saga; the service's relay asks the others."""
         facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
-        return await self._write(lambda database: pushes.abort(database, saga_id, by, **facts))
+        return await self._write(lambda database: sagas.abort(database, saga_id, by, **facts))
 
     async def contract(self) -> Contract:
         """Return the contract that the declarations make."""

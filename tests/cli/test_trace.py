@@ -11,10 +11,10 @@ import pytest
 from tests.cli.conftest import ORDERS, service_options, write_log
 from tests.orders import NOON, PENDING, entry
 from toolkit.messaging.envelope import WireMessage
+from toolkit.operations.views import TOLD
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
-from toolkit.views import TOLD
 
 
 def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):

@@ -12,11 +12,11 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from tests.conformance.world import RabbitWorld
 from tests.eventually import eventually
-from toolkit import operations
 from toolkit.clock import SystemClock
 from toolkit.controls import DatabaseControls
 from toolkit.declaration.contract import Contract
 from toolkit.host import queue_name
+from toolkit.operations import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 from toolkit.rabbit_topology import dead_letter_exchange
@@ -103,7 +103,9 @@ async def test_what_the_broker_gave_up_goes_on_when_it_is_redriven(world: Rabbit
     await eventually(lambda: are_kept(world, 3), what="the letters")
 
     host, by = world.hosts["hotel"], Operator("ada@desk", "the queue is there again")
-    await operations.redrive(host.database, Selection(saga_id="trip-1"), by, queue=host.queue, now=SystemClock().now())
+    await dead_letters.redrive(
+        host.database, Selection(saga_id="trip-1"), by, queue=host.queue, now=SystemClock().now()
+    )
     await world.quiet()
 
     assert await world.state("trip-1") == "Completed"

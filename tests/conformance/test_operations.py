@@ -16,11 +16,13 @@ from sqlalchemy import select, text, update
 from tests.conformance.travel import RoomBooked, TicketIssued, TripRequested
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
-from toolkit import operations, pushes, retention
+from toolkit import retention
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.operations import Bite
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations import sagas
+from toolkit.operations.dead_letters import Bite
 from toolkit.persistence import audit_log, dead_letters, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
@@ -161,7 +163,7 @@ async def test_a_dropped_letter_is_gone_and_its_saga_says_so(world: World) -> No
     trip = await flight_that_can_not_be_cancelled(world)
     host = world.hosts["flight"]
 
-    await operations.drop(host.database, ALL, ADA, now=datetime.now(UTC))
+    await dead_letter_operations.drop(host.database, ALL, ADA, now=datetime.now(UTC))
 
     assert await world.letters("flight") == []
     assert (await world.log("flight", trip))[-1]["error"] == "the airline is back"
@@ -339,7 +341,7 @@ async def test_a_nudge_sends_what_was_lost_again_and_two_do_no_harm(world: World
     hotel = world.hosts["hotel"]
 
     for _ in range(2):
-        await pushes.nudge(hotel.database, hotel.service.emitted(), "trip-1", ADA, now=datetime.now(UTC))
+        await sagas.nudge(hotel.database, hotel.service.emitted(), "trip-1", ADA, now=datetime.now(UTC))
     await eventually(lambda: world.state("trip-1"))
     await world.quiet()
 
@@ -353,10 +355,10 @@ async def test_an_abort_at_one_service_brings_the_saga_back_and_two_do_no_harm(w
     await write(world, "hotel", completed("hotel", "book_room", RoomBooked(trip_id="trip-1", room="12")))
 
     for _ in range(2):
-        await pushes.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
+        await sagas.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
     await eventually(lambda: world.state("trip-1"))
     await world.quiet()
-    late = await pushes.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
+    late = await sagas.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
 
     assert await world.state("trip-1") == "Failed"
     assert await world.effects("hotel", "trip-1") == ["room 12 cancelled"]
@@ -387,13 +389,15 @@ async def restart(world: World, **changes: Any) -> None:
 
 async def redrive(world: World, service: str, **facts: Any) -> Bite:
     host = world.hosts[service]
-    return await operations.redrive(host.database, ALL, ADA, queue=host.queue, now=datetime.now(UTC), **facts)
+    return await dead_letter_operations.redrive(
+        host.database, ALL, ADA, queue=host.queue, now=datetime.now(UTC), **facts
+    )
 
 
 async def replay(world: World, trip: str, *services: str) -> None:
     for name in services or world.hosts:
         host = world.hosts[name]
-        await pushes.replay(host.database, host.service.emitted(), trip, ADA, now=datetime.now(UTC))
+        await sagas.replay(host.database, host.service.emitted(), trip, ADA, now=datetime.now(UTC))
 
 
 async def prune(world: World, service: str, **facts: Any) -> retention.Pruned:

@@ -14,10 +14,11 @@ from tests.conformance.travel import FlightBooked, FlightRefused, RoomBooked, Ro
 from tests.conformance.world import RabbitWorld, World, message, settings_for
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit import Event, pushes
+from toolkit import Event
 from toolkit.declaration.events import SagaState
 from toolkit.host import queue_name
 from toolkit.ids import new_id
+from toolkit.operations import sagas
 from toolkit.persistence import pending_steps, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.saga_log import Entry
@@ -133,7 +134,7 @@ async def test_an_operators_nudge_of_an_ended_saga_is_answered_too(world: World)
     await forget_the_end(world, "hotel", ago=timedelta(0))
     hotel, operator = world.hosts["hotel"], Operator("Ada", "looks stuck")
 
-    await pushes.nudge(hotel.database, hotel.service.emitted(), trip, operator, now=datetime.now(UTC))
+    await sagas.nudge(hotel.database, hotel.service.emitted(), trip, operator, now=datetime.now(UTC))
 
     await eventually(lambda: knows_the_end(world, "hotel", trip))
 

@@ -14,12 +14,14 @@ from tests.conformance.travel import FlightCancelled, RoomBooked, TripRequested
 from tests.conformance.vouchers import NightSetAside, SeatFreed, VoucherRequested
 from tests.conformance.world import World, message
 from tests.eventually import eventually
-from toolkit import Event, operations, pushes, retention
+from toolkit import Event, retention
 from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.host import queue_name
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage, abort_request
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations import sagas
 from toolkit.persistence import dead_letters, outbox, pending_steps, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
@@ -191,9 +193,9 @@ async def test_a_letter_of_the_open_one_outlives_the_other_and_is_redriven(share
 
     queue, now = queue_name(shared_world.settings, "hotel"), datetime.now(UTC)
     with pytest.raises(AmbiguousSagaError, match="trip, voucher"):
-        await operations.redrive(hotel.database, Selection(saga_id="A-1"), ADA, queue=queue, now=now)
+        await dead_letter_operations.redrive(hotel.database, Selection(saga_id="A-1"), ADA, queue=queue, now=now)
     of = {
-        kind: await operations.redrive(
+        kind: await dead_letter_operations.redrive(
             hotel.database, Selection(saga_id="A-1", saga_type=kind), ADA, queue=queue, now=now
         )
         for kind in ("trip", "voucher")
@@ -222,8 +224,8 @@ async def test_a_push_has_to_say_which_of_the_two(shared_world: World, push: str
     facts: dict[str, Any] = {} if push == "abort" else {"emitted": hotel.service.emitted()}
 
     with pytest.raises(AmbiguousSagaError, match="trip, voucher"):
-        await getattr(pushes, push)(hotel.database, saga_id="A-1", by=ADA, now=now, **facts)
-    bite = await getattr(pushes, push)(hotel.database, saga_id="A-1", saga_type="voucher", by=ADA, now=now, **facts)
+        await getattr(sagas, push)(hotel.database, saga_id="A-1", by=ADA, now=now, **facts)
+    bite = await getattr(sagas, push)(hotel.database, saga_id="A-1", saga_type="voucher", by=ADA, now=now, **facts)
 
     assert [(row["saga_type"], row["outcome"] != "refused") for row in bite.rows] == [("voucher", True)]
     await eventually(lambda: shared_world.state("A-1", "voucher"))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from toolkit.console.listing import _is_meant, _merged
-from toolkit.search import Search
+from toolkit.operations.search import Search
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

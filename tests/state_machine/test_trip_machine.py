@@ -28,10 +28,11 @@ from tests.simulation.simulation import Simulation, simulation
 from tests.simulation.wire import STUMBLES, Parcel
 from tests.state_machine import evidence as evidence_of
 from tests.state_machine.evidence import Evidence
-from toolkit import Settings, operations, pushes
+from toolkit import Settings
 from toolkit.declaration.events import AbortRequested
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.operations import dead_letters, sagas
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 
@@ -115,7 +116,7 @@ class TripMachine(RuleBasedStateMachine):
         trip, host = chosen(list(self.requests), number), self.world.processes[service].host
         emitted = {event.__name__: event for each in host.service.participants for event in each.emitted()}
         now = self.world.clock.now()
-        self.world.processes[service].do(pushes.replay(host.database, emitted, trip, OPERATOR, now=now))
+        self.world.processes[service].do(sagas.replay(host.database, emitted, trip, OPERATOR, now=now))
         self.world.settle()
 
     # -- what the wire does ------------------------------------------------------------------------------------
@@ -246,7 +247,9 @@ class TripMachine(RuleBasedStateMachine):
         """Have a letter's message sent to its service again; the service's relay finds it at its next poll."""
         host, now = self.world.processes[service].host, self.world.clock.now()
         which = Selection(ids=(letter,))
-        self.world.processes[service].do(operations.redrive(host.database, which, OPERATOR, queue=host.queue, now=now))
+        self.world.processes[service].do(
+            dead_letters.redrive(host.database, which, OPERATOR, queue=host.queue, now=now)
+        )
         self.world.settle()
 
     def all_have_ended(self) -> bool:

@@ -14,9 +14,9 @@ from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit.api import Access, Site, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
+from toolkit.operations.views import TOLD
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
-from toolkit.views import TOLD
 
 AWAY = "postgresql://postgres@127.0.0.1:1/payment"
 

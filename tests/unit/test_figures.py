@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from tests.unit.loans import NOON, Watch
-from toolkit import figures
 from toolkit.declaration.events import SagaState
-from toolkit.figures import Figures
 from toolkit.messaging.envelope import WireMessage
+from toolkit.operations import statistics
+from toolkit.operations.statistics import Figures
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
@@ -31,8 +31,8 @@ def clock() -> Watch:
 
 @pytest.fixture(autouse=True)
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_STRETCH", 7)
-    monkeypatch.setattr(figures, "_FRESH", 0)
+    monkeypatch.setattr(statistics, "_STRETCH", 7)
+    monkeypatch.setattr(statistics, "_FRESH", 0)
 
 
 def entry(loan: str, state: SagaState, clock: Watch, *, emitted: str | None = None, saga_type: str = "loan") -> Entry:

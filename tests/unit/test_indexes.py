@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch, library
 from toolkit import Settings
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.figures import Figures
+from toolkit.operations.search import Attention, Search, search
+from toolkit.operations.statistics import Figures
+from toolkit.operations.views import view
 from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry, append, read_streams
-from toolkit.search import Attention, Search, search
-from toolkit.views import view
 from toolkit.watch import Watch as OverdueWatch
 
 #: The tables that grow with the number of sagas.

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from tests.unit.loans import NOON, BookWanted, Clerk, letters, library, rename, wire
-from toolkit import operations, pushes
 from toolkit.declaration.events import SagaState
 from toolkit.messaging.envelope import WireMessage
-from toolkit.operations import LETTERS_AT_ONCE, Bite
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations import sagas
+from toolkit.operations.dead_letters import LETTERS_AT_ONCE, Bite
 from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
@@ -39,11 +40,11 @@ def dead(number: int = 1, message: WireMessage | None = None, **facts: Any) -> D
 
 
 async def redrive(database: Database, which: Selection | None = None, **facts: Any) -> Bite:
-    return await operations.redrive(database, which or Selection(), ADA, queue=QUEUE, now=LATER, **facts)
+    return await dead_letter_operations.redrive(database, which or Selection(), ADA, queue=QUEUE, now=LATER, **facts)
 
 
 async def replay(database: Database, loan_id: str) -> Bite:
-    return await pushes.replay(database, library(Clerk()).emitted(), loan_id, ADA, now=LATER)
+    return await sagas.replay(database, library(Clerk()).emitted(), loan_id, ADA, now=LATER)
 
 
 async def waiting(database: Database) -> list[OutboxRow]:
@@ -131,7 +132,7 @@ async def test_letters_are_chosen_by_all_that_is_said_of_them(
     async with database.reading() as connection:
         count = await dead_letters.count(connection, which)
     would = await redrive(database, which, dry_run=True)
-    done = await operations.drop(database, which, ADA, now=LATER)
+    done = await dead_letter_operations.drop(database, which, ADA, now=LATER)
 
     assert count == len(meant)
     assert [row["id"] for row in would.rows] == [row["id"] for row in done.rows] == [f"letter-{n:04}" for n in meant]
@@ -153,7 +154,7 @@ async def test_operators_who_redrive_and_drop_at_once_take_each_letter_once(data
 
     bites = await asyncio.gather(
         *(redrive(database) for _ in range(3)),
-        *(operations.drop(database, Selection(), ADA, now=LATER) for _ in range(3)),
+        *(dead_letter_operations.drop(database, Selection(), ADA, now=LATER) for _ in range(3)),
     )
 
     outcomes = [row["outcome"] for bite in bites for row in bite.rows]

@@ -30,13 +30,14 @@ from tests.orders import (
     shown,
     undone,
 )
-from toolkit import Retry, views
+from toolkit import Retry
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import abort_request
+from toolkit.operations import views
+from toolkit.operations.views import SagaView
 from toolkit.protocol.timeline import tell
 from toolkit.tracking.progress import NodeProgress, Progress, Status, progress
-from toolkit.views import SagaView
 
 ORDERS = Choreography([inventory, payment, shipping, notification])
 FORWARD = ["book_room", "book_flight", "issue_ticket"]

@@ -15,11 +15,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.eventually import eventually
 from tests.servers import Server
-from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Service, Settings, operations
+from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Service, Settings
 from toolkit.app import App
 from toolkit.clock import SystemClock
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.persistence import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
@@ -148,7 +149,7 @@ async def test_a_client_that_sets_no_user_id_is_refused_for_a_named_owner_and_a_
     await publish(channel, settings.exchange, "guest.TeaOrdered")
     (letter,) = await letters(app)
     facts: Any = {"queue": app.host.queue, "now": SystemClock().now()}
-    await operations.redrive(app.host.database, Selection(saga_id="tea-1"), BY, **facts)
+    await dead_letter_operations.redrive(app.host.database, Selection(saga_id="tea-1"), BY, **facts)
     (again,) = await letters(app)
 
     await app.stop()

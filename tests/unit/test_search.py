@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from tests.unit.loans import NOON
-from toolkit import search
 from toolkit.declaration.events import SagaState
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.operations import search
+from toolkit.operations.search import Attention, Search
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.pending_steps import overdue
 from toolkit.persistence.saga_log import Entry, append
-from toolkit.search import Attention, Search
 
 STARTED, PENDING, COMPLETED = SagaState.STARTED, SagaState.PENDING, SagaState.COMPLETED
 

@@ -22,9 +22,10 @@ from tests.unit.loans import (
     rows_left,
 )
 from tests.unit.loans import Watch as Clock
-from toolkit import Settings, operations
+from toolkit import Settings
 from toolkit.messaging.decoding import Unreadable
 from toolkit.observability import metrics
+from toolkit.operations import dead_letters
 from toolkit.persistence import outbox, pending_steps
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database, UtcDateTime
@@ -242,7 +243,7 @@ async def test_a_letter_whose_headers_cannot_be_read_is_redriven_with_the_others
     by = Operator(name="ada", reason="mended")
 
     assert [each["headers"] for each in await letters(database) if each["saga_id"] == "loan-1"] == [{}]
-    bite = await operations.redrive(database, Selection(), by, queue="saga.library", now=NOON)
+    bite = await dead_letters.redrive(database, Selection(), by, queue="saga.library", now=NOON)
 
     assert [row["outcome"] for row in bite.rows] == ["redriven"] * 3
     assert await rows_left(database) == ["loan-0", "loan-1", "loan-2"]

@@ -10,7 +10,9 @@ from tests.unit import loans
 from tests.unit.loans import BookWanted, Branch, Clerk, library, states
 from tests.unit.loans import Watch as Clock
 from tests.unit.test_set_aside import alter
-from toolkit import Event, Participant, SagaId, Service, Settings, operations, pushes
+from toolkit import Event, Participant, SagaId, Service, Settings
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations import sagas
 from toolkit.persistence import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
@@ -63,9 +65,9 @@ async def test_what_is_sent_again_has_the_version_that_it_was_emitted_in(
     if way == "nudge of the watch":
         await Watch(release(), Settings(), database=database, relay=after.relay, clock=clock).sweep()
     elif way == "nudge":
-        await pushes.nudge(database, emitted, "loan-1", BY, now=clock.now())
+        await sagas.nudge(database, emitted, "loan-1", BY, now=clock.now())
     else:
-        await pushes.replay(database, emitted, "loan-1", BY, now=clock.now())
+        await sagas.replay(database, emitted, "loan-1", BY, now=clock.now())
     await after.relay._claim_due()
     await after.relay.drain()
 
@@ -130,7 +132,7 @@ async def test_a_redrive_sends_a_letter_in_the_version_that_it_came_in(
     for _ in range(2):
         await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
 
-    await operations.redrive(database, Selection(), BY, queue="saga.library", now=clock.now())
+    await dead_letter_operations.redrive(database, Selection(), BY, queue="saga.library", now=clock.now())
 
     async with database.reading() as connection:
         assert await dead_letters.count(connection) == 0

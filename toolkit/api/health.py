@@ -12,8 +12,8 @@ from toolkit.api.answers import json_answer
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.schemas import Alive, Ready
 from toolkit.api.site import Site
-from toolkit.figures import Figures
 from toolkit.observability import metrics
+from toolkit.operations.statistics import Figures
 from toolkit.tracking.snapshot import Glance
 
 

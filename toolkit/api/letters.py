@@ -7,15 +7,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import operations
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Letters, order_of
 from toolkit.api.queries import LIMIT, TEXT, Parameter, limit_of, moment_of, printable, text, text_of
 from toolkit.api.schemas import LetterBite, LetterGroups, LetterList, OneLetter
 from toolkit.api.site import Site
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations.views import groups, letter, letters
 from toolkit.persistence import dead_letters
 from toolkit.persistence.dead_letters import Selection
-from toolkit.views import groups, letter, letters
 
 _SELECTION = (
     Parameter("id", "These letters.", {"type": "array", "items": TEXT}, is_list=True),
@@ -75,7 +75,7 @@ class DeadLetters:
         """Redrive one bite of the letters that the order names; `after` in the answer is where the next one begins."""
         order = await order_of(request, Letters)
         return await self._site.bite(
-            operations.redrive(
+            dead_letter_operations.redrive(
                 self._site.database,
                 order.selection,
                 order.operator,
@@ -90,7 +90,7 @@ class DeadLetters:
         """Drop one bite of the letters that the order names; `after` in the answer is where the next one begins."""
         order = await order_of(request, Letters)
         return await self._site.bite(
-            operations.drop(
+            dead_letter_operations.drop(
                 self._site.database,
                 order.selection,
                 order.operator,

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from toolkit.api.answers import QueryError
 from toolkit.configuration.settings import LONGEST_WAIT, Duration
 from toolkit.declaration.events import SagaState
-from toolkit.search import Attention
+from toolkit.operations.search import Attention
 
 E = TypeVar("E", bound=StrEnum)
 

@@ -10,7 +10,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import pushes
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Push, order_of
 from toolkit.api.queries import (
@@ -32,9 +31,10 @@ from toolkit.api.schemas import FoundSagas, PushBite, WholeSaga
 from toolkit.api.site import Site
 from toolkit.configuration.settings import LONGEST_WAIT
 from toolkit.declaration.events import SagaState, is_saga_id
-from toolkit.operations import Bite
-from toolkit.search import Attention, Search, search
-from toolkit.views import SagaView, view
+from toolkit.operations import sagas as saga_operations
+from toolkit.operations.dead_letters import Bite
+from toolkit.operations.search import Attention, Search, search
+from toolkit.operations.views import SagaView, view
 
 _SEARCH = (
     text("q", "The id of a saga, or of an event that it took or emitted here."),
@@ -91,15 +91,15 @@ class Sagas:
 
     async def replay(self, request: Request) -> Response:
         """Emit again what the steps of one saga emitted last, and its end if that came from here."""
-        return await self._push(request, partial(pushes.replay, emitted=self._site.service.emitted()))
+        return await self._push(request, partial(saga_operations.replay, emitted=self._site.service.emitted()))
 
     async def nudge(self, request: Request) -> Response:
         """Send again what this service emitted last for a saga that has not ended; harmless, because of the fence."""
-        return await self._push(request, partial(pushes.nudge, emitted=self._site.service.emitted()))
+        return await self._push(request, partial(saga_operations.nudge, emitted=self._site.service.emitted()))
 
     async def abort(self, request: Request) -> Response:
         """Ask all services to refuse what they have not begun of a saga; refused where it has ended."""
-        return await self._push(request, pushes.abort)
+        return await self._push(request, saga_operations.abort)
 
     async def _push(self, request: Request, push: Callable[..., Coroutine[Any, Any, Bite]]) -> Response:
         order, saga_id = await order_of(request, Push), request.path_params["id"]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from toolkit.declaration.events import SagaState
-from toolkit.search import Attention
+from toolkit.operations.search import Attention
 
 
 class Failure(BaseModel):

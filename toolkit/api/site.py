@@ -14,7 +14,7 @@ from toolkit.api.answers import error_answer, json_answer
 from toolkit.clock import Clock
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
-from toolkit.operations import Bite
+from toolkit.operations.dead_letters import Bite
 from toolkit.persistence.database import Database
 
 T = TypeVar("T")

@@ -53,9 +53,9 @@ def _why_not(story: Story) -> str | None:
 
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Story:
+    from toolkit.operations.views import see_that_it_is_one
     from toolkit.protocol.timeline import tell
     from toolkit.sources import ask_all
-    from toolkit.views import see_that_it_is_one
 
     async with opened(service) as known:
         views = await ask_all(known, lambda each: each.saga(saga_id, saga_type))

@@ -18,9 +18,9 @@ from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
     from toolkit.controls import Controls
+    from toolkit.operations.search import Search
     from toolkit.persistence.saga_log import SagaKey
     from toolkit.protocol.timeline import Story
-    from toolkit.search import Search
     from toolkit.sources import Rows
 
 _COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
@@ -64,7 +64,7 @@ async def latest_sagas(
     tells what it moved last, and then all of them are asked of those sagas.
     """
     from toolkit.cli.stories import stories_of
-    from toolkit.search import Search
+    from toolkit.operations.search import Search
     from toolkit.sources import ask_all
 
     answers = await ask_all(services, lambda each: _moved_last(each, Search(state=state), limit))

@@ -75,7 +75,7 @@ async def type_of(saga_id: str, said: str | None, known: Sequence[Controls]) -> 
     Raises:
         AmbiguousSagaError: none was said, and sagas of several types have this id, be it in different services.
     """
-    from toolkit.search import Search
+    from toolkit.operations.search import Search
     from toolkit.sources import ask_all
 
     if said is not None:

@@ -17,9 +17,9 @@ from typing import Any
 from toolkit.console.asking import Services
 from toolkit.controls import Controls
 from toolkit.declaration.events import SagaState, is_saga_id
+from toolkit.operations.search import Search
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.saga_log import SagaKey
-from toolkit.search import Search
 from toolkit.sources import Rows
 
 #: How many sagas a page has.

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from toolkit.controls import Controls
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
-from toolkit.operations import Bite
+from toolkit.operations.dead_letters import Bite
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 

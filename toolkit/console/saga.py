@@ -19,11 +19,11 @@ from toolkit.console.saga_story import SagaStory
 from toolkit.controls import Controls
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
-from toolkit.operations import Bite
+from toolkit.operations.dead_letters import Bite
+from toolkit.operations.views import see_that_it_is_one
 from toolkit.persistence.audit_log import Operator
 from toolkit.protocol.timeline import tell
 from toolkit.tracking.progress import progress
-from toolkit.views import see_that_it_is_one
 
 
 class SagaPage:

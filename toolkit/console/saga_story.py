@@ -13,10 +13,10 @@ from toolkit.console.rendering import clock, look
 from toolkit.console.sequence import Sequence, is_closing, sequence_of
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
+from toolkit.operations.views import SagaView
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story
 from toolkit.tracking.progress import NodeProgress, Progress
-from toolkit.views import SagaView
 
 _ON_THE_WAY_BACK = (SagaState.COMPENSATING, SagaState.FAILED)
 

@@ -17,7 +17,7 @@ from toolkit.console.asking import NO_TEXT, Services, can_be_asked
 from toolkit.console.listing import Listed, Listing, Place
 from toolkit.console.rendering import Pages, saga_path
 from toolkit.declaration.events import SagaState
-from toolkit.search import Attention, Search
+from toolkit.operations.search import Attention, Search
 
 _FILTERS = ("state", "step", "attention", "age", "type")
 _ASKED = ("q", *_FILTERS, "from")

@@ -16,7 +16,7 @@ from toolkit.declaration.events import Event, SagaEnded, SagaState, routing_key
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
-from toolkit.operations import Bite
+from toolkit.operations.dead_letters import Bite
 from toolkit.persistence import audit_log, emitted_events, outbox, saga_log
 from toolkit.persistence.audit_log import Deed, Operator
 from toolkit.persistence.database import Database
