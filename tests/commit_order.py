@@ -12,7 +12,7 @@ from tests.unit.loans import Post, outgoing, rows_left
 from toolkit.clock import SystemClock
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
-from toolkit.relay import Relay
+from toolkit.runtime.relay import Relay
 
 #: So many pairs race at the same time.
 _AT_ONCE = 5

@@ -31,10 +31,10 @@ from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.foreign_code.containment import contain, escaped
-from toolkit.host import Host
 from toolkit.observability.logs import configure_logs
 from toolkit.rabbit import RabbitConsumer, RabbitPublisher
 from toolkit.rabbit_connection import connect_patiently, is_in_the_clear
+from toolkit.runtime.service_runtime import Host
 from toolkit.urls import shown_url
 from toolkit.web.server import SideServer, bind, server_config
 

@@ -16,7 +16,6 @@ import httpx
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from toolkit import retention
 from toolkit.clock import Clock
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import Event
@@ -32,7 +31,8 @@ from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_contention
 from toolkit.persistence.dead_letters import Selection
-from toolkit.retention import Pruned
+from toolkit.runtime import pruner
+from toolkit.runtime.pruner import Pruned
 from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, showing, with_times
 from toolkit.tracking.snapshot import Glance
 
@@ -187,7 +187,7 @@ class DatabaseControls(DatabaseSource):
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Prune one bite of what is older."""
         now = self._clock.now()
-        return await self._write(lambda database: retention.prune(database, older_than=older_than, now=now, by=by))
+        return await self._write(lambda database: pruner.prune(database, older_than=older_than, now=now, by=by))
 
     async def overdue(self, *, limit: int) -> Rows:
         """Read overdue steps."""

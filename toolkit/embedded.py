@@ -17,10 +17,10 @@ from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
 from toolkit.errors import LoopEndedError, UnroutableError
-from toolkit.host import Host
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.observability.tracing import EMBEDDED
 from toolkit.persistence import outbox
+from toolkit.runtime.service_runtime import Host
 
 #: Seconds for what is under way when the block ends; and where a loop has ended, which some of it waits for in vain.
 _LAST_WORK, _LAST_MOMENT = 10.0, 1.0

@@ -31,7 +31,6 @@ from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
 from toolkit.errors import EscapedError, UnreachableError, UnroutableError
 from toolkit.foreign_code.containment import contain
-from toolkit.host import Host
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.known_bindings import Bindings
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
@@ -47,6 +46,7 @@ from toolkit.rabbit_topology import (
     shared_exchanges,
     unbind,
 )
+from toolkit.runtime.service_runtime import Host
 
 log = structlog.get_logger("toolkit")
 

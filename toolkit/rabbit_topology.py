@@ -16,9 +16,9 @@ from toolkit.amqp_acks import AWAY
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
-from toolkit.host import queue_name
 from toolkit.messaging.envelope import CONTROL_EVENTS
 from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_unreachable, with_heartbeat
+from toolkit.runtime.service_runtime import queue_name
 
 log = structlog.get_logger("toolkit")
 

@@ -18,8 +18,8 @@ from aio_pika.exceptions import ChannelInvalidStateError
 from toolkit import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
-from toolkit.host import queue_name
 from toolkit.messaging.envelope import CONTROL_EVENTS
+from toolkit.runtime.service_runtime import queue_name
 
 #: The header of a copy, and of what is not to be copied.
 COPY = "x-copy"

@@ -15,11 +15,11 @@ from tests.eventually import eventually
 from toolkit.clock import SystemClock
 from toolkit.controls import DatabaseControls
 from toolkit.declaration.contract import Contract
-from toolkit.host import queue_name
 from toolkit.operations import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 from toolkit.rabbit_topology import dead_letter_exchange
+from toolkit.runtime.service_runtime import queue_name
 
 pytestmark = pytest.mark.parametrize("world", ["rabbit-sqlite", "rabbit-postgresql"], indirect=True)
 

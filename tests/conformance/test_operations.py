@@ -16,7 +16,6 @@ from sqlalchemy import select, text, update
 from tests.conformance.travel import RoomBooked, TicketIssued, TripRequested
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
-from toolkit import retention
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
@@ -28,6 +27,7 @@ from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
+from toolkit.runtime import pruner
 
 ADA = Operator("ada@desk", "the airline is back")
 ALL = Selection()
@@ -400,9 +400,9 @@ async def replay(world: World, trip: str, *services: str) -> None:
         await sagas.replay(host.database, host.service.emitted(), trip, ADA, now=datetime.now(UTC))
 
 
-async def prune(world: World, service: str, **facts: Any) -> retention.Pruned:
+async def prune(world: World, service: str, **facts: Any) -> pruner.Pruned:
     database = world.hosts[service].database
-    return await retention.prune(database, older_than=MONTH, now=datetime.now(UTC), **facts)
+    return await pruner.prune(database, older_than=MONTH, now=datetime.now(UTC), **facts)
 
 
 async def grow_old(world: World) -> None:

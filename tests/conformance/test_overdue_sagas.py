@@ -16,13 +16,13 @@ from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Event
 from toolkit.declaration.events import SagaState
-from toolkit.host import queue_name
 from toolkit.ids import new_id
 from toolkit.operations import sagas
 from toolkit.persistence import pending_steps, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
+from toolkit.runtime.service_runtime import queue_name
 
 
 async def test_a_saga_that_ends_in_time_is_never_overdue(world: World) -> None:

@@ -14,10 +14,9 @@ from tests.conformance.travel import FlightCancelled, RoomBooked, TripRequested
 from tests.conformance.vouchers import NightSetAside, SeatFreed, VoucherRequested
 from tests.conformance.world import World, message
 from tests.eventually import eventually
-from toolkit import Event, retention
+from toolkit import Event
 from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
 from toolkit.errors import AmbiguousSagaError
-from toolkit.host import queue_name
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.operations import dead_letters as dead_letter_operations
@@ -26,6 +25,8 @@ from toolkit.persistence import dead_letters, outbox, pending_steps, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.saga_log import Entry
+from toolkit.runtime import pruner
+from toolkit.runtime.service_runtime import queue_name
 
 ADA = Operator("ada", "to see it")
 SERVICES = ("hotel", "flight", "desk")
@@ -172,7 +173,7 @@ async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: Worl
     await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
     await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_told=False)
 
-    pruned = await retention.prune(hotel, older_than=timedelta(minutes=1), now=datetime.now(UTC))
+    pruned = await pruner.prune(hotel, older_than=timedelta(minutes=1), now=datetime.now(UTC))
 
     assert pruned.sagas == 1
     assert await shared_world.log("hotel", "A-1", "voucher") == []
@@ -187,7 +188,7 @@ async def test_a_letter_of_the_open_one_outlives_the_other_and_is_redriven(share
     cancelled = FlightCancelled(trip_id="A-1")
     await bury(shared_world, message(cancelled, "A-1"), "book_room")
     await bury(shared_world, message(SeatFreed(voucher_id="A-1"), "A-1", saga_type="voucher"), "set_night_aside")
-    await retention.prune(hotel.database, older_than=timedelta(minutes=1), now=datetime.now(UTC))
+    await pruner.prune(hotel.database, older_than=timedelta(minutes=1), now=datetime.now(UTC))
     await bury(shared_world, message(SeatFreed(voucher_id="A-1"), "A-1", saga_type="voucher"), "set_night_aside")
     await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
 

@@ -11,8 +11,8 @@ from tests.simulation.virtual_time import VirtualLoop
 from tests.simulation.wire import Exit, Parcel, Wire
 from toolkit import Service, Settings
 from toolkit.clock import Clock
-from toolkit.host import Host
 from toolkit.persistence.database import Database
+from toolkit.runtime.service_runtime import Host
 
 #: The tasks of a process in the order in which they were started: a set's would be that of their addresses, and no run
 #: like another.

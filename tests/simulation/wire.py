@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from toolkit import Service, Settings
 from toolkit.declaration.events import routing_key
 from toolkit.errors import UnroutableError
-from toolkit.host import queue_name
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.runtime.service_runtime import queue_name
 
 #: How long a slow confirm takes, in seconds: shorter than a relay's lease.
 _SLOW = 3

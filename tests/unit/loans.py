@@ -14,19 +14,19 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from toolkit import Event, IdempotencyKey, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import Clock, SystemClock
 from toolkit.declaration.events import routing_key
-from toolkit.execution import Execution
 from toolkit.ids import derived_id
-from toolkit.inbox import Inbox
-from toolkit.invocation import Invocation
-from toolkit.isolated import Isolation
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.observability.tracing import Tracing
 from toolkit.persistence import dead_letters, outbox, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.relay import Relay
-from toolkit.work import Claim
+from toolkit.runtime.batcher import Inbox
+from toolkit.runtime.executor import Execution
+from toolkit.runtime.external_calls import Isolation
+from toolkit.runtime.invocation import Invocation
+from toolkit.runtime.relay import Relay
+from toolkit.runtime.unit_of_work import Claim
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 

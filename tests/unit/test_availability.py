@@ -15,16 +15,16 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.unit.loans import NOON, BookWanted, Branch, Clerk, Post, lent, letters, library, notes, rename, states, wire
-from toolkit import invocation, isolated
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import DatabaseUnavailableError
-from toolkit.host import Host
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import availability
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.runtime import external_calls, invocation
+from toolkit.runtime.service_runtime import Host
 
 #: What a step does to its own connection, or has the database do.
 Harm = Callable[[AsyncSession], Awaitable[None]]
@@ -124,7 +124,7 @@ ON_SQLITE = (*ON_EITHER, interrupt_itself)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step may hold its transaction, or make its call, for moments only."""
     monkeypatch.setattr(invocation, "LONGEST_STEP", 1.5)
-    monkeypatch.setattr(isolated, "_LONGEST_CALL", timedelta(seconds=1.5))
+    monkeypatch.setattr(external_calls, "_LONGEST_CALL", timedelta(seconds=1.5))
 
 
 async def fail_loan_2(database: Database, clerk: Clerk, harm: Harm, *, isolated: bool) -> int:

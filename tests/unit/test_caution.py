@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from toolkit.caution import Caution
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import suspect_messages
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.suspect_messages import fingerprint
+from toolkit.runtime.poison_isolation import Caution
 
 LETHAL = WireMessage(b'{"n": 1}', "order.Placed", "one", "order-1")
 INNOCENT = WireMessage(b'{"n": 2}', "order.Placed", "two", "order-2")

@@ -11,12 +11,13 @@ from structlog.testing import capture_logs
 
 from tests.unit.loans import NOON, BookWanted, Branch, CardRefused, Clerk, LoanRefused, letter, library, log_of
 from tests.unit.loans import Watch as Clock
-from toolkit import Event, execution
+from toolkit import Event
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaState
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry, Note
-from toolkit.retention import prune
+from toolkit.runtime import executor
+from toolkit.runtime.pruner import prune
 
 WANTED = BookWanted(loan_id="loan-1")
 REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
@@ -104,7 +105,7 @@ async def test_a_nudge_of_a_saga_that_goes_on_is_not_answered(branch: Branch) ->
 
 
 async def test_an_answer_that_is_long_ago_is_forgotten(branch: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "_MOST_ANSWERED", 2)
+    monkeypatch.setattr(executor, "_MOST_ANSWERED", 2)
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 

@@ -20,7 +20,7 @@ from toolkit.operations.statistics import Figures
 from toolkit.operations.views import view
 from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry, append, read_streams
-from toolkit.watch import Watch as OverdueWatch
+from toolkit.runtime.watchdog import Watch as OverdueWatch
 
 #: The tables that grow with the number of sagas.
 GROWING = ("saga_log", "outbox", "overdue", "dead_letters")

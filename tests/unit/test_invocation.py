@@ -10,8 +10,8 @@ from tests.unit.loans import BookLent, BookTakenBack, BookWanted, CardRefused, C
 from toolkit import Event, IdempotencyKey, Participant
 from toolkit.declaration.encoding import Original
 from toolkit.errors import StepError
-from toolkit.invocation import Failure, Invocation
 from toolkit.persistence.database import Database
+from toolkit.runtime.invocation import Failure, Invocation
 
 WANTED = BookWanted(loan_id="loan-1", shelf=2)
 CARD_REFUSED = CardRefused(loan_id="loan-1", reason="expired")

@@ -15,10 +15,10 @@ from toolkit import Participant, Service, Settings
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.errors import UndeclaredStepsError
-from toolkit.host import Host
 from toolkit.ids import new_id
 from toolkit.persistence import known_steps, saga_log
 from toolkit.persistence.database import Database
+from toolkit.runtime.service_runtime import Host
 
 
 def renamed(name: str = "hand_out_book") -> Service:

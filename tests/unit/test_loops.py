@@ -14,7 +14,7 @@ from tests.unit.loans import Clerk, library
 from toolkit import Service, Settings
 from toolkit.embedded import Embedded
 from toolkit.errors import EscapedError, LoopEndedError
-from toolkit.loops import Loops
+from toolkit.runtime.background_loops import Loops
 
 LOOPS = ["relay", "inbox", "watch", "retention"]
 

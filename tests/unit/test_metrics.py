@@ -37,7 +37,7 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.pending_steps import overdue
 from toolkit.persistence.saga_log import Entry, Note
 from toolkit.protocol.fence import StepState
-from toolkit.watch import Watch as OverdueWatch
+from toolkit.runtime.watchdog import Watch as OverdueWatch
 
 LOAN = {"service": "library", "saga_type": "loan"}
 

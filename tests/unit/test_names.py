@@ -10,8 +10,8 @@ import pytest
 from tests.unit.loans import loan_saga
 from toolkit import Event, Participant, SagaId, Service
 from toolkit.errors import DeclarationError
-from toolkit.invocation import LONGEST_STEP
 from toolkit.persistence.postgres import LONGEST_IDLE
+from toolkit.runtime.invocation import LONGEST_STEP
 
 
 @pytest.mark.parametrize("name", ["../escaped", "", "a b", "a.dead", "a" * 65, 5])

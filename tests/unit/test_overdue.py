@@ -15,7 +15,7 @@ from toolkit import Settings
 from toolkit.persistence import pending_steps, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.pending_steps import OverdueStep
-from toolkit.watch import Watch
+from toolkit.runtime.watchdog import Watch
 
 LATE = NOON + timedelta(hours=1)
 WANTED = BookWanted(loan_id="loan-1")

@@ -20,8 +20,8 @@ from tests.unit.loans import BookWanted, Branch, Clerk, Post, lent, library, not
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import SettingsError
-from toolkit.host import Host
 from toolkit.persistence.database import Database
+from toolkit.runtime.service_runtime import Host
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
 

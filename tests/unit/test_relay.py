@@ -18,7 +18,7 @@ from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.relay import Relay
+from toolkit.runtime.relay import Relay
 
 LEASE = timedelta(seconds=5)
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.unit.loans import NOON, BookWanted, Watch, letters, log_of, rename, wire
-from toolkit import Settings, retention
+from toolkit import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark, saga_log
 from toolkit.persistence.audit_log import Deed, Operator
@@ -19,7 +19,8 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.retention import Pruned, Retention
+from toolkit.runtime import pruner
+from toolkit.runtime.pruner import Pruned, Retention
 
 ADA = Operator("ada@desk", "the disk is full")
 DAY = timedelta(days=1)
@@ -29,7 +30,7 @@ EDGE = NOON - DAY
 
 
 async def prune(database: Database, **facts: Any) -> Pruned:
-    return await retention.prune(database, older_than=DAY, now=NOON, **facts)
+    return await pruner.prune(database, older_than=DAY, now=NOON, **facts)
 
 
 async def log(database: Database, loan_id: str, *states: SagaState, at: Any = OLD, **facts: Any) -> None:
@@ -151,7 +152,7 @@ async def test_the_horizon_moves_on_with_what_was_pruned_and_never_back(database
     await log(database, "ended", SagaState.COMPLETED)
     await prune(database)
     await log(database, "older", SagaState.COMPLETED, at=NOON - 9 * DAY)
-    await retention.prune(database, older_than=5 * DAY, now=NOON)
+    await pruner.prune(database, older_than=5 * DAY, now=NOON)
 
     assert await is_beyond(2 * DAY)
     assert await is_beyond(DAY - timedelta(minutes=30))  # as far as clocks may differ

@@ -31,8 +31,8 @@ from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database, UtcDateTime
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.unreadable_rows import rows_set_aside
-from toolkit.retention import prune
-from toolkit.watch import Watch
+from toolkit.runtime.pruner import prune
+from toolkit.runtime.watchdog import Watch
 
 
 async def alter(database: Database, *statements: str) -> None:

@@ -18,10 +18,10 @@ from tests.unit.loans import Clerk, library
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import DatabaseUnavailableError, SettingsError
-from toolkit.host import Host
 from toolkit.persistence.database import Database
 from toolkit.rabbit import RabbitPublisher
 from toolkit.rabbit_connection import as_unreachable
+from toolkit.runtime.service_runtime import Host
 
 ELSEWHERE, HERE = "127.1", "127.0.0.1"
 PASSWORD = "h-u-s-h"

@@ -36,7 +36,7 @@ from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import Message
 from toolkit.observability.tracing import Tracing, provider_for, tracing_for
 from toolkit.persistence.database import Database
-from toolkit.watch import Watch as OverdueWatch
+from toolkit.runtime.watchdog import Watch as OverdueWatch
 
 WANTED = BookWanted(loan_id="loan-1")
 FOREIGN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

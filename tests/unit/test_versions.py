@@ -17,7 +17,7 @@ from toolkit.persistence import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import Selection
-from toolkit.watch import Watch
+from toolkit.runtime.watchdog import Watch
 
 BY = Operator(name="ada", reason="it was lost")
 

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit import retention
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.orders import Prune, order_of
 from toolkit.api.queries import LIMIT, limit_of, text, text_of
 from toolkit.api.schemas import Contradictions, LateSteps, Outbox, Pruned, UndeclaredSteps
 from toolkit.api.site import Site
 from toolkit.persistence import contradictions, known_steps, outbox, pending_steps
+from toolkit.runtime import pruner
 
 
 def waiting_endpoints(site: Site) -> list[Endpoint]:
@@ -70,6 +70,6 @@ class Waiting:
         """Prune one bite of what is old; `is_all` in the answer where nothing old is left."""
         order = await order_of(request, Prune)
         pruned = await self._site.uncut(
-            retention.prune(self._site.database, older_than=order.older_than, now=self._site.now(), by=order.operator)
+            pruner.prune(self._site.database, older_than=order.older_than, now=self._site.now(), by=order.operator)
         )
         return self._site.answer(**asdict(pruned))

@@ -27,9 +27,9 @@ def asyncapi(
     from toolkit.configuration.environment import said
     from toolkit.configuration.settings import load_settings
     from toolkit.declaration.contract import Contract
-    from toolkit.host import queue_name
     from toolkit.json_output import as_json
     from toolkit.messaging.asyncapi import asyncapi as document_of
+    from toolkit.runtime.service_runtime import queue_name
 
     settings = load_settings()
     is_named = bool(service or said("SAGA_SERVICES"))

@@ -1,7 +1,7 @@
 """A delivery is acknowledged when it is taken, not when its effect is committed: a crash in between loses it."""
 
 EDITS = {
-    "toolkit/inbox.py": [
+    "toolkit/runtime/batcher.py": [
         ("        return delivery.settled\n", "        _settled(delivery)\n        return delivery.settled\n")
     ],
 }

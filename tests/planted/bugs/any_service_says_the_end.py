@@ -3,7 +3,7 @@
 ANSWER = "        if tx.work.has_ended_here(message.envelope):\n            tx.work.answer("
 
 EDITS = {
-    "toolkit/execution.py": [(ANSWER, ANSWER.replace("tx.work.has_ended_here(message.envelope)", "True"))],
+    "toolkit/runtime/executor.py": [(ANSWER, ANSWER.replace("tx.work.has_ended_here(message.envelope)", "True"))],
 }
 CAUGHT_BY = [
     "tests/unit/test_ends.py::test_a_nudge_of_a_saga_that_ended_elsewhere_is_passed_on_once",

@@ -4,7 +4,7 @@ ROWS = "        for row in rows:\n            self._start(row)\n"
 SEEN = "        self._in_flight: dict[str, asyncio.Task[None]] = {}\n"
 
 EDITS = {
-    "toolkit/relay.py": [
+    "toolkit/runtime/relay.py": [
         (SEEN, SEEN + '        self._cursor = ""\n'),
         (
             ROWS,

@@ -3,7 +3,7 @@
 PUBLISH = "            publish = self._publisher.publish(row.message, destination=row.destination)\n"
 
 EDITS = {
-    "toolkit/relay.py": [
+    "toolkit/runtime/relay.py": [
         (PUBLISH, "            self._sent[row.id] = row.message.type\n            self._confirmed.set()\n" + PUBLISH),
     ],
 }

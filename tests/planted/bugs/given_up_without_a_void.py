@@ -1,7 +1,7 @@
 """A step that gives up on an outside call refuses at once, and nobody sees to it that the call has no effect."""
 
 EDITS = {
-    "toolkit/isolated.py": [
+    "toolkit/runtime/external_calls.py": [
         ("must_void = self._compensation_of(claim.step) is not None", "must_void = False"),
     ],
 }

@@ -8,7 +8,7 @@ HANDED_ON = (
 )
 
 EDITS = {
-    "toolkit/work.py": [("            deadline=cause.deadline,\n" + HANDED_ON, HANDED_ON)],
+    "toolkit/runtime/unit_of_work.py": [("            deadline=cause.deadline,\n" + HANDED_ON, HANDED_ON)],
 }
 CAUGHT_BY = [
     "tests/unit/test_execution.py::test_what_is_emitted_names_its_cause_and_carries_the_deadline",

@@ -4,8 +4,10 @@ BLAME = "            blame(result, handler)\n"
 VERDICTS = ("            if not savepoint.is_active", "            raise disappointment from result.error")
 
 EDITS = {
-    "toolkit/execution.py": [(BLAME + each, BLAME + "            raise result.error\n" + each) for each in VERDICTS],
-    "toolkit/inbox.py": [
+    "toolkit/runtime/executor.py": [
+        (BLAME + each, BLAME + "            raise result.error\n" + each) for each in VERDICTS
+    ],
+    "toolkit/runtime/batcher.py": [
         (
             "        delivery.failed = error if isinstance(error, Exception) else None\n"
             "        await self._settle([delivery])\n",

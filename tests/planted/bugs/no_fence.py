@@ -1,14 +1,14 @@
 """An event runs its step whatever the log says of it: twice on a duplicate, and after its compensation."""
 
 EDITS = {
-    "toolkit/execution.py": [
+    "toolkit/runtime/executor.py": [
         (
             "        state = tx.work.stream(step, message).state\n"
             "        decision = decide(Arrival.FORWARD, state)\n",
             "        state, decision = None, Decision.RUN\n",
         ),
     ],
-    "toolkit/work.py": [("        assert is_legal(stream.state, to)", "        assert True or (stream.state, to)")],
+    "toolkit/runtime/unit_of_work.py": [("        assert is_legal(stream.state, to)", "        assert True or (stream.state, to)")],
 }  # fmt: skip
 CAUGHT_BY = [
     "tests/conformance/test_races_are_harmless.py::test_a_duplicate_event_runs_the_step_once",

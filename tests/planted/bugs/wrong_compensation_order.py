@@ -1,10 +1,10 @@
 """An outside compensation tells the step before it to undo itself when it begins, not when it is done."""
 
 EDITS = {
-    "toolkit/execution.py": [
+    "toolkit/runtime/executor.py": [
         ("tx.work.compensating(step, message)", "tx.work.compensating(step, message, compensation.emits)"),
     ],
-    "toolkit/work.py": [
+    "toolkit/runtime/unit_of_work.py": [
         (
             "def compensating(self, step: Step, message: Message) -> None:",
             "def compensating(self, step: Step, message: Message, emits: type[Event]) -> None:",

@@ -16,7 +16,6 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
-from toolkit.announcement import tell_contradiction
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import Event, is_saga_id
@@ -33,7 +32,8 @@ from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.pending_steps import Found, OverdueStep
 from toolkit.persistence.saga_log import Entry, Note, StreamKey
 from toolkit.persistence.unreadable_rows import REST, set_aside
-from toolkit.relay import Relay
+from toolkit.runtime.after_commit import tell_contradiction
+from toolkit.runtime.relay import Relay
 
 log = structlog.get_logger("toolkit")
 

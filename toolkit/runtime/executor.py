@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 import structlog
 
 from toolkit import failpoints
-from toolkit.announcement import Attempt
 from toolkit.clock import Clock
 from toolkit.configuration.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.declaration.encoding import Original, encode
@@ -27,7 +26,6 @@ from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure, de
 from toolkit.declaration.service import Service
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.foreign_code.containment import contained
-from toolkit.invocation import Failure, Invocation, blame, bounded
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
 from toolkit.observability.metrics import Meter
@@ -38,8 +36,10 @@ from toolkit.persistence.database import Database, StepSession
 from toolkit.persistence.database_errors import is_contention, is_outage, recording
 from toolkit.persistence.plain_reads import PlainReads
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
-from toolkit.relay import Relay
-from toolkit.work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key
+from toolkit.runtime.after_commit import Attempt
+from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
+from toolkit.runtime.relay import Relay
+from toolkit.runtime.unit_of_work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key
 
 log = structlog.get_logger("toolkit")
 

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from sqlalchemy import inspect
 
 from toolkit import failpoints
-from toolkit.announcement import Attempt
 from toolkit.declaration.retry_policy import GiveUp
 from toolkit.errors import PositionTakenError
-from toolkit.execution import Execution
 from toolkit.foreign_code.containment import contain
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import StepSession
 from toolkit.persistence.database_errors import is_outage, recording
 from toolkit.protocol.fence import StepState
-from toolkit.work import Claim, Work, events_of
+from toolkit.runtime.after_commit import Attempt
+from toolkit.runtime.executor import Execution
+from toolkit.runtime.unit_of_work import Claim, Work, events_of
 
 
 @dataclass(slots=True, eq=False)

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, replace
 from toolkit import failpoints
 from toolkit.clock import Clock
 from toolkit.errors import ContentionError, DatabaseUnavailableError, UnrecordedError
-from toolkit.execution import Execution
 from toolkit.foreign_code.containment import apart, contain
 from toolkit.ids import trace_facts
-from toolkit.isolated import Isolation
 from toolkit.messaging.decoding import Unreadable, Vocabulary
 from toolkit.messaging.envelope import Message, WireMessage
 from toolkit.persistence.availability import PAUSES
 from toolkit.persistence.database_errors import complain, is_contention, is_outage, may_pass
-from toolkit.work import Claim, events_of
+from toolkit.runtime.executor import Execution
+from toolkit.runtime.external_calls import Isolation
+from toolkit.runtime.unit_of_work import Claim, events_of
 
 #: So often in a row a message may break its transaction, alone and with a database that is there, before that is a
 #: failed attempt: a restart, or an operator who ends connections, hits the same message hardly twice.

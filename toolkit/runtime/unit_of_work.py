@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
-from toolkit.announcement import Announcement, Attempt, redacted
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import (
     AbortRequested,
@@ -39,6 +38,7 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
 from toolkit.protocol.fence import Decision, StepState, is_legal
+from toolkit.runtime.after_commit import Announcement, Attempt, redacted
 
 #: How long a message waits that met a step whose outcome is still unknown.
 _PUT_OFF = timedelta(seconds=1)

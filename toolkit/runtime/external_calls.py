@@ -20,15 +20,15 @@ from toolkit.declaration.events import Event, Refusal
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.retry_policy import GiveUp
 from toolkit.errors import EscapedError, PositionTakenError, UnrecordedError
-from toolkit.execution import Execution
 from toolkit.foreign_code.containment import contain, contained
-from toolkit.invocation import Failure, blame
-from toolkit.outcomes import Outcome, Outcomes, commit
 from toolkit.persistence.database import StepSession
 from toolkit.persistence.database_errors import is_contention, is_outage
 from toolkit.persistence.saga_log import StreamKey
 from toolkit.protocol.fence import Decision, StepState
-from toolkit.work import Claim, Work, events_of, stream_key
+from toolkit.runtime.executor import Execution
+from toolkit.runtime.external_results import Outcome, Outcomes, commit
+from toolkit.runtime.invocation import Failure, blame
+from toolkit.runtime.unit_of_work import Claim, Work, events_of, stream_key
 
 log = structlog.get_logger("toolkit")
 

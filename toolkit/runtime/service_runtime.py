@@ -16,18 +16,12 @@ from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
 from toolkit import failpoints
-from toolkit.caution import Caution
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
 from toolkit.errors import SettingsError, UndeclaredStepsError
-from toolkit.execution import Execution
 from toolkit.foreign_code.containment import contain, contained
-from toolkit.inbox import Inbox
-from toolkit.invocation import Invocation
-from toolkit.isolated import Isolation
-from toolkit.loops import Loops
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.senders import Senders
@@ -47,9 +41,15 @@ from toolkit.persistence.database_errors import (
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.postgres_tls import tls_fault
 from toolkit.persistence.sqlite_files import readable_by_others
-from toolkit.relay import Publisher, Relay
-from toolkit.retention import Retention
-from toolkit.watch import Watch
+from toolkit.runtime.background_loops import Loops
+from toolkit.runtime.batcher import Inbox
+from toolkit.runtime.executor import Execution
+from toolkit.runtime.external_calls import Isolation
+from toolkit.runtime.invocation import Invocation
+from toolkit.runtime.poison_isolation import Caution
+from toolkit.runtime.pruner import Retention
+from toolkit.runtime.relay import Publisher, Relay
+from toolkit.runtime.watchdog import Watch
 
 log = structlog.get_logger("toolkit")
 
