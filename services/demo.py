@@ -31,12 +31,12 @@ from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import SagaState
-from toolkit.embedded import Embedded
 from toolkit.observability.logs import configure_logs
 from toolkit.persistence.saga_log import Note
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import Story
 from toolkit.sources import DatabaseSource, Source
+from toolkit.transport.embedded import Embedded
 
 SERVICES = (inventory, payment, shipping, notification)
 #: The slowest order spends four attempts at its payment, which take about two seconds.

@@ -32,9 +32,9 @@ from toolkit.declaration.service import Service
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
 from toolkit.foreign_code.containment import contain, escaped
 from toolkit.observability.logs import configure_logs
-from toolkit.rabbit import RabbitConsumer, RabbitPublisher
-from toolkit.rabbit_connection import connect_patiently, is_in_the_clear
 from toolkit.runtime.service_runtime import Host
+from toolkit.transport.rabbitmq.connection import connect_patiently, is_in_the_clear
+from toolkit.transport.rabbitmq.endpoints import RabbitConsumer, RabbitPublisher
 from toolkit.urls import shown_url
 from toolkit.web.server import SideServer, bind, server_config
 

@@ -19,8 +19,8 @@ from toolkit.errors import UnreachableError
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.invariants import Remains, Violation, at_rest, violations_of
 from toolkit.protocol.timeline import LogEntry, tell
-from toolkit.rabbit_topology import queue_depths
 from toolkit.sources import DatabaseSource, Source, ask_all, pages
+from toolkit.transport.rabbitmq.topology import queue_depths
 
 #: After so many sagas the event loop gets its turn: judging is arithmetic, and progress is to be seen.
 _AT_ONCE = 200

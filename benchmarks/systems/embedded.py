@@ -16,9 +16,9 @@ from benchmarks.saga import ENDS, START
 from benchmarks.systems.by_toolkit import SERVICES
 from benchmarks.systems.process import Asked, work
 from toolkit import Settings
-from toolkit.embedded import Embedded
 from toolkit.messaging.envelope import WireMessage
 from toolkit.observability.logs import configure_logs
+from toolkit.transport.embedded import Embedded
 
 
 class Overheard(Embedded):

@@ -36,7 +36,7 @@ from toolkit import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.rabbit import RabbitPublisher
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 #: Thousands of processes' warnings are of no use to anybody.
 _QUIET = {"SAGA_LOG_LEVEL": "error", "SAGA_LOG_FORMAT": "json"}

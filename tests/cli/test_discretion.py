@@ -20,12 +20,12 @@ from toolkit import Settings
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.cli.sending import send
 from toolkit.clock import SystemClock
-from toolkit.embedded import Embedded
 from toolkit.messaging.envelope import WireMessage
 from toolkit.observability.logs import configure_logs
 from toolkit.persistence import dead_letters, outbox
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.transport.embedded import Embedded
 
 #: Stands in each field that is the customer's alone.
 MARK = "quagga"

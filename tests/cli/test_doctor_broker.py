@@ -30,7 +30,7 @@ from toolkit.app import App
 from toolkit.declaration.events import routing_key
 from toolkit.errors import BrokerRefusesError, SagaError
 from toolkit.messaging.envelope import CONTROL_EVENTS
-from toolkit.rabbit_topology import declared_queues
+from toolkit.transport.rabbitmq.topology import declared_queues
 
 LOGIN = ("ada", "hush-hush")
 MANAGEMENT_PORT = 15672

@@ -14,7 +14,7 @@ from tests.servers import Server
 from toolkit import Settings
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
-from toolkit.rabbit import RabbitPublisher
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 #: How a step raises what; a SystemExit that it raises itself, in no task of its own, is an attempt that failed.
 WAYS = [
@@ -71,7 +71,7 @@ def test_a_step_that_ends_the_event_loop_fails_an_embedded_command(data_dir):
         "from tests.cli.test_escaping import order\n"
         "from toolkit import Settings\n"
         "from toolkit.cli.interrupts import run_async\n"
-        "from toolkit.embedded import Embedded\n"
+        "from toolkit.transport.embedded import Embedded\n"
         "async def sell():\n"
         "    async with Embedded([bakery], Settings()) as embedded:\n"
         "        await embedded.publish(order('wait_for', 'SystemExit'))\n"

@@ -18,9 +18,9 @@ from toolkit import Settings
 from toolkit.cli.payload import example_of, validated
 from toolkit.cli.sending import starting_message
 from toolkit.clock import SystemClock
-from toolkit.embedded import Embedded
 from toolkit.persistence import outbox, pending_steps, saga_log
 from toolkit.persistence.database import Database
+from toolkit.transport.embedded import Embedded
 
 EMBEDDED = {"SAGA_BROKER_URL": "embedded"}
 WHY = ("--reason", "the customer has called")

@@ -18,8 +18,8 @@ from toolkit.declaration.contract import Contract
 from toolkit.operations import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
-from toolkit.rabbit_topology import dead_letter_exchange
 from toolkit.runtime.service_runtime import queue_name
+from toolkit.transport.rabbitmq.topology import dead_letter_exchange
 
 pytestmark = pytest.mark.parametrize("world", ["rabbit-sqlite", "rabbit-postgresql"], indirect=True)
 

@@ -19,12 +19,12 @@ from tests.eventually import eventually
 from toolkit import Event, Service, Settings
 from toolkit.app import App
 from toolkit.declaration.events import routing_key
-from toolkit.embedded import Embedded
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letters, outbox, saga_log
-from toolkit.rabbit import RabbitPublisher
 from toolkit.runtime.service_runtime import Host, queue_name
+from toolkit.transport.embedded import Embedded
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 DatabaseOf = Callable[[str], Awaitable[str | None]]
 #: Returns the services that are to be at work, acting by a script.

@@ -29,9 +29,9 @@ from toolkit.cli.sending import send
 from toolkit.cli.stories import story_of
 from toolkit.cli.verbs import app
 from toolkit.clock import SystemClock
-from toolkit.embedded import Embedded
 from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide
 from toolkit.sources import DatabaseSource
+from toolkit.transport.embedded import Embedded
 
 SAGA = ".venv/bin/saga"
 CLI = typer.main.get_command(app)

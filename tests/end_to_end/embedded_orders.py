@@ -14,9 +14,9 @@ from pathlib import Path
 
 from services.demo import SERVICES
 from toolkit import Settings
-from toolkit.embedded import Embedded
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import saga_log
+from toolkit.transport.embedded import Embedded
 
 
 async def run(data_dir: Path, orders: list[dict[str, object]], kill_at: int | None) -> None:

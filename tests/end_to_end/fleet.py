@@ -31,8 +31,8 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import outbox, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
-from toolkit.rabbit import RabbitPublisher
 from toolkit.sources import DatabaseSource
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 from toolkit.verdict import judge
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from pathlib import Path
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings
-from toolkit.embedded import Embedded
 from toolkit.messaging.envelope import WireMessage
+from toolkit.transport.embedded import Embedded
 
 
 class BreadOrdered(Event, owner="customer"):

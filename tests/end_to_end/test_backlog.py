@@ -24,7 +24,7 @@ from tests.servers import Server
 from toolkit import Settings
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.rabbit import RabbitPublisher
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 BACKLOG = int(os.environ.get("BACKLOG", "2000"))
 #: A thousand is what is asked of a service; a process on a share of a busy core does less.

@@ -25,7 +25,7 @@ from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
 from toolkit.persistence import dead_letters, saga_log
-from toolkit.rabbit import RabbitPublisher
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 Apps = dict[str, App]
 

@@ -20,7 +20,7 @@ from tests.servers import Server
 from toolkit import Settings
 from toolkit.persistence import dead_letters, outbox, saga_log, suspect_messages
 from toolkit.persistence.database import Database
-from toolkit.rabbit import RabbitPublisher
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 #: Six starts of a process, one after the other, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(400)

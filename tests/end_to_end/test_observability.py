@@ -23,7 +23,7 @@ from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
 from toolkit.messaging.envelope import WireMessage
-from toolkit.rabbit import RabbitPublisher
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"

@@ -25,7 +25,7 @@ from toolkit import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.messaging.envelope import CONTROL_EVENTS
 from toolkit.messaging.rights import as_definitions, as_rows, rights_of
-from toolkit.rabbit_topology import declared_queues, unbind
+from toolkit.transport.rabbitmq.topology import declared_queues, unbind
 
 SERVICES = [contract.service for contract in CONTRACTS]
 RIGHTS = rights_of(CONTRACTS, "saga", {})

@@ -18,9 +18,9 @@ from pamqp.commands import Basic
 
 from tests.end_to_end.proxy import Proxy, Way
 from tests.eventually import eventually
-from toolkit.amqp_acks import AWAY, Acks
-from toolkit.amqp_consumer import Consumer
-from toolkit.amqp_writes import join_writes
+from toolkit.transport.rabbitmq.acknowledgements import AWAY, Acks
+from toolkit.transport.rabbitmq.consumer import Consumer
+from toolkit.transport.rabbitmq.write_batching import join_writes
 
 
 @dataclass

@@ -21,11 +21,11 @@ from tests.eventually import eventually
 from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import routing_key
-from toolkit.embedded import Embedded
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Envelope
 from toolkit.operations import views
 from toolkit.persistence import dead_letters, saga_log
+from toolkit.transport.embedded import Embedded
 
 SECRET = "4111-2222-3333"
 NEVER = RetryPolicy(attempts=1)

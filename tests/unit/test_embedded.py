@@ -18,12 +18,12 @@ from tests.eventually import eventually
 from tests.unit.loans import Clerk, library
 from toolkit import Settings
 from toolkit.declaration.events import documented_example, routing_key
-from toolkit.embedded import Embedded
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import outbox, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.transport.embedded import Embedded
 
 
 async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_hearer_has_not_started_yet(tmp_path: Path):

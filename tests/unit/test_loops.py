@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 
 from tests.unit.loans import Clerk, library
 from toolkit import Service, Settings
-from toolkit.embedded import Embedded
 from toolkit.errors import EscapedError, LoopEndedError
 from toolkit.runtime.background_loops import Loops
+from toolkit.transport.embedded import Embedded
 
 LOOPS = ["relay", "inbox", "watch", "retention"]
 

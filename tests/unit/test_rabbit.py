@@ -20,8 +20,8 @@ from toolkit.app import App
 from toolkit.errors import BrokerRefusesError, UnroutableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letters, saga_log
-from toolkit.rabbit import RabbitPublisher
-from toolkit.rabbit_topology import declared_queues
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.topology import declared_queues
 
 
 class BreadOrdered(Event, owner="customer"):

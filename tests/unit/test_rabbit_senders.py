@@ -26,7 +26,7 @@ from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.outbox import OutboxRow, add
 from toolkit.persistence.saga_log import story
-from toolkit.rabbit import RabbitPublisher
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 
 class TeaOrdered(Event, owner="guest"):

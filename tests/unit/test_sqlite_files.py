@@ -13,8 +13,8 @@ from sqlalchemy import text
 from services.payment.gateway import open_gateway
 from tests.conformance.world import settings_for
 from tests.unit.test_discretion import till
-from toolkit.embedded import Embedded
 from toolkit.persistence.database import Database
+from toolkit.transport.embedded import Embedded
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.persistence.database import Database
-from toolkit.rabbit import RabbitPublisher
-from toolkit.rabbit_connection import as_unreachable
 from toolkit.runtime.service_runtime import Host
+from toolkit.transport.rabbitmq.connection import as_unreachable
+from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 ELSEWHERE, HERE = "127.1", "127.0.0.1"
 PASSWORD = "h-u-s-h"

@@ -52,13 +52,13 @@ async def publisher_for(services: Iterable[Service], settings: Settings) -> Asyn
     """
     # Each transport costs a second to import, and only one of them is needed.
     if settings.broker_url == "embedded":
-        from toolkit.embedded import Embedded
+        from toolkit.transport.embedded import Embedded
 
         async with Embedded(list(services), settings) as embedded:
             yield embedded
             await embedded.settled(_EMBEDDED_PATIENCE)
     else:
-        from toolkit.rabbit import RabbitPublisher
+        from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
         async with RabbitPublisher(settings) as publisher:
             yield publisher

@@ -18,12 +18,12 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from faststream.rabbit import RabbitQueue
 
-from toolkit.amqp_acks import AWAY
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.retry_policy import describe
 from toolkit.doctor.facts import BrokerFacts, Difference, QueueFacts
-from toolkit.rabbit_connection import as_unreachable
-from toolkit.rabbit_topology import dead_letter_exchange, declared_queues
+from toolkit.transport.rabbitmq.acknowledgements import AWAY
+from toolkit.transport.rabbitmq.connection import as_unreachable
+from toolkit.transport.rabbitmq.topology import dead_letter_exchange, declared_queues
 from toolkit.urls import is_loopback
 
 _TIMEOUT = 5

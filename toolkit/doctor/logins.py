@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aio_pika
 
-from toolkit.amqp_acks import AWAY
+from toolkit.transport.rabbitmq.acknowledgements import AWAY
 
 _TIMEOUT = 5
 #: Logins that brokers, and our compose file, come with.

@@ -12,14 +12,14 @@ from faststream.rabbit import Channel, RabbitBroker
 from faststream.rabbit.prometheus import RabbitPrometheusMiddleware
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
-from toolkit.amqp_acks import AWAY
-from toolkit.amqp_properties import tolerate_malformed_properties
 from toolkit.configuration.server_urls import hosts_of
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.retry_policy import describe
 from toolkit.errors import EscapedError, SagaError, UnreachableError
 from toolkit.foreign_code.containment import contain
-from toolkit.rabbit_refusals import refusal_of
+from toolkit.transport.rabbitmq.acknowledgements import AWAY
+from toolkit.transport.rabbitmq.refusals import refusal_of
+from toolkit.transport.rabbitmq.tolerant_properties import tolerate_malformed_properties
 from toolkit.urls import is_loopback
 
 log = structlog.get_logger("toolkit")

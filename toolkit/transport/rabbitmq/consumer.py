@@ -15,9 +15,9 @@ from aio_pika.abc import AbstractRobustChannel
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
-from toolkit.amqp_acks import AWAY
 from toolkit.errors import EscapedError
 from toolkit.foreign_code.containment import contain
+from toolkit.transport.rabbitmq.acknowledgements import AWAY
 
 #: How long the broker may take to answer that a channel is closed, or consumed on, in seconds.
 _CLOSING = 5.0

@@ -22,10 +22,6 @@ from faststream.rabbit.message import RabbitMessage
 from faststream.rabbit.prometheus import RabbitPrometheusMiddleware
 from prometheus_client import REGISTRY
 
-from toolkit.amqp_acks import AWAY, Acks, quietly
-from toolkit.amqp_consumer import Consumer
-from toolkit.amqp_messages import given_up, properties_of, wire_of
-from toolkit.amqp_writes import join_writes
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
@@ -33,9 +29,13 @@ from toolkit.errors import EscapedError, UnreachableError, UnroutableError
 from toolkit.foreign_code.containment import contain
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.known_bindings import Bindings
-from toolkit.rabbit_connection import CONNECT_TIMEOUT, as_error, broker_of, stands
-from toolkit.rabbit_refusals import refusal_of
-from toolkit.rabbit_topology import (
+from toolkit.runtime.service_runtime import Host
+from toolkit.transport.rabbitmq.acknowledgements import AWAY, Acks, quietly
+from toolkit.transport.rabbitmq.connection import CONNECT_TIMEOUT, as_error, broker_of, stands
+from toolkit.transport.rabbitmq.consumer import Consumer
+from toolkit.transport.rabbitmq.messages import given_up, properties_of, wire_of
+from toolkit.transport.rabbitmq.refusals import refusal_of
+from toolkit.transport.rabbitmq.topology import (
     as_given,
     bound_keys,
     declare,
@@ -46,7 +46,7 @@ from toolkit.rabbit_topology import (
     shared_exchanges,
     unbind,
 )
-from toolkit.runtime.service_runtime import Host
+from toolkit.transport.rabbitmq.write_batching import join_writes
 
 log = structlog.get_logger("toolkit")
 

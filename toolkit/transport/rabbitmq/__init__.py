@@ -1,0 +1,1 @@
+"""The RabbitMQ transport: connection, topology, consumer, acknowledgements and publishing."""
