@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.crowd import LONGEST, SERVICES, Crowd, Tables, fill, tables_of
 from tests.conftest import PostgresDatabases
 from tests.servers import POSTGRESQL, find
-from toolkit.controls import HttpControls
+from toolkit.client.controls import HttpControls
 from toolkit.declaration.events import SagaState
 from toolkit.operations.search import Attention, Search
 

@@ -18,7 +18,7 @@ from services.events import order_saga
 from tests.cli.conftest import PROJECT, TOKEN, service_options
 from toolkit import Settings
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.sending import send
+from toolkit.client.starting import send
 from toolkit.clock import SystemClock
 from toolkit.messaging.envelope import WireMessage
 from toolkit.observability.logs import configure_logs

@@ -223,7 +223,7 @@ main()
         ("importlib.metadata", ("--version",)),
         ("asyncio", ("ls",)),
         ("sqlalchemy", ("ls",)),
-        ("toolkit.sources", ("ls",)),
+        ("toolkit.client.sources", ("ls",)),
         ("toolkit.console.serving", ("console", "--port", "0")),
         ("services.demo", ("demo",)),
         ("services.payment.app", ("trigger", "OrderCreated")),

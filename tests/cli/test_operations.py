@@ -16,7 +16,7 @@ from tests.eventually import eventually
 from tests.orders import NOON
 from toolkit import Settings
 from toolkit.cli.payload import example_of, validated
-from toolkit.cli.sending import starting_message
+from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
 from toolkit.persistence import outbox, pending_steps, saga_log
 from toolkit.persistence.database import Database

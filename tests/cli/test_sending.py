@@ -10,7 +10,7 @@ import pytest
 
 from tests.eventually import eventually
 from toolkit import Settings
-from toolkit.cli.sending import send_all
+from toolkit.client.starting import send_all
 from toolkit.clock import SystemClock
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage, abort_request

@@ -12,8 +12,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from tests.conformance.world import RabbitWorld
 from tests.eventually import eventually
+from toolkit.client.controls import DatabaseControls
 from toolkit.clock import SystemClock
-from toolkit.controls import DatabaseControls
 from toolkit.declaration.contract import Contract
 from toolkit.operations import dead_letters
 from toolkit.persistence.audit_log import Operator

@@ -20,7 +20,7 @@ from tests.console.background import Background
 from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.eventually import eventually
 from toolkit import Settings
-from toolkit.controls import HttpControls
+from toolkit.client.controls import HttpControls
 from toolkit.declaration.events import SagaState, documented_example, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from services.payment.app import app as payment
 from tests.cli.conftest import write_log
 from tests.orders import FAILED, entry
+from toolkit.client.controls import DatabaseControls
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
-from toolkit.controls import DatabaseControls
 from toolkit.declaration.contract import Contract
 from toolkit.persistence.saga_log import Entry
 

@@ -17,9 +17,9 @@ from services.inventory.app import app as inventory
 from services.payment.app import app as payment
 from tests.orders import PENDING, entry, paid_order, reserved
 from toolkit import Service
+from toolkit.client.controls import DatabaseControls
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
-from toolkit.controls import DatabaseControls
 from toolkit.declaration.contract import Contract
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import WireMessage

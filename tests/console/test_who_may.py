@@ -24,10 +24,10 @@ from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.api import Access, Site, api_routes
 from toolkit.cli.verbs import app as cli
+from toolkit.client.controls import DatabaseControls, HttpControls
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.console.guard import Keys, local_path
-from toolkit.controls import DatabaseControls, HttpControls
 from toolkit.declaration.contract import Contract
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage

@@ -25,12 +25,12 @@ from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.servers import Server, docker_is_there
 from toolkit import Settings
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.sending import send
 from toolkit.cli.stories import story_of
 from toolkit.cli.verbs import app
+from toolkit.client.sources import DatabaseSource
+from toolkit.client.starting import send
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide
-from toolkit.sources import DatabaseSource
 from toolkit.transport.embedded import Embedded
 
 SAGA = ".venv/bin/saga"

@@ -34,11 +34,11 @@ from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ, find
 from toolkit import Settings
+from toolkit.client.sources import Source
 from toolkit.errors import UnreachableError
 from toolkit.ids import new_id
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import tell
-from toolkit.sources import Source
 
 #: How long the armed process has for coming by its point, in seconds; a busy machine takes long to start Python.
 DEATH_WITHIN = 60

@@ -25,15 +25,15 @@ from services.payment.gateway import open_gateway
 from tests.end_to_end.breakable import free_port
 from tests.eventually import eventually
 from toolkit import Settings
+from toolkit.client.sources import DatabaseSource
+from toolkit.client.verification import judge
 from toolkit.declaration.events import documented_example
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import outbox, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
-from toolkit.sources import DatabaseSource
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
-from toolkit.verdict import judge
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from tests.servers import docker_is_there
 from toolkit import Settings
 from toolkit.app import App
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.sending import starting_message
+from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id

@@ -53,9 +53,9 @@ def _why_not(story: Story) -> str | None:
 
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Story:
+    from toolkit.client.sources import ask_all
     from toolkit.operations.views import see_that_it_is_one
     from toolkit.protocol.timeline import tell
-    from toolkit.sources import ask_all
 
     async with opened(service) as known:
         views = await ask_all(known, lambda each: each.saga(saga_id, saga_type))
@@ -65,7 +65,7 @@ async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) 
 
 
 async def _send(story: Story, reason: str) -> None:
-    from toolkit.cli.sending import publisher_for, send_all
+    from toolkit.client.starting import publisher_for, send_all
     from toolkit.configuration.settings import load_settings
     from toolkit.messaging.envelope import abort_request
     from toolkit.observability.logs import configure_logs

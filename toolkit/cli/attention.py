@@ -16,8 +16,8 @@ from toolkit.cli.output import print_rows, with_types
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
-    from toolkit.sources import Answers, Rows
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Answers, Rows
 
 _COLUMNS = ("since", "service", "what", "count", "step", "saga_id", "why")
 #: What goes out goes within a second; what has not for so long does not by itself, or not soon.
@@ -50,7 +50,7 @@ def attention(
 
 
 async def _read(limit: int, service: list[str] | None) -> Answers[Rows]:
-    from toolkit.sources import ask_all
+    from toolkit.client.sources import ask_all
 
     now = SystemClock().now()
     async with opened(service) as known:

@@ -19,10 +19,10 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Rows
     from toolkit.persistence.audit_log import Operator
     from toolkit.persistence.dead_letters import Selection
-    from toolkit.sources import Rows
 
 dead_letters = typer.Typer(
     cls=VerbGroup,

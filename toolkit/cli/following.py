@@ -12,12 +12,12 @@ from rich.text import Text
 from toolkit.cli.discovery import find_service
 from toolkit.cli.exits import UsageError, complain
 from toolkit.cli.output import console, print_table, shortened, text_of
-from toolkit.controls import Controls
+from toolkit.client.controls import Controls
+from toolkit.client.sources import ask_all
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.operations.views import see_that_it_is_one
 from toolkit.protocol.timeline import Story, tell
-from toolkit.sources import ask_all
 from toolkit.tracking.progress import NodeProgress, Progress, Status, progress
 
 #: How what is to come looks; told by the word, and only helped by sign and colour.

@@ -17,8 +17,8 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
+    from toolkit.client.controls import Controls
     from toolkit.configuration.settings import Settings
-    from toolkit.controls import Controls
     from toolkit.declaration.contract import Contract
 
 
@@ -73,8 +73,8 @@ def _by_name(pairs: Iterable[str], settings: Settings) -> list[Controls]:
 def _at(name: str, url: str, settings: Settings) -> Controls:
     import httpx
 
+    from toolkit.client.controls import HttpControls
     from toolkit.configuration.server_urls import has_sound_address, is_database_url
-    from toolkit.controls import HttpControls
     from toolkit.urls import shown_url
 
     try:
@@ -92,7 +92,7 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
 
 def _in_database(name: str, url: str, settings: Settings) -> Controls:
     # The declarations are looked for only if they are needed: reading works from any directory.
-    from toolkit.controls import DatabaseControls
+    from toolkit.client.controls import DatabaseControls
     from toolkit.runtime.service_runtime import queue_name
 
     return DatabaseControls(

@@ -15,7 +15,7 @@ from toolkit.cli.output import print_rows, with_types
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.sources import Rows
+    from toolkit.client.sources import Rows
 
 #: The columns of a table that is piped; a terminal has no room for them, and programs get every field.
 _COLUMNS = ("at", "saga_id", "step", "from_state", "to_state", "saga_state", "event_type", "emitted_type", "error")
@@ -45,7 +45,7 @@ def log(
 
 
 async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, service: list[str] | None) -> Rows:
-    from toolkit.sources import ask_all
+    from toolkit.client.sources import ask_all
 
     if saga_type is not None and saga is None:
         raise UsageError("--type tells sagas of one id apart: name that by --saga ID")

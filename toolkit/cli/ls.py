@@ -17,11 +17,11 @@ from toolkit.clock import SystemClock
 from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Rows
     from toolkit.operations.search import Search
     from toolkit.persistence.saga_log import SagaKey
     from toolkit.protocol.timeline import Story
-    from toolkit.sources import Rows
 
 _COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
 #: What a narrow terminal has room for.
@@ -64,8 +64,8 @@ async def latest_sagas(
     tells what it moved last, and then all of them are asked of those sagas.
     """
     from toolkit.cli.stories import stories_of
+    from toolkit.client.sources import ask_all
     from toolkit.operations.search import Search
-    from toolkit.sources import ask_all
 
     answers = await ask_all(services, lambda each: _moved_last(each, Search(state=state), limit))
     reachable = [each for each in services if each.service in answers.by_service]

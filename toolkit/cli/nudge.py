@@ -14,9 +14,9 @@ from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOpti
 from toolkit.cli.output import print_some
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Answers, Rows
     from toolkit.persistence.audit_log import Operator
-    from toolkit.sources import Answers, Rows
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
 
@@ -47,7 +47,7 @@ def nudge(
 
 
 async def _nudge(saga_id: str, said: str | None, by: Operator, service: list[str] | None) -> Answers[Rows]:
-    from toolkit.sources import ask_all
+    from toolkit.client.sources import ask_all
 
     async with opened(service) as known:
         saga_type = await type_of(saga_id, said, known)

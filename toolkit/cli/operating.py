@@ -13,7 +13,7 @@ from toolkit.cli.exits import UsageError
 from toolkit.errors import AmbiguousSagaError
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
+    from toolkit.client.controls import Controls
     from toolkit.persistence.audit_log import Operator
 
 #: As the API takes it; a reason is a sentence, no report.
@@ -75,8 +75,8 @@ async def type_of(saga_id: str, said: str | None, known: Sequence[Controls]) -> 
     Raises:
         AmbiguousSagaError: none was said, and sagas of several types have this id, be it in different services.
     """
+    from toolkit.client.sources import ask_all
     from toolkit.operations.search import Search
-    from toolkit.sources import ask_all
 
     if said is not None:
         return said

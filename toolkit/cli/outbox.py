@@ -13,7 +13,7 @@ from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_rows, with_types
 
 if TYPE_CHECKING:
-    from toolkit.sources import Rows
+    from toolkit.client.sources import Rows
 
 _COLUMNS = ("due_at", "event_type", "saga_id", "destination", "attempt", "tries", "event_id")
 

@@ -15,8 +15,8 @@ from toolkit.cli.output import print_rows, with_types
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
-    from toolkit.sources import Rows
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Rows
 
 _COLUMNS = ("since", "service", "saga_id", "step", "state", "saga_state", "nudges", "aborted")
 

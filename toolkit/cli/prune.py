@@ -16,9 +16,9 @@ from toolkit.cli.output import printing
 from toolkit.cli.waiting import progress
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Rows
     from toolkit.persistence.audit_log import Operator
-    from toolkit.sources import Rows
 
 _COLUMNS = ("service", "sagas", "letters", "audit")
 

@@ -15,9 +15,9 @@ from toolkit.cli.output import print_some
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Rows
     from toolkit.persistence.audit_log import Operator
-    from toolkit.sources import Rows
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
 

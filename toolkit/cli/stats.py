@@ -13,8 +13,8 @@ from toolkit.cli.output import console, print_rows
 from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
-    from toolkit.sources import Answers
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Answers
     from toolkit.tracking.snapshot import Glance
 
 #: What a table has room for; programs get every field of the glance.
@@ -49,7 +49,7 @@ def columns() -> Sequence[str]:
 
 async def glances_of(services: Sequence[Controls]) -> Answers[Glance]:
     """Ask all services for their figures."""
-    from toolkit.sources import ask_all
+    from toolkit.client.sources import ask_all
 
     return await ask_all(services, lambda each: each.glance())
 

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from toolkit.cli.exits import complain
 from toolkit.cli.output import console, print_table, shortened, text_of
+from toolkit.client.sources import Source, ask_all
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.saga_log import Note, SagaKey
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import LogEntry, Story, tell
-from toolkit.sources import Source, ask_all
 
 #: How many sagas are asked for at once: enough to hide the latency, too few to make a source slow.
 _AT_ONCE = 10

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from toolkit.cli.discovery import discover, package_name
 from toolkit.cli.exits import UsageError
 from toolkit.cli.locating import locate
+from toolkit.client.controls import Controls, DatabaseControls, HttpControls
 from toolkit.configuration.environment import said
 from toolkit.configuration.settings import Settings
-from toolkit.controls import Controls, DatabaseControls, HttpControls
 from toolkit.declaration.service import Service
 from toolkit.doctor import Subject
 

@@ -17,8 +17,8 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.controls import Controls
-    from toolkit.sources import Rows
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Rows
 
 #: So many rows are read again each time: PostgreSQL numbers rows before they are committed, so one may come late.
 _OVERLAP = 100
@@ -85,7 +85,7 @@ class _Log:
 
     async def new(self) -> Rows:
         """Return what was written since."""
-        from toolkit.sources import PAGE
+        from toolkit.client.sources import PAGE
 
         if self._last is None:  # nothing was heard of it so far
             return [row for row in await self._ask(None, _OVERLAP) if row["at"] >= self._began]
@@ -99,7 +99,7 @@ class _Log:
     async def _ask(self, after: int | None, limit: int) -> Rows:
         import asyncio
 
-        from toolkit.sources import ANSWER_TIMEOUT
+        from toolkit.client.sources import ANSWER_TIMEOUT
 
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):

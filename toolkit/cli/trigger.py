@@ -126,7 +126,7 @@ async def _start(
     named: list[str] | None,
     settings: Settings,
 ) -> None:
-    from toolkit.cli.sending import publisher_for, send
+    from toolkit.client.starting import publisher_for, send
     from toolkit.observability.logs import configure_logs
 
     configure_logs(settings.model_copy(update={"log_level": "error"}))

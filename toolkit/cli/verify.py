@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from toolkit.verdict import Check, Verdict
+    from toolkit.client.verification import Check, Verdict
 
 _COLUMNS = ("invariant", "saga_id", "text")
 
@@ -63,7 +63,7 @@ def verify(
 
 
 async def _judge(settled: timedelta, service: list[str] | None) -> Verdict:
-    from toolkit.verdict import judge
+    from toolkit.client.verification import judge
 
     before = SystemClock().now() - settled if settled else None
     async with opened(service) as sources:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from toolkit.client.sources import Source
     from toolkit.protocol.timeline import Story
-    from toolkit.sources import Source
 
 #: How long services are left alone after a round of questions, in seconds, and in rounds if that is longer: whoever
 #: is asked all the time does nothing else.

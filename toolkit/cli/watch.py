@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from toolkit.controls import Controls
+    from toolkit.client.controls import Controls
     from toolkit.protocol.timeline import Story
     from toolkit.tracking.snapshot import Glance
 

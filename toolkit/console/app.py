@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from toolkit.client.controls import Controls
 from toolkit.console.asking import Services
 from toolkit.console.attention import AttentionPage
 from toolkit.console.choreography import ChoreographyPage
@@ -33,7 +34,6 @@ from toolkit.console.rendering import STATIC, Pages
 from toolkit.console.saga import SagaPage
 from toolkit.console.sagas import SagasPage
 from toolkit.console.signing_in import SigningIn
-from toolkit.controls import Controls
 
 
 def application(

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from toolkit.controls import Controls
+from toolkit.client.controls import Controls
+from toolkit.client.sources import ANSWER_TIMEOUT, Answers
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.errors import NotAllowedError, UnreachableError
-from toolkit.sources import ANSWER_TIMEOUT, Answers
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from toolkit.client.controls import Controls
+from toolkit.client.sources import Rows
 from toolkit.console.asking import Services
-from toolkit.controls import Controls
 from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations.search import Search
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.saga_log import SagaKey
-from toolkit.sources import Rows
 
 #: How many sagas a page has.
 PAGE = 25

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from toolkit.client.sources import Answers
 from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.rendering import Pages
 from toolkit.declaration.events import SagaState
-from toolkit.sources import Answers
 from toolkit.tracking.snapshot import Glance
 
 _ENDS = (SagaState.COMPLETED, SagaState.FAILED)

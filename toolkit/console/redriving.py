@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from toolkit.controls import Controls
+from toolkit.client.controls import Controls
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.operations.dead_letters import Bite
 from toolkit.persistence.audit_log import Operator

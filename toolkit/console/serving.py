@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import uvicorn
 from pydantic import SecretStr
 
+from toolkit.client.controls import Controls
 from toolkit.configuration.environment import guard_token
 from toolkit.console.app import application
-from toolkit.controls import Controls
 from toolkit.errors import SettingsError
 from toolkit.urls import is_loopback
 from toolkit.web.server import bind, server_config

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from toolkit.client.sources import cause_of
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
 from toolkit.doctor.clocks import reading
@@ -25,7 +26,6 @@ from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.persistence.database import Database
 from toolkit.persistence.known_steps import Undeclared, former
-from toolkit.sources import cause_of
 from toolkit.urls import is_loopback
 
 _TIMEOUT = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toolkit.controls import Controls
+from toolkit.client.controls import Controls
 from toolkit.declaration.service import Service
 
 

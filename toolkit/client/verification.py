@@ -13,13 +13,13 @@ from datetime import datetime
 from sys import intern
 from typing import Any, Protocol
 
+from toolkit.client.sources import DatabaseSource, Source, ask_all, pages
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.invariants import Remains, Violation, at_rest, violations_of
 from toolkit.protocol.timeline import LogEntry, tell
-from toolkit.sources import DatabaseSource, Source, ask_all, pages
 from toolkit.transport.rabbitmq.topology import queue_depths
 
 #: After so many sagas the event loop gets its turn: judging is arithmetic, and progress is to be seen.

@@ -16,6 +16,7 @@ import httpx
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import DBAPIError
 
+from toolkit.client.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, showing, with_times
 from toolkit.clock import Clock
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import Event
@@ -33,7 +34,6 @@ from toolkit.persistence.database_errors import is_contention
 from toolkit.persistence.dead_letters import Selection
 from toolkit.runtime import pruner
 from toolkit.runtime.pruner import Pruned
-from toolkit.sources import DatabaseSource, HttpSource, Rows, Source, cause_of, json_object, showing, with_times
 from toolkit.tracking.snapshot import Glance
 
 T = TypeVar("T")

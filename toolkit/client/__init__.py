@@ -1,0 +1,1 @@
+"""Services from outside: over their HTTP API, or in their databases."""
