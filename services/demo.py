@@ -25,7 +25,7 @@ from services.payment.gateway import open_gateway
 from services.shipping.app import app as shipping
 from toolkit.cli.output import console, print_table
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.stories import print_story, stories_of, styled_state
+from toolkit.cli.timelines import print_story, stories_of, styled_state
 from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.client.sources import DatabaseSource, Source
 from toolkit.client.starting import send

@@ -22,8 +22,8 @@ from typer.testing import CliRunner, Result
 import toolkit.doctor.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit.api import Access, Site, api_routes, application
-from toolkit.cli.discovery import find_service
-from toolkit.cli.verbs import app
+from toolkit.cli.app import app
+from toolkit.cli.service_discovery import find_service
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.persistence import saga_log

@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 
-from toolkit.cli.locating import opened
+from toolkit.cli.service_locations import opened
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
 

@@ -27,8 +27,8 @@ from tests.cli.conftest import SERVICES, command, service_options
 from tests.eventually import eventually
 from tests.orders import COMPENSATING, NOON, PENDING, entry, fulfilled_order, paid_order, refused_order, undone
 from tests.servers import Server
-from toolkit.cli.discovery import find_service
-from toolkit.cli.verbs import app
+from toolkit.cli.app import app
+from toolkit.cli.service_discovery import find_service
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letters, outbox, saga_log

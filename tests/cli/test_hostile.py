@@ -15,8 +15,8 @@ import pytest
 from tests.cli.conftest import command, write_log
 from tests.eventually import eventually
 from tests.orders import paid_order
-from toolkit.cli.discovery import discover
-from toolkit.cli.exits import UsageError
+from toolkit.cli.exit_codes import UsageError
+from toolkit.cli.service_discovery import discover
 
 
 def test_the_version_is_shown(saga):

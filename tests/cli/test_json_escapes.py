@@ -20,7 +20,7 @@ import typer.main
 
 from tests.cli.conftest import PROJECT, TOKEN, command
 from tests.cli.test_golden import NOWHERE, VERBS, told_until, verbs, write
-from toolkit.cli.verbs import app
+from toolkit.cli.app import app
 
 #: DEL, CSI, the three marks, an override, an isolate, a separator of lines: one of each kind.
 MARK = "\x7f\x9b\u061c\u200e\u200f\u202e\u2066\u2028"

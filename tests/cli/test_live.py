@@ -219,7 +219,7 @@ main()
     [
         ("rich.table", ("ls",)),
         ("toolkit.cli.interrupts", ("--version",)),
-        ("toolkit.cli.watch", ("--version",)),
+        ("toolkit.cli.commands.watch", ("--version",)),
         ("importlib.metadata", ("--version",)),
         ("asyncio", ("ls",)),
         ("sqlalchemy", ("ls",)),

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from services.events import OrderCreated, order_saga
-from toolkit.cli.exits import UsageError
+from toolkit.cli.exit_codes import UsageError
 from toolkit.cli.payload import build_events
 from toolkit.declaration.events import documented_example
 

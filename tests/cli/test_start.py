@@ -10,8 +10,8 @@ import sys
 import pytest
 
 import toolkit
+from toolkit.cli.app import app
 from toolkit.cli.options import MOST_SECONDS
-from toolkit.cli.verbs import app
 from toolkit.configuration.settings import LONGEST_WAIT, PREFIX
 
 VERBS = [*(each.callback.__name__.replace("_", "-") for each in app.registered_commands), "dead-letters redrive"]
@@ -112,7 +112,7 @@ def test_each_public_name_is_there_to_be_imported():
 
 
 def test_what_is_written_twice_to_save_an_import_is_the_same():
-    from toolkit.cli import exits
+    from toolkit.cli import exit_codes
 
     assert LONGEST_WAIT.total_seconds() == MOST_SECONDS
-    assert exits._PREFIX == PREFIX
+    assert exit_codes._PREFIX == PREFIX

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.cli.conftest import command
 from tests.console.background import Background
-from toolkit.cli.verbs import app as cli
+from toolkit.cli.app import app as cli
 
 TOKEN = "a-token-of-the-services"
 

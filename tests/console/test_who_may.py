@@ -23,7 +23,7 @@ from services.payment.app import app as payment
 from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.api import Access, Site, api_routes
-from toolkit.cli.verbs import app as cli
+from toolkit.cli.app import app as cli
 from toolkit.client.controls import DatabaseControls, HttpControls
 from toolkit.clock import SystemClock
 from toolkit.console.app import application

@@ -24,9 +24,9 @@ from tests.docs.pages import DOCS, PAGES, PROJECT, README, Block, blocks, first_
 from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.servers import Server, docker_is_there
 from toolkit import Settings
+from toolkit.cli.app import app
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.stories import story_of
-from toolkit.cli.verbs import app
+from toolkit.cli.timelines import story_of
 from toolkit.client.sources import DatabaseSource
 from toolkit.client.starting import send
 from toolkit.clock import SystemClock

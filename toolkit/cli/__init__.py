@@ -22,8 +22,8 @@ def _run() -> None:
     on_ctrl_c(vanish)
     import sys
 
-    from toolkit.cli.exits import ClosedOutput
-    from toolkit.cli.verbs import app
+    from toolkit.cli.app import app
+    from toolkit.cli.exit_codes import ClosedOutput
 
     sys.stdout = sys.stdout or ClosedOutput()
     for stream in (sys.stdout, sys.stderr):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from toolkit.cli.exits import complain, printable
+from toolkit.cli.exit_codes import complain, printable
 from toolkit.cli.interrupts import held
 from toolkit.cli.options import Format
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from toolkit.cli.exits import UsageError
+from toolkit.cli.exit_codes import UsageError
 from toolkit.declaration.events import Event, Saga, documented_example
 from toolkit.declaration.text_redaction import redact
 from toolkit.ids import new_id

@@ -1,0 +1,89 @@
+"""`saga abort`: ask everybody to refuse what they have not begun of a saga; what was done is then undone in reverse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli.exit_codes import ExitCode, complain, leave
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.operator import operator
+from toolkit.cli.options import ReasonOption, ServicesOption, TypeOption
+from toolkit.cli.service_discovery import discover, package_name
+from toolkit.cli.service_locations import opened
+from toolkit.clock import SystemClock
+
+if TYPE_CHECKING:
+    from toolkit.protocol.timeline import Story
+
+
+def abort(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    reason: ReasonOption,
+    saga_type: TypeOption = None,
+    service: ServicesOption = None,
+) -> None:
+    """Abort a saga, and undo what is done of it.
+
+    Its first unfinished step refuses, and the steps before it are undone. A saga that is done by the time that the
+    abort arrives stays done. Ends with 1 where the saga has ended or no service knows it, and with 3 where the broker
+    does not answer.
+    """
+    from toolkit.cli.timelines import complain_of_gaps
+
+    why = operator(reason).reason
+    story = run_async(_read(saga_id, saga_type, service))
+    if why_not := _why_not(story):
+        complain_of_gaps(story.unreachable)
+        complain(f"error: {why_not}")
+        leave(ExitCode.AWAY if story.unreachable and not story.entries else ExitCode.PROBLEM)
+        return
+    run_async(_send(story, why))
+    complain(f"all services were asked to abort {saga_id}; `saga trace {saga_id}` tells what comes of it")
+
+
+def _why_not(story: Story) -> str | None:
+    """Return why there is nothing to abort, or None; an abort of what nobody knows would be a saga of its own."""
+    if not story.entries:
+        return f"no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know"
+    if story.state and story.state.is_ended:
+        return f"saga {story.saga_id} has ended ({story.state}): there is nothing to abort"
+    return None
+
+
+async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Story:
+    from toolkit.client.sources import ask_all
+    from toolkit.operations.views import see_that_it_is_one
+    from toolkit.protocol.timeline import tell
+
+    async with opened(service) as known:
+        views = await ask_all(known, lambda each: each.saga(saga_id, saga_type))
+    see_that_it_is_one(saga_id, views.by_service.values())
+    entries = {name: view.entries for name, view in views.by_service.items()}
+    return tell(saga_id, entries, unreachable=views.unreachable)
+
+
+async def _send(story: Story, reason: str) -> None:
+    from toolkit.client.starting import publisher_for, send_all
+    from toolkit.configuration.settings import load_settings
+    from toolkit.messaging.envelope import abort_request
+    from toolkit.observability.logs import configure_logs
+
+    settings = load_settings()
+    configure_logs(settings.model_copy(update={"log_level": "error"}))
+    services = discover(package_name()) if settings.broker_url == "embedded" else {}
+    async with publisher_for(services.values(), settings) as publisher:
+        request = abort_request(
+            str(story.saga_type), story.saga_id, reason, now=SystemClock().now(), traceparent=_traceparent(story)
+        )
+        await send_all([request], publisher)
+
+
+def _traceparent(story: Story) -> str | None:
+    """Return what puts the abort into the saga's trace, where the services tell which that is."""
+    from toolkit.ids import derived_trace
+
+    trace_id = next((entry["trace_id"] for entry in story.entries if entry.get("trace_id")), None)
+    _, root = derived_trace(str(story.saga_type), story.saga_id)
+    return f"00-{trace_id}-{root}-01" if trace_id else None

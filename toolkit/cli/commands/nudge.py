@@ -1,0 +1,58 @@
+"""`saga nudge`: have each service emit again what it emitted last in a saga that stands still."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli.exit_codes import ExitCode, complain, leave
+from toolkit.cli.interrupts import held, run_async
+from toolkit.cli.operator import operator, type_of
+from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption, TypeOption
+from toolkit.cli.output import print_some
+from toolkit.cli.service_locations import opened
+
+if TYPE_CHECKING:
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Answers, Rows
+    from toolkit.persistence.audit_log import Operator
+
+_COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
+
+
+def nudge(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    reason: ReasonOption,
+    saga_type: TypeOption = None,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Emit an unfinished saga's last events again.
+
+    As the watch does by itself; what was heard changes nothing. Ends with 1 where the saga has ended or no service
+    knows it, and with 3 where a service can't be asked.
+    """
+    answers = run_async(_nudge(saga_id, saga_type, operator(reason), service))
+    rows = [row for found in answers.by_service.values() for row in found]
+    with held():
+        print_some(rows, output, columns=_COLUMNS)
+    for name, why in answers.unreachable.items():
+        complain(f"warning: {name} is unreachable, so nothing was nudged there: {why}")
+    if answers.unreachable:
+        leave(ExitCode.AWAY)
+    if not rows:
+        complain(f"error: no service knows a saga {saga_id!r}; `saga ls` lists those that they know")
+    leave(ExitCode.FINE if any(row["outcome"] != "refused" for row in rows) else ExitCode.PROBLEM)
+
+
+async def _nudge(saga_id: str, said: str | None, by: Operator, service: list[str] | None) -> Answers[Rows]:
+    from toolkit.client.sources import ask_all
+
+    async with opened(service) as known:
+        saga_type = await type_of(saga_id, said, known)
+
+        async def rows_of(each: Controls) -> Rows:
+            return (await each.nudge(saga_id, by, saga_type)).rows
+
+        return await ask_all(known, rows_of, within=None)

@@ -1,0 +1,65 @@
+"""`saga replay`: have each service emit again what it emitted last in one saga, from its own log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli.exit_codes import ExitCode, complain, leave
+from toolkit.cli.interrupts import held, run_async
+from toolkit.cli.operator import operator, type_of
+from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption, TypeOption
+from toolkit.cli.output import print_some
+from toolkit.cli.service_locations import opened
+from toolkit.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Rows
+    from toolkit.persistence.audit_log import Operator
+
+_COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
+
+
+def replay(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    reason: ReasonOption,
+    saga_type: TypeOption = None,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Emit a saga's last events again, even an ended one's.
+
+    Under their own ids: what was heard changes nothing, what was lost goes on. Ends with 1 where no service knows the
+    saga, and with 3 where a service can't be asked.
+    """
+    rows, unreachable = run_async(_replay(saga_id, saga_type, operator(reason), service))
+    with held():
+        print_some(rows, output, columns=_COLUMNS)
+    for name, why in unreachable.items():
+        complain(f"warning: {name} is unreachable, so nothing was replayed there: {why}")
+    if not rows and not unreachable:
+        complain(f"error: no service knows a saga {saga_id!r}; `saga ls` lists those that they know")
+        leave(ExitCode.PROBLEM)
+    leave(ExitCode.AWAY if unreachable else ExitCode.FINE)
+
+
+async def _replay(
+    saga_id: str, saga_type: str | None, by: Operator, service: list[str] | None
+) -> tuple[Rows, dict[str, str]]:
+    import asyncio
+
+    async with opened(service) as known:
+        saga_type = await type_of(saga_id, saga_type, known)
+        answers = await asyncio.gather(*(_ask(each, saga_id, saga_type, by) for each in known))
+    named = list(zip((each.service for each in known), answers, strict=True))
+    rows = [row for _, answer in named if not isinstance(answer, UnreachableError) for row in answer]
+    return rows, {name: str(answer) for name, answer in named if isinstance(answer, UnreachableError)}
+
+
+async def _ask(controls: Controls, saga_id: str, saga_type: str | None, by: Operator) -> Rows | UnreachableError:
+    try:
+        return (await controls.replay(saga_id, by, saga_type)).rows
+    except UnreachableError as error:
+        return error

@@ -1,0 +1,84 @@
+"""`saga stats`: the figures of all services, as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.cli.exit_codes import ExitCode, complain, leave
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import console, print_rows
+from toolkit.cli.service_locations import opened
+from toolkit.protocol.fence import SagaState
+
+if TYPE_CHECKING:
+    from toolkit.client.controls import Controls
+    from toolkit.client.sources import Answers
+    from toolkit.tracking.snapshot import Glance
+
+#: What a table has room for; programs get every field of the glance.
+COLUMNS = (
+    "service", *(state.lower() for state in SagaState), "rate", "p95", "overdue", "dead_letters", "outbox", "oldest",
+)  # fmt: skip
+
+#: What a narrow terminal has room for: what waits, or needs a person.
+_FEWER = ("service", "pending", "compensating", "overdue", "dead_letters", "outbox", "oldest")
+_NARROW = 110
+
+
+def stats(service: ServicesOption = None, output: FormatOption = Format.TABLE) -> None:
+    """Show each service's sagas by state, and what waits.
+
+    With how fast they end, and what needs a person. Ends with 3 where a service can't be asked.
+    """
+    answers = run_async(_read(service))
+    glances = list(answers.by_service.values())
+    if output is Format.TABLE:
+        print_rows([figures(glance) for glance in glances], output, columns=columns())
+    else:
+        print_rows([glance.model_dump() for glance in glances], output, columns=COLUMNS)
+    complain_of_silence(answers.unreachable)
+    leave(ExitCode.AWAY if answers.unreachable else ExitCode.FINE)
+
+
+def columns() -> Sequence[str]:
+    """Return the figures that this terminal has room for."""
+    return _FEWER if console().width < _NARROW else COLUMNS
+
+
+async def glances_of(services: Sequence[Controls]) -> Answers[Glance]:
+    """Ask all services for their figures."""
+    from toolkit.client.sources import ask_all
+
+    return await ask_all(services, lambda each: each.glance())
+
+
+def figures(glance: Glance) -> dict[str, Any]:
+    """Return a glance as a table shows it; while the sagas are still being counted, nothing is said of them."""
+    states = {state.lower(): glance.by_state.get(state, 0) if glance.is_counted else None for state in SagaState}
+    return {
+        "service": glance.service,
+        **states,
+        "rate": f"{glance.rate:.1f}/s" if glance.is_counted else None,
+        "p95": _seconds(glance.p95),
+        "overdue": glance.overdue,
+        "dead_letters": glance.dead_letters,
+        "outbox": glance.outbox,
+        "oldest": _seconds(glance.outbox_oldest),
+    }
+
+
+def complain_of_silence(unreachable: Mapping[str, str]) -> None:
+    """Name each service whose figures are missing."""
+    for name, reason in unreachable.items():
+        complain(f"warning: {name} is unreachable, so its figures are missing here: {reason}")
+
+
+def _seconds(span: float | None) -> str | None:
+    return None if span is None else f"{span:.1f} s"
+
+
+async def _read(service: list[str] | None) -> Answers[Glance]:
+    async with opened(service) as known:
+        return await glances_of(known)

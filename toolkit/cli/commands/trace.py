@@ -1,0 +1,70 @@
+"""`saga trace`: what became of one saga, told by all services together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli.exit_codes import ExitCode, complain, leave
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.options import Format, FormatOption, ServicesOption, TypeOption
+from toolkit.cli.output import print_json
+from toolkit.cli.service_locations import opened
+
+if TYPE_CHECKING:
+    from toolkit.cli.progress import Followed
+    from toolkit.protocol.timeline import Story
+
+
+def trace(
+    saga_id: Annotated[str, typer.Argument(metavar="ID", help="The saga's id.")],
+    saga_type: TypeOption = None,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Tell one saga's story, and what is still to come.
+
+    In a sentence, then in the order of cause and effect, then what comes next if nobody refuses. Ends with 1 where no
+    service knows the saga, and with 3 where a service can't be asked.
+    """
+    from toolkit.cli.progress import complain_of_contracts, complain_of_undeclared, print_remaining
+    from toolkit.cli.timelines import complain_of_gaps, print_sentence, print_story
+
+    found = run_async(_read(saga_id, saga_type, service))
+    story = found.story
+    if output is not Format.TABLE:
+        print_json(story.as_dict() | found.progress.as_dict(), output)
+    elif story.entries:
+        print_story(story, found.progress.sentence)
+        print_remaining(found.progress)
+    elif found.has_letters:
+        print_sentence(found.progress.sentence)
+    complain_of_gaps(story.unreachable)
+    if story.entries:
+        complain_of_contracts(found.without_contract)
+        complain_of_undeclared(found.undeclared)
+    leave(_verdict(story, has_letters=found.has_letters))
+
+
+async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Followed:
+    from toolkit.cli.progress import follow
+
+    async with opened(service) as known:
+        return await follow(saga_id, saga_type, known)
+
+
+def _verdict(story: Story, *, has_letters: bool) -> ExitCode:
+    if story.unreachable:
+        if not story.entries:
+            complain(f"no service that can be reached knows the saga {story.saga_id!r} yet")
+        return ExitCode.AWAY
+    if story.entries:
+        return ExitCode.FINE
+    if not has_letters:  # of which its sentence tells
+        # Of what could not be read only a saga's first event is sure to bear the saga's id.
+        complain(
+            f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know, "
+            "and `saga attention` what could not be read"
+        )
+    return ExitCode.PROBLEM

@@ -1,0 +1,174 @@
+"""`saga trigger`: start sagas, and if asked to, wait for what becomes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolkit.cli.exit_codes import ExitCode, UsageError, complain, leave
+from toolkit.cli.interrupts import heeding_sigterm, held, run_async
+from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
+from toolkit.cli.output import print_json
+from toolkit.cli.service_discovery import discover, package_name, sagas_of, see_that_steps_exist
+from toolkit.cli.service_locations import opened
+from toolkit.cli.waiting import progress, wait_until_ended
+from toolkit.clock import SystemClock
+from toolkit.protocol.fence import SagaState
+
+if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
+    from toolkit.declaration.events import Event, Saga
+    from toolkit.declaration.service import Service
+    from toolkit.protocol.timeline import Story
+
+
+def trigger(
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="The event that starts the saga.")],
+    data: Annotated[str | None, typer.Option(metavar="JSON|@FILE|-", help="Its fields; else an example's.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one: items.0.sku=SOLD-OUT.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Start so many, with fresh ids.")] = 1,
+    wait: Annotated[
+        float | None, typer.Option(min=0, max=MOST_SECONDS, metavar="SECONDS", help="Wait for the sagas to end.")
+    ] = None,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Start sagas, and print their ids.
+
+    With --wait it ends with 0 if all completed, 1 if any failed, and 3 if any was not done in time.
+    """
+    from toolkit.cli.payload import build_events
+    from toolkit.configuration.settings import load_settings
+
+    services = discover(package_name())
+    saga = _started_by(event, sagas_of(services))
+    events = build_events(saga, data, changes or [], count)
+    patience = None if wait is None else timedelta(seconds=wait)
+    settings = load_settings()
+    if settings.broker_url == "embedded":
+        see_that_steps_exist(settings, services)
+    started = _Started(saga, events, output)
+    with heeding_sigterm():
+        try:
+            run_async(_start(services.values(), started, patience, service, settings))
+        except KeyboardInterrupt:
+            complain(started.how_far())
+            raise
+        finally:
+            with held():
+                started.close()
+    if patience is not None:
+        _report(started.stories())
+
+
+class _Started:
+    """The sagas that have been started so far, and their ids on standard output, whatever happens then.
+
+    To people an id is shown as soon as its event is safe; JSON is written at the end, when it is known how they stand.
+    """
+
+    def __init__(self, saga: Saga, events: Mapping[str, Event], output: Format) -> None:
+        self.saga = saga
+        self.events = events
+        self._output = output
+        self._stories: dict[str, Story] = {}
+
+    def sent(self, saga_id: str) -> None:
+        """Take in that a saga's event is safe."""
+        from toolkit.protocol.timeline import Story
+
+        self._stories[saga_id] = Story(saga_id, [])
+        if self._output is Format.TABLE:
+            typer.echo(saga_id)
+
+    def seen(self, story: Story) -> None:
+        """Take in how a saga stands."""
+        self._stories[story.saga_id] = story
+
+    def stories(self) -> list[Story]:
+        """Return all that were sent, in the order in which they were to be."""
+        return [self._stories[saga_id] for saga_id in self.events if saga_id in self._stories]
+
+    def how_far(self) -> str:
+        """Return what was done so far, for whoever stops it; what is not confirmed is not counted."""
+        told = f"{len(self._stories)} of {len(self.events)} sent"
+        if len(self._stories) < len(self.events):
+            return told
+        ended = sum(story.state is not None and story.state.is_ended for story in self._stories.values())
+        return f"{told}, {ended} of them known to have ended"
+
+    def close(self) -> None:
+        """Write what is written at the end."""
+        if self._stories and self._output is not Format.TABLE:
+            rows = [
+                {"saga_id": each.saga_id, "saga_type": self.saga.name, "state": each.state} for each in self.stories()
+            ]
+            print_json(rows, self._output)
+
+
+def _started_by(event: str, sagas: Sequence[Saga]) -> Saga:
+    starts = {saga.starts_with.__name__: saga for saga in sagas}
+    if event not in starts:
+        raise UsageError(f"no saga starts with {event!r}; those that start one: {', '.join(sorted(starts))}")
+    return starts[event]
+
+
+async def _start(
+    services: Iterable[Service],
+    started: _Started,
+    patience: timedelta | None,
+    named: list[str] | None,
+    settings: Settings,
+) -> None:
+    from toolkit.client.starting import publisher_for, send
+    from toolkit.observability.logs import configure_logs
+
+    configure_logs(settings.model_copy(update={"log_level": "error"}))
+    saga, events = started.saga, started.events
+    async with publisher_for(services, settings) as publisher:
+        if patience is None:
+            await send(saga, events, publisher, clock=SystemClock(), sent=started.sent)
+            return
+        # Before anything is sent: who can't be told of the outcome shall learn that now.
+        async with opened(named) as sources:
+            until = time.monotonic() + patience.total_seconds()
+            await send(saga, events, publisher, clock=SystemClock(), patience=patience, sent=started.sent)
+            with progress() as bar:
+                task = bar.add_task("sagas ended", total=len(events))
+
+                def ended(story: Story) -> None:
+                    started.seen(story)
+                    bar.advance(task)
+
+                left = timedelta(seconds=max(until - time.monotonic(), 0))
+                for story in await wait_until_ended(saga.name, list(events), sources, within=left, ended=ended):
+                    started.seen(story)
+
+
+def _report(stories: Sequence[Story]) -> None:
+    """Say how the sagas ended, and leave accordingly."""
+    from toolkit.cli.timelines import complain_of_gaps
+
+    completed = [story.saga_id for story in stories if story.state is SagaState.COMPLETED]
+    failed = [story for story in stories if story.state is SagaState.FAILED]
+    running = [story for story in stories if story.state is None or not story.state.is_ended]
+    if completed:
+        complain(f"{completed[0] if len(completed) == 1 else f'{len(completed)} sagas'} completed")
+    for story in failed:
+        complain(f"{story.saga_id} failed: {_reason(story)}")
+    for story in running:
+        complain(f"{story.saga_id} has not ended in time, it is {story.state or 'unknown to all services'}")
+    complain_of_gaps({name: reason for story in running for name, reason in story.unreachable.items()})
+    leave(ExitCode.PROBLEM if failed else ExitCode.AWAY if running else ExitCode.FINE)
+
+
+def _reason(story: Story) -> str:
+    """Return what was told of the first refusal."""
+    errors = (str(entry["error"]) for entry in story.entries if entry["to_state"] == "failed" and entry["error"])
+    return next(errors, "see `saga trace`")

@@ -1,0 +1,66 @@
+"""Whom the doctor examines: the services that are named or found here, each with all ways to ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolkit.cli.exit_codes import UsageError
+from toolkit.cli.service_discovery import discover, package_name
+from toolkit.cli.service_locations import locate
+from toolkit.client.controls import Controls, DatabaseControls, HttpControls
+from toolkit.configuration.environment import said
+from toolkit.configuration.settings import Settings
+from toolkit.declaration.service import Service
+from toolkit.doctor import Subject
+
+
+def subjects_of(names: Sequence[str], located: list[str] | None, settings: Settings) -> list[Subject]:
+    """Return these services, or all that are known here.
+
+    Raises:
+        UsageError: one of them is not known, or none is.
+    """
+    is_said = bool(located or said("SAGA_SERVICES").strip())
+    sources, declared = _sources(located, is_said=is_said), _declared()
+    known = list(dict.fromkeys([*sources, *declared]))
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"there is no service {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+    if not known:
+        raise UsageError("no service is known here: name some by --service NAME=URL, or go to where they are declared")
+    chosen = list(dict.fromkeys(names)) or known
+    # SAGA_DATABASE_URL is one service's: whose, it does not say, unless only one is meant.
+    own = settings.database_url if len(chosen) == 1 else None
+    return [
+        Subject(
+            name=name,
+            url=source.url if isinstance(source, HttpControls) else None,
+            database_url=_database_of(source, own, is_said=is_said),
+            controls=source,
+            declared=declared.get(name),
+        )
+        for name in chosen
+        for source in [sources.get(name)]
+    ]
+
+
+def _database_of(source: Controls | None, own: str | None, *, is_said: bool) -> str | None:
+    """Return the database that was said for the service, else SAGA_DATABASE_URL, else the file that lies here."""
+    found = source.url if isinstance(source, DatabaseControls) else None
+    return found if found and is_said else own or found
+
+
+def _sources(located: list[str] | None, *, is_said: bool) -> dict[str, Controls]:
+    """Return where services can be read, by name; none where nobody says and no file lies there."""
+    try:
+        return {source.service: source for source in locate(located)}
+    except UsageError:
+        if is_said:
+            raise
+        return {}
+
+
+def _declared() -> dict[str, Service]:
+    try:
+        return discover(package_name())
+    except UsageError:
+        return {}

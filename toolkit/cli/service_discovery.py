@@ -1,0 +1,130 @@
+"""Finding the services that are declared below the current directory.
+
+A service is the attribute `app` of `<package>.<name>.app`; the package is `services`, or what SAGA_PACKAGE names.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from toolkit.cli.exit_codes import UsageError
+from toolkit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
+    from toolkit.declaration.events import Saga
+    from toolkit.declaration.service import Service
+
+
+def package_name() -> str:
+    """Return the package that holds the services."""
+    return os.environ.get("SAGA_PACKAGE") or "services"
+
+
+def discover(package: str) -> dict[str, Service]:
+    """Return the services of a package by name.
+
+    Raises:
+        UsageError: there is no such package, or no service in it.
+    """
+    from toolkit.declaration.service import Service
+
+    found = import_here(package)
+    names = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])) if each.ispkg]
+    modules = [import_module(f"{package}.{name}.app") for name in names if find_spec(f"{package}.{name}.app")]
+    services = [module.app for module in modules if isinstance(getattr(module, "app", None), Service)]
+    if not services:
+        raise UsageError(
+            f"the package {package!r} holds no services, which are the attributes app of {package}.<name>.app: "
+            "name the package that does in SAGA_PACKAGE"
+        )
+    return {service.name: service for service in services}
+
+
+def find_service(reference: str) -> Service:
+    """Return the service of this name, or at `module:attribute`.
+
+    Raises:
+        UsageError: there is none; the text names those that exist.
+    """
+    if ":" in reference:
+        return _at(reference)
+    services = discover(package_name())
+    if reference not in services:
+        raise UsageError(f"there is no service {reference!r}; there are: {', '.join(sorted(services))}")
+    return services[reference]
+
+
+def see_that_steps_exist(settings: Settings, services: Mapping[str, Service]) -> None:
+    """See that SAGA_STEP_TIMEOUTS names steps of these services; one environment may serve all of them.
+
+    Raises:
+        SettingsError: it names another.
+    """
+    steps = {step.name for service in services.values() for step in service.steps}
+    if unknown := sorted(settings.step_timeouts.keys() - steps):
+        raise SettingsError(
+            f"SAGA_STEP_TIMEOUTS names {', '.join(unknown)}, and no service has such a step; "
+            f"there are: {', '.join(sorted(steps))}"
+        )
+
+
+def see_that_owners_exist(settings: Settings, services: Mapping[str, Service]) -> None:
+    """See that SAGA_LOGINS names owners of events of these services: events of one that is misspelt are not checked.
+
+    Raises:
+        SettingsError: it names another.
+    """
+    from toolkit.messaging.envelope import CONTROL_EVENTS
+
+    emitted = (event for service in services.values() for event in service.emitted().values())
+    heard = (event for service in services.values() for event in service.heard())
+    owners = {event.__owner__ for event in (*emitted, *heard, *CONTROL_EVENTS)}
+    if unknown := sorted(settings.logins.keys() - owners):
+        raise SettingsError(
+            f"SAGA_LOGINS names {', '.join(unknown)}, and no event has such an owner; there are: "
+            f"{', '.join(sorted(owners))}"
+        )
+
+
+def sagas_of(services: dict[str, Service]) -> list[Saga]:
+    """Return the sagas that these services take part in."""
+    return list({saga.name: saga for service in services.values() for saga in service.sagas}.values())
+
+
+def import_here(name: str) -> ModuleType:
+    """Import a module, looking in the current directory first.
+
+    Raises:
+        UsageError: it does not exist; what fails inside it raises as it is.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"{name!r} can't be the name of a module: write services, or services.payment.app, say")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise UsageError(
+            f"there is no module {name!r} in {os.getcwd()}: go to the directory that holds it, "
+            "or name the services' package in SAGA_PACKAGE"
+        ) from error
+
+
+def _at(reference: str) -> Service:
+    from toolkit.declaration.service import Service
+
+    module, _, attribute = reference.partition(":")
+    service = getattr(import_here(module), attribute, None)
+    if not isinstance(service, Service):
+        raise UsageError(f"{reference!r} is no Service; write module:attribute, services.payment.app:app say")
+    return service

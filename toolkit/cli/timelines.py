@@ -1,0 +1,110 @@
+"""Stories, put together from what all sources say, and shown to people.
+
+A source that does not answer makes a gap that is named; it never makes a saga look undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+
+from rich.text import Text
+
+from toolkit.cli.exit_codes import complain
+from toolkit.cli.output import console, print_table, shortened, text_of
+from toolkit.client.sources import Source, ask_all
+from toolkit.declaration.events import SagaState
+from toolkit.persistence.saga_log import Note, SagaKey
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.timeline import LogEntry, Story, tell
+
+#: How many sagas are asked for at once: enough to hide the latency, too few to make a source slow.
+_AT_ONCE = 10
+
+#: How an entry looks: told by a sign and its word, and only helped by the colour.
+_SIGNS: dict[str, tuple[str, str]] = {
+    StepState.EXECUTING: ("…", "dim"),
+    StepState.COMPLETED: ("→", "green"),
+    StepState.FAILED: ("✗", "red"),
+    StepState.FENCED: ("⊘", "yellow"),
+    StepState.VOIDING: ("↩", "yellow"),
+    StepState.COMPENSATING: ("↩", "yellow"),
+    StepState.COMPENSATED: ("↩", "yellow"),
+    StepState.CONFIRMED: ("✓", "dim"),
+    Note.DEAD_LETTERED: ("!", "bold red"),
+}
+_OTHER_NOTE = ("·", "dim")
+
+_COLOURS = {SagaState.COMPLETED: "green", SagaState.FAILED: "red", SagaState.COMPENSATING: "yellow"}
+
+
+async def story_of(saga: SagaKey, sources: Sequence[Source]) -> Story:
+    """Ask all sources for this saga, and tell its story."""
+    saga_type, saga_id = saga
+    answers = await ask_all(sources, lambda source: source.entries(saga_id, saga_type=saga_type))
+    return tell(saga_id, answers.by_service, unreachable=answers.unreachable)
+
+
+async def stories_of(sagas: Sequence[SagaKey], sources: Sequence[Source]) -> list[Story]:
+    """Tell several sagas' stories, in this order."""
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def told(saga: SagaKey) -> Story:
+        async with room:
+            return await story_of(saga, sources)
+
+    return await asyncio.gather(*(told(saga) for saga in sagas))
+
+
+def complain_of_gaps(unreachable: Mapping[str, str]) -> None:
+    """Name each service of which nothing is known."""
+    for service, reason in unreachable.items():
+        complain(f"warning: {service} is unreachable, so what it did is missing here: {reason}")
+
+
+def print_story(story: Story, sentence: str | None = None) -> None:
+    """Print a story as a table, after a line that says how the saga stands, and what it comes to in a sentence."""
+    begun = text_of(min(entry["at"] for entry in story.entries))
+    saga = text_of(f"saga {story.saga_id} ({story.saga_type}): ")
+    console().print(Text.assemble(saga, styled_state(story.state), ", begun ", begun))
+    if sentence:
+        print_sentence(sentence)
+    columns = ("", "at (UTC)", "service", "step", "state", "tells")
+    print_table(columns, [_line(entry) for entry in story.entries])
+
+
+def print_sentence(sentence: str) -> None:
+    """Print what a saga comes to."""
+    console().print(text_of(sentence), style="bold")
+
+
+def print_by_saga(entries: Sequence[LogEntry]) -> None:
+    """Print entries of one service's log below the sagas that they belong to, in the order of their first ones."""
+    sagas: dict[SagaKey, list[LogEntry]] = {}
+    for entry in entries:
+        sagas.setdefault((entry["saga_type"], entry["saga_id"]), []).append(entry)
+    for (saga_type, saga_id), moves in sagas.items():
+        day = moves[0]["at"].astimezone(UTC).date().isoformat()
+        console().print(Text.assemble(text_of(f"saga {saga_id} ({saga_type}), {day}")))
+        print_table(("", "at (UTC)", "step", "state", "tells"), [move(entry) for entry in moves])
+
+
+def styled_state(state: SagaState | None) -> Text:
+    """Return a saga's state in its colour."""
+    return Text(state or "unknown", style=_COLOURS.get(state, "") if state else "")
+
+
+def _line(entry: LogEntry) -> list[Text]:
+    sign, at, step, state, tells = move(entry)
+    return [sign, at, text_of(entry["service"]), step, state, tells]
+
+
+def move(entry: LogEntry) -> list[Text]:
+    """Return what one entry says: its sign, time, step, state, and what it tells."""
+    sign, style = _SIGNS.get(entry["to_state"], _OTHER_NOTE)
+    state = entry["to_state"] + (f" (attempt {entry['attempt']})" if entry["attempt"] > 1 else "")
+    at = entry["at"].astimezone(UTC).time().isoformat(timespec="milliseconds")
+    tells = ": ".join(str(fact) for fact in (entry["emitted_type"], entry["error"]) if fact)
+    shown = (text_of(at), text_of(entry["step"]))
+    return [Text(sign, style=style), *shown, Text(state, style=style), shortened(tells or None)]
