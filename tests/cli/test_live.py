@@ -224,7 +224,7 @@ main()
         ("asyncio", ("ls",)),
         ("sqlalchemy", ("ls",)),
         ("toolkit.client.sources", ("ls",)),
-        ("toolkit.console.serving", ("console", "--port", "0")),
+        ("toolkit.console.server", ("console", "--port", "0")),
         ("services.demo", ("demo",)),
         ("services.payment.app", ("trigger", "OrderCreated")),
     ],

@@ -7,8 +7,8 @@ from itertools import combinations, pairwise
 import pytest
 
 from services.demo import SERVICES
-from toolkit.console.drawing import drawn
-from toolkit.console.layout import LETTER, LINE, SMALL_LETTER, Arrow, Layout, Part, arrange, broken, measure
+from toolkit.console.diagrams.graph import drawn
+from toolkit.console.diagrams.layout import LETTER, LINE, SMALL_LETTER, Arrow, Layout, Part, arrange, broken, measure
 from toolkit.declaration.choreography import Choreography
 
 Area = tuple[float, float, float, float]

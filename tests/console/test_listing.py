@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from toolkit.console.listing import _is_meant, _merged
+from toolkit.console.saga_listing import _is_meant, _merged
 from toolkit.operations.search import Search
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -22,18 +22,18 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from toolkit.client.controls import Controls
-from toolkit.console.asking import Services
-from toolkit.console.attention import AttentionPage
-from toolkit.console.choreography import ChoreographyPage
-from toolkit.console.deeds import Deeds
 from toolkit.console.guard import Guard, Keys, local_path
 from toolkit.console.https_proxy import BehindHttps
-from toolkit.console.overview import OverviewPage
-from toolkit.console.redriving import Jobs
-from toolkit.console.rendering import STATIC, Pages
-from toolkit.console.saga import SagaPage
-from toolkit.console.sagas import SagasPage
-from toolkit.console.signing_in import SigningIn
+from toolkit.console.pages.attention import AttentionPage
+from toolkit.console.pages.choreography import ChoreographyPage
+from toolkit.console.pages.overview import OverviewPage
+from toolkit.console.pages.saga import SagaPage
+from toolkit.console.pages.sagas import SagasPage
+from toolkit.console.pages.sign_in import SigningIn
+from toolkit.console.redrive_jobs import Jobs
+from toolkit.console.service_cache import Services
+from toolkit.console.submissions import Deeds
+from toolkit.console.templating import STATIC, Pages
 
 
 def application(

@@ -30,7 +30,7 @@ def console(
     Ctrl-C ends it. On another address than this machine's own one signs in, with the services' SAGA_API_TOKEN.
     """
     from toolkit.configuration.settings import load_settings
-    from toolkit.console.serving import serve
+    from toolkit.console.server import serve
 
     settings = load_settings()
     serve(

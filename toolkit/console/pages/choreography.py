@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
-from toolkit.console.drawing import STRANGERS, Looks, drawn, event_key, key_of
-from toolkit.console.layout import Layout
-from toolkit.console.rendering import Pages
+from toolkit.console.diagrams.graph import STRANGERS, Looks, drawn, event_key, key_of
+from toolkit.console.diagrams.layout import Layout
+from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.templating import Pages
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import EventContract, SagaContract
 from toolkit.tracking.snapshot import Glance

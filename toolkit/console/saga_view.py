@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from toolkit.console.drawing import STRANGERS, Looks, drawn, event_key, key_of
-from toolkit.console.layout import Arrow, Layout
-from toolkit.console.rendering import clock, look
-from toolkit.console.sequence import Sequence, is_closing, sequence_of
+from toolkit.console.diagrams.graph import STRANGERS, Looks, drawn, event_key, key_of
+from toolkit.console.diagrams.layout import Arrow, Layout
+from toolkit.console.diagrams.sequence import Sequence, is_closing, sequence_of
+from toolkit.console.templating import clock, look
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
 from toolkit.operations.views import SagaView

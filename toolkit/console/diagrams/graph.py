@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from toolkit.console.layout import Arrow, Layout, Part, arrange
+from toolkit.console.diagrams.layout import Arrow, Layout, Part, arrange
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import SagaContract
 

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from toolkit.console.forms import form, person
 from toolkit.console.guard import Keys, local_path, set_cookie
-from toolkit.console.rendering import Pages
+from toolkit.console.templating import Pages
 from toolkit.web.guess_limiter import PAUSE, Guesses
 
 

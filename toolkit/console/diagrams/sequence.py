@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
-from toolkit.console.layout import SMALL_LETTER, measure
-from toolkit.console.rendering import clock, look
+from toolkit.console.diagrams.layout import SMALL_LETTER, measure
+from toolkit.console.templating import clock, look
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.protocol.timeline import LogEntry

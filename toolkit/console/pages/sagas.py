@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from toolkit.configuration.settings import Duration
-from toolkit.console.asking import NO_TEXT, Services, can_be_asked
-from toolkit.console.listing import Listed, Listing, Place
-from toolkit.console.rendering import Pages, saga_path
+from toolkit.console.saga_listing import Listed, Listing, Place
+from toolkit.console.service_cache import NO_TEXT, Services, can_be_asked
+from toolkit.console.templating import Pages, saga_path
 from toolkit.declaration.events import SagaState
 from toolkit.operations.search import Attention, Search
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from toolkit.client.controls import Controls
 from toolkit.client.sources import Rows
-from toolkit.console.asking import Services
+from toolkit.console.service_cache import Services
 from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations.search import Search
 from toolkit.persistence.dead_letters import Selection

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from toolkit.client.controls import Controls
-from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
-from toolkit.console.deeds import Deeds
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
-from toolkit.console.redriving import Jobs, Verb, look, see_what_came_back
-from toolkit.console.rendering import Pages
+from toolkit.console.redrive_jobs import Jobs, Verb, look, see_what_came_back
+from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.submissions import Deeds
+from toolkit.console.templating import Pages
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.persistence.dead_letters import Selection
 from toolkit.tracking.snapshot import lacks

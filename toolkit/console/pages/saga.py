@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from toolkit.client.controls import Controls
-from toolkit.console.asking import LIVE_PATIENCE, NO_TEXT, PATIENCE, Services, can_be_asked
-from toolkit.console.deeds import Deeds, Line
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
-from toolkit.console.rendering import Pages, saga_path
-from toolkit.console.saga_story import SagaStory
+from toolkit.console.saga_view import SagaStory
+from toolkit.console.service_cache import LIVE_PATIENCE, NO_TEXT, PATIENCE, Services, can_be_asked
+from toolkit.console.submissions import Deeds, Line
+from toolkit.console.templating import Pages, saga_path
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
 from toolkit.operations.dead_letters import Bite

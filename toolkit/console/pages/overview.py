@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.client.sources import Answers
-from toolkit.console.asking import LIVE_PATIENCE, PATIENCE, Services
-from toolkit.console.rendering import Pages
+from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.templating import Pages
 from toolkit.declaration.events import SagaState
 from toolkit.tracking.snapshot import Glance
 
