@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from typer.testing import CliRunner, Result
 
-import toolkit.doctor.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
+import toolkit.doctor.probes.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit.api import Access, Site, api_routes, application
 from toolkit.cli.app import app

@@ -33,10 +33,10 @@ from tests.orders import entry
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.service import Service
-from toolkit.doctor.checks import CHECKS
-from toolkit.doctor.places import filesystem_of
-from toolkit.doctor.routing_checks import matches
-from toolkit.doctor.services import DEMO_TOKEN
+from toolkit.doctor.checks.registry import CHECKS
+from toolkit.doctor.checks.routing import matches
+from toolkit.doctor.probes.places import filesystem_of
+from toolkit.doctor.probes.services import DEMO_TOKEN
 from toolkit.persistence.database import Database
 
 # -- the environment -----------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_only_this_machine_is_loopback():
 
 
 #: Who may put a URL into a text unseen: its own function; what builds one to connect by; and the path of a request.
-_BUILDERS = {"toolkit/urls.py", "toolkit/doctor/logins.py"}
+_BUILDERS = {"toolkit/urls.py", "toolkit/doctor/probes/logins.py"}
 _SHOWING = {"shown_url", "without_passwords"}
 
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.contract import Contract
-from toolkit.doctor.broker import ask_broker, filled_in
-from toolkit.doctor.checks import CHECKS
-from toolkit.doctor.databases import ask_database
+from toolkit.doctor.checks.registry import CHECKS
 from toolkit.doctor.facts import BrokerFacts, DatabaseFacts, Facts, ServiceFacts
 from toolkit.doctor.findings import Finding
-from toolkit.doctor.logins import open_logins
-from toolkit.doctor.management import ask_management
-from toolkit.doctor.probing import probes
-from toolkit.doctor.services import ask_service
-from toolkit.doctor.subjects import Subject
+from toolkit.doctor.probes.broker import ask_broker, filled_in
+from toolkit.doctor.probes.databases import ask_database
+from toolkit.doctor.probes.logins import open_logins
+from toolkit.doctor.probes.management import ask_management
+from toolkit.doctor.probes.services import ask_service
+from toolkit.doctor.probes.unroutable_messages import probes
+from toolkit.doctor.targets import Subject
 from toolkit.errors import UnreachableError
 
 Say = Callable[[str], None]

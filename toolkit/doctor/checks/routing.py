@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import routing_key
-from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of, why_not
+from toolkit.doctor.checks.broker import HOW_TO_ASK, answering, management_of, why_not
 from toolkit.doctor.facts import Binding, Facts, ManagementFacts, QueueFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 from toolkit.messaging.envelope import CONTROL_EVENTS

@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.client.sources import cause_of
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
-from toolkit.doctor.clocks import reading
 from toolkit.doctor.facts import ClockFacts, DatabaseFacts
-from toolkit.doctor.places import filesystem_of
-from toolkit.doctor.schema import lacks
+from toolkit.doctor.probes.clocks import reading
+from toolkit.doctor.probes.places import filesystem_of
+from toolkit.doctor.probes.schema import lacks
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.persistence.database import Database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from toolkit.doctor.broker_checks import HOW_TO_ASK, answering, management_of
+from toolkit.doctor.checks.broker import HOW_TO_ASK, answering, management_of
 from toolkit.doctor.facts import BrokerFacts, Difference, Facts, QueueFacts
 from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
 

@@ -12,8 +12,8 @@ import httpx
 
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.retry_policy import describe
-from toolkit.doctor.clocks import date_of
 from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
+from toolkit.doctor.probes.clocks import date_of
 from toolkit.web.client import BoundedClient
 
 _TIMEOUT = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from toolkit.doctor.database_checks import answering
+from toolkit.doctor.checks.database import answering
 from toolkit.doctor.facts import Facts, Lack
 from toolkit.doctor.findings import Seen, advice, check, fine, problem
 

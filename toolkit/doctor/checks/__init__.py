@@ -1,0 +1,1 @@
+"""The checks of the doctor: each judges the facts that the probes gathered."""

@@ -1,0 +1,1 @@
+"""What the doctor asks, and whom: the broker, databases, services, clocks."""
