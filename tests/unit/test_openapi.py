@@ -19,10 +19,10 @@ from tests.cli.conftest import ORDERS, TOKEN, served, write_log
 from tests.orders import FAILED, PENDING, entry
 from tests.unit.test_operator_api import letter
 from toolkit.api import access
+from toolkit.api.context import Site
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
 from toolkit.api.routes import endpoints_of
-from toolkit.api.site import Site
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import WireMessage

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.answers import Serve, error_answer
+from toolkit.api.responses import Serve, error_answer
 from toolkit.web.guess_limiter import PAUSE, Guesses
 
 

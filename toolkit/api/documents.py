@@ -8,11 +8,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.answers import Serve
+from toolkit.api.context import Site
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
+from toolkit.api.responses import Serve
 from toolkit.api.schemas import Document
-from toolkit.api.site import Site
 from toolkit.declaration.contract import Contract
 from toolkit.json_output import as_json
 from toolkit.messaging.asyncapi import asyncapi

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from toolkit.api.access import Access
-from toolkit.api.answers import QUERY_TIMEOUT, Serve, answered
-from toolkit.api.orders import Order
-from toolkit.api.queries import Parameter
+from toolkit.api.query_parameters import Parameter
+from toolkit.api.request_bodies import Order
+from toolkit.api.responses import QUERY_TIMEOUT, Serve, answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

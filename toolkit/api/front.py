@@ -9,7 +9,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from toolkit.api.answers import error_answer
+from toolkit.api.responses import error_answer
 from toolkit.web.host_names import answers_to, name_in
 
 #: No order is larger: a thousand letters' ids are a sixth of it.

@@ -8,10 +8,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.answers import json_answer
+from toolkit.api.context import Site
 from toolkit.api.endpoints import Endpoint
+from toolkit.api.responses import json_answer
 from toolkit.api.schemas import Alive, Ready
-from toolkit.api.site import Site
 from toolkit.observability import metrics
 from toolkit.operations.statistics import Figures
 from toolkit.tracking.snapshot import Glance

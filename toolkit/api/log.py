@@ -7,10 +7,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from toolkit.api.context import Site
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.queries import AFTER, LIMIT, TEXT, Parameter, limit_of, row_of, text, text_of
+from toolkit.api.query_parameters import AFTER, LIMIT, TEXT, Parameter, limit_of, row_of, text, text_of
 from toolkit.api.schemas import Audit, LogPage, Remaining
-from toolkit.api.site import Site
 from toolkit.declaration.events import is_saga_id
 from toolkit.persistence import audit_log, dead_letters, outbox, pruning_watermark, saga_log
 from toolkit.persistence.dead_letters import Selection

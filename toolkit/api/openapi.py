@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.queries import TEXT, Parameter
+from toolkit.api.query_parameters import TEXT, Parameter
 from toolkit.api.schemas import Failure
 
 _REFERENCE = "#/components/schemas/{model}"

@@ -13,16 +13,16 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from toolkit.api.access import Access
-from toolkit.api.answers import error_answer
+from toolkit.api.context import Site
+from toolkit.api.dead_letters import letter_endpoints
 from toolkit.api.documents import document_endpoints
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.front import TOO_LARGE, Front
 from toolkit.api.health import health_endpoints
-from toolkit.api.letters import letter_endpoints
 from toolkit.api.log import log_endpoints
+from toolkit.api.pending import waiting_endpoints
+from toolkit.api.responses import error_answer
 from toolkit.api.sagas import saga_endpoints
-from toolkit.api.site import Site
-from toolkit.api.waiting import waiting_endpoints
 
 
 def api_routes(site: Site, access: Access) -> list[Route]:

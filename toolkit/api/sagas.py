@@ -10,9 +10,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from toolkit.api.context import Site
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.orders import Push, order_of
-from toolkit.api.queries import (
+from toolkit.api.query_parameters import (
     ATTENTION,
     LIMIT,
     ROW_CURSOR,
@@ -27,8 +27,8 @@ from toolkit.api.queries import (
     text,
     text_of,
 )
+from toolkit.api.request_bodies import Push, order_of
 from toolkit.api.schemas import FoundSagas, PushBite, WholeSaga
-from toolkit.api.site import Site
 from toolkit.configuration.settings import LONGEST_WAIT
 from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations import sagas as saga_operations

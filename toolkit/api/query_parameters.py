@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from toolkit.api.answers import QueryError
+from toolkit.api.responses import QueryError
 from toolkit.configuration.settings import LONGEST_WAIT, Duration
 from toolkit.declaration.events import SagaState
 from toolkit.operations.search import Attention

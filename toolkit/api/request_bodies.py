@@ -18,8 +18,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from toolkit.api.answers import QueryError
-from toolkit.api.queries import in_utc
+from toolkit.api.query_parameters import in_utc
+from toolkit.api.responses import QueryError
 from toolkit.configuration.settings import LONGEST_RETENTION, SHORTEST_RETENTION, Duration
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection

@@ -7,11 +7,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from toolkit.api.context import Site
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.orders import Letters, order_of
-from toolkit.api.queries import LIMIT, TEXT, Parameter, limit_of, moment_of, printable, text, text_of
+from toolkit.api.query_parameters import LIMIT, TEXT, Parameter, limit_of, moment_of, printable, text, text_of
+from toolkit.api.request_bodies import Letters, order_of
 from toolkit.api.schemas import LetterBite, LetterGroups, LetterList, OneLetter
-from toolkit.api.site import Site
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations.views import groups, letter, letters
 from toolkit.persistence import dead_letters

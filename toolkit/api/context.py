@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from starlette.responses import Response
 
-from toolkit.api.answers import error_answer, json_answer
+from toolkit.api.responses import error_answer, json_answer
 from toolkit.clock import Clock
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service

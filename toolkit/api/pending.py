@@ -7,11 +7,11 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from toolkit.api.context import Site
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.orders import Prune, order_of
-from toolkit.api.queries import LIMIT, limit_of, text, text_of
+from toolkit.api.query_parameters import LIMIT, limit_of, text, text_of
+from toolkit.api.request_bodies import Prune, order_of
 from toolkit.api.schemas import Contradictions, LateSteps, Outbox, Pruned, UndeclaredSteps
-from toolkit.api.site import Site
 from toolkit.persistence import contradictions, known_steps, outbox, pending_steps
 from toolkit.runtime import pruner
 
