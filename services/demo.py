@@ -25,16 +25,16 @@ from services.payment.gateway import open_gateway
 from services.shipping.app import app as shipping
 from toolkit.cli.output import console, print_table
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.timelines import print_story, stories_of, styled_state
+from toolkit.cli.timelines import print_story, styled_state
 from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.client.sources import DatabaseSource, Source
 from toolkit.client.starting import send
+from toolkit.client.timelines import stories_of
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import SagaState
 from toolkit.observability.logs import configure_logs
-from toolkit.persistence.saga_log import Note
-from toolkit.protocol.fence import StepState
+from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.timeline import Story
 from toolkit.transport.embedded import Embedded
 

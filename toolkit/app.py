@@ -27,9 +27,8 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.environment import guard_token
 from toolkit.configuration.settings import Settings, misspelt_settings
 from toolkit.declaration.contract import Contract
-from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
-from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError
+from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError, describe
 from toolkit.foreign_code.containment import contain, escaped
 from toolkit.observability.logs import configure_logs
 from toolkit.runtime.service_runtime import Host

@@ -97,3 +97,17 @@ class UnreachableError(SagaError):
 
 class BrokerRefusesError(SagaError):
     """The broker is there, and refuses what a service needs; only a person can change that."""
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one line, its type first; bounded, since it goes into tables and log lines."""
+    text = text_of(error).strip().replace("\n", " ").replace("\0", "")
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's text, though its own class fails to make one, and as characters that can be written."""
+    try:
+        return str(error).encode(errors="backslashreplace").decode()
+    except Exception as fault:  # noqa: BLE001 -- `__str__` is the service's own code
+        return f"(its text could not be made: {type(fault).__name__})"

@@ -13,9 +13,9 @@ import aio_pika
 from tests.chaos.plan import Blow, Fault
 from tests.chaos.world import World
 from toolkit.clock import SystemClock
+from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import AbortRequested, SagaEnded, routing_key
 from toolkit.messaging.envelope import abort_request
-from toolkit.runtime.service_runtime import queue_name
 
 _KEYS = {Fault.ENDS_LOST: routing_key(SagaEnded), Fault.ABORTS_LOST: routing_key(AbortRequested)}
 #: The binding is deleted so often, in seconds: the service restores it each five.

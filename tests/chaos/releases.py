@@ -15,7 +15,7 @@ from tests.chaos.runs import Outcome, Progress, prompt, wrong_ends
 from tests.chaos.world import Servers, World, world
 from tests.end_to_end.fleet import Replica, orders
 from tests.eventually import eventually
-from toolkit.runtime.service_runtime import queue_name
+from toolkit.configuration.settings import queue_name
 
 #: How long the sagas of one scenario may take to their ends, in seconds.
 _CONVERGES_WITHIN = 120.0

@@ -16,10 +16,10 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelInvalidStateError
 
 from toolkit import Settings
+from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import CONTROL_EVENTS
-from toolkit.runtime.service_runtime import queue_name
 
 #: The header of a copy, and of what is not to be copied.
 COPY = "x-copy"

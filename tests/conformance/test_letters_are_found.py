@@ -14,11 +14,11 @@ from tests.conformance.world import RabbitWorld
 from tests.eventually import eventually
 from toolkit.client.controls import DatabaseControls
 from toolkit.clock import SystemClock
+from toolkit.configuration.settings import queue_name
 from toolkit.declaration.contract import Contract
 from toolkit.operations import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
-from toolkit.runtime.service_runtime import queue_name
 from toolkit.transport.rabbitmq.topology import dead_letter_exchange
 
 pytestmark = pytest.mark.parametrize("world", ["rabbit-sqlite", "rabbit-postgresql"], indirect=True)

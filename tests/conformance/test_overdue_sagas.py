@@ -15,6 +15,7 @@ from tests.conformance.world import RabbitWorld, World, message, settings_for
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Event
+from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import SagaState
 from toolkit.ids import new_id
 from toolkit.operations import sagas
@@ -22,7 +23,6 @@ from toolkit.persistence import pending_steps, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.runtime.service_runtime import queue_name
 
 
 async def test_a_saga_that_ends_in_time_is_never_overdue(world: World) -> None:

@@ -15,6 +15,7 @@ from tests.conformance.vouchers import NightSetAside, SeatFreed, VoucherRequeste
 from tests.conformance.world import World, message
 from tests.eventually import eventually
 from toolkit import Event
+from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import new_id
@@ -26,7 +27,6 @@ from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.saga_log import Entry
 from toolkit.runtime import pruner
-from toolkit.runtime.service_runtime import queue_name
 
 ADA = Operator("ada", "to see it")
 SERVICES = ("hotel", "flight", "desk")

@@ -18,11 +18,12 @@ from tests.conformance.travel import Script, TripRequested, services, trip_saga
 from tests.eventually import eventually
 from toolkit import Event, Service, Settings
 from toolkit.app import App
+from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letters, outbox, saga_log
-from toolkit.runtime.service_runtime import Host, queue_name
+from toolkit.runtime.service_runtime import Host
 from toolkit.transport.embedded import Embedded
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 

@@ -26,8 +26,8 @@ from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope
 from toolkit.persistence import dead_letters, saga_log
 from toolkit.persistence.dead_letters import DeadLetter, Selection
-from toolkit.persistence.saga_log import Entry, Note
-from toolkit.protocol.fence import StepState
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import Note, StepState
 
 TOKEN = "the-shop's-own-token"
 #: Sagas are overdue soon, and nobody nudges or aborts them but the test.

@@ -26,9 +26,9 @@ from tests.servers import Server, docker_is_there
 from toolkit import Settings
 from toolkit.cli.app import app
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.timelines import story_of
 from toolkit.client.sources import DatabaseSource
 from toolkit.client.starting import send
+from toolkit.client.timelines import story_of
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide
 from toolkit.transport.embedded import Embedded
@@ -198,7 +198,7 @@ def test_the_picture_of_the_choreography_is_what_the_command_draws(monkeypatch: 
 
 
 def test_the_findings_in_the_reference_are_those_of_the_checks():
-    checks = (PROJECT / "toolkit" / "checks.py").read_text()
+    checks = (PROJECT / "toolkit" / "checker" / "rules.py").read_text()
 
     told = first_column(section(DOCS / "reference" / "cli.md", "saga graph"))
 
@@ -283,8 +283,8 @@ def test_the_table_of_arrivals_is_that_of_the_fence():
 
 
 def test_the_wire_reference_names_all_headers_and_all_reasons():
-    names = ("envelope.py", "vocabulary.py", "senders.py")
-    envelope, *readers = ((PROJECT / "toolkit" / name).read_text() for name in names)
+    names = ("envelope.py", "decoding.py", "senders.py")
+    envelope, *readers = ((PROJECT / "toolkit" / "messaging" / name).read_text() for name in names)
     page = (DOCS / "reference" / "wire.md").read_text()
 
     headers = re.findall(r'^[A-Z_]+ = "([a-z-]+)"$', envelope, re.MULTILINE)
@@ -331,7 +331,7 @@ def test_every_test_that_is_named_as_showing_something_exists(name: str):
 
 def test_the_log_lines_that_the_failure_model_quotes_are_in_the_code():
     page = " ".join((DOCS / "explanation" / "failure-model.md").read_text().split())
-    code = "".join(path.read_text() for path in (PROJECT / "toolkit").glob("*.py"))
+    code = "".join(path.read_text() for path in (PROJECT / "toolkit").rglob("*.py"))
 
     quoted = re.findall(r"log lines? `([^`]+)`(?: and `([^`]+)`)?", page)
 
@@ -345,10 +345,11 @@ def test_the_targets_that_the_guide_names_are_in_the_makefile(target: str):
     assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_every_file_of_the_toolkit_has_its_floor():
-    floors = [cells[1] for cells in rows(section(PROJECT / "CONTRIBUTING.md", "The floors"))]
+def test_the_tree_names_every_package_and_module_at_the_top():
+    tree = section(PROJECT / "CONTRIBUTING.md", "The tree")
     modules = [path.stem for path in (PROJECT / "toolkit").glob("*.py") if path.stem != "__init__"]
 
     packages = [f"{path.parent.name}/" for path in (PROJECT / "toolkit").glob("*/__init__.py")]
 
-    assert sorted(re.findall(r"`([\w/]+)`", " ".join(floors))) == sorted([*modules, *packages])
+    beside = re.findall(r"`(\w+)`", re.search(r"Beside them stand ([^.]+)\.", tree)[1])
+    assert sorted([*(cells[0].strip("`") for cells in rows(tree)), *beside]) == sorted([*modules, *packages])

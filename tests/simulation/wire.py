@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toolkit import Service, Settings
+from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import routing_key
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
-from toolkit.runtime.service_runtime import queue_name
 
 #: How long a slow confirm takes, in seconds: shorter than a relay's lease.
 _SLOW = 3

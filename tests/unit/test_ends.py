@@ -15,7 +15,8 @@ from toolkit import Event
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaState
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
-from toolkit.persistence.saga_log import Entry, Note
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import Note
 from toolkit.runtime import executor
 from toolkit.runtime.pruner import prune
 

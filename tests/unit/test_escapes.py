@@ -26,8 +26,7 @@ from tests.unit.loans import (
     wire,
 )
 from toolkit import Event
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import EscapedError
+from toolkit.errors import EscapedError, describe
 from toolkit.foreign_code.containment import apart, contain, contained
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database, StepSession

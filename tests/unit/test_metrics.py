@@ -35,8 +35,8 @@ from toolkit.errors import UnroutableError
 from toolkit.observability.metrics import UNDECLARED, Meter
 from toolkit.persistence.database import Database
 from toolkit.persistence.pending_steps import overdue
-from toolkit.persistence.saga_log import Entry, Note
-from toolkit.protocol.fence import StepState
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import Note, StepState
 from toolkit.runtime.watchdog import Watch as OverdueWatch
 
 LOAN = {"service": "library", "saga_type": "loan"}

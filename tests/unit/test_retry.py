@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.unit.loans import NOON
 from toolkit import Retry, RetryPolicy
-from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure, describe
+from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure
+from toolkit.errors import describe
 
 STEADY = RetryPolicy(attempts=4, first_delay=timedelta(seconds=1), ceiling=timedelta(seconds=5), jitter=0)
 

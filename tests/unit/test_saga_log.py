@@ -17,8 +17,8 @@ from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.errors import PositionTakenError
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
-from toolkit.persistence.saga_log import Entry, Note, Stream, StreamKey
-from toolkit.protocol.fence import StepState
+from toolkit.persistence.saga_log import Entry, Stream, StreamKey
+from toolkit.protocol.fence import Note, StepState
 
 
 def entry(loan_id: str = "loan-1", to: str = "completed", position: int | None = 1, **facts: Any) -> Entry:

@@ -16,8 +16,7 @@ from pydantic import field_validator
 from tests.unit.loans import NOON, BookLent, BookWanted, CardRefused, Clerk, Watch, letter, library, loan_saga, wire
 from toolkit import Event, Saga, SagaId
 from toolkit.declaration.events import AbortRequested, SagaEnded
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import UnreadableError
+from toolkit.errors import UnreadableError, describe
 from toolkit.ids import derived_id
 from toolkit.messaging.decoding import Unreadable, Vocabulary
 from toolkit.messaging.envelope import Message, WireMessage

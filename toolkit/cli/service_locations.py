@@ -93,7 +93,7 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
 def _in_database(name: str, url: str, settings: Settings) -> Controls:
     # The declarations are looked for only if they are needed: reading works from any directory.
     from toolkit.client.controls import DatabaseControls
-    from toolkit.runtime.service_runtime import queue_name
+    from toolkit.configuration.settings import queue_name
 
     return DatabaseControls(
         name,

@@ -5,7 +5,6 @@ A source that does not answer makes a gap that is named; it never makes a saga l
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 
@@ -13,14 +12,10 @@ from rich.text import Text
 
 from toolkit.cli.exit_codes import complain
 from toolkit.cli.output import console, print_table, shortened, text_of
-from toolkit.client.sources import Source, ask_all
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import Note, SagaKey
-from toolkit.protocol.fence import StepState
-from toolkit.protocol.timeline import LogEntry, Story, tell
-
-#: How many sagas are asked for at once: enough to hide the latency, too few to make a source slow.
-_AT_ONCE = 10
+from toolkit.persistence.saga_log import SagaKey
+from toolkit.protocol.fence import Note, StepState
+from toolkit.protocol.timeline import LogEntry, Story
 
 #: How an entry looks: told by a sign and its word, and only helped by the colour.
 _SIGNS: dict[str, tuple[str, str]] = {
@@ -37,24 +32,6 @@ _SIGNS: dict[str, tuple[str, str]] = {
 _OTHER_NOTE = ("·", "dim")
 
 _COLOURS = {SagaState.COMPLETED: "green", SagaState.FAILED: "red", SagaState.COMPENSATING: "yellow"}
-
-
-async def story_of(saga: SagaKey, sources: Sequence[Source]) -> Story:
-    """Ask all sources for this saga, and tell its story."""
-    saga_type, saga_id = saga
-    answers = await ask_all(sources, lambda source: source.entries(saga_id, saga_type=saga_type))
-    return tell(saga_id, answers.by_service, unreachable=answers.unreachable)
-
-
-async def stories_of(sagas: Sequence[SagaKey], sources: Sequence[Source]) -> list[Story]:
-    """Tell several sagas' stories, in this order."""
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def told(saga: SagaKey) -> Story:
-        async with room:
-            return await story_of(saga, sources)
-
-    return await asyncio.gather(*(told(saga) for saga in sagas))
 
 
 def complain_of_gaps(unreachable: Mapping[str, str]) -> None:

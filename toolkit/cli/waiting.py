@@ -35,7 +35,7 @@ async def wait_until_ended(
     """Return the stories of all sagas, after `within` at the latest; `ended` is told each one that has ended."""
     import asyncio
 
-    from toolkit.cli.timelines import stories_of
+    from toolkit.client.timelines import stories_of
     from toolkit.protocol.timeline import Story
 
     async def told(ids: Sequence[str]) -> list[Story]:

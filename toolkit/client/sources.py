@@ -20,8 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import AmbiguousSagaError, UnreachableError
+from toolkit.errors import AmbiguousSagaError, UnreachableError, describe
 from toolkit.persistence import dead_letters, outbox, pruning_watermark, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import describe_fault

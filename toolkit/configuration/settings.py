@@ -214,3 +214,12 @@ def load_settings(**overrides: Any) -> Settings:
 def misspelt_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that no setting reads and that look like one, with the setting that was meant."""
     return misspelt(environment, known_variables(Settings))
+
+
+def queue_name(settings: Settings, service: str) -> str:
+    """Return the name of a service's queue: the exchange's name keeps two systems on one broker apart."""
+    return f"{settings.exchange}.{service}"
+
+
+#: What OpenTelemetry calls a broker that there is none of.
+EMBEDDED = "embedded"

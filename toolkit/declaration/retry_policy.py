@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from toolkit.errors import describe
+
 
 class Retry(Exception):  # noqa: N818 -- reads as the request it is: `raise Retry(after=...)`
     """Raised by a step that asks to be run again, whatever its policy says about the exception's type."""
@@ -77,17 +79,3 @@ def after_failure(
     if deadline is not None and due_at >= deadline:
         return GiveUp(f"the next attempt would come after the deadline: {describe(error)}")
     return TryAgain(due_at)
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception as one line, its type first; bounded, since it goes into tables and log lines."""
-    text = text_of(error).strip().replace("\n", " ").replace("\0", "")
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-def text_of(error: BaseException) -> str:
-    """Return an error's text, though its own class fails to make one, and as characters that can be written."""
-    try:
-        return str(error).encode(errors="backslashreplace").decode()
-    except Exception as fault:  # noqa: BLE001 -- `__str__` is the service's own code
-        return f"(its text could not be made: {type(fault).__name__})"

@@ -11,8 +11,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import EscapedError
+from toolkit.errors import EscapedError, describe
 
 T = TypeVar("T")
 

@@ -18,9 +18,8 @@ from pydantic_core import from_json
 from toolkit.clock import Clock
 from toolkit.declaration.encoding import own_id
 from toolkit.declaration.events import SAGA_ID, AbortRequested, EndRequested, Event, Saga, SagaEnded, is_saga_id
-from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.text_redaction import redact
-from toolkit.errors import UnreadableError
+from toolkit.errors import UnreadableError, describe
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.messaging.envelope import (
     ABOUT_ONE_SAGA,

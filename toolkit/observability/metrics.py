@@ -25,8 +25,8 @@ from toolkit.persistence import dead_letters, outbox, pending_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
 from toolkit.persistence.dead_letters import DeadLetter
-from toolkit.persistence.saga_log import Entry, Note
-from toolkit.protocol.fence import StepState
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import Note, StepState
 
 
 class Hit(StrEnum):

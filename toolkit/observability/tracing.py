@@ -31,8 +31,6 @@ _OFF, _OTLP, _CONSOLE = "none", "otlp", "console"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
-#: What OpenTelemetry calls a broker that there is none of.
-EMBEDDED = "embedded"
 RABBITMQ = "rabbitmq"
 
 #: The ids of the next span, where they are not to be random.

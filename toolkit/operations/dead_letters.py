@@ -22,7 +22,8 @@ from toolkit.persistence.audit_log import Deed, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.saga_log import Entry, Note, Stream, StreamKey
+from toolkit.persistence.saga_log import Entry, Stream, StreamKey
+from toolkit.protocol.fence import Note
 
 #: How many letters one transaction takes: each may be as large as the broker lets a message be.
 LETTERS_AT_ONCE = 100

@@ -22,7 +22,8 @@ from toolkit.persistence.audit_log import Deed, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.emitted_events import Emission
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.saga_log import Entry, Note
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import Note
 
 #: The events that a service declares to emit, by name.
 Emitted = dict[str, type[Event]]

@@ -13,8 +13,7 @@ import structlog
 from sqlalchemy import exc
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import DatabaseUnavailableError, UnrecordedError
+from toolkit.errors import DatabaseUnavailableError, UnrecordedError, describe
 from toolkit.persistence.postgres_tls import tls_fault
 
 log = structlog.get_logger("toolkit")

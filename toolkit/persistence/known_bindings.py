@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Column, Integer, String, Table, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.declaration.retry_policy import describe
+from toolkit.errors import describe
 from toolkit.ids import new_id
 from toolkit.persistence.database import Database, UtcDateTime, insert_into, metadata
 

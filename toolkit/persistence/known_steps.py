@@ -17,7 +17,8 @@ from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.service import Service
 from toolkit.persistence.database import insert_into, metadata
-from toolkit.persistence.saga_log import Note, saga_log
+from toolkit.persistence.saga_log import saga_log
+from toolkit.protocol.fence import Note
 
 known_steps = Table(
     "known_steps",

@@ -35,17 +35,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence.database import UtcDateTime, insert_into, metadata
-from toolkit.persistence.saga_log import (
-    Note,
-    SagaKey,
-    StreamKey,
-    is_contradiction,
-    is_same_saga,
-    is_same_step,
-    saga_log,
-)
+from toolkit.persistence.saga_log import SagaKey, StreamKey, is_contradiction, is_same_saga, is_same_step, saga_log
 from toolkit.persistence.unreadable_rows import REST, readable
-from toolkit.protocol.fence import StepState
+from toolkit.protocol.fence import Note, StepState
 
 overdue = Table(
     "overdue",

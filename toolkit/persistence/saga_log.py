@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -44,23 +43,7 @@ from toolkit.errors import PositionTakenError
 from toolkit.persistence.database import UtcDateTime, metadata
 from toolkit.persistence.id_lists import OneOf
 from toolkit.persistence.unreadable_rows import set_aside
-from toolkit.protocol.fence import StepState
-
-
-class Note(StrEnum):
-    """The word of an entry without a position: the step's state is as it was."""
-
-    RETRYING = "retrying"
-    IGNORED = "ignored"
-    DEAD_LETTERED = "dead_lettered"
-    OVERDUE = "overdue"
-    NUDGED = "nudged"
-    ABORTED = "aborted"
-    ENDED = "ended"
-    REDRIVEN = "redriven"
-    DROPPED = "dropped"
-    REPLAYED = "replayed"
-
+from toolkit.protocol.fence import Note, StepState
 
 #: One saga: its type and its id. Two sagas of different types may have the same id, in one service, too.
 SagaKey = tuple[str, str]

@@ -100,3 +100,18 @@ def decide(arrival: Arrival, state: StepState | None) -> Decision:
 def is_legal(before: StepState | None, after: StepState) -> bool:
     """Whether this entry may follow that one."""
     return after in TRANSITIONS.get(before, frozenset())
+
+
+class Note(StrEnum):
+    """The word of an entry without a position: the step's state is as it was."""
+
+    RETRYING = "retrying"
+    IGNORED = "ignored"
+    DEAD_LETTERED = "dead_lettered"
+    OVERDUE = "overdue"
+    NUDGED = "nudged"
+    ABORTED = "aborted"
+    ENDED = "ended"
+    REDRIVEN = "redriven"
+    DROPPED = "dropped"
+    REPLAYED = "replayed"

@@ -1,7 +1,8 @@
 """What has to hold of every saga, whatever died in its course: judged from the services' logs and tables alone.
 
-Pure functions over a saga's merged story (`toolkit.protocol.timeline`), one for each invariant, and one over what is left of all of
-them together. Money and goods are the services' own affair; who counts those adds violations of his own.
+Pure functions over a saga's merged timeline (`toolkit.protocol.timeline`), one for each invariant, and one over what
+is left of all of them together. Money and goods are the services' own affair; a caller that counts those adds its own
+violations.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
-from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState
-from toolkit.protocol.fence import StepState, is_legal
+from toolkit.protocol.control_events import ABORT_REQUESTED, SAGA_ENDED
+from toolkit.protocol.fence import SagaState, StepState, is_legal
 from toolkit.protocol.timeline import LogEntry, is_start
 
 #: Their messages are no events of the saga: nobody's log entry emitted them.
-_CONTROL = (SagaEnded.__name__, AbortRequested.__name__)
+_CONTROL = (SAGA_ENDED, ABORT_REQUESTED)
 #: What a step may be left as, by how its saga ended.
 _SETTLED = {
     SagaState.COMPLETED: (StepState.CONFIRMED,),
@@ -175,7 +176,7 @@ def still_after_the_end(saga: Saga) -> Iterator[str]:
     """Yield steps that moved in a service which had been told that the saga was over."""
     over: set[str] = set()
     for entry in saga.entries:
-        if entry["event_type"] == SagaEnded.__name__:
+        if entry["event_type"] == SAGA_ENDED:
             over.add(entry["service"])
         elif entry["position"] is not None and entry["service"] in over:
             yield f"{entry['step']} became {entry['to_state']} after the end"
@@ -186,7 +187,7 @@ def lost(saga: Saga, heard: Collection[str]) -> Iterator[str]:
 
     An abort makes good for a lost event, and its saga is judged by the other invariants.
     """
-    if any(entry["event_type"] == AbortRequested.__name__ for entry in saga.entries):
+    if any(entry["event_type"] == ABORT_REQUESTED for entry in saga.entries):
         return
     taken = {entry["event_id"] for entry in saga.entries}
     for entry in saga.emitters.values():

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.ids import derived_id
-from toolkit.protocol.fence import StepState
+from toolkit.protocol.control_events import SAGA_ENDED
+from toolkit.protocol.fence import SagaState, StepState
 
 #: A log entry as readers see it, with the keys of `saga_log.SHOWN`.
 LogEntry = Mapping[str, Any]
@@ -119,16 +119,16 @@ def _emissions(log: Sequence[LogEntry]) -> Iterator[str]:
         if entry["emitted_id"]:
             yield entry["emitted_id"]
             if SagaState(entry["saga_state"]).is_ended:
-                yield SagaEnded.__name__
+                yield SAGA_ENDED
 
 
 def _taken(entry: LogEntry) -> str | None:
     """Return the id of the event that made this entry; all messages that tell of one saga's end count as one."""
-    return SagaEnded.__name__ if _is_closing(entry) else entry["event_id"]
+    return SAGA_ENDED if _is_closing(entry) else entry["event_id"]
 
 
 def _is_closing(entry: LogEntry) -> bool:
-    return str(entry["event_type"]) == SagaEnded.__name__
+    return str(entry["event_type"]) == SAGA_ENDED
 
 
 def is_start(entry: LogEntry) -> bool:

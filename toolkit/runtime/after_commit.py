@@ -11,15 +11,16 @@ import structlog
 
 from toolkit.declaration.events import Event, Refusal, SagaState
 from toolkit.declaration.participant import Compensation, Step
-from toolkit.declaration.retry_policy import text_of
 from toolkit.declaration.text_redaction import redact
+from toolkit.errors import text_of
 from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import Envelope, Message
 from toolkit.observability.metrics import Hit, Meter
 from toolkit.observability.tracing import Span, Tracing, now
 from toolkit.persistence import dead_letters
 from toolkit.persistence.dead_letters import DeadLetter
-from toolkit.persistence.saga_log import Entry, Note, SagaKey
+from toolkit.persistence.saga_log import Entry, SagaKey
+from toolkit.protocol.fence import Note
 from toolkit.runtime.invocation import Failure
 
 log = structlog.get_logger("toolkit")

@@ -12,8 +12,7 @@ from typing import Any
 
 import structlog
 
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import LoopEndedError
+from toolkit.errors import LoopEndedError, describe
 from toolkit.foreign_code.containment import contain
 
 log = structlog.get_logger("toolkit")

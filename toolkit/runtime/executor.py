@@ -22,9 +22,9 @@ from toolkit.configuration.settings import LARGEST_MESSAGE, SHORTEST_RETENTION
 from toolkit.declaration.encoding import Original, encode
 from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
-from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure, describe
+from toolkit.declaration.retry_policy import GiveUp, TryAgain, after_failure
 from toolkit.declaration.service import Service
-from toolkit.errors import PositionTakenError, StepError
+from toolkit.errors import PositionTakenError, StepError, describe
 from toolkit.foreign_code.containment import contained
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message

@@ -11,8 +11,7 @@ from toolkit import failpoints
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import Event, IdempotencyKey
 from toolkit.declaration.participant import Compensation, Step
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError
+from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError, describe
 from toolkit.foreign_code.containment import contained
 from toolkit.foreign_code.time_limits import LONGEST_STEP, at_most
 from toolkit.persistence.database import StepSession

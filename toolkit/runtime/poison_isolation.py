@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import DatabaseUnavailableError
+from toolkit.errors import DatabaseUnavailableError, describe
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import suspect_messages

@@ -17,16 +17,15 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
 from toolkit import failpoints
 from toolkit.clock import Clock
-from toolkit.configuration.settings import Settings
-from toolkit.declaration.retry_policy import describe
+from toolkit.configuration.settings import EMBEDDED, Settings, queue_name
 from toolkit.declaration.service import Service
-from toolkit.errors import SettingsError, UndeclaredStepsError
+from toolkit.errors import SettingsError, UndeclaredStepsError, describe
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.messaging.decoding import Vocabulary
 from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.senders import Senders
 from toolkit.observability.metrics import Meter
-from toolkit.observability.tracing import EMBEDDED, RABBITMQ, tracing_for
+from toolkit.observability.tracing import RABBITMQ, tracing_for
 from toolkit.persistence import dead_letters, known_bindings, known_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import (
@@ -335,8 +334,3 @@ class Host:
 def _say_letter_waits(state: Any) -> None:
     if state.attempt_number % _SILENT_TRIES == 1:
         complain("dead letter could not be kept; it is tried again", state.outcome.exception())
-
-
-def queue_name(settings: Settings, service: str) -> str:
-    """Return the name of a service's queue: the exchange's name keeps two systems on one broker apart."""
-    return f"{settings.exchange}.{service}"

@@ -26,8 +26,8 @@ from toolkit.declaration.events import (
 )
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.redaction import has_sensitive_fields
-from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.text_redaction import redact
+from toolkit.errors import describe
 from toolkit.ids import new_id
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
@@ -36,8 +36,8 @@ from toolkit.observability.tracing import Tracing, now
 from toolkit.persistence import dead_letters, outbox, saga_log
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.saga_log import Entry, Note, SagaKey, Stream, StreamKey, contradiction
-from toolkit.protocol.fence import Decision, StepState, is_legal
+from toolkit.persistence.saga_log import Entry, SagaKey, Stream, StreamKey, contradiction
+from toolkit.protocol.fence import Decision, Note, StepState, is_legal
 from toolkit.runtime.after_commit import Announcement, Attempt, redacted
 
 #: How long a message waits that met a step whose outcome is still unknown.

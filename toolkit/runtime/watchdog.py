@@ -30,8 +30,9 @@ from toolkit.persistence.database_errors import complain
 from toolkit.persistence.emitted_events import Emission
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.pending_steps import Found, OverdueStep
-from toolkit.persistence.saga_log import Entry, Note, StreamKey
+from toolkit.persistence.saga_log import Entry, StreamKey
 from toolkit.persistence.unreadable_rows import REST, set_aside
+from toolkit.protocol.fence import Note
 from toolkit.runtime.after_commit import tell_contradiction
 from toolkit.runtime.relay import Relay
 

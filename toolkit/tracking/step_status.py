@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import Note
-from toolkit.protocol.fence import StepState
+from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.timeline import LogEntry, Story
 
 Rows = Sequence[Mapping[str, Any]]

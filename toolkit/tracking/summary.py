@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from shlex import quote
 
 from toolkit.declaration.events import AbortRequested, SagaState
-from toolkit.persistence.saga_log import Note
-from toolkit.protocol.fence import StepState
+from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.timeline import LogEntry, Story
 from toolkit.tracking.step_status import NodeProgress, Status
 

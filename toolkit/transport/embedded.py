@@ -13,12 +13,11 @@ from typing import Any, Self
 
 from toolkit import failpoints
 from toolkit.clock import Clock, SystemClock
-from toolkit.configuration.settings import Settings
+from toolkit.configuration.settings import EMBEDDED, Settings
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
 from toolkit.errors import LoopEndedError, UnroutableError
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
-from toolkit.observability.tracing import EMBEDDED
 from toolkit.persistence import outbox
 from toolkit.runtime.service_runtime import Host
 

@@ -8,7 +8,9 @@ EDITS = {
             "        state, decision = None, Decision.RUN\n",
         ),
     ],
-    "toolkit/runtime/unit_of_work.py": [("        assert is_legal(stream.state, to)", "        assert True or (stream.state, to)")],
+    "toolkit/runtime/unit_of_work.py": [
+        ("        assert is_legal(stream.state, to)", "        assert True or (stream.state, to)"),
+    ],
 }  # fmt: skip
 CAUGHT_BY = [
     "tests/conformance/test_races_are_harmless.py::test_a_duplicate_event_runs_the_step_once",

@@ -25,11 +25,10 @@ def asyncapi(
     named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
     """
     from toolkit.configuration.environment import said
-    from toolkit.configuration.settings import load_settings
+    from toolkit.configuration.settings import load_settings, queue_name
     from toolkit.declaration.contract import Contract
     from toolkit.json_output import as_json
     from toolkit.messaging.asyncapi import asyncapi as document_of
-    from toolkit.runtime.service_runtime import queue_name
 
     settings = load_settings()
     is_named = bool(service or said("SAGA_SERVICES"))

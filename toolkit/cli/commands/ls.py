@@ -63,8 +63,8 @@ async def latest_sagas(
     One service's word is not enough: to the inventory a saga is pending that the payment has long refused. So each
     tells what it moved last, and then all of them are asked of those sagas.
     """
-    from toolkit.cli.timelines import stories_of
     from toolkit.client.sources import ask_all
+    from toolkit.client.timelines import stories_of
     from toolkit.operations.search import Search
 
     answers = await ask_all(services, lambda each: _moved_last(each, Search(state=state), limit))

@@ -19,8 +19,8 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from faststream.rabbit import RabbitQueue
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.retry_policy import describe
 from toolkit.doctor.facts import BrokerFacts, Difference, QueueFacts
+from toolkit.errors import describe
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
 from toolkit.transport.rabbitmq.connection import as_unreachable
 from toolkit.transport.rabbitmq.topology import dead_letter_exchange, declared_queues

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 import httpx
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.retry_policy import describe
 from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
 from toolkit.doctor.probes.clocks import date_of
+from toolkit.errors import describe
 from toolkit.web.client import BoundedClient
 
 _TIMEOUT = 5

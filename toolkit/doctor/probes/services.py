@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from toolkit.client.sources import showing
 from toolkit.configuration.environment import DEMO_TOKEN
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.retry_policy import describe
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
 from toolkit.doctor.probes.clocks import date_of, stated
+from toolkit.errors import describe
 from toolkit.urls import is_loopback, shown_url
 from toolkit.web.client import BoundedClient
 

@@ -14,8 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from toolkit.configuration.server_urls import hosts_of
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import EscapedError, SagaError, UnreachableError
+from toolkit.errors import EscapedError, SagaError, UnreachableError, describe
 from toolkit.foreign_code.containment import contain
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
 from toolkit.transport.rabbitmq.refusals import refusal_of

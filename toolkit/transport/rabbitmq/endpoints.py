@@ -23,9 +23,8 @@ from faststream.rabbit.prometheus import RabbitPrometheusMiddleware
 from prometheus_client import REGISTRY
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.retry_policy import describe
 from toolkit.declaration.service import Service
-from toolkit.errors import EscapedError, UnreachableError, UnroutableError
+from toolkit.errors import EscapedError, UnreachableError, UnroutableError, describe
 from toolkit.foreign_code.containment import contain
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.known_bindings import Bindings

@@ -8,8 +8,7 @@ from urllib.parse import unquote, urlsplit
 from aio_pika.exceptions import AMQPChannelError
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.retry_policy import describe
-from toolkit.errors import BrokerRefusesError
+from toolkit.errors import BrokerRefusesError, describe
 
 #: The object that the broker names: `queue 'saga.payment' in vhost '/'`.
 _OBJECT = re.compile(r"(exchange|queue) '([^']+)'")

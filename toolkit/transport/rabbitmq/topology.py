@@ -12,11 +12,10 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQueue
 
-from toolkit.configuration.settings import Settings
+from toolkit.configuration.settings import Settings, queue_name
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import CONTROL_EVENTS
-from toolkit.runtime.service_runtime import queue_name
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
 from toolkit.transport.rabbitmq.connection import CONNECT_TIMEOUT, as_unreachable, with_heartbeat
 
