@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tests.eventually import eventually
-from tests.unit.loans import Post, outgoing, rows_left
+from tests.example_sagas.loans import Post, outgoing, rows_left
 from toolkit.clock import SystemClock
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database

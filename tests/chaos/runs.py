@@ -28,7 +28,7 @@ from tests.conftest import PostgresDatabases
 from tests.end_to_end.fleet import SERVICES, is_bound_to_fail, orders
 from tests.end_to_end.proxy import Way
 from tests.eventually import eventually
-from tests.unit.loans import stock
+from tests.example_sagas.loans import stock
 from toolkit.persistence.database import Database
 
 #: How long everything may take to come to its end after the last fault, in seconds.

@@ -17,7 +17,7 @@ from services.payment.models import Payment
 from services.payment.models import metadata as payment_tables
 from tests.cli.conftest import SERVICES, service_options, write_log
 from tests.orders import fulfilled_order, paid_order, refused_order
-from tests.unit.test_invariants import numbered
+from tests.unit.protocol.test_invariants import numbered
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database

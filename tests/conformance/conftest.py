@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.travel import services
-from tests.conformance.vouchers import services_of_both
 from tests.conformance.world import Declare, EmbeddedWorld, RabbitWorld, World, settings_for
 from tests.conftest import PostgresDatabases
+from tests.example_sagas.travel import services
+from tests.example_sagas.vouchers import services_of_both
 from tests.servers import Server
 
 WAYS = ["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"]

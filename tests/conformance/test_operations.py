@@ -13,9 +13,9 @@ import aio_pika
 import pytest
 from sqlalchemy import select, text, update
 
-from tests.conformance.travel import RoomBooked, TicketIssued, TripRequested
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
+from tests.example_sagas.travel import RoomBooked, TicketIssued, TripRequested
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage

@@ -10,9 +10,9 @@ import aio_pika
 import pytest
 from sqlalchemy import delete, update
 
-from tests.conformance.travel import FlightBooked, FlightRefused, RoomBooked, RoomCancelled
 from tests.conformance.world import RabbitWorld, World, message, settings_for
 from tests.eventually import eventually
+from tests.example_sagas.travel import FlightBooked, FlightRefused, RoomBooked, RoomCancelled
 from tests.servers import Server
 from toolkit import Event
 from toolkit.configuration.settings import queue_name

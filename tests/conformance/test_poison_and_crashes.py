@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pika
 import pytest
 
-from tests.conformance.travel import RoomBooked
 from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
+from tests.example_sagas.travel import RoomBooked
 from toolkit import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.ids import new_id

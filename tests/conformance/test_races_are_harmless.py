@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conformance.travel import (
+from tests.conformance.world import RabbitWorld, World, message
+from tests.eventually import eventually
+from tests.example_sagas.travel import (
     FlightBooked,
     FlightRefused,
     RoomBooked,
     TicketRefused,
     TripRequested,
 )
-from tests.conformance.world import RabbitWorld, World, message
-from tests.eventually import eventually
 from toolkit.declaration.events import AbortRequested, SagaEnded
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
-from tests.conformance.travel import FlightCancelled, RoomBooked, TripRequested
-from tests.conformance.vouchers import NightSetAside, SeatFreed, VoucherRequested
 from tests.conformance.world import World, message
 from tests.eventually import eventually
+from tests.example_sagas.travel import FlightCancelled, RoomBooked, TripRequested
+from tests.example_sagas.vouchers import NightSetAside, SeatFreed, VoucherRequested
 from toolkit import Event
 from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import AbortRequested, SagaEnded, SagaState

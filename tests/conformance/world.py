@@ -14,8 +14,8 @@ import aio_pika
 from aiormq.exceptions import AMQPError
 from sqlalchemy import text
 
-from tests.conformance.travel import Script, TripRequested, services, trip_saga
 from tests.eventually import eventually
+from tests.example_sagas.travel import Script, TripRequested, services, trip_saga
 from toolkit import Event, Service, Settings
 from toolkit.app import App
 from toolkit.configuration.settings import queue_name

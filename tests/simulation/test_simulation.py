@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.travel import Script, TripRequested, services
 from tests.conformance.world import message
+from tests.example_sagas.travel import Script, TripRequested, services
 from tests.simulation.simulation import Simulation, simulation
 from tests.simulation.virtual_time import VirtualLoop
 from toolkit import Settings

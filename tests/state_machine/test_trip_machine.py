@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.conformance.travel import Script, TripRequested, services
 from tests.conformance.world import message
+from tests.example_sagas.travel import Script, TripRequested, services
 from tests.simulation.simulation import Simulation, simulation
 from tests.simulation.wire import STUMBLES, Parcel
 from tests.state_machine import evidence as evidence_of

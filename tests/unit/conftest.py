@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PostgresDatabases
-from tests.unit.loans import Clerk, stock
+from tests.example_sagas.loans import Clerk, stock
 from toolkit.persistence.database import Database
 
 

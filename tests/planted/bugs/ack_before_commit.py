@@ -6,6 +6,6 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/test_inbox.py::test_a_delivery_returns_once_its_effect_is_committed",
+    "tests/unit/runtime/test_batcher.py::test_a_delivery_returns_once_its_effect_is_committed",
     "tests/state_machine",
 ]

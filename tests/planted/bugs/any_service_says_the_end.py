@@ -6,6 +6,6 @@ EDITS = {
     "toolkit/runtime/executor.py": [(ANSWER, ANSWER.replace("tx.work.has_ended_here(message.envelope)", "True"))],
 }
 CAUGHT_BY = [
-    "tests/unit/test_ends.py::test_a_nudge_of_a_saga_that_ended_elsewhere_is_passed_on_once",
+    "tests/unit/runtime/test_ends.py::test_a_nudge_of_a_saga_that_ended_elsewhere_is_passed_on_once",
     "tests/simulation/test_lost_ends.py::test_every_service_learns_an_end_that_it_missed",
 ]

@@ -8,6 +8,6 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/test_relay.py::test_a_row_is_deleted_only_after_the_confirm",
+    "tests/unit/runtime/test_relay.py::test_a_row_is_deleted_only_after_the_confirm",
     "tests/state_machine",
 ]

@@ -8,5 +8,5 @@ EDITS = {
 CAUGHT_BY = [
     "tests/conformance/test_two_types_under_one_id.py::test_the_end_of_one_leaves_the_other_to_be_undone",
     "tests/conformance/test_two_types_under_one_id.py::test_news_of_an_end_touches_its_own_type_alone",
-    "tests/unit/test_saga_log.py::test_the_end_closes_sagas_of_its_own_type_alone",
+    "tests/unit/persistence/test_saga_log.py::test_the_end_closes_sagas_of_its_own_type_alone",
 ]

@@ -6,5 +6,5 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/test_availability.py::test_a_step_that_breaks_its_own_connection_fails_alone_on_sqlite",
+    "tests/unit/persistence/test_availability.py::test_a_step_that_breaks_its_own_connection_fails_alone_on_sqlite",
 ]

@@ -11,6 +11,6 @@ EDITS = {
     "toolkit/runtime/unit_of_work.py": [("            deadline=cause.deadline,\n" + HANDED_ON, HANDED_ON)],
 }
 CAUGHT_BY = [
-    "tests/unit/test_execution.py::test_what_is_emitted_names_its_cause_and_carries_the_deadline",
+    "tests/unit/runtime/test_executor.py::test_what_is_emitted_names_its_cause_and_carries_the_deadline",
     "tests/state_machine",
 ]

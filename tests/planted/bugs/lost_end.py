@@ -6,6 +6,6 @@ EDITS = {
     "toolkit/runtime/executor.py": [(ANSWER, ANSWER.replace("if not end", "if True or not end"))],
 }
 CAUGHT_BY = [
-    "tests/unit/test_ends.py::test_a_nudge_of_a_saga_that_ended_here_is_answered_once",
+    "tests/unit/runtime/test_ends.py::test_a_nudge_of_a_saga_that_ended_here_is_answered_once",
     "tests/simulation/test_lost_ends.py::test_every_service_learns_an_end_that_it_missed",
 ]

@@ -8,4 +8,4 @@ EDITS = {
         ("            if saga not in broken:\n", "            raise\n            if error:\n"),
     ],
 }
-CAUGHT_BY = ["tests/unit/test_set_aside.py"]
+CAUGHT_BY = ["tests/unit/persistence/test_unreadable_rows.py"]

@@ -1,0 +1,122 @@
+"""A service holds participants together, and provides what their steps ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tests.example_sagas.loans import (
+    BookLent,
+    BookTakenBack,
+    BookWanted,
+    CardRefused,
+    Clerk,
+    LoanRegistered,
+    library,
+    loan_saga,
+)
+from toolkit import DeclarationError, Participant, Service, Settings
+
+
+class Catalogue:
+    """Something that a step may ask for."""
+
+
+def searching(name: str = "search") -> Participant:
+    participant = Participant("library", saga=loan_saga)
+
+    async def search(event: BookWanted, catalogue: Catalogue) -> BookLent: ...
+
+    search.__name__ = name
+    participant.step()(search)
+    return participant
+
+
+@asynccontextmanager
+async def a_catalogue(_: Settings) -> AsyncIterator[Catalogue]:
+    yield Catalogue()
+
+
+def test_what_a_step_asks_for_and_nobody_provides_is_named() -> None:
+    with pytest.raises(DeclarationError) as caught:
+        Service(name="library", participants=[searching()])
+
+    assert caught.value.function == f"{__name__}.search"
+    assert caught.value.fault == "the parameter 'catalogue' wants a Catalogue, which library does not provide"
+    assert caught.value.cure == "Add it: Service(provides={Catalogue: how_to_open_one})"
+
+
+def test_what_a_compensation_asks_for_has_to_be_provided_too() -> None:
+    participant = Participant("library", saga=loan_saga)
+
+    @participant.step()
+    async def lend(event: BookWanted) -> BookLent: ...
+
+    @participant.compensation(of=lend)
+    async def take_back(event: CardRefused, catalogue: Catalogue) -> BookTakenBack: ...
+
+    with pytest.raises(DeclarationError, match="take_back: the parameter 'catalogue' wants a Catalogue"):
+        Service(name="library", participants=[participant])
+
+
+def test_two_participants_cannot_have_steps_of_one_name() -> None:
+    with pytest.raises(DeclarationError, match=r"Service 'library': two steps are named search\. Rename one"):
+        Service(name="library", participants=[searching(), searching()], provides={Catalogue: a_catalogue})
+
+
+def test_a_service_knows_one_saga_by_each_name() -> None:
+    other = replace(loan_saga, starts_with=BookLent)
+
+    with pytest.raises(DeclarationError, match="two sagas are named loan"):
+        Service(name="library", participants=[Participant("one", saga=loan_saga), Participant("two", saga=other)])
+
+
+def test_an_event_starts_one_saga_alone() -> None:
+    other = replace(loan_saga, name="gift")
+
+    with pytest.raises(DeclarationError, match="BookWanted starts two sagas, loan and gift"):
+        Service(name="library", participants=[Participant("one", saga=loan_saga), Participant("two", saga=other)])
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "-a", "ä", "x" * 65, "a b", "a\n"])
+def test_a_sagas_name_is_a_plain_word(name: str) -> None:
+    with pytest.raises(DeclarationError, match="half of each saga's identity"):
+        replace(loan_saga, name=name)
+
+
+def test_a_service_is_the_sum_of_its_participants() -> None:
+    desk = Participant("desk", saga=loan_saga)
+
+    @desk.step()
+    async def register(event: BookLent) -> LoanRegistered: ...
+
+    participants = [*library(Clerk()).participants, desk]
+    service = Service(name="library", participants=participants, provides={Clerk: a_catalogue})
+
+    assert [step.name for step in service.steps] == ["lend_book", "register"]
+    assert [each.name for each in service.compensations] == ["take_back"]
+    assert service.sagas == [loan_saga]
+    assert service.heard() == {BookWanted, CardRefused, BookLent}
+
+
+@pytest.mark.parametrize("seed", [lambda session: None, len, "seed.sql"], ids=["lambda", "built-in", "text"])
+def test_a_seed_that_is_no_coroutine_function_says_how_to_declare_it(seed: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"is no coroutine function\. Declare it as `async def seed"):
+        Service(name="library", participants=[searching()], provides={Catalogue: a_catalogue}, seed=seed)
+
+
+def test_a_seed_may_be_whatever_is_called_as_a_coroutine_function() -> None:
+    class Shelves:
+        async def __call__(self, session: AsyncSession) -> None: ...
+
+    async def fill(shelf: int, session: AsyncSession) -> None: ...
+
+    for seed in (Shelves(), partial(fill, 1)):
+        service = Service(name="library", participants=[searching()], provides={Catalogue: a_catalogue}, seed=seed)
+        assert service.seed is seed

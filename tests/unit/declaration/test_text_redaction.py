@@ -1,0 +1,98 @@
+"""A text about an event shows none of its sensitive values, and is made in a bounded time whatever the event holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import pytest
+from pydantic import Field, ValidationError
+
+from tests.unit.declaration.test_redaction import BODY, Guest, RoomBooked
+from toolkit import Event, Sensitive
+from toolkit.declaration.text_redaction import WITHHELD, redact
+
+
+class ManifestSigned(Event, owner="airline"):
+    flight_id: str
+    passengers: Annotated[tuple[str, ...], Sensitive] = ()
+    seats: Annotated[dict[str, Any], Sensitive] = Field(default_factory=dict)
+
+
+def test_a_text_is_rid_of_the_events_sensitive_values():
+    text = "ada lovelace paid 12345 from +44 20 1; passport {'number': 'GB-1815'}; 2 nights"
+
+    assert redact(RoomBooked, json.dumps(BODY), text) == "*** paid *** from ***; passport {'number': '***'}; 2 nights"
+
+
+def test_a_short_value_is_masked_only_where_it_stands_as_a_word():
+    body = json.dumps(BODY | {"guest": {"name": "A", "nights": 1}})
+
+    assert redact(RoomBooked, body, "A was Away") == "*** was Away"
+
+
+def test_a_value_that_was_cut_off_with_its_text_leaves_nothing_behind():
+    body = json.dumps(BODY)
+    text = "x" * 490 + " Ada Lovel"
+
+    assert redact(RoomBooked, body, text).endswith("x ***")
+
+
+def test_pydantics_input_is_never_repeated():
+    with pytest.raises(ValidationError) as raised:
+        Guest.model_validate({"name": "Ada", "nights": "Ada's, input_type=no"})
+
+    assert "Ada" not in redact(None, None, str(raised.value))
+
+
+def test_an_input_that_was_cut_with_its_text_is_not_repeated():
+    assert "Ada" not in redact(None, None, "input_value='Ada Lovel")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"passengers": [f"passenger {number}" for number in range(21_000)]},
+        {"seats": {f"{row}A": f"seat of {row}" for row in range(8_000)}},
+        {"passengers": [f"{number}{'x' * 900}" for number in range(100)]},
+    ],
+    ids=["many values", "a large map", "long values"],
+)
+def test_a_text_about_too_many_values_is_withheld(body):
+    text = "passenger 7 is not aboard" * 40
+
+    assert redact(ManifestSigned, json.dumps({"flight_id": "f-1"} | body), text) == WITHHELD
+
+
+def test_a_body_that_nests_too_deeply_is_withheld():
+    seats: dict[str, Any] = {"1A": "Ada"}
+    for _ in range(500):
+        seats = {"row": seats}
+
+    assert redact(ManifestSigned, json.dumps({"flight_id": "f-1", "seats": seats}), "Ada") == WITHHELD
+
+
+def test_one_value_longer_than_the_text_is_masked_at_its_ends():
+    body = json.dumps({"flight_id": "f-1", "passengers": ["Ada Lovelace " * 100_000]})
+
+    text = redact(ManifestSigned, body, f"Lovelace {'x' * 600} Ada Lovelace Ada")
+
+    assert text == f"***{'x' * 600}***"
+
+
+def test_a_text_of_many_inputs_is_read_once():
+    text = "input_value=" * 80_000  # a search from each of these to the end takes minutes
+
+    assert redact(None, None, text) == "input_value=***, input_type="
+
+
+def test_values_that_overlap_are_masked_as_one():
+    body = json.dumps({"flight_id": "f-1", "passengers": ["Ada Lovelace", "Lovelace of London"]})
+
+    assert redact(ManifestSigned, body, "no seat for Ada Lovelace of London") == "no seat for ***"
+
+
+def test_a_letter_that_folds_to_two_is_found_at_its_place():
+    body = json.dumps({"flight_id": "f-1", "passengers": ["Weiß"]})
+
+    assert redact(ManifestSigned, body, "Straße: WEIß, weiß") == "Straße: ***, ***"

@@ -1,0 +1,157 @@
+"""A message is what its sender may say, or a dead letter: its key, its login, and the way it came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, LoanRegistered, library, loan_saga
+from toolkit.clock import SystemClock
+from toolkit.declaration.events import AbortRequested, Event, SagaEnded, routing_key
+from toolkit.errors import UnreadableError
+from toolkit.messaging.decoding import Unreadable, Vocabulary
+from toolkit.messaging.envelope import Message, WireMessage, abort_request
+from toolkit.messaging.senders import Senders
+
+CLOCK = SystemClock()
+SENDERS = Senders(exchange="saga", queue="saga.library", logins={"desk": ("desk", "desk-2")})
+BODY = b'{"loan_id": "loan-1", "reason": "expired", "card": "1234"}'
+ENDED = b'{"saga_type": "loan", "completed": ["loan-1"]}'
+ABORT = abort_request("loan", "loan-1", "why not", now=CLOCK.now()).body
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    return Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000, senders=SENDERS)
+
+
+def card_refused(sender: str | None = "desk", *, key: str = "desk.CardRefused", **facts: Any) -> WireMessage:
+    headers = {} if sender is None else {"sent-by": sender}
+    known: dict[str, Any] = {"type": "CardRefused", "correlation_id": "loan-1", "exchange": "saga"}
+    return WireMessage(BODY, key, headers=headers | facts.pop("headers", {}), **known | facts)
+
+
+@pytest.mark.parametrize(
+    ("said", "body", "key"),
+    [
+        (SagaEnded, ENDED, "saga.AbortRequested"),
+        (SagaEnded, ENDED, "reader.BookWanted"),
+        (AbortRequested, ABORT, "saga.SagaEnded"),
+        (CardRefused, BODY, "saga.AbortRequested"),
+        (CardRefused, BODY, "library.CardRefused"),
+        (BookWanted, BODY, "reader.BookWanted.more"),
+        (BookWanted, BODY, ""),
+    ],
+)
+def test_an_event_under_another_key_is_a_letter_that_says_so(
+    vocabulary: Vocabulary, said: type[Event], body: bytes, key: str
+) -> None:
+    wire = WireMessage(body, key, type=said.__name__, correlation_id="loan-1", exchange="saga")
+
+    letter = vocabulary.receive(wire, CLOCK)
+
+    assert isinstance(letter, Unreadable)
+    assert (letter.reason, letter.wire.correlation_id) == ("wrong routing key", "loan-1")
+    assert repr(key) in letter.detail
+    assert f"its own is '{routing_key(said)}'" in letter.detail
+
+
+def test_its_key_is_looked_at_before_its_size_and_its_schema(vocabulary: Vocabulary) -> None:
+    wire = WireMessage(b"{" + b" " * 5000, "saga.AbortRequested", type="SagaEnded")
+
+    with pytest.raises(UnreadableError, match=r"^wrong routing key"):
+        vocabulary.read(wire, CLOCK)
+
+
+def test_an_event_of_its_owners_login_is_taken_and_keeps_it(vocabulary: Vocabulary) -> None:
+    message = vocabulary.read(card_refused("desk-2"), CLOCK)
+
+    again = message.on_attempt(2)
+    put_off = message.put_off_to(1_800_000_000)
+
+    assert again.headers["sent-by"] == put_off.headers["sent-by"] == "desk-2"
+    assert again.routing_key == put_off.routing_key == "desk.CardRefused"
+
+
+@pytest.mark.parametrize("sender", ["library", "", "DESK", None])
+def test_an_event_of_another_login_is_a_letter_that_names_the_cure(vocabulary: Vocabulary, sender: str | None) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        vocabulary.read(card_refused(sender), CLOCK)
+
+    assert caught.value.reason == "wrong sender"
+    assert (repr(sender) if sender else "a client that sets no user-id") in caught.value.detail
+    assert "SAGA_LOGINS names desk, desk-2 for desk" in caught.value.detail
+
+
+def test_who_sends_events_of_an_owner_that_is_not_named_is_not_asked(vocabulary: Vocabulary) -> None:
+    message = vocabulary.read(WireMessage(BODY, "reader.BookWanted", exchange="saga", headers={"sent-by": ""}), CLOCK)
+
+    assert isinstance(message.event, BookWanted)
+
+
+def test_what_the_service_sends_itself_keeps_its_proof(vocabulary: Vocabulary) -> None:
+    """A retry of a refused message is refused again, and of one that was taken it is taken."""
+    again = vocabulary.read(card_refused("desk", exchange="saga.library"), CLOCK)
+
+    assert isinstance(again, Message)
+    with pytest.raises(UnreadableError, match=r"^wrong sender"):
+        vocabulary.read(card_refused("", exchange="saga.library"), CLOCK)
+    with pytest.raises(UnreadableError, match=r"^wrong routing key"):
+        vocabulary.read(card_refused("desk", exchange="saga.library", key="saga.AbortRequested"), CLOCK)
+
+
+def test_a_retry_of_a_former_release_is_taken_from_the_services_own_outbox(vocabulary: Vocabulary) -> None:
+    """It has kept no login: its row waited in the outbox, or it waits in the queue under the queue's name."""
+    message = vocabulary.read(card_refused(None, exchange="saga.library"), CLOCK)
+    in_the_queue = WireMessage(BODY, "saga.library", type="BookWanted", exchange="", headers={"sent-by": ""})
+
+    assert isinstance(message.event, CardRefused)
+    assert isinstance(vocabulary.read(in_the_queue, CLOCK).event, BookWanted)
+    with pytest.raises(UnreadableError, match=r"^wrong sender"):  # by the default exchange anybody may have sent it
+        vocabulary.read(card_refused("", exchange="", key="saga.library"), CLOCK)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        card_refused(exchange="saga.desk"),  # bound to the exchange of all by a login that may not publish this key
+        card_refused(exchange="amq.topic"),
+        card_refused(headers={"x-death": [{"queue": "a queue whose dead letters go to the exchange of all"}]}),
+        card_refused(exchange="saga", key="saga.library"),
+    ],
+)
+def test_what_came_by_a_way_on_which_no_key_is_checked_is_a_letter(vocabulary: Vocabulary, wire: WireMessage) -> None:
+    with pytest.raises(UnreadableError, match=r"^(forwarded|wrong routing key)"):
+        vocabulary.read(wire, CLOCK)
+
+
+def test_an_event_that_nobody_here_hears_stays_of_unknown_type(vocabulary: Vocabulary) -> None:
+    assert LoanRegistered not in library(Clerk()).heard()
+    wire = WireMessage(BODY, "desk.LoanRegistered", type="LoanRegistered", exchange="saga")
+
+    with pytest.raises(UnreadableError, match=r"^unknown type"):
+        vocabulary.read(wire, CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("sender", "outcome", "is_taken"),
+    [
+        ("desk-2", "completed", True),
+        ("library", "failed", True),
+        ("library", "completed", False),
+        ("desk", "failed", False),
+        ("", "completed", False),
+    ],
+)
+def test_an_end_is_believed_of_the_owner_of_the_event_that_ends_such_sagas_so(
+    sender: str, outcome: str, is_taken: bool
+) -> None:
+    senders = Senders(exchange="saga", logins={"desk": ("desk-2", "desk"), "library": ("library",)})
+    vocabulary = Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000, senders=senders)
+    body = SagaEnded.model_validate({"saga_type": "loan", outcome: ("loan-1",)}).model_dump_json().encode()
+
+    read = vocabulary.receive(WireMessage(body, "saga.SagaEnded", headers={"sent-by": sender}, exchange="saga"), CLOCK)
+
+    assert isinstance(read, Message) is is_taken
+    assert is_taken or read.reason == "wrong sender"

@@ -1,0 +1,234 @@
+"""What an operator does to one database: each bite is one transaction, and nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from tests.example_sagas.loans import NOON, BookWanted, Clerk, letters, library, rename, wire
+from toolkit.declaration.events import SagaState
+from toolkit.messaging.envelope import WireMessage
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations import sagas
+from toolkit.operations.dead_letters import LETTERS_AT_ONCE, Bite
+from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter, Selection
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import StepState
+
+ADA = Operator("ada@desk", "the shelf is mended")
+QUEUE = "saga.library"
+LATER = NOON + timedelta(hours=1)
+
+
+async def bury(database: Database, *buried: DeadLetter) -> None:
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), buried)
+
+
+def dead(number: int = 1, message: WireMessage | None = None, **facts: Any) -> DeadLetter:
+    known = {"reason": "retries spent", "step": "lend_book", "at": NOON + timedelta(seconds=number)}
+    message = message or wire(BookWanted(loan_id=f"loan-{number}"), at=NOON, attempt=5)
+    return DeadLetter(id=f"letter-{number:04}", service="library", error="no shelf", message=message, **(known | facts))
+
+
+async def redrive(database: Database, which: Selection | None = None, **facts: Any) -> Bite:
+    return await dead_letter_operations.redrive(database, which or Selection(), ADA, queue=QUEUE, now=LATER, **facts)
+
+
+async def replay(database: Database, loan_id: str) -> Bite:
+    return await sagas.replay(database, library(Clerk()).emitted(), loan_id, ADA, now=LATER)
+
+
+async def waiting(database: Database) -> list[OutboxRow]:
+    async with database.transaction() as session:
+        rows = await outbox.claim(await session.connection(), now=LATER, until=LATER + timedelta(days=1), most=1_000)
+        return sorted(rows, key=lambda row: row.id)
+
+
+async def log(database: Database, loan_id: str, **facts: Any) -> None:
+    known = {
+        "service": "library", "saga_id": loan_id, "saga_type": "loan", "step": "lend_book", "position": 1,
+        "from_state": None, "to_state": StepState.COMPLETED, "saga_state": SagaState.STARTED, "event_id": "event-1",
+        "event_type": "BookWanted", "at": NOON,
+    }  # fmt: skip
+    async with database.transaction() as session:
+        await saga_log.append(await session.connection(), [Entry(**(known | facts))])
+
+
+async def audited(database: Database) -> list[tuple[str, str | None, str]]:
+    async with database.reading() as connection:
+        rows = await audit_log.listed(connection)
+    return [(row["verb"], row["saga_id"], row["subject"]) for row in rows]
+
+
+async def test_a_redriven_message_is_the_one_that_came_and_goes_to_the_services_own_queue(database: Database) -> None:
+    message = wire(BookWanted(loan_id="loan-1"), at=NOON, attempt=5)
+    await bury(database, dead(1, message))
+
+    await redrive(database)
+
+    (row,) = await waiting(database)
+    assert row.destination == QUEUE
+    assert row.message == wire(BookWanted(loan_id="loan-1"), at=NOON, attempt=1)
+
+
+async def test_a_message_without_id_type_and_time_gets_what_its_letter_knows(database: Database) -> None:
+    deaths = {"x-death": [{"reason": "rejected"}], "x-first-death-queue": QUEUE, "x-colour": "red"}
+    bare = WireMessage(b"{}", "reader.BookWanted", headers=deaths)
+    await bury(database, dead(1, bare, step=None, reason="schema"))
+
+    await redrive(database)
+
+    (row,) = await waiting(database)
+    assert (row.message.message_id, row.message.type) == ("letter-0001", "BookWanted")
+    assert row.message.timestamp == NOON + timedelta(seconds=1)
+    assert row.message.headers == {"x-colour": "red"}
+    assert row.message.correlation_id == "-"  # no saga's id: what had none must not get one on its way
+
+
+async def test_what_may_be_redriven_is_and_what_may_not_stays_in_the_same_bite(database: Database) -> None:
+    await log(database, "loan-1", saga_state=SagaState.COMPLETED)
+    await log(database, "loan-2")
+    await bury(database, dead(1), dead(2), dead(3))
+
+    bite = await redrive(database)
+
+    assert [(row["saga_id"], row["outcome"]) for row in bite.rows] == [
+        ("loan-1", "refused"),
+        ("loan-2", "redriven"),
+        ("loan-3", "redriven"),
+    ]
+    assert [letter["saga_id"] for letter in await letters(database)] == ["loan-1"]
+    assert await audited(database) == [("redrive", "loan-3", "letter-0003"), ("redrive", "loan-2", "letter-0002")]
+
+
+@pytest.mark.parametrize(
+    ("which", "meant"),
+    [
+        (Selection(), [1, 2, 3]),
+        (Selection(ids=("letter-0001", "letter-0003")), [1, 3]),
+        (Selection(reason="schema"), [2]),
+        (Selection(step="lend_book"), [1, 3]),
+        (Selection(saga_id="loan-2"), [2]),
+        (Selection(before=NOON + timedelta(seconds=2)), [1, 2]),
+        (Selection(up_to="letter-0002"), [1, 2]),
+        (Selection(step="lend_book", before=NOON + timedelta(seconds=2)), [1]),
+        (Selection(ids=("letter-0009",)), []),
+    ],
+)
+async def test_letters_are_chosen_by_all_that_is_said_of_them(
+    database: Database, which: Selection, meant: list[int]
+) -> None:
+    await bury(database, dead(1), dead(2, reason="schema", step=None), dead(3))
+
+    async with database.reading() as connection:
+        count = await dead_letters.count(connection, which)
+    would = await redrive(database, which, dry_run=True)
+    done = await dead_letter_operations.drop(database, which, ADA, now=LATER)
+
+    assert count == len(meant)
+    assert [row["id"] for row in would.rows] == [row["id"] for row in done.rows] == [f"letter-{n:04}" for n in meant]
+
+
+async def test_a_bite_is_bounded_and_the_next_one_goes_on_behind_it(database: Database) -> None:
+    await bury(database, *(dead(number) for number in range(LETTERS_AT_ONCE + 5)))
+
+    first = await redrive(database)
+    second = await redrive(database, after=first.after or "")
+
+    assert (len(first.rows), first.after) == (LETTERS_AT_ONCE, f"letter-{LETTERS_AT_ONCE - 1:04}")
+    assert (len(second.rows), second.after) == (5, None)
+    assert len(await waiting(database)) == LETTERS_AT_ONCE + 5
+
+
+async def test_operators_who_redrive_and_drop_at_once_take_each_letter_once(database: Database) -> None:
+    await bury(database, *(dead(number) for number in range(60)))
+
+    bites = await asyncio.gather(
+        *(redrive(database) for _ in range(3)),
+        *(dead_letter_operations.drop(database, Selection(), ADA, now=LATER) for _ in range(3)),
+    )
+
+    outcomes = [row["outcome"] for bite in bites for row in bite.rows]
+    assert len(outcomes) == 60
+    assert len(await waiting(database)) == outcomes.count("redriven")
+    assert len(await audited(database)) == 60
+    assert await letters(database) == []
+
+
+async def test_what_a_step_emitted_last_is_replayed_under_its_own_id_and_once_for_each_step(database: Database) -> None:
+    lent = {"emitted_id": "event-2", "emitted_type": "BookLent", "emitted_body": '{"loan_id": "loan-1"}'}
+    back = {"emitted_id": "event-3", "emitted_type": "BookTakenBack", "emitted_body": '{"loan_id": "loan-1"}'}
+    await log(database, "loan-1", **lent)
+    await log(database, "loan-1", position=2, to_state=StepState.COMPENSATED, **back)
+    await log(database, "loan-1", step="other_step", **lent)
+
+    bite = await replay(database, "loan-1")
+
+    assert [(row["step"], row["event_id"], row["outcome"]) for row in bite.rows] == [
+        ("lend_book", "event-3", "replayed"),
+        ("other_step", "event-2", "replayed"),
+    ]
+    assert {row.message.message_id for row in await waiting(database)} == {"event-3", "event-2"}
+
+
+async def test_the_replay_of_a_sagas_last_step_tells_again_how_it_ended(database: Database) -> None:
+    ending = {"emitted_id": "event-2", "emitted_type": "BookTakenBack", "emitted_body": '{"loan_id": "loan-1"}'}
+    await log(database, "loan-1", saga_state=SagaState.FAILED, **ending)
+
+    await replay(database, "loan-1")
+    await replay(database, "loan-1")
+
+    told = [row.message for row in await waiting(database) if row.message.type == "SagaEnded"]
+    assert len({message.message_id for message in told}) == 1
+    assert b'"failed":["loan-1"]' in told[0].body
+
+
+async def test_an_event_that_nobody_declares_any_more_is_not_replayed_and_said_to_be_so(database: Database) -> None:
+    await log(database, "loan-1", emitted_id="event-2", emitted_type="BookMailed", emitted_body="{}")
+
+    bite = await replay(database, "loan-1")
+
+    assert [(row["outcome"], row["why"]) for row in bite.rows] == [
+        ("refused", "nothing here declares BookMailed any more")
+    ]
+    assert await waiting(database) == []
+
+
+async def test_a_replay_of_a_saga_that_the_service_does_not_know_does_nothing(database: Database) -> None:
+    bite = await replay(database, "loan-404")
+
+    assert bite.rows == []
+    assert await audited(database) == []
+
+
+async def test_retries_count_anew_after_a_redrive(database: Database) -> None:
+    await log(database, "loan-1")
+    for note in ("retrying", "retrying", "dead_lettered", "redriven", "retrying"):
+        await log(database, "loan-1", position=None, to_state=note)
+
+    async with database.reading() as connection:
+        streams = await saga_log.read_streams(connection, ["loan-1"])
+
+    assert streams["loan", "loan-1", "lend_book"].retries == 1
+
+
+async def test_a_redrive_that_breaks_off_in_its_midst_has_done_nothing(database: Database) -> None:
+    await bury(database, dead(1))
+    await rename(database, "audit", "elsewhere")
+
+    with pytest.raises(DBAPIError):
+        await redrive(database)
+
+    await rename(database, "elsewhere", "audit")
+    assert await waiting(database) == []
+    assert [row["outcome"] for row in (await redrive(database)).rows] == ["redriven"]
+    assert (await redrive(database)).rows == []

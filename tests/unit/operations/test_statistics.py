@@ -1,0 +1,189 @@
+"""The figures that remember what they counted say what counting all of it again would say."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import delete, func, select
+
+from tests.example_sagas.loans import NOON, Watch
+from toolkit.declaration.events import SagaState
+from toolkit.messaging.envelope import WireMessage
+from toolkit.operations import statistics
+from toolkit.operations.statistics import Figures
+from toolkit.persistence import outbox
+from toolkit.persistence.database import Database
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry, append, saga_log
+from toolkit.tracking.snapshot import Glance
+
+STATES = list(SagaState)
+EVENTS = (None, "BookLent", "LoanRegistered")
+
+
+@pytest.fixture
+def clock() -> Watch:
+    return Watch()
+
+
+@pytest.fixture(autouse=True)
+def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "_STRETCH", 7)
+    monkeypatch.setattr(statistics, "_FRESH", 0)
+
+
+def entry(loan: str, state: SagaState, clock: Watch, *, emitted: str | None = None, saga_type: str = "loan") -> Entry:
+    return Entry(
+        service="library", saga_id=loan, saga_type=saga_type, step="lend_book", position=None, from_state=None,
+        to_state="ignored", saga_state=state, event_id=None, event_type=None, emitted_type=emitted, at=clock.now(),
+    )  # fmt: skip
+
+
+async def write(database: Database, *entries: Entry) -> None:
+    async with database.transaction() as session:
+        await append(await session.connection(), entries)
+
+
+async def look(known: Figures, database: Database) -> Glance:
+    return await known.glance(database, {"relay": True})
+
+
+async def plainly_counted(database: Database) -> dict[str, dict[str, int]]:
+    last = select(func.max(saga_log.c.id)).group_by(saga_log.c.saga_type, saga_log.c.saga_id)
+    query = select(saga_log.c.saga_type, saga_log.c.saga_state, func.count()).where(saga_log.c.id.in_(last))
+    found: dict[str, dict[str, int]] = {}
+    async with database.reading() as connection:
+        for saga_type, state, count in await connection.execute(query.group_by(*list(query.selected_columns)[:2])):
+            found.setdefault(saga_type, {})[state] = count
+    return found
+
+
+def a_random_history(dice: random.Random, clock: Watch) -> Iterator[list[Entry]]:
+    """Yield batches of entries: of many loans, and of returns under the same ids, which move, end, and move again."""
+    for _ in range(12):
+        loans = [f"loan-{dice.randrange(40)}" for _ in range(dice.randrange(15))]
+        yield [entry(loan, dice.choice(STATES), clock, saga_type=dice.choice(["loan", "return"])) for loan in loans]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_after_any_history_the_sagas_are_counted_as_counting_all_of_them_would(
+    database: Database, clock: Watch, seed: int
+):
+    dice, known = random.Random(seed), Figures("library", clock)
+
+    for entries in a_random_history(dice, clock):
+        await write(database, *entries)
+        clock.advance(seconds=dice.choice([0, 1, 4, 15, 400]))
+        glance = await look(known, database)
+
+        counted = await plainly_counted(database)
+        assert glance.by_type == counted
+        assert Counter(glance.by_state) == sum(map(Counter, counted.values()), Counter())
+
+
+async def test_the_rate_is_of_the_last_minute_and_the_p95_of_the_last_five(database: Database, clock: Watch):
+    for number in range(20):
+        await write(database, entry(f"loan-{number}", SagaState.STARTED, clock))
+        clock.advance(seconds=3 if number == 0 else 2)
+        await write(database, entry(f"loan-{number}", SagaState.COMPLETED, clock))
+        clock.advance(seconds=8)
+    known = Figures("library", clock)
+
+    first = await look(known, database)
+    clock.advance(minutes=2)
+    later = await look(known, database)
+    clock.advance(minutes=5)
+    last = await look(known, database)
+
+    assert (first.rate, first.p95) == (pytest.approx(0.1), 2.0)
+    assert (later.rate, later.p95) == (0.0, 2.0)
+    assert (last.rate, last.p95) == (0.0, None)
+
+
+async def test_a_saga_ends_once_however_often_its_end_is_noted(database: Database, clock: Watch):
+    known = Figures("library", clock)
+    await write(database, entry("loan-1", SagaState.STARTED, clock), entry("loan-1", SagaState.FAILED, clock))
+    await look(known, database)
+
+    for _ in range(3):
+        clock.advance(seconds=12)
+        await write(database, entry("loan-1", SagaState.FAILED, clock))
+        glance = await look(known, database)
+
+    assert glance.rate == pytest.approx(1 / 60)
+
+
+async def test_emissions_are_counted_for_five_minutes(database: Database, clock: Watch):
+    known = Figures("library", clock)
+    for event in ("BookLent", "BookLent", "LoanRegistered"):
+        await write(database, entry("loan-1", SagaState.PENDING, clock, emitted=event))
+        assert (await look(known, database)).edges
+        clock.advance(minutes=2)
+
+    assert (await look(known, database)).edges == {"BookLent": 1, "LoanRegistered": 1}
+
+
+async def test_what_waits_is_told_with_the_age_of_the_oldest(database: Database, clock: Watch):
+    wire = WireMessage(b"{}", "library.BookLent", message_id="event-1", type="BookLent", timestamp=NOON)
+    async with database.transaction() as session:
+        connection = await session.connection()
+        await outbox.add(connection, [OutboxRow(id="row-1", message=wire, due_at=NOON)])
+    clock.advance(seconds=90)
+
+    glance = await look(Figures("library", clock), database)
+
+    assert (glance.outbox, glance.outbox_oldest, glance.overdue, glance.dead_letters) == (1, 90.0, 0, 0)
+    assert (glance.service, glance.at, glance.ready) == ("library", clock.now(), {"relay": True})
+
+
+async def test_an_empty_service_has_nothing_to_tell(database: Database, clock: Watch):
+    glance = await look(Figures("library", clock), database)
+
+    assert glance.is_counted
+    assert (glance.by_state, glance.by_type, glance.edges, glance.p95, glance.outbox_oldest) == ({}, {}, {}, None, None)
+
+
+async def test_what_was_pruned_is_counted_until_all_is_counted_anew(
+    database: Database, clock: Watch, monkeypatch: pytest.MonkeyPatch
+):
+    known = Figures("library", clock)
+    await write(database, entry("loan-1", SagaState.FAILED, clock), entry("loan-2", SagaState.FAILED, clock))
+    clock.advance(minutes=1)
+    await look(known, database)
+    async with database.transaction() as session:
+        await (await session.connection()).execute(delete(saga_log).where(saga_log.c.saga_id == "loan-1"))
+
+    stale = await look(known, database)
+    monkeypatch.setattr(known._base, "anew_at", 0.0)
+    await look(known, database)
+    assert known._counting
+    await known._counting
+    anew = await look(known, database)
+
+    assert (stale.by_state, anew.by_state) == ({"Failed": 2}, {"Failed": 1})
+
+
+async def test_a_log_whose_end_was_taken_away_is_counted_anew(database: Database, clock: Watch):
+    known = Figures("library", clock)
+    await write(database, entry("loan-1", SagaState.FAILED, clock), entry("loan-2", SagaState.FAILED, clock))
+    clock.advance(minutes=1)
+    await look(known, database)
+    async with database.transaction() as session:
+        await (await session.connection()).execute(delete(saga_log))
+
+    await look(known, database)
+
+    assert (await look(known, database)).by_state == {}
+
+
+async def test_an_outage_is_raised_and_the_sagas_are_counted_once_it_is_over(clock: Watch, sqlite: Database):
+    known, away = Figures("library", clock), Database("postgresql://postgres@127.0.0.1:1/library")
+
+    with pytest.raises(OSError, match="Connect call failed"):
+        await look(known, away)
+    await away.close()
+
+    assert (await look(known, sqlite)).is_counted

@@ -1,0 +1,111 @@
+"""A dead letter keeps a message whole, whatever it holds."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.example_sagas.loans import NOON, BookWanted, letters, wire
+from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import dead_letters
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter, Selection
+
+
+async def bury(database: Database, *buried: DeadLetter) -> None:
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), buried)
+
+
+def dead(message: WireMessage, *, number: int = 1, **facts: object) -> DeadLetter:
+    return DeadLetter(
+        id=f"letter-{number}", service="library", reason="schema", error="no title", message=message,
+        at=NOON + timedelta(seconds=number), **facts,
+    )  # fmt: skip
+
+
+async def test_a_letter_comes_back_with_all_that_is_known(database: Database) -> None:
+    message = wire(BookWanted(loan_id="loan-1"), at=NOON)
+    await bury(database, dead(message, step="lend_book", attempts=4, traceback="line 7"))
+
+    (letter,) = await letters(database)
+
+    assert letter == {
+        "id": "letter-1",
+        "service": "library",
+        "reason": "schema",
+        "error": "no title",
+        "traceback": "line 7",
+        "saga_type": "loan",
+        "saga_id": "loan-1",
+        "step": "lend_book",
+        "event_type": "BookWanted",
+        "message_id": message.message_id,
+        "routing_key": "reader.BookWanted",
+        "headers": message.headers,
+        "body": message.body.decode(),
+        "attempts": 4,
+        "sent_at": NOON,
+        "first_at": NOON + timedelta(seconds=1),
+        "last_at": NOON + timedelta(seconds=1),
+    }
+
+
+async def test_a_message_given_up_again_for_the_same_reason_is_one_letter_that_counts(database: Database) -> None:
+    message = wire(BookWanted(loan_id="loan-1"), at=NOON)
+
+    await bury(database, dead(message, number=1))
+    await bury(database, dead(message, number=9))
+
+    (letter,) = await letters(database)
+    assert (letter["id"], letter["attempts"]) == ("letter-1", 2)
+    assert (letter["first_at"], letter["last_at"]) == (NOON + timedelta(seconds=1), NOON + timedelta(seconds=9))
+
+
+async def test_the_same_body_of_another_saga_is_another_letter_though_neither_has_an_id(database: Database) -> None:
+    stray = WireMessage(b"{}", "reader.BookWanted")
+    of_a_saga = WireMessage(b"{}", "reader.BookWanted", correlation_id="loan-1")
+
+    await bury(database, dead(stray, number=1), dead(of_a_saga, number=2))
+
+    assert {(letter["saga_id"], letter["attempts"]) for letter in await letters(database)} == {(None, 1), ("loan-1", 1)}
+
+
+async def test_of_two_who_take_a_letter_one_finds_it_gone(database: Database) -> None:
+    letter = dead(wire(BookWanted(loan_id="loan-1"), at=NOON))
+    await bury(database, letter)
+
+    taken = []
+    for _ in range(2):
+        async with database.transaction() as session:
+            taken.append(await dead_letters.take(await session.connection(), [letter]))
+
+    assert taken == [[letter], []]
+    assert await letters(database) == []
+
+
+async def test_a_message_of_nothing_but_bytes_is_kept(database: Database) -> None:
+    message = WireMessage(
+        body=b"\xff\x00", routing_key="any\0where", message_id="a\0b", headers={"odd": timedelta(seconds=1), "b": b"x"}
+    )
+    await bury(database, dead(message))
+
+    (letter,) = await letters(database)
+
+    assert letter["body"] == "\\xff\x00"
+    assert (letter["routing_key"], letter["message_id"]) == ("anywhere", "ab")
+    assert letter["headers"] == {"odd": "0:00:01", "b": "b'x'"}
+    assert letter["saga_id"] is None
+
+
+async def test_the_newest_letters_come_first_by_saga_and_up_to_a_limit(database: Database) -> None:
+    of_one, of_two = wire(BookWanted(loan_id="loan-1")), wire(BookWanted(loan_id="loan-2"))
+    of_one_again = wire(BookWanted(loan_id="loan-1"), event_id="another")
+    await bury(database, dead(of_one, number=1), dead(of_two, number=2), dead(of_one_again, number=3))
+    await bury(database)
+
+    async with database.reading() as connection:
+        newest = await dead_letters.listed(connection, limit=2)
+        of_loan_1 = await dead_letters.listed(connection, Selection(saga_id="loan-1"))
+
+    assert [each["id"] for each in newest] == ["letter-3", "letter-2"]
+    assert [each["id"] for each in of_loan_1] == ["letter-3", "letter-1"]

@@ -1,0 +1,23 @@
+"""What a step emitted stands in its log, and can be sent again as the same event."""
+
+from __future__ import annotations
+
+from tests.example_sagas.loans import BookLent, BookWanted, Branch, Clerk, library
+from toolkit.persistence import emitted_events
+from toolkit.persistence.database import Database
+
+
+async def test_what_was_emitted_at_a_position_is_sent_again_as_it_was(database: Database, clerk: Clerk) -> None:
+    branch = Branch(library(clerk), database, resources={Clerk: clerk})
+    await branch.take(BookWanted(loan_id="loan-1"), BookWanted(loan_id="loan-2"))
+    await branch.relay.drain()
+
+    async with database.reading() as connection:
+        found = await emitted_events.at(
+            connection, [("loan", "loan-1", "lend_book", 1), ("loan", "loan-2", "lend_book", 2)]
+        )
+        of_nothing = await emitted_events.at(connection, [])
+
+    first_sent = next(each for each in branch.post.taken if each.correlation_id == "loan-1")
+    assert [each.as_sent(BookLent) for each in found] == [first_sent]
+    assert of_nothing == []

@@ -1,0 +1,188 @@
+"""What a saga costs does not grow with the tables: each statement on its way finds its rows by an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tests.example_sagas.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch, library
+from toolkit import Settings
+from toolkit.declaration.events import SagaEnded, SagaState
+from toolkit.operations.search import Attention, Search, search
+from toolkit.operations.statistics import Figures
+from toolkit.operations.views import view
+from toolkit.persistence.database import Database
+from toolkit.persistence.saga_log import Entry, append, read_streams
+from toolkit.runtime.watchdog import Watch as OverdueWatch
+
+#: The tables that grow with the number of sagas.
+GROWING = ("saga_log", "outbox", "overdue", "dead_letters")
+READS_OR_MOVES = re.compile(r"\s*(WITH|SELECT|UPDATE|DELETE|INSERT INTO \S+ \([^)]*\) SELECT)\b")
+
+Recorded = list[tuple[str, Any]]
+
+
+@pytest.fixture
+async def branch(database: Database, clerk: Clerk) -> Branch:
+    async with database.transaction() as session:
+        await append(await session.connection(), [old_entry(number) for number in range(2_000)])
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Watch())
+
+
+def old_entry(number: int) -> Entry:
+    return Entry(
+        service="library", saga_id=f"old-{number}", saga_type="loan", step="lend_book", position=1, from_state=None,
+        to_state="completed", saga_state=SagaState.STARTED, event_id=f"event-{number}", event_type="BookWanted",
+        at=NOON - timedelta(days=number),
+    )  # fmt: skip
+
+
+@contextmanager
+def recorded(database: Database) -> Iterator[Recorded]:
+    """Record the statements, with what stood in for their parameters."""
+    statements: Recorded = []
+
+    def record(_: Any, __: Any, statement: str, parameters: Any, ___: Any, is_many: bool) -> None:
+        if READS_OR_MOVES.match(statement):
+            statements.append((statement, parameters[0] if is_many else parameters))
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", record)
+    yield statements
+    event.remove(database.engine.sync_engine, "before_cursor_execute", record)
+
+
+async def scans(database: Database, statements: Recorded) -> list[str]:
+    """Return what the planner can do in no better way than by reading a whole table."""
+    found = []
+    async with database.engine.connect() as connection:
+        for statement, parameters in statements:
+            plan = await plan_of(connection, statement, parameters)
+            found += [f"{line.strip()}: {statement}" for line in plan if is_scan(line)]
+    return found
+
+
+async def plan_of(connection: AsyncConnection, statement: str, parameters: Any) -> list[str]:
+    if connection.dialect.name == "sqlite":
+        rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return [row.detail for row in rows]
+    # The tables of a test are small, where reading all of them costs least.
+    await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+    return [row[0] for row in rows]
+
+
+def is_scan(line: str) -> bool:
+    return any(re.search(rf"(Seq Scan on|SCAN) {table}\b(?! USING)", line) for table in GROWING)
+
+
+async def a_saga_forward_and_one_back(branch: Branch) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"), BookWanted(loan_id="loan-2"))
+    await branch.take(CardRefused(loan_id="loan-2", reason="expired"))
+    await branch.relay.drain()
+    await branch.take(SagaEnded(saga_type="loan", completed=["loan-1"], failed=["loan-2"]))
+
+
+async def what_is_overdue(branch: Branch) -> None:
+    service, settings = branch.execution.service, Settings()
+    watch = OverdueWatch(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
+    await watch.sweep()
+    branch.clock.advance(hours=1)
+    await watch.sweep()
+
+
+@pytest.mark.parametrize("work", [a_saga_forward_and_one_back, what_is_overdue])
+async def test_no_statement_on_a_sagas_way_reads_a_whole_table(branch: Branch, work: Any) -> None:
+    with recorded(branch.database) as statements:
+        await work(branch)
+
+    assert len({statement for statement, _ in statements}) > 3
+    assert await scans(branch.database, statements) == []
+
+
+@pytest.mark.parametrize("length", [2, 7])
+async def test_a_longer_batch_is_the_same_statements(branch: Branch, length: int) -> None:
+    async def end(*sagas: str) -> set[str]:
+        with recorded(branch.database) as statements:
+            await branch.take(*(CardRefused(loan_id=saga, reason="expired") for saga in sagas))
+            await branch.relay.drain()
+            await branch.take(SagaEnded(saga_type="loan", completed=[], failed=list(sagas)))
+        return {statement for statement, _ in statements}
+
+    one, many = await end("loan-0"), await end(*(f"loan-{length}-{number}" for number in range(length)))
+
+    assert len(one) > 2
+    assert many == one
+
+
+async def test_the_relays_search_for_due_rows_reads_no_whole_table(branch: Branch) -> None:
+    with recorded(branch.database) as statements:
+        await branch.relay._claim_due()
+
+    assert len(statements) == 1
+    assert await scans(branch.database, statements) == []
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        Search(),
+        Search(state=SagaState.FAILED, step="lend_book", type="loan"),
+        Search(q="old-7"),
+        Search(q="018f2e4c-0000-7000-8000-000000000000"),
+        Search(q="no such event"),
+        Search(older_than=timedelta(days=100)),
+        Search(attention=Attention.OVERDUE),
+    ],
+    ids=str,
+)
+async def test_no_search_reads_a_whole_table(branch: Branch, which: Search) -> None:
+    with recorded(branch.database) as statements:
+        async with branch.database.reading() as connection:
+            await search(connection, which, now=NOON, limit=10)
+
+    assert statements
+    assert await scans(branch.database, statements) == []
+
+
+async def test_one_saga_s_view_reads_no_whole_table_but_the_outbox_which_is_empty_at_rest(branch: Branch) -> None:
+    with recorded(branch.database) as statements:
+        async with branch.database.reading() as connection:
+            await view(connection, "old-7", {})
+
+    found = await scans(branch.database, statements)
+    assert all("outbox" in each for each in found)
+
+
+async def test_figures_read_what_is_new_and_count_what_waits(branch: Branch) -> None:
+    figures = Figures("library", branch.clock)
+    await figures.glance(branch.database, {})
+    figures._last = None
+
+    with recorded(branch.database) as statements:
+        await figures.glance(branch.database, {})
+
+    assert len([each for each, _ in statements if "FROM saga_log" in each]) > 3
+    assert [each for each in await scans(branch.database, statements) if "saga_log" in each] == []
+
+
+async def test_no_plan_outlives_the_size_of_the_tables_that_it_was_made_for(postgres: Database) -> None:
+    async with postgres.reading() as connection:
+        for _ in range(10):  # after five PostgreSQL would keep the plan, if it were let
+            await read_streams(connection, ["loan-1", "loan-2"])
+        kept = text(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT saga_log%'"
+        )
+        plans = (await connection.execute(kept)).one()
+
+    assert tuple(plans) == (0, 10)
+
+
+async def test_a_statement_that_needs_a_whole_table_is_found(branch: Branch) -> None:
+    assert await scans(branch.database, [("SELECT * FROM saga_log WHERE error = 'none'", ())])

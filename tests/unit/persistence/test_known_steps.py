@@ -1,0 +1,199 @@
+"""A step that is renamed while sagas are under way is noticed at start, and loudly."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.example_sagas import loans
+from tests.example_sagas.loans import BookWanted, Branch, Clerk, Post, library
+from tests.example_sagas.loans import Watch as Clock
+from tests.unit.persistence.test_unreadable_rows import alter
+from toolkit import Participant, Service, Settings
+from toolkit.clock import SystemClock
+from toolkit.declaration.events import SagaEnded
+from toolkit.errors import UndeclaredStepsError
+from toolkit.ids import new_id
+from toolkit.persistence import known_steps, saga_log
+from toolkit.persistence.database import Database
+from toolkit.runtime.service_runtime import Host
+
+
+def renamed(name: str = "hand_out_book") -> Service:
+    """Return the library of a release that has renamed its step."""
+    participant = Participant("library", saga=loans.loan_saga)
+
+    async def step(event: BookWanted) -> loans.BookLent:
+        return loans.BookLent(loan_id=event.loan_id)
+
+    async def take_back(event: loans.CardRefused) -> loans.BookTakenBack:
+        return loans.BookTakenBack(loan_id=event.loan_id)
+
+    step.__name__ = name
+    participant.compensation(of=participant.step()(step))(take_back)
+    return Service(name="library", participants=[participant], tables=loans.tables)
+
+
+async def start(service: Service, database: Database, **settings: bool) -> list[dict]:
+    """Prepare a service's host as its start does, and return the warnings."""
+    host = Host(service, Settings(database_url=database.url, **settings), Post(), clock=SystemClock())
+    try:
+        with capture_logs() as logs:
+            await host.prepare()
+    finally:
+        await host.stop()
+    return [each for each in logs if each["log_level"] == "warning"]
+
+
+@pytest.fixture
+async def branch(database: Database, clerk: Clerk) -> Branch:
+    await start(library(clerk), database)
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock())
+
+
+async def end(branch: Branch, *loan_ids: str) -> None:
+    await branch.execution.execute([loans.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
+
+
+async def test_a_service_does_not_start_upon_unfinished_sagas_of_an_undeclared_step(
+    branch: Branch, database: Database
+) -> None:
+    await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
+    await end(branch, "loan-1")
+
+    with pytest.raises(UndeclaredStepsError) as caught:
+        await start(renamed(), database)
+
+    assert "loan/lend_book (2 unfinished)" in str(caught.value)
+    assert "Declare them under their old names" in str(caught.value)
+    assert "SAGA_ALLOW_UNDECLARED_STEPS=true" in str(caught.value)
+
+
+async def test_a_service_that_never_noted_its_steps_learns_them_from_its_log(
+    branch: Branch, database: Database
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await alter(database, "DELETE FROM known_steps")
+
+    with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(1 unfinished\)"):
+        await start(renamed(), database)
+    with pytest.raises(UndeclaredStepsError):  # again and again
+        await start(renamed(), database)
+
+
+async def test_a_long_log_is_searched_in_stretches(
+    branch: Branch, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_steps, "_STRETCH", 2)
+    monkeypatch.setattr(known_steps, "MOST_COUNTED", 5)
+    await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(9)))
+    await alter(database, "DELETE FROM known_steps", "DELETE FROM saga_log WHERE saga_id = 'loan-0'")
+
+    with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(5 or more unfinished\)"):
+        await start(renamed(), database)
+
+
+async def test_a_service_may_be_allowed_to_start_all_the_same(branch: Branch, database: Database) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+
+    (warning,) = await start(renamed(), database, allow_undeclared_steps=True)
+
+    assert (warning["saga_type"], warning["step"], warning["unfinished"]) == ("loan", "lend_book", 1)
+
+
+async def test_ended_sagas_of_an_undeclared_step_are_warned_of_until_they_are_pruned(
+    branch: Branch, database: Database
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await end(branch, "loan-1")
+
+    (warning,) = await start(renamed(), database)
+    assert warning["unfinished"] == 0
+    assert warning["cure"].startswith("give the step its old name back")
+
+    await alter(database, "DELETE FROM saga_log")
+    assert await start(renamed(), database) == []
+    async with database.reading() as connection:
+        rows = (await connection.execute(known_steps.known_steps.select())).all()
+    assert [tuple(row) for row in rows] == [("library", "loan", "hand_out_book")]
+
+
+@pytest.fixture
+async def after(database: Database) -> AsyncIterator[Host]:
+    """The next release at work, which calls lend_book hand_out_book."""
+    host = Host(renamed(), Settings(database_url=database.url), Post(), clock=SystemClock())
+    yield host
+    await host.stop()
+
+
+@pytest.mark.parametrize("sent_again", ["the same message", "a new one"])
+async def test_a_late_first_event_of_an_ended_saga_does_not_run_the_renamed_step(
+    branch: Branch, database: Database, after: Host, sent_again: str
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await end(branch, "loan-1")
+    await after.start()
+
+    facts = {"event_id": new_id()} if sent_again == "a new one" else {}
+    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-1"), **facts))
+    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-2")))
+
+    new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
+    assert new == [("loan-1", "ignored"), ("loan-2", "completed")]
+
+
+async def test_a_late_event_that_undid_the_step_does_not_fence_it_under_its_new_name(
+    branch: Branch, database: Database, after: Host
+) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await branch.take(loans.CardRefused(loan_id="loan-1", reason="expired"))
+    await branch.execution.execute([loans.letter(SagaEnded(saga_type="loan", failed=("loan-1",)))])
+    await after.start()
+
+    await after.inbox.deliver(loans.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))
+    await after.inbox.deliver(loans.wire(loans.CardRefused(loan_id="loan-2", reason="expired")))
+
+    new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
+    assert new == [("loan-1", "ignored"), ("loan-2", "fenced")]
+
+
+async def test_an_event_that_no_former_step_took_runs(branch: Branch, database: Database, after: Host) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await end(branch, "loan-1")
+    await after.start()
+    await alter(database, "UPDATE saga_log SET position = NULL, to_state = 'retrying' WHERE step = 'lend_book'")
+
+    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-1")))
+
+    assert (await entries(database, "hand_out_book"))[0]["to_state"] == "completed"
+
+
+async def entries(database: Database, step: str) -> list[dict]:
+    """Return what the log holds of a step."""
+    async with database.reading() as connection:
+        return [each for each in await saga_log.entries(connection) if each["step"] == step]
+
+
+async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database: Database, clerk: Clerk) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await alter(database, "UPDATE saga_log SET saga_type = 'lending'", "DELETE FROM known_steps")
+
+    with pytest.raises(UndeclaredStepsError, match=r"lending/lend_book \(1 unfinished\)"):
+        await start(library(clerk), database)
+
+
+async def test_steps_of_another_service_in_the_same_database_are_its_own(branch: Branch, database: Database) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+    await alter(database, "UPDATE saga_log SET service = 'archive'", "DELETE FROM known_steps")
+
+    (warning,) = await start(renamed(), database)
+
+    assert (warning["service"], warning["of_service"], warning["unfinished"]) == ("library", "archive", 1)
+
+
+async def test_a_service_starts_again_without_a_word(branch: Branch, database: Database, clerk: Clerk) -> None:
+    await branch.take(BookWanted(loan_id="loan-1"))
+
+    assert await start(library(clerk), database) == []

@@ -1,0 +1,104 @@
+"""The outbox's statements, on both databases."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.example_sagas.loans import NOON, outgoing, put_out, rows_left
+from toolkit.persistence import outbox
+from toolkit.persistence.database import Database
+
+LATER = NOON + timedelta(seconds=5)
+
+
+async def claim(database: Database, *, now=NOON, most: int = 10) -> list[outbox.OutboxRow]:
+    async with database.transaction() as session:
+        return await outbox.claim(await session.connection(), now=now, until=now + timedelta(seconds=5), most=most)
+
+
+async def count(database: Database) -> int:
+    async with database.reading() as connection:
+        return await outbox.count(connection)
+
+
+async def test_a_row_comes_back_as_it_was_put_out(database: Database) -> None:
+    row = outgoing("loan-1", due_at=NOON, destination="saga.library", optional=True, tries=3)
+    await put_out(database, row)
+
+    claimed = await claim(database)
+
+    assert [(each.id, each.message, each.destination, each.optional, each.tries) for each in claimed] == [
+        (row.id, row.message, "saga.library", True, 3)
+    ]
+    assert claimed[0].due_at == LATER
+
+
+async def test_only_due_rows_are_claimed_and_the_longest_due_first(database: Database) -> None:
+    moments = {"loan-1": 0, "loan-2": -2, "loan-3": 1, "loan-4": -1}
+    await put_out(database, *(outgoing(loan, due_at=NOON + timedelta(seconds=at)) for loan, at in moments.items()))
+
+    claimed = await claim(database, most=2)
+
+    assert {each.message.correlation_id for each in claimed} == {"loan-2", "loan-4"}
+
+
+async def test_a_claimed_row_is_left_alone_until_its_lease_ends(database: Database) -> None:
+    await put_out(database, outgoing("loan-1", due_at=NOON))
+    await claim(database)
+
+    during = await claim(database, now=LATER - timedelta(milliseconds=1))
+    after = await claim(database, now=LATER)
+
+    assert during == []
+    assert len(after) == 1
+
+
+async def test_a_row_that_another_relay_is_claiming_is_passed_over(postgres: Database) -> None:
+    await put_out(postgres, outgoing("loan-1", due_at=NOON), outgoing("loan-2", due_at=LATER))
+
+    async with postgres.transaction() as session:
+        first = await outbox.claim(await session.connection(), now=NOON, until=LATER, most=1)
+        second = await claim(postgres, now=LATER, most=5)
+
+    assert [row.message.correlation_id for row in first] == ["loan-1"]
+    assert [row.message.correlation_id for row in second] == ["loan-2"]
+
+
+async def test_confirmed_rows_are_deleted_and_others_stay(database: Database) -> None:
+    rows = [outgoing(f"loan-{number}", due_at=NOON) for number in range(3)]
+    await put_out(database, *rows)
+
+    async with database.transaction() as session:
+        await outbox.delete_sent(await session.connection(), {rows[0].id, rows[2].id, "no such row"})
+
+    assert await rows_left(database) == ["loan-1"]
+
+
+async def test_a_row_that_is_put_back_comes_due_later_and_counts_the_try(database: Database) -> None:
+    row = outgoing("loan-1", due_at=NOON)
+    await put_out(database, row)
+
+    async with database.transaction() as session:
+        await outbox.put_back(await session.connection(), row.id, until=LATER)
+
+    assert await claim(database, now=LATER - timedelta(milliseconds=1)) == []
+    assert [each.tries for each in await claim(database, now=LATER)] == [1]
+
+
+async def test_the_count_is_of_all_rows_due_or_not(database: Database) -> None:
+    empty = await count(database)
+    await put_out(database)
+    await put_out(database, outgoing("loan-1", due_at=NOON), outgoing("loan-2", due_at=LATER))
+
+    assert (empty, await count(database)) == (0, 2)
+
+
+async def test_a_row_of_a_transaction_that_rolls_back_never_existed(database: Database) -> None:
+    try:
+        async with database.transaction() as session:
+            await outbox.add(await session.connection(), [outgoing("loan-1", due_at=NOON)])
+            raise RuntimeError("the step failed")
+    except RuntimeError:
+        pass
+
+    assert await count(database) == 0

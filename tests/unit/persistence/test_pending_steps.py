@@ -1,0 +1,130 @@
+"""The search for overdue steps: one of several replicas finds each, and what is no longer there is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+from sqlalchemy import delete, text, update
+
+from tests.eventually import eventually
+from tests.example_sagas.loans import NOON, BookWanted, Branch, Clerk, library, notes, rows_left
+from tests.example_sagas.loans import Watch as Clock
+from toolkit import Settings
+from toolkit.persistence import pending_steps, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.pending_steps import OverdueStep
+from toolkit.runtime.watchdog import Watch
+
+LATE = NOON + timedelta(hours=1)
+WANTED = BookWanted(loan_id="loan-1")
+
+
+async def find(database: Database) -> list[OverdueStep]:
+    async with database.transaction() as session:
+        found = await pending_steps.find(await session.connection(), before=LATE, now=LATE)
+        return found.steps
+
+
+def watch_of(branch: Branch, clerk: Clerk) -> Watch:
+    return Watch(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
+
+
+async def test_two_replicas_that_search_for_the_first_time_at_once_find_each_step_once(
+    postgres: Database, clerk: Clerk
+) -> None:
+    await Branch(library(clerk), postgres, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
+
+    async def second_waits() -> bool:
+        async with postgres.reading() as connection:
+            return bool(await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    async with postgres.transaction() as session:
+        first = (await pending_steps.find(await session.connection(), before=LATE, now=LATE)).steps
+        searching = asyncio.create_task(find(postgres))
+        await eventually(second_waits, what="the second replica")
+    second = await searching
+
+    assert [step.saga_id for step in first] == ["loan-1"]
+    assert second == []
+
+
+async def test_the_first_search_looks_back_to_the_beginning_and_the_next_where_it_stopped(
+    database: Database, clerk: Clerk
+) -> None:
+    await Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
+
+    assert [step.saga_id for step in await find(database)] == ["loan-1"]
+    assert await find(database) == []
+
+
+async def test_an_event_that_is_declared_no_more_is_not_sent_again_and_holds_nothing_up(
+    database: Database, clerk: Clerk
+) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED, BookWanted(loan_id="loan-2"))
+    await branch.relay.drain()
+    async with database.transaction() as session:
+        renamed = update(saga_log.saga_log).where(saga_log.saga_log.c.saga_id == "loan-1")
+        await (await session.connection()).execute(renamed.values(emitted_type="BookGivenAway"))
+
+    clock.advance(hours=1)
+    await watch_of(branch, clerk).sweep()
+
+    assert await notes(database, "loan-1") == await notes(database, "loan-2")
+    assert await rows_left(database) == ["loan-1", "loan-2", "loan-2"]  # the aborts of both, and one event
+    assert "BookGivenAway" not in {each.type for each in branch.post.taken}
+
+
+async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: Clerk) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED)
+    clock.advance(hours=1)
+    await find(database)
+    async with database.transaction() as session:
+        await (await session.connection()).execute(delete(saga_log.saga_log))
+
+    await watch_of(branch, clerk).sweep()
+
+    async with database.reading() as connection:
+        assert await pending_steps.listed(connection) == []
+
+
+async def test_days_without_an_end_cost_a_few_entries_and_a_push_an_hour(database: Database, clerk: Clerk) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED)
+    await branch.relay.drain()
+    branch.post.taken.clear()
+    watch = watch_of(branch, clerk)
+
+    for _ in range(2 * 24 * 6):
+        clock.advance(minutes=10)
+        await watch.sweep()
+        await branch.relay.drain()
+
+    noted = await notes(database, "loan-1")
+    sent = Counter(wire.type for wire in branch.post.taken)
+    assert Counter(noted) == {"overdue": 1, "nudged": 8, "aborted": 1}
+    assert 48 <= sent["BookLent"] <= 56, "a push an hour, and a few more at first"
+    assert 46 <= sent["AbortRequested"] <= 49
+    assert len({wire.headers["nudge"] for wire in branch.post.taken if wire.type == "BookLent"}) == sent["BookLent"]
+
+
+async def test_the_first_abort_comes_in_time_however_long_the_pauses(database: Database, clerk: Clerk) -> None:
+    clock = Clock()
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+    await branch.take(WANTED)
+    watch = watch_of(branch, clerk)
+
+    for _ in range(61):
+        clock.advance(minutes=1)
+        await watch.sweep()
+    await branch.relay.drain()
+
+    (abort,) = [wire for wire in branch.post.taken if wire.type == "AbortRequested"]
+    assert abort.timestamp == NOON + timedelta(hours=1)
+    assert abort.headers["started-at"] == NOON.isoformat()

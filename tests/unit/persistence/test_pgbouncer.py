@@ -1,0 +1,160 @@
+"""A service works behind PgBouncer in session mode and in transaction mode, where sessions change hands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from tests.eventually import eventually
+from tests.example_sagas.loans import BookWanted, Branch, Clerk, Post, lent, library, notes, tables, wire
+from toolkit.clock import SystemClock
+from toolkit.configuration.settings import Settings
+from toolkit.errors import SettingsError
+from toolkit.persistence.database import Database
+from toolkit.runtime.service_runtime import Host
+
+pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
+
+#: What the pooler does with startup parameters that it does not know: refuses them, or drops them.
+REFUSING, DROPPING = "", "ignore_startup_parameters = idle_in_transaction_session_timeout, plan_cache_mode"
+
+
+@pytest.fixture(params=[REFUSING, DROPPING], ids=["refusing", "dropping"])
+async def pooled(request: pytest.FixtureRequest, postgres: Database, tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of the library's database behind a pooler with two sessions for all clients."""
+    async with behind_pooler(postgres, tmp_path, "transaction", request.param) as url:
+        yield url
+
+
+@asynccontextmanager
+async def behind_pooler(postgres: Database, tmp_path: Path, mode: str, parameters: str = "") -> AsyncIterator[str]:
+    """Run a pooler in this mode before the library's database, and yield the URL that leads through it."""
+    server, port = make_url(postgres.url), _free_port()
+    place = f"host={server.host} port={server.port} dbname={server.database}"
+    login = f"user={server.username} password={server.password or ''}"
+    settings = f"""
+        [databases]
+        library = {place} {login}
+        [pgbouncer]
+        listen_addr = 127.0.0.1
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = any
+        pool_mode = {mode}
+        default_pool_size = 2
+        {parameters}
+    """
+    file = tmp_path / "pgbouncer.ini"
+    file.write_text("\n".join(line.strip() for line in settings.splitlines()))
+    with running_pooler(file):
+        await eventually(lambda: _listens(port), what="PgBouncer")
+        yield f"postgresql://{server.username}@127.0.0.1:{port}/library"
+
+
+@contextmanager
+def running_pooler(settings: Path) -> Iterator[None]:
+    """Run a pooler of this test's own."""
+    as_somebody = ["-u", "nobody"] if os.getuid() == 0 else []  # it refuses to run as root
+    command = ["pgbouncer", *as_somebody, str(settings)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+@pytest.mark.parametrize("parameters", ["", "?statement_cache_size=0"])
+async def test_two_replicas_behind_a_pooler_have_each_effect_once(pooled: str, clerk: Clerk, parameters: str) -> None:
+    databases = [Database(pooled + parameters) for _ in range(2)]
+    replicas = [Branch(library(clerk), each, resources={Clerk: clerk}, batch_size=7) for each in databases]
+    messages = [wire(BookWanted(loan_id=f"loan-{number}")) for number in range(40)] * 2
+
+    await databases[0].create_tables(tables)
+    async with replicas[0].open(), replicas[1].open():
+        await asyncio.gather(*(replica.inbox.deliver(each) for replica in replicas for each in messages))
+    written = await lent(databases[0])
+    noted = [await notes(databases[0], f"loan-{number}") for number in range(40)]
+    for each in databases:
+        await each.close()
+
+    assert sorted(written) == sorted(f"loan-{number}" for number in range(40))
+    assert noted == [[]] * 40
+
+
+@pytest.mark.parametrize("parameters", ["", "?statement_cache_size=0"])
+async def test_a_service_does_not_start_behind_a_pooler_in_statement_mode_and_says_the_cure(
+    postgres: Database, tmp_path: Path, clerk: Clerk, parameters: str
+) -> None:
+    async with behind_pooler(postgres, tmp_path, "statement") as url:
+        host = Host(library(clerk), Settings(database_url=url + parameters), Post(), clock=SystemClock())
+
+        with pytest.raises(SettingsError, match="set pool_mode to transaction or session"):
+            await asyncio.wait_for(host.prepare(), timeout=30)
+        await host.stop()
+
+
+async def test_a_service_works_behind_a_pooler_in_session_mode(
+    postgres: Database, tmp_path: Path, clerk: Clerk
+) -> None:
+    async with behind_pooler(postgres, tmp_path, "session") as url:
+        database = Database(url)
+        await Branch(library(clerk), database, resources={Clerk: clerk}).take(BookWanted(loan_id="loan-1"))
+        await database.close()
+
+    assert await lent(postgres) == ["loan-1"]
+
+
+async def test_each_transaction_behind_a_pooler_is_told_how_long_it_may_idle(pooled: str) -> None:
+    database = Database(pooled)
+
+    async with database.transaction() as session:
+        told = await (await session.connection()).scalar(text("SHOW idle_in_transaction_session_timeout"))
+    async with database.engine.connect() as connection:
+        alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        left = await alone.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    await database.close()
+
+    assert (told, left) == ("75s", "0")
+
+
+async def test_a_step_that_breaks_its_connection_behind_a_pooler_fails_alone(pooled: str, clerk: Clerk) -> None:
+    database = Database(pooled)
+    branch = Branch(library(clerk), database, resources={Clerk: clerk})
+
+    async def end_its_own_backend(event: BookWanted, session: object) -> None:
+        if event.loan_id == "loan-2":
+            await (await session.connection()).execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))  # type: ignore[attr-defined]
+
+    clerk.will("lend_book", *[end_its_own_backend] * 20)
+    async with branch.open():
+        deliveries = (branch.inbox.deliver(wire(BookWanted(loan_id=f"loan-{number}"))) for number in (1, 2, 3))
+        await asyncio.wait_for(asyncio.gather(*deliveries), timeout=30)
+    written, noted = await lent(database), await notes(database, "loan-2")
+    await database.close()
+
+    assert (written, noted) == (["loan-1", "loan-3"], ["retrying"])

@@ -1,0 +1,249 @@
+"""A row that can't be read is logged, counted and set aside, and stops no other saga."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from tests.example_sagas.loans import (
+    NOON,
+    BookWanted,
+    Branch,
+    Clerk,
+    letter,
+    letters,
+    library,
+    notes,
+    outgoing,
+    put_out,
+    rows_left,
+)
+from tests.example_sagas.loans import Watch as Clock
+from toolkit import Settings
+from toolkit.messaging.decoding import Unreadable
+from toolkit.observability import metrics
+from toolkit.operations import dead_letters
+from toolkit.persistence import outbox, pending_steps
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.database import Database, UtcDateTime
+from toolkit.persistence.dead_letters import Selection
+from toolkit.persistence.unreadable_rows import rows_set_aside
+from toolkit.runtime.pruner import prune
+from toolkit.runtime.watchdog import Watch
+
+
+async def alter(database: Database, *statements: str) -> None:
+    async with database.transaction() as session:
+        for statement in statements:
+            await (await session.connection()).execute(text(statement))
+
+
+def counted(table: str) -> float:
+    return rows_set_aside.labels("", table)._value.get()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def branch(database: Database, clerk: Clerk, clock: Clock) -> Branch:
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+
+
+@pytest.fixture
+def watch(branch: Branch, clerk: Clerk) -> Watch:
+    return Watch(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
+
+
+@pytest.mark.parametrize("headers", ["{broken", "[]", "null", ""])
+async def test_an_outbox_row_that_cannot_be_read_lets_the_others_go_out(
+    branch: Branch, database: Database, headers: str
+) -> None:
+    await put_out(database, *(outgoing(f"loan-{each}", due_at=NOON) for each in range(3)))
+    await alter(database, f"UPDATE outbox SET headers = '{headers}' WHERE saga_id = 'loan-1'")
+    before = counted("outbox")
+
+    with capture_logs() as logs:
+        await branch.relay._claim_due()
+        await branch.relay._claim_due()
+        await branch.relay.drain()
+
+    assert sorted(branch.post.saga_ids()) == ["loan-0", "loan-2"]
+    assert await rows_left(database) == ["loan-1"]
+    assert counted("outbox") == before + 1
+    (told,) = [each for each in logs if each["log_level"] == "error"]
+    assert (told["event"], told["table"], told["saga_id"]) == (
+        "row can't be read and is set aside",
+        "outbox",
+        "loan-1",
+    )
+    assert told["cure"].startswith("mend the row of outbox")
+    async with database.reading() as connection:
+        assert [each["attempt"] for each in await outbox.listed(connection)] == [None]
+
+
+async def test_an_outbox_row_that_was_mended_goes_out_a_day_later(
+    branch: Branch, database: Database, clock: Clock
+) -> None:
+    await put_out(database, outgoing("loan-1", due_at=NOON))
+    await alter(database, "UPDATE outbox SET headers = ''")
+    await branch.relay._claim_due()
+
+    await alter(database, "UPDATE outbox SET headers = '{}'")
+    clock.advance(days=1, seconds=1)
+    await branch.relay._claim_due()
+    await branch.relay.drain()
+
+    assert branch.post.saga_ids() == ["loan-1"]
+
+
+BROKEN_LOG = {
+    "a state that is none": "UPDATE saga_log SET to_state = 'lent' WHERE saga_id = 'loan-1'",
+    "a saga's state that is none": "UPDATE saga_log SET saga_state = 'Lent' WHERE saga_id = 'loan-1'",
+    "an id that is none": "UPDATE saga_log SET saga_id = 'loan/1 %' WHERE saga_id = 'loan-1'",
+    "a body that is none": "UPDATE saga_log SET emitted_body = '{broken' WHERE saga_id = 'loan-1'",
+    "no body": "UPDATE saga_log SET emitted_body = NULL WHERE saga_id = 'loan-1'",
+    "no saga type": "UPDATE saga_log SET saga_type = '' WHERE saga_id = 'loan-1'",
+    "an event that is none": "UPDATE saga_log SET emitted_type = 'BookGiven' WHERE saga_id = 'loan-1'",
+}
+
+
+async def overdue_loans(branch: Branch, clock: Clock) -> None:
+    """Have three loans whose sagas should have ended two hours ago."""
+    await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
+    await branch.relay.drain()
+    branch.post.taken.clear()
+    clock.advance(hours=2)
+
+
+@pytest.mark.parametrize("word", BROKEN_LOG)
+async def test_a_log_entry_that_cannot_be_read_lets_the_other_sagas_be_nudged(
+    branch: Branch, watch: Watch, database: Database, clock: Clock, word: str
+) -> None:
+    await overdue_loans(branch, clock)
+    await alter(database, BROKEN_LOG[word])
+
+    await watch.sweep()
+    await branch.relay.drain()
+
+    for loan in ("loan-0", "loan-2"):
+        assert await notes(database, loan) == ["overdue", "nudged", "aborted"]
+        assert [each.type for each in branch.post.taken if each.correlation_id == loan].count("BookLent") == 1
+
+
+@pytest.mark.parametrize("word", BROKEN_LOG)
+async def test_a_log_entry_that_broke_since_it_was_found_lets_the_others_be_nudged(
+    branch: Branch, watch: Watch, database: Database, clock: Clock, word: str
+) -> None:
+    await overdue_loans(branch, clock)
+    await watch.sweep()
+    await alter(database, BROKEN_LOG[word])
+
+    clock.advance(minutes=2)
+    await watch.sweep()
+
+    for loan in ("loan-0", "loan-2"):
+        assert (await notes(database, loan)).count("nudged") == 2
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "UPDATE saga_log SET emitted_body = '{broken' WHERE saga_id = 'loan-1'",
+        "UPDATE saga_log SET emitted_body = '[]' WHERE saga_id = 'loan-1'",
+        "UPDATE saga_log SET saga_id = 'ORD/2024/001' WHERE saga_id = 'loan-1'",
+    ],
+)
+async def test_what_the_next_service_could_not_read_is_not_sent_and_rests_for_a_day(
+    branch: Branch, watch: Watch, database: Database, clock: Clock, broken: str
+) -> None:
+    await overdue_loans(branch, clock)
+    await alter(database, broken)
+
+    await watch.sweep()
+    await branch.relay.drain()
+
+    nudged = [each.correlation_id for each in branch.post.taken if each.type == "BookLent"]
+    assert sorted(nudged) == ["loan-0", "loan-2"]
+    async with database.reading() as connection:
+        rest = "SELECT saga_id, next_at FROM overdue ORDER BY next_at"
+        rows = (await connection.execute(text(rest).columns(next_at=UtcDateTime()))).all()
+    assert rows[-1].saga_id not in nudged
+    assert rows[-1].next_at >= clock.now() + timedelta(hours=23)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "UPDATE overdue SET state = 'lent' WHERE saga_id = 'loan-1'",
+        "UPDATE overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'",
+        "UPDATE overdue SET saga_id = '' WHERE saga_id = 'loan-1'",
+    ],
+)
+async def test_an_overdue_row_that_cannot_be_read_lets_the_others_be_nudged(
+    branch: Branch, watch: Watch, database: Database, clock: Clock, broken: str
+) -> None:
+    await overdue_loans(branch, clock)
+    await watch.sweep()
+    await alter(database, broken)
+
+    clock.advance(minutes=2)
+    await watch.sweep()
+    clock.advance(minutes=2)
+    with capture_logs() as logs:
+        await watch.sweep()
+
+    for loan in ("loan-0", "loan-2"):
+        assert (await notes(database, loan)).count("nudged") == 3
+    assert [each for each in logs if each["log_level"] == "error"] == []  # it rests for a day
+    async with database.reading() as connection:
+        assert {each.saga_id for each in await pending_steps.listed(connection)} >= {"loan-0", "loan-2"}
+
+
+async def test_metrics_are_told_beside_a_row_that_cannot_be_read(
+    branch: Branch, watch: Watch, database: Database, clock: Clock, clerk: Clerk
+) -> None:
+    async def ready() -> dict[str, bool]:
+        return {}
+
+    await overdue_loans(branch, clock)
+    await watch.sweep()
+    await alter(database, "UPDATE overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'")
+
+    page = (await metrics.page(library(clerk), database, ready)).decode()
+
+    assert 'saga_overdue_steps{service="library"} 3.0' in page
+    assert 'saga_stuck_count{saga_type="loan",service="library",state="Started"} 2.0' in page
+
+
+async def test_a_row_that_cannot_be_read_is_pruned_with_the_others(branch: Branch, database: Database) -> None:
+    await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
+    await alter(
+        database,
+        "UPDATE saga_log SET saga_state = 'Completed'",
+        "UPDATE saga_log SET to_state = 'lent', saga_id = 'loan/1 %', emitted_body = '{' WHERE saga_id = 'loan-1'",
+    )
+
+    pruned = await prune(database, older_than=timedelta(days=1), now=NOON + timedelta(days=2))
+
+    assert pruned.sagas == 3
+
+
+async def test_a_letter_whose_headers_cannot_be_read_is_redriven_with_the_others(
+    branch: Branch, database: Database
+) -> None:
+    messages = [letter(BookWanted(loan_id=f"loan-{each}"), at=NOON).on_attempt(1) for each in range(3)]
+    await branch.execution.execute([Unreadable(each, "schema", "no loan") for each in messages])
+    await alter(database, "UPDATE dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'")
+    by = Operator(name="ada", reason="mended")
+
+    assert [each["headers"] for each in await letters(database) if each["saga_id"] == "loan-1"] == [{}]
+    bite = await dead_letters.redrive(database, Selection(), by, queue="saga.library", now=NOON)
+
+    assert [row["outcome"] for row in bite.rows] == ["redriven"] * 3
+    assert await rows_left(database) == ["loan-0", "loan-1", "loan-2"]

@@ -1,0 +1,141 @@
+"""A stored event stays what it was: it goes out, and is undone, in the version that it was emitted in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.example_sagas import loans
+from tests.example_sagas.loans import BookWanted, Branch, Clerk, library, states
+from tests.example_sagas.loans import Watch as Clock
+from tests.unit.persistence.test_unreadable_rows import alter
+from toolkit import Event, Participant, SagaId, Service, Settings
+from toolkit.operations import dead_letters as dead_letter_operations
+from toolkit.operations import sagas
+from toolkit.persistence import dead_letters
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import Selection
+from toolkit.runtime.watchdog import Watch
+
+BY = Operator(name="ada", reason="it was lost")
+
+
+def release(*, version: int = 2, isolated: bool = False, name: str = "BookLent", deed: Any = None) -> Service:
+    """Return the library as another release declares it: its event is of another version, or has another name."""
+    participant = Participant("library", saga=loans.loan_saga, retry=loans.QUICK)
+    fields = {"loan_id": SagaId, "shelf": int, "days": int}
+    told = type(name, (Event,), {"__annotations__": fields, "shelf": 1, "days": 14}, owner="library", version=version)
+
+    async def lend_book(event): ...
+
+    async def take_back(event, original):
+        undone.append(original)
+        return loans.BookTakenBack(loan_id=event.loan_id)
+
+    lend_book.__annotations__ = {"event": BookWanted, "return": told | loans.LoanRefused}
+    take_back.__annotations__ = {"event": loans.CardRefused, "original": told | None, "return": loans.BookTakenBack}
+    undone: list[Event] = []
+    participant.step(isolated=isolated)(lend_book)
+    participant.compensation(of=lend_book)(take_back)
+    return Service(name="library", participants=[participant], tables=loans.tables)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def before(database: Database, clerk: Clerk, clock: Clock) -> Branch:
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
+
+
+@pytest.mark.parametrize("way", ["nudge of the watch", "nudge", "replay"])
+async def test_what_is_sent_again_has_the_version_that_it_was_emitted_in(
+    before: Branch, database: Database, clock: Clock, way: str
+) -> None:
+    await before.take(BookWanted(loan_id="loan-1"))
+    await before.relay.drain()
+    after = Branch(release(), database, resources={}, clock=clock)
+    emitted = release().emitted()
+
+    clock.advance(minutes=30)
+    if way == "nudge of the watch":
+        await Watch(release(), Settings(), database=database, relay=after.relay, clock=clock).sweep()
+    elif way == "nudge":
+        await sagas.nudge(database, emitted, "loan-1", BY, now=clock.now())
+    else:
+        await sagas.replay(database, emitted, "loan-1", BY, now=clock.now())
+    await after.relay._claim_due()
+    await after.relay.drain()
+
+    (first,) = before.post.taken
+    (again,) = after.post.taken
+    assert (again.message_id, again.body) == (first.message_id, first.body)
+    assert (first.headers["event-version"], again.headers["event-version"]) == (1, 1)
+
+
+async def test_a_new_event_has_the_version_of_today(before: Branch, database: Database) -> None:
+    await before.take(BookWanted(loan_id="loan-1"))
+
+    async with database.reading() as connection:
+        (found,) = (await connection.exec_driver_sql("SELECT emitted_type, emitted_version FROM saga_log")).all()
+    assert tuple(found) == ("BookLent", 1)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize(
+    ("today", "fault"),
+    [
+        ({"version": 2}, "lend_book emitted BookLent in version 1, but this release declares BookLent in version 2"),
+        (
+            {"version": 1, "name": "BookGiven"},
+            "emitted BookLent in version 1, but this release declares BookGiven",
+        ),
+    ],
+)
+async def test_an_original_of_another_version_is_never_read_as_one_of_today(
+    before: Branch, database: Database, clock: Clock, isolated: bool, today: dict[str, Any], fault: str
+) -> None:
+    await before.take(BookWanted(loan_id="loan-1"))
+    after = Branch(release(isolated=isolated, **today), database, resources={}, clock=clock)
+
+    for _ in range(2):
+        await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
+
+    (letter,) = await loans.letters(database)
+    assert fault in letter["error"]
+    assert "redrive the letter there" in letter["error"]
+    assert (await states(database, "loan-1"))[0] == "completed"
+    assert "compensated" not in await states(database, "loan-1")
+
+
+async def test_a_log_of_before_versions_were_kept_counts_as_of_today(
+    before: Branch, database: Database, clock: Clock
+) -> None:
+    await before.take(BookWanted(loan_id="loan-1"))
+    await alter(database, "UPDATE saga_log SET emitted_version = NULL")
+    after = Branch(release(), database, resources={}, clock=clock)
+
+    await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
+
+    assert await states(database, "loan-1") == ["completed", "compensated"]
+
+
+async def test_a_redrive_sends_a_letter_in_the_version_that_it_came_in(
+    before: Branch, database: Database, clock: Clock
+) -> None:
+    await before.take(BookWanted(loan_id="loan-1"))
+    after = Branch(release(), database, resources={}, clock=clock)
+    for _ in range(2):
+        await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
+
+    await dead_letter_operations.redrive(database, Selection(), BY, queue="saga.library", now=clock.now())
+
+    async with database.reading() as connection:
+        assert await dead_letters.count(connection) == 0
+        sql = "SELECT headers FROM outbox WHERE event_type = 'CardRefused' ORDER BY id DESC"
+        headers = (await connection.exec_driver_sql(sql)).scalars().all()
+    assert all('"event-version": 1' in each for each in headers)

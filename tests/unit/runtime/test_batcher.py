@@ -1,0 +1,589 @@
+"""The inbox settles a message after its commit, and finds the one bad message of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.event import listens_for
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tests.eventually import eventually
+from tests.example_sagas.loans import (
+    BookWanted,
+    Branch,
+    CardRefused,
+    Clerk,
+    cut_off_everybody_else,
+    lent,
+    letters,
+    library,
+    log_of,
+    notes,
+    rename,
+    states,
+    wire,
+)
+from toolkit import Event, Service
+from toolkit.declaration.events import AbortRequested
+from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import database as databases
+from toolkit.persistence.database import Database, StepSession
+
+
+@pytest.fixture
+def service(clerk: Clerk) -> Service:
+    return library(clerk)
+
+
+@pytest.fixture
+async def branch(service: Service, database: Database, clerk: Clerk) -> AsyncIterator[Branch]:
+    one = Branch(service, database, resources={Clerk: clerk})
+    async with one.open():
+        yield one
+
+
+def wanted(number: int, shelf: int = 1) -> WireMessage:
+    return wire(BookWanted(loan_id=f"loan-{number}", shelf=shelf))
+
+
+async def test_a_delivery_returns_once_its_effect_is_committed(branch: Branch, database: Database) -> None:
+    await branch.inbox.deliver(wanted(1))
+
+    assert await lent(database) == ["loan-1"]
+    assert branch.inbox.is_healthy
+
+
+async def test_what_waits_while_a_transaction_is_under_way_forms_the_next_one(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    sessions = []
+
+    async def hold(_: Event, __: AsyncSession) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def remember(_: Event, session: AsyncSession) -> None:
+        sessions.append(session)
+
+    clerk.will("lend_book", hold, *[remember] * 60)
+    first = asyncio.create_task(branch.inbox.deliver(wanted(0)))
+    await begun.wait()
+    rest = [asyncio.create_task(branch.inbox.deliver(wanted(number))) for number in range(1, 61)]
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(first, *rest)
+
+    assert len(await lent(database)) == 61
+    assert [sessions.count(each) for each in dict.fromkeys(sessions)] == [50, 10]
+
+
+async def test_of_a_batch_whose_commit_fails_only_the_bad_message_is_retried(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    messages = [wanted(1), wanted(2, shelf=77), wanted(3)]
+
+    await asyncio.gather(*(branch.inbox.deliver(each) for each in messages))
+
+    assert await lent(database) == ["loan-1", "loan-3"]
+    assert await states(database, "loan-2") == []
+    assert await notes(database, "loan-2") == ["retrying"]
+    assert await notes(database, "loan-1") == await notes(database, "loan-3") == []
+    await branch.inbox.deliver(messages[1])
+    assert await states(database, "loan-2") == ["failed"]
+
+
+async def commit_the_connection(session: AsyncSession) -> None:
+    await (await session.connection()).commit()
+
+
+async def commit_the_transaction(session: AsyncSession) -> None:
+    await session.get_transaction().commit()
+
+
+@pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
+@pytest.mark.parametrize("end", [commit_the_connection, commit_the_transaction])
+@pytest.mark.parametrize("isolated", [False, True])
+async def test_a_step_that_goes_for_the_transaction_itself_commits_nothing_and_is_refused_in_the_end(
+    database: Database, clerk: Clerk, end: Callable[[AsyncSession], Awaitable[None]], isolated: bool
+) -> None:
+    async def write_and_end(event: BookWanted, session: AsyncSession) -> None:
+        if event.loan_id == "loan-2":
+            await (await session.connection()).execute(text("UPDATE shelves SET books = 0"))
+            await end(session)
+
+    branch = Branch(library(clerk, isolated=isolated, undoable=False), database, resources={Clerk: clerk})
+    clerk.will("lend_book", *[write_and_end] * 20)
+    async with branch.open():
+        for _ in range(2):
+            await asyncio.gather(*(branch.inbox.deliver(wanted(number)) for number in (1, 2, 3)))
+
+    assert await lent(database) == ["loan-1", "loan-3"]
+    assert (await states(database, "loan-2"))[-1] == "failed"
+    assert "StepError: a step never commits" in (await log_of(database, "loan-2"))[-1]["error"]
+    async with database.reading() as connection:
+        assert await connection.scalar(text("SELECT min(books) FROM shelves")) == 100
+
+
+async def test_a_deadlock_of_two_batches_is_no_failed_attempt(
+    service: Service, postgres: Database, clerk: Clerk
+) -> None:
+    replicas = [Branch(service, postgres, resources={Clerk: clerk}) for _ in range(2)]
+    meeting = asyncio.Barrier(2)
+    met: set[str] = set()
+
+    async def take_from_its_shelf(event: BookWanted, session: AsyncSession) -> None:
+        take = text("UPDATE shelves SET books = books - 1 WHERE shelf = :shelf")
+        await (await session.connection()).execute(take, {"shelf": event.shelf})
+        if event.loan_id in ("loan-1", "loan-3") and event.loan_id not in met:
+            met.add(event.loan_id)
+            await meeting.wait()
+
+    clerk.will("lend_book", *[take_from_its_shelf] * 20)
+    async with replicas[0].open(), replicas[1].open():
+        await asyncio.gather(
+            replicas[0].inbox.deliver(wanted(1, shelf=1)),
+            replicas[0].inbox.deliver(wanted(2, shelf=2)),
+            replicas[1].inbox.deliver(wanted(3, shelf=2)),
+            replicas[1].inbox.deliver(wanted(4, shelf=1)),
+        )
+
+    assert await lent(postgres) == ["loan-1", "loan-2", "loan-3", "loan-4"]
+    assert len(clerk.calls) > 4
+    for number in range(1, 5):
+        (entry,) = await log_of(postgres, f"loan-{number}")
+        assert (entry["to_state"], entry["attempt"]) == ("completed", 1)
+    async with postgres.reading() as connection:
+        assert (await connection.execute(text("SELECT books FROM shelves"))).scalars().all() == [98, 98]
+
+
+async def test_the_loser_of_a_race_between_replicas_tries_again_and_finds_it_done(
+    service: Service, postgres: Database, clerk: Clerk
+) -> None:
+    replicas = [Branch(service, postgres, resources={Clerk: clerk}) for _ in range(2)]
+    both_run = asyncio.Barrier(2)
+
+    async def together(_: Event, __: AsyncSession) -> None:
+        await both_run.wait()
+
+    clerk.will("lend_book", together, together)
+    async with replicas[0].open(), replicas[1].open():
+        await asyncio.gather(*(replica.inbox.deliver(wanted(1)) for replica in replicas))
+
+    assert await lent(postgres) == ["loan-1"]
+    assert [each["to_state"] for each in await log_of(postgres, "loan-1")] == ["completed"]
+
+
+@pytest.mark.parametrize("refusable", [True, False])
+async def test_a_race_that_is_lost_on_a_table_of_the_steps_own_costs_no_attempt(
+    postgres: Database, clerk: Clerk, refusable: bool
+) -> None:
+    async with postgres.engine.begin() as connection:
+        await connection.execute(text("CREATE UNIQUE INDEX one_book_a_loan ON loans (loan_id)"))
+    service = library(clerk, refusable=refusable)
+    replicas = [Branch(service, postgres, resources={Clerk: clerk}) for _ in range(2)]
+    both_run = asyncio.Barrier(2)
+
+    async def together(_: Event, __: AsyncSession) -> None:
+        await both_run.wait()
+
+    clerk.will("lend_book", together, together)
+    async with replicas[0].open(), replicas[1].open():
+        await asyncio.gather(*(replica.inbox.deliver(wanted(1)) for replica in replicas))
+
+    assert [each["to_state"] for each in await log_of(postgres, "loan-1")] == ["completed"]
+    assert await letters(postgres) == []
+
+
+async def test_two_replicas_under_a_storm_of_duplicates_have_each_effect_once(
+    service: Service, postgres: Database, clerk: Clerk
+) -> None:
+    replicas = [Branch(service, postgres, resources={Clerk: clerk}, batch_size=7) for _ in range(2)]
+    messages = [wanted(number) for number in range(60)] * 2
+
+    async with replicas[0].open(), replicas[1].open():
+        await asyncio.gather(*(replica.inbox.deliver(each) for replica in replicas for each in messages))
+
+    assert sorted(await lent(postgres)) == sorted(f"loan-{number}" for number in range(60))
+
+
+async def test_nothing_is_settled_while_the_database_is_away_and_then_all_of_it_is(
+    branch: Branch, database: Database
+) -> None:
+    await rename(database, "saga_log", "hidden") if database.is_sqlite else await lock_out(database)
+    deliveries = [asyncio.create_task(branch.inbox.deliver(wanted(number))) for number in range(5)]
+
+    await eventually(lambda: _is(not branch.inbox.is_healthy), what="the outage")
+    settled_meanwhile = [each for each in deliveries if each.done()]
+    await rename(database, "hidden", "saga_log") if database.is_sqlite else await let_in(database)
+    await asyncio.gather(*deliveries)
+
+    assert settled_meanwhile == []
+    assert await lent(database) == [f"loan-{number}" for number in range(5)]
+    assert [await notes(database, f"loan-{number}") for number in range(5)] == [[]] * 5
+    assert branch.inbox.is_healthy
+
+
+class Probed(Database):
+    """A database that counts the transactions which are tried on it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.tried = self.open = self.most_at_once = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[StepSession]:
+        self.tried, self.open = self.tried + 1, self.open + 1
+        self.most_at_once = max(self.most_at_once, self.open)
+        try:
+            async with super().transaction() as session:
+                yield session
+        finally:
+            self.open -= 1
+
+
+async def test_a_database_that_is_away_is_probed_by_one_transaction_at_a_time_and_then_used_to_the_full(
+    service: Service, postgres: Database, clerk: Clerk
+) -> None:
+    probed = Probed(postgres.url)
+    one = Branch(service, probed, resources={Clerk: clerk}, batch_size=10)
+    await lock_out(postgres)
+
+    async with one.open():
+        deliveries = [asyncio.create_task(one.inbox.deliver(wanted(number))) for number in range(50)]
+        await eventually(lambda: _is(probed.tried >= 5), what="a few probes")
+        settled_meanwhile = [each for each in deliveries if each.done()]
+        await let_in(postgres)
+        await eventually(lambda: _is(any(each.done() for each in deliveries)), what="a success")
+        before = probed.tried
+        await asyncio.gather(*deliveries)
+        written = await lent(probed)
+    await probed.close()
+
+    assert settled_meanwhile == []
+    assert probed.most_at_once == 1
+    # No more than the rest of the fifty, by tens: the pauses are over with the first success.
+    assert probed.tried - before <= 4
+    assert len(written) == 50
+
+
+async def test_a_database_that_only_reads_is_waited_for(service: Service, postgres: Database, clerk: Clerk) -> None:
+    one = Branch(service, postgres, resources={Clerk: clerk})
+    await _on_the_server(postgres, "SET default_transaction_read_only = on")
+
+    async with one.open():
+        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
+        await eventually(lambda: _is(not one.inbox.is_healthy), what="the outage")
+        was_settled = delivery.done()
+        await _on_the_server(postgres, "RESET default_transaction_read_only")
+        await delivery
+
+    assert not was_settled
+    assert await lent(postgres) == ["loan-1"]
+    assert await notes(postgres, "loan-1") == []
+
+
+async def test_a_full_disk_is_waited_for(service: Service, sqlite: Database, clerk: Clerk) -> None:
+    full = Database(sqlite.url)
+    pages = {"most": 1}  # SQLite takes it for as many as there are
+
+    @listens_for(full.engine.sync_engine, "begin")
+    def bound(connection: Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages['most']}")
+
+    one = Branch(service, full, resources={Clerk: clerk})
+    deliveries = []
+    async with one.open():
+        for number in range(200):
+            deliveries.append(asyncio.create_task(one.inbox.deliver(wanted(number))))
+        await eventually(lambda: _is(not one.inbox.is_healthy), what="the full disk")
+        settled_meanwhile = [each for each in deliveries if each.done()]
+        pages["most"] = 1_000_000
+        await asyncio.gather(*deliveries)
+    await full.close()
+
+    assert len(settled_meanwhile) < len(deliveries)
+    assert sorted(await lent(sqlite)) == sorted(f"loan-{number}" for number in range(200))
+    assert await letters(sqlite) == []
+
+
+async def _is(claim: bool) -> bool:
+    return claim
+
+
+async def lock_out(database: Database) -> None:
+    """Let PostgreSQL end all connections of this database, and take no new ones."""
+    await _on_the_server(database, "ALLOW_CONNECTIONS false")
+
+
+async def let_in(database: Database) -> None:
+    """Let PostgreSQL take connections again."""
+    await _on_the_server(database, "ALLOW_CONNECTIONS true")
+
+
+async def _on_the_server(database: Database, change: str) -> None:
+    url = make_url(database.url)
+    server = Database(url.set(database="postgres").render_as_string(hide_password=False))
+    async with server.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text(f'ALTER DATABASE "{url.database}" {change}'))
+        await connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": url.database}
+        )
+    await server.close()
+
+
+async def test_a_connection_that_dies_in_the_middle_of_a_step_is_no_failed_attempt(
+    service: Service, postgres: Database, clerk: Clerk
+) -> None:
+    one, neighbour = Branch(service, postgres, resources={Clerk: clerk}), Database(postgres.url)
+
+    async def lose_the_connection(_: Event, session: AsyncSession) -> None:
+        connection = await session.connection()
+        await cut_off_everybody_else(neighbour)
+        await connection.execute(text("SELECT 1"))
+
+    clerk.will("lend_book", *[lose_the_connection] * 3)
+    async with one.open():
+        await asyncio.gather(one.inbox.deliver(wanted(1)), one.inbox.deliver(wanted(2)))
+    await neighbour.close()
+
+    assert await lent(postgres) == ["loan-1", "loan-2"]
+    assert await notes(postgres, "loan-1") == await notes(postgres, "loan-2") == []
+
+
+async def test_a_connection_that_dies_between_a_step_and_its_commit_loses_nothing(
+    service: Service, postgres: Database, clerk: Clerk
+) -> None:
+    one, neighbour = Branch(service, postgres, resources={Clerk: clerk}), Database(postgres.url)
+
+    async def be_cut_off_later(_: Event, __: AsyncSession) -> None:
+        await cut_off_everybody_else(neighbour)
+
+    clerk.will("lend_book", be_cut_off_later)
+    async with one.open():
+        await one.inbox.deliver(wanted(1))
+    await neighbour.close()
+
+    assert await lent(postgres) == ["loan-1"]
+    assert await notes(postgres, "loan-1") == []
+
+
+async def test_a_file_that_another_process_locks_for_long_is_waited_for(
+    service: Service, sqlite: Database, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "_BUSY_TIMEOUT_MS", 20)
+    impatient = Database(sqlite.url)
+    one = Branch(service, impatient, resources={Clerk: clerk})
+    other = sqlite3.connect(str(make_url(sqlite.url).database), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    async with one.open():
+        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
+        await eventually(lambda: _is(not one.inbox.is_healthy), what="the outage")
+        was_settled = delivery.done()
+        other.execute("COMMIT")
+        await delivery
+    other.close()
+    await impatient.close()
+
+    assert not was_settled
+    assert await lent(sqlite) == ["loan-1"]
+
+
+async def test_an_outage_while_an_outside_call_ends_has_it_made_again_under_its_key(
+    sqlite: Database, clerk: Clerk
+) -> None:
+    one = Branch(library(clerk, isolated=True), sqlite, resources={Clerk: clerk})
+    called, may_end = asyncio.Event(), asyncio.Event()
+
+    async def call(_: Event, __: AsyncSession) -> None:
+        called.set()
+        await may_end.wait()
+
+    clerk.will("lend_book", call)
+    async with one.open():
+        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
+        await called.wait()
+        await rename(sqlite, "saga_log", "hidden")
+        may_end.set()
+        await eventually(lambda: _is(not one.inbox.is_healthy), what="the outage")
+        was_settled = delivery.done()
+        await rename(sqlite, "hidden", "saga_log")
+        await delivery
+
+    assert not was_settled
+    assert await states(sqlite, "loan-1") == ["executing", "completed"]
+    assert len(await lent(sqlite)) == 1
+
+
+async def test_a_message_that_alone_cannot_be_recorded_becomes_a_letter(postgres: Database, clerk: Clerk) -> None:
+    one = Branch(library(clerk), postgres, resources={Clerk: clerk})
+    await forbid_entries_of_loan_13(postgres)
+
+    async with one.open():
+        await asyncio.gather(*(one.inbox.deliver(wanted(number)) for number in (12, 13, 14)))
+
+    assert await lent(postgres) == ["loan-12", "loan-14"]
+    (kept,) = await letters(postgres)
+    assert (kept["reason"], kept["saga_id"], kept["event_type"]) == ("not recordable", "loan-13", "BookWanted")
+    assert one.inbox.is_healthy
+
+
+async def test_an_outside_call_whose_outcome_cannot_be_recorded_becomes_a_letter(
+    postgres: Database, clerk: Clerk
+) -> None:
+    one = Branch(library(clerk, isolated=True), postgres, resources={Clerk: clerk})
+
+    async def forbid(_: Event, __: AsyncSession) -> None:
+        await forbid_entries_of_loan_13(postgres)
+
+    clerk.will("lend_book", forbid)
+    async with one.open():
+        unlucky = asyncio.create_task(one.inbox.deliver(wanted(13)))
+        await eventually(lambda: _is(not one.inbox.is_healthy), what="the error")
+        was_settled = unlucky.done()
+        await one.inbox.deliver(wanted(14))
+        await unlucky
+
+    assert not was_settled
+    assert await states(postgres, "loan-13") == ["executing"]
+    assert await states(postgres, "loan-14") == ["executing", "completed"]
+    assert [each["saga_id"] for each in await letters(postgres)] == ["loan-13"]
+
+
+async def forbid_entries_of_loan_13(database: Database) -> None:
+    """Have the database turn down whatever the log is to say of this loan."""
+    refuse = "CREATE FUNCTION no() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'no'; END $$ LANGUAGE plpgsql"
+    trigger = (
+        "CREATE TRIGGER unlucky BEFORE INSERT ON saga_log FOR EACH ROW"
+        " WHEN (NEW.saga_id = 'loan-13') EXECUTE FUNCTION no()"
+    )
+    async with database.engine.begin() as connection:
+        await connection.execute(text(refuse))
+        await connection.execute(text(trigger))
+
+
+async def test_a_delivery_that_its_transport_gave_up_is_executed_all_the_same(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: Event, __: AsyncSession) -> None:
+        begun.set()
+        await go_on.wait()
+
+    clerk.will("lend_book", hold)
+    delivery = asyncio.create_task(branch.inbox.deliver(wanted(1)))
+    await begun.wait()
+
+    delivery.cancel()
+    with suppress(asyncio.CancelledError):
+        await delivery
+    go_on.set()
+    await branch.inbox.deliver(wanted(2))
+
+    assert await lent(database) == ["loan-1", "loan-2"]
+
+
+async def test_a_delivery_that_its_transport_gave_up_may_fail_unheard(postgres: Database, clerk: Clerk) -> None:
+    one = Branch(library(clerk, isolated=True), postgres, resources={Clerk: clerk})
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def forbid(_: Event, __: AsyncSession) -> None:
+        begun.set()
+        await go_on.wait()
+        await forbid_entries_of_loan_13(postgres)
+
+    clerk.will("lend_book", forbid)
+    async with one.open():
+        delivery = asyncio.create_task(one.inbox.deliver(wanted(13)))
+        await begun.wait()
+        delivery.cancel()
+        with suppress(asyncio.CancelledError):
+            await delivery
+        go_on.set()
+        await one.inbox.drain()
+
+    assert one.inbox.is_idle
+    assert await states(postgres, "loan-13") == ["executing"]
+
+
+async def test_draining_waits_for_outside_calls(database: Database, clerk: Clerk) -> None:
+    one = Branch(library(clerk, isolated=True), database, resources={Clerk: clerk})
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def call(_: Event, __: AsyncSession) -> None:
+        begun.set()
+        await may_end.wait()
+
+    clerk.will("lend_book", call)
+    async with one.open():
+        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
+        await begun.wait()
+        draining = asyncio.create_task(one.inbox.drain())
+        done, _ = await asyncio.wait({draining}, timeout=0.05)
+        may_end.set()
+        await asyncio.gather(draining, delivery)
+
+    assert not done
+    assert await states(database, "loan-1") == ["executing", "completed"]
+
+
+async def test_a_message_that_cannot_be_read_is_settled_as_a_dead_letter(branch: Branch, database: Database) -> None:
+    await asyncio.gather(branch.inbox.deliver(WireMessage(b"{", "reader.BookWanted")), branch.inbox.deliver(wanted(1)))
+
+    assert await lent(database) == ["loan-1"]
+    assert [each["reason"] for each in await letters(database)] == ["not JSON"]
+
+
+async def test_no_message_however_odd_its_reason_is_given_back(branch: Branch, database: Database) -> None:
+    back = CardRefused(loan_id="loan-1", reason="a\0b" + "x" * 10_000)
+    stop = AbortRequested(saga_type="loan", saga_id="loan-2", reason="a\0b")
+
+    await branch.inbox.deliver(wire(back))
+    await branch.inbox.deliver(wire(stop, saga_id="loan-2"))
+
+    assert await states(database, "loan-1") == await states(database, "loan-2") == ["fenced"]
+
+
+async def test_draining_waits_for_what_nobody_has_taken_up_yet(branch: Branch, database: Database) -> None:
+    delivery = asyncio.create_task(branch.inbox.deliver(wanted(1)))
+    await asyncio.sleep(0)
+
+    await branch.inbox.drain()
+    await delivery
+
+    assert await lent(database) == ["loan-1"]
+
+
+async def test_an_inbox_that_is_told_to_stop_finishes_its_batch_and_begins_no_other(
+    service: Service, database: Database, clerk: Clerk
+) -> None:
+    one = Branch(service, database, resources={Clerk: clerk}, batch_size=1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: Event, __: AsyncSession) -> None:
+        begun.set()
+        await go_on.wait()
+
+    clerk.will("lend_book", hold)
+    deliveries = [asyncio.create_task(one.inbox.deliver(wanted(number))) for number in (1, 2)]
+    running = asyncio.create_task(one.inbox.run())
+    await begun.wait()
+
+    one.inbox.stop()
+    go_on.set()
+    await asyncio.wait_for(running, timeout=5)
+    await deliveries[0]
+    was_left = not deliveries[1].done()
+    deliveries[1].cancel()
+
+    assert was_left
+    assert await lent(database) == ["loan-1"]

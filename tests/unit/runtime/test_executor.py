@@ -1,0 +1,556 @@
+"""One transaction holds it all: what the step wrote, its entry in the log, and what goes out."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tests.example_sagas.loans import (
+    NOON,
+    BookLent,
+    BookTakenBack,
+    BookWanted,
+    Branch,
+    CardRefused,
+    Clerk,
+    Deed,
+    LoanRefused,
+    LoanRegistered,
+    Watch,
+    lent,
+    letter,
+    letters,
+    library,
+    loan_saga,
+    log_of,
+    notes,
+    rows_left,
+    states,
+)
+from toolkit import Event, Participant, Retry, Service
+from toolkit.declaration.events import AbortRequested, SagaEnded
+from toolkit.errors import ContentionError, PositionTakenError
+from toolkit.messaging.decoding import Unreadable
+from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import pruning_watermark
+from toolkit.persistence.database import Database
+
+WANTED = BookWanted(loan_id="loan-1")
+CARD_REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
+ABORT = AbortRequested(saga_type="loan", saga_id="loan-1", reason="the reader left")
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def branch(database: Database, clerk: Clerk, watch: Watch) -> Branch:
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=watch)
+
+
+def fails(error: Exception) -> Deed:
+    async def deed(_: Event, __: AsyncSession) -> None:
+        raise error
+
+    return deed
+
+
+async def abort(branch: Branch) -> None:
+    await branch.execution.execute([letter(ABORT, saga_id="loan-1")])
+
+
+async def test_effect_entry_and_event_are_committed_together(branch: Branch, database: Database) -> None:
+    await branch.take(WANTED)
+
+    (entry,) = await log_of(database, "loan-1")
+    assert (entry["to_state"], entry["saga_state"], entry["emitted_type"]) == ("completed", "Started", "BookLent")
+    assert await lent(database) == ["loan-1"]
+    assert await rows_left(database) == ["loan-1"]
+    assert [(each.message_id, each.type) for each in branch.post.taken] == [(entry["emitted_id"], "BookLent")]
+
+
+async def test_what_is_emitted_names_its_cause_and_carries_the_deadline(branch: Branch, database: Database) -> None:
+    deadline = NOON + timedelta(hours=1)
+    await branch.execution.execute([letter(WANTED, at=NOON, deadline=deadline, traceparent="00-ab-cd-01", attempt=3)])
+
+    await branch.relay.drain()
+
+    headers = branch.post.taken[0].headers
+    assert headers["causation-id"] == letter(WANTED).envelope.event_id
+    assert headers["deadline"] == deadline.isoformat()
+    assert headers["traceparent"] == "00-ab-cd-01"
+    assert headers["attempt"] == 1
+
+
+async def test_nothing_is_sent_of_a_transaction_that_fails(branch: Branch, database: Database) -> None:
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
+        await branch.take(BookWanted(loan_id="loan-1", shelf=77))
+
+    assert branch.post.taken == []
+    assert await states(database, "loan-1") == []
+
+
+async def test_a_refusal_undoes_what_the_step_wrote_and_tells_why(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    async def refuse(event: BookWanted, session: AsyncSession) -> Event:
+        await (await session.connection()).execute(text("UPDATE shelves SET books = 0"))
+        return LoanRefused(loan_id=event.loan_id, reason="lent out")
+
+    clerk.will("lend_book", refuse)
+    await branch.take(WANTED)
+
+    (entry,) = await log_of(database, "loan-1")
+    assert (entry["to_state"], entry["saga_state"], entry["error"]) == ("failed", "Compensating", "lent out")
+    async with database.reading() as connection:
+        assert await connection.scalar(text("SELECT min(books) FROM shelves")) == 100
+
+
+async def commit(_: Event, session: AsyncSession) -> None:
+    await session.commit()
+
+
+async def roll_back(_: Event, session: AsyncSession) -> None:
+    await session.rollback()
+
+
+async def commit_beneath(_: Event, session: AsyncSession) -> None:
+    await session.run_sync(lambda beneath: beneath.commit())
+
+
+async def roll_back_beneath(_: Event, session: AsyncSession) -> None:
+    await session.run_sync(lambda beneath: beneath.rollback())
+
+
+async def close(_: Event, session: AsyncSession) -> None:
+    async with session:
+        pass
+
+
+async def reset(_: Event, session: AsyncSession) -> None:
+    await session.reset()
+
+
+async def invalidate(_: Event, session: AsyncSession) -> None:
+    await session.invalidate()
+
+
+async def say_commit(_: Event, session: AsyncSession) -> None:
+    await (await session.connection()).execute(text("commit"))
+
+
+async def return_something_undeclared(event: BookWanted, _: AsyncSession) -> Event:
+    return BookTakenBack(loan_id=event.loan_id)
+
+
+async def return_another_saga(event: BookWanted, _: AsyncSession) -> Event:
+    return BookLent(loan_id="loan-2")
+
+
+async def refuse_another_saga(event: BookWanted, _: AsyncSession) -> Event:
+    return LoanRefused(loan_id="loan-2", reason="lent out")
+
+
+async def return_what_bypassed_its_rules(event: BookWanted, _: AsyncSession) -> Event:
+    return BookLent(loan_id=event.loan_id).model_copy(update={"shelf": "the third"})
+
+
+async def refuse_at_length(event: BookWanted, _: AsyncSession) -> Event:
+    return LoanRefused.model_construct(loan_id=event.loan_id, reason="lent out" * 100_000)
+
+
+async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> None:
+    await (await session.connection()).execute(text("UPDATE shelves SET books = -1"))
+
+
+@pytest.mark.parametrize(
+    ("deed", "word"),
+    [
+        (commit, "StepError: a step never commits"),
+        (roll_back, "StepError: a step never rolls back"),
+        (commit_beneath, "StepError: a step never commits"),
+        (roll_back_beneath, "StepError: a step never rolls back"),
+        (close, "StepError: a step never closes"),
+        (reset, "StepError: a step never resets"),
+        (invalidate, "StepError: a step never invalidates"),
+        (say_commit, "StepError: a step never commits"),
+        (return_something_undeclared, "StepError: lend_book returned a BookTakenBack"),
+        (return_another_saga, "StepError: the BookLent is of the saga 'loan-2', but answers an event of 'loan-1'"),
+        (refuse_another_saga, "StepError: the LoanRefused is of the saga 'loan-2'"),
+        (return_what_bypassed_its_rules, "StepError: the BookLent can't be read from its own JSON (shelf: int_"),
+        (refuse_at_length, "StepError: the LoanRefused is another once it is read from its own JSON (reason)"),
+        (write_what_the_database_refuses, "IntegrityError"),
+    ],
+)
+async def test_a_step_that_breaks_the_rules_is_refused_in_the_end_and_its_neighbours_never_notice(
+    branch: Branch, clerk: Clerk, database: Database, deed: Deed, word: str
+) -> None:
+    async def break_the_rules_for_loan_1(event: Event, session: AsyncSession) -> Event | None:
+        return await deed(event, session) if event == WANTED else None
+
+    clerk.will("lend_book", *[break_the_rules_for_loan_1] * 6)
+    await branch.take(BookWanted(loan_id="loan-0"), WANTED, BookWanted(loan_id="loan-2"))
+    await branch.take(WANTED)
+
+    assert await lent(database) == ["loan-0", "loan-2"]
+    assert await states(database, "loan-1") == ["failed"]
+    assert word in (await log_of(database, "loan-1"))[-1]["error"]
+
+
+async def test_a_failed_attempt_comes_back_to_the_services_own_queue(
+    branch: Branch, clerk: Clerk, database: Database, watch: Watch
+) -> None:
+    clerk.will("lend_book", fails(ConnectionError("catalogue away")))
+    await branch.take(WANTED)
+
+    async with database.reading() as connection:
+        row = (await connection.execute(text("SELECT destination, event_type, headers FROM outbox"))).one()
+    assert (row.destination, row.event_type) == ("saga.library", "BookWanted")
+    assert '"attempt": 2' in row.headers
+    assert branch.post.taken == []
+    assert await notes(database, "loan-1") == ["retrying"]
+
+
+async def test_attempts_are_counted_by_the_log_and_no_message_can_reset_them(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    clerk.will("lend_book", *[fails(ConnectionError("catalogue away"))] * 2)
+
+    await branch.take(WANTED)
+    await branch.take(WANTED)
+
+    assert await states(database, "loan-1") == ["failed"]
+    assert "retries spent after 2 attempts" in (await log_of(database, "loan-1"))[-1]["error"]
+
+
+async def test_what_is_sensitive_of_an_event_stands_in_no_error_of_its_step(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    wanted = BookWanted(loan_id="loan-1", card="card-4711")
+    clerk.will("lend_book", *[fails(ConnectionError("nobody has card-4711\0"))] * 2)
+
+    await branch.take(wanted)
+    await branch.take(wanted)
+
+    errors = [each["error"] for each in await log_of(database, "loan-1")]
+    assert len(errors) == 2
+    assert all("nobody has ***" in error and "4711" not in error for error in errors)
+
+
+async def test_a_step_that_cannot_refuse_ends_in_a_dead_letter(database: Database, clerk: Clerk, watch: Watch) -> None:
+    surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
+    clerk.will("lend_book", *[fails(ConnectionError("catalogue away"))] * 2)
+
+    await surely.take(WANTED)
+    await surely.take(WANTED)
+
+    (dead,) = await letters(database)
+    assert (dead["step"], dead["attempts"], dead["reason"]) == ("lend_surely", 2, "retries spent")
+    assert "ConnectionError: catalogue away" in dead["traceback"]
+    assert await states(database, "loan-1") == []
+
+
+async def test_a_step_that_cannot_refuse_is_not_made_to_by_a_deadline_or_an_abort(
+    database: Database, clerk: Clerk, watch: Watch
+) -> None:
+    surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
+
+    await abort(surely)
+    await surely.execution.execute([letter(WANTED, at=NOON - timedelta(days=1), deadline=NOON)])
+
+    assert await states(database, "loan-1") == ["completed"]
+
+
+async def test_a_step_may_ask_for_a_retry_at_its_own_time(
+    branch: Branch, clerk: Clerk, database: Database, watch: Watch
+) -> None:
+    clerk.will("lend_book", fails(Retry("the shelf is being moved", after=timedelta(seconds=7))))
+
+    await branch.take(WANTED)
+
+    async with database.transaction() as session:
+        due = await (await session.connection()).scalar(text("SELECT due_at FROM outbox"))
+    assert str(watch.now() + timedelta(seconds=7))[:19] in str(due)
+
+
+@pytest.mark.parametrize(("late_by", "state"), [(-1, "completed"), (0, "failed"), (1, "failed")])
+async def test_a_step_refuses_at_and_after_its_deadline(
+    branch: Branch, clerk: Clerk, database: Database, late_by: int, state: str
+) -> None:
+    occurred_at = NOON - timedelta(minutes=1, seconds=late_by)
+
+    await branch.execution.execute([letter(WANTED, at=occurred_at)])
+
+    assert await states(database, "loan-1") == [state]
+    assert len(clerk.calls) == (state == "completed")
+
+
+async def test_the_settings_timeout_overrides_the_declared_one(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    branch.execution._timeouts["lend_book"] = timedelta(seconds=5)
+
+    await branch.execution.execute([letter(WANTED, at=NOON - timedelta(seconds=5))])
+
+    assert await states(database, "loan-1") == ["failed"]
+
+
+async def test_a_duplicate_in_the_same_batch_changes_nothing(branch: Branch, database: Database) -> None:
+    await branch.take(WANTED, WANTED, WANTED)
+
+    assert await lent(database) == ["loan-1"]
+    assert [each["to_state"] for each in await log_of(database, "loan-1")] == ["completed"]
+
+
+async def test_a_compensation_gets_the_event_that_its_step_emitted(branch: Branch, database: Database) -> None:
+    await branch.take(BookWanted(loan_id="loan-1", shelf=2))
+
+    await branch.take(CARD_REFUSED)
+
+    async with database.reading() as connection:
+        books = (await connection.execute(text("SELECT books FROM shelves ORDER BY shelf"))).scalars().all()
+    assert await states(database, "loan-1") == ["completed", "compensated"]
+    assert books == [100, 101]
+
+
+async def test_a_compensation_in_the_batch_of_its_step_undoes_it(branch: Branch, database: Database) -> None:
+    await branch.take(WANTED, CARD_REFUSED, CARD_REFUSED)
+
+    assert await states(database, "loan-1") == ["completed", "compensated"]
+
+
+async def test_the_way_back_and_an_abort_fence_a_step_that_has_not_run(branch: Branch, database: Database) -> None:
+    await branch.take(CARD_REFUSED, WANTED)
+    await branch.execution.execute(
+        [letter(AbortRequested(saga_type="loan", saga_id="loan-2", reason="the reader left"), saga_id="loan-2")]
+    )
+    await branch.take(BookWanted(loan_id="loan-2"))
+    await branch.relay.drain()
+
+    one, late, *_ = await log_of(database, "loan-1")
+    two = (await log_of(database, "loan-2"))[0]
+    assert (one["to_state"], one["emitted_type"], one["error"]) == ("fenced", "BookTakenBack", "card expired")
+    assert (late["to_state"], late["error"]) == ("ignored", "BookWanted came too late")
+    assert (two["to_state"], two["emitted_type"], two["error"]) == ("fenced", "LoanRefused", "the reader left")
+    assert await lent(database) == []
+
+
+async def test_an_abort_leaves_what_is_done_alone(branch: Branch, database: Database) -> None:
+    await branch.take(WANTED)
+
+    await abort(branch)
+
+    assert [each["to_state"] for each in await log_of(database, "loan-1")] == ["completed"]
+
+
+async def test_an_abort_of_another_kind_of_saga_fences_nothing(branch: Branch, database: Database) -> None:
+    other = AbortRequested(saga_type="order", saga_id="loan-1", reason="the reader left")
+
+    await branch.execution.execute([letter(other, saga_id="loan-1", saga_type="order")])
+
+    assert await log_of(database, "loan-1") == []
+
+
+async def test_an_event_of_another_kind_of_saga_runs_no_step(branch: Branch, clerk: Clerk, database: Database) -> None:
+    foreign = [letter(event, saga_type="order") for event in (WANTED, CARD_REFUSED)]
+
+    await branch.execution.execute(foreign)
+
+    assert clerk.calls == []
+    assert await log_of(database, "loan-1") == []
+
+
+@pytest.mark.parametrize("word", ["way back", "abort"])
+async def test_what_meets_a_call_under_way_is_put_off(
+    database: Database, clerk: Clerk, watch: Watch, word: str
+) -> None:
+    outside = Branch(library(clerk, isolated=True), database, resources={Clerk: clerk}, clock=watch)
+    await outside.take(WANTED)
+
+    await (outside.take(CARD_REFUSED) if word == "way back" else abort(outside))
+
+    assert await states(database, "loan-1") == ["executing"]
+    async with database.reading() as connection:
+        rows = (await connection.execute(text("SELECT destination, event_type FROM outbox"))).all()
+    assert [tuple(row) for row in rows] == [("saga.library", "CardRefused" if word == "way back" else "AbortRequested")]
+
+
+async def test_a_compensation_that_fails_is_retried_and_then_needs_a_person(
+    branch: Branch, clerk: Clerk, database: Database
+) -> None:
+    await branch.take(WANTED)
+    clerk.will("take_back", *[fails(ConnectionError("catalogue away"))] * 2)
+
+    await branch.take(CARD_REFUSED)
+    await branch.take(CARD_REFUSED)
+
+    assert await states(database, "loan-1") == ["completed"]
+    assert await notes(database, "loan-1") == ["retrying", "dead_lettered"]
+    assert [each["step"] for each in await letters(database)] == ["lend_book"]
+
+
+async def test_the_ends_of_a_batch_are_told_in_one_message(database: Database, clerk: Clerk) -> None:
+    desk = Participant("desk", saga=loan_saga)
+
+    @desk.step()
+    async def register_loan(event: BookLent) -> LoanRegistered:
+        return LoanRegistered(loan_id=event.loan_id)
+
+    @desk.step()
+    async def write_off(event: LoanRefused) -> BookTakenBack:
+        return BookTakenBack(loan_id=event.loan_id)
+
+    one = Branch(Service(name="desk", participants=[desk]), database, resources={})
+    await one.take(
+        BookLent(loan_id="loan-1"), LoanRefused(loan_id="loan-2", reason="lent out"), BookLent(loan_id="loan-3")
+    )
+    await one.relay.drain()
+
+    ended = [SagaEnded.model_validate_json(each.body) for each in one.post.taken if each.type == "SagaEnded"]
+    assert ended == [SagaEnded(saga_type="loan", completed=("loan-1", "loan-3"), failed=("loan-2",))]
+    assert [entry["saga_state"] for entry in await log_of(database, "loan-2")] == ["Failed"]
+
+
+async def test_an_end_that_is_told_confirms_what_is_completed(branch: Branch, database: Database) -> None:
+    ended = SagaEnded(saga_type="loan", completed=("loan-1", "loan-2"))
+    await branch.take(WANTED, BookWanted(loan_id="loan-2"))
+
+    await branch.execution.execute([letter(ended)])
+
+    assert await states(database, "loan-1") == await states(database, "loan-2") == ["completed", "confirmed"]
+
+
+async def test_an_event_from_beyond_the_horizon_of_a_saga_that_nobody_knows_is_never_run(
+    branch: Branch, database: Database
+) -> None:
+    old = NOON - timedelta(days=3)
+    await branch.execution.execute([letter(WANTED)])
+    async with database.transaction() as session:
+        await (await session.connection()).execute(insert(pruning_watermark.pruned).values(id=1, until=old))
+
+    await branch.execution.execute([letter(WANTED, at=old), letter(BookWanted(loan_id="loan-2"), at=old)])
+
+    assert await states(database, "loan-1") == ["completed"]
+    assert await states(database, "loan-2") == []
+    assert [each["reason"] for each in await letters(database)] == ["older than the log"]
+
+
+async def test_a_message_that_cannot_be_read_takes_nobody_with_it(branch: Branch, database: Database) -> None:
+    poison = Unreadable(WireMessage(b"{", "reader.BookWanted"), "not JSON", "a brace is missing")
+
+    await branch.execution.execute([letter(WANTED, at=NOON), poison])
+
+    assert await states(database, "loan-1") == ["completed"]
+    assert [(each["reason"], each["error"]) for each in await letters(database)] == [("not JSON", "a brace is missing")]
+
+
+@pytest.mark.parametrize("event", [CardRefused(loan_id="loan-1", reason="card\0expired"), None])
+async def test_a_reason_that_no_database_keeps_is_cleaned_and_not_fatal(
+    branch: Branch, clerk: Clerk, database: Database, event: Event | None
+) -> None:
+    async def refuse(event: BookWanted, _: AsyncSession) -> Event:
+        return LoanRefused(loan_id=event.loan_id, reason="card\0expired")
+
+    clerk.will("lend_book", refuse)
+    await branch.take(event or WANTED)
+
+    assert [each["error"] for each in await log_of(database, "loan-1")] == ["cardexpired"]
+
+
+async def test_two_participants_of_one_service_that_hear_the_same_event_both_act_on_it(
+    database: Database, clerk: Clerk, watch: Watch
+) -> None:
+    reminders = Participant("reminders", saga=loan_saga)
+
+    @reminders.step()
+    async def write_reminder(event: BookWanted) -> LoanRegistered:
+        return LoanRegistered(loan_id=event.loan_id)
+
+    lending = library(clerk)
+    both = replace(lending, participants=[*lending.participants, reminders])
+    branch = Branch(both, database, resources={Clerk: clerk}, clock=watch)
+
+    await branch.take(WANTED)
+    await branch.take(WANTED)
+
+    entries = [entry for entry in await log_of(database, "loan-1") if entry["position"]]
+    assert [(entry["step"], entry["to_state"]) for entry in entries] == [
+        ("lend_book", "completed"),
+        ("write_reminder", "completed"),
+    ]
+    assert {"BookLent", "LoanRegistered"} <= {message.type for message in branch.post.taken}
+
+
+async def test_a_step_of_a_batch_that_stumbles_over_what_another_replica_just_did_has_not_failed(
+    postgres: Database, clerk: Clerk
+) -> None:
+    async with postgres.engine.begin() as connection:
+        await connection.execute(text("CREATE UNIQUE INDEX one_book_a_loan ON loans (loan_id)"))
+    one, other = (Branch(library(clerk), postgres, resources={Clerk: clerk}) for _ in range(2))
+
+    async def succeed(*_: Any) -> None: ...
+
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("the batch is executed again, each step in a savepoint")
+
+    async def be_slow(*_: Any) -> None:
+        await other.take(WANTED)
+
+    clerk.will("lend_book", succeed, fail, be_slow)
+    with pytest.raises(PositionTakenError):
+        await one.take(WANTED, BookWanted(loan_id="loan-2"))
+
+    assert await lent(postgres) == ["loan-1"]
+    assert await states(postgres, "loan-1") == ["completed"]
+    assert await notes(postgres, "loan-1") == []
+
+
+async def test_of_two_replicas_that_run_a_step_at_once_one_has_an_effect(postgres: Database, clerk: Clerk) -> None:
+    replicas = [Branch(library(clerk), postgres, resources={Clerk: clerk}) for _ in range(2)]
+    both_run = asyncio.Barrier(2)
+
+    async def together(_: Event, __: AsyncSession) -> None:
+        await both_run.wait()
+
+    clerk.will("lend_book", together, together)
+    outcomes = await asyncio.gather(*(replica.take(WANTED) for replica in replicas), return_exceptions=True)
+
+    assert sorted(type(each).__name__ for each in outcomes) == ["PositionTakenError", "list"]
+    assert await lent(postgres) == ["loan-1"]
+    assert sum(len(replica.post.taken) for replica in replicas) == 1
+    assert issubclass(PositionTakenError, ContentionError)
+
+
+async def test_a_serialization_failure_in_a_step_is_contention_and_no_failed_attempt(
+    postgres: Database, clerk: Clerk
+) -> None:
+    one = Branch(library(clerk), postgres, resources={Clerk: clerk})
+
+    async def meet_another(_: Event, session: AsyncSession) -> None:
+        await (await session.connection()).execute(
+            text("DO $$ BEGIN RAISE EXCEPTION 'met another' USING ERRCODE = '40001'; END $$")
+        )
+
+    clerk.will("lend_book", meet_another)
+    with pytest.raises(ContentionError):
+        await one.take(WANTED)
+
+    assert await log_of(postgres, "loan-1") == []
+
+
+async def test_a_step_is_given_up_where_its_commit_failed_again_and_again(branch: Branch, database: Database) -> None:
+    batch = [letter(WANTED, at=NOON), letter(BookLent(loan_id="loan-1"))]
+
+    for _ in range(2):
+        await branch.execution.execute(batch, failed=RuntimeError("the commit failed"))
+
+    assert await states(database, "loan-1") == ["failed"]
+    assert "RuntimeError: the commit failed" in (await log_of(database, "loan-1"))[-1]["error"]

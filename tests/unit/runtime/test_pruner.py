@@ -1,0 +1,225 @@
+"""What is old goes bite by bite, nothing open ever does, and the horizon remembers what may be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import insert, text
+from structlog.testing import capture_logs
+
+from tests.eventually import eventually
+from tests.example_sagas.loans import NOON, BookWanted, Watch, letters, log_of, rename, wire
+from toolkit import Settings
+from toolkit.declaration.events import SagaState
+from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark, saga_log
+from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import StepState
+from toolkit.runtime import pruner
+from toolkit.runtime.pruner import Pruned, Retention
+
+ADA = Operator("ada@desk", "the disk is full")
+DAY = timedelta(days=1)
+OLD = NOON - 3 * DAY
+#: Old, and just as old as may be kept.
+EDGE = NOON - DAY
+
+
+async def prune(database: Database, **facts: Any) -> Pruned:
+    return await pruner.prune(database, older_than=DAY, now=NOON, **facts)
+
+
+async def log(database: Database, loan_id: str, *states: SagaState, at: Any = OLD, **facts: Any) -> None:
+    known = {
+        "service": "library", "saga_id": loan_id, "saga_type": "loan", "step": "lend_book", "from_state": None,
+        "to_state": StepState.COMPLETED, "event_id": "event-1", "event_type": "BookWanted", "at": at,
+    }  # fmt: skip
+    entries = [
+        Entry(**({**known, "position": number, "saga_state": state} | facts))
+        for number, state in enumerate(states, start=1)
+    ]
+    async with database.transaction() as session:
+        await saga_log.append(await session.connection(), entries)
+
+
+async def bury(database: Database, loan_id: str, at: Any = OLD) -> None:
+    letter = DeadLetter(
+        id=f"letter of {loan_id}", service="library", reason="schema", error="no title", at=at,
+        message=wire(BookWanted(loan_id=loan_id), at=OLD),
+    )  # fmt: skip
+    async with database.transaction() as session:
+        await dead_letters.add(await session.connection(), [letter])
+
+
+async def test_ended_sagas_go_with_all_their_entries_and_open_ones_stay(database: Database) -> None:
+    await log(database, "completed", SagaState.STARTED, SagaState.COMPLETED)
+    await log(database, "failed", SagaState.COMPENSATING, SagaState.FAILED)
+    await log(database, "open", SagaState.STARTED, SagaState.COMPENSATING)
+
+    pruned = await prune(database)
+
+    assert pruned == Pruned(sagas=2, letters=0, audit=0, is_all=False)
+    assert await log_of(database, "completed") == await log_of(database, "failed") == []
+    assert len(await log_of(database, "open")) == 2
+    assert (await prune(database)).is_all
+
+
+async def test_a_saga_is_as_old_as_its_last_entry(database: Database) -> None:
+    await log(database, "edge", SagaState.COMPLETED, at=EDGE)
+    await log(database, "touched", SagaState.COMPLETED)
+    await log(database, "touched", SagaState.COMPLETED, at=EDGE + timedelta(seconds=1), position=None)
+
+    await prune(database)
+
+    assert await log_of(database, "edge") == []
+    assert len(await log_of(database, "touched")) == 2
+
+
+async def test_one_bite_takes_so_many_sagas_at_most_the_oldest_first(database: Database) -> None:
+    for number in range(5):
+        await log(database, f"loan-{number}", SagaState.COMPLETED, at=OLD + timedelta(seconds=number))
+
+    bites = [await prune(database, most=2) for _ in range(4)]
+
+    assert [bite.sagas for bite in bites] == [2, 2, 1, 0]
+    assert [bite.is_all for bite in bites] == [False, False, False, True]
+
+
+async def test_sagas_that_were_touched_since_hold_up_no_others(database: Database) -> None:
+    for number in range(3):
+        await log(database, f"touched-{number}", SagaState.COMPLETED)
+        await log(database, f"touched-{number}", SagaState.COMPLETED, at=NOON, position=None)
+    await log(database, "old", SagaState.COMPLETED, at=OLD + timedelta(hours=1))
+
+    assert (await prune(database, most=1)).sagas == 1
+    assert await log_of(database, "old") == []
+
+
+async def test_old_letters_go_but_for_those_of_open_sagas(database: Database) -> None:
+    await log(database, "open", SagaState.STARTED)
+    await log(database, "ended", SagaState.FAILED)
+    for loan_id in ("open", "ended", "unknown"):
+        await bury(database, loan_id)
+    await bury(database, "young", at=NOON)
+
+    pruned = await prune(database)
+
+    assert pruned.letters == 2
+    assert {letter["saga_id"] for letter in await letters(database)} == {"open", "young"}
+
+
+async def test_pruning_by_hand_is_audited_and_the_old_audit_goes_too(database: Database) -> None:
+    await log(database, "ended", SagaState.FAILED)
+    async with database.transaction() as session:
+        await audit_log.add(await session.connection(), [Deed("drop", "letter-1")], ADA, now=OLD)
+
+    await prune(database, by=ADA)
+    await prune(database, by=ADA)
+
+    async with database.reading() as connection:
+        (row,) = await audit_log.listed(connection)
+    assert (row["verb"], row["actor"], row["reason"]) == ("prune", "ada@desk", "the disk is full")
+    assert row["subject"].endswith("1 sagas, 0 dead letters, 1 audit rows")
+
+
+async def test_what_is_overdue_is_forgotten_with_its_saga(database: Database) -> None:
+    await log(database, "ended", SagaState.FAILED)
+    row = {
+        "saga_id": "ended", "step": "lend_book", "saga_type": "loan", "position": 1, "state": "completed",
+        "saga_state": "Started", "since": OLD, "next_at": OLD, "nudges": 0, "aborted": 0,
+    }  # fmt: skip
+    async with database.transaction() as session:
+        await (await session.connection()).execute(insert(pending_steps.overdue).values(row))
+
+    await prune(database)
+
+    async with database.reading() as connection:
+        assert await pending_steps.listed(connection) == []
+
+
+async def test_the_horizon_moves_on_with_what_was_pruned_and_never_back(database: Database) -> None:
+    async def is_beyond(ago: timedelta) -> bool:
+        async with database.reading() as connection:
+            return await pruning_watermark.is_beyond(connection, NOON - ago)
+
+    await prune(database)
+    assert not await is_beyond(9 * DAY)  # nothing was pruned yet
+
+    await log(database, "ended", SagaState.COMPLETED)
+    await prune(database)
+    await log(database, "older", SagaState.COMPLETED, at=NOON - 9 * DAY)
+    await pruner.prune(database, older_than=5 * DAY, now=NOON)
+
+    assert await is_beyond(2 * DAY)
+    assert await is_beyond(DAY - timedelta(minutes=30))  # as far as clocks may differ
+    assert not await is_beyond(DAY - timedelta(hours=2))
+
+
+async def test_several_who_prune_at_once_are_harmless(database: Database) -> None:
+    for number in range(20):
+        await log(database, f"loan-{number}", SagaState.STARTED, SagaState.COMPLETED)
+
+    done = await asyncio.gather(*(prune(database) for _ in range(4)), return_exceptions=True)
+    await prune(database)
+
+    assert any(isinstance(each, Pruned) and each.sagas for each in done)
+    async with database.reading() as connection:
+        assert await saga_log.entries(connection) == []
+
+
+async def test_the_search_for_what_is_old_goes_by_the_index_on_time(sqlite: Database) -> None:
+    plans: list[str] = []
+    async with sqlite.transaction() as session:
+        connection = await session.connection()
+        raw = await connection.get_raw_connection()
+        await raw.driver_connection.set_trace_callback(plans.append)
+        await pruning_watermark.prune(connection, before=NOON, most=500)
+        await raw.driver_connection.set_trace_callback(None)
+        search = next(statement for statement in plans if statement.startswith("SELECT saga_log.saga_type"))
+        plan = str((await connection.execute(text(f"EXPLAIN QUERY PLAN {search}"))).all())
+
+    assert "SEARCH saga_log USING INDEX saga_log_by_time" in plan
+    assert "SCAN" not in plan
+
+
+async def test_the_loop_prunes_until_it_is_told_to_stop(database: Database) -> None:
+    await log(database, "ended", SagaState.COMPLETED)
+    loop = Retention("library", Settings(retention=DAY), database=database, clock=Watch())
+    running = asyncio.create_task(loop.run())
+
+    await eventually(lambda: nothing_of(database, "ended"))
+    loop.stop()
+
+    await running
+
+
+async def test_an_outage_is_told_and_waited_for(database: Database) -> None:
+    await rename(database, "saga_log", "elsewhere")
+    loop = Retention("library", Settings(retention=DAY), database=database, clock=Watch())
+
+    with capture_logs() as told:
+        running = asyncio.create_task(loop.run())
+        await eventually(lambda: asyncio.sleep(0, told))
+        loop.stop()
+        await running
+
+    assert [each["event"] for each in told] == ["pruning failed; it is tried again later"]
+    await rename(database, "elsewhere", "saga_log")
+
+
+async def test_without_the_setting_nothing_is_pruned(database: Database) -> None:
+    await log(database, "ended", SagaState.COMPLETED)
+
+    loop = Retention("library", Settings(), database=database, clock=Watch())
+    loop.stop()
+    await loop.run()
+
+    assert len(await log_of(database, "ended")) == 1
+
+
+async def nothing_of(database: Database, loan_id: str) -> bool:
+    return not await log_of(database, loan_id)

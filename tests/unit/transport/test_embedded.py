@@ -1,0 +1,87 @@
+"""The embedded transport: several services in one process, which publish to each other."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from services.demo import SERVICES
+from services.events import OrderCreated
+from tests.eventually import eventually
+from tests.example_sagas.loans import Clerk, library
+from toolkit import Settings
+from toolkit.declaration.events import documented_example, routing_key
+from toolkit.ids import derived_id, new_id
+from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import outbox, saga_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.transport.embedded import Embedded
+
+
+async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_hearer_has_not_started_yet(tmp_path: Path):
+    # inventory is started first, and the notification, which hears this, last
+    settings = Settings(data_dir=tmp_path, relay_lease=timedelta(minutes=5))
+    order = documented_example(OrderCreated)["order_id"]
+    body = f'{{"order_id": "{order}", "reason": "sold out"}}'.encode()
+    left = WireMessage(
+        body, "inventory.InventoryReservationFailed", message_id=derived_id("order", order, "x"), correlation_id=order,
+        type="InventoryReservationFailed", timestamp=datetime.now(UTC), headers={"saga-type": "order"},
+    )  # fmt: skip
+    database = Database(settings.database_for("inventory"))
+    await database.create_tables()
+    async with database.transaction() as session:
+        row = OutboxRow(id=new_id(), message=left, due_at=datetime.now(UTC))
+        await outbox.add(await session.connection(), [row])
+    await database.close()
+
+    async with Embedded(SERVICES, settings) as embedded:
+        assert await embedded.settled(10)
+        async with embedded.hosts["notification"].database.reading() as connection:
+            states = [entry["to_state"] for entry in await saga_log.entries(connection, saga_id=order)]
+
+    assert "completed" in states
+
+
+async def test_every_log_line_names_its_service_though_all_run_in_one_process(tmp_path: Path):
+    settings = Settings(data_dir=tmp_path, relay_poll=timedelta(milliseconds=50))
+    order = documented_example(OrderCreated) | {"payment_method": "card_flaky"}
+    wire = WireMessage(OrderCreated.model_validate(order).model_dump_json().encode(), routing_key(OrderCreated))
+
+    async def the_outage() -> list[MutableMapping[str, Any]]:
+        return [line for line in told if "relay" in line["event"]]
+
+    with capture_logs(processors=[merge_contextvars]) as told:
+        async with Embedded(SERVICES, settings) as embedded:
+            await embedded.publish(wire)
+            await embedded.publish(WireMessage(b"no JSON", routing_key(OrderCreated)))
+            assert await embedded.settled(10)
+            async with embedded.hosts["shipping"].database.engine.begin() as connection:
+                await connection.execute(text("DROP TABLE outbox"))
+            await eventually(the_outage, what="an outage")
+
+    assert [line for line in told if "service" not in line] == []
+    moved = {line["service"]: line for line in told if line["event"] == "saga moved"}
+    assert set(moved) == {"inventory", "payment", "shipping", "notification"}
+    assert all({"saga_id", "step", "from_state", "to_state", "event_id"} <= set(line) for line in moved.values())
+    assert {line["service"] for line in told if line["event"] == "step will be retried"} == {"payment"}
+    assert {line["service"] for line in told if line["event"] == "message dead-lettered"} == {"inventory"}
+    assert {line["service"] for line in await the_outage()} == {"shipping"}
+
+
+async def test_spans_of_embedded_services_name_no_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+
+    embedded = Embedded([library(Clerk())], Settings(data_dir=tmp_path))
+
+    tracing = embedded.hosts["library"].tracing
+    assert tracing is not None
+    assert tracing._system == "embedded"
+    tracing.shut_down(0.1)
