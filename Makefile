@@ -62,7 +62,7 @@ profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit
 screenshots: $(VENV)/.installed-bench $(VENV)/.installed-system ## shoot the pictures of the console in docs/images/console, from a real run
 	$(BIN)/python -m tests.console docs/images/console
 
-check: $(VENV)/.installed-dev ## lint, format, types, the floors of the architecture, and the lock files
+check: $(VENV)/.installed-dev ## lint, format, types, the order of the packages, and the lock files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
