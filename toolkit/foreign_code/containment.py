@@ -29,10 +29,10 @@ def contained(what: str) -> Iterator[None]:
     before = _cancellations()
     try:
         yield
-    except Exception:
+    except Exception:  # an Exception is what the callers expect
         raise
     except KeyboardInterrupt as error:
-        _trace_back(error, what)
+        _note_origin(error, what)
         raise
     except asyncio.CancelledError as error:
         if _cancellations() > before:
@@ -42,7 +42,7 @@ def contained(what: str) -> Iterator[None]:
             "that was cancelled, or cancelled its own task; catch the CancelledError there"
         ) from error
     except BaseException as error:
-        _trace_back(error, what)
+        _note_origin(error, what)
         if _cancellations() > before:  # a `wait_for` or `gather` in it has swallowed the cancellation of its task
             raise asyncio.CancelledError from error
         raise EscapedError(f"{what} raised what is no Exception: {describe(error)}; raise an Exception") from error
@@ -71,7 +71,7 @@ def _origin(error: BaseException) -> str | None:
     return next((each.removeprefix(_RAISED_BY) for each in notes), None)
 
 
-def _trace_back(error: BaseException, what: str) -> None:
+def _note_origin(error: BaseException, what: str) -> None:
     """Note the innermost block that an error came through: the event loop passes the same object on."""
     if _origin(error) is None:
         error.add_note(f"{_RAISED_BY}{what}")

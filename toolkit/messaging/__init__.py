@@ -1,1 +1,1 @@
-"""What goes over the wire: envelopes, their encoding and decoding, and the AsyncAPI document that describes them."""
+"""What goes over the wire: envelopes, decoding, who may send what, and the AsyncAPI document that describes them."""

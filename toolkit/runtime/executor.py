@@ -216,8 +216,8 @@ class Execution:
         try:
             with contained("telling of a commit"):
                 work.announce(self._meter)
-        except Exception:
-            # To execute it again would not help. Past structlog, since a processor of the service's may be what fails.
+        except Exception:  # it is committed: to execute it again would not help
+            # Past structlog, since a processor of the service's may be what fails.
             logging.getLogger("toolkit").exception("what was committed could not be told")
 
     def deadline(self, step: Step, message: Message) -> datetime | None:

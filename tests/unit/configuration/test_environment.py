@@ -156,7 +156,9 @@ def test_a_password_that_everybody_knows_is_for_this_machine_alone(monkeypatch, 
 def test_any_other_login_is_taken(monkeypatch, variable, url):
     monkeypatch.setenv(variable, url)
 
-    load_settings()
+    settings = load_settings()
+
+    assert url in (settings.broker_url, settings.database_url)
 
 
 def test_the_sandbox_of_payment_refuses_known_passwords_too(monkeypatch):

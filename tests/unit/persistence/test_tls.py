@@ -97,6 +97,8 @@ async def test_on_this_machine_no_proof_is_asked_for(postgresql, place):
     async with postgres_front(*place, speaks_tls=False) as front:
         await ping(url_of(postgresql, HERE, front))
 
+    assert b"user" in front.sent
+
 
 async def test_what_require_hands_to_anybody_is_the_password_itself():
     """The reason for the default: a server that nobody has proved may ask for the password as it stands."""
