@@ -131,6 +131,26 @@ class Envelope:
         )
 
 
+def about_one_saga(
+    event: AbortRequested | EndRequested,
+    *,
+    now: datetime,
+    traceparent: str | None = None,
+    started_at: datetime | None = None,
+) -> Envelope:
+    """Return the envelope of a control message about one saga, under an id of its own."""
+    return Envelope(
+        event_id=new_id(),
+        event_type=type(event).__name__,
+        version=type(event).__version__,
+        saga_id=event.saga_id,
+        saga_type=event.saga_type,
+        occurred_at=now,
+        traceparent=traceparent,
+        started_at=started_at,
+    )
+
+
 def abort_request(
     saga_type: str,
     saga_id: str,
@@ -145,16 +165,7 @@ def abort_request(
     `started_at`: when the saga began, so that a service that may have pruned it does not refuse it.
     """
     event = AbortRequested(saga_type=saga_type, saga_id=saga_id, reason=reason)
-    envelope = Envelope(
-        event_id=new_id(),
-        event_type=AbortRequested.__name__,
-        version=AbortRequested.__version__,
-        saga_id=saga_id,
-        saga_type=saga_type,
-        occurred_at=now,
-        traceparent=traceparent,
-        started_at=started_at,
-    )
+    envelope = about_one_saga(event, now=now, traceparent=traceparent, started_at=started_at)
     return envelope.wrap(event.model_dump_json().encode(), routing_key(AbortRequested))
 
 

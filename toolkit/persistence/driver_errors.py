@@ -40,7 +40,7 @@ def take_values_out(context: ExceptionContext) -> None:
 
 def without_values(error: BaseException) -> None:
     """Change an error and its causes so that none tells a row's values, as far as they are a database's."""
-    for each in _chain(error):
+    for each in causes_of(error):
         if type(each).__module__.startswith(_DRIVERS):
             _clean(each)
 
@@ -69,7 +69,8 @@ def _facts(error: BaseException) -> str:
     return ", ".join(f"{word} {value}" for word, value in told if isinstance(value, str) and value)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it wraps, follows or groups; a chain that leads back to itself ends."""
     waiting, seen = [error], set[int]()
     while waiting and len(seen) < _LONGEST_CHAIN:
         each = waiting.pop()

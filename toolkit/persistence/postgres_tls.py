@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL
 
 from toolkit.configuration.server_urls import CERTIFICATES, VERIFYING, hosts_of
 from toolkit.errors import SettingsError
+from toolkit.persistence.driver_errors import causes_of
 from toolkit.urls import is_loopback
 
 #: Where libpq and the driver look, unless they are told otherwise.
@@ -49,22 +50,12 @@ def is_off_loopback(url: URL) -> bool:
 
 def tls_fault(error: BaseException) -> str | None:
     """Return what is wrong with how a server proves who it is; None where an error tells of something else."""
-    for each in _chain(error):
+    for each in causes_of(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({each.verify_message}); {_CURE}"
         if "rejected SSL upgrade" in str(each):
             return "it speaks no TLS; switch that on, or name ?sslmode=disable in the URL, which sends all in the clear"
     return None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    each: BaseException | None = error
-    while each is not None and each not in found:
-        found.append(each)
-        found += getattr(each, "exceptions", ())
-        each = getattr(each, "orig", None) or each.__cause__ or each.__context__
-    return found
 
 
 def _context(mode: str, files: dict[str, str]) -> ssl.SSLContext:

@@ -30,7 +30,7 @@ from toolkit.declaration.text_redaction import redact
 from toolkit.errors import describe
 from toolkit.ids import new_id
 from toolkit.messaging.decoding import Unreadable
-from toolkit.messaging.envelope import Envelope, Message, WireMessage
+from toolkit.messaging.envelope import Envelope, Message, WireMessage, about_one_saga
 from toolkit.observability.metrics import Hit, Meter
 from toolkit.observability.tracing import Tracing, now
 from toolkit.persistence import dead_letters, outbox, saga_log
@@ -273,15 +273,7 @@ class Work:
             return
         self.answered.append(asked)
         event = EndRequested(saga_type=cause.saga_type, saga_id=cause.saga_id)
-        envelope = Envelope(
-            event_id=new_id(),
-            event_type=EndRequested.__name__,
-            version=EndRequested.__version__,
-            saga_id=cause.saga_id,
-            saga_type=cause.saga_type,
-            occurred_at=self.origin.now,
-            traceparent=cause.traceparent,
-        )
+        envelope = about_one_saga(event, now=self.origin.now, traceparent=cause.traceparent)
         self._send(envelope, event, event.model_dump_json().encode())
 
     def close(self, event_id: str, ended: SagaEnded) -> None:
