@@ -55,12 +55,13 @@ async def _read(service: list[str] | None) -> list[Contract]:
 
 
 def _bindings(contracts: list[Contract], settings: Settings) -> list[dict[str, str]]:
+    from toolkit.configuration.settings import queue_name
     from toolkit.declaration.events import routing_key
     from toolkit.messaging.envelope import CONTROL_EVENTS
 
     exchange, rows = settings.exchange, []
     for contract in contracts:
-        queue = f"{exchange}.{contract.service}"
+        queue = queue_name(settings, contract.service)
         keys = [*(event.routing_key for event in contract.heard()), *map(routing_key, CONTROL_EVENTS)]
         rows += [{"queue": queue, "exchange": exchange, "key": key} for key in keys]
         rows.append({"queue": queue, "exchange": queue, "key": ""})
