@@ -15,7 +15,7 @@ from testcontainers.core.config import testcontainers_config
 
 from benchmarks import report
 from benchmarks.databases import DURABLE_POSTGRESQL
-from benchmarks.measure import SYSTEMS, Case, Figures, Ground, System, median
+from benchmarks.measure import SYSTEMS, Case, Ground, Statistics, System, median
 from tests.servers import RABBITMQ, find
 
 _FULL = (
@@ -51,10 +51,10 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-async def _measure(ground: Ground, asked: argparse.Namespace, console: Console) -> list[Figures]:
+async def _measure(ground: Ground, asked: argparse.Namespace, console: Console) -> list[Statistics]:
     """Have the systems take turns, so that what else the machine does meets all of them."""
     chosen = [system for system in SYSTEMS if not asked.systems or system.name in asked.systems]
-    found: dict[tuple[str, int, float], list[Figures]] = {}
+    found: dict[tuple[str, int, float], list[Statistics]] = {}
     began, part = time.monotonic(), 1.0
     for turn, system in product(range(asked.rounds), chosen):
         if turn == 1 and system is chosen[0]:

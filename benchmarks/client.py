@@ -66,7 +66,7 @@ class Client:
             await ended
         return time.perf_counter() - begun
 
-    def hear(self, body: bytes) -> None:
+    def consume(self, body: bytes) -> None:
         """Take note of an order's end, by its event's body."""
         ended = self._waiting.pop(json.loads(body)["order_id"], None)
         if ended and not ended.done():
@@ -92,8 +92,8 @@ async def client(broker_url: str, exchange: str) -> AsyncIterator[Client]:
 
         one = Client(send)
 
-        async def hear(message: AbstractIncomingMessage) -> None:
-            one.hear(message.body)
+        async def consume(message: AbstractIncomingMessage) -> None:
+            one.consume(message.body)
 
-        await queue.consume(hear, no_ack=True)
+        await queue.consume(consume, no_ack=True)
         yield one

@@ -111,7 +111,7 @@ async def _asked(
     """Yield each question with its figures."""
     dice = random.Random(7)
     first = Asked("overview, the first after a start: all sagas are counted", 5_000, database)
-    await _put(first, controls, lambda each: each.glance())
+    await _put(first, controls, lambda each: each.snapshot())
     yield first
     for what, limit, question in _questions(crowd, events, dice):
         asked = Asked(what, limit, database)
@@ -150,7 +150,7 @@ def _questions(
     )
     yield "one order", SAGA, lambda: (lambda saga_id: lambda each: each.saga(saga_id))(order())
     yield "an order of 200 entries", SAGA, lambda: lambda each: each.saga(LONGEST)
-    yield "overview", OVERVIEW, lambda: lambda each: each.glance()
+    yield "overview", OVERVIEW, lambda: lambda each: each.snapshot()
 
 
 async def _put(asked: Asked, controls: list[HttpControls], question: Question) -> None:

@@ -110,7 +110,7 @@ class Crowd:
         """Return the orders that stand still."""
         return list(range(_STUCK - 1, self.orders - _UNDER_WAY, _STUCK))
 
-    def story(self, number: int) -> tuple[Move, ...]:
+    def timeline(self, number: int) -> tuple[Move, ...]:
         """Return what an order goes through."""
         if number >= self.orders - _UNDER_WAY:
             return _FORWARD[: 1 + number % 4]
@@ -133,7 +133,7 @@ class Crowd:
         dice = random.Random(number)
         saga_id, at = self.id_of(number), self.began(number)
         ids = {"SagaEnded": _event_id(at, dice)}
-        for service, step, position, to, state, took, emitted in self.story(number):
+        for service, step, position, to, state, took, emitted in self.timeline(number):
             at += timedelta(milliseconds=20 + 30 * dice.random())
             if emitted:
                 ids[emitted] = _event_id(at, dice)
@@ -173,7 +173,7 @@ def _event_id(at: datetime, dice: random.Random) -> str:
     return str(UUID(int=milliseconds << 80 | 7 << 76 | dice.getrandbits(12) << 64 | 2 << 62 | dice.getrandbits(62)))
 
 
-def _letters(crowd: Crowd, service: str) -> Iterator[dict[str, Any]]:
+def _dead_letters(crowd: Crowd, service: str) -> Iterator[dict[str, Any]]:
     chosen = sorted({*range(0, crowd.orders, _LETTER), *crowd.stuck()}) if service == "payment" else []
     for number in chosen:
         at = crowd.began(number) + timedelta(seconds=5)
@@ -213,7 +213,7 @@ def tables_of(crowd: Crowd, service: str) -> Tables:
     columns = [each.name for each in fields(Entry)]
     return {
         saga_log.name: (columns, [tuple(getattr(entry, name) for name in columns) for entry in crowd.entries(service)]),
-        dead_letters.name: _table(_letters(crowd, service)),
+        dead_letters.name: _table(_dead_letters(crowd, service)),
         overdue.name: _table(_overdue(crowd, service)),
         outbox.name: _table(_outgoing(crowd, service)),
     }

@@ -61,7 +61,7 @@ SYSTEMS = (
     System(name="toolkit, embedded", module="benchmarks.systems.embedded", on_files=True, embedded=True),
     System(name="toolkit, four processes", module=TOOLKIT, processes=4, at_once=(100, 1000)),
     System(name="toolkit, 1,000,000 old entries", module=TOOLKIT, old_entries=1_000_000, at_once=(1, 100)),
-    System(name="toolkit, isolated payment", module="benchmarks.systems.isolated", at_once=(1, 100)),
+    System(name="toolkit, external payment", module="benchmarks.systems.external", at_once=(1, 100)),
     System(name="DBOS", module="benchmarks.systems.by_dbos", share=0.2),
     System(name="by hand, classic queues", module="benchmarks.systems.by_hand", queues="classic", at_once=(100,)),
 )
@@ -77,7 +77,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Statistics:
     """What one measurement found; times in milliseconds, memory in MiB, CPU and database work for each saga.
 
     - `idle`: the share of the whole machine's CPU that nobody used, from 0 to 1.
@@ -120,7 +120,7 @@ class Ground:
     #: Where the system's processes, one of them at most, leave a profile.
     profile: Path | None = None
 
-    async def measure(self, system: System, cases: Sequence[Case], *, warm_up: Case) -> list[Figures]:
+    async def measure(self, system: System, cases: Sequence[Case], *, warm_up: Case) -> list[Statistics]:
         """Start a system upon databases of its own, and put one load after the other on it."""
         databases: Databases = OnFiles() if system.on_files else OnPostgres(self.postgres_url)
         asked = Asked(
@@ -140,7 +140,7 @@ class Ground:
                     done.append(await place(case))
                     after = await _read(databases, processes)
                     wrong = await _wrong(databases, done)
-                    found.append(_figures(system, case, done[-1], before, after, _peak(processes), wrong))
+                    found.append(_statistics(system, case, done[-1], before, after, _peak(processes), wrong))
                 return found
         finally:
             await self._clean(asked)
@@ -220,7 +220,7 @@ async def _wrong(databases: Databases, loads: Sequence[Load]) -> list[str]:
     return []
 
 
-def _figures(
+def _statistics(
     system: System,
     case: Case,
     load: Load,
@@ -228,9 +228,9 @@ def _figures(
     after: Reading,
     memory: float,
     wrong: Sequence[str],
-) -> Figures:
+) -> Statistics:
     cuts = statistics.quantiles(load.latencies, n=100, method="inclusive")
-    return Figures(
+    return Statistics(
         system=system.name,
         at_once=case.at_once,
         refused=case.refused,
@@ -273,7 +273,7 @@ def _status(pid: int, name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def median(figures: Sequence[Figures]) -> Figures:
+def median(figures: Sequence[Statistics]) -> Statistics:
     """Return the medians of several rounds of one case."""
     numbers = {
         name: statistics.median(getattr(each, name) for each in figures)

@@ -17,7 +17,7 @@ import matplotlib
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Figures
+from benchmarks.measure import Statistics
 
 _COLUMNS = (
     "system", "sagas/s", "to usual", "to by hand", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "idle", "MiB", "statements",
@@ -26,7 +26,7 @@ _COLUMNS = (
 _PACKAGES = ("faststream", "aio-pika", "aiormq", "sqlalchemy", "sqlmodel", "asyncpg", "aiosqlite", "dbos")
 
 #: A system's figures at one load: its name, how many at once, and the share that is refused.
-Found = dict[tuple[str, int, float], Figures]
+Found = dict[tuple[str, int, float], Statistics]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ GOALS = (
 )
 
 
-def show(console: Console, figures: Sequence[Figures]) -> None:
+def show(console: Console, figures: Sequence[Statistics]) -> None:
     """Print a table for each load, and how far the goals were reached."""
     for at_once, refused in dict.fromkeys((each.at_once, each.refused) for each in figures):
         some = [each for each in figures if (each.at_once, each.refused) == (at_once, refused)]
@@ -94,7 +94,7 @@ def show(console: Console, figures: Sequence[Figures]) -> None:
         console.print(table)
 
 
-def write(figures: Sequence[Figures], directory: Path) -> list[Path]:
+def write(figures: Sequence[Statistics], directory: Path) -> list[Path]:
     """Write `benchmark.json`, `benchmark.md` and `benchmark.png`, and return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"benchmark.{ending}" for ending in ("json", "md", "png")]
@@ -121,7 +121,7 @@ def write(figures: Sequence[Figures], directory: Path) -> list[Path]:
     return paths
 
 
-def _reached(figures: Sequence[Figures]) -> list[tuple[Goal, float]]:
+def _reached(figures: Sequence[Statistics]) -> list[tuple[Goal, float]]:
     found = {(each.system, each.at_once, each.refused): each for each in figures}
     reached = []
     for goal in GOALS:
@@ -132,7 +132,7 @@ def _reached(figures: Sequence[Figures]) -> list[tuple[Goal, float]]:
     return reached
 
 
-def _row(one: Figures, beside: Sequence[Figures]) -> list[str]:
+def _row(one: Statistics, beside: Sequence[Statistics]) -> list[str]:
     rates = {each.system: each.sagas_per_second for each in beside}
     ratios = [
         f"{one.sagas_per_second / rates[name]:.2f}" if name in rates else "-" for name in ("usual stack", "by hand")
@@ -143,13 +143,13 @@ def _row(one: Figures, beside: Sequence[Figures]) -> list[str]:
     return [one.system, f"{one.sagas_per_second:.0f}", *ratios, *numbers, *shares, *counts]
 
 
-def _plain(one: Figures) -> dict[str, object]:
+def _plain(one: Statistics) -> dict[str, object]:
     """Return figures as JSON can hold them, which knows no NaN."""
     values = asdict(one).items()
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values}
 
 
-def _plot(figures: Sequence[Figures], path: Path) -> None:
+def _plot(figures: Sequence[Statistics], path: Path) -> None:
     """Draw throughput and latency against concurrency, a line for each system that had several loads."""
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -11,7 +11,7 @@ from importlib import import_module
 import uvicorn
 from starlette.applications import Starlette
 
-from toolkit.api import Access, Site, api_routes, application
+from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.persistence.database import Database
@@ -28,11 +28,11 @@ def main(name: str, url: str) -> None:
         yield
         await database.close()
 
-    site = Site(
+    context = ApiContext(
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
         queue=f"saga.{name}", clock=SystemClock(),
     )  # fmt: skip
-    api = application(api_routes(site, Access(name, token=None)), lifespan, names=())
+    api = application(api_routes(context, Access(name, token=None)), lifespan, names=())
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False)).run(sockets=[listener])

@@ -26,7 +26,7 @@ from toolkit.errors import UnreachableError
 from toolkit.persistence.database import Database
 
 #: How each saga ended, by its type and id; None where it has not.
-Outcomes = Mapping[tuple[str, str], SagaState | None]
+ExternalResults = Mapping[tuple[str, str], SagaState | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> 
     )
 
 
-async def reserved_as_ended(databases: Mapping[str, str], outcomes: Outcomes) -> Check:
+async def reserved_as_ended(databases: Mapping[str, str], outcomes: ExternalResults) -> Check:
     """Check that exactly the orders that were not refused hold goods, and that the stock says the same."""
     async with _opened("inventory", databases) as inventory, inventory.session() as session:
         stock = (await session.exec(select(Stock))).all()
@@ -85,7 +85,9 @@ async def reserved_as_ended(databases: Mapping[str, str], outcomes: Outcomes) ->
     return Check("exactly the fulfilled orders hold goods, and no goods are lost", not faults, "; ".join(faults))
 
 
-async def paid_as_ended(databases: Mapping[str, str], outcomes: Outcomes, *, settings: Settings | None = None) -> Check:
+async def paid_as_ended(
+    databases: Mapping[str, str], outcomes: ExternalResults, *, settings: Settings | None = None
+) -> Check:
     """Check that the shop and the provider both have exactly the price of each fulfilled order, and no other money."""
     async with _opened("inventory", databases) as inventory, inventory.session() as session:
         prices = {each.sku: each.unit_price for each in await session.exec(select(Stock))}
@@ -107,7 +109,7 @@ async def paid_as_ended(databases: Mapping[str, str], outcomes: Outcomes, *, set
 CHECKS = (reserved_as_ended, paid_as_ended)
 
 
-def _orders(outcomes: Outcomes) -> dict[str, SagaState | None]:
+def _orders(outcomes: ExternalResults) -> dict[str, SagaState | None]:
     return {saga_id: state for (saga_type, saga_id), state in outcomes.items() if saga_type == order_saga.name}
 
 

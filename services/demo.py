@@ -25,17 +25,17 @@ from services.payment.gateway import open_gateway
 from services.shipping.app import app as shipping
 from toolkit.cli.output import console, print_table
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.cli.timelines import print_story, styled_state
+from toolkit.cli.timelines import print_timeline, styled_state
 from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.client.sources import DatabaseSource, Source
 from toolkit.client.starting import send
-from toolkit.client.timelines import stories_of
+from toolkit.client.timelines import timelines_of
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import SagaState
 from toolkit.observability.logs import configure_logs
 from toolkit.protocol.fence import Note, StepState
-from toolkit.protocol.timeline import Story
+from toolkit.protocol.timeline import Timeline
 from toolkit.transport.embedded import Embedded
 
 SERVICES = (inventory, payment, shipping, notification)
@@ -56,7 +56,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RequestBody:
     """One order: the example of `OrderCreated` with these changes, and what should become of it."""
 
     id: str
@@ -69,35 +69,37 @@ class Order:
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 
 ORDERS = (
-    Order("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
-    Order("demo-sold-out", "the goods are short", Outcome(FAILED), ("items.0.sku=SOLD-OUT",)),
-    Order("demo-declined", "the card is declined", Outcome(FAILED, ("inventory",)), ("payment_method=card_declined",)),
-    Order(
+    RequestBody("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
+    RequestBody("demo-sold-out", "the goods are short", Outcome(FAILED), ("items.0.sku=SOLD-OUT",)),
+    RequestBody(
+        "demo-declined", "the card is declined", Outcome(FAILED, ("inventory",)), ("payment_method=card_declined",)
+    ),
+    RequestBody(
         "demo-antarctica",
         "no carrier goes there",
         Outcome(FAILED, ("payment", "inventory")),
         ("shipping_address.country=AQ",),
     ),
-    Order(
+    RequestBody(
         "demo-bounced",
         "the e-mail bounces",
         Outcome(FAILED, ("shipping", "payment", "inventory")),
         ("customer_email=nobody@bounce.example",),
     ),
-    Order("demo-flaky", "the card works at last", Outcome(COMPLETED, retries=2), ("payment_method=card_flaky",)),
-    Order("demo-down", "the card never works", Outcome(FAILED, ("inventory",), 3), ("payment_method=card_down",)),
-    Order("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
+    RequestBody("demo-flaky", "the card works at last", Outcome(COMPLETED, retries=2), ("payment_method=card_flaky",)),
+    RequestBody("demo-down", "the card never works", Outcome(FAILED, ("inventory",), 3), ("payment_method=card_down",)),
+    RequestBody("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
 )
 
 
 def main() -> int:
     """Run the demonstration; return 0 if every order ended as it should and all adds up, else 1."""
     settings = fresh_settings()
-    stories, checks = asyncio.run(perform(settings))
-    print_outcomes(stories)
-    print_longest_way_back(list(stories.values()))
+    timelines, checks = asyncio.run(perform(settings))
+    print_outcomes(timelines)
+    print_longest_way_back(list(timelines.values()))
     print_checks(checks)
-    is_right = all(check.holds for check in checks) and not any(faults(stories))
+    is_right = all(check.holds for check in checks) and not any(faults(timelines))
     print_ending(settings, is_right=is_right)
     return 0 if is_right else 1
 
@@ -113,23 +115,23 @@ def fresh_settings() -> Settings:
     return settings
 
 
-async def perform(settings: Settings) -> tuple[dict[str, Story], list[Check]]:
+async def perform(settings: Settings) -> tuple[dict[str, Timeline], list[Check]]:
     """Send all orders, wait for their ends, and look at what is left."""
     sources = [DatabaseSource(each.name, settings.database_for(each.name)) for each in SERVICES]
     async with Embedded(SERVICES, settings) as embedded, open_gateway(settings) as gateway:
         for order in ORDERS:
             for _ in range(order.sent):
                 await send(order_saga, {order.id: created(order)}, embedded, clock=SystemClock())
-        stories = await ended(embedded, sources)
-        fulfilled = [created(order) for order in ORDERS if stories[order.id].state is COMPLETED]
-        goods = await stock_adds_up(embedded.hosts[inventory.name].database, fulfilled)
+        timelines = await ended(embedded, sources)
+        fulfilled = [created(order) for order in ORDERS if timelines[order.id].state is COMPLETED]
+        goods = await stock_adds_up(embedded.runtimes[inventory.name].database, fulfilled)
         money = await money_adds_up(gateway, fulfilled)
     for source in sources:
         await source.close()
-    return stories, [goods, money, steps_are_done_once(stories)]
+    return timelines, [goods, money, steps_are_done_once(timelines)]
 
 
-def created(order: Order) -> OrderCreated:
+def created(order: RequestBody) -> OrderCreated:
     """Return the event that places the order, made as `saga trigger --set …` makes it."""
     fields = example_of(order_saga) | {"order_id": order.id}
     for change in order.changes:
@@ -137,7 +139,7 @@ def created(order: Order) -> OrderCreated:
     return validated(OrderCreated, fields)
 
 
-async def ended(embedded: Embedded, sources: Sequence[Source]) -> dict[str, Story]:
+async def ended(embedded: Embedded, sources: Sequence[Source]) -> dict[str, Timeline]:
     """Return the stories of all orders once nothing is on its way any more, and show meanwhile how many ended."""
     ids = [order.id for order in ORDERS]
     with progress() as bar:
@@ -145,43 +147,43 @@ async def ended(embedded: Embedded, sources: Sequence[Source]) -> dict[str, Stor
         await wait_until_ended(order_saga.name, ids, sources, within=PATIENCE, ended=lambda _: bar.advance(task))
     await embedded.settled(PATIENCE.total_seconds())
     sagas = [(order_saga.name, order_id) for order_id in ids]
-    return {story.saga_id: story for story in await stories_of(sagas, sources)}
+    return {timeline.saga_id: timeline for timeline in await timelines_of(sagas, sources)}
 
 
-def outcome_of(story: Story) -> Outcome:
+def outcome_of(timeline: Timeline) -> Outcome:
     """Return what became of the order that this story tells of."""
-    undone = tuple(str(each["service"]) for each in story.entries if each["to_state"] == StepState.COMPENSATED)
-    return Outcome(story.state, undone, retries=sum(each["to_state"] == Note.RETRYING for each in story.entries))
+    undone = tuple(str(each["service"]) for each in timeline.entries if each["to_state"] == StepState.COMPENSATED)
+    return Outcome(timeline.state, undone, retries=sum(each["to_state"] == Note.RETRYING for each in timeline.entries))
 
 
-def faults(stories: Mapping[str, Story]) -> Iterator[str]:
+def faults(timelines: Mapping[str, Timeline]) -> Iterator[str]:
     """Yield what did not end as it should."""
     for order in ORDERS:
-        if (outcome := outcome_of(stories[order.id])) != order.due:
+        if (outcome := outcome_of(timelines[order.id])) != order.due:
             yield f"{order.id} should have come to {order.due}, and came to {outcome}"
 
 
-def steps_are_done_once(stories: Mapping[str, Story]) -> Check:
+def steps_are_done_once(timelines: Mapping[str, Timeline]) -> Check:
     """Check that no step of any order was done twice, although one order was sent twice."""
-    entries = [entry for story in stories.values() for entry in story.entries]
+    entries = [entry for timeline in timelines.values() for entry in timeline.entries]
     done = [(each["saga_id"], each["step"]) for each in entries if each["to_state"] == StepState.COMPLETED]
     return Check(
         "no step was done twice", len(done) == len(set(done)), f"{len(set(done))} steps, done {len(done)} times"
     )
 
 
-def print_outcomes(stories: Mapping[str, Story]) -> None:
+def print_outcomes(timelines: Mapping[str, Timeline]) -> None:
     """Print a line for each order, and beneath them what did not end as it should."""
-    rows = [_outcome_line(order, stories[order.id]) for order in ORDERS]
+    rows = [_outcome_line(order, timelines[order.id]) for order in ORDERS]
     print_table(("", "order", "plot", "ended", "retries", "way"), rows)
-    for fault in faults(stories):
+    for fault in faults(timelines):
         console().print(Text(f"✗ WRONG: {fault}", style="bold red"))
 
 
-def print_longest_way_back(stories: Sequence[Story]) -> None:
+def print_longest_way_back(timelines: Sequence[Timeline]) -> None:
     """Print the story in which most was undone."""
     console().print("\nThe longest way back, as all services together tell it:\n", style="bold")
-    print_story(max(stories, key=lambda story: len(outcome_of(story).undone)))
+    print_timeline(max(timelines, key=lambda timeline: len(outcome_of(timeline).undone)))
 
 
 def print_checks(checks: Sequence[Check]) -> None:
@@ -206,17 +208,17 @@ def print_ending(settings: Settings, *, is_right: bool) -> None:
     )
 
 
-def _outcome_line(order: Order, story: Story) -> list[Text]:
-    outcome = outcome_of(story)
+def _outcome_line(order: RequestBody, timeline: Timeline) -> list[Text]:
+    outcome = outcome_of(timeline)
     facts = [Text(order.id), Text(order.plot), styled_state(outcome.state), Text(str(outcome.retries or "-"))]
-    return [_verdict(outcome == order.due), *facts, Text(_way(story))]
+    return [_verdict(outcome == order.due), *facts, Text(_way(timeline))]
 
 
-def _way(story: Story) -> str:
+def _way(timeline: Timeline) -> str:
     """Return where the order came by: `✓` done, `✗` refused, `↩` undone."""
     signs = {StepState.COMPLETED: "✓", StepState.FAILED: "✗", StepState.COMPENSATED: "↩"}
     return "  ".join(
-        f"{signs[each['to_state']]} {each['service']}" for each in story.entries if each["to_state"] in signs
+        f"{signs[each['to_state']]} {each['service']}" for each in timeline.entries if each["to_state"] in signs
     )
 
 

@@ -32,7 +32,7 @@ class Step:
 Steps = dict[str, Step]
 #: Where each step stands, and the events that were sent.
 State = tuple[tuple[str | None, ...], frozenset[str]]
-Moves = Iterator[tuple[str, str, State]]
+LogDeltas = Iterator[tuple[str, str, State]]
 
 
 def step(on: str, ok: str, no: str = "", undo_on: str = "", undone: str = "") -> Step:
@@ -68,7 +68,7 @@ def _way(came_by: dict[State, tuple[State, str] | None], state: State) -> list[s
     return way
 
 
-def _moves(steps: Steps, state: State) -> Moves:
+def _moves(steps: Steps, state: State) -> LogDeltas:
     last, sent = state
 
     def to(index: int, entry: str, *events: str) -> State:

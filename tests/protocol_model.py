@@ -1,7 +1,7 @@
 """An explicit-state check of the order saga's protocol: every interleaving, every message late, early or doubled.
 
 A message once sent may be delivered at any moment, any number of times. Each step may succeed or refuse; an abort may
-come at any moment. Payment is isolated: a worker claims it, calls the gateway, and commits what it learnt *later*,
+come at any moment. Payment is external: a worker claims it, calls the gateway, and commits what it learnt *later*,
 while another worker (the delivery came again after a crash) may do the same, or give up. One move is one transaction,
 or one call to the gateway. Time is no part of it: what a deadline may bring about, may happen at any moment.
 """
@@ -95,10 +95,10 @@ class Move:
     after: State
 
 
-Moves = Iterator[Move]
+LogDeltas = Iterator[Move]
 
 
-def moves(state: State, variant: Variant) -> Moves:
+def moves(state: State, variant: Variant) -> LogDeltas:
     """Yield all that can happen next."""
     if ABORT not in state.sent:
         yield Move("somebody aborts", replace(state, sent=state.sent | {ABORT}))
@@ -112,7 +112,7 @@ def moves(state: State, variant: Variant) -> Moves:
         yield Move("the customer hears no", replace(state, is_noticed=True, sent=state.sent | {FAILED}))
 
 
-def _forward(state: State, step: Step) -> Moves:
+def _forward(state: State, step: Step) -> LogDeltas:
     if step.on not in state.sent or state.at(step) is not None:
         return
     if step is PAYMENT:
@@ -122,7 +122,7 @@ def _forward(state: State, step: Step) -> Moves:
     yield Move(f"{step.name} refuses", state.move(step, At.FAILED, step.refusal))
 
 
-def _outside(state: State, variant: Variant) -> Moves:
+def _outside(state: State, variant: Variant) -> LogDeltas:
     """What workers of the payment do; each may be slow, and any of them may act on an old answer."""
     at = state.at(PAYMENT)
     if at in (At.EXECUTING, At.VOIDING):
@@ -141,7 +141,7 @@ def _outside(state: State, variant: Variant) -> Moves:
     yield from _giving_up(state, at, variant)
 
 
-def _giving_up(state: State, at: At | None, variant: Variant) -> Moves:
+def _giving_up(state: State, at: At | None, variant: Variant) -> LogDeltas:
     failed = state.move(PAYMENT, At.FAILED, PAYMENT.refusal)
     if variant is Variant.GIVE_UP_WITHOUT_VOID:
         if at is At.EXECUTING:
@@ -161,13 +161,13 @@ def _giving_up(state: State, at: At | None, variant: Variant) -> Moves:
             yield Move("payment gives up", failed)
 
 
-def _aborted(state: State, step: Step, variant: Variant) -> Moves:
+def _aborted(state: State, step: Step, variant: Variant) -> LogDeltas:
     fenceable = {None, At.EXECUTING} if variant is Variant.FENCE_CLAIMED else {None}
     if ABORT in state.sent and state.at(step) in fenceable:
         yield Move(f"{step.name} is fenced by the abort", state.move(step, At.FENCED, step.refusal))
 
 
-def _back(state: State, step: Step, variant: Variant) -> Moves:
+def _back(state: State, step: Step, variant: Variant) -> LogDeltas:
     at = state.at(step)
     for cause in state.sent.intersection(step.undone_on):
         if at is None:
@@ -183,7 +183,7 @@ def _back(state: State, step: Step, variant: Variant) -> Moves:
         yield Move("payment compensates", state.move(step, At.COMPENSATED, step.undone))
 
 
-def _end(state: State, step: Step, variant: Variant) -> Moves:
+def _end(state: State, step: Step, variant: Variant) -> LogDeltas:
     if state.at(step) is not At.COMPLETED:
         return
     if FULFILLED in state.sent:

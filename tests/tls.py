@@ -16,7 +16,7 @@ _SSL_REQUEST, _YES, _NO = b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"S", b"N"
 
 
 @dataclass(slots=True)
-class Front:
+class FrontDoor:
     """What stands before a server: where it listens, and all that clients sent to it."""
 
     port: int = 0
@@ -25,9 +25,9 @@ class Front:
 
 
 @asynccontextmanager
-async def postgres_front(host: str, port: int, *, speaks_tls: bool = True) -> AsyncIterator[Front]:
+async def postgres_front(host: str, port: int, *, speaks_tls: bool = True) -> AsyncIterator[FrontDoor]:
     """Listen with TLS, as PostgreSQL does it, before the real one that speaks none."""
-    front = Front()
+    front = FrontDoor()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = await reader.readexactly(len(_SSL_REQUEST))
@@ -45,9 +45,9 @@ async def postgres_front(host: str, port: int, *, speaks_tls: bool = True) -> As
 
 
 @asynccontextmanager
-async def amqps_front(host: str, port: int) -> AsyncIterator[Front]:
+async def amqps_front(host: str, port: int) -> AsyncIterator[FrontDoor]:
     """Listen with TLS before the real broker."""
-    front = Front()
+    front = FrontDoor()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _relay(front, reader, writer, host, port, b"")
@@ -58,7 +58,7 @@ async def amqps_front(host: str, port: int) -> AsyncIterator[Front]:
 
 @asynccontextmanager
 async def _listening(
-    front: Front,
+    front: FrontDoor,
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
@@ -76,7 +76,7 @@ async def _listening(
 
 
 async def _relay(
-    front: Front, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, first: bytes
+    front: FrontDoor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, first: bytes
 ) -> None:
     up_reader, up_writer = await asyncio.open_connection(host, port)
 

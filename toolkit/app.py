@@ -22,7 +22,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import Lifespan
 
-from toolkit.api import Access, Site, api_routes, application, health_routes
+from toolkit.api import Access, ApiContext, api_routes, application, health_routes
 from toolkit.clock import SystemClock
 from toolkit.configuration.environment import guard_token
 from toolkit.configuration.settings import Settings, misspelt_settings
@@ -31,7 +31,7 @@ from toolkit.declaration.service import Service
 from toolkit.errors import DatabaseUnavailableError, SagaError, SettingsError, describe
 from toolkit.foreign_code.containment import contain, escaped
 from toolkit.observability.logs import configure_logs
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.rabbitmq.connection import connect_patiently, is_in_the_clear
 from toolkit.transport.rabbitmq.endpoints import RabbitConsumer, RabbitPublisher
 from toolkit.urls import shown_url
@@ -66,29 +66,29 @@ class App:
     def __init__(self, service: Service, settings: Settings) -> None:
         self.service = service
         self.publisher = RabbitPublisher(settings)
-        self.host = Host(service, settings, self.publisher, clock=SystemClock())
-        if self.host.tracing:
-            self.host.tracing.be_everybodys()
+        self.runtime = ServiceRuntime(service, settings, self.publisher, clock=SystemClock())
+        if self.runtime.tracing:
+            self.runtime.tracing.be_everybodys()
         self._settings = settings
         self._consumer: RabbitConsumer | None = None
 
     async def start(self) -> None:
         """Wait for broker and database, then begin to consume."""
         await connect_patiently(self.publisher.connect, self.service.name, self._settings)
-        await self.host.start()
-        self._consumer = RabbitConsumer(self.service, self._settings, self.host)
+        await self.runtime.start()
+        self._consumer = RabbitConsumer(self.service, self._settings, self.runtime)
         await connect_patiently(self._consumer.start, self.service.name, self._settings)
         for name, task in self._consumer.loops.items():
-            self.host.loops.supervise(name, task)
+            self.runtime.loops.supervise(name, task)
         log.info("service started", service=self.service.name)
 
     async def stop(self) -> None:
         """Take nothing new, finish what is under way, send what it brought about, and disconnect."""
-        self.host.loops.let_end()
+        self.runtime.loops.let_end()
         if self._consumer:
             await _at_most(_FINISH, self._consumer.stop_taking())
-        await _at_most(_DRAIN + _MOMENT, self.host.drain(within=_DRAIN))
-        await _at_most(_END, self.host.stop())
+        await _at_most(_DRAIN + _MOMENT, self.runtime.drain(within=_DRAIN))
+        await _at_most(_END, self.runtime.stop())
         if self._consumer:
             await _at_most(_FAREWELL, self._consumer.close())
         await _at_most(_FAREWELL, self.publisher.close())
@@ -98,14 +98,14 @@ class App:
         """Tell, by asking, whether broker, database and relay can be relied on now, and which loops have ended."""
         parts = {
             "broker": self.publisher.is_connected and self._consumer is not None and self._consumer.is_connected,
-            "database": await self._database_answers() and self.host.is_recording,
-            "relay": self._consumer is not None and self.host.relay.is_healthy,
+            "database": await self._database_answers() and self.runtime.is_recording,
+            "relay": self._consumer is not None and self.runtime.relay.is_healthy,
         }
-        return parts | dict.fromkeys(self.host.loops.ended, False)
+        return parts | dict.fromkeys(self.runtime.loops.ended, False)
 
     async def _database_answers(self) -> bool:
         try:
-            await self.host.database.ping()
+            await self.runtime.database.ping()
         except DatabaseUnavailableError:
             return False
         return True
@@ -144,7 +144,7 @@ def run_service(service: Service, settings: Settings) -> int:
     listeners = _listen(settings)
     server, health = _servers(app, settings, lifespan, is_local=_is_local(listeners[0]))
     # uvicorn raises the signal again after its shutdown: having drained, the process has done what it was asked.
-    app.host.loops.on_end = lambda error: _exit_because_of(error, server, failures)
+    app.runtime.loops.on_end = lambda error: _exit_because_of(error, server, failures)
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: None)
     collect_garbage_seldom()
@@ -165,23 +165,23 @@ def _servers(
     app: App, settings: Settings, lifespan: Lifespan[Starlette], *, is_local: bool
 ) -> tuple[uvicorn.Server, uvicorn.Server]:
     """Return the server of the API, and the one that answers health checks beside it."""
-    site = Site(
+    context = ApiContext(
         service=app.service,
         contract=Contract.of(app.service, timeouts=settings.step_timeouts),
-        database=app.host.database,
+        database=app.runtime.database,
         readiness=app.readiness,
-        queue=app.host.queue,
+        queue=app.runtime.queue,
         clock=SystemClock(),
     )
     access = Access(
-        site.name,
+        context.name,
         token=settings.api_token,
         read_token=settings.api_read_token,
         reads_are_open=is_local and not settings.api_read_token,
     )
-    names = [site.name, socket.gethostname(), *(each.strip() for each in settings.http_names.split(","))]
-    api = server_config(application(api_routes(site, access), lifespan, names=names))
-    checks = application(health_routes(site), names=names)
+    names = [context.name, socket.gethostname(), *(each.strip() for each in settings.http_names.split(","))]
+    api = server_config(application(api_routes(context, access), lifespan, names=names))
+    checks = application(health_routes(context), names=names)
     watching = server_config(checks, most_connections=_MOST_HEALTH_CONNECTIONS, lifespan="off")
     return uvicorn.Server(api), SideServer(watching)
 

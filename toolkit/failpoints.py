@@ -1,4 +1,4 @@
-"""Crash points: named places at which a process can be told to die as in a power cut, to prove that none is a bad one.
+"""Failpoints: named places at which a process can be told to die as in a power cut, to prove that none is a bad one.
 
 Dead code unless SAGA_CRASH_AT names a point when the process starts. Then the process kills itself with SIGKILL at the
 first time that it comes by; with SAGA_CRASH_ON only on a saga's way forward, or only on its way back (compensating).
@@ -40,7 +40,7 @@ _CONTROL = ("SagaEnded", "AbortRequested", "EndRequested")
 _TURNS = 20
 
 
-def prepare(way_back: Iterable[str]) -> None:
+def prepare(compensation_events: Iterable[str]) -> None:
     """Learn the names of the events that lead back, and see that what is armed exists.
 
     Raises:
@@ -49,7 +49,7 @@ def prepare(way_back: Iterable[str]) -> None:
     for variable, value, allowed in (("SAGA_CRASH_AT", _at, POINTS), ("SAGA_CRASH_ON", _on, DIRECTIONS)):
         if value is not None and value not in allowed:
             raise SettingsError(f"{variable}={value!r} is not allowed: take one of {', '.join(allowed)}")
-    _backward.update(way_back)
+    _backward.update(compensation_events)
 
 
 def here(point: str, signs: Iterable[str | None] = ()) -> None:

@@ -21,13 +21,13 @@ from benchmarks.saga import COMPLETED, FAILED, SERVICES, START
 from benchmarks.systems.process import Asked, work
 
 Step = Callable[[str, int], Awaitable[None]]
-Order = Callable[[str, bool], Coroutine[None, None, None]]
+RequestBody = Callable[[str, bool], Coroutine[None, None, None]]
 
 PREFETCH, POOL = 400, 10
 
 tables = MetaData()
 deed = Table(
-    "deed",
+    "submission",
     tables,
     Column("id", Integer, primary_key=True),
     Column("order_id", String),
@@ -52,7 +52,7 @@ async def transactional_step(service: str, url: str) -> Step:
     return act
 
 
-def order_workflow(steps: dict[str, Step], exchange: AbstractExchange) -> Order:
+def order_workflow(steps: dict[str, Step], exchange: AbstractExchange) -> RequestBody:
     """Return the saga as a function: what was done is undone in reverse where nobody ships."""
 
     @DBOS.workflow()
@@ -91,13 +91,13 @@ async def run(asked: Asked, stopped: asyncio.Event) -> None:
     order = order_workflow(steps, exchange)
     DBOS.launch()
 
-    async def hear(message: AbstractIncomingMessage) -> None:
+    async def consume(message: AbstractIncomingMessage) -> None:
         placed = json.loads(message.body)
         with SetWorkflowID(placed["order_id"]):
             await DBOS.start_workflow_async(order, placed["order_id"], placed["refuse"])
         await message.ack()  # the workflow is durable now
 
-    await queue.consume(hear)
+    await queue.consume(consume)
     print("ready", flush=True)
     await stopped.wait()
     await connection.close()

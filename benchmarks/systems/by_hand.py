@@ -68,9 +68,9 @@ class Service:
         await consuming.queue_declare(queue, durable=True, arguments={"x-queue-type": self.queues})
         for key in (*self.routes, ENDED):
             await consuming.queue_bind(queue, self.exchange, key)
-        await consuming.basic_consume(queue, self.hear)
+        await consuming.basic_consume(queue, self.consume)
 
-    async def hear(self, message: DeliveredMessage) -> None:
+    async def consume(self, message: DeliveredMessage) -> None:
         """Take a delivery."""
         self.waiting.append(message)
         self.arrived.set()

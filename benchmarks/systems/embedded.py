@@ -29,7 +29,7 @@ class Overheard(Embedded):
     async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
         """Publish, and tell the client."""
         if message.routing_key in ENDS:
-            self.client.hear(message.body)
+            self.client.consume(message.body)
         await super().publish(message, destination=destination)
 
 

@@ -18,7 +18,7 @@ from toolkit import IdempotencyKey, Participant, Service
 #: How long the gateway takes, in seconds.
 GATEWAY = 0.02
 
-payment = Participant("payment", saga=by_toolkit.saga, isolated=True)
+payment = Participant("payment", saga=by_toolkit.saga, external=True)
 
 
 async def gateway(key: IdempotencyKey) -> None:

@@ -31,7 +31,7 @@ FOR_A_CHARGE = RetryPolicy(attempts=4, first_delay=timedelta(milliseconds=200))
 FOR_A_REFUND = RetryPolicy(attempts=12, first_delay=timedelta(milliseconds=200))
 
 
-@payment.step(timeout=timedelta(seconds=30), retry=FOR_A_CHARGE, isolated=True)
+@payment.step(timeout=timedelta(seconds=30), retry=FOR_A_CHARGE, external=True)
 async def process_payment(
     event: InventoryReserved, session: AsyncSession, key: IdempotencyKey, gateway: Gateway
 ) -> PaymentProcessed | PaymentFailed:

@@ -39,7 +39,7 @@ class Fault(StrEnum):
     ENDS_LOST = "SagaEnded lost"
     ABORTS_LOST = "AbortRequested lost"
     CANCELLED_ITSELF = "a step lets CancelledError out"
-    CANCELLED_OUTSIDE = "an isolated step lets CancelledError out"
+    CANCELLED_OUTSIDE = "an external step lets CancelledError out"
     ENDED_ITS_SESSION = "a step ends its own database session"
     EMITTED_LARGE = "a step emits an event that is too large"
     EMITTED_UNLIKE = "a step emits an event that is another one in JSON"

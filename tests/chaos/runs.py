@@ -80,7 +80,7 @@ async def chaos(
         crossed = sum(saga_type == "gift" for saga_type, _ in here.due)
         steady = {Fault.DOUBLED: tap.doubled, Fault.SHUFFLED: tap.shuffled, Fault.CROSSED: crossed}
         fired = striker.fired | Counter(steady)
-        figures = _figures(here, striker, fired) | {
+        figures = _statistics(here, striker, fired) | {
             "sagas that ended while the faults were on": ended_meanwhile,
             "seconds under faults": round(calm_at - begun_at),
             **_spread("seconds from order to end", _lengths(here, ends)),
@@ -323,7 +323,7 @@ async def _beside(*running: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await asyncio.wait(tasks)
 
 
-def _figures(here: World, striker: Striker, fired: Counter[Fault]) -> dict[str, object]:
+def _statistics(here: World, striker: Striker, fired: Counter[Fault]) -> dict[str, object]:
     sagas = Counter(saga_type for saga_type, _ in here.due)
     return {
         "sagas by type": dict(sorted(sagas.items())),
@@ -333,7 +333,7 @@ def _figures(here: World, striker: Striker, fired: Counter[Fault]) -> dict[str, 
         "broker outages": sum(fired[fault] for fault in BROKER_FAULTS),
         "database outages": sum(fired[fault] for fault in DATABASE_FAULTS),
         "exit codes after SIGTERM": {str(code): count for code, count in striker.exit_codes.items()},
-        "dead letters of poison": dict(Counter(here.letters.values())),
+        "dead letters of poison": dict(Counter(here.dead_letters.values())),
         "dead letters for a former release": here.outdated,
         "errors logged": dict(here.errors().most_common(_SHOWN)),
         "faults fired": {fault.value: fired[fault] for fault in Fault if fired[fault]},

@@ -172,6 +172,6 @@ def routes_of(settings: Settings, services: Sequence[Service]) -> dict[str, list
     """Return the queues that hear each routing key."""
     routes: dict[str, list[str]] = {}
     for service in services:
-        for event in (*service.heard(), *CONTROL_EVENTS):
+        for event in (*service.consumed(), *CONTROL_EVENTS):
             routes.setdefault(routing_key(event), []).append(queue_name(settings, service.name))
     return routes

@@ -202,12 +202,12 @@ class World:
 
     def _unended(self, ends: Collection[tuple[str, str]]) -> list[str]:
         """Return what has not come to its end yet: sagas, and messages that have to be dead letters."""
-        killed = {("dare", each.dare_id) for id_, each in self.poison.items() if id_ in self.letters}
+        killed = {("dare", each.dare_id) for id_, each in self.poison.items() if id_ in self.dead_letters}
         sagas = [f"{kind} {saga_id} has not ended" for kind, saga_id in self.due.keys() - killed - set(ends)]
         letters = [
             f"{each.message.type} {id_} is no dead letter: {each.message.body[:60]!r}"
             for id_, each in self.poison.items()
-            if each.dare_id is None and id_ not in self.letters
+            if each.dare_id is None and id_ not in self.dead_letters
         ]
         return [*sagas, *letters]
 
@@ -223,7 +223,7 @@ class World:
                 elif sent is None or not sent.may_be_letter:
                     strays.append(f"{name} gave up {row['event_type']}: {row['reason']}: {row['error'][:200]}")
                 else:
-                    self.letters[row["message_id"]] = f"{name}: {row['reason']}"
+                    self.dead_letters[row["message_id"]] = f"{name}: {row['reason']}"
                     await self._drop(name, row["id"])
         return strays
 

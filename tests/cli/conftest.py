@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 import toolkit.doctor.probes.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
-from toolkit.api import Access, Site, api_routes, application
+from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.cli.app import app
 from toolkit.cli.service_discovery import find_service
 from toolkit.clock import SystemClock
@@ -122,7 +122,7 @@ def _api(name: str, url: str, ready: dict[str, bool]) -> Starlette:
         await database.close()
 
     service = find_service(f"services.{name}.app:app")
-    site = Site(
+    site = ApiContext(
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
         queue=f"saga.{name}", clock=SystemClock(),
     )  # fmt: skip

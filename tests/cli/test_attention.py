@@ -102,7 +102,7 @@ def test_dead_letters_stand_in_groups_with_the_newest_error_in_one_line(saga, lo
                    message=WireMessage(str(number).encode(), "x.Unknown", correlation_id=f"order-{number}"), at=NOW)
         for number in (1, 2)
     ]  # fmt: skip
-    asyncio.run(write(logs["payment"], letters=letters))
+    asyncio.run(write(logs["payment"], dead_letters=letters))
 
     (row,) = json.loads(saga("attention", "-o", "json").stdout)
 

@@ -115,7 +115,7 @@ async def deal(settings: Settings) -> None:
             order = validated(order_saga.starts_with, fields)
             await send(order_saga, {order_id: order}, embedded, clock=SystemClock())
         assert await embedded.settled(30)
-        async with embedded.hosts["payment"].database.transaction() as session:
+        async with embedded.runtimes["payment"].database.transaction() as session:
             connection = await session.connection()
             await dead_letters.add(connection, letters())
             row = OutboxRow(id="row", message=wire(), due_at=NOW + timedelta(days=1), destination="saga.payment")

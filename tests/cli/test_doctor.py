@@ -85,7 +85,7 @@ def test_every_variable_of_the_containers_is_known(saga: Saga, files, monkeypatc
 def test_an_armed_crash_point_is_found(saga: Saga, files, monkeypatch):
     monkeypatch.setenv("SAGA_CRASH_AT", "committed")
 
-    assert only(ask(saga, "payment"), "crash point")["cure"] == "unset SAGA_CRASH_AT SAGA_CRASH_ON"
+    assert only(ask(saga, "payment"), "failpoint")["cure"] == "unset SAGA_CRASH_AT SAGA_CRASH_ON"
 
 
 def test_an_open_address_without_a_token_is_found(saga: Saga, files, monkeypatch):
@@ -306,13 +306,13 @@ def running(contract: Contract, *, ahead: timedelta = timedelta(0), ready: bool 
     async def tell(_: Request) -> JSONResponse:
         return JSONResponse(json.loads(contract.model_dump_json()))
 
-    async def glance(_: Request) -> JSONResponse:
+    async def snapshot(_: Request) -> JSONResponse:
         return JSONResponse({"service": contract.service, "at": now().isoformat()})
 
     async def letter(_: Request) -> JSONResponse:
         return JSONResponse({"error": "no token is set"}, status_code=403)
 
-    routes = [Route("/readyz", readyz), Route("/contract", tell), Route("/glance", glance)]
+    routes = [Route("/readyz", readyz), Route("/contract", tell), Route("/stats", snapshot)]
     application = Starlette(routes=[*routes, Route("/dead-letters/{id}", letter)])
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_config=None, date_header=False))

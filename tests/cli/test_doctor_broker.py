@@ -34,7 +34,7 @@ from toolkit.transport.rabbitmq.topology import declared_queues
 
 LOGIN = ("ada", "hush-hush")
 MANAGEMENT_PORT = 15672
-KEYS = sorted(map(routing_key, (*payment.heard(), *CONTROL_EVENTS)))
+KEYS = sorted(map(routing_key, (*payment.consumed(), *CONTROL_EVENTS)))
 
 
 @dataclass(frozen=True)

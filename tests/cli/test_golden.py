@@ -298,15 +298,15 @@ def test_a_service_that_runs_says_to_the_letter_what_it_does(broker, tmp_path, m
 
 
 def test_an_abort_tells_to_the_letter_whom_it_asked(saga_process, broker, known, tmp_path):
-    unheard = saga_process("abort", "order-2", *WHY)
+    unconsumed = saga_process("abort", "order-2", *WHY)
     away = saga_process("abort", "order-2", *WHY, SAGA_BROKER_URL=NOWHERE)
     elsewhere = str(tmp_path / "elsewhere")
     told_until(lambda shown: "service started" in shown, tmp_path, "run", "payment", SAGA_DATA_DIR=elsewhere)
     # It has ended, and its queue stays.
     heard = saga_process("abort", "order-2", *WHY)
 
-    assert (unheard.returncode, away.returncode, heard.returncode) == (3, 3, 0)
-    assert_golden("abort.unheard.txt", unheard.stdout, unheard.stderr, known)
+    assert (unconsumed.returncode, away.returncode, heard.returncode) == (3, 3, 0)
+    assert_golden("abort.unheard.txt", unconsumed.stdout, unconsumed.stderr, known)
     assert_golden("abort.away.txt", away.stdout, away.stderr, known)
     assert_golden("abort.txt", heard.stdout, heard.stderr, known)
 

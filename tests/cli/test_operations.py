@@ -37,7 +37,7 @@ async def reserve(settings: Settings, order_id: str) -> None:
     event = validated(order_saga.starts_with, example_of(order_saga) | {"order_id": order_id})
     async with Embedded([inventory_service], settings) as embedded:
         await embedded.publish(starting_message(order_saga, order_id, event, clock=SystemClock()))
-        database = embedded.hosts["inventory"].database
+        database = embedded.runtimes["inventory"].database
 
         async def is_reserved() -> bool:
             async with database.reading() as connection:
@@ -49,8 +49,10 @@ async def reserve(settings: Settings, order_id: str) -> None:
 
 
 def states(saga_process, order_id: str) -> dict[str, str]:
-    story = json.loads(saga_process("trace", order_id, "-o", "json").stdout)
-    return {each["step"]: each["to_state"] for each in story["entries"] if each["position"]} | {"": story["state"]}
+    timeline = json.loads(saga_process("trace", order_id, "-o", "json").stdout)
+    return {each["step"]: each["to_state"] for each in timeline["entries"] if each["position"]} | {
+        "": timeline["state"]
+    }
 
 
 def test_an_abort_brings_an_order_back_and_its_reason_stands_in_the_log(saga_process, reserved):

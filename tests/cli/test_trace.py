@@ -20,20 +20,20 @@ from toolkit.persistence.dead_letters import DeadLetter
 def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
     result = saga("trace", "order-3", "-o", "json")
 
-    story = json.loads(result.stdout)
+    timeline = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert (story["saga_id"], story["saga_type"], story["state"]) == ("order-3", "order", "Failed")
-    assert [(each["step"], each["to_state"]) for each in story["entries"]] == [
+    assert (timeline["saga_id"], timeline["saga_type"], timeline["state"]) == ("order-3", "order", "Failed")
+    assert [(each["step"], each["to_state"]) for each in timeline["entries"]] == [
         (each.step, each.to_state) for each in ORDERS if each.saga_id == "order-3"
     ]
-    assert story["unreachable"] == {}
+    assert timeline["unreachable"] == {}
 
 
 def test_an_entry_has_the_fields_of_the_log_and_times_in_utc(saga, logs):
-    story = json.loads(saga("trace", "order-1", "-o", "json").stdout)
+    timeline = json.loads(saga("trace", "order-1", "-o", "json").stdout)
 
-    assert all(tuple(each) == TOLD for each in story["entries"])
-    assert story["entries"][0]["at"] == "2026-05-04T12:00:00Z"
+    assert all(tuple(each) == TOLD for each in timeline["entries"])
+    assert timeline["entries"][0]["at"] == "2026-05-04T12:00:00Z"
 
 
 def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga, logs):
@@ -74,14 +74,14 @@ def test_a_long_reason_is_cut_in_the_table_and_whole_for_programs(saga, data_dir
 
     lines = saga("trace", "order-9").stdout.splitlines()
     log = saga("log", "payment").stdout
-    story = json.loads(saga("trace", "order-9", "-o", "json").stdout)
+    timeline = json.loads(saga("trace", "order-9", "-o", "json").stdout)
 
     told = [line for line in lines if "process_payment" in line and "GatewayError" in line]
     assert len(told) == 4  # the sentence, both attempts, and what is still to come
     assert all("…" in line and line.count("no answer") < 20 for line in told)
     assert log.count("…") == 2
     assert log.count("no answer") < 40
-    assert [each["error"] for each in story["entries"]] == [reason, reason]
+    assert [each["error"] for each in timeline["entries"]] == [reason, reason]
 
 
 def test_jsonl_is_the_whole_story_in_one_line(saga, logs):
@@ -144,11 +144,11 @@ def test_a_story_can_be_read_over_http_and_from_databases_at_once(saga, logs, se
 def test_a_service_that_is_away_is_named_and_what_is_known_is_told(saga, logs, away, reason):
     result = saga("trace", "order-3", "-o", "json", *service_options(logs | {"shipping": away}))
 
-    story = json.loads(result.stdout)
+    timeline = json.loads(result.stdout)
     assert result.exit_code == 3
-    assert story["state"] == "Failed"
-    assert {each["service"] for each in story["entries"]} == {"inventory", "payment", "notification"}
-    assert reason in story["unreachable"]["shipping"]
+    assert timeline["state"] == "Failed"
+    assert {each["service"] for each in timeline["entries"]} == {"inventory", "payment", "notification"}
+    assert reason in timeline["unreachable"]["shipping"]
     assert "warning: shipping is unreachable" in result.stderr
 
 

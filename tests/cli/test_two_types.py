@@ -78,9 +78,9 @@ def test_a_verb_asks_for_the_type(saga: Saga, both: dict[str, str], serve: Any, 
 def test_a_story_is_that_of_one_type(saga: Saga, both: dict[str, str], kind: str, state: str):
     result = saga("trace", "order-2", "--type", kind, "-o", "json")
 
-    story = json.loads(result.stdout)
-    assert (result.exit_code, story["saga_type"], story["state"]) == (0, kind, state)
-    assert {entry["saga_type"] for entry in story["entries"]} == {kind}
+    timeline = json.loads(result.stdout)
+    assert (result.exit_code, timeline["saga_type"], timeline["state"]) == (0, kind, state)
+    assert {entry["saga_type"] for entry in timeline["entries"]} == {kind}
 
 
 def test_types_in_two_services_are_told_apart_too(saga: Saga, logs: dict[str, str]):

@@ -46,7 +46,7 @@ async def test_an_event_that_the_next_service_could_not_read_is_never_committed(
     assert await world.state(trip) == "Failed"
     assert await world.states(service, trip) == undone
     assert fault in next(each["error"] for each in await world.log(service, trip) if each["to_state"] == "failed")
-    assert [await world.letters(each) for each in ("hotel", "flight", "desk")] == [[], [], []]
+    assert [await world.dead_letters(each) for each in ("hotel", "flight", "desk")] == [[], [], []]
 
 
 @pytest.mark.parametrize("kind", UNSOUND)
@@ -57,7 +57,7 @@ async def test_a_compensation_whose_event_could_not_be_read_waits_for_a_person(w
     trip = await world.request()
     await world.quiet()
 
-    (letter,) = await world.letters("hotel")
+    (letter,) = await world.dead_letters("hotel")
     assert fault in letter["error"]
     assert await world.states("hotel", trip) == ["completed"]
     assert await world.effects("hotel", trip) == ["room booked"]
@@ -160,7 +160,7 @@ async def test_a_void_that_fails_is_retried_and_then_needs_a_person(world: World
     await world.quiet()
 
     assert await world.states("flight", trip) == ["executing", "voiding"]
-    assert [letter["reason"] for letter in await world.letters("flight")] == ["retries spent"]
+    assert [letter["reason"] for letter in await world.dead_letters("flight")] == ["retries spent"]
     assert await world.state(trip) is None
     assert await world.states("hotel", trip) == ["completed"]
 
@@ -172,7 +172,7 @@ async def test_a_compensation_whose_retries_are_spent_keeps_the_steps_before_it(
     trip = await world.request()
     await world.quiet()
 
-    letter = (await world.letters("hotel"))[0]
+    letter = (await world.dead_letters("hotel"))[0]
     assert (letter["step"], letter["attempts"]) == ("book_room", 3)
     assert "RuntimeError: hotel closed" in letter["traceback"]
     assert (await world.notes("hotel", trip))[-1] == "dead_lettered"
@@ -250,5 +250,5 @@ async def test_what_is_no_exception_refuses_its_step_in_the_end(world: World, er
 
     assert {await world.state(trip) for trip in trips.values()} == {"Failed"}
     assert await world.state(neighbour) == "Completed"
-    assert not any(host.loops.ended for host in world.hosts.values())
+    assert not any(host.loops.ended for host in world.runtimes.values())
     assert len(world.script.booked) == 1

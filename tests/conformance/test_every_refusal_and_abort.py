@@ -174,10 +174,10 @@ def completed(world: Simulation) -> list[str]:
 
 def undone(world: Simulation) -> list[str]:
     """Return the steps that were undone, in the order in which each was the cause of the next."""
-    return [entry["step"] for entry in story(world) if entry["to_state"] == "compensated"]
+    return [entry["step"] for entry in timeline(world) if entry["to_state"] == "compensated"]
 
 
-def story(world: Simulation) -> list[sqlite3.Row]:
+def timeline(world: Simulation) -> list[sqlite3.Row]:
     """Return how it came to the end: from its last entry back along the causes, and then turned round."""
     entries = moves(world)
     emitted = {entry["emitted_id"]: entry for entry in entries if entry["emitted_id"]}

@@ -102,7 +102,7 @@ async def test_what_the_broker_gave_up_goes_on_when_it_is_redriven(world: Rabbit
     await start_again(world)
     await eventually(lambda: are_kept(world, 3), what="the letters")
 
-    host, by = world.hosts["hotel"], Operator("ada@desk", "the queue is there again")
+    host, by = world.runtimes["hotel"], Operator("ada@desk", "the queue is there again")
     await dead_letters.redrive(
         host.database, Selection(saga_id="trip-1"), by, queue=host.queue, now=SystemClock().now()
     )
@@ -140,26 +140,26 @@ async def are_there(world: RabbitWorld, queue: str, count: int) -> bool:
 
 
 async def are_kept(world: RabbitWorld, count: int) -> bool:
-    return len(await world.letters("hotel")) == count
+    return len(await world.dead_letters("hotel")) == count
 
 
 async def start_again(world: RabbitWorld) -> None:
     hotel = await world.app("hotel")
     await hotel.start()
     world.apps = [app if app.service.name != "hotel" else hotel for app in world.apps]
-    world.hosts["hotel"] = hotel.host
+    world.runtimes["hotel"] = hotel.runtime
 
 
 async def found(world: RabbitWorld, saga_id: str) -> list[dict[str, object]]:
     """Return what the command line and the console are shown of a saga's letters; the story has them, too."""
     service = next(each for each in world.services if each.name == "hotel")
-    url = world.hosts["hotel"].database.engine.url.render_as_string(hide_password=False)
+    url = world.runtimes["hotel"].database.engine.url.render_as_string(hide_password=False)
     controls = DatabaseControls(
         "hotel", url, queue=queue_name(world.settings, "hotel"), emitted=service.emitted,
         contract=lambda: Contract.of(service), clock=SystemClock(),
     )  # fmt: skip
     try:
-        letters = await controls.letters(Selection(saga_id=saga_id), limit=10)
+        letters = await controls.dead_letters(Selection(saga_id=saga_id), limit=10)
         assert [each["id"] for each in (await controls.saga(saga_id)).dead_letters] == [each["id"] for each in letters]
         return letters
     finally:

@@ -21,7 +21,7 @@ from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
-from toolkit.operations.dead_letters import Bite
+from toolkit.operations.dead_letters import BatchResult
 from toolkit.persistence import audit_log, dead_letters, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
@@ -43,16 +43,16 @@ with_a_broker = pytest.mark.parametrize("world", ["rabbit-sqlite", "rabbit-postg
 async def test_a_redriven_compensation_goes_on_in_strict_order_to_the_end(world: World) -> None:
     trip = await flight_that_can_not_be_cancelled(world)
 
-    bite = await redrive(world, "flight")
+    batch = await redrive(world, "flight")
     await world.quiet()
 
-    assert [(row["saga_id"], row["outcome"]) for row in bite.rows] == [(trip, "redriven")]
+    assert [(row["saga_id"], row["outcome"]) for row in batch.rows] == [(trip, "redriven")]
     assert await world.states("flight", trip) == ["executing", "completed", "compensating", "compensated"]
     flight = next(entry for entry in await world.log("flight", trip) if entry["to_state"] == "compensated")
     room = next(entry for entry in await world.log("hotel", trip) if entry["to_state"] == "compensated")
     assert room["event_id"] == flight["emitted_id"]
     assert await world.state(trip) == "Failed"
-    assert await world.letters("flight") == []
+    assert await world.dead_letters("flight") == []
 
 
 async def test_a_redrive_gives_the_step_all_its_attempts_again(world: World) -> None:
@@ -85,12 +85,12 @@ async def test_a_redrive_of_an_ended_saga_is_refused_and_the_letter_stays(world:
     await world.send(message(SagaEnded(saga_type="trip", failed=(trip,)), ""))
     await world.quiet()
 
-    bite = await redrive(world, "flight")
+    batch = await redrive(world, "flight")
     await world.quiet()
 
-    assert [row["outcome"] for row in bite.rows] == ["refused"]
-    assert bite.rows[0]["why"].startswith(f"saga {trip} has ended (Failed)")
-    assert len(await world.letters("flight")) == 1
+    assert [row["outcome"] for row in batch.rows] == ["refused"]
+    assert batch.rows[0]["why"].startswith(f"saga {trip} has ended (Failed)")
+    assert len(await world.dead_letters("flight")) == 1
     assert await audited(world, "flight") == []
 
 
@@ -100,7 +100,7 @@ async def test_two_operators_who_redrive_at_once_redrive_each_letter_once(world:
     bites = await asyncio.gather(*(redrive(world, "flight") for _ in range(5)))
     await world.quiet()
 
-    assert [row["outcome"] for bite in bites for row in bite.rows] == ["redriven"]
+    assert [row["outcome"] for batch in bites for row in batch.rows] == ["redriven"]
     assert (await world.notes("flight", trip)).count("redriven") == 1
     assert await audited(world, "flight") == [("ada@desk", "redrive", "the airline is back", trip)]
     assert world.script.calls["cancel_flight"] == 4
@@ -109,11 +109,11 @@ async def test_two_operators_who_redrive_at_once_redrive_each_letter_once(world:
 async def test_a_dry_run_says_what_would_be_done_and_does_nothing(world: World) -> None:
     trip = await flight_that_can_not_be_cancelled(world)
 
-    bite = await redrive(world, "flight", dry_run=True)
+    batch = await redrive(world, "flight", dry_run=True)
     await world.quiet()
 
-    assert [(row["saga_id"], row["outcome"]) for row in bite.rows] == [(trip, "would be redriven")]
-    assert len(await world.letters("flight")) == 1
+    assert [(row["saga_id"], row["outcome"]) for row in batch.rows] == [(trip, "would be redriven")]
+    assert len(await world.dead_letters("flight")) == 1
     assert "redriven" not in await world.notes("flight", trip)
 
 
@@ -122,22 +122,22 @@ async def test_a_message_that_still_can_not_be_read_comes_back_as_a_letter(world
     await bury(world, "flight", poison, reason="no saga id")
 
     await redrive(world, "flight")
-    await eventually(lambda: world.letters("flight"))
+    await eventually(lambda: world.dead_letters("flight"))
     await world.quiet()
 
-    (letter,) = await world.letters("flight")
+    (letter,) = await world.dead_letters("flight")
     assert (letter["reason"], letter["message_id"], letter["body"]) == ("no saga id", "m-1", '{"trip_id": "t"}')
 
 
 async def test_an_order_that_can_not_be_read_is_found_by_its_id_also_after_a_redrive(world: World) -> None:
     await world.send(WireMessage(b'{"trip_id": "trip-1"}', "agency.TripRequested", headers={"event-version": 7}))
-    await eventually(lambda: world.letters("hotel"))
+    await eventually(lambda: world.dead_letters("hotel"))
 
     await redrive(world, "hotel")
-    await eventually(lambda: world.letters("hotel"))
+    await eventually(lambda: world.dead_letters("hotel"))
     await world.quiet()
 
-    (letter,) = await world.letters("hotel")
+    (letter,) = await world.dead_letters("hotel")
     assert (letter["reason"], letter["saga_id"]) == ("unknown version", "trip-1")
 
 
@@ -154,18 +154,18 @@ async def test_hundreds_of_letters_are_redriven_in_bites_and_their_sagas_end(wor
     await world.quiet()
 
     assert len(bites) > 2
-    assert sum(len(bite.rows) for bite in bites) == len(trips)
-    assert await world.letters("hotel") == []
+    assert sum(len(batch.rows) for batch in bites) == len(trips)
+    assert await world.dead_letters("hotel") == []
     assert len(await audited(world, "hotel")) == len(trips)
 
 
 async def test_a_dropped_letter_is_gone_and_its_saga_says_so(world: World) -> None:
     trip = await flight_that_can_not_be_cancelled(world)
-    host = world.hosts["flight"]
+    host = world.runtimes["flight"]
 
     await dead_letter_operations.drop(host.database, ALL, ADA, now=datetime.now(UTC))
 
-    assert await world.letters("flight") == []
+    assert await world.dead_letters("flight") == []
     assert (await world.log("flight", trip))[-1]["error"] == "the airline is back"
     assert (await world.notes("flight", trip))[-1] == "dropped"
     assert await audited(world, "flight") == [("ada@desk", "drop", "the airline is back", trip)]
@@ -229,7 +229,7 @@ async def test_pruning_takes_ended_sagas_in_bites_and_never_an_open_one(world: W
     while not bites[-1].is_all:
         bites.append(await prune(world, "flight", most=4))
 
-    assert sum(bite.sagas for bite in bites) == 5
+    assert sum(batch.sagas for batch in bites) == 5
     assert len(bites) > 2
     assert [await world.log("flight", trip) for trip in ended] == [[]] * 5
     assert (await world.states("flight", stuck))[-1] == "compensating"
@@ -243,15 +243,15 @@ async def test_the_letter_of_an_open_saga_is_kept_and_others_go(world: World) ->
 
     pruned = await prune(world, "flight")
 
-    assert (pruned.sagas, pruned.letters) == (0, 1)
-    assert [letter["reason"] for letter in await world.letters("flight")] == ["retries spent"]
+    assert (pruned.sagas, pruned.dead_letters) == (0, 1)
+    assert [letter["reason"] for letter in await world.dead_letters("flight")] == ["retries spent"]
 
 
 async def test_a_duplicate_that_comes_after_its_saga_was_pruned_is_not_run(world: World) -> None:
     trip = await world.request()
     await world.quiet()
     await grow_old(world)
-    for service in world.hosts:
+    for service in world.runtimes:
         await prune(world, service)
 
     await world.send(message(TripRequested(trip_id=trip), trip, occurred_at=datetime.now(UTC) - timedelta(days=40)))
@@ -259,7 +259,7 @@ async def test_a_duplicate_that_comes_after_its_saga_was_pruned_is_not_run(world
 
     assert world.script.calls == {"book_room": 1, "book_flight": 1, "issue_ticket": 1}
     assert await world.log("hotel", trip) == []
-    (letter,) = await world.letters("hotel")
+    (letter,) = await world.dead_letters("hotel")
     assert (letter["reason"], letter["saga_id"]) == ("older than the log", trip)
 
 
@@ -292,13 +292,13 @@ async def test_the_setting_prunes_while_the_service_works(world: World) -> None:
 async def test_what_lies_in_the_brokers_dead_letter_queue_comes_into_the_table(world: RabbitWorld) -> None:
     lost = message(TripRequested(trip_id="trip-1"), "trip-1")
 
-    await put_into(f"{world.hosts['hotel'].queue}.dead", lost, world)
-    await eventually(lambda: world.letters("hotel"))
+    await put_into(f"{world.runtimes['hotel'].queue}.dead", lost, world)
+    await eventually(lambda: world.dead_letters("hotel"))
 
-    (letter,) = await world.letters("hotel")
+    (letter,) = await world.dead_letters("hotel")
     assert (letter["reason"], letter["saga_id"]) == ("given up by the broker", "trip-1")
     assert letter["body"] == lost.body.decode()
-    await eventually(lambda: is_empty(world, f"{world.hosts['hotel'].queue}.dead"))
+    await eventually(lambda: is_empty(world, f"{world.runtimes['hotel'].queue}.dead"))
 
 
 @with_a_broker
@@ -307,8 +307,8 @@ async def test_a_message_that_the_broker_gave_up_can_be_redriven(world: RabbitWo
     await have_it_given_up(world, message(TripRequested(trip_id="trip-1"), "trip-1"))
 
     await world.start()
-    await eventually(lambda: world.letters("hotel"))
-    (letter,) = await world.letters("hotel")
+    await eventually(lambda: world.dead_letters("hotel"))
+    (letter,) = await world.dead_letters("hotel")
     await redrive(world, "hotel")
     await eventually(lambda: world.state("trip-1"))
 
@@ -338,7 +338,7 @@ async def test_an_abort_by_hand_brings_a_saga_back(world: RabbitWorld) -> None:
 
 async def test_a_nudge_sends_what_was_lost_again_and_two_do_no_harm(world: World) -> None:
     await write(world, "hotel", completed("hotel", "book_room", RoomBooked(trip_id="trip-1", room="12")))
-    hotel = world.hosts["hotel"]
+    hotel = world.runtimes["hotel"]
 
     for _ in range(2):
         await sagas.nudge(hotel.database, hotel.service.emitted(), "trip-1", ADA, now=datetime.now(UTC))
@@ -355,10 +355,10 @@ async def test_an_abort_at_one_service_brings_the_saga_back_and_two_do_no_harm(w
     await write(world, "hotel", completed("hotel", "book_room", RoomBooked(trip_id="trip-1", room="12")))
 
     for _ in range(2):
-        await sagas.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
+        await sagas.abort(world.runtimes["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
     await eventually(lambda: world.state("trip-1"))
     await world.quiet()
-    late = await sagas.abort(world.hosts["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
+    late = await sagas.abort(world.runtimes["hotel"].database, "trip-1", ADA, now=datetime.now(UTC))
 
     assert await world.state("trip-1") == "Failed"
     assert await world.effects("hotel", "trip-1") == ["room 12 cancelled"]
@@ -374,7 +374,7 @@ async def flight_that_can_not_be_cancelled(world: World) -> str:
     world.script.plan("issue_ticket", "refuse")
     world.script.plan("cancel_flight", *[ConnectionError("airline away")] * 3)
     trip = await world.request()
-    await eventually(lambda: world.letters("flight"))
+    await eventually(lambda: world.dead_letters("flight"))
     await world.quiet()
     assert await world.state(trip) is None
     assert await world.states("hotel", trip) == ["completed"]
@@ -387,28 +387,28 @@ async def restart(world: World, **changes: Any) -> None:
     await world.start()
 
 
-async def redrive(world: World, service: str, **facts: Any) -> Bite:
-    host = world.hosts[service]
+async def redrive(world: World, service: str, **facts: Any) -> BatchResult:
+    host = world.runtimes[service]
     return await dead_letter_operations.redrive(
         host.database, ALL, ADA, queue=host.queue, now=datetime.now(UTC), **facts
     )
 
 
 async def replay(world: World, trip: str, *services: str) -> None:
-    for name in services or world.hosts:
-        host = world.hosts[name]
+    for name in services or world.runtimes:
+        host = world.runtimes[name]
         await sagas.replay(host.database, host.service.emitted(), trip, ADA, now=datetime.now(UTC))
 
 
 async def prune(world: World, service: str, **facts: Any) -> pruner.Pruned:
-    database = world.hosts[service].database
+    database = world.runtimes[service].database
     return await pruner.prune(database, older_than=MONTH, now=datetime.now(UTC), **facts)
 
 
 async def grow_old(world: World) -> None:
     """Let forty days pass for all that is written."""
     past = timedelta(days=40)
-    for host in world.hosts.values():
+    for host in world.runtimes.values():
         async with host.database.transaction() as session:
             connection = await session.connection()
             for table, names in ((saga_log.saga_log, ("at",)), (dead_letters.dead_letters, ("first_at", "last_at"))):
@@ -423,12 +423,12 @@ async def bury(world: World, service: str, *wires: WireMessage, reason: str = "s
         DeadLetter(id=new_id(), service=service, reason=reason, error="no passenger", message=wire, at=now)
         for wire in wires
     ]
-    async with world.hosts[service].database.transaction() as session:
+    async with world.runtimes[service].database.transaction() as session:
         await dead_letters.add(await session.connection(), letters)
 
 
 async def write(world: World, service: str, entry: Entry) -> None:
-    async with world.hosts[service].database.transaction() as session:
+    async with world.runtimes[service].database.transaction() as session:
         await saga_log.append(await session.connection(), [entry])
 
 
@@ -453,23 +453,23 @@ def completed(service: str, step: str, emitted: Any, *, saga_state: SagaState = 
 
 
 async def audited(world: World, service: str) -> list[tuple[str, str, str, str | None]]:
-    async with world.hosts[service].database.reading() as connection:
+    async with world.runtimes[service].database.reading() as connection:
         rows = await audit_log.listed(connection, limit=2_000)
     return [(row["actor"], row["verb"], row["reason"], row["saga_id"]) for row in rows]
 
 
 async def everything(world: World, trip: str) -> dict[str, Any]:
-    return {name: (await world.states(name, trip), await world.effects(name, trip)) for name in world.hosts}
+    return {name: (await world.states(name, trip), await world.effects(name, trip)) for name in world.runtimes}
 
 
 async def all_told(world: World, count: int) -> bool:
-    async with world.hosts["desk"].database.reading() as connection:
+    async with world.runtimes["desk"].database.reading() as connection:
         told = await connection.scalar(text("SELECT count(*) FROM effects WHERE what = 'apologized'"))
     return told == count
 
 
 async def nothing_left(world: World, trip: str) -> bool:
-    return not any([await world.log(name, trip) for name in world.hosts])
+    return not any([await world.log(name, trip) for name in world.runtimes])
 
 
 async def is_empty(world: RabbitWorld, queue: str) -> bool:
@@ -505,7 +505,7 @@ async def have_it_given_up(world: RabbitWorld, wire: WireMessage) -> None:
 
 async def abort(world: World, trip: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "toolkit.cli", "abort", trip, "--reason", "the traveller is ill"]
-    services = ",".join(f"{name}={host.database.url}" for name, host in world.hosts.items())
+    services = ",".join(f"{name}={host.database.url}" for name, host in world.runtimes.items())
     settings = {"SAGA_BROKER_URL": world.settings.broker_url, "SAGA_EXCHANGE": world.settings.exchange}
     environment = os.environ | settings | {"SAGA_SERVICES": services}
     return await asyncio.to_thread(

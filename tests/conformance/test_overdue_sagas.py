@@ -29,7 +29,7 @@ async def test_a_saga_that_ends_in_time_is_never_overdue(world: World) -> None:
     trip = await world.request()
 
     await world.quiet()
-    await world.hosts["hotel"].watch.sweep()
+    await world.runtimes["hotel"].watchdog.sweep()
 
     assert await world.notes("hotel", trip) == []
 
@@ -90,7 +90,7 @@ async def test_a_step_is_no_longer_overdue_once_its_saga_has_ended(world: World)
     await world.quiet()
     nudges = (await world.notes("hotel", "trip-1")).count("nudged")
     await eventually(lambda: nothing_overdue(world, "hotel"))
-    await world.hosts["hotel"].watch.sweep()
+    await world.runtimes["hotel"].watchdog.sweep()
 
     assert (await world.notes("hotel", "trip-1")).count("nudged") == nudges
     assert await world.state("trip-1") == "Failed"
@@ -132,7 +132,7 @@ async def test_an_operators_nudge_of_an_ended_saga_is_answered_too(world: World)
     trip = await world.request()
     await world.quiet()
     await forget_the_end(world, "hotel", ago=timedelta(0))
-    hotel, operator = world.hosts["hotel"], Operator("Ada", "looks stuck")
+    hotel, operator = world.runtimes["hotel"], Operator("Ada", "looks stuck")
 
     await sagas.nudge(hotel.database, hotel.service.emitted(), trip, operator, now=datetime.now(UTC))
 
@@ -186,7 +186,7 @@ async def knows_the_end(world: World, service: str, trip: str) -> bool:
 async def forget_the_end(world: World, service: str, *, ago: timedelta = timedelta(minutes=20)) -> None:
     """Leave a service's log as it is where the end got lost on its way, some time ago."""
     table = saga_log.saga_log
-    async with world.hosts[service].database.transaction() as session:
+    async with world.runtimes[service].database.transaction() as session:
         connection = await session.connection()
         await connection.execute(delete(table).where(table.c.event_type == "SagaEnded"))
         await connection.execute(update(table).values(at=datetime.now(UTC) - ago))
@@ -194,7 +194,7 @@ async def forget_the_end(world: World, service: str, *, ago: timedelta = timedel
 
 
 async def nothing_overdue(world: World, service: str) -> bool:
-    async with world.hosts[service].database.reading() as connection:
+    async with world.runtimes[service].database.reading() as connection:
         return not await pending_steps.listed(connection)
 
 
@@ -223,7 +223,7 @@ async def done_long_ago(
         emitted_body=emitted.model_dump_json(),
         at=datetime.now(UTC) - ago,
     )
-    async with world.hosts[by[0]].database.transaction() as session:
+    async with world.runtimes[by[0]].database.transaction() as session:
         connection = await session.connection()
         await saga_log.append(connection, [entry])
         # The search has passed that time already; nothing is ever written there but by a test.

@@ -55,7 +55,7 @@ async def test_a_message_that_cannot_be_read_is_kept_whole_with_the_reason(world
     trip = await world.request()
     await world.quiet()
 
-    letters = await world.letters(service)
+    letters = await world.dead_letters(service)
     assert [letter["reason"] for letter in letters] == [reason]
     assert letters[0]["body"] == poison.body.decode()
     sender = {name: value for name, value in letters[0]["headers"].items() if name == "sent-by"}
@@ -75,7 +75,7 @@ async def test_eight_kinds_of_poison_are_eight_dead_letters_and_their_neighbours
     beside = await seconds_to_the_end(world, _NEIGHBOURS, poison=poison)
     after = await seconds_to_the_end(world, _NEIGHBOURS, poison=[])
 
-    letters = [letter for service in world.hosts for letter in await world.letters(service)]
+    letters = [letter for service in world.runtimes for letter in await world.dead_letters(service)]
     assert sorted(letter["reason"] for letter in letters) == sorted([*kinds, "retries spent"])
     assert await world.state(doomed) is None
     without = max(percentile_99(before), percentile_99(after), _A_BLINK)
@@ -119,7 +119,7 @@ async def test_bytes_that_are_no_text_and_names_with_nul_are_kept_too(world: Wor
     await world.send(wire(b"\xff\x00\xfe", message_id="one\0two"))
     await world.quiet()
 
-    letter = (await world.letters("hotel"))[0]
+    letter = (await world.dead_letters("hotel"))[0]
     assert letter["reason"] == "not JSON"
     assert letter["body"] == "\\xff\x00\\xfe"
 
@@ -201,7 +201,7 @@ async def leave_as_a_crash_does(world: World, claimed: WireMessage, *, then: Ste
         )
         for position, state in enumerate(states, start=1)
     ]
-    async with world.hosts["flight"].database.transaction() as session:
+    async with world.runtimes["flight"].database.transaction() as session:
         await saga_log.append(await session.connection(), entries)
 
 
@@ -270,7 +270,7 @@ async def test_each_type_of_each_header_is_read_or_costs_one_message(
     await world.quiet()
 
     assert {trip: await world.state(trip) for trip in read} == dict.fromkeys(read, "Completed")
-    letters = {each["saga_id"]: each for each in await world.letters("hotel")}
+    letters = {each["saga_id"]: each for each in await world.dead_letters("hotel")}
     assert {trip: letters[trip]["reason"] for trip in letters} == dict.fromkeys(unread, "broken header")
     details = [each["error"] for each in letters.values()]
     assert [each for each in details if not each.startswith(("occurred-at is ", "the headers can't be decoded"))] == []
@@ -292,15 +292,15 @@ async def test_a_service_that_lost_its_inbox_says_so_and_goes_on_once_restarted(
     next(task for task in asyncio.all_tasks() if task.get_name() == "inbox of hotel").cancel()
 
     async def says_so() -> bool:
-        return (await hotel.readiness()).get("inbox") is False
+        return (await hotel.readiness()).get("batcher") is False
 
     await eventually(says_so, what="the end of the inbox")
     trip = await world.request()
     await hotel.stop()
     again = await world.app("hotel")
     await again.start()
-    world.apps[world.apps.index(hotel)], world.hosts["hotel"] = again, again.host
+    world.apps[world.apps.index(hotel)], world.runtimes["hotel"] = again, again.runtime
     await world.quiet()
 
     assert await world.state(trip) == "Completed"
-    assert "inbox" not in await again.readiness()
+    assert "batcher" not in await again.readiness()

@@ -215,7 +215,7 @@ async def _is_one_process(world: World) -> None:
 
 
 async def _all_idle(apps: list) -> bool:
-    return all(app.host.inbox.is_idle for app in apps)
+    return all(app.runtime.batcher.is_idle for app in apps)
 
 
 async def _all_put_off(world: World, service: str) -> bool:

@@ -164,12 +164,12 @@ async def test_one_that_ends_leaves_the_other_overdue(shared_world: World) -> No
 
 
 async def are_late(world: World, *kinds: str) -> bool:
-    async with world.hosts["hotel"].database.reading() as connection:
+    async with world.runtimes["hotel"].database.reading() as connection:
         return sorted(step.saga_type for step in await pending_steps.listed(connection)) == list(kinds)
 
 
 async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: World) -> None:
-    hotel = shared_world.hosts["hotel"].database
+    hotel = shared_world.runtimes["hotel"].database
     await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
     await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_told=False)
 
@@ -182,7 +182,7 @@ async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: Worl
 
 async def test_a_letter_of_the_open_one_outlives_the_other_and_is_redriven(shared_world: World) -> None:
     """Its compensation failed for good, after the voucher had ended: it can be redriven, and the voucher's can't."""
-    hotel = shared_world.hosts["hotel"]
+    hotel = shared_world.runtimes["hotel"]
     await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
     await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_told=False)
     cancelled = FlightCancelled(trip_id="A-1")
@@ -213,22 +213,22 @@ async def bury(world: World, wire: WireMessage, step: str) -> None:
         id=new_id(), service="hotel", reason="retries spent", error="full", message=wire, step=step,
         at=datetime.now(UTC) - timedelta(minutes=20),
     )  # fmt: skip
-    async with world.hosts["hotel"].database.transaction() as session:
+    async with world.runtimes["hotel"].database.transaction() as session:
         await dead_letters.add(await session.connection(), [letter])
 
 
 @pytest.mark.parametrize("push", ["replay", "nudge", "abort"])
 async def test_a_push_has_to_say_which_of_the_two(shared_world: World, push: str) -> None:
-    hotel, now = shared_world.hosts["hotel"], datetime.now(UTC)
+    hotel, now = shared_world.runtimes["hotel"], datetime.now(UTC)
     await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
     await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
     facts: dict[str, Any] = {} if push == "abort" else {"emitted": hotel.service.emitted()}
 
     with pytest.raises(AmbiguousSagaError, match="trip, voucher"):
         await getattr(sagas, push)(hotel.database, saga_id="A-1", by=ADA, now=now, **facts)
-    bite = await getattr(sagas, push)(hotel.database, saga_id="A-1", saga_type="voucher", by=ADA, now=now, **facts)
+    batch = await getattr(sagas, push)(hotel.database, saga_id="A-1", saga_type="voucher", by=ADA, now=now, **facts)
 
-    assert [(row["saga_type"], row["outcome"] != "refused") for row in bite.rows] == [("voucher", True)]
+    assert [(row["saga_type"], row["outcome"] != "refused") for row in batch.rows] == [("voucher", True)]
     await eventually(lambda: shared_world.state("A-1", "voucher"))
     await shared_world.quiet()
     assert await shared_world.states("hotel", "A-1", "trip") == ["completed"]
@@ -256,7 +256,7 @@ async def test_an_abort_of_each_is_a_message_of_its_own(shared_world: World) -> 
 
 
 async def both_are_put_off(world: World) -> bool:
-    async with world.hosts["flight"].database.reading() as connection:
+    async with world.runtimes["flight"].database.reading() as connection:
         rows = await outbox.listed(connection, saga_id="A-1")
     return {(row["event_type"], row["saga_type"]) for row in rows} >= {
         (AbortRequested.__name__, kind) for kind in ("trip", "voucher")
@@ -290,7 +290,7 @@ async def stands(
         emitted_body=event.model_dump_json(),
         at=datetime.now(UTC) - ago,
     )
-    async with world.hosts["hotel"].database.transaction() as session:
+    async with world.runtimes["hotel"].database.transaction() as session:
         connection = await session.connection()
         await saga_log.append(connection, [entry])
         # The search has passed that time already; nothing is ever written there but by a test.

@@ -23,7 +23,7 @@ from toolkit.declaration.events import routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letters, outbox, saga_log
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.embedded import Embedded
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
@@ -52,7 +52,7 @@ class World(ABC):
         self.script = Script()
         self.services = declare(self.script)
 
-    hosts: dict[str, Host]
+    runtimes: dict[str, ServiceRuntime]
 
     @abstractmethod
     async def start(self) -> None:
@@ -82,7 +82,7 @@ class World(ABC):
 
         async def is_quiet() -> bool:
             nonlocal calm
-            idle = all(host.inbox.is_idle for host in self.hosts.values())
+            idle = all(host.batcher.is_idle for host in self.runtimes.values())
             calm = calm + 1 if idle and not await self.waiting() and not await self.outgoing() else 0
             return calm >= 5
 
@@ -91,7 +91,7 @@ class World(ABC):
     async def outgoing(self) -> int:
         """Return how many outbox rows there are."""
         total = 0
-        for host in self.hosts.values():
+        for host in self.runtimes.values():
             async with host.database.reading() as connection:
                 total += await outbox.count(connection)
         return total
@@ -99,12 +99,12 @@ class World(ABC):
     async def own(self, service: str) -> int:
         """Return how many outbox rows a service has addressed to itself."""
         query = text("SELECT count(*) FROM outbox WHERE destination IS NOT NULL")
-        async with self.hosts[service].database.reading() as connection:
+        async with self.runtimes[service].database.reading() as connection:
             return int(await connection.scalar(query) or 0)
 
     async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[dict[str, Any]]:
         """Return a service's log, or what it has of one trip, or of a saga of another type."""
-        async with self.hosts[service].database.reading() as connection:
+        async with self.runtimes[service].database.reading() as connection:
             return await saga_log.entries(connection, saga_id=trip_id, saga_type=saga_type)
 
     async def states(self, service: str, trip_id: str, saga_type: str | None = None) -> list[str]:
@@ -118,12 +118,12 @@ class World(ABC):
     async def effects(self, service: str, trip_id: str) -> list[str]:
         """Return what the steps of a service really did."""
         query = text("SELECT what FROM effects WHERE trip_id = :trip ORDER BY id")
-        async with self.hosts[service].database.reading() as connection:
+        async with self.runtimes[service].database.reading() as connection:
             return list((await connection.execute(query, {"trip": trip_id})).scalars())
 
-    async def letters(self, service: str) -> list[dict[str, Any]]:
+    async def dead_letters(self, service: str) -> list[dict[str, Any]]:
         """Return a service's dead letters."""
-        async with self.hosts[service].database.reading() as connection:
+        async with self.runtimes[service].database.reading() as connection:
             return await dead_letters.listed(connection)
 
     async def state(self, trip_id: str, saga_type: str | None = None) -> str | None:
@@ -137,7 +137,7 @@ class EmbeddedWorld(World):
 
     async def start(self) -> None:
         self._embedded = Embedded(self.services, self.settings)
-        self.hosts = self._embedded.hosts
+        self.runtimes = self._embedded.runtimes
         await self._embedded.__aenter__()
 
     async def stop(self) -> None:
@@ -156,7 +156,7 @@ class RabbitWorld(World):
 
     async def start(self) -> None:
         self.apps = [await self.app(service.name) for service in self.services]
-        self.hosts = {app.service.name: app.host for app in self.apps}
+        self.runtimes = {app.service.name: app.runtime for app in self.apps}
         await asyncio.gather(*(app.start() for app in self.apps))
         self._client = await RabbitPublisher(
             self.settings.model_copy(update={"relay_lease": _CLIENTS_LEASE})

@@ -76,7 +76,7 @@ def _scenes(shop: Shop) -> Iterator[dict[str, str]]:
     for order in placed:
         shop.wait_for_end(order)
     yield {"saga": "/sagas/order-1001", "choreography": "/choreography"}
-    shop.bury(1_000)
+    shop.dead_letter(1_000)
     shop.kill("shipping")
     stuck = shop.place_all([{"order_id": f"order-{number}"} for number in (1042, 1043, 1044)])
     shop.wait_till_overdue("payment", stuck)

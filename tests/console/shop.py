@@ -143,7 +143,7 @@ class Shop:
         """Delete an order's letters."""
         self._background.run(self._drop(order))
 
-    def letters(self, service: str = "notification") -> int:
+    def dead_letters(self, service: str = "notification") -> int:
         """Return how many dead letters a service has."""
         return int(self._client.get(f"{self.addresses[service]}/dead-letters?limit=1").json()["total"])
 

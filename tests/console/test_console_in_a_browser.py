@@ -129,9 +129,9 @@ def test_the_story_is_to_be_had_as_json(shop: Shop, fulfilled: str, page: Page):
     page.get_by_role("link", name="Raw JSON").click()
 
     assert page.url.endswith("&format=json")
-    story = page.request.get(page.url).json()
-    assert story["state"] == "Completed"
-    assert set(story["services"]) == {"inventory", "payment", "shipping", "notification"}
+    timeline = page.request.get(page.url).json()
+    assert timeline["state"] == "Completed"
+    assert set(timeline["services"]) == {"inventory", "payment", "shipping", "notification"}
     assert httpx.get(f"{shop.url}/sagas/nobody?format=json", trust_env=False).status_code == 404
 
 
@@ -225,7 +225,7 @@ def test_the_choreography_shows_who_hears_what_and_how_much_of_it_there_is(fulfi
     page.goto("/choreography")
 
     expect(page.locator("svg .label", has_text=re.compile(r"\d×")).first).to_be_visible()  # noqa: RUF001  # a sign
-    row = page.get_by_role("row", name=re.compile("^process_payment isolated payment"))
+    row = page.get_by_role("row", name=re.compile("^process_payment external payment"))
     expect(row).to_contain_text("InventoryReserved")
     page.get_by_role("link", name="PaymentProcessed").click()
     page.locator("#event-PaymentProcessed > summary").click()
@@ -236,7 +236,7 @@ def test_the_choreography_shows_who_hears_what_and_how_much_of_it_there_is(fulfi
 
 
 def test_a_thousand_dead_letters_are_looked_at_and_redriven_once(shop: Shop, page: Page):
-    orders = shop.bury(1_000)
+    orders = shop.dead_letter(1_000)
     page.goto("/attention")
     group = page.get_by_role("row", name=re.compile("retries spent"))
     expect(group).to_contain_text("1,000")
@@ -245,7 +245,7 @@ def test_a_thousand_dead_letters_are_looked_at_and_redriven_once(shop: Shop, pag
     group.get_by_role("link", name=re.compile("Redrive")).click()
 
     expect(page.locator("#outlook")).to_have_text("1,000 of 1,000 letters would be redriven.")
-    assert shop.letters() == 1_000
+    assert shop.dead_letters() == 1_000
     button = page.get_by_role("button", name="Redrive 1,000 letters")
     button.click()  # without a reason the browser does not even send it
     expect(button).to_be_visible()
@@ -260,7 +260,7 @@ def test_a_thousand_dead_letters_are_looked_at_and_redriven_once(shop: Shop, pag
     assert len(asked) <= 1
     again = page.request.post("/attention/redrive", form=fields | {"reason": "again"}, headers=same_origin(shop))
     assert again.url == page.url
-    assert shop.letters() == 0
+    assert shop.dead_letters() == 0
     shop.wait_for_end(orders[0])
     shop.wait_for_end(orders[-1])
     assert len(shop.notes("notification", orders[0], "redriven")) == 1
@@ -269,7 +269,7 @@ def test_a_thousand_dead_letters_are_looked_at_and_redriven_once(shop: Shop, pag
 
 
 def test_a_letter_whose_saga_has_ended_is_refused_by_the_dry_run(shop: Shop, page: Page):
-    (order,) = shop.bury(1)
+    (order,) = shop.dead_letter(1)
     page.goto(f"/sagas/{order}")
     page.get_by_role("link", name="Redrive…").click()
     page.get_by_label("Why?").fill("the mail server is back")
@@ -440,7 +440,7 @@ _RULES: dict[str, dict[str, Any]] = {"light": {}, "dark": {"runOnly": ["color-co
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(shop: Shop, refused: str, watched: Watch, scheme: str):
-    shop.bury(2)
+    shop.dead_letter(2)
     page = watched(color_scheme=scheme, bypass_csp=True).page
 
     found = {}

@@ -8,7 +8,17 @@ import pytest
 
 from services.demo import SERVICES
 from toolkit.console.diagrams.graph import drawn
-from toolkit.console.diagrams.layout import LETTER, LINE, SMALL_LETTER, Arrow, Layout, Part, arrange, broken, measure
+from toolkit.console.diagrams.layout import (
+    DEAD_LETTER,
+    LINE,
+    SMALL_DEAD_LETTER,
+    Arrow,
+    Layout,
+    Part,
+    arrange,
+    broken,
+    measure,
+)
 from toolkit.declaration.choreography import Choreography
 
 Area = tuple[float, float, float, float]
@@ -90,8 +100,8 @@ def test_all_lies_within_the_picture(layout: Layout):
 @pytest.mark.parametrize("layout", PICTURES)
 def test_a_name_fits_into_its_box(layout: Layout):
     for box in layout.boxes:
-        assert max(measure(line) * LETTER for line in box.lines) < box.width
-        assert measure(box.part.told) * SMALL_LETTER < box.width
+        assert max(measure(line) * DEAD_LETTER for line in box.lines) < box.width
+        assert measure(box.part.told) * SMALL_DEAD_LETTER < box.width
         assert len(box.lines) * LINE < box.height
 
 

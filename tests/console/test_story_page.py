@@ -95,7 +95,7 @@ async def test_an_order_of_which_there_is_but_a_dead_letter_is_found_by_its_id(t
     wire = WireMessage(b"{}", "order.OrderCreated", correlation_id="order-2", type="OrderCreated")
     letter = DeadLetter(id=new_id(), service="inventory", reason="schema", error="no lines", message=wire, at=NOW)
 
-    async with console(tmp_path, [(payment, []), (inventory, [])], letters=[letter]) as browser:
+    async with console(tmp_path, [(payment, []), (inventory, [])], dead_letters=[letter]) as browser:
         found = await browser.get("/sagas", params={"q": "order-2"})
         unknown = await browser.get("/sagas", params={"q": "order-3"})
         page = await browser.get(found.headers["location"])

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from services.payment.app import app as payment
 from tests.eventually import eventually
 from toolkit import Settings
-from toolkit.api import Access, Site, api_routes
+from toolkit.api import Access, ApiContext, api_routes
 from toolkit.cli.app import app as cli
 from toolkit.client.controls import DatabaseControls, HttpControls
 from toolkit.clock import SystemClock
@@ -129,14 +129,16 @@ async def test_on_this_machine_it_answers_to_its_own_names_alone(here: httpx.Asy
 async def test_a_form_of_another_site_is_refused(here: httpx.AsyncClient, said: dict[str, str]):
     token = await form_token(here)
 
-    answer = await here.post("/nudge", data={"token": token, "reason": "why", "saga": "x", "deed": "d"}, headers=said)
+    answer = await here.post(
+        "/nudge", data={"token": token, "reason": "why", "saga": "x", "submission": "d"}, headers=said
+    )
 
     assert answer.status_code == 403
 
 
 async def test_a_form_is_taken_with_the_cookie_that_it_was_made_for(here: httpx.AsyncClient):
     token = await form_token(here)
-    fields = {"token": token, "reason": "why", "saga": "x", "deed": "d"}
+    fields = {"token": token, "reason": "why", "saga": "x", "submission": "d"}
 
     taken = await here.post("/nudge", data=fields, headers={"Origin": "http://localhost:8080"})
     here.cookies.clear()
@@ -157,7 +159,7 @@ async def test_what_is_no_form_is_refused(here: httpx.AsyncClient, body: bytes, 
 async def test_nothing_is_done_without_a_reason_that_can_be_kept(here: httpx.AsyncClient, reason: str):
     token = await form_token(here)
 
-    answer = await here.post("/abort", data={"token": token, "reason": reason, "saga": "x", "deed": "d"})
+    answer = await here.post("/abort", data={"token": token, "reason": reason, "saga": "x", "submission": "d"})
 
     assert answer.status_code == 400
 
@@ -407,7 +409,7 @@ async def test_nothing_is_offered_for_a_saga_that_nobody_began(
 
 
 async def test_from_a_form_that_was_refused_one_gets_back_to_it(here: httpx.AsyncClient):
-    fields = {"token": await form_token(here), "reason": " ", "saga": "x", "deed": "d"}
+    fields = {"token": await form_token(here), "reason": " ", "saga": "x", "submission": "d"}
     elsewhere = {"Referer": "http://evil.example/sagas/x"}
 
     answer = await here.post("/abort", data=fields, headers={"Referer": "http://localhost:8080/sagas/x?do=abort"})
@@ -467,7 +469,7 @@ async def test_attention_is_not_calm_while_a_service_is_away_or_without_its_brok
     async def readiness() -> dict[str, bool]:
         return {"broker": False, "database": True, "relay": True}
 
-    site = Site(
+    site = ApiContext(
         service=payment, contract=Contract.of(payment), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from toolkit.cli.app import app
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.client.sources import DatabaseSource
 from toolkit.client.starting import send
-from toolkit.client.timelines import story_of
+from toolkit.client.timelines import timeline_of
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide
 from toolkit.transport.embedded import Embedded
@@ -219,7 +219,9 @@ async def test_the_values_to_test_with_end_as_the_readme_says(tmp_path: Path) ->
             await send(order_saga, {order.order_id: order}, embedded, clock=SystemClock())
         assert await embedded.settled(30)
         sources = [DatabaseSource(each.name, settings.database_for(each.name)) for each in ORDER_SERVICES]
-        outcomes = {order_id: outcome_of(await story_of((order_saga.name, order_id), sources)) for order_id in expected}
+        outcomes = {
+            order_id: outcome_of(await timeline_of((order_saga.name, order_id), sources)) for order_id in expected
+        }
         for source in sources:
             await source.close()
 
@@ -269,7 +271,7 @@ def test_the_table_of_arrivals_is_that_of_the_fence():
         Decision.VOID: ("void again, same key",),
         Decision.UNDO: ("undo it", "undo again, same key"),
         Decision.FENCE: ("write `fenced`, emit the compensation's event", "write `fenced`, emit the refusal"),
-        Decision.PUT_OFF: ("put off",),
+        Decision.DEFER: ("defer",),
         Decision.IGNORE: ("nothing",),
     }
     told = [cells for cells in rows(section(DOCS / "explanation" / "protocol.md", "The fence")) if len(cells) == 4]

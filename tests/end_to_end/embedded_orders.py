@@ -33,7 +33,7 @@ async def run(data_dir: Path, orders: list[dict[str, object]], kill_at: int | No
 
 async def kill(embedded: Embedded, at: int) -> None:
     while True:
-        async with embedded.hosts["notification"].database.reading() as connection:
+        async with embedded.runtimes["notification"].database.reading() as connection:
             if len(await saga_log.sagas(connection, limit=at)) >= at:
                 os.kill(os.getpid(), signal.SIGKILL)
 

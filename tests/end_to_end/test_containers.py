@@ -57,10 +57,10 @@ async def test_the_console_shows_an_order_to_whoever_signs_in(shop: Shop):
         (token,) = re.findall(r'name="token" value="([^"]+)"', page)
         stranger = await browser.get(f"/sagas/{order}")
         await browser.post("/sign-in", data={"token": token, "name": "Grace", "secret": "demo-token-everybody-knows"})
-        story = (await browser.get(f"/sagas/{order}?format=json")).json()
+        timeline = (await browser.get(f"/sagas/{order}?format=json")).json()
 
     assert stranger.status_code == 303
-    assert (story["state"], story["unreachable"]) == ("Completed", {})
+    assert (timeline["state"], timeline["unreachable"]) == ("Completed", {})
 
 
 def test_a_service_in_a_container_without_a_token_says_what_is_missing(shop: Shop):

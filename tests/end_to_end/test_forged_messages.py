@@ -72,8 +72,8 @@ async def trigger(broker: Guarded, placed: OrderCreated) -> None:
 
 
 async def entries(app: App, order_id: str) -> list[dict[str, Any]]:
-    async with app.host.database.reading() as connection:
-        return await saga_log.story(connection, order_id)
+    async with app.runtime.database.reading() as connection:
+        return await saga_log.timeline(connection, order_id)
 
 
 async def state(apps: Apps, order_id: str) -> str | None:
@@ -90,7 +90,7 @@ async def ended(apps: Apps, order_id: str) -> str:
 
 async def letter(app: App, saga_id: str | None = None) -> dict[str, Any]:
     async def look() -> list[dict[str, Any]]:
-        async with app.host.database.reading() as connection:
+        async with app.runtime.database.reading() as connection:
             return await dead_letters.listed(connection, dead_letters.Selection(saga_id=saga_id))
 
     return (await eventually(look, what=f"a dead letter of {app.service.name}"))[0]
@@ -113,7 +113,7 @@ async def test_the_rights_of_compose_are_all_that_a_saga_needs(
 
     assert await ended(apps, placed.order_id) == end
     for each in apps.values():
-        async with each.host.database.reading() as connection:
+        async with each.runtime.database.reading() as connection:
             assert await dead_letters.listed(connection) == []
 
 

@@ -15,18 +15,18 @@ from toolkit import Event, IdempotencyKey, Participant, Refusal, RetryPolicy, Sa
 from toolkit.clock import Clock, SystemClock
 from toolkit.declaration.events import routing_key
 from toolkit.ids import derived_id
-from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.observability.tracing import Tracing
 from toolkit.persistence import dead_letters, outbox, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.runtime.batcher import Inbox
-from toolkit.runtime.executor import Execution
-from toolkit.runtime.external_calls import Isolation
+from toolkit.runtime.batcher import Batcher
+from toolkit.runtime.executor import Executor
+from toolkit.runtime.external_calls import ExternalCalls
 from toolkit.runtime.invocation import Invocation
 from toolkit.runtime.relay import Relay
-from toolkit.runtime.unit_of_work import Claim
+from toolkit.runtime.unit_of_work import ExternalCall
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -103,7 +103,7 @@ class Clerk:
         return await waiting.pop(0)(event, session) if waiting else None
 
 
-def library(clerk: Clerk, *, isolated: bool = False, refusable: bool = True, undoable: bool = True) -> Service:
+def library(clerk: Clerk, *, external: bool = False, refusable: bool = True, undoable: bool = True) -> Service:
     """Return the service; the variants differ in what the toolkit has to see to."""
     participant = Participant("library", saga=loan_saga, retry=QUICK)
 
@@ -131,7 +131,7 @@ def library(clerk: Clerk, *, isolated: bool = False, refusable: bool = True, und
         return BookTakenBack(loan_id=event.loan_id, reason=event.reason)
 
     step = lend_book if refusable else lend_surely
-    participant.step(isolated=isolated, timeout=timedelta(minutes=1))(step)
+    participant.step(external=external, timeout=timedelta(minutes=1))(step)
     if undoable:
         participant.compensation(of=step)(take_back)
 
@@ -155,7 +155,7 @@ async def stock(database: Database) -> None:
         await connection.execute(insert(shelves), [{"shelf": shelf, "books": 100} for shelf in (1, 2)])
 
 
-class Watch:
+class HandClock:
     """A clock that the test sets."""
 
     def __init__(self, at: datetime = NOON) -> None:
@@ -214,7 +214,7 @@ class Branch:
             poll=timedelta(milliseconds=20),
             tracing=tracing,
         )
-        self.execution = Execution(
+        self.executor = Executor(
             service,
             queue=f"saga.{service.name}",
             database=database,
@@ -224,29 +224,29 @@ class Branch:
             timeouts={},
             tracing=tracing,
         )
-        self.isolation = Isolation(self.execution, concurrency=8, batch_size=batch_size)
-        vocabulary = Vocabulary(service.heard(), service.sagas, max_body=100_000)
-        self.inbox = Inbox(self.execution, self.isolation, vocabulary, clock=self.clock, batch_size=batch_size)
+        self.external_calls = ExternalCalls(self.executor, concurrency=8, batch_size=batch_size)
+        decoder = Decoder(service.consumed(), service.sagas, max_body=100_000)
+        self.batcher = Batcher(self.executor, self.external_calls, decoder, clock=self.clock, batch_size=batch_size)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Have the inbox take deliveries meanwhile."""
-        running = asyncio.create_task(self.inbox.run())
+        running = asyncio.create_task(self.batcher.run())
         try:
             yield
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    async def take(self, *events: Event) -> list[Claim]:
+    async def take(self, *events: Event) -> list[ExternalCall]:
         """Execute these events as one batch, and return the outside calls that follow."""
-        claims = await self.execution.execute([letter(event, at=self.clock.now()) for event in events])
-        return [claim for of_one in claims for claim in of_one]
+        calls = await self.executor.execute([letter(event, at=self.clock.now()) for event in events])
+        return [call for of_one in calls for call in of_one]
 
     async def handle(self, event: Event) -> None:
         """Execute an event alone, and make its outside calls."""
-        for claim in await self.take(event):
-            await self.isolation.run(claim)
+        for call in await self.take(event):
+            await self.external_calls.run(call)
 
 
 def envelope(event: Event, *, at: datetime | None = None, **facts: Any) -> Envelope:

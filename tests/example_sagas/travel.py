@@ -1,4 +1,4 @@
-"""Another saga than the shipped one: a trip books a room, a flight (outside, isolated) and a ticket.
+"""Another saga than the shipped one: a trip books a room, a flight (outside, external) and a ticket.
 
 What each step does is scripted by the test: it succeeds unless the script says otherwise.
 """
@@ -178,7 +178,7 @@ def _flight() -> tuple[Participant, Table]:
     flight = Participant("flight", saga=trip_saga, retry=QUICK)
     effects = effects_table()
 
-    @flight.step(timeout=timedelta(minutes=1), isolated=True)
+    @flight.step(timeout=timedelta(minutes=1), external=True)
     async def book_flight(
         event: RoomBooked, session: AsyncSession, key: IdempotencyKey, script: Script
     ) -> FlightBooked | FlightRefused:

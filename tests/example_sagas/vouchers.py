@@ -1,4 +1,4 @@
-"""A second saga of the trip's three services: a voucher sets aside a night, a seat (outside, isolated), and is sent.
+"""A second saga of the trip's three services: a voucher sets aside a night, a seat (outside, external), and is sent.
 
 Whoever books a trip may give one with it, under the trip's own id: two sagas of different types, and one id.
 """
@@ -102,7 +102,7 @@ def _hotel(effects: Table) -> Participant:
 def _flight(effects: Table) -> Participant:
     flight = Participant("flight", saga=voucher_saga, retry=QUICK)
 
-    @flight.step(timeout=timedelta(minutes=1), isolated=True)
+    @flight.step(timeout=timedelta(minutes=1), external=True)
     async def hold_seat(
         event: NightSetAside, session: AsyncSession, key: IdempotencyKey, script: Script
     ) -> SeatHeld | SeatRefused:

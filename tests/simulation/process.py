@@ -12,7 +12,7 @@ from tests.simulation.wire import Exit, Parcel, Wire
 from toolkit import Service, Settings
 from toolkit.clock import Clock
 from toolkit.persistence.database import Database
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 
 #: The tasks of a process in the order in which they were started: a set's would be that of their addresses, and no run
 #: like another.
@@ -47,7 +47,7 @@ class Process:
         self._unacknowledged: dict[asyncio.Task[None], Parcel] = {}
         self._acknowledged = acknowledged
         self._database: Database | None = None
-        self.host: Host
+        self.runtime: ServiceRuntime
 
     @property
     def is_at_work(self) -> bool:
@@ -56,11 +56,11 @@ class Process:
 
     def start(self) -> None:
         """Start the service upon what its file says."""
-        self.host = Host(self._service, self._settings, self.way_out, clock=self._clock)
+        self.runtime = ServiceRuntime(self._service, self._settings, self.way_out, clock=self._clock)
         # The engine outlives the crash, without any connection: it remembers nothing but how to compile statements,
         # which takes longer than all that a restart does.
-        self.host.database = self._database = self._database or self.host.database
-        starting = self._spawn(self.host.start())
+        self.runtime.database = self._database = self._database or self.runtime.database
+        starting = self._spawn(self.runtime.start())
         self._loop.settle()
         starting.result()
 
@@ -71,7 +71,7 @@ class Process:
 
     def deliver(self, parcel: Parcel, *, acknowledge: bool) -> None:
         """Hand a message to the service; it stays on the wire where its acknowledgement gets lost."""
-        task = self._spawn(self.host.inbox.deliver(parcel.message))
+        task = self._spawn(self.runtime.batcher.deliver(parcel.message))
         self._unacknowledged[task] = parcel
         task.add_done_callback(lambda task: self._settled(task, acknowledge=acknowledge))
 
@@ -84,7 +84,7 @@ class Process:
             if not self._tasks:
                 break
         assert not self._tasks, f"these outlived the process: {list(self._tasks)}"
-        self._loop.create_task(self.host.database.close())
+        self._loop.create_task(self.runtime.database.close())
         self._loop.settle()
 
     def _settled(self, task: asyncio.Task[None], *, acknowledge: bool) -> None:

@@ -46,7 +46,7 @@ class Wire:
         self._queues = {queue_name(settings, service.name): service.name for service in services}
         self._bound: dict[str, list[str]] = {}
         for service in services:
-            for event in (*service.heard(), *CONTROL_EVENTS):
+            for event in (*service.consumed(), *CONTROL_EVENTS):
                 self._bound.setdefault(routing_key(event), []).append(service.name)
 
     def hold(self, message: WireMessage, *, destination: str | None = None) -> list[Parcel]:
@@ -82,19 +82,19 @@ class Exit:
         self.owed[message.message_id] = message
         if stumble == "lost":
             raise ConnectionError("the broker is away")
-        unheard: UnroutableError | None = None
+        unconsumed: UnroutableError | None = None
         try:
             self._wire.hold(message, destination=destination)
         except UnroutableError as error:
-            unheard = error
+            unconsumed = error
         if stumble == "unconfirmed":
             raise ConnectionError("the connection broke before the confirm")
         if stumble == "slow":
             await asyncio.sleep(_SLOW)
         # Unheard or not, the broker's answer is an answer.
         self.owed.pop(message.message_id, None)
-        if unheard:
-            raise unheard
+        if unconsumed:
+            raise unconsumed
 
 
 def is_committed(database: sqlite3.Connection, message: WireMessage) -> bool:

@@ -105,18 +105,18 @@ class TripMachine(RuleBasedStateMachine):
     def time_passes(self, by: timedelta) -> None:
         self.world.advance(by)
 
-    @precondition(lambda self: self.letters())
+    @precondition(lambda self: self.dead_letters())
     @rule(number=ANY)
     def redrive_a_dead_letter(self, number: int) -> None:
-        self.redrive(*chosen(self.letters(), number))
+        self.redrive(*chosen(self.dead_letters(), number))
 
     @precondition(lambda self: self.requests)
     @rule(number=ANY, service=st.sampled_from(SERVICES))
     def replay_a_trip(self, number: int, service: str) -> None:
-        trip, host = chosen(list(self.requests), number), self.world.processes[service].host
-        emitted = {event.__name__: event for each in host.service.participants for event in each.emitted()}
+        trip, runtime = chosen(list(self.requests), number), self.world.processes[service].runtime
+        emitted = {event.__name__: event for each in runtime.service.participants for event in each.emitted()}
         now = self.world.clock.now()
-        self.world.processes[service].do(sagas.replay(host.database, emitted, trip, OPERATOR, now=now))
+        self.world.processes[service].do(sagas.replay(runtime.database, emitted, trip, OPERATOR, now=now))
         self.world.settle()
 
     # -- what the wire does ------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class TripMachine(RuleBasedStateMachine):
         for _ in range(2 * LAST_MINUTES):
             for call in self.under_way():
                 self.answer(call, None)
-            for letter in self.letters():
+            for letter in self.dead_letters():
                 self.redrive(*letter)
             while self.waiting:
                 self.world.deliver(self.waiting[0])
@@ -238,17 +238,17 @@ class TripMachine(RuleBasedStateMachine):
             call.set_result(None)
         self.world.settle()
 
-    def letters(self) -> list[tuple[str, str]]:
+    def dead_letters(self) -> list[tuple[str, str]]:
         """The services that have dead letters, with the letters' ids."""
         query = "SELECT id FROM dead_letters ORDER BY id"
         return [(name, row["id"]) for name in self.world.files for row in self.world.rows(name, query)]
 
     def redrive(self, service: str, letter: str) -> None:
         """Have a letter's message sent to its service again; the service's relay finds it at its next poll."""
-        host, now = self.world.processes[service].host, self.world.clock.now()
+        runtime, now = self.world.processes[service].runtime, self.world.clock.now()
         which = Selection(ids=(letter,))
         self.world.processes[service].do(
-            dead_letters.redrive(host.database, which, OPERATOR, queue=host.queue, now=now)
+            dead_letters.redrive(runtime.database, which, OPERATOR, queue=runtime.queue, now=now)
         )
         self.world.settle()
 

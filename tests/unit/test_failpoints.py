@@ -1,4 +1,4 @@
-"""Crash points: dead code unless armed, and then a real SIGKILL at the first time on the right way."""
+"""Failpoints: dead code unless armed, and then a real SIGKILL at the first time on the right way."""
 
 from __future__ import annotations
 

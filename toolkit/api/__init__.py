@@ -5,7 +5,7 @@ Nothing is written, and no message is shown, without `Authorization: Bearer` and
 """
 
 from toolkit.api.access import Access
-from toolkit.api.context import Site
+from toolkit.api.context import ApiContext
 from toolkit.api.routes import api_routes, application, health_routes
 
-__all__ = ["Access", "Site", "api_routes", "application", "health_routes"]
+__all__ = ["Access", "ApiContext", "api_routes", "application", "health_routes"]

@@ -14,7 +14,7 @@ from toolkit.api.responses import error_answer, json_answer
 from toolkit.clock import Clock
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
-from toolkit.operations.dead_letters import Bite
+from toolkit.operations.dead_letters import BatchResult
 from toolkit.persistence.database import Database
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class ApiContext:
     """One service, what it declares, its database, the name of its queue, and the clock."""
 
     service: Service
@@ -61,7 +61,7 @@ class Site:
         """Return that the service knows no such saga."""
         return self.unknown("knows no saga", saga_id)
 
-    async def bite(self, doing: Coroutine[Any, Any, Bite]) -> Response:
+    async def batch(self, doing: Coroutine[Any, Any, BatchResult]) -> Response:
         """Answer what one bite of a long write did, and where the next one begins."""
         done = await self.uncut(doing)
         return self.answer(rows=done.rows, after=done.after)

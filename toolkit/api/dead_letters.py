@@ -7,13 +7,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.context import Site
+from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.query_parameters import LIMIT, TEXT, Parameter, limit_of, moment_of, printable, text, text_of
-from toolkit.api.request_bodies import Letters, order_of
-from toolkit.api.schemas import LetterBite, LetterGroups, LetterList, OneLetter
+from toolkit.api.request_bodies import DeadLetterBody, body_of
+from toolkit.api.schemas import DeadLetterBatch, DeadLetterGroups, DeadLetterList, OneDeadLetter
 from toolkit.operations import dead_letters as dead_letter_operations
-from toolkit.operations.views import groups, letter, letters
+from toolkit.operations.views import dead_letter_list, groups, whole_dead_letter
 from toolkit.persistence import dead_letters
 from toolkit.persistence.dead_letters import Selection
 
@@ -28,59 +28,61 @@ _SELECTION = (
     LIMIT,
 )
 
-_ORDERED: dict[str, Any] = {"answer": LetterBite, "order": Letters, "may_be_ambiguous": True}
+_ORDERED: dict[str, Any] = {"answer": DeadLetterBatch, "order": DeadLetterBody, "may_be_ambiguous": True}
 
 
-def letter_endpoints(site: Site) -> list[Endpoint]:
+def dead_letter_endpoints(context: ApiContext) -> list[Endpoint]:
     """Return the endpoints."""
-    dead = DeadLetters(site)
+    dead = DeadLetters(context)
     return [
-        Endpoint(path="/dead-letters", serve=dead.letters, answer=LetterList, parameters=_SELECTION),
-        Endpoint(path="/dead-letters/groups", serve=dead.groups, answer=LetterGroups),
+        Endpoint(path="/dead-letters", serve=dead.dead_letters, answer=DeadLetterList, parameters=_SELECTION),
+        Endpoint(path="/dead-letters/groups", serve=dead.groups, answer=DeadLetterGroups),
         Endpoint(path="/dead-letters/redrive", serve=dead.redrive, **_ORDERED),
         Endpoint(path="/dead-letters/drop", serve=dead.drop, **_ORDERED),
-        Endpoint(path="/dead-letters/{id}", serve=dead.letter, answer=OneLetter, shows_people=True, may_miss=True),
+        Endpoint(
+            path="/dead-letters/{id}", serve=dead.dead_letter, answer=OneDeadLetter, shows_people=True, may_miss=True
+        ),
     ]
 
 
 class DeadLetters:
     """Reads dead letters, and has them run again."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
 
-    async def letters(self, request: Request) -> Response:
+    async def dead_letters(self, request: Request) -> Response:
         """List dead letters, the newest first, without their messages; and how many there are in all."""
         which, limit = _selection(request), limit_of(request)
-        async with self._site.database.reading() as connection:
-            rows = await letters(connection, which, self._site.contract.events, limit=limit)
+        async with self._context.database.reading() as connection:
+            rows = await dead_letter_list(connection, which, self._context.contract.events, limit=limit)
             total = await dead_letters.count(connection, which)
-        return self._site.answer(dead_letters=rows, total=total)
+        return self._context.answer(dead_letters=rows, total=total)
 
     async def groups(self, _: Request) -> Response:
         """Tell the dead letters in groups, by reason and step, the largest first."""
-        async with self._site.database.reading() as connection:
-            return self._site.answer(groups=await groups(connection, self._site.contract.events))
+        async with self._context.database.reading() as connection:
+            return self._context.answer(groups=await groups(connection, self._context.contract.events))
 
-    async def letter(self, request: Request) -> Response:
+    async def dead_letter(self, request: Request) -> Response:
         """Return one letter with its message."""
-        letter_id = printable(request.path_params["id"], "id")
-        async with self._site.database.reading() as connection:
-            found = await letter(connection, letter_id, self._site.contract.events)
+        dead_letter_id = printable(request.path_params["id"], "id")
+        async with self._context.database.reading() as connection:
+            found = await whole_dead_letter(connection, dead_letter_id, self._context.contract.events)
         if found is None:
-            return self._site.unknown("has no dead letter", letter_id)
-        return self._site.answer(dead_letter=found)
+            return self._context.unknown("has no dead letter", dead_letter_id)
+        return self._context.answer(dead_letter=found)
 
     async def redrive(self, request: Request) -> Response:
         """Redrive one bite of the letters that the order names; `after` in the answer is where the next one begins."""
-        order = await order_of(request, Letters)
-        return await self._site.bite(
+        order = await body_of(request, DeadLetterBody)
+        return await self._context.batch(
             dead_letter_operations.redrive(
-                self._site.database,
+                self._context.database,
                 order.selection,
                 order.operator,
-                queue=self._site.queue,
-                now=self._site.now(),
+                queue=self._context.queue,
+                now=self._context.now(),
                 after=order.after,
                 dry_run=order.dry_run,
             )
@@ -88,13 +90,13 @@ class DeadLetters:
 
     async def drop(self, request: Request) -> Response:
         """Drop one bite of the letters that the order names; `after` in the answer is where the next one begins."""
-        order = await order_of(request, Letters)
-        return await self._site.bite(
+        order = await body_of(request, DeadLetterBody)
+        return await self._context.batch(
             dead_letter_operations.drop(
-                self._site.database,
+                self._context.database,
                 order.selection,
                 order.operator,
-                now=self._site.now(),
+                now=self._context.now(),
                 after=order.after,
                 dry_run=order.dry_run,
             )

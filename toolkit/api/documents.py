@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.context import Site
+from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
 from toolkit.api.responses import Serve
@@ -18,11 +18,13 @@ from toolkit.json_output import as_json
 from toolkit.messaging.asyncapi import asyncapi
 
 
-def document_endpoints(site: Site, others: Sequence[Endpoint], *, reads_are_open: bool) -> list[Endpoint]:
+def document_endpoints(context: ApiContext, others: Sequence[Endpoint], *, reads_are_open: bool) -> list[Endpoint]:
     """Return the endpoints; `others` are all that the API has beside them."""
-    contract = _served(site.contract, "Tell what the service hears and says: its steps, and its events with schemas.")
+    contract = _served(
+        context.contract, "Tell what the service hears and says: its steps, and its events with schemas."
+    )
     told = _served(
-        asyncapi(site.contract, exchange=site.exchange, queue=site.queue),
+        asyncapi(context.contract, exchange=context.exchange, queue=context.queue),
         "Tell what the service hears and says as an AsyncAPI 3 document.",
     )
     endpoints = [
@@ -30,7 +32,7 @@ def document_endpoints(site: Site, others: Sequence[Endpoint], *, reads_are_open
         Endpoint(path="/asyncapi.json", serve=told, answer=Document, asks_nobody=True),
     ]
     itself = Endpoint(path="/openapi.json", serve=_served({}, _ITSELF), answer=Document, asks_nobody=True)
-    document = openapi(site.name, [*others, *endpoints, itself], reads_are_open=reads_are_open)
+    document = openapi(context.name, [*others, *endpoints, itself], reads_are_open=reads_are_open)
     return [
         *endpoints,
         Endpoint(path=itself.path, serve=_served(document, _ITSELF), answer=Document, asks_nobody=True),

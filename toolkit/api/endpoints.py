@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from toolkit.api.access import Access
 from toolkit.api.query_parameters import Parameter
-from toolkit.api.request_bodies import Order
+from toolkit.api.request_bodies import RequestBody
 from toolkit.api.responses import QUERY_TIMEOUT, Serve, answered
 
 
@@ -32,7 +32,7 @@ class Endpoint:
     serve: Serve
     answer: type[BaseModel] | None = None
     parameters: tuple[Parameter, ...] = ()
-    order: type[Order] | None = None
+    order: type[RequestBody] | None = None
     shows_people: bool = False
     answers_503: bool = False
     asks_nobody: bool = False

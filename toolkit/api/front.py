@@ -17,7 +17,7 @@ LARGEST_BODY = 256 * 1024
 TOO_LARGE = f"a body has at most {LARGEST_BODY:,} bytes"
 
 
-class Front:
+class FrontDoor:
     """Stands before an application.
 
     Starlette's own middlewares answer in plain text, and its TrustedHostMiddleware knows no addresses; so this one

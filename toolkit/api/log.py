@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.context import Site
+from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.query_parameters import AFTER, LIMIT, TEXT, Parameter, limit_of, row_of, text, text_of
 from toolkit.api.schemas import Audit, LogPage, Remaining
@@ -21,9 +21,9 @@ _TYPE = Parameter("type", "Only those of sagas of this type, with `saga`.", TEXT
 _CURSOR = text("cursor", "From where to go on: what the page before called `next`.")
 
 
-def log_endpoints(site: Site) -> list[Endpoint]:
+def log_endpoints(context: ApiContext) -> list[Endpoint]:
     """Return the endpoints."""
-    log = Log(site)
+    log = Log(context)
     return [
         Endpoint(
             path="/log",
@@ -32,15 +32,15 @@ def log_endpoints(site: Site) -> list[Endpoint]:
             parameters=(LIMIT, AFTER, _SAGA, _TYPE),
         ),
         Endpoint(path="/audit", serve=log.audit, answer=Audit, parameters=(LIMIT, _CURSOR), shows_people=True),
-        Endpoint(path="/remains", serve=log.remains, answer=Remaining),
+        Endpoint(path="/backlog", serve=log.backlog, answer=Remaining),
     ]
 
 
 class Log:
     """Reads the whole log."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
 
     async def log(self, request: Request) -> Response:
         """Return the newest entries, the oldest of them first; in `last` the row of the last of them.
@@ -52,27 +52,27 @@ class Log:
         saga_type = text_of(request, "type") or None
         if saga_id is not None and not is_saga_id(saga_id):
             nothing = {} if after is None else {"next": None, "last": after}
-            return self._site.answer(entries=[], **nothing)  # PostgreSQL would stumble over a NUL in such an id
+            return self._context.answer(entries=[], **nothing)  # PostgreSQL would stumble over a NUL in such an id
         if after is not None:
             return await self._page(after, limit, saga_id, saga_type)
-        async with self._site.database.reading() as connection:
+        async with self._context.database.reading() as connection:
             if saga_id is not None:
                 which: Any = {"saga_id": saga_id, "saga_type": saga_type, "limit": limit}
-                return self._site.answer(entries=await saga_log.entries(connection, **which))
+                return self._context.answer(entries=await saga_log.entries(connection, **which))
             entries, last = await saga_log.since(connection, after=None, limit=limit)
-        return self._site.answer(entries=entries, last=last)
+        return self._context.answer(entries=entries, last=last)
 
     async def audit(self, request: Request) -> Response:
         """Tell who changed what by hand, when and why, the newest first."""
         limit, before = limit_of(request), text_of(request, "cursor") or None
-        async with self._site.database.reading() as connection:
+        async with self._context.database.reading() as connection:
             rows = await audit_log.listed(connection, limit=limit, before=before)
-        return self._site.answer(audit=rows, next=rows[-1]["id"] if len(rows) == limit else None)
+        return self._context.answer(audit=rows, next=rows[-1]["id"] if len(rows) == limit else None)
 
-    async def remains(self, _: Request) -> Response:
+    async def backlog(self, _: Request) -> Response:
         """Return what waits in the outbox, how many dead letters there are, and until when sagas were pruned."""
-        async with self._site.database.reading() as connection:
-            return self._site.answer(
+        async with self._context.database.reading() as connection:
+            return self._context.answer(
                 outbox=await outbox.count(connection),
                 dead_letters=await dead_letters.count(connection, Selection()),
                 pruned_until=await pruning_watermark.reached(connection),
@@ -80,6 +80,6 @@ class Log:
 
     async def _page(self, after: int, limit: int, saga_id: str | None, saga_type: str | None) -> Response:
         which: Any = {"after": after, "limit": limit, "saga_id": saga_id, "saga_type": saga_type}
-        async with self._site.database.reading() as connection:
+        async with self._context.database.reading() as connection:
             entries, last = await saga_log.since(connection, **which)
-        return self._site.answer(entries=entries, next=last if len(entries) == limit else None, last=last)
+        return self._context.answer(entries=entries, next=last if len(entries) == limit else None, last=last)

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.context import Site
+from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.query_parameters import LIMIT, limit_of, text, text_of
-from toolkit.api.request_bodies import Prune, order_of
+from toolkit.api.request_bodies import PruneBody, body_of
 from toolkit.api.schemas import Contradictions, LateSteps, Outbox, Pruned, UndeclaredSteps
 from toolkit.persistence import contradictions, known_steps, outbox, pending_steps
 from toolkit.runtime import pruner
 
 
-def waiting_endpoints(site: Site) -> list[Endpoint]:
+def waiting_endpoints(context: ApiContext) -> list[Endpoint]:
     """Return the endpoints."""
-    waiting = Waiting(site)
+    waiting = Waiting(context)
     return [
         Endpoint(path="/overdue", serve=waiting.overdue, answer=LateSteps, parameters=(LIMIT,)),
         Endpoint(path="/contradictions", serve=waiting.contradictions, answer=Contradictions, parameters=(LIMIT,)),
@@ -29,47 +29,49 @@ def waiting_endpoints(site: Site) -> list[Endpoint]:
             answer=Outbox,
             parameters=(LIMIT, text("cursor", "From where to go on: what the page before called `next`.")),
         ),
-        Endpoint(path="/prune", serve=waiting.prune, answer=Pruned, order=Prune),
+        Endpoint(path="/prune", serve=waiting.prune, answer=Pruned, order=PruneBody),
     ]
 
 
 class Waiting:
     """Reads what waits for its time, and deletes what is past it."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
 
     async def overdue(self, request: Request) -> Response:
         """List overdue steps, the longest waiting first."""
-        async with self._site.database.reading() as connection:
+        async with self._context.database.reading() as connection:
             steps = await pending_steps.listed(connection, limit=limit_of(request))
-        return self._site.answer(overdue=[asdict(step) for step in steps])
+        return self._context.answer(overdue=[asdict(step) for step in steps])
 
     async def contradictions(self, request: Request) -> Response:
         """List steps that do not stand as their sagas' ends have it, the newest first."""
-        async with self._site.database.reading() as connection:
+        async with self._context.database.reading() as connection:
             rows = await contradictions.listed(connection, limit=limit_of(request))
-        return self._site.answer(contradictions=rows)
+        return self._context.answer(contradictions=rows)
 
     async def undeclared_steps(self, _: Request) -> Response:
         """List the steps that the log holds and the service does not declare, under their old names say."""
-        async with self._site.database.reading() as connection:
-            steps = await known_steps.former(connection, self._site.contract)
-        return self._site.answer(undeclared_steps=[each.as_row() for each in steps])
+        async with self._context.database.reading() as connection:
+            steps = await known_steps.former(connection, self._context.contract)
+        return self._context.answer(undeclared_steps=[each.as_row() for each in steps])
 
     async def outbox(self, request: Request) -> Response:
         """List what has not gone out yet, in the order in which it was added; how many in all, and since when."""
         limit, after = limit_of(request), text_of(request, "cursor") or ""
-        async with self._site.database.reading() as connection:
+        async with self._context.database.reading() as connection:
             rows = await outbox.listed(connection, limit=limit, after=after)
             total, oldest_at = await outbox.backlog(connection)
         following = rows[-1]["id"] if len(rows) == limit else None
-        return self._site.answer(outbox=rows, total=total, oldest_at=oldest_at, next=following)
+        return self._context.answer(outbox=rows, total=total, oldest_at=oldest_at, next=following)
 
     async def prune(self, request: Request) -> Response:
         """Prune one bite of what is old; `is_all` in the answer where nothing old is left."""
-        order = await order_of(request, Prune)
-        pruned = await self._site.uncut(
-            pruner.prune(self._site.database, older_than=order.older_than, now=self._site.now(), by=order.operator)
+        order = await body_of(request, PruneBody)
+        pruned = await self._context.uncut(
+            pruner.prune(
+                self._context.database, older_than=order.older_than, now=self._context.now(), by=order.operator
+            )
         )
-        return self._site.answer(**asdict(pruned))
+        return self._context.answer(**asdict(pruned))

@@ -24,7 +24,7 @@ from toolkit.configuration.settings import LONGEST_RETENTION, SHORTEST_RETENTION
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 
-M = TypeVar("M", bound="Order")
+M = TypeVar("M", bound="RequestBody")
 
 #: Text without control characters, of which PostgreSQL can't keep all; written so that JSON Schema can say it, too.
 _LINE, _ANY_LINE = r"^[^\x00-\x1f\x7f-\x9f]+$", r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -36,7 +36,7 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_L
 Moment = Annotated[AwareDatetime, Strict(), AfterValidator(in_utc)]
 
 
-class Order(BaseModel):
+class RequestBody(BaseModel):
     """What is asked for: who asks, and why."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,7 +62,7 @@ _SOME: list[Any] = [
 ]
 
 
-class Letters(Order):
+class DeadLetterBody(RequestBody):
     """Which dead letters; `all` where nothing else is said, so that nobody means them all by leaving something out."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": _SOME})
@@ -98,7 +98,7 @@ class Letters(Order):
         )
 
 
-class Push(Order):
+class SagaBody(RequestBody):
     """A replay, a nudge or an abort of one saga; of which `type`, where sagas of several types have its id."""
 
     type: Word | None = None
@@ -119,7 +119,7 @@ _AGE = {
 }
 
 
-class Prune(Order):
+class PruneBody(RequestBody):
     """How old is old."""
 
     older_than: Annotated[
@@ -129,7 +129,7 @@ class Prune(Order):
     ]
 
 
-async def order_of(request: Request, kind: type[M]) -> M:
+async def body_of(request: Request, kind: type[M]) -> M:
     """Return the order that a request's body holds.
 
     Raises:

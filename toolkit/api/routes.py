@@ -13,11 +13,11 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from toolkit.api.access import Access
-from toolkit.api.context import Site
-from toolkit.api.dead_letters import letter_endpoints
+from toolkit.api.context import ApiContext
+from toolkit.api.dead_letters import dead_letter_endpoints
 from toolkit.api.documents import document_endpoints
 from toolkit.api.endpoints import Endpoint
-from toolkit.api.front import TOO_LARGE, Front
+from toolkit.api.front import TOO_LARGE, FrontDoor
 from toolkit.api.health import health_endpoints
 from toolkit.api.log import log_endpoints
 from toolkit.api.pending import waiting_endpoints
@@ -25,30 +25,30 @@ from toolkit.api.responses import error_answer
 from toolkit.api.sagas import saga_endpoints
 
 
-def api_routes(site: Site, access: Access) -> list[Route]:
+def api_routes(context: ApiContext, access: Access) -> list[Route]:
     """Return the routes, each guarded by what may be asked with which token."""
-    return [each.route(access) for each in endpoints_of(site, reads_are_open=access.reads_are_open)]
+    return [each.route(access) for each in endpoints_of(context, reads_are_open=access.reads_are_open)]
 
 
-def health_routes(site: Site) -> list[Route]:
+def health_routes(context: ApiContext) -> list[Route]:
     """Return what programs ask that watch a service, without a token: `/healthz`, `/readyz` and `/metrics`."""
-    anybody = Access(site.name, token=None)
-    return [each.route(anybody) for each in health_endpoints(site) if each.is_for_watchers]
+    anybody = Access(context.name, token=None)
+    return [each.route(anybody) for each in health_endpoints(context) if each.is_for_watchers]
 
 
-def endpoints_of(site: Site, *, reads_are_open: bool = True) -> list[Endpoint]:
+def endpoints_of(context: ApiContext, *, reads_are_open: bool = True) -> list[Endpoint]:
     """Return all endpoints, in the order in which a path is looked for among them.
 
     `reads_are_open` is for the OpenAPI document: whether reading needs no token.
     """
     endpoints = [
-        *health_endpoints(site),
-        *saga_endpoints(site),
-        *log_endpoints(site),
-        *letter_endpoints(site),
-        *waiting_endpoints(site),
+        *health_endpoints(context),
+        *saga_endpoints(context),
+        *log_endpoints(context),
+        *dead_letter_endpoints(context),
+        *waiting_endpoints(context),
     ]
-    return [*endpoints, *document_endpoints(site, endpoints, reads_are_open=reads_are_open)]
+    return [*endpoints, *document_endpoints(context, endpoints, reads_are_open=reads_are_open)]
 
 
 def application(
@@ -78,6 +78,6 @@ def application(
     return Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(Front, names=names)],
+        middleware=[Middleware(FrontDoor, names=names)],
         exception_handlers={HTTPException: refuse, ClientDisconnect: leave, Exception: refuse},
     )

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.api.context import Site
+from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.query_parameters import (
     ATTENTION,
@@ -27,12 +27,12 @@ from toolkit.api.query_parameters import (
     text,
     text_of,
 )
-from toolkit.api.request_bodies import Push, order_of
-from toolkit.api.schemas import FoundSagas, PushBite, WholeSaga
+from toolkit.api.request_bodies import SagaBody, body_of
+from toolkit.api.schemas import FoundSagas, SagaBatch, WholeSaga
 from toolkit.configuration.settings import LONGEST_WAIT
 from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations import sagas as saga_operations
-from toolkit.operations.dead_letters import Bite
+from toolkit.operations.dead_letters import BatchResult
 from toolkit.operations.search import Attention, Search, search
 from toolkit.operations.views import SagaView, view
 
@@ -46,17 +46,17 @@ _SEARCH = (
     LIMIT,
     ROW_CURSOR,
 )
-_PUSHED: dict[str, Any] = {"answer": PushBite, "order": Push, "may_miss": True, "may_be_ambiguous": True}
+_OPERATED: dict[str, Any] = {"answer": SagaBatch, "order": SagaBody, "may_miss": True, "may_be_ambiguous": True}
 
 
-def saga_endpoints(site: Site) -> list[Endpoint]:
+def saga_endpoints(context: ApiContext) -> list[Endpoint]:
     """Return the endpoints; a saga's id may be followed by a verb, so that comes first."""
-    sagas = Sagas(site)
+    sagas = Sagas(context)
     return [
         Endpoint(path="/sagas", serve=sagas.sagas, answer=FoundSagas, parameters=_SEARCH),
-        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, **_PUSHED),
-        Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, **_PUSHED),
-        Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, **_PUSHED),
+        Endpoint(path="/sagas/{id:path}/replay", serve=sagas.replay, **_OPERATED),
+        Endpoint(path="/sagas/{id:path}/nudge", serve=sagas.nudge, **_OPERATED),
+        Endpoint(path="/sagas/{id:path}/abort", serve=sagas.abort, **_OPERATED),
         Endpoint(
             path="/sagas/{id:path}",
             serve=sagas.saga,
@@ -71,49 +71,49 @@ def saga_endpoints(site: Site) -> list[Endpoint]:
 class Sagas:
     """Reads and pushes sagas."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
 
     async def sagas(self, request: Request) -> Response:
         """Find sagas as this service sees them, the latest moved first, page by page."""
         which, limit, cursor = _search(request), limit_of(request), row_of(request, "cursor")
-        async with self._site.database.reading() as connection:
-            found, following = await search(connection, which, now=self._site.now(), limit=limit, cursor=cursor)
-        return self._site.answer(sagas=found, next=following)
+        async with self._context.database.reading() as connection:
+            found, following = await search(connection, which, now=self._context.now(), limit=limit, cursor=cursor)
+        return self._context.answer(sagas=found, next=following)
 
     async def saga(self, request: Request) -> Response:
         """Tell all that this service knows of one saga: its entries, the oldest first, and what waits of it."""
         saga_id = request.path_params["id"]
         seen = await self._view(saga_id, text_of(request, "type") or None)
         if seen.is_empty:
-            return self._site.unknown_saga(saga_id)
-        return self._site.answer(saga_type=next(iter(seen.types), None), saga_id=saga_id, **asdict(seen))
+            return self._context.unknown_saga(saga_id)
+        return self._context.answer(saga_type=next(iter(seen.types), None), saga_id=saga_id, **asdict(seen))
 
     async def replay(self, request: Request) -> Response:
         """Emit again what the steps of one saga emitted last, and its end if that came from here."""
-        return await self._push(request, partial(saga_operations.replay, emitted=self._site.service.emitted()))
+        return await self._push(request, partial(saga_operations.replay, emitted=self._context.service.emitted()))
 
     async def nudge(self, request: Request) -> Response:
         """Send again what this service emitted last for a saga that has not ended; harmless, because of the fence."""
-        return await self._push(request, partial(saga_operations.nudge, emitted=self._site.service.emitted()))
+        return await self._push(request, partial(saga_operations.nudge, emitted=self._context.service.emitted()))
 
     async def abort(self, request: Request) -> Response:
         """Ask all services to refuse what they have not begun of a saga; refused where it has ended."""
         return await self._push(request, saga_operations.abort)
 
-    async def _push(self, request: Request, push: Callable[..., Coroutine[Any, Any, Bite]]) -> Response:
-        order, saga_id = await order_of(request, Push), request.path_params["id"]
+    async def _push(self, request: Request, push: Callable[..., Coroutine[Any, Any, BatchResult]]) -> Response:
+        order, saga_id = await body_of(request, SagaBody), request.path_params["id"]
         if not is_saga_id(saga_id):
-            return self._site.unknown_saga(saga_id)
+            return self._context.unknown_saga(saga_id)
         facts: dict[str, Any] = {"saga_id": saga_id, "saga_type": order.type, "by": order.operator}
-        bite = await self._site.uncut(push(self._site.database, now=self._site.now(), **facts))
-        return self._site.answer(rows=bite.rows) if bite.rows else self._site.unknown_saga(saga_id)
+        batch = await self._context.uncut(push(self._context.database, now=self._context.now(), **facts))
+        return self._context.answer(rows=batch.rows) if batch.rows else self._context.unknown_saga(saga_id)
 
     async def _view(self, saga_id: str, saga_type: str | None) -> SagaView:
         if not is_saga_id(saga_id):
             return SagaView()  # no such saga can be; PostgreSQL would stumble over a NUL in it
-        async with self._site.database.reading() as connection:
-            return await view(connection, saga_id, self._site.contract.events, saga_type=saga_type)
+        async with self._context.database.reading() as connection:
+            return await view(connection, saga_id, self._context.contract.events, saga_type=saga_type)
 
 
 def _search(request: Request) -> Search:

@@ -120,7 +120,7 @@ class Outbox(BaseModel):
     next: str | None
 
 
-class Letter(BaseModel):
+class DeadLetterSummary(BaseModel):
     """A dead letter, without its message."""
 
     id: str
@@ -138,7 +138,7 @@ class Letter(BaseModel):
     last_at: datetime
 
 
-class WholeLetter(Letter):
+class WholeDeadLetter(DeadLetterSummary):
     """A dead letter with its message; the body and strangers' headers have `***` for what is sensitive."""
 
     sent_at: datetime | None
@@ -147,22 +147,22 @@ class WholeLetter(Letter):
     body: str
 
 
-class LetterList(BaseModel):
+class DeadLetterList(BaseModel):
     """Dead letters, the newest first, and how many are meant in all."""
 
     service: str
-    dead_letters: list[Letter]
+    dead_letters: list[DeadLetterSummary]
     total: int
 
 
-class OneLetter(BaseModel):
+class OneDeadLetter(BaseModel):
     """One dead letter."""
 
     service: str
-    dead_letter: WholeLetter
+    dead_letter: WholeDeadLetter
 
 
-class LetterGroup(BaseModel):
+class DeadLetterGroup(BaseModel):
     """The dead letters of one reason and step; `error` and `saga_id` are those of the newest letter."""
 
     reason: str
@@ -175,11 +175,11 @@ class LetterGroup(BaseModel):
     saga_id: str | None
 
 
-class LetterGroups(BaseModel):
+class DeadLetterGroups(BaseModel):
     """All dead letters in groups, the largest first."""
 
     service: str
-    groups: list[LetterGroup]
+    groups: list[DeadLetterGroup]
 
 
 class LateStep(BaseModel):
@@ -243,11 +243,11 @@ class WholeSaga(BaseModel):
     saga_id: str
     entries: list[ToldEntry]
     outbox: list[WaitingRow]
-    dead_letters: list[Letter]
+    dead_letters: list[DeadLetterSummary]
     overdue: list[LateStep]
 
 
-class Deed(BaseModel):
+class AuditEntry(BaseModel):
     """What somebody changed by hand: who, when, why, and what."""
 
     id: str
@@ -264,7 +264,7 @@ class Audit(BaseModel):
     """A page of the audit, the newest first; `next` is the cursor of the one behind it, null where there is none."""
 
     service: str
-    audit: list[Deed]
+    audit: list[AuditEntry]
     next: str | None
 
 
@@ -277,7 +277,7 @@ class Remaining(BaseModel):
     pruned_until: datetime | None
 
 
-class LetterOutcome(BaseModel):
+class DeadLetterOutcome(BaseModel):
     """What became of one dead letter; `why` where it was refused."""
 
     id: str
@@ -289,15 +289,15 @@ class LetterOutcome(BaseModel):
     why: str | None
 
 
-class LetterBite(BaseModel):
+class DeadLetterBatch(BaseModel):
     """What one bite did; the next begins behind `after`, null where nothing is left."""
 
     service: str
-    rows: list[LetterOutcome]
+    rows: list[DeadLetterOutcome]
     after: str | None
 
 
-class PushOutcome(BaseModel):
+class SagaOutcome(BaseModel):
     """What was sent for one step of a saga; `why` where it was refused."""
 
     service: str
@@ -310,11 +310,11 @@ class PushOutcome(BaseModel):
     why: str | None
 
 
-class PushBite(BaseModel):
+class SagaBatch(BaseModel):
     """What was sent."""
 
     service: str
-    rows: list[PushOutcome]
+    rows: list[SagaOutcome]
 
 
 class Pruned(BaseModel):
@@ -322,7 +322,7 @@ class Pruned(BaseModel):
 
     service: str
     sagas: int
-    letters: int
+    dead_letters: int
     audit: int
     is_all: bool
 

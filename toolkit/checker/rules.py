@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import EventContract
-from toolkit.declaration.paths import WayBack, Ways
+from toolkit.declaration.paths import CompensationPath, SagaPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ def check(choreography: Choreography) -> list[Finding]:
     return [finding for rule in RULES for finding in rule(choreography)]
 
 
-def unheard_events(choreography: Choreography) -> Iterator[Finding]:
+def unconsumed_events(choreography: Choreography) -> Iterator[Finding]:
     """Every event is heard by somebody, unless it is declared optional."""
-    heard = {event for node in choreography.nodes for event in node.triggers}
+    consumed = {event for node in choreography.nodes for event in node.triggers}
     for node in choreography.nodes:
         for event in node.emits:
-            if event not in heard and not _contract(choreography, event).optional:
+            if event not in consumed and not _contract(choreography, event).optional:
                 yield Finding(
-                    "unheard event",
+                    "unconsumed event",
                     f"{node.name} ({node.service}) emits {event}, and nobody listens to it",
                     "Let a step or a compensation take it, or declare the event with optional=True",
                 )
@@ -207,7 +207,7 @@ def early_ends(choreography: Choreography) -> Iterator[Finding]:
                 )
 
 
-def _unawaited(ways: Ways, step: Node, end: Node) -> Finding:
+def _unawaited(ways: SagaPaths, step: Node, end: Node) -> Finding:
     return Finding(
         "unawaited step",
         f"{ways.fork(step)} starts two branches, and {_place(end)} may end the saga {ways.saga.name} by {end.success} "
@@ -217,14 +217,14 @@ def _unawaited(ways: Ways, step: Node, end: Node) -> Finding:
     )
 
 
-def _successions(ways: Ways, way: WayBack) -> Iterator[tuple[Node, Node]]:
+def _successions(ways: SagaPaths, way: CompensationPath) -> Iterator[tuple[Node, Node]]:
     """Yield the pairs of steps, of those that may be done, of which the second followed from the first."""
     for first in way.done:
         yield from ((first, each) for each in ways.ahead(first.success) if each in way.done and each != first)
 
 
-def _ways(choreography: Choreography) -> list[Ways]:
-    return [Ways(choreography, saga) for saga in choreography.sagas]
+def _ways(choreography: Choreography) -> list[SagaPaths]:
+    return [SagaPaths(choreography, saga) for saga in choreography.sagas]
 
 
 def _place(node: Node) -> str:
@@ -246,7 +246,7 @@ def _names(events: Iterable[str]) -> str:
 
 
 RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
-    unheard_events,
+    unconsumed_events,
     unemitted_events,
     unreachable_nodes,
     unreached_ends,

@@ -11,10 +11,10 @@ from toolkit.client.controls import Controls, DatabaseControls, HttpControls
 from toolkit.configuration.environment import said
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
-from toolkit.doctor import Subject
+from toolkit.doctor import Target
 
 
-def subjects_of(names: Sequence[str], located: list[str] | None, settings: Settings) -> list[Subject]:
+def targets_of(names: Sequence[str], located: list[str] | None, settings: Settings) -> list[Target]:
     """Return these services, or all that are known here.
 
     Raises:
@@ -31,7 +31,7 @@ def subjects_of(names: Sequence[str], located: list[str] | None, settings: Setti
     # SAGA_DATABASE_URL is one service's: whose, it does not say, unless only one is meant.
     own = settings.database_url if len(chosen) == 1 else None
     return [
-        Subject(
+        Target(
             name=name,
             url=source.url if isinstance(source, HttpControls) else None,
             database_url=_database_of(source, own, is_said=is_said),

@@ -17,7 +17,7 @@ from toolkit.client.sources import ask_all
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.operations.views import see_that_it_is_one
-from toolkit.protocol.timeline import Story, tell
+from toolkit.protocol.timeline import Timeline, tell
 from toolkit.tracking.progress import NodeProgress, Progress, Status, progress
 
 #: How what is to come looks; told by the word, and only helped by sign and colour.
@@ -34,14 +34,14 @@ _SIGNS = {
 class Followed:
     """A saga's story, how far it has come, and of which services that are there no contract is known.
 
-    `has_letters`: a service has given up messages of it, which may be all that there is.
+    `has_dead_letters`: a service has given up messages of it, which may be all that there is.
     `undeclared`: by service, the steps that it has entries of and does not declare.
     """
 
-    story: Story
+    timeline: Timeline
     progress: Progress
     without_contract: Mapping[str, str]
-    has_letters: bool
+    has_dead_letters: bool
     undeclared: Mapping[str, Sequence[str]]
 
 
@@ -55,18 +55,20 @@ async def follow(saga_id: str, saga_type: str | None, services: Sequence[Control
         ask_all(services, lambda each: each.saga(saga_id, saga_type)), ask_all(services, lambda each: each.contract())
     )
     see_that_it_is_one(saga_id, seen.by_service.values())
-    story = tell(saga_id, {name: view.entries for name, view in seen.by_service.items()}, unreachable=seen.unreachable)
+    timeline = tell(
+        saga_id, {name: view.entries for name, view in seen.by_service.items()}, unreachable=seen.unreachable
+    )
     contracts = told.by_service | _declared_here(told.unreachable)
     missing = {name: why for name, why in told.unreachable.items() if name in seen.by_service.keys() - contracts.keys()}
-    has_letters = any(view.dead_letters for view in seen.by_service.values())
-    found = progress(story, Choreography(contracts.values()), seen.by_service)
-    return Followed(story, found, missing, has_letters, _undeclared(story, contracts))
+    has_dead_letters = any(view.dead_letters for view in seen.by_service.values())
+    found = progress(timeline, Choreography(contracts.values()), seen.by_service)
+    return Followed(timeline, found, missing, has_dead_letters, _undeclared(timeline, contracts))
 
 
-def _undeclared(story: Story, contracts: Mapping[str, Contract]) -> dict[str, list[str]]:
+def _undeclared(timeline: Timeline, contracts: Mapping[str, Contract]) -> dict[str, list[str]]:
     declared = {(name, each.saga, each.name) for name, contract in contracts.items() for each in contract.handlers}
     found: dict[str, list[str]] = {}
-    for entry in story.entries:
+    for entry in timeline.entries:
         service, step = entry["service"], entry["step"]
         is_gone = service in contracts and (service, entry["saga_type"], step) not in declared
         if is_gone and step not in found.setdefault(service, []):

@@ -85,8 +85,8 @@ def see_that_owners_exist(settings: Settings, services: Mapping[str, Service]) -
     from toolkit.messaging.envelope import CONTROL_EVENTS
 
     emitted = (event for service in services.values() for event in service.emitted().values())
-    heard = (event for service in services.values() for event in service.heard())
-    owners = {event.__owner__ for event in (*emitted, *heard, *CONTROL_EVENTS)}
+    consumed = (event for service in services.values() for event in service.consumed())
+    owners = {event.__owner__ for event in (*emitted, *consumed, *CONTROL_EVENTS)}
     if unknown := sorted(settings.logins.keys() - owners):
         raise SettingsError(
             f"SAGA_LOGINS names {', '.join(unknown)}, and no event has such an owner; there are: "

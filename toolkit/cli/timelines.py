@@ -15,7 +15,7 @@ from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.fence import Note, StepState
-from toolkit.protocol.timeline import LogEntry, Story
+from toolkit.protocol.timeline import LogEntry, Timeline
 
 #: How an entry looks: told by a sign and its word, and only helped by the colour.
 _SIGNS: dict[str, tuple[str, str]] = {
@@ -40,20 +40,20 @@ def complain_of_gaps(unreachable: Mapping[str, str]) -> None:
         complain(f"warning: {service} is unreachable, so what it did is missing here: {reason}")
 
 
-def print_story(story: Story, sentence: str | None = None) -> None:
+def print_timeline(timeline: Timeline, summary: str | None = None) -> None:
     """Print a story as a table, after a line that says how the saga stands, and what it comes to in a sentence."""
-    begun = text_of(min(entry["at"] for entry in story.entries))
-    saga = text_of(f"saga {story.saga_id} ({story.saga_type}): ")
-    console().print(Text.assemble(saga, styled_state(story.state), ", begun ", begun))
-    if sentence:
-        print_sentence(sentence)
+    begun = text_of(min(entry["at"] for entry in timeline.entries))
+    saga = text_of(f"saga {timeline.saga_id} ({timeline.saga_type}): ")
+    console().print(Text.assemble(saga, styled_state(timeline.state), ", begun ", begun))
+    if summary:
+        print_summary(summary)
     columns = ("", "at (UTC)", "service", "step", "state", "tells")
-    print_table(columns, [_line(entry) for entry in story.entries])
+    print_table(columns, [_line(entry) for entry in timeline.entries])
 
 
-def print_sentence(sentence: str) -> None:
+def print_summary(summary: str) -> None:
     """Print what a saga comes to."""
-    console().print(text_of(sentence), style="bold")
+    console().print(text_of(summary), style="bold")
 
 
 def print_by_saga(entries: Sequence[LogEntry]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from toolkit.client.sources import Source
-    from toolkit.protocol.timeline import Story
+    from toolkit.protocol.timeline import Timeline
 
 #: How long services are left alone after a round of questions, in seconds, and in rounds if that is longer: whoever
 #: is asked all the time does nothing else.
@@ -30,27 +30,27 @@ async def wait_until_ended(
     sources: Sequence[Source],
     *,
     within: timedelta,
-    ended: Callable[[Story], None],
-) -> list[Story]:
+    ended: Callable[[Timeline], None],
+) -> list[Timeline]:
     """Return the stories of all sagas, after `within` at the latest; `ended` is told each one that has ended."""
     import asyncio
 
-    from toolkit.client.timelines import stories_of
-    from toolkit.protocol.timeline import Story
+    from toolkit.client.timelines import timelines_of
+    from toolkit.protocol.timeline import Timeline
 
-    async def told(ids: Sequence[str]) -> list[Story]:
-        return await stories_of([(saga_type, saga_id) for saga_id in ids], sources)
+    async def told(ids: Sequence[str]) -> list[Timeline]:
+        return await timelines_of([(saga_type, saga_id) for saga_id in ids], sources)
 
-    running, done = list(saga_ids), dict[str, Story]()
+    running, done = list(saga_ids), dict[str, Timeline]()
     until = time.monotonic() + within.total_seconds()
     while running and (began := time.monotonic()) < until:
-        for story in await told(running[:_AT_ONCE]):
-            if story.state and story.state.is_ended:
-                done[story.saga_id] = story
-                running.remove(story.saga_id)
-                ended(story)
+        for timeline in await told(running[:_AT_ONCE]):
+            if timeline.state and timeline.state.is_ended:
+                done[timeline.saga_id] = timeline
+                running.remove(timeline.saga_id)
+                ended(timeline)
         await asyncio.sleep(_pause(began, until) if running else 0)
-    done |= {story.saga_id: story for story in await told(running)}
+    done |= {timeline.saga_id: timeline for timeline in await told(running)}
     return [done[saga_id] for saga_id in saga_ids]
 
 

@@ -23,9 +23,9 @@ from toolkit.declaration.events import Event
 from toolkit.errors import NotAllowedError, TokenRefusedError, UnreachableError
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas, views
-from toolkit.operations.dead_letters import Bite
+from toolkit.operations.dead_letters import BatchResult
 from toolkit.operations.search import Search, search
-from toolkit.operations.statistics import Figures
+from toolkit.operations.statistics import Statistics
 from toolkit.operations.views import SagaView
 from toolkit.persistence import audit_log, contradictions, dead_letters, known_steps, outbox, pending_steps
 from toolkit.persistence.audit_log import Operator
@@ -34,23 +34,23 @@ from toolkit.persistence.database_errors import is_contention
 from toolkit.persistence.dead_letters import Selection
 from toolkit.runtime import pruner
 from toolkit.runtime.pruner import Pruned
-from toolkit.tracking.snapshot import Glance
+from toolkit.tracking.snapshot import Snapshot
 
 T = TypeVar("T")
 
 #: How long a service may take for one bite, in seconds; our impatience would not stop it.
-_BITE_TIMEOUT = 60
+_BATCH_TIMEOUT = 60
 _REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN)
 
 
 class Controls(Source, Protocol):
     """What an operator may do at one service; UnreachableError where it can't be done now."""
 
-    async def letters(self, which: Selection, *, limit: int) -> Rows:
+    async def dead_letters(self, which: Selection, *, limit: int) -> Rows:
         """Return dead letters without their messages, the newest first."""
         ...
 
-    async def letter(self, letter_id: str) -> dict[str, Any] | None:
+    async def dead_letter(self, dead_letter_id: str) -> dict[str, Any] | None:
         """Return one dead letter with its message, or None where there is no such letter."""
         ...
 
@@ -58,15 +58,15 @@ class Controls(Source, Protocol):
         """Return how many dead letters are meant."""
         ...
 
-    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
         """Redrive one bite of these letters."""
         ...
 
-    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
         """Drop one bite of these letters."""
         ...
 
-    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Emit again what the steps of a saga emitted last; no rows where the service knows no such saga."""
         ...
 
@@ -102,7 +102,7 @@ class Controls(Source, Protocol):
         """Return what has not gone out yet, in the order in which it was added."""
         ...
 
-    async def glance(self) -> Glance:
+    async def snapshot(self) -> Snapshot:
         """Return the service's figures as they are now."""
         ...
 
@@ -118,11 +118,11 @@ class Controls(Source, Protocol):
         """Return what was changed by hand, the newest first."""
         ...
 
-    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Emit again what was emitted last here for a saga that goes on; no rows where the service knows none such."""
         ...
 
-    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Ask all services to abort a saga that goes on; no rows where the service knows none such."""
         ...
 
@@ -153,32 +153,34 @@ class DatabaseControls(DatabaseSource):
         self._emitted = emitted
         self._contract = contract
         self._clock = clock
-        self._figures = Figures(service, clock)
+        self._statistics = Statistics(service, clock)
 
-    async def letters(self, which: Selection, *, limit: int) -> Rows:
+    async def dead_letters(self, which: Selection, *, limit: int) -> Rows:
         """Read dead letters."""
         declared = self._declared()
-        return await self._read(lambda connection: views.letters(connection, which, declared, limit=limit))
+        return await self._read(lambda connection: views.dead_letter_list(connection, which, declared, limit=limit))
 
-    async def letter(self, letter_id: str) -> dict[str, Any] | None:
+    async def dead_letter(self, dead_letter_id: str) -> dict[str, Any] | None:
         """Read one dead letter."""
-        return await self._read(lambda connection: views.letter(connection, letter_id, self._declared()))
+        return await self._read(
+            lambda connection: views.whole_dead_letter(connection, dead_letter_id, self._declared())
+        )
 
     async def count(self, which: Selection) -> int:
         """Count dead letters."""
         return await self._read(lambda connection: dead_letters.count(connection, which))
 
-    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
         """Redrive one bite of these letters; the service's relay sends them."""
         facts: Any = {"queue": self._queue, "now": self._clock.now(), "after": after, "dry_run": dry_run}
         return await self._write(lambda database: dead_letter_operations.redrive(database, which, by, **facts))
 
-    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
         """Drop one bite of these letters."""
         facts: Any = {"now": self._clock.now(), "after": after, "dry_run": dry_run}
         return await self._write(lambda database: dead_letter_operations.drop(database, which, by, **facts))
 
-    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Emit again what the steps of a saga emitted last; the service's relay sends it."""
         emitted = self._emitted()
         facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
@@ -221,10 +223,10 @@ class DatabaseControls(DatabaseSource):
         """Read the outbox."""
         return await self._read(lambda connection: outbox.listed(connection, limit=limit))
 
-    async def glance(self) -> Glance:
+    async def snapshot(self) -> Snapshot:
         """Read the figures; of broker and relay the database tells nothing."""
         try:
-            return await self._figures.glance(self._opened(), {"database": True})
+            return await self._statistics.snapshot(self._opened(), {"database": True})
         except (DBAPIError, OSError) as error:
             raise UnreachableError(f"{self.address} can't be read: {cause_of(error)}") from error
 
@@ -241,13 +243,13 @@ class DatabaseControls(DatabaseSource):
         """Read the audit."""
         return await self._read(lambda connection: audit_log.listed(connection, limit=limit))
 
-    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Nudge a saga; the service's relay sends it."""
         emitted = self._emitted()
         facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
         return await self._write(lambda database: sagas.nudge(database, emitted, saga_id, by, **facts))
 
-    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Abort a saga; the service's relay asks the others."""
         facts: Any = {"saga_type": saga_type, "now": self._clock.now()}
         return await self._write(lambda database: sagas.abort(database, saga_id, by, **facts))
@@ -280,14 +282,14 @@ class HttpControls(HttpSource):
         super().__init__(service, url, token=read_token or token)
         self._headers = showing(token or read_token)
 
-    async def letters(self, which: Selection, *, limit: int) -> Rows:
+    async def dead_letters(self, which: Selection, *, limit: int) -> Rows:
         """Ask for dead letters."""
         content = await self._demand("GET", "/dead-letters", params=_query(which) | {"limit": limit})
         return [with_times(row) for row in content.get("dead_letters", [])]
 
-    async def letter(self, letter_id: str) -> dict[str, Any] | None:
+    async def dead_letter(self, dead_letter_id: str) -> dict[str, Any] | None:
         """Ask for one dead letter."""
-        content = await self._demand("GET", f"/dead-letters/{quote(letter_id, safe='')}")
+        content = await self._demand("GET", f"/dead-letters/{quote(dead_letter_id, safe='')}")
         return with_times(content["dead_letter"]) if "dead_letter" in content else None
 
     async def count(self, which: Selection) -> int:
@@ -295,22 +297,22 @@ class HttpControls(HttpSource):
         content = await self._demand("GET", "/dead-letters", params=_query(which) | {"limit": 1})
         return int(content.get("total", 0))
 
-    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
         """Ask for one bite of these letters to be redriven."""
-        return await self._bite("/dead-letters/redrive", _order(which, by) | {"after": after, "dry_run": dry_run})
+        return await self._batch("/dead-letters/redrive", _order(which, by) | {"after": after, "dry_run": dry_run})
 
-    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> Bite:
+    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
         """Ask for one bite of these letters to be dropped."""
-        return await self._bite("/dead-letters/drop", _order(which, by) | {"after": after, "dry_run": dry_run})
+        return await self._batch("/dead-letters/drop", _order(which, by) | {"after": after, "dry_run": dry_run})
 
-    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Ask for a replay of a saga."""
         return await self._push(saga_id, "replay", by, saga_type)
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Ask for one bite of what is older to be pruned."""
         content = await self._demand("POST", "/prune", json=_errand(by) | {"older_than": older_than.total_seconds()})
-        return Pruned(**{name: content[name] for name in ("sagas", "letters", "audit", "is_all")})
+        return Pruned(**{name: content[name] for name in ("sagas", "dead_letters", "audit", "is_all")})
 
     async def overdue(self, *, limit: int) -> Rows:
         """Ask for overdue steps."""
@@ -343,10 +345,10 @@ class HttpControls(HttpSource):
         """Ask for the outbox."""
         return await self._get("/outbox", "outbox", limit=limit)
 
-    async def glance(self) -> Glance:
+    async def snapshot(self) -> Snapshot:
         """Ask for the figures."""
         try:
-            return Glance.model_validate(await self._ask("/glance"))
+            return Snapshot.model_validate(await self._ask("/stats"))
         except ValidationError as error:
             raise UnreachableError(
                 f"{self.address} tells no figures that can be read: is it an older version?"
@@ -366,11 +368,11 @@ class HttpControls(HttpSource):
         content = await self._demand("GET", "/audit", params={"limit": limit})
         return [with_times(row) for row in content.get("audit", [])]
 
-    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Ask for a nudge."""
         return await self._push(saga_id, "nudge", by, saga_type)
 
-    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> Bite:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Ask for an abort."""
         return await self._push(saga_id, "abort", by, saga_type)
 
@@ -383,13 +385,13 @@ class HttpControls(HttpSource):
                 f"{self.address} tells no contract that can be read: is it an older version?"
             ) from error
 
-    async def _push(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> Bite:
+    async def _push(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> BatchResult:
         said = {} if saga_type is None else {"type": saga_type}
-        return await self._bite(f"/sagas/{quote(saga_id, safe='')}/{verb}", _errand(by) | said)
+        return await self._batch(f"/sagas/{quote(saga_id, safe='')}/{verb}", _errand(by) | said)
 
-    async def _bite(self, path: str, order: Mapping[str, Any]) -> Bite:
+    async def _batch(self, path: str, order: Mapping[str, Any]) -> BatchResult:
         content = await self._demand("POST", path, json=order)
-        return Bite(rows=content.get("rows", []), after=content.get("after"))
+        return BatchResult(rows=content.get("rows", []), after=content.get("after"))
 
     async def _demand(self, method: str, path: str, **what: Any) -> dict[str, Any]:
         """Ask, showing the token.
@@ -399,7 +401,7 @@ class HttpControls(HttpSource):
             NotAllowedError: it refuses the question.
             UnreachableError: it does not answer.
         """
-        response = await self._answer(method, path, headers=self._headers, timeout=_BITE_TIMEOUT, **what)
+        response = await self._answer(method, path, headers=self._headers, timeout=_BATCH_TIMEOUT, **what)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise TokenRefusedError(self.service, self.address, _fault(response), is_shown=bool(self._headers))
         if response.status_code in _REFUSED:

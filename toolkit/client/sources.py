@@ -25,7 +25,7 @@ from toolkit.persistence import dead_letters, outbox, pruning_watermark, saga_lo
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.dead_letters import Selection
-from toolkit.protocol.invariants import Remains
+from toolkit.protocol.invariants import Backlog
 from toolkit.urls import shown_url
 from toolkit.web.client import AnswerTooLargeError, BoundedClient
 
@@ -81,7 +81,7 @@ class Source(Protocol):
         """Return the entries behind that row, or the newest ones, and the row of the last; no page ends this."""
         ...
 
-    async def remains(self) -> Remains:
+    async def backlog(self) -> Backlog:
         """Return what lies in the service beside its log."""
         ...
 
@@ -138,14 +138,14 @@ class HttpSource:
             raise UnreachableError(f"{self.address} does not tell where its log ends: is it an older version?")
         return [with_times(row) for row in content.get("entries", [])], int(content["last"])
 
-    async def remains(self) -> Remains:
+    async def backlog(self) -> Backlog:
         """Ask for what is left."""
-        content = await self._ask("/remains")
+        content = await self._ask("/backlog")
         pruned = content.get("pruned_until")
-        return Remains(
+        return Backlog(
             self.service,
             outbox=content.get("outbox"),
-            letters=content.get("dead_letters"),
+            dead_letters=content.get("dead_letters"),
             pruned_until=datetime.fromisoformat(pruned) if pruned else None,
         )
 
@@ -220,9 +220,9 @@ class DatabaseSource:
         """Read the next entries, or the newest."""
         return await self._read(lambda connection: saga_log.since(connection, after=after, limit=limit))
 
-    async def remains(self) -> Remains:
+    async def backlog(self) -> Backlog:
         """Count what is left."""
-        return await self._read(self._remains)
+        return await self._read(self._backlog)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -239,11 +239,11 @@ class DatabaseSource:
         """The same as it may be shown."""
         return shown_url(self.url)
 
-    async def _remains(self, connection: AsyncConnection) -> Remains:
-        return Remains(
+    async def _backlog(self, connection: AsyncConnection) -> Backlog:
+        return Backlog(
             self.service,
             outbox=await outbox.count(connection),
-            letters=await dead_letters.count(connection, Selection()),
+            dead_letters=await dead_letters.count(connection, Selection()),
             pruned_until=await pruning_watermark.reached(connection),
         )
 

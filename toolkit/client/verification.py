@@ -18,7 +18,7 @@ from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
 from toolkit.persistence.saga_log import SagaKey
-from toolkit.protocol.invariants import Remains, Violation, at_rest, violations_of
+from toolkit.protocol.invariants import Backlog, Violation, at_rest, violations_of
 from toolkit.protocol.timeline import LogEntry, tell
 from toolkit.transport.rabbitmq.topology import queue_depths
 
@@ -26,7 +26,7 @@ from toolkit.transport.rabbitmq.topology import queue_depths
 _AT_ONCE = 200
 
 
-class Claim(Protocol):
+class CheckResult(Protocol):
     """What a check of the services' own says: what has to hold, whether it does, and what was found."""
 
     @property
@@ -47,11 +47,11 @@ class Claim(Protocol):
 
 #: A check of the services' own, money say: it is given the databases' URLs by service, and how each saga ended, by its
 #: type and id (None: it has not). It raises UnreachableError where something that it needs can't be read.
-Check = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[Claim]]
+Check = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class VerificationReport:
     """What was found.
 
     - `unchecked`: what could not be looked at, and why.
@@ -68,14 +68,14 @@ class Verdict:
     unreachable: Mapping[str, str] = field(default_factory=dict)
 
 
-async def judge(
+async def verify(
     sources: Sequence[Source],
     *,
     checks: Iterable[Check] = (),
     broker: Settings | None = None,
     settled_before: datetime | None = None,
     progress: Callable[[str, int], None] = lambda *_: None,
-) -> Verdict:
+) -> VerificationReport:
     """Read all there is, and judge it.
 
     - `broker`: the settings that name the broker whose queues are looked at; None: nobody looks.
@@ -83,21 +83,21 @@ async def judge(
     - `progress`: is told what is being done, and how many more of it are done.
     """
     logs = await ask_all(sources, lambda source: _read(source, progress), within=None)
-    remains = await ask_all(sources, lambda source: source.remains())
-    if unreachable := logs.unreachable | remains.unreachable:
-        return Verdict(unreachable=unreachable)
-    stories = _by_saga(logs.by_service)
-    horizon = max((each.pruned_until for each in remains.by_service.values() if each.pruned_until), default=None)
-    whole = {saga: told for saga, told in stories.items() if _is_whole(told, horizon, settled_before)}
-    violations, outcomes = await _judge_all(whole, progress)
-    left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(remains.by_service, broker)
+    backlog = await ask_all(sources, lambda source: source.backlog())
+    if unreachable := logs.unreachable | backlog.unreachable:
+        return VerificationReport(unreachable=unreachable)
+    timelines = _by_saga(logs.by_service)
+    watermark = max((each.pruned_until for each in backlog.by_service.values() if each.pruned_until), default=None)
+    whole = {saga: told for saga, told in timelines.items() if _is_whole(told, watermark, settled_before)}
+    violations, outcomes = await _verify_all(whole, progress)
+    left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(backlog.by_service, broker)
     own, unchecked_of_own = await _run(checks, sources, outcomes)
-    return Verdict(
+    return VerificationReport(
         violations=[*violations, *left.violations, *own],
         unchecked=[*left.unchecked, *unchecked_of_own],
         is_broker_away=left.is_broker_away,
         sagas=len(whole),
-        left_out=len(stories) - len(whole),
+        left_out=len(timelines) - len(whole),
     )
 
 
@@ -115,35 +115,35 @@ def _slim(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_saga(logs: Mapping[str, Sequence[LogEntry]]) -> dict[SagaKey, dict[str, list[LogEntry]]]:
-    stories: dict[SagaKey, dict[str, list[LogEntry]]] = {}
+    timelines: dict[SagaKey, dict[str, list[LogEntry]]] = {}
     for service, entries in logs.items():
         for entry in entries:
             saga = entry["saga_type"], entry["saga_id"]
-            stories.setdefault(saga, {}).setdefault(service, []).append(entry)
-    return stories
+            timelines.setdefault(saga, {}).setdefault(service, []).append(entry)
+    return timelines
 
 
 def _is_whole(
-    told: Mapping[str, Sequence[LogEntry]], horizon: datetime | None, settled_before: datetime | None
+    told: Mapping[str, Sequence[LogEntry]], watermark: datetime | None, settled_before: datetime | None
 ) -> bool:
     """Whether no service has pruned any of the saga, and none is writing more of it."""
     times = [entry["at"] for entries in told.values() for entry in entries]
-    return (horizon is None or min(times) > horizon) and (settled_before is None or max(times) < settled_before)
+    return (watermark is None or min(times) > watermark) and (settled_before is None or max(times) < settled_before)
 
 
-async def _judge_all(
-    stories: Mapping[SagaKey, Mapping[str, Sequence[LogEntry]]], progress: Callable[[str, int], None]
+async def _verify_all(
+    timelines: Mapping[SagaKey, Mapping[str, Sequence[LogEntry]]], progress: Callable[[str, int], None]
 ) -> tuple[list[Violation], dict[SagaKey, SagaState | None]]:
-    heard: dict[str, set[str]] = {}
-    for (saga_type, _), told in stories.items():
-        heard.setdefault(saga_type, set()).update(entry["event_type"] for log in told.values() for entry in log)
+    consumed: dict[str, set[str]] = {}
+    for (saga_type, _), told in timelines.items():
+        consumed.setdefault(saga_type, set()).update(entry["event_type"] for log in told.values() for entry in log)
     found: list[Violation] = []
     outcomes: dict[SagaKey, SagaState | None] = {}
-    for number, (saga, logs) in enumerate(stories.items(), start=1):
+    for number, (saga, logs) in enumerate(timelines.items(), start=1):
         saga_type, saga_id = saga
-        story = tell(saga_id, logs)
-        found += violations_of(saga_id, story.entries, heard=heard[saga_type])
-        outcomes[saga] = story.state if story.state and story.state.is_ended else None
+        timeline = tell(saga_id, logs)
+        found += violations_of(saga_id, timeline.entries, consumed=consumed[saga_type])
+        outcomes[saga] = timeline.state if timeline.state and timeline.state.is_ended else None
         progress("sagas judged", 1)
         if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
@@ -159,20 +159,22 @@ class _Left:
     is_broker_away: bool = False
 
 
-async def _left_over(remains: Mapping[str, Remains], broker: Settings | None) -> _Left:
+async def _left_over(backlog: Mapping[str, Backlog], broker: Settings | None) -> _Left:
     if broker is None:
         return _Left(
-            violations=at_rest(remains.values()), unchecked=["the broker's queues: SAGA_BROKER_URL names none"]
+            violations=at_rest(backlog.values()), unchecked=["the broker's queues: SAGA_BROKER_URL names none"]
         )
     if broker.broker_url == "embedded":
-        return _Left(violations=at_rest(remains.values()))
+        return _Left(violations=at_rest(backlog.values()))
     try:
-        depths = await queue_depths(broker, remains)
+        depths = await queue_depths(broker, backlog)
     except UnreachableError as error:
         unchecked = [f"the broker's queues: {error}"]
-        return _Left(violations=at_rest(remains.values()), unchecked=unchecked, is_broker_away=True)
-    queues = [Remains(name, queued=queued, buried=buried) for name, (queued, buried) in depths.items()]
-    return _Left(violations=at_rest([*remains.values(), *queues]))
+        return _Left(violations=at_rest(backlog.values()), unchecked=unchecked, is_broker_away=True)
+    queues = [
+        Backlog(name, queued=queued, dead_lettered=dead_lettered) for name, (queued, dead_lettered) in depths.items()
+    ]
+    return _Left(violations=at_rest([*backlog.values(), *queues]))
 
 
 async def _run(

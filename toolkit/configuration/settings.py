@@ -138,8 +138,8 @@ class Settings(FromEnvironment):
     """How often a service makes sure of its queue and its bindings, which may be deleted behind its back."""
     batch_size: int = Field(50, ge=1, le=1_000)
     """How many steps share one transaction at most."""
-    isolated_concurrency: int = Field(32, ge=1, le=1_000)
-    """How many isolated steps call the outside world at once."""
+    external_concurrency: int = Field(32, ge=1, le=1_000)
+    """How many external steps call the outside world at once."""
     relay_window: int = Field(500, ge=1, le=10_000)
     """How many outbox rows one relay has in flight at most."""
     relay_lease: Duration = Field(timedelta(seconds=5), ge=timedelta(seconds=1), le=timedelta(minutes=5))

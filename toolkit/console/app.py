@@ -32,7 +32,7 @@ from toolkit.console.pages.sagas import SagasPage
 from toolkit.console.pages.sign_in import SigningIn
 from toolkit.console.redrive_jobs import Jobs
 from toolkit.console.service_cache import Services
-from toolkit.console.submissions import Deeds
+from toolkit.console.submissions import Submissions
 from toolkit.console.templating import STATIC, Pages
 
 
@@ -53,7 +53,7 @@ def application(
     keys = Keys(token)
     pages = Pages(keys, must_sign_in=must_sign_in, actor=actor)
     jobs = Jobs()
-    saga = SagaPage(services, pages, keys, Deeds(), actor=actor)
+    saga = SagaPage(services, pages, keys, Submissions(), actor=actor)
     attention = AttentionPage(services, pages, keys, jobs, actor=actor)
     signing_in = SigningIn(keys, pages)
 

@@ -227,7 +227,7 @@ def _is_led_here(scope: Scope) -> bool:
 
 def _is_from_here(headers: Headers) -> bool:
     """Whether the browser says that a form comes from a page of ours; what says nothing is no browser."""
-    if site := headers.get("sec-fetch-site"):
-        return site == "same-origin"
+    if context := headers.get("sec-fetch-site"):
+        return context == "same-origin"
     origin = headers.get("origin")
     return origin is None or urlsplit(origin).netloc == headers.get("host", "")

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from toolkit.client.controls import Controls
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
-from toolkit.operations.dead_letters import Bite
+from toolkit.operations.dead_letters import BatchResult
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 
@@ -47,9 +47,9 @@ class Verb(StrEnum):
         """As what was done."""
         return {"redrive": "redriven", "drop": "dropped"}[self]
 
-    async def bite(
+    async def batch(
         self, controls: Controls, which: Selection, by: Operator, *, after: str, dry_run: bool = False
-    ) -> Bite:
+    ) -> BatchResult:
         """Do it with one bite of the letters."""
         act = controls.drop if self is Verb.DROP else controls.redrive
         return await act(which, by, after=after, dry_run=dry_run)
@@ -163,7 +163,7 @@ async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
         NotAllowedError: it wants another token.
         AmbiguousSagaError: sagas of several types have the id that is meant.
     """
-    newest = await controls.letters(which, limit=1)
+    newest = await controls.dead_letters(which, limit=1)
     total = await controls.count(which)
     refused: Counter[str] = Counter()
     steps: Counter[str] = Counter()
@@ -172,15 +172,15 @@ async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
     for _ in range(_LOOKED_AT):
         if after is None:
             break
-        bite = await verb.bite(controls, which, Operator("console", "a look beforehand"), after=after, dry_run=True)
-        for row in bite.rows:
+        batch = await verb.batch(controls, which, Operator("console", "a look beforehand"), after=after, dry_run=True)
+        for row in batch.rows:
             looked_at += 1
             steps[row["step"] or "before any step"] += 1
             if row["outcome"] == "refused":
                 refused[_why(row)] += 1
             else:
                 would_go += 1
-        after = bite.after
+        after = batch.after
     up_to = newest[0]["id"] if newest else None
     return Look(total, looked_at, would_go, dict(refused), dict(steps), up_to, looked_at >= total)
 
@@ -192,13 +192,13 @@ async def _run(job: Job, controls: Controls) -> None:
         if job.verb is Verb.REDRIVE:
             await _remember(job, controls)
         while after is not None:
-            bite = await job.verb.bite(controls, job.which, job.by, after=after)
-            for row in bite.rows:
+            batch = await job.verb.batch(controls, job.which, job.by, after=after)
+            for row in batch.rows:
                 if row["outcome"] == "refused":
                     job.refused[_why(row)] += 1
                 else:
                     job.done += 1
-            after = bite.after
+            after = batch.after
     except (UnreachableError, NotAllowedError, AmbiguousSagaError) as error:
         job.fault = str(error)
     finally:
@@ -212,9 +212,9 @@ async def _run(job: Job, controls: Controls) -> None:
 
 async def _remember(job: Job, controls: Controls) -> None:
     """Keep by which ids the letters' messages would be known again; one without gets its letter's."""
-    letters = await controls.letters(job.which, limit=_MOST_KNOWN)
-    job.sent = frozenset(row["message_id"] or row["id"] for row in letters)
-    job.newest = max((row["id"] for row in letters), default="")
+    dead_letters = await controls.dead_letters(job.which, limit=_MOST_KNOWN)
+    job.sent = frozenset(row["message_id"] or row["id"] for row in dead_letters)
+    job.newest = max((row["id"] for row in dead_letters), default="")
 
 
 async def _watch(job: Job, controls: Controls) -> None:
@@ -228,8 +228,8 @@ async def _watch(job: Job, controls: Controls) -> None:
 async def see_what_came_back(job: Job, controls: Controls) -> None:
     """Count the letters that a redrive sent and that are letters again, whatever for; as before where none can tell."""
     with contextlib.suppress(UnreachableError, NotAllowedError):
-        letters = await controls.letters(Selection(), limit=_MOST_KNOWN)
-        job.back = sum(row["id"] > job.newest and row["message_id"] in job.sent for row in letters)
+        dead_letters = await controls.dead_letters(Selection(), limit=_MOST_KNOWN)
+        job.back = sum(row["id"] > job.newest and row["message_id"] in job.sent for row in dead_letters)
 
 
 def _why(row: dict[str, object]) -> str:

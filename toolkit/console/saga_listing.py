@@ -91,12 +91,12 @@ class Listing:
         rows = [row for found, _ in answers.by_service.values() for row in found]
         return Listed(_merged(rows), None, answers.unreachable)
 
-    async def has_letters(self, saga_id: str) -> bool:
+    async def has_dead_letters(self, saga_id: str) -> bool:
         """Whether messages of this saga lie among the dead letters, which may be all that there is of it."""
         if not is_saga_id(saga_id):
             return False
         answers = await self._services.ask(
-            ("letters of", saga_id), lambda each: each.letters(Selection(saga_id=saga_id), limit=1)
+            ("letters of", saga_id), lambda each: each.dead_letters(Selection(saga_id=saga_id), limit=1)
         )
         return any(answers.by_service.values())
 

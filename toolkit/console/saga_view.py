@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from toolkit.console.diagrams.graph import STRANGERS, Looks, drawn, event_key, key_of
+from toolkit.console.diagrams.graph import UNKNOWN_SERVICES, Looks, drawn, event_key, key_of
 from toolkit.console.diagrams.layout import Arrow, Layout
 from toolkit.console.diagrams.sequence import Sequence, is_closing, sequence_of
 from toolkit.console.templating import clock, look
@@ -15,7 +15,7 @@ from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
 from toolkit.operations.views import SagaView
 from toolkit.protocol.fence import StepState
-from toolkit.protocol.timeline import LogEntry, Story
+from toolkit.protocol.timeline import LogEntry, Timeline
 from toolkit.tracking.progress import NodeProgress, Progress
 
 _ON_THE_WAY_BACK = (SagaState.COMPENSATING, SagaState.FAILED)
@@ -44,31 +44,31 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class SagaStory:
+class SagaDetails:
     """All that is known of one saga."""
 
-    story: Story
+    timeline: Timeline
     progress: Progress
     views: Mapping[str, SagaView]
     choreography: Choreography
-    strangers: list[str]
+    unknown_services: list[str]
     services: list[str]
 
     @property
     def is_known(self) -> bool:
         """Whether any service knows the saga."""
-        return bool(self.story.entries) or any(not view.is_empty for view in self.views.values())
+        return bool(self.timeline.entries) or any(not view.is_empty for view in self.views.values())
 
     @cached_property
     def rows(self) -> list[Row]:
         """The timeline: what was written, in the order of cause and effect."""
-        return [self._row(entry) for entry in self.story.entries if not is_closing(entry)]
+        return [self._row(entry) for entry in self.timeline.entries if not is_closing(entry)]
 
     @property
     def closing(self) -> dict[str, list[LogEntry]]:
         """What the services wrote when they were told of the saga's end, by service."""
         found: dict[str, list[LogEntry]] = {}
-        for entry in self.story.entries:
+        for entry in self.timeline.entries:
             if is_closing(entry):
                 found.setdefault(entry["service"], []).append(entry)
         return found
@@ -84,7 +84,7 @@ class SagaStory:
         ]
 
     @property
-    def letters(self) -> list[dict[str, Any]]:
+    def dead_letters(self) -> list[dict[str, Any]]:
         """The saga's dead letters."""
         return [{"service": name} | row for name, view in self.views.items() for row in view.dead_letters]
 
@@ -101,7 +101,7 @@ class SagaStory:
     @cached_property
     def graph(self) -> Graph | None:
         """The saga's graph, where any service tells its choreography."""
-        saga = self.choreography.saga(str(self.story.saga_type))
+        saga = self.choreography.saga(str(self.timeline.saga_type))
         if saga is None:
             return None
         by_key = {key_of(node.service, node.name): node for node in self.progress.nodes}
@@ -110,10 +110,12 @@ class SagaStory:
             known = by_key.get(key_of(node.service, node.name))
             return _told(known) if known else ""
 
-        layout = drawn(self.choreography, saga, told=told, strangers=self.strangers)
-        tones = {key: look(str(node.status))[1] for key, node in by_key.items()} | {STRANGERS: look("unknown")[1]}
-        taken = {str(entry["emitted_type"]) for entry in self.story.entries if entry["emitted_type"]}
-        taken |= {str(entry["event_type"]) for entry in self.story.entries if entry["event_type"]}
+        layout = drawn(self.choreography, saga, told=told, unknown_services=self.unknown_services)
+        tones = {key: look(str(node.status))[1] for key, node in by_key.items()} | {
+            UNKNOWN_SERVICES: look("unknown")[1]
+        }
+        taken = {str(entry["emitted_type"]) for entry in self.timeline.entries if entry["emitted_type"]}
+        taken |= {str(entry["event_type"]) for entry in self.timeline.entries if entry["event_type"]}
         lines = {
             (line.arrow.source, line.arrow.target): "taken undone" if line.arrow.is_back else "taken good"
             for line in layout.lines
@@ -130,16 +132,16 @@ class SagaStory:
     @cached_property
     def sequence(self) -> Sequence:
         """Who told whom what, in order."""
-        return sequence_of(self.story.entries, self.choreography, self.services)
+        return sequence_of(self.timeline.entries, self.choreography, self.services)
 
     def trace_ids(self) -> list[str]:
         """The traces that the saga left; one, unless it was started under several."""
-        return list(dict.fromkeys(str(each["trace_id"]) for each in self.story.entries if each.get("trace_id")))
+        return list(dict.fromkeys(str(each["trace_id"]) for each in self.timeline.entries if each.get("trace_id")))
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return (
-            self.story.as_dict()
+            self.timeline.as_dict()
             | self.progress.as_dict()
             | {"services": {name: asdict(view) for name, view in self.views.items()}}
         )
@@ -159,13 +161,13 @@ class SagaStory:
 
     @cached_property
     def _last_entries(self) -> dict[tuple[str, str], LogEntry]:
-        return {(each["service"], each["step"]): each for each in self.story.entries}
+        return {(each["service"], each["step"]): each for each in self.timeline.entries}
 
     @cached_property
     def _emitted_by(self) -> dict[str, set[str]]:
         """The events that the saga's steps have emitted, by the step's key."""
         found: dict[str, set[str]] = {}
-        for entry in self.story.entries:
+        for entry in self.timeline.entries:
             if entry["emitted_type"] and (node := self.node_of(entry)):
                 found.setdefault(key_of(node.service, node.name), set()).add(str(entry["emitted_type"]))
         return found

@@ -25,7 +25,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class Deed:
+class Submission:
     """A thing that is being done, or was."""
 
     heading: str
@@ -38,27 +38,27 @@ class Deed:
         return self.task.result() if self.task.done() else []
 
 
-class Deeds:
+class Submissions:
     """All deeds, by the names that the pages gave them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Deed] = {}
+        self._known: dict[str, Submission] = {}
 
     @staticmethod
     def new_name() -> str:
         """Return a name for what a form may do."""
         return secrets.token_urlsafe(12)
 
-    def get(self, name: str) -> Deed | None:
+    def get(self, name: str) -> Submission | None:
         """Return the deed of that name."""
         return self._known.get(name)
 
-    async def once(self, name: str, heading: str, doing: Callable[[], Awaitable[list[Line]]]) -> Deed:
+    async def once(self, name: str, heading: str, doing: Callable[[], Awaitable[list[Line]]]) -> Submission:
         """Do it, unless it was done under that name; who asks goes away, and it is done nevertheless."""
         if name not in self._known:
             while len(self._known) >= _MOST:
                 del self._known[next(iter(self._known))]
-            self._known[name] = Deed(heading, asyncio.ensure_future(doing()))
-        deed = self._known[name]
-        await asyncio.shield(deed.task)
-        return deed
+            self._known[name] = Submission(heading, asyncio.ensure_future(doing()))
+        submission = self._known[name]
+        await asyncio.shield(submission.task)
+        return submission

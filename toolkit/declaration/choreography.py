@@ -95,10 +95,10 @@ class Choreography:
 
     def edges(self, saga: SagaContract) -> list[Edge]:
         """Return the saga's edges in the order of its nodes, the starting event first."""
-        emissions = [(node, event) for node in self.nodes_of(saga) for event in node.emits]
+        emitted_events = [(node, event) for node in self.nodes_of(saga) for event in node.emits]
         return [
             Edge(event, emitter, listener)
-            for emitter, event in [(None, saga.starts_with), *emissions]
+            for emitter, event in [(None, saga.starts_with), *emitted_events]
             for listener in self.listeners(event, saga) or (None,)
         ]
 
@@ -168,8 +168,8 @@ def _saga_lines(choreography: Choreography, saga: SagaContract) -> Iterator[str]
         yield f"{'↩' if node.is_compensation else '→'} {node.name} ({node.service}{undoes})"
         yield f"    on {_names(node.triggers)}"
         for event in node.emits:
-            heard_by = ", ".join(each.name for each in choreography.listeners(event, saga))
-            yield f"    {'✗' if event in node.refusals else '✓'} {event} → {heard_by or _end(event, saga)}"
+            consumed_by = ", ".join(each.name for each in choreography.listeners(event, saga))
+            yield f"    {'✗' if event in node.refusals else '✓'} {event} → {consumed_by or _end(event, saga)}"
 
 
 def _end(event: str, saga: SagaContract) -> str:

@@ -49,7 +49,7 @@ class HandlerContract(_Part):
     refusals: tuple[str, ...]
     timeout: float | None
     attempts: int
-    isolated: bool
+    external: bool
     description: str
 
     @property
@@ -81,28 +81,28 @@ class Contract(_Part):
     def of(cls, service: Service, *, timeouts: Mapping[str, timedelta] | None = None) -> Contract:
         """Return the contract that a service declares; `timeouts` override the declared ones."""
         handlers: list[Step | Compensation] = [*service.steps, *service.compensations]
-        heard = {event.__name__: event for event in sorted(service.heard(), key=routing_key)}
+        consumed = {event.__name__: event for event in sorted(service.consumed(), key=routing_key)}
         return cls(
             service=service.name,
             toolkit_version=version("saga-toolkit"),
             sagas=tuple(_saga(saga) for saga in service.sagas),
             handlers=tuple(_handler(each, timeouts or {}) for each in handlers),
-            events={name: event_contract(event) for name, event in (heard | service.emitted()).items()},
+            events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
         )
 
     @property
     def ends_sagas(self) -> bool:
         """Whether any of its steps ends a saga: only such a service may say that one has ended."""
         ends = {end for saga in self.sagas for end in (saga.completes_with, saga.fails_with)}
-        return not ends.isdisjoint(_emissions(self))
+        return not ends.isdisjoint(_emitted_events(self))
 
-    def heard(self) -> list[EventContract]:
+    def consumed(self) -> list[EventContract]:
         """Return the events that the service listens to."""
         return [self.events[name] for name in dict.fromkeys(_triggers(self))]
 
     def emitted(self) -> list[EventContract]:
         """Return the events that the service may emit."""
-        return [self.events[name] for name in dict.fromkeys(_emissions(self))]
+        return [self.events[name] for name in dict.fromkeys(_emitted_events(self))]
 
 
 def event_contract(event_type: type[Event]) -> EventContract:
@@ -145,7 +145,7 @@ def _handler(handler: Step | Compensation, timeouts: Mapping[str, timedelta]) ->
         refusals=tuple(event.__name__ for event in handler.refusals) if isinstance(handler, Step) else (),
         timeout=timeout.total_seconds() if timeout else None,
         attempts=handler.retry.attempts,
-        isolated=step.isolated,
+        external=step.external,
         description=inspect.cleandoc(handler.function.__doc__ or ""),
     )
 
@@ -154,5 +154,5 @@ def _triggers(contract: Contract) -> Iterator[str]:
     return (name for handler in contract.handlers for name in handler.triggers)
 
 
-def _emissions(contract: Contract) -> Iterator[str]:
+def _emitted_events(contract: Contract) -> Iterator[str]:
     return (name for handler in contract.handlers for name in handler.emits)

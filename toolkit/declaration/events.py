@@ -1,4 +1,4 @@
-"""The vocabulary of a choreography: events, refusals, and the saga that they tell.
+"""The decoder of a choreography: events, refusals, and the saga that they tell.
 
 An event is a frozen Pydantic model that names its owner, the one service which may emit it.
 """
@@ -42,7 +42,7 @@ _SAGA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
 #: What tells whether a value is one, and why not.
 SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 
-#: What an isolated step hands to the outside world so that a repeated call is the same call: `saga_type:saga_id:step`.
+#: What an external step hands to the outside world so that a repeated call is the same call: `saga_type:saga_id:step`.
 IdempotencyKey = NewType("IdempotencyKey", str)
 
 #: How an event's JSON schema says that a field is sensitive.

@@ -33,7 +33,7 @@ class Step:
     refusals: tuple[type[Refusal], ...]
     timeout: timedelta | None
     retry: RetryPolicy
-    isolated: bool
+    external: bool
 
     @property
     def triggers(self) -> tuple[type[Event], ...]:
@@ -79,7 +79,7 @@ def check_name(kind: str, name: object) -> None:
         raise DeclarationError(f"{kind} {name!r}", "its name is no plain word", cure)
 
 
-def _check_options(where: str, *, timeout: object, retry: object, isolated: object) -> None:
+def _check_options(where: str, *, timeout: object, retry: object, external: object) -> None:
     if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
         raise DeclarationError(
             where, f"its timeout {timeout!r} is no time above zero", "Declare `timeout=timedelta(seconds=30)`, say"
@@ -88,8 +88,8 @@ def _check_options(where: str, *, timeout: object, retry: object, isolated: obje
         raise DeclarationError(
             where, f"its retry {retry!r} is no RetryPolicy", "Declare `retry=RetryPolicy(attempts=3)`, say"
         )
-    if isolated is not None and not isinstance(isolated, bool):
-        raise DeclarationError(where, f"its isolated={isolated!r} is neither True nor False", "Say one of them")
+    if external is not None and not isinstance(external, bool):
+        raise DeclarationError(where, f"its external={external!r} is neither True nor False", "Say one of them")
 
 
 @dataclass(slots=True)
@@ -98,33 +98,33 @@ class Participant:
 
         payment = Participant("payment", saga=order_saga)
 
-    `retry`, `timeout` and `isolated` hold for every step that does not say otherwise itself.
+    `retry`, `timeout` and `external` hold for every step that does not say otherwise itself.
     """
 
     name: str
     saga: Saga
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: timedelta | None = None
-    isolated: bool = False
+    external: bool = False
     steps: list[Step] = field(default_factory=list, init=False)
     compensations: list[Compensation] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         check_name("Participant", self.name)
         check_saga(self.saga)
-        _check_options(f"Participant {self.name!r}", timeout=self.timeout, retry=self.retry, isolated=self.isolated)
+        _check_options(f"Participant {self.name!r}", timeout=self.timeout, retry=self.retry, external=self.external)
 
     def step(
         self,
         *misplaced: object,
         timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
-        isolated: bool | None = None,
+        external: bool | None = None,
     ) -> Callable[[F], F]:
         """Declare the step that runs on the event which the function takes first.
 
         - `timeout`: counted from the event's `occurred_at`, waiting and retries included; past it the step refuses.
-        - `isolated`: the function calls something that no transaction covers. It takes the outside call before
+        - `external`: the function calls something that no transaction covers. It takes the outside call before
           its first use of the session, under the `IdempotencyKey` that it asks for, and may be run again.
 
         Raises:
@@ -135,8 +135,8 @@ class Participant:
             raise DeclarationError(_named(misplaced[0]), "a step is declared without parentheses", cure)
 
         def declare(function: F) -> F:
-            _check_options(place_of(function), timeout=timeout, retry=retry, isolated=isolated)
-            self._add_step(function, timeout=timeout, retry=retry, isolated=isolated)
+            _check_options(place_of(function), timeout=timeout, retry=retry, external=external)
+            self._add_step(function, timeout=timeout, retry=retry, external=external)
             return function
 
         return declare
@@ -144,9 +144,9 @@ class Participant:
     def compensation(
         self, *misplaced: object, of: Function | None = None, retry: RetryPolicy | None = None
     ) -> Callable[[F], F]:
-        """Declare what undoes the step `of`; isolated if the step is.
+        """Declare what undoes the step `of`; external if the step is.
 
-        A parameter `original` receives the event that the step emitted. For an isolated step it may be None:
+        A parameter `original` receives the event that the step emitted. For an external step it may be None:
         then nobody knows whether the call took effect, and the compensation sees to it that it never will.
 
         Raises:
@@ -168,7 +168,7 @@ class Participant:
         """Return what undoes this step, or None."""
         return next((each for each in self.compensations if each.of is step), None)
 
-    def heard(self) -> set[type[Event]]:
+    def consumed(self) -> set[type[Event]]:
         """Return the events that this participant listens to."""
         handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
         return {event for handler in handlers for event in handler.triggers}
@@ -179,7 +179,7 @@ class Participant:
         return of_steps | {compensation.emits for compensation in self.compensations}
 
     def _add_step(
-        self, function: Function, *, timeout: timedelta | None, retry: RetryPolicy | None, isolated: bool | None
+        self, function: Function, *, timeout: timedelta | None, retry: RetryPolicy | None, external: bool | None
     ) -> None:
         signature = read_signature(function)
         successes = tuple(event for event in signature.emits if not issubclass(event, Refusal))
@@ -222,7 +222,7 @@ class Participant:
                 refusals=refusals,
                 timeout=self.timeout if timeout is None else timeout,
                 retry=retry or self.retry,
-                isolated=self.isolated if isolated is None else isolated,
+                external=self.external if external is None else external,
             )
         )
 
@@ -255,10 +255,10 @@ class Participant:
                 f"`original` is {names}, but {step.name} emits {step.success.__name__}",
                 f"Declare `original: {step.success.__name__}`",
             )
-        if step.isolated and signature.original is not None and not signature.original_may_be_none:
+        if step.external and signature.original is not None and not signature.original_may_be_none:
             raise DeclarationError(
                 where,
-                f"{step.name} is isolated, so its outcome may be unknown when it is undone",
+                f"{step.name} is external, so its outcome may be unknown when it is undone",
                 f"Declare `original: {step.success.__name__} | None`, and void by key where it is None",
             )
         self._check_events(where, signature)

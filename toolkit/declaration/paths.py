@@ -14,7 +14,7 @@ from toolkit.declaration.contract import SagaContract
 
 
 @dataclass(frozen=True, slots=True)
-class WayBack:
+class CompensationPath:
     """A refusal of a step on the way ahead, and the steps that may be done by then; those that end the saga aside."""
 
     step: Node
@@ -23,7 +23,7 @@ class WayBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class SagaPaths:
     """The ways of one saga."""
 
     choreography: Choreography
@@ -45,12 +45,12 @@ class Ways:
         """Return the events of the saga, the starting one first."""
         return list(dict.fromkeys(edge.event for edge in self.choreography.edges(self.saga)))
 
-    def back(self) -> Iterator[WayBack]:
+    def back(self) -> Iterator[CompensationPath]:
         """Yield the beginning of each way back, in the order of the steps."""
         start = self.saga.starts_with
         for step in self.ahead(start):
             done = [each for each in self.ahead(start, without=step) if not self.is_end(each)]
-            yield from (WayBack(step, refusal, done) for refusal in step.refusals)
+            yield from (CompensationPath(step, refusal, done) for refusal in step.refusals)
 
     def compensation(self, step: Node) -> Node | None:
         """Return what undoes the step."""
@@ -76,7 +76,7 @@ class Ways:
         }
         return self.saga.fails_with in emitted
 
-    def is_lost(self, way: WayBack) -> bool:
+    def is_lost(self, way: CompensationPath) -> bool:
         """Whether the saga may not fail: what has refused passes nothing on, nor does what an abort has fenced.
 
         A step that an abort has fenced has sent its refusal instead.

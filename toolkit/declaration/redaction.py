@@ -19,7 +19,7 @@ from toolkit.json_output import as_json
 
 Schema = Mapping[str, Any]
 
-MASK = "***"
+REDACTED = "***"
 #: What stands for a body whose event nobody declares, or which is no event at all.
 UNKNOWN = "(not shown: unknown event)"
 NO_OBJECT = "(not shown: it is no JSON object)"
@@ -45,10 +45,10 @@ Declared = type[Event] | HasSchema | None
 
 
 @overload
-def mask(declared: Declared, body: Mapping[str, Any]) -> dict[str, Any]: ...
+def redacted_body(declared: Declared, body: Mapping[str, Any]) -> dict[str, Any]: ...
 @overload
-def mask(declared: Declared, body: bytes | str) -> str: ...
-def mask(declared: Declared, body: bytes | str | Mapping[str, Any]) -> dict[str, Any] | str:
+def redacted_body(declared: Declared, body: bytes | str) -> str: ...
+def redacted_body(declared: Declared, body: bytes | str | Mapping[str, Any]) -> dict[str, Any] | str:
     """Return an event's body with `***` for what is sensitive: an object as an object, a text as a text.
 
     A text that is no event, or an unknown one, comes back as a remark that it is not shown.
@@ -57,11 +57,11 @@ def mask(declared: Declared, body: bytes | str | Mapping[str, Any]) -> dict[str,
         return _object(_schema(declared), body)
     if declared is None:
         return UNKNOWN
-    shown = masked_object(declared, body)
+    shown = redacted_object(declared, body)
     return NO_OBJECT if shown is None else as_json(shown)
 
 
-def masked_object(declared: Declared, body: bytes | str | None) -> dict[str, Any] | None:
+def redacted_object(declared: Declared, body: bytes | str | None) -> dict[str, Any] | None:
     """Return an event's body as an object with `***` for what is sensitive; None where it can't be told."""
     found = _parsed(body)
     return None if declared is None or found is None else _object(_schema(declared), found)
@@ -129,23 +129,23 @@ def _parsed(body: bytes | str | None) -> dict[str, Any] | None:
 
 
 def _object(schema: Schema, body: Mapping[str, Any]) -> dict[str, Any]:
-    masked = _masked(body, (schema,), schema)
-    return masked if isinstance(masked, dict) else dict.fromkeys(body, MASK)
+    redacted = _redacted(body, (schema,), schema)
+    return redacted if isinstance(redacted, dict) else dict.fromkeys(body, REDACTED)
 
 
-def _masked(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Any:
+def _redacted(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Any:
     """Return a value as these schemas, any of which may be meant, allow it to be shown."""
     if value is None:
         return None
     if depth > _DEEPEST:
-        return MASK
+        return REDACTED
     flat = _flattened(schemas, root)
     if any(each.get(SENSITIVE) for each in flat) or not any(_allows(each, value) for each in flat):
-        return MASK
+        return REDACTED
     if isinstance(value, Mapping):
-        return {key: _masked(each, _property(flat, key), root, depth + 1) for key, each in value.items()}
+        return {key: _redacted(each, _property(flat, key), root, depth + 1) for key, each in value.items()}
     if isinstance(value, list):
-        return [_masked(each, _item(flat, index), root, depth + 1) for index, each in enumerate(value)]
+        return [_redacted(each, _item(flat, index), root, depth + 1) for index, each in enumerate(value)]
     return value
 
 

@@ -99,15 +99,15 @@ class Service:
         """The sagas that the service takes part in."""
         return list({participant.saga.name: participant.saga for participant in self.participants}.values())
 
-    def heard(self) -> set[type[Event]]:
+    def consumed(self) -> set[type[Event]]:
         """Return the domain events that the service listens to."""
-        return {event for participant in self.participants for event in participant.heard()}
+        return {event for participant in self.participants for event in participant.consumed()}
 
     def emitted(self) -> dict[str, type[Event]]:
         """Return, by name, the events that the service may emit."""
         return {event.__name__: event for participant in self.participants for event in participant.emitted()}
 
-    def way_back(self) -> set[type[Event]]:
+    def compensation_events(self) -> set[type[Event]]:
         """Return the events that the service takes or emits on a saga's way back, the failed end included."""
         endings = [step for step in self.steps if step.success is step.saga.fails_with]
         undoing = {event for each in self.compensations for event in (*each.triggers, each.emits)}

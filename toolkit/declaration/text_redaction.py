@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from toolkit.declaration.redaction import MASK, Declared, has_sensitive_fields, sensitive_values
+from toolkit.declaration.redaction import REDACTED, Declared, has_sensitive_fields, sensitive_values
 from toolkit.declaration.value_forms import TooDeepError
 
 #: Shorter values are masked in a text only where they stand as a word: one letter stands in many.
@@ -36,7 +36,7 @@ def redact(declared: Declared, body: bytes | str | None, text: str) -> str:
     The work is bounded whatever the body holds: a text is cut at 10,000 characters, and withheld where the body has
     too many sensitive values.
     """
-    text = _INPUT.sub(f"input_value={MASK}, input_type=", text)
+    text = _INPUT.sub(f"input_value={REDACTED}, input_type=", text)
     if declared is None or not has_sensitive_fields(declared):
         return text
     text = text[:_LONGEST_TEXT]
@@ -78,7 +78,7 @@ def _without(text: str, values: Collection[str]) -> str:
     shown, end = [], -1
     for start, stop in sorted(spans):
         if start > end:
-            shown += [text[max(end, 0) : start], MASK]
+            shown += [text[max(end, 0) : start], REDACTED]
         end = max(end, stop)
     return "".join([*shown, text[max(end, 0) :]])
 

@@ -5,6 +5,6 @@ Facts are gathered once, and nothing is changed by it; each check then judges th
 
 from toolkit.doctor.examination import examine
 from toolkit.doctor.findings import Finding, Verdict
-from toolkit.doctor.targets import Subject
+from toolkit.doctor.targets import Target
 
-__all__ = ["Finding", "Subject", "Verdict", "examine"]
+__all__ = ["Finding", "Target", "Verdict", "examine"]

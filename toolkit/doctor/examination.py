@@ -17,14 +17,14 @@ from toolkit.doctor.probes.logins import open_logins
 from toolkit.doctor.probes.management import ask_management
 from toolkit.doctor.probes.services import ask_service
 from toolkit.doctor.probes.unroutable_messages import probes
-from toolkit.doctor.targets import Subject
+from toolkit.doctor.targets import Target
 from toolkit.errors import UnreachableError
 
 Say = Callable[[str], None]
 
 
 async def examine(
-    subjects: Sequence[Subject],
+    targets: Sequence[Target],
     settings: Settings,
     environment: Mapping[str, str],
     *,
@@ -32,12 +32,12 @@ async def examine(
     say: Say = lambda _: None,
 ) -> list[Finding]:
     """Return what all checks find, those that are fine included; `say` is told what is being asked."""
-    facts = await gather(subjects, settings, environment, management_url=management_url, say=say)
+    facts = await gather(targets, settings, environment, management_url=management_url, say=say)
     return [finding for check in CHECKS for finding in check.findings(facts)]
 
 
 async def gather(
-    subjects: Sequence[Subject],
+    targets: Sequence[Target],
     settings: Settings,
     environment: Mapping[str, str],
     *,
@@ -46,10 +46,10 @@ async def gather(
 ) -> Facts:
     """Ask the broker, the databases and the services, all at once."""
     broker, databases, services, contracts = await asyncio.gather(
-        _broker(subjects, settings, management_url, say),
-        _databases(subjects, say),
-        _services(subjects, settings, say),
-        _contracts(subjects),
+        _broker(targets, settings, management_url, say),
+        _databases(targets, say),
+        _services(targets, settings, say),
+        _contracts(targets),
     )
     return Facts(
         settings=settings,
@@ -62,11 +62,11 @@ async def gather(
 
 
 async def _broker(
-    subjects: Sequence[Subject], settings: Settings, management_url: str | None, say: Say
+    targets: Sequence[Target], settings: Settings, management_url: str | None, say: Say
 ) -> BrokerFacts | None:
     if settings.broker_url == "embedded":
         return None
-    names = [each.name for each in subjects]
+    names = [each.name for each in targets]
     say("asking the broker")
     broker = await ask_broker(settings, names)
     if broker.fault:
@@ -88,27 +88,27 @@ async def _probed(broker: BrokerFacts, settings: Settings) -> BrokerFacts:
     return replace(broker, probe=probe, big_probe=big_probe)
 
 
-async def _databases(subjects: Sequence[Subject], say: Say) -> tuple[DatabaseFacts, ...]:
+async def _databases(targets: Sequence[Target], say: Say) -> tuple[DatabaseFacts, ...]:
     say("asking the databases")
     return tuple(
         await asyncio.gather(
-            *(ask_database(each.name, each.database_url, each.declared) for each in subjects if each.database_url)
+            *(ask_database(each.name, each.database_url, each.declared) for each in targets if each.database_url)
         )
     )
 
 
-async def _services(subjects: Sequence[Subject], settings: Settings, say: Say) -> tuple[ServiceFacts, ...]:
+async def _services(targets: Sequence[Target], settings: Settings, say: Say) -> tuple[ServiceFacts, ...]:
     say("asking the services")
-    return tuple(await asyncio.gather(*(ask_service(each.name, each.url, settings) for each in subjects if each.url)))
+    return tuple(await asyncio.gather(*(ask_service(each.name, each.url, settings) for each in targets if each.url)))
 
 
-async def _contracts(subjects: Sequence[Subject]) -> dict[str, Contract]:
+async def _contracts(targets: Sequence[Target]) -> dict[str, Contract]:
     """Return what each service hears and says; what runs counts more than what lies here."""
-    told = await asyncio.gather(*(_contract(each) for each in subjects))
-    return {subject.name: contract for subject, contract in zip(subjects, told, strict=True) if contract}
+    told = await asyncio.gather(*(_contract(each) for each in targets))
+    return {subject.name: contract for subject, contract in zip(targets, told, strict=True) if contract}
 
 
-async def _contract(subject: Subject) -> Contract | None:
+async def _contract(subject: Target) -> Contract | None:
     if subject.url and subject.controls:
         try:
             return await subject.controls.contract()

@@ -26,7 +26,7 @@ class ServiceFacts:
     """What a running service tells of itself; `fault` says why it tells nothing.
 
     - `ready`: what `/readyz` says of each part.
-    - `letter_answer`: the status with which it answers whoever shows our token.
+    - `dead_letter_answer`: the status with which it answers whoever shows our token.
     - `takes_demo_token`: whether it lets in whoever shows the token that everybody knows.
     - `is_open`: whether it lets anybody read.
     """
@@ -36,7 +36,7 @@ class ServiceFacts:
     is_local: bool
     fault: str | None = None
     ready: Mapping[str, bool] = field(default_factory=dict)
-    letter_answer: int | None = None
+    dead_letter_answer: int | None = None
     takes_demo_token: bool = False
     is_open: bool = False
     clock: ClockFacts | None = None

@@ -9,7 +9,7 @@ from toolkit.declaration.service import Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Target:
     """A service: what it tells by HTTP, its database, and its declarations; None is what is not at hand."""
 
     name: str

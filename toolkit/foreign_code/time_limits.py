@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-#: So many seconds a step may take that is not isolated: no other message of its service moves meanwhile.
+#: So many seconds a step may take that is not external: no other message of its service moves meanwhile.
 LONGEST_STEP = 60.0
 #: How long until it is asked again whether a block may be cut off, in seconds.
 _MOMENT = 0.05

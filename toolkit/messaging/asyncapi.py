@@ -40,7 +40,7 @@ _TEXTS = {
 _NUMBERS = {
     envelope.VERSION: "the event's version",
     envelope.ATTEMPT: "which attempt at this delivery it is, from 1; for reading only",
-    envelope.PUT_OFF: "a participant's note to itself: the second, since the epoch, to which it put the message off",
+    envelope.DEFERRED_UNTIL: "set by a service for itself: the second, since the epoch, until which it is deferred",
 }
 
 Document = dict[str, Any]
@@ -48,9 +48,9 @@ Document = dict[str, Any]
 
 def asyncapi(contract: Contract, *, exchange: str, queue: str) -> Document:
     """Return the document; `exchange` is the topic exchange, `queue` the service's own queue."""
-    heard = [*contract.heard(), *_CONTROL]
+    consumed = [*contract.consumed(), *_CONTROL]
     said = [*contract.emitted(), *(each for each in _CONTROL if each.name != _END or contract.ends_sagas)]
-    events = {event.name: event for event in (*heard, *said)}
+    events = {event.name: event for event in (*consumed, *said)}
     starts = {saga.starts_with: saga.id_field for saga in contract.sagas}
     return {
         "asyncapi": "3.0.0",
@@ -61,8 +61,8 @@ def asyncapi(contract: Contract, *, exchange: str, queue: str) -> Document:
         },
         "defaultContentType": "application/json",
         "channels": {event.routing_key: _channel(event, exchange) for event in events.values()}
-        | {_QUEUE: _own_queue(contract.service, queue, heard)},
-        "operations": {f"receive.{event.name}": _receive(event, contract) for event in heard}
+        | {_QUEUE: _own_queue(contract.service, queue, consumed)},
+        "operations": {f"receive.{event.name}": _receive(event, contract) for event in consumed}
         | {f"send.{event.name}": _send(event, contract) for event in said},
         "components": {
             "messages": {name: _message(event, starts.get(name)) for name, event in events.items()},
@@ -81,13 +81,13 @@ def _channel(event: EventContract, exchange: str) -> Document:
     }
 
 
-def _own_queue(service: str, queue: str, heard: list[EventContract]) -> Document:
+def _own_queue(service: str, queue: str, consumed: list[EventContract]) -> Document:
     durable = {"name": queue, "durable": True, "exclusive": False, "autoDelete": False}
     return {
         "address": queue,
         "title": f"the queue of {service}",
         "description": "Bound to all that the service hears; its own retries come by an exchange of the same name.",
-        "messages": {event.name: _ref("components", "messages", event.name) for event in heard},
+        "messages": {event.name: _ref("components", "messages", event.name) for event in consumed},
         "bindings": {
             "amqp": {
                 "is": "queue",

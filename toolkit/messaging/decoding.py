@@ -1,6 +1,6 @@
 """How bytes become a message that a step can take.
 
-`Vocabulary.read` turns a `WireMessage` into a `Message`. Whatever can't be read is an `UnreadableError`, never a guess.
+`Decoder.read` turns a `WireMessage` into a `Message`. Whatever can't be read is an `UnreadableError`, never a guess.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from toolkit.messaging.envelope import (
     CAUSATION_ID,
     CONTROL_EVENTS,
     DEADLINE,
+    DEFERRED_UNTIL,
     LONGEST_TEXT,
     NUDGE,
     OCCURRED_AT,
-    PUT_OFF,
     SAGA_TYPE,
     SENT_BY,
     STARTED_AT,
@@ -84,7 +84,7 @@ class Unreadable:
     saga_type: str | None = None
 
 
-class Vocabulary:
+class Decoder:
     """The events that one service hears, and how to read them.
 
     `former` are the names of events that only a former release consumed; the transport finds out which.
@@ -155,7 +155,7 @@ class Vocabulary:
             causation_id=_text(headers, CAUSATION_ID),
             deadline=_time(headers, DEADLINE),
             attempt=_number(headers, ATTEMPT, default=1),
-            put_off=_number(headers, PUT_OFF, default=0),
+            deferred_until=_number(headers, DEFERRED_UNTIL, default=0),
             traceparent=self._traceparent(headers, saga_type, saga_id),
             started_at=occurred_at if event_type in self._started_by else _time(headers, STARTED_AT),
             nudge=_text(headers, NUDGE) or "",

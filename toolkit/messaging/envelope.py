@@ -20,13 +20,14 @@ CAUSATION_ID = "causation-id"
 OCCURRED_AT = "occurred-at"
 DEADLINE = "deadline"
 ATTEMPT = "attempt"
-PUT_OFF = "put-off"
+DEFERRED_UNTIL = "deferred-until"
 TRACEPARENT = "traceparent"
 STARTED_AT = "started-at"
 NUDGE = "nudge"
 SENT_BY = "sent-by"
 HEADERS = (
-    SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, PUT_OFF, TRACEPARENT, STARTED_AT, NUDGE, SENT_BY,
+    SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, DEFERRED_UNTIL, TRACEPARENT, STARTED_AT,
+    NUDGE, SENT_BY,
 )  # fmt: skip
 
 #: A header that is a text, and each id, has so many printable characters at most: AMQP's short strings end there.
@@ -67,7 +68,7 @@ class Envelope:
     - `deadline`: the whole saga's, set by whoever started it; forward steps refuse at or after it.
     - `started_at`: when the starting event was emitted, so that whoever ends the saga knows how long it took.
     - `attempt`: which attempt at handling this delivery is, counted from 1; never copied to what is emitted.
-    - `put_off`: the second, since the epoch, to which it was last put off; 0 if it never was.
+    - `deferred_until`: the second, since the epoch, to which it was last put off; 0 if it never was.
     - `nudge`: the id of the nudge by which the event is sent again, empty the first time. A service that knows the end
       of the saga answers with it.
     - `sent_by`: the login that has sent the event, as the broker verified it, empty where the client set no user-id.
@@ -83,7 +84,7 @@ class Envelope:
     causation_id: str | None = None
     deadline: datetime | None = None
     attempt: int = 1
-    put_off: int = 0
+    deferred_until: int = 0
     traceparent: str | None = None
     started_at: datetime | None = None
     nudge: str = ""
@@ -106,8 +107,8 @@ class Envelope:
             headers[CAUSATION_ID] = self.causation_id
         if self.deadline:
             headers[DEADLINE] = self.deadline.isoformat()
-        if self.put_off:
-            headers[PUT_OFF] = self.put_off
+        if self.deferred_until:
+            headers[DEFERRED_UNTIL] = self.deferred_until
         if self.traceparent:
             headers[TRACEPARENT] = self.traceparent
         if self.started_at:
@@ -181,9 +182,9 @@ class Message:
         """Return the same event as a message for this attempt."""
         return self._under(replace(self.envelope, attempt=attempt))
 
-    def put_off_to(self, second: int) -> WireMessage:
+    def deferred_to(self, second: int) -> WireMessage:
         """Return the same event as a message that is put off to this second, since the epoch."""
-        return self._under(replace(self.envelope, put_off=second))
+        return self._under(replace(self.envelope, deferred_until=second))
 
     def _under(self, envelope: Envelope) -> WireMessage:
         return envelope.wrap(self.body, routing_key(type(self.event)))

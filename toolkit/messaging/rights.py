@@ -75,7 +75,7 @@ def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
     own, dead = f"{exchange}.{contract.service}", f"{exchange}.dead"
     ends = (routing_key(SagaEnded),) if contract.ends_sagas else ()
     said = (routing_key(AbortRequested), routing_key(EndRequested), *ends, PROBE_KEY)
-    heard = {event.routing_key for event in contract.heard()} | set(map(routing_key, CONTROL_EVENTS))
+    consumed = {event.routing_key for event in contract.consumed()} | set(map(routing_key, CONTROL_EVENTS))
     shared = (exchange, dead)
     return Rights(
         login=login,
@@ -83,7 +83,7 @@ def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
         write=(*shared, own, f"{own}.dead"),
         read=(*shared, own, f"{own}.dead"),
         topics={
-            exchange: Keys(write=(*(f"{owner}.*" for owner in _owners(contract)), *said), read=tuple(sorted(heard))),
+            exchange: Keys(write=(*(f"{owner}.*" for owner in _owners(contract)), *said), read=tuple(sorted(consumed))),
             dead: Keys(write=(own,), read=(own,)),
         },
     )

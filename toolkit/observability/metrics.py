@@ -40,7 +40,7 @@ class Hit(StrEnum):
     """The way back came before the step, which never runs."""
     ABORT = "abort"
     """An abort came before the step, which never runs."""
-    PUT_OFF = "put_off"
+    DEFERRED = "deferred"
     """The step's outcome is still unknown; the event comes again."""
 
 
@@ -48,7 +48,7 @@ class Hit(StrEnum):
 UNDECLARED = "undeclared"
 
 #: How long Prometheus waits for what waits, in seconds: what was counted is there anyhow.
-_GLANCE = 2
+_SNAPSHOT = 2
 
 _SAGA = ("service", "saga_type")
 _STEP = (*_SAGA, "step")
@@ -87,7 +87,7 @@ failed_compensations = Counter(
 nudges = Counter("saga_nudges_total", "Overdue steps whose event was sent again.", _SAGA)
 aborts = Counter("saga_aborts_total", "Aborts that were sent for overdue steps.", _SAGA)
 contradictions = Counter("saga_contradictions_total", "Steps that do not stand as the end of their saga has it.", _STEP)
-letters = Counter("saga_dead_letters_total", "Messages that became dead letters.", ("service",))
+_dead_letters = Counter("saga_dead_letters_total", "Messages that became dead letters.", ("service",))
 batches = Histogram(
     "saga_batch_size", "Messages that shared a transaction.", ("service",), buckets=(1, 2, 5, 10, 20, 50, 100, 200)
 )
@@ -109,7 +109,7 @@ class Meter:
         self._steps = {(step.saga.name, step.name) for step in service.steps}
         self._bound: dict[tuple[str, ...], Any] = {}
         self._batches = batches.labels(service.name)
-        self._letters = letters.labels(service.name)
+        self._dead_letters = _dead_letters.labels(service.name)
         self._begin_at_zero(service)
 
     def entries(self, entries: Iterable[Entry]) -> None:
@@ -155,9 +155,9 @@ class Meter:
         """Count a step that contradicts how its saga ended."""
         self._of(contradictions, *self._step(saga_type, step)).inc()
 
-    def letter(self, _: DeadLetter) -> None:
+    def dead_letter(self, _: DeadLetter) -> None:
         """Count a dead letter."""
-        self._letters.inc()
+        self._dead_letters.inc()
 
     def batch(self, size: int) -> None:
         """Count the messages that shared a transaction."""
@@ -223,7 +223,7 @@ def _readiness(service: str, parts: Mapping[str, bool]) -> GaugeMetricFamily:
 
 async def _look(service: str, sagas: Collection[str], database: Database) -> list[GaugeMetricFamily]:
     try:
-        async with asyncio.timeout(_GLANCE), database.reading() as connection:
+        async with asyncio.timeout(_SNAPSHOT), database.reading() as connection:
             return await _waiting(connection, service, sagas)
     except Exception as error:
         if not is_outage(error):
@@ -256,7 +256,7 @@ async def _stuck(connection: AsyncConnection, service: str, sagas: Collection[st
         key = saga_type if saga_type in sagas else UNDECLARED, state
         stuck[key] = stuck.get(key, 0) + count
     told = "Sagas that should have ended long ago, as this service sees them."
-    gauge = GaugeMetricFamily("saga_stuck_count", told, labels=("service", "saga_type", "state"))
+    gauge = GaugeMetricFamily("saga_stuck", told, labels=("service", "saga_type", "state"))
     for (saga_type, state), count in stuck.items():
         gauge.add_metric((service, saga_type, state), count)
     return gauge

@@ -18,7 +18,7 @@ from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import ATTEMPT, BROKERS_OWN, WireMessage
 from toolkit.persistence import audit_log, dead_letters, outbox, saga_log, suspect_messages
-from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.outbox import OutboxRow
@@ -26,7 +26,7 @@ from toolkit.persistence.saga_log import Entry, Stream, StreamKey
 from toolkit.protocol.fence import Note
 
 #: How many letters one transaction takes: each may be as large as the broker lets a message be.
-LETTERS_AT_ONCE = 100
+DEAD_LETTERS_AT_ONCE = 100
 
 #: Not a saga's id, and never one: where a message has none, the broker's client would make one up.
 _NO_SAGA = "-"
@@ -35,7 +35,7 @@ Streams = dict[StreamKey, Stream]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bite:
+class BatchResult:
     """What one transaction did, a row for each thing: its `outcome`, and `why` where it was refused.
 
     `after` is what the next bite begins behind; None where nothing is left.
@@ -54,7 +54,7 @@ async def redrive(
     now: datetime,
     after: str = "",
     dry_run: bool = False,
-) -> Bite:
+) -> BatchResult:
     """Send dead letters to their service's own queue again, and let their steps have all their attempts again.
 
     A letter whose saga has ended stays where it is. One that couldn't be read is sent: a release since may read it,
@@ -67,7 +67,7 @@ async def redrive(
         async with database.reading() as connection:
             found = await _choose(connection, which, after, locked=False)
             streams = await saga_log.read_streams(connection, _sagas(found))
-        return _bite(found, [each for each in found if not _refusal(each, streams)], streams, "would be redriven")
+        return _batch(found, [each for each in found if not _refusal(each, streams)], streams, "would be redriven")
     async with database.transaction() as session:
         connection = await session.connection()
         found = await _choose(connection, which, after, locked=True)
@@ -77,12 +77,12 @@ async def redrive(
         await outbox.add(connection, rows)
         await suspect_messages.unmark(connection, [suspect_messages.fingerprint(each.message) for each in taken])
         await _tell(connection, taken, streams, Note.REDRIVEN, by, now)
-    return _bite(found, taken, streams, Note.REDRIVEN)
+    return _batch(found, taken, streams, Note.REDRIVEN)
 
 
 async def drop(
     database: Database, which: Selection, by: Operator, *, now: datetime, after: str = "", dry_run: bool = False
-) -> Bite:
+) -> BatchResult:
     """Delete dead letters for good; the audit and the sagas' logs say so.
 
     Raises:
@@ -91,14 +91,14 @@ async def drop(
     if dry_run:
         async with database.reading() as connection:
             found = await _choose(connection, which, after, locked=False)
-        return _bite(found, found, {}, "would be dropped")
+        return _batch(found, found, {}, "would be dropped")
     async with database.transaction() as session:
         connection = await session.connection()
         found = await _choose(connection, which, after, locked=True)
         streams = await saga_log.read_streams(connection, _sagas(found))
         taken = await dead_letters.take(connection, found)
         await _tell(connection, taken, streams, Note.DROPPED, by, now)
-    return _bite(found, taken, {}, Note.DROPPED)
+    return _batch(found, taken, {}, Note.DROPPED)
 
 
 async def _choose(connection: AsyncConnection, which: Selection, after: str, *, locked: bool) -> list[DeadLetter]:
@@ -106,19 +106,19 @@ async def _choose(connection: AsyncConnection, which: Selection, after: str, *, 
         types = await dead_letters.types(connection, which)
         if len(types) > 1:
             raise AmbiguousSagaError(which.saga_id, types)
-    return await dead_letters.choose(connection, which, after=after, most=LETTERS_AT_ONCE, locked=locked)
+    return await dead_letters.choose(connection, which, after=after, most=DEAD_LETTERS_AT_ONCE, locked=locked)
 
 
-def _sagas(letters: Iterable[DeadLetter]) -> list[str]:
-    return [letter.message.correlation_id for letter in letters if letter.message.correlation_id]
+def _sagas(dead_letters: Iterable[DeadLetter]) -> list[str]:
+    return [dead_letter.message.correlation_id for dead_letter in dead_letters if dead_letter.message.correlation_id]
 
 
-def _refusal(letter: DeadLetter, streams: Streams) -> str | None:
+def _refusal(dead_letter: DeadLetter, streams: Streams) -> str | None:
     """Return why a letter can't be redriven, or None."""
-    saga_id = letter.message.correlation_id
+    saga_id = dead_letter.message.correlation_id
     of_types: dict[str, SagaState | None] = {}
     for (saga_type, of_saga, _), stream in streams.items():
-        if of_saga == saga_id and letter.saga_type in (saga_type, None):
+        if of_saga == saga_id and dead_letter.saga_type in (saga_type, None):
             has_ended = stream.saga_state is not None and stream.saga_state.is_ended
             of_types[saga_type] = stream.saga_state if has_ended else of_types.get(saga_type)
     # Of a letter that tells no type it is enough that any saga of its id goes on.
@@ -126,39 +126,39 @@ def _refusal(letter: DeadLetter, streams: Streams) -> str | None:
     return f"saga {saga_id} has ended ({ended}): there is nothing to go on with; drop the letter" if ended else None
 
 
-def _bite(found: Sequence[DeadLetter], taken: Sequence[DeadLetter], streams: Streams, outcome: str) -> Bite:
-    ids = {letter.id for letter in taken}
-    rows = [_letter_row(each, outcome if each.id in ids else "refused", _refusal(each, streams)) for each in found]
-    return Bite(rows=rows, after=found[-1].id if len(found) == LETTERS_AT_ONCE else None)
+def _batch(found: Sequence[DeadLetter], taken: Sequence[DeadLetter], streams: Streams, outcome: str) -> BatchResult:
+    ids = {dead_letter.id for dead_letter in taken}
+    rows = [_dead_letter_row(each, outcome if each.id in ids else "refused", _refusal(each, streams)) for each in found]
+    return BatchResult(rows=rows, after=found[-1].id if len(found) == DEAD_LETTERS_AT_ONCE else None)
 
 
-def _letter_row(letter: DeadLetter, outcome: str, why: str | None) -> dict[str, Any]:
+def _dead_letter_row(dead_letter: DeadLetter, outcome: str, why: str | None) -> dict[str, Any]:
     return {
-        "id": letter.id,
-        "saga_type": letter.saga_type,
-        "saga_id": letter.message.correlation_id,
-        "step": letter.step,
-        "reason": letter.reason,
+        "id": dead_letter.id,
+        "saga_type": dead_letter.saga_type,
+        "saga_id": dead_letter.message.correlation_id,
+        "step": dead_letter.step,
+        "reason": dead_letter.reason,
         "outcome": outcome,
         "why": why if outcome == "refused" else None,
     }
 
 
-def _original(letter: DeadLetter) -> WireMessage:
+def _original(dead_letter: DeadLetter) -> WireMessage:
     """Return the message as it came to the service first.
 
     On its own queue the routing key is the queue's, so the type is said; what has no id or time gets the letter's.
     """
-    message = letter.message
+    message = dead_letter.message
     headers = {name: value for name, value in message.headers.items() if not name.startswith(BROKERS_OWN)}
     return WireMessage(
         body=message.body,
         routing_key=message.routing_key,
-        message_id=message.message_id or letter.id,
+        message_id=message.message_id or dead_letter.id,
         correlation_id=message.correlation_id or _NO_SAGA,
         type=message.type or message.routing_key.rpartition(".")[2],
-        timestamp=message.timestamp or letter.first_at or letter.at,
-        headers=headers | ({ATTEMPT: 1} if letter.step else {}),
+        timestamp=message.timestamp or dead_letter.first_at or dead_letter.at,
+        headers=headers | ({ATTEMPT: 1} if dead_letter.step else {}),
     )
 
 
@@ -167,17 +167,21 @@ async def _tell(
 ) -> None:
     """Write to the sagas' logs and to the audit what became of these letters."""
     verb = {Note.REDRIVEN: "redrive", Note.DROPPED: "drop"}[note]
-    deeds = [Deed(verb, each.id, each.saga_type, each.message.correlation_id) for each in taken]
-    await saga_log.append(connection, [_of_letter(each, streams, note, by, now) for each in taken if each.step])
-    await audit_log.add(connection, deeds, by, now=now)
+    entries = [AuditEntry(verb, each.id, each.saga_type, each.message.correlation_id) for each in taken]
+    await saga_log.append(connection, [_of_dead_letter(each, streams, note, by, now) for each in taken if each.step])
+    await audit_log.add(connection, entries, by, now=now)
 
 
-def _of_letter(letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:
+def _of_dead_letter(dead_letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:
     """Return the note on a letter that a step has left; the toolkit wrote it, so its saga is on it."""
-    saga_type, saga_id, step = letter.saga_type or "", str(letter.message.correlation_id), str(letter.step)
+    saga_type, saga_id, step = (
+        dead_letter.saga_type or "",
+        str(dead_letter.message.correlation_id),
+        str(dead_letter.step),
+    )
     stream = streams.get((saga_type, saga_id, step), Stream())
     return Entry(
-        service=letter.service,
+        service=dead_letter.service,
         saga_id=saga_id,
         saga_type=saga_type,
         step=step,
@@ -185,8 +189,8 @@ def _of_letter(letter: DeadLetter, streams: Streams, note: Note, by: Operator, n
         from_state=stream.state,
         to_state=note,
         saga_state=stream.saga_state or SagaState.PENDING,
-        event_id=letter.message.message_id,
-        event_type=letter.message.type,
+        event_id=dead_letter.message.message_id,
+        event_type=dead_letter.message.type,
         error=by.reason,
         at=now,
     )

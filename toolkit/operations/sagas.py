@@ -16,11 +16,11 @@ from toolkit.declaration.events import Event, SagaEnded, SagaState, routing_key
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
-from toolkit.operations.dead_letters import Bite
+from toolkit.operations.dead_letters import BatchResult
 from toolkit.persistence import audit_log, emitted_events, outbox, saga_log
-from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
-from toolkit.persistence.emitted_events import Emission
+from toolkit.persistence.emitted_events import EmittedEvent
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
@@ -31,7 +31,7 @@ Emitted = dict[str, type[Event]]
 
 async def replay(
     database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
-) -> Bite:
+) -> BatchResult:
     """Emit again, under the same ids, what each step of a saga emitted last here, and the end if it came from here.
 
     The fences make it harmless, finished sagas included.
@@ -41,17 +41,17 @@ async def replay(
     """
     async with database.transaction() as session:
         connection = await session.connection()
-        story = await _story(connection, saga_id, saga_type)
-        found = await emitted_events.last_of(connection, saga_id, story[-1]["saga_type"]) if story else []
+        timeline = await _timeline(connection, saga_id, saga_type)
+        found = await emitted_events.last_of(connection, saga_id, timeline[-1]["saga_type"]) if timeline else []
         known = [each for each in found if each.emitted_type in emitted]
         ends = [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
         await _send(connection, known, emitted, Note.REPLAYED, by, now, besides=ends)
-    return Bite(rows=[_emission_row(each, Note.REPLAYED, is_known=each in known) for each in found])
+    return BatchResult(rows=[_emitted_row(each, Note.REPLAYED, is_known=each in known) for each in found])
 
 
 async def nudge(
     database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
-) -> Bite:
+) -> BatchResult:
     """Emit again what each step of a saga emitted last here, as the watch does; refused where the saga has ended.
 
     No rows where the service does not know the saga.
@@ -61,20 +61,24 @@ async def nudge(
     """
     async with database.transaction() as session:
         connection = await session.connection()
-        story = await _story(connection, saga_id, saga_type)
-        if not story:
-            return Bite(rows=[])
-        if end := _end_of(story):
-            return _refused(story, f"saga {saga_id} has ended ({end}): nothing is under way here")
-        found = await emitted_events.last_of(connection, saga_id, story[-1]["saga_type"])
+        timeline = await _timeline(connection, saga_id, saga_type)
+        if not timeline:
+            return BatchResult(rows=[])
+        if end := _end_of(timeline):
+            return _refused(timeline, f"saga {saga_id} has ended ({end}): nothing is under way here")
+        found = await emitted_events.last_of(connection, saga_id, timeline[-1]["saga_type"])
         if not found:
-            return _refused(story, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one")
+            return _refused(
+                timeline, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one"
+            )
         known = [each for each in found if each.emitted_type in emitted]
         await _send(connection, known, emitted, Note.NUDGED, by, now)
-    return Bite(rows=[_emission_row(each, Note.NUDGED, is_known=each in known) for each in found])
+    return BatchResult(rows=[_emitted_row(each, Note.NUDGED, is_known=each in known) for each in found])
 
 
-async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None) -> Bite:
+async def abort(
+    database: Database, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
+) -> BatchResult:
     """Ask all services to refuse what they have not begun of a saga; refused where it is known here to have ended.
 
     No rows where the service does not know the saga: an abort of what nobody knows would be a saga of its own.
@@ -84,32 +88,36 @@ async def abort(database: Database, saga_id: str, by: Operator, *, now: datetime
     """
     async with database.transaction() as session:
         connection = await session.connection()
-        story = await _story(connection, saga_id, saga_type)
-        if not story:
-            return Bite(rows=[])
-        if end := _end_of(story):
-            return _refused(story, f"saga {saga_id} has ended ({end}): there is nothing to abort")
-        last = story[-1]
-        began, trace = story[0]["at"], last["traceparent"]
+        timeline = await _timeline(connection, saga_id, saga_type)
+        if not timeline:
+            return BatchResult(rows=[])
+        if end := _end_of(timeline):
+            return _refused(timeline, f"saga {saga_id} has ended ({end}): there is nothing to abort")
+        last = timeline[-1]
+        began, trace = timeline[0]["at"], last["traceparent"]
         request = abort_request(last["saga_type"], saga_id, by.reason, now=now, traceparent=trace, started_at=began)
         await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
         await saga_log.append(connection, [_abort_note(last, by, now)])
-        await audit_log.add(connection, [Deed("abort", str(request.type), last["saga_type"], saga_id)], by, now=now)
-    return Bite(rows=[_row_about(last, event_type=request.type, event_id=request.message_id, outcome=Note.ABORTED)])
+        await audit_log.add(
+            connection, [AuditEntry("abort", str(request.type), last["saga_type"], saga_id)], by, now=now
+        )
+    return BatchResult(
+        rows=[_row_about(last, event_type=request.type, event_id=request.message_id, outcome=Note.ABORTED)]
+    )
 
 
-async def _story(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[dict[str, Any]]:
+async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[dict[str, Any]]:
     """Return what the log tells of the saga that is meant."""
-    story = await saga_log.story(connection, saga_id, saga_type)
-    types = sorted({entry["saga_type"] for entry in story})
+    timeline = await saga_log.timeline(connection, saga_id, saga_type)
+    types = sorted({entry["saga_type"] for entry in timeline})
     if len(types) > 1:
         raise AmbiguousSagaError(saga_id, types)
-    return story
+    return timeline
 
 
 async def _send(
     connection: AsyncConnection,
-    known: Sequence[Emission],
+    known: Sequence[EmittedEvent],
     emitted: Emitted,
     note: Note,
     by: Operator,
@@ -126,28 +134,28 @@ async def _send(
     await outbox.add(connection, [*rows, *besides])
     await saga_log.append(connection, notes)
     await audit_log.add(
-        connection, [Deed(verb, each.emitted_type, each.saga_type, each.saga_id) for each in known], by, now=now
+        connection, [AuditEntry(verb, each.emitted_type, each.saga_type, each.saga_id) for each in known], by, now=now
     )
 
 
-def _end_of(story: Sequence[dict[str, Any]]) -> SagaState | None:
+def _end_of(timeline: Sequence[dict[str, Any]]) -> SagaState | None:
     """Return how the saga ended, as far as its entries here tell."""
-    states = (SagaState(entry["saga_state"]) for entry in story)
+    states = (SagaState(entry["saga_state"]) for entry in timeline)
     return next((state for state in states if state.is_ended), None)
 
 
-def _note(emission: Emission, stream: saga_log.Stream, note: Note, by: Operator, now: datetime) -> Entry:
+def _note(emitted_event: EmittedEvent, stream: saga_log.Stream, note: Note, by: Operator, now: datetime) -> Entry:
     return Entry(
-        service=emission.service,
-        saga_id=emission.saga_id,
-        saga_type=emission.saga_type,
-        step=emission.step,
+        service=emitted_event.service,
+        saga_id=emitted_event.saga_id,
+        saga_type=emitted_event.saga_type,
+        step=emitted_event.step,
         position=None,
         from_state=stream.state,
         to_state=note,
         saga_state=stream.saga_state or SagaState.PENDING,
-        event_id=emission.event_id,
-        event_type=emission.event_type,
+        event_id=emitted_event.event_id,
+        event_type=emitted_event.event_type,
         error=by.reason or None,
         at=now,
     )
@@ -174,36 +182,36 @@ def _row(message: WireMessage, kind: type[Event], now: datetime) -> OutboxRow:
     return OutboxRow(id=new_id(), message=message, due_at=now, optional=kind.__optional__)
 
 
-def _end(emission: Emission, now: datetime) -> WireMessage:
+def _end(emitted_event: EmittedEvent, now: datetime) -> WireMessage:
     """Return the control message that tells how the saga ended; its first one told of many sagas at once."""
-    outcome = "completed" if emission.saga_state == SagaState.COMPLETED else "failed"
-    ended = SagaEnded.model_validate({"saga_type": emission.saga_type, outcome: (emission.saga_id,)})
+    outcome = "completed" if emitted_event.saga_state == SagaState.COMPLETED else "failed"
+    ended = SagaEnded.model_validate({"saga_type": emitted_event.saga_type, outcome: (emitted_event.saga_id,)})
     envelope = Envelope(
-        event_id=derived_id(emission.saga_type, emission.saga_id, SagaEnded.__name__),
+        event_id=derived_id(emitted_event.saga_type, emitted_event.saga_id, SagaEnded.__name__),
         event_type=SagaEnded.__name__,
         version=SagaEnded.__version__,
         saga_id="",
-        saga_type=emission.saga_type,
+        saga_type=emitted_event.saga_type,
         occurred_at=now,
     )
     return envelope.wrap(ended.model_dump_json().encode(), routing_key(SagaEnded))
 
 
-def _emission_row(emission: Emission, outcome: Note, *, is_known: bool) -> dict[str, Any]:
+def _emitted_row(emitted_event: EmittedEvent, outcome: Note, *, is_known: bool) -> dict[str, Any]:
     return {
-        "service": emission.service,
-        "saga_type": emission.saga_type,
-        "saga_id": emission.saga_id,
-        "step": emission.step,
-        "event_type": emission.emitted_type,
-        "event_id": emission.emitted_id,
+        "service": emitted_event.service,
+        "saga_type": emitted_event.saga_type,
+        "saga_id": emitted_event.saga_id,
+        "step": emitted_event.step,
+        "event_type": emitted_event.emitted_type,
+        "event_id": emitted_event.emitted_id,
         "outcome": outcome if is_known else "refused",
-        "why": None if is_known else f"nothing here declares {emission.emitted_type} any more",
+        "why": None if is_known else f"nothing here declares {emitted_event.emitted_type} any more",
     }
 
 
-def _refused(story: Sequence[dict[str, Any]], why: str) -> Bite:
-    return Bite(rows=[_row_about(story[-1], outcome="refused", why=why)])
+def _refused(timeline: Sequence[dict[str, Any]], why: str) -> BatchResult:
+    return BatchResult(rows=[_row_about(timeline[-1], outcome="refused", why=why)])
 
 
 def _row_about(

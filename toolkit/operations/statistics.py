@@ -1,4 +1,4 @@
-"""The figures of one service, as `Glance` has them: read often, and cheap however long the log is.
+"""The figures of one service, as `Snapshot` has them: read often, and cheap however long the log is.
 
 The sagas are counted once, stretch by stretch, when somebody asks for the first time; from then on only what was
 written since is read. What is pruned stays counted until the sagas are counted anew, ten minutes later at most.
@@ -20,8 +20,8 @@ from toolkit.clock import Clock
 from toolkit.persistence import dead_letters, outbox, pending_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
-from toolkit.persistence.log_deltas import Moves, last_row, moves, settled_row
-from toolkit.tracking.snapshot import Glance
+from toolkit.persistence.log_deltas import LogDeltas, deltas, last_row, settled_row
+from toolkit.tracking.snapshot import Snapshot
 
 log = structlog.get_logger("toolkit")
 
@@ -43,11 +43,11 @@ class _Base:
     """All that was counted, up to a row that is settled."""
 
     until: int = 0
-    moves: Moves = field(default_factory=Moves)
+    deltas: LogDeltas = field(default_factory=LogDeltas)
     anew_at: float = 0.0
 
 
-class Figures:
+class Statistics:
     """Reads one service's figures, and remembers what need not be read again."""
 
     def __init__(self, service: str, clock: Clock) -> None:
@@ -56,23 +56,23 @@ class Figures:
         self._base: _Base | None = None
         self._counting: asyncio.Task[_Base] | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._last: tuple[float, Glance] | None = None
+        self._last: tuple[float, Snapshot] | None = None
 
-    async def glance(self, database: Database, ready: Mapping[str, bool]) -> Glance:
+    async def snapshot(self, database: Database, ready: Mapping[str, bool]) -> Snapshot:
         """Return the figures as they are now, or were a moment ago."""
         async with self._one_at_a_time:
             if self._last is None or time.monotonic() - self._last[0] > _FRESH:
-                glance = await self._look(database)
-                self._last = time.monotonic(), glance
+                snapshot = await self._look(database)
+                self._last = time.monotonic(), snapshot
             return self._last[1].model_copy(update={"ready": dict(ready)})
 
-    async def _look(self, database: Database) -> Glance:
+    async def _look(self, database: Database) -> Snapshot:
         base = await self._counted(database)
         now = self._clock.now()
         async with database.reading() as connection:
-            told = await self._up_to_now(connection, base, now) if base else Moves()
+            told = await self._up_to_now(connection, base, now) if base else LogDeltas()
             rows, oldest = await outbox.backlog(connection)
-            return Glance(
+            return Snapshot(
                 service=self._service,
                 at=now,
                 is_counted=base is not None,
@@ -84,21 +84,21 @@ class Figures:
                 dead_letters=await dead_letters.count(connection),
                 outbox=rows,
                 outbox_oldest=max((now - oldest).total_seconds(), 0.0) if oldest else None,
-                edges=_edges(told.emissions, now),
+                edges=_edges(told.emitted_events, now),
                 ready={},
             )
 
-    async def _up_to_now(self, connection: AsyncConnection, base: _Base, now: datetime) -> Moves:
+    async def _up_to_now(self, connection: AsyncConnection, base: _Base, now: datetime) -> LogDeltas:
         """Return all moves, and take those that are settled into the base."""
         last = await last_row(connection)
         if last < base.until:
             self._base = None  # the log's end was taken away, by hand or by pruning: count anew the next time
         settled = await settled_row(connection, now=now)
-        base.moves.forget(now - _RECENT)
+        base.deltas.forget(now - _RECENT)
         while base.until < settled:
             await _advance(connection, base, settled, now)
-        told = await moves(connection, after=base.until, until=last, since=now - _RECENT)
-        told.add(base.moves)
+        told = await deltas(connection, after=base.until, until=last, since=now - _RECENT)
+        told.add(base.deltas)
         return told
 
     async def _counted(self, database: Database) -> _Base | None:
@@ -135,7 +135,7 @@ class Figures:
 async def _advance(connection: AsyncConnection, base: _Base, settled: int, now: datetime) -> None:
     """Take the next stretch of the log into the base."""
     until = min(base.until + _STRETCH, settled)
-    base.moves.add(await moves(connection, after=base.until, until=until, since=now - _RECENT))
+    base.deltas.add(await deltas(connection, after=base.until, until=until, since=now - _RECENT))
     base.until = until
 
 
@@ -158,9 +158,9 @@ def _p95(seconds: list[float]) -> float | None:
     return sorted(seconds)[max(-(-len(seconds) * 95 // 100) - 1, 0)] if seconds else None
 
 
-def _edges(emissions: Counter[tuple[int, str]], now: datetime) -> dict[str, int]:
+def _edges(emitted_events: Counter[tuple[int, str]], now: datetime) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for (second, event), count in emissions.items():
+    for (second, event), count in emitted_events.items():
         if datetime.fromtimestamp(second, UTC) > now - _RECENT:
             total[event] += count
     return dict(sorted(total.items()))

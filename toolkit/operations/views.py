@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.contract import EventContract
-from toolkit.declaration.redaction import MASK, UNKNOWN, has_sensitive_fields, mask, masked_object
+from toolkit.declaration.redaction import REDACTED, UNKNOWN, has_sensitive_fields, redacted_body, redacted_object
 from toolkit.declaration.text_redaction import redact
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import trace_id_of
@@ -69,9 +69,9 @@ async def view(
     """
     of_id = Selection(saga_id=saga_id)
     found = SagaView(
-        entries=[_entry(row, declared) for row in await saga_log.story(connection, saga_id)],
+        entries=[_entry(row, declared) for row in await saga_log.timeline(connection, saga_id)],
         outbox=await outbox.listed(connection, saga_id=saga_id, limit=_MOST),
-        dead_letters=await letters(connection, of_id, declared, limit=_MOST),
+        dead_letters=await dead_letter_list(connection, of_id, declared, limit=_MOST),
         overdue=[asdict(step) for step in await pending_steps.listed(connection, saga_id=saga_id, limit=_MOST)],
     )
     if saga_type is not None:
@@ -91,7 +91,7 @@ def see_that_it_is_one(saga_id: str, views: Iterable[SagaView]) -> None:
         raise AmbiguousSagaError(saga_id, types)
 
 
-async def letters(
+async def dead_letter_list(
     connection: AsyncConnection, which: Selection, declared: Declared, *, limit: int
 ) -> list[dict[str, Any]]:
     """Return dead letters without their messages, the newest first."""
@@ -108,12 +108,20 @@ async def groups(connection: AsyncConnection, declared: Declared) -> list[dict[s
     """Return dead letters in groups, the largest first, each with the error and the saga of its newest letter."""
     found = await dead_letters.groups(connection)
     newest = Selection(ids=tuple(row["newest"] for row in found))
-    by_id = {row["id"]: row for row in await letters(connection, newest, declared, limit=len(found))} if found else {}
+    by_id = (
+        {row["id"]: row for row in await dead_letter_list(connection, newest, declared, limit=len(found))}
+        if found
+        else {}
+    )
     return [
         {name: value for name, value in row.items() if name != "newest"}
-        | {"error": _shortened(letter["error"]), "saga_type": letter["saga_type"], "saga_id": letter["saga_id"]}
+        | {
+            "error": _shortened(dead_letter["error"]),
+            "saga_type": dead_letter["saga_type"],
+            "saga_id": dead_letter["saga_id"],
+        }
         for row in found
-        if (letter := by_id.get(row["newest"]))  # else it went just now
+        if (dead_letter := by_id.get(row["newest"]))  # else it went just now
     ]
 
 
@@ -122,18 +130,20 @@ def _shortened(text: str) -> str:
     return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR - 1]}…"
 
 
-async def letter(connection: AsyncConnection, letter_id: str, declared: Declared) -> dict[str, Any] | None:
+async def whole_dead_letter(
+    connection: AsyncConnection, dead_letter_id: str, declared: Declared
+) -> dict[str, Any] | None:
     """Return one dead letter with its message, or None where there is no such letter."""
-    rows = await dead_letters.listed(connection, Selection(ids=(letter_id,)), limit=1)
+    rows = await dead_letters.listed(connection, Selection(ids=(dead_letter_id,)), limit=1)
     if not rows:
         return None
     (row,) = rows
-    body = (await dead_letters.bodies(connection, [letter_id])).get(letter_id, b"")
+    body = (await dead_letters.bodies(connection, [dead_letter_id])).get(dead_letter_id, b"")
     return row | {
         "error": _tellable(row, row["error"], declared, body),
         "traceback": row["traceback"] and _tellable(row, row["traceback"], declared, body),
         "headers": {name: _header(name, value, _kind(row, declared), body) for name, value in row["headers"].items()},
-        "body": mask(_kind(row, declared), body),
+        "body": redacted_body(_kind(row, declared), body),
     }
 
 
@@ -150,7 +160,7 @@ def _tellable(row: dict[str, Any], text: str, declared: Declared, body: bytes | 
 def _header(name: str, value: Any, kind: EventContract | None, body: bytes) -> Any:
     """Return a header as it may be shown: a stranger may put a sensitive value into one of ours, too."""
     if not _is_known(name):
-        return MASK
+        return REDACTED
     return redact(kind, body, value) if isinstance(value, str) else value
 
 
@@ -162,7 +172,7 @@ def _is_known(header: str) -> bool:
 def _entry(row: dict[str, Any], declared: Declared) -> dict[str, Any]:
     told = {name: row[name] for name in saga_log.SHOWN}
     return told | {
-        "emitted_body": masked_object(declared.get(str(row["emitted_type"])), row["emitted_body"]),
+        "emitted_body": redacted_object(declared.get(str(row["emitted_type"])), row["emitted_body"]),
         "trace_id": trace_id_of(row["traceparent"]),
         "deadline": row["deadline"],
     }

@@ -40,7 +40,7 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class AuditEntry:
     """What was done to one thing: the verb, the thing, and the saga that it belongs to, if any."""
 
     verb: str
@@ -49,10 +49,10 @@ class Deed:
     saga_id: str | None = None
 
 
-async def add(connection: AsyncConnection, deeds: Sequence[Deed], by: Operator, *, now: datetime) -> None:
+async def add(connection: AsyncConnection, entries: Sequence[AuditEntry], by: Operator, *, now: datetime) -> None:
     """Add what an operator did, in one statement."""
-    if deeds:
-        await connection.execute(insert(audit), [_values(deed, by, now) for deed in deeds])
+    if entries:
+        await connection.execute(insert(audit), [_values(entry, by, now) for entry in entries])
 
 
 async def listed(connection: AsyncConnection, *, limit: int = 100, before: str | None = None) -> list[dict[str, Any]]:
@@ -68,14 +68,14 @@ async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> 
     return (await connection.execute(delete(audit).where(audit.c.id.in_(old)))).rowcount
 
 
-def _values(deed: Deed, by: Operator, now: datetime) -> dict[str, Any]:
+def _values(entry: AuditEntry, by: Operator, now: datetime) -> dict[str, Any]:
     return {
         "id": new_id(),
         "at": now,
         "actor": by.name,
-        "verb": deed.verb,
+        "verb": entry.verb,
         "reason": by.reason,
-        "saga_type": deed.saga_type,
-        "saga_id": deed.saga_id,
-        "subject": deed.subject,
+        "saga_type": entry.saga_type,
+        "saga_id": entry.saga_id,
+        "subject": entry.subject,
     }

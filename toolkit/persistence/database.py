@@ -118,7 +118,7 @@ class StepSession(AsyncSession):
     sync_session_class = _SyncStepSession
     sync_session: _SyncStepSession
 
-    #: The events whose outcome the transaction holds; only a crash point asks.
+    #: The events whose outcome the transaction holds; only a failpoint asks.
     tells: Iterable[str | None] = ()
 
     @property

@@ -151,12 +151,12 @@ def cure_of(error: BaseException) -> str:
     return "see that the database answers at SAGA_DATABASE_URL, and what its own log says"
 
 
-def complain(sentence: str, error: BaseException, **facts: str | None) -> None:
+def complain(summary: str, error: BaseException, **facts: str | None) -> None:
     """Log an error of the toolkit's own statements: where the database is there, with what mends it."""
     if breaks_off(error) or isinstance(error, OSError | TimeoutError):
-        log.warning(sentence, error=describe_fault(error), **facts)
+        log.warning(summary, error=describe_fault(error), **facts)
     else:
-        log.error(sentence, error=describe_fault(error), cure=cure_of(error), **facts)
+        log.error(summary, error=describe_fault(error), cure=cure_of(error), **facts)
 
 
 def describe_fault(error: BaseException) -> str:

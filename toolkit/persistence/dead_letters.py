@@ -127,30 +127,30 @@ class Selection:
         return and_(true(), *conditions)
 
 
-async def add(connection: AsyncConnection, letters: Sequence[DeadLetter]) -> None:
+async def add(connection: AsyncConnection, added: Sequence[DeadLetter]) -> None:
     """Add letters in one statement; one that is there already counts one attempt more."""
-    if not letters:
+    if not added:
         return
     new = insert_into(dead_letters, connection)
     again = {name: new.excluded[name] for name in ("error", "traceback", "headers", "last_at")}
     statement = new.on_conflict_do_update(
         index_elements=["fingerprint"], set_=again | {"attempts": dead_letters.c.attempts + 1}
     )
-    await connection.execute(statement, [_values(letter) for letter in letters])
+    await connection.execute(statement, [_values(dead_letter) for dead_letter in added])
 
 
-def announce(letter: DeadLetter) -> None:
+def log_dead_letter(dead_letter: DeadLetter) -> None:
     """Log that a letter was kept: somebody must look."""
     log.error(
         "message dead-lettered",
-        service=letter.service,
-        reason=letter.reason,
-        error=letter.error,
-        saga_type=letter.saga_type or said_type(letter.message),
-        saga_id=letter.message.correlation_id,
-        step=letter.step,
-        event_id=letter.message.message_id,
-        **trace_facts(letter.message.headers.get(TRACEPARENT)),
+        service=dead_letter.service,
+        reason=dead_letter.reason,
+        error=dead_letter.error,
+        saga_type=dead_letter.saga_type or said_type(dead_letter.message),
+        saga_id=dead_letter.message.correlation_id,
+        step=dead_letter.step,
+        event_id=dead_letter.message.message_id,
+        **trace_facts(dead_letter.message.headers.get(TRACEPARENT)),
     )
 
 
@@ -207,15 +207,15 @@ async def choose(
     query = select(dead_letters).where(which.condition(), dead_letters.c.id > after)
     query = query.order_by(dead_letters.c.id).limit(most)
     rows = await connection.execute(query.with_for_update() if locked else query)
-    return [_letter(row) for row in rows]
+    return [_dead_letter(row) for row in rows]
 
 
-async def take(connection: AsyncConnection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+async def take(connection: AsyncConnection, wanted: Sequence[DeadLetter]) -> list[DeadLetter]:
     """Delete these letters, and return those that were still there."""
-    ids = [letter.id for letter in letters]
+    ids = [dead_letter.id for dead_letter in wanted]
     rows = await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(ids)).returning(dead_letters.c.id))
     taken = set(rows.scalars())
-    return [letter for letter in letters if letter.id in taken]
+    return [dead_letter for dead_letter in wanted if dead_letter.id in taken]
 
 
 async def prune(
@@ -229,27 +229,27 @@ async def prune(
     return (await connection.execute(statement)).rowcount
 
 
-def _values(letter: DeadLetter) -> dict[str, Any]:
-    message = letter.message
+def _values(dead_letter: DeadLetter) -> dict[str, Any]:
+    message = dead_letter.message
     values = {
-        "id": letter.id,
-        "service": letter.service,
-        "reason": letter.reason,
-        "error": letter.error,
-        "traceback": letter.traceback,
-        "saga_type": letter.saga_type or said_type(message),
+        "id": dead_letter.id,
+        "service": dead_letter.service,
+        "reason": dead_letter.reason,
+        "error": dead_letter.error,
+        "traceback": dead_letter.traceback,
+        "saga_type": dead_letter.saga_type or said_type(message),
         "saga_id": message.correlation_id,
-        "step": letter.step,
+        "step": dead_letter.step,
         "event_type": message.type,
         "message_id": message.message_id,
         "routing_key": message.routing_key,
         "sent_at": message.timestamp,
         "headers": json.dumps(dict(message.headers), default=str),
         "body": message.body,
-        "attempts": letter.attempts,
-        "first_at": letter.first_at or letter.at,
-        "last_at": letter.at,
-        "fingerprint": _fingerprint(letter),
+        "attempts": dead_letter.attempts,
+        "first_at": dead_letter.first_at or dead_letter.at,
+        "last_at": dead_letter.at,
+        "fingerprint": _fingerprint(dead_letter),
     }
     # PostgreSQL keeps no NUL in a text; the body is bytes and stays whole.
     return {name: value.replace("\0", "") if isinstance(value, str) else value for name, value in values.items()}
@@ -261,14 +261,14 @@ def said_type(message: WireMessage) -> str | None:
     return said[:_LONGEST_TYPE] if isinstance(said, str) and said else None
 
 
-def _fingerprint(letter: DeadLetter) -> str:
+def _fingerprint(dead_letter: DeadLetter) -> str:
     """Return what makes two letters the same; the body too, lest a client that never changes its id lose something."""
-    message = letter.message
-    facts = [letter.step, letter.reason, message.message_id, message.routing_key, message.correlation_id]
+    message = dead_letter.message
+    facts = [dead_letter.step, dead_letter.reason, message.message_id, message.routing_key, message.correlation_id]
     return hashlib.sha256(json.dumps(facts).encode() + message.body).hexdigest()
 
 
-def _letter(row: Row[Any]) -> DeadLetter:
+def _dead_letter(row: Row[Any]) -> DeadLetter:
     message = WireMessage(
         body=row.body,
         routing_key=row.routing_key,

@@ -16,7 +16,7 @@ from toolkit.persistence.saga_log import StreamKey, of, saga_log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Emission:
+class EmittedEvent:
     """An event that a step emitted."""
 
     service: str
@@ -58,24 +58,28 @@ class Emission:
         return envelope.wrap(self.emitted_body.encode(), routing_key(event_type))
 
 
-async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, str, int]]) -> list[Emission]:
+async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, str, int]]) -> list[EmittedEvent]:
     """Return what was emitted at these positions, each a saga's type and id, a step and a position."""
     if not positions:
         return []
     # By id alone, which each database finds by its index; SQLite reads the whole table for a list of tuples.
-    query = _emissions().add_columns(saga_log.c.position).where(saga_log.c.saga_id.in_({each[1] for each in positions}))
+    query = (
+        _emitted_events()
+        .add_columns(saga_log.c.position)
+        .where(saga_log.c.saga_id.in_({each[1] for each in positions}))
+    )
     rows = [dict(row._mapping) for row in await connection.execute(query)]
     wanted = set(positions)
-    found = [(row.pop("position"), Emission(**row)) for row in rows]
-    return [emission for position, emission in found if (*emission.key, position) in wanted]
+    found = [(row.pop("position"), EmittedEvent(**row)) for row in rows]
+    return [emitted_event for position, emitted_event in found if (*emitted_event.key, position) in wanted]
 
 
-async def last_of(connection: AsyncConnection, saga_id: str, saga_type: str) -> list[Emission]:
+async def last_of(connection: AsyncConnection, saga_id: str, saga_type: str) -> list[EmittedEvent]:
     """Return what each step of a saga emitted last."""
-    query = _emissions().where(of(saga_id, saga_type)).order_by(saga_log.c.id)
-    by_step = {row.step: Emission(**row._mapping) for row in await connection.execute(query)}
+    query = _emitted_events().where(of(saga_id, saga_type)).order_by(saga_log.c.id)
+    by_step = {row.step: EmittedEvent(**row._mapping) for row in await connection.execute(query)}
     return list(by_step.values())
 
 
-def _emissions() -> Select[Any]:
-    return select(*(saga_log.c[each.name] for each in fields(Emission))).where(saga_log.c.emitted_id.is_not(None))
+def _emitted_events() -> Select[Any]:
+    return select(*(saga_log.c[each.name] for each in fields(EmittedEvent))).where(saga_log.c.emitted_id.is_not(None))

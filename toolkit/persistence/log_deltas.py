@@ -28,37 +28,37 @@ _MOST_ENDS = 50_000
 
 
 @dataclass(slots=True)
-class Moves:
+class LogDeltas:
     """What a stretch of the log changed.
 
     - `counts`: by how many sagas each kind grew; what left one kind for another is there with a minus.
     - `ends`: when each saga ended that did, and how long it took.
-    - `emissions`: how often each event was emitted, by second since the epoch and name.
+    - `emitted_events`: how often each event was emitted, by second since the epoch and name.
     """
 
     counts: Counter[Kind] = field(default_factory=Counter)
     ends: list[tuple[datetime, timedelta]] = field(default_factory=list)
-    emissions: Counter[tuple[int, str]] = field(default_factory=Counter)
+    emitted_events: Counter[tuple[int, str]] = field(default_factory=Counter)
 
-    def add(self, later: Moves) -> None:
+    def add(self, later: LogDeltas) -> None:
         """Take up what the stretch behind this one changed."""
         self.counts.update(later.counts)
         self.ends += later.ends
-        self.emissions.update(later.emissions)
+        self.emitted_events.update(later.emitted_events)
 
     def forget(self, before: datetime) -> None:
         """Forget the ends and emissions of before."""
         self.ends = [each for each in self.ends if each[0] > before][-_MOST_ENDS:]
         second = before.timestamp()
-        self.emissions = Counter({key: count for key, count in self.emissions.items() if key[0] > second})
+        self.emitted_events = Counter({key: count for key, count in self.emitted_events.items() if key[0] > second})
 
 
-async def moves(connection: AsyncConnection, *, after: int, until: int, since: datetime) -> Moves:
+async def deltas(connection: AsyncConnection, *, after: int, until: int, since: datetime) -> LogDeltas:
     """Return what the rows behind `after` up to `until` changed; ends and emissions only since that moment."""
-    return Moves(
+    return LogDeltas(
         counts=await _counts(connection, after, until),
         ends=await _ends(connection, after, until, since),
-        emissions=await _emissions(connection, after, until, since),
+        emitted_events=await _emitted_events(connection, after, until, since),
     )
 
 
@@ -140,7 +140,9 @@ async def _ends(
     return [(row.at, row.at - row.began_at) for row in rows]
 
 
-async def _emissions(connection: AsyncConnection, after: int, until: int, since: datetime) -> Counter[tuple[int, str]]:
+async def _emitted_events(
+    connection: AsyncConnection, after: int, until: int, since: datetime
+) -> Counter[tuple[int, str]]:
     second = cast(extract("epoch", saga_log.c.at), BigInteger).label("second")
     query = select(second, saga_log.c.emitted_type, func.count()).where(
         saga_log.c.id > after, saga_log.c.id <= until, saga_log.c.at > since, saga_log.c.emitted_type.is_not(None)

@@ -165,7 +165,7 @@ async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) 
     return steps
 
 
-async def put_off(connection: AsyncConnection, steps: Sequence[OverdueStep], until: Sequence[datetime]) -> None:
+async def postpone(connection: AsyncConnection, steps: Sequence[OverdueStep], until: Sequence[datetime]) -> None:
     """Have the next push of each of these steps come due at its moment."""
     if steps:
         statement = update(overdue).where(_is_one).values(next_at=bindparam("until", type_=UtcDateTime()))

@@ -354,7 +354,7 @@ async def entries(
     return [_shown(row) for row in reversed(rows)]
 
 
-async def story(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[dict[str, Any]]:
+async def timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[dict[str, Any]]:
     """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet.
 
     Without a type, of all sagas with this id.

@@ -13,16 +13,16 @@ class StepState(StrEnum):
     """The last entry of one step's stream in one saga; None stands for an empty stream."""
 
     EXECUTING = "executing"
-    """An isolated step is calling the outside world; what it did there is not known yet."""
+    """An external step is calling the outside world; what it did there is not known yet."""
     COMPLETED = "completed"
     FAILED = "failed"
     """Refused: by the business, by the deadline, or because the retries are spent."""
     FENCED = "fenced"
     """A compensation or an abort came first: the step will never run."""
     VOIDING = "voiding"
-    """An isolated step has given up without knowing the outcome, and sees to it that there is none."""
+    """An external step has given up without knowing the outcome, and sees to it that there is none."""
     COMPENSATING = "compensating"
-    """An isolated compensation is calling the outside world."""
+    """An external compensation is calling the outside world."""
     COMPENSATED = "compensated"
     CONFIRMED = "confirmed"
     """The saga ended well; nothing can undo the step any more."""
@@ -72,7 +72,7 @@ class Decision(StrEnum):
     """Run the compensation, or run it again under the same idempotency key."""
     FENCE = "fence"
     """Take the step's first position, so that it never runs, and pass the chain on."""
-    PUT_OFF = "put off"
+    DEFER = "defer"
     """Look again later: while the outcome is unknown nothing may fence the step."""
     IGNORE = "ignore"
 
@@ -82,13 +82,13 @@ _DECISIONS: dict[tuple[Arrival, StepState | None], Decision] = {
     (Arrival.FORWARD, StepState.EXECUTING): Decision.RUN,
     (Arrival.FORWARD, StepState.VOIDING): Decision.VOID,
     (Arrival.COMPENSATION, None): Decision.FENCE,
-    (Arrival.COMPENSATION, StepState.EXECUTING): Decision.PUT_OFF,
-    (Arrival.COMPENSATION, StepState.VOIDING): Decision.PUT_OFF,
+    (Arrival.COMPENSATION, StepState.EXECUTING): Decision.DEFER,
+    (Arrival.COMPENSATION, StepState.VOIDING): Decision.DEFER,
     (Arrival.COMPENSATION, StepState.COMPLETED): Decision.UNDO,
     (Arrival.COMPENSATION, StepState.COMPENSATING): Decision.UNDO,
     (Arrival.ABORT, None): Decision.FENCE,
-    (Arrival.ABORT, StepState.EXECUTING): Decision.PUT_OFF,
-    (Arrival.ABORT, StepState.VOIDING): Decision.PUT_OFF,
+    (Arrival.ABORT, StepState.EXECUTING): Decision.DEFER,
+    (Arrival.ABORT, StepState.VOIDING): Decision.DEFER,
 }
 
 

@@ -36,7 +36,7 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class Backlog:
     """What lies in one service beside its log; None says that nobody looked.
 
     `pruned_until`: of what is not younger than that, the log may have forgotten some.
@@ -44,9 +44,9 @@ class Remains:
 
     service: str
     outbox: int | None = None
-    letters: int | None = None
+    dead_letters: int | None = None
     queued: int | None = None
-    buried: int | None = None
+    dead_lettered: int | None = None
     pruned_until: datetime | None = None
 
 
@@ -80,12 +80,12 @@ class Saga:
             entry = cause
 
 
-def violations_of(saga_id: str, story: Sequence[LogEntry], *, heard: Collection[str] = ()) -> list[Violation]:
-    """Return what is wrong with one saga; `heard` are the events that somebody takes in sagas of its type."""
-    saga = Saga(saga_id, story)
+def violations_of(saga_id: str, timeline: Sequence[LogEntry], *, consumed: Collection[str] = ()) -> list[Violation]:
+    """Return what is wrong with one saga; `consumed` are the events that somebody takes in sagas of its type."""
+    saga = Saga(saga_id, timeline)
     found = [(name, text) for name, check in CHECKS.items() for text in check(saga)]
-    found += [("nothing is lost", text) for text in lost(saga, heard)]
-    saga_type = next((str(entry["saga_type"]) for entry in story), None)
+    found += [("nothing is lost", text) for text in lost(saga, consumed)]
+    saga_type = next((str(entry["saga_type"]) for entry in timeline), None)
     return [Violation(name, saga_id, text, saga_type) for name, text in found]
 
 
@@ -153,14 +153,14 @@ def legal(saga: Saga) -> Iterator[str]:
 
 def rooted(saga: Saga) -> Iterator[str]:
     """Yield events that came in although no log says that they went out, beside the one that started the saga."""
-    strangers = [
+    unknown_services = [
         entry
         for entry in saga.entries
         if entry["event_id"] and entry["event_id"] not in saga.emitters and entry["event_type"] not in _CONTROL
     ]
     # A client's own message id gives the start away no more than any other event's: then the first one told is it.
-    start = next(filter(is_start, strangers), strangers[0] if strangers else None)
-    for entry in strangers:
+    start = next(filter(is_start, unknown_services), unknown_services[0] if unknown_services else None)
+    for entry in unknown_services:
         if start and entry["event_type"] != start["event_type"]:
             yield f"{entry['step']} took a {entry['event_type']} that no entry emitted"
 
@@ -182,7 +182,7 @@ def still_after_the_end(saga: Saga) -> Iterator[str]:
             yield f"{entry['step']} became {entry['to_state']} after the end"
 
 
-def lost(saga: Saga, heard: Collection[str]) -> Iterator[str]:
+def lost(saga: Saga, consumed: Collection[str]) -> Iterator[str]:
     """Yield events that were emitted and reached nobody, of those for which somebody listens.
 
     An abort makes good for a lost event, and its saga is judged by the other invariants.
@@ -191,23 +191,23 @@ def lost(saga: Saga, heard: Collection[str]) -> Iterator[str]:
         return
     taken = {entry["event_id"] for entry in saga.entries}
     for entry in saga.emitters.values():
-        if entry["emitted_type"] in heard and entry["emitted_id"] not in taken:
+        if entry["emitted_type"] in consumed and entry["emitted_id"] not in taken:
             yield f"{entry['emitted_type']} of {entry['step']} reached nobody"
 
 
-def at_rest(remains: Iterable[Remains]) -> list[Violation]:
+def at_rest(backlog: Iterable[Backlog]) -> list[Violation]:
     """Return what is left although all is done: rows that did not go out, messages in queues, dead letters."""
-    return [Violation("nothing is left over", None, text) for each in remains for text in _left(each)]
+    return [Violation("nothing is left over", None, text) for each in backlog for text in _left(each)]
 
 
-def _left(remains: Remains) -> Iterator[str]:
+def _left(backlog: Backlog) -> Iterator[str]:
     counts = {
-        "rows in its outbox": remains.outbox,
-        "dead letters": remains.letters,
-        "messages in its queue": remains.queued,
-        "messages in its dead-letter queue": remains.buried,
+        "rows in its outbox": backlog.outbox,
+        "dead letters": backlog.dead_letters,
+        "messages in its queue": backlog.queued,
+        "messages in its dead-letter queue": backlog.dead_lettered,
     }
-    return (f"{remains.service} has {count} {what}" for what, count in counts.items() if count)
+    return (f"{backlog.service} has {count} {what}" for what, count in counts.items() if count)
 
 
 #: The invariants of one saga by name, each with the function that yields how it is hurt.

@@ -27,7 +27,7 @@ _WEIGHT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Timeline:
     """What is known of one saga; `unreachable` says of which services nothing is known, and why."""
 
     saga_id: str
@@ -62,15 +62,15 @@ class Story:
 
 def tell(
     saga_id: str, logs: Mapping[str, Sequence[LogEntry]], *, unreachable: Mapping[str, str] | None = None
-) -> Story:
+) -> Timeline:
     """Return the story that these logs tell together; they are given by service, each in its own order."""
-    return Story(saga_id, merge(logs.values()), unreachable or {})
+    return Timeline(saga_id, merge(logs.values()), unreachable or {})
 
 
 def merge(logs: Iterable[Sequence[LogEntry]]) -> list[LogEntry]:
     """Return the entries of all logs in one causal order, the same whatever order the logs come in."""
     queues = sorted((list(log) for log in logs if log), key=lambda log: str(log[0]["service"]))
-    told = _Telling(emitted for log in queues for emitted in _emissions(log))
+    told = _Merge(emitted for log in queues for emitted in _emitted_events(log))
     while queues:
         queue = min(queues, key=lambda waiting: told.rank(waiting[0]))
         told.append(queue.pop(0))
@@ -78,17 +78,17 @@ def merge(logs: Iterable[Sequence[LogEntry]]) -> list[LogEntry]:
     return told.entries
 
 
-class _Telling:
+class _Merge:
     """The part of the story that is told already, and what is to come next."""
 
-    def __init__(self, emissions: Iterable[str]) -> None:
+    def __init__(self, emitted_events: Iterable[str]) -> None:
         self.entries: list[LogEntry] = []
-        self._awaited = set(emissions)
+        self._awaited = set(emitted_events)
         self._emitted_at: dict[str, int] = {}
 
     def append(self, entry: LogEntry) -> None:
         """Tell one more entry."""
-        for event in _emissions([entry]):
+        for event in _emitted_events([entry]):
             # Only the first counts: a nudge emits the same event again, after it was heard.
             self._emitted_at.setdefault(event, len(self.entries))
         self.entries.append(entry)
@@ -113,7 +113,7 @@ def _phase(entry: LogEntry) -> tuple[int, int]:
     return _WEIGHT[SagaState(entry["saga_state"])], int(entry["to_state"] != StepState.FAILED)
 
 
-def _emissions(log: Sequence[LogEntry]) -> Iterator[str]:
+def _emitted_events(log: Sequence[LogEntry]) -> Iterator[str]:
     """Return the ids of the events that these entries emitted; who ends the saga also tells that it has ended."""
     for entry in log:
         if entry["emitted_id"]:

@@ -17,8 +17,7 @@ from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import Envelope, Message
 from toolkit.observability.metrics import Hit, Meter
 from toolkit.observability.tracing import Span, Tracing, now
-from toolkit.persistence import dead_letters
-from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.dead_letters import DeadLetter, log_dead_letter
 from toolkit.persistence.saga_log import Entry, SagaKey
 from toolkit.protocol.fence import Note
 from toolkit.runtime.invocation import Failure
@@ -62,7 +61,7 @@ class Attempt:
         self.result = result
 
 
-class Announcement:
+class AfterCommit:
     """Takes down what a transaction does, until the commit allows it to be told."""
 
     def __init__(self, tracing: Tracing | None) -> None:
@@ -94,7 +93,7 @@ class Announcement:
         if cause.started_at:
             self._durations.append((cause.saga_type, outcome, max((at - cause.started_at).total_seconds(), 0)))
 
-    def make(self, meter: Meter, entries: Sequence[Entry], letters: Sequence[DeadLetter]) -> None:
+    def make(self, meter: Meter, entries: Sequence[Entry], dead_letters: Sequence[DeadLetter]) -> None:
         """Log, count and trace it all, with the entries and the letters that were committed."""
         for attempt in self._attempts:
             if attempt.seconds is not None:
@@ -113,9 +112,9 @@ class Announcement:
             _tell(entry)
         for note in self._contradictions:
             tell_contradiction((note.saga_type, note.saga_id), note.step, note.error)
-        for letter in letters:
-            meter.letter(letter)
-            dead_letters.announce(letter)
+        for dead_letter in dead_letters:
+            meter.dead_letter(dead_letter)
+            log_dead_letter(dead_letter)
 
 
 def tell_contradiction(saga: SagaKey, step: str, error: str | None) -> None:

@@ -17,13 +17,13 @@ from toolkit.clock import Clock
 from toolkit.errors import ContentionError, DatabaseUnavailableError, UnrecordedError
 from toolkit.foreign_code.containment import apart, contain
 from toolkit.ids import trace_facts
-from toolkit.messaging.decoding import Unreadable, Vocabulary
+from toolkit.messaging.decoding import Decoder, Unreadable
 from toolkit.messaging.envelope import Message, WireMessage
 from toolkit.persistence.availability import PAUSES
 from toolkit.persistence.database_errors import complain, is_contention, is_outage, may_pass
-from toolkit.runtime.executor import Execution
-from toolkit.runtime.external_calls import Isolation
-from toolkit.runtime.unit_of_work import Claim, events_of
+from toolkit.runtime.executor import Executor
+from toolkit.runtime.external_calls import ExternalCalls
+from toolkit.runtime.unit_of_work import ExternalCall, events_of
 
 #: So often in a row a message may break its transaction, alone and with a database that is there, before that is a
 #: failed attempt: a restart, or an operator who ends connections, hits the same message hardly twice.
@@ -58,7 +58,7 @@ class Delivery:
     holds: int = 0
 
 
-class Inbox:
+class Batcher:
     """Takes deliveries from a transport and has them executed in batches.
 
     - `paused`, `taking`: whether the database has been away for long; a transport gives back what it holds then, by
@@ -66,12 +66,12 @@ class Inbox:
     """
 
     def __init__(
-        self, execution: Execution, isolation: Isolation, vocabulary: Vocabulary, *, clock: Clock, batch_size: int
+        self, executor: Executor, external_calls: ExternalCalls, decoder: Decoder, *, clock: Clock, batch_size: int
     ) -> None:
-        self._execution = execution
-        self._isolation = isolation
-        self._vocabulary = vocabulary
-        self._availability = execution.availability
+        self._executor = executor
+        self._external_calls = external_calls
+        self._decoder = decoder
+        self._availability = executor.availability
         self._clock = clock
         self._batch_size = batch_size
         self._waiting: deque[Delivery] = deque()
@@ -99,7 +99,7 @@ class Inbox:
 
     def take(self, wire: WireMessage) -> asyncio.Future[None]:
         """Take a message, and return what is done once what it brings about is committed."""
-        delivery = Delivery(self._vocabulary.receive(wire, self._clock))
+        delivery = Delivery(self._decoder.receive(wire, self._clock))
         failpoints.here("delivered", events_of([delivery.item]))
         self._waiting.append(delivery)
         self._arrived.set()
@@ -155,18 +155,18 @@ class Inbox:
     async def _settle(self, batch: list[Delivery]) -> None:
         try:
             # Only what is alone has failed: it is a suspect.
-            executing = self._execution.execute([each.item for each in batch], failed=batch[0].failed)
-            claims = await apart("a transaction", executing)
+            executing = self._executor.execute([each.item for each in batch], failed=batch[0].failed)
+            calls = await apart("a transaction", executing)
         except Exception as error:  # noqa: BLE001 -- the verdict on a failed commit: wait, part the batch, or fail the step
             self._held.update(batch)
             await self._recover(batch, error)
         else:
-            self._release(batch, claims)
+            self._release(batch, calls)
 
     async def _recover(self, batch: Sequence[Delivery], error: Exception) -> None:
         """Wait for the database, or find the message that broke the transaction, so that it never holds up others."""
         for each in batch:
-            each.since = self._execution.recorded if each.since is None else each.since
+            each.since = self._executor.recorded if each.since is None else each.since
         is_lost_race = isinstance(error, ContentionError) or is_contention(error)
         was_away = not is_lost_race and await self._availability.regained()
         self._held.difference_update(batch)
@@ -217,16 +217,16 @@ class Inbox:
         Once others were recorded meanwhile it is this message alone: a failed attempt; and where not even that is
         taken, a letter.
         """
-        is_alone = delivery.holds > 0 and self._execution.recorded > (delivery.since or 0) and not is_outage(error)
+        is_alone = delivery.holds > 0 and self._executor.recorded > (delivery.since or 0) and not is_outage(error)
         if is_alone and delivery.failed is None:
             await self._fail(delivery, error)
-        elif not (is_alone and await self._is_buried(delivery, error)):
+        elif not (is_alone and await self._is_dead_lettered(delivery, error)):
             delivery.failed = None
             self._hold(delivery, error)
 
-    async def _is_buried(self, delivery: Delivery, error: BaseException) -> bool:
+    async def _is_dead_lettered(self, delivery: Delivery, error: BaseException) -> bool:
         try:
-            await contain("a dead letter", self._execution.bury(delivery.item, error))
+            await contain("a dead letter", self._executor.dead_letter(delivery.item, error))
         except Exception as failure:  # noqa: BLE001 -- not even a letter could be kept: it is tried again
             complain("dead letter could not be kept", failure, **_facts(delivery.item))
             return False
@@ -247,8 +247,8 @@ class Inbox:
         if not delivery.settled.done():
             self._again(delivery)
 
-    def _release(self, batch: list[Delivery], claims: list[list[Claim]]) -> None:
-        for delivery, outside in zip(batch, claims, strict=True):
+    def _release(self, batch: list[Delivery], calls: list[list[ExternalCall]]) -> None:
+        for delivery, outside in zip(batch, calls, strict=True):
             if outside:
                 task = asyncio.create_task(self._call_outside(delivery, outside))
                 self._outside.add(task)
@@ -256,12 +256,12 @@ class Inbox:
             else:
                 _settled(delivery)
 
-    async def _call_outside(self, delivery: Delivery, claims: list[Claim]) -> None:
+    async def _call_outside(self, delivery: Delivery, calls: list[ExternalCall]) -> None:
         """Make the outside calls that a message's transaction made room for; it is settled when they are."""
         try:
-            for claim in claims:
-                made = replace(claim, failed=delivery.failed) if delivery.failed else claim
-                await contain("a call to the outside", self._isolation.run(made))
+            for call in calls:
+                made = replace(call, failed=delivery.failed) if delivery.failed else call
+                await contain("a call to the outside", self._external_calls.run(made))
         except Exception as error:  # noqa: BLE001 -- the outcome could not be recorded: the call is made again under its key
             self._held.add(delivery)
             await self._recover([delivery], error)

@@ -1,6 +1,6 @@
 """The one transaction: messages in; fence, the steps' own rows, saga log and outbox committed together.
 
-A batch is first executed in good faith: no step has a savepoint, and what the steps wrote is flushed together. Where
+A batch is first executed optimistically: no step has a savepoint, and what the steps wrote is flushed together. Where
 one fails, or refuses after it wrote, all of it is rolled back and executed again, each step in a savepoint of its own,
 so that it leaves nothing behind and takes nobody with it. A batch of one is the simplest case: how its step ended is
 known by then, and only that is written.
@@ -39,7 +39,7 @@ from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
 from toolkit.runtime.relay import Relay
-from toolkit.runtime.unit_of_work import Claim, Origin, Work, events_of, is_of, sagas_of, stream_key
+from toolkit.runtime.unit_of_work import ExternalCall, Origin, UnitOfWork, events_of, is_of, sagas_of, stream_key
 
 log = structlog.get_logger("toolkit")
 
@@ -55,15 +55,15 @@ class Transaction:
     """What one batch is executed in."""
 
     session: StepSession
-    work: Work
+    work: UnitOfWork
     known: Known
-    in_good_faith: bool
+    is_optimistic: bool
     is_alone: bool
     attempts: int = 0
 
 
-class _DisappointedError(Exception):
-    """A batch that was executed in good faith holds a step that did not just succeed, or write nothing and refuse.
+class _FallbackError(Exception):
+    """A batch that was executed optimistically holds a step that did not just succeed, or write nothing and refuse.
 
     What the first step of a message that is alone came to is `known`: it need not be run again. So is what was cut off,
     since its neighbours would wait as long once more.
@@ -79,7 +79,7 @@ class _DisappointedError(Exception):
         return attempt if attempt and attempt.handler is handler and attempt.message is message else None
 
 
-class Execution:
+class Executor:
     """Executes messages of one service."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Execution:
 
     async def execute(
         self, batch: Sequence[Message | Unreadable], *, failed: Exception | None = None
-    ) -> list[list[Claim]]:
+    ) -> list[list[ExternalCall]]:
         """Commit the batch, hand what goes out to the relay, and return the outside calls that follow, by message.
 
         With `failed`, no step is run: each fails with this error, which its commit brought about before.
@@ -128,22 +128,22 @@ class Execution:
         if failed is not None:
             return await self._execute(batch, lambda handler, message: self._failed(handler, message, failed))
         try:
-            return await self._execute(batch, in_good_faith=True)
-        except _DisappointedError as disappointment:
-            return await self._execute(batch, disappointment.known)
+            return await self._execute(batch, is_optimistic=True)
+        except _FallbackError as fallback:
+            return await self._execute(batch, fallback.known)
 
     async def _execute(
-        self, batch: Sequence[Message | Unreadable], known: Known = lambda *_: None, *, in_good_faith: bool = False
-    ) -> list[list[Claim]]:
+        self, batch: Sequence[Message | Unreadable], known: Known = lambda *_: None, *, is_optimistic: bool = False
+    ) -> list[list[ExternalCall]]:
         with self.relay.deletion() as delete:
             async with self.database.transaction() as session:
                 connection = await session.connection()
                 with recording():
                     work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
                 failpoints.here("fenced", events_of(batch))
-                tx = Transaction(session, work, known, in_good_faith, is_alone=len(batch) == 1)
-                claims = [await self._take(item, tx) for item in batch]
-                if in_good_faith:
+                tx = Transaction(session, work, known, is_optimistic, is_alone=len(batch) == 1)
+                calls = [await self._take(item, tx) for item in batch]
+                if is_optimistic:
                     await _flush(session)
                     failpoints.here("step-written", events_of(batch))
                 with recording():
@@ -152,13 +152,13 @@ class Execution:
                 session.tells = work.outcomes()
         self.finish(work)
         self._meter.batch(len(batch))
-        return claims
+        return calls
 
-    def begin(self, streams: dict[saga_log.StreamKey, saga_log.Stream]) -> Work:
+    def begin(self, streams: dict[saga_log.StreamKey, saga_log.Stream]) -> UnitOfWork:
         """Return an empty unit of work upon these streams."""
         due = self.relay.due_if_handed_over()
         origin = Origin(service=self.service.name, queue=self._queue, now=self.clock.now(), outgoing_due=due)
-        return Work(origin, streams, tracing=self._tracing)
+        return UnitOfWork(origin, streams, tracing=self._tracing)
 
     def open_attempt(self, handler: Step | Compensation, message: Message) -> Attempt:
         """Return an attempt that begins now."""
@@ -197,7 +197,7 @@ class Execution:
             return Failure(error)
         return event
 
-    async def bury(self, item: Message | Unreadable, error: BaseException) -> None:
+    async def dead_letter(self, item: Message | Unreadable, error: BaseException) -> None:
         """Keep a message whose outcome the saga log does not take, as a dead letter."""
         work = self.begin({})
         work.unrecordable(item, error)
@@ -205,7 +205,7 @@ class Execution:
             await work.write(await session.connection())
         self.finish(work)
 
-    def finish(self, work: Work) -> None:
+    def finish(self, work: UnitOfWork) -> None:
         """Send what was committed, and tell of it."""
         self.recorded += bool(work.entries)
         failpoints.here("committed", work.outcomes())
@@ -215,7 +215,7 @@ class Execution:
             del self._answered[next(iter(self._answered))]
         try:
             with contained("telling of a commit"):
-                work.announce(self._meter)
+                work.report(self._meter)
         except Exception:  # it is committed: to execute it again would not help
             # Past structlog, since a processor of the service's may be what fails.
             logging.getLogger("toolkit").exception("what was committed could not be told")
@@ -233,7 +233,7 @@ class Execution:
         deadline = self.deadline(step, message)
         return deadline is not None and self.clock.now() >= deadline
 
-    def fail(self, step: Step, message: Message, failure: Failure, work: Work) -> GiveUp | None:
+    def fail(self, step: Step, message: Message, failure: Failure, work: UnitOfWork) -> GiveUp | None:
         """Write a retry of a failed forward attempt, or return why there is none."""
         verdict = after_failure(
             failure.error,
@@ -247,7 +247,9 @@ class Execution:
         work.retry(step, message, describe(failure.error), due_at=verdict.due_at)
         return None
 
-    def fail_compensation(self, compensation: Compensation, message: Message, failure: Failure, work: Work) -> None:
+    def fail_compensation(
+        self, compensation: Compensation, message: Message, failure: Failure, work: UnitOfWork
+    ) -> None:
         """Write a retry of a failed compensation, or a dead letter: what is not undone waits for a person."""
         step = compensation.of
         attempt = work.stream(step, message).retries + 1
@@ -259,8 +261,8 @@ class Execution:
         else:
             work.dead_letter(step, message, verdict.reason, traceback=failure.traceback())
 
-    async def _take(self, item: Message | Unreadable, tx: Transaction) -> list[Claim]:
-        tx.work.claims = []
+    async def _take(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
+        tx.work.calls = []
         if isinstance(item, Unreadable):
             tx.work.unreadable(item)
         elif isinstance(item.event, SagaEnded):
@@ -271,10 +273,10 @@ class Execution:
             if tx.work.has_ended_here(item.envelope):  # else somebody else answers
                 self._answer(item.envelope.event_id, item, tx)
         else:
-            await self._hear(item, tx)
-        return tx.work.claims
+            await self._consume(item, tx)
+        return tx.work.calls
 
-    async def _hear(self, message: Message, tx: Transaction) -> None:
+    async def _consume(self, message: Message, tx: Transaction) -> None:
         """Give the event to each step and compensation that listens to it."""
         if message.envelope.nudge:
             self._answer(message.envelope.nudge, message, tx)
@@ -318,14 +320,14 @@ class Execution:
             tx.work.ignored(step, message)
         elif state is None and self.is_late(step, message):
             tx.work.refused_for(step, message, "its deadline had passed when the event arrived")
-        elif step.isolated:
+        elif step.external:
             if state is None:
                 tx.work.executing(step, message)
-            tx.work.claims.append(Claim(decision, step, message))
+            tx.work.calls.append(ExternalCall(decision, step, message))
         else:
             await self._run(step, message, tx)
 
-    def _was_taken_before(self, step: Step, message: Message, work: Work) -> bool:
+    def _was_taken_before(self, step: Step, message: Message, work: UnitOfWork) -> bool:
         """Whether a step that is gone took this event, or the saga's first one: under another name it is done."""
         return any(
             work.has_taken((saga_type, message.envelope.saga_id, name), message, step)
@@ -352,16 +354,16 @@ class Execution:
             tx.work.ignored(step, message)
         elif decision is Decision.FENCE:
             tx.work.fenced(step, message, compensation.emits)
-        elif decision is Decision.PUT_OFF:
-            tx.work.put_off(step, message)
+        elif decision is Decision.DEFER:
+            tx.work.defer(step, message)
         elif decision is Decision.IGNORE:
             tx.work.ignored(step, message)
             if stream.state is StepState.CONFIRMED:
                 self._answer(message.envelope.event_id, message, tx)
-        elif step.isolated:
+        elif step.external:
             if stream.state is StepState.COMPLETED:
                 tx.work.compensating(step, message)
-            tx.work.claims.append(Claim(decision, step, message, compensation, stream.original))
+            tx.work.calls.append(ExternalCall(decision, step, message, compensation, stream.original))
         else:
             await self._undo(compensation, message, tx)
 
@@ -394,8 +396,8 @@ class Execution:
             decision = decide(Arrival.ABORT, tx.work.stream(step, message).state)
             if decision is Decision.FENCE:
                 tx.work.fenced(step, message, step.refusals[0])
-            elif decision is Decision.PUT_OFF:
-                tx.work.put_off(step, message)
+            elif decision is Decision.DEFER:
+                tx.work.defer(step, message)
 
     async def _attempt(
         self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: Original | None = None
@@ -403,7 +405,7 @@ class Execution:
         """Run the function, unless that was done before; return what it came to."""
         if (attempt := tx.known(handler, message)) is None:
             attempt = self.open_attempt(handler, message)
-            run = self._run_in_good_faith if tx.in_good_faith else self._run_in_savepoint
+            run = self._run_optimistically if tx.is_optimistic else self._run_in_savepoint
             await run(attempt, tx, original)
         tx.work.attempted(attempt)
         assert attempt.result is not None  # noqa: S101 -- it has been run
@@ -433,7 +435,7 @@ class Execution:
         if isinstance(result, Failure):
             await self._see_that_nobody_was_faster(handler, message, tx)
 
-    async def _run_in_good_faith(self, attempt: Attempt, tx: Transaction, original: Original | None) -> None:
+    async def _run_optimistically(self, attempt: Attempt, tx: Transaction, original: Original | None) -> None:
         """Run the function with nothing to fall back on; the first disappointment ends the whole batch."""
         if tx.session.dirty or tx.session.deleted:  # else nobody could tell afterwards who changed what
             await _flush(tx.session)
@@ -444,14 +446,14 @@ class Execution:
         result = await bounded(call, handler, tx.session)
         attempt.end(result)
         is_known = (tx.is_alone and tx.attempts == 1) or (isinstance(result, Failure) and result.was_cut)
-        disappointment = _DisappointedError(attempt if is_known else None)
+        fallback = _FallbackError(attempt if is_known else None)
         if isinstance(result, Failure):
             blame(result, handler)
-            raise disappointment from result.error
+            raise fallback from result.error
         if isinstance(result, Refusal):
             is_changed = tx.session.dirty or tx.session.deleted or len(tx.session.new) != new
             if is_changed or not await self._only_read(tx):
-                raise disappointment
+                raise fallback
 
     async def _only_read(self, tx: Transaction) -> bool:
         if not (executed := list(tx.session.executed)):
@@ -481,4 +483,4 @@ async def _flush(session: StepSession) -> None:
     except Exception as error:
         if is_contention(error) or is_outage(error):
             raise
-        raise _DisappointedError from error
+        raise _FallbackError from error

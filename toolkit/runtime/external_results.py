@@ -22,35 +22,35 @@ from toolkit.persistence.database import StepSession
 from toolkit.persistence.database_errors import is_outage, recording
 from toolkit.protocol.fence import StepState
 from toolkit.runtime.after_commit import Attempt
-from toolkit.runtime.executor import Execution
-from toolkit.runtime.unit_of_work import Claim, Work, events_of
+from toolkit.runtime.executor import Executor
+from toolkit.runtime.unit_of_work import ExternalCall, UnitOfWork, events_of
 
 
 @dataclass(slots=True, eq=False)
-class Outcome:
+class ExternalResult:
     """What one call came to: its step has to stand at `expected`, `write` tells what follows, `rows` are its own.
 
     `attempt` is the call itself, if one was made.
     """
 
-    claim: Claim
+    call: ExternalCall
     expected: StepState
-    write: Callable[[Work], GiveUp | None]
+    write: Callable[[UnitOfWork], GiveUp | None]
     rows: Sequence[object] = ()
     attempt: Attempt | None = None
     settled: asyncio.Future[GiveUp | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Outcomes:
+class ExternalResults:
     """Commits the outcomes of one service."""
 
-    def __init__(self, execution: Execution, *, batch_size: int) -> None:
-        self._execution = execution
+    def __init__(self, executor: Executor, *, batch_size: int) -> None:
+        self._executor = executor
         self._batch_size = batch_size
-        self._waiting: deque[Outcome] = deque()
+        self._waiting: deque[ExternalResult] = deque()
         self._committing: asyncio.Task[None] | None = None
 
-    async def settle(self, outcome: Outcome) -> GiveUp | None:
+    async def settle(self, outcome: ExternalResult) -> GiveUp | None:
         """Return once the outcome is committed.
 
         Raises:
@@ -68,14 +68,14 @@ class Outcomes:
         finally:
             self._committing = None
 
-    async def _commit(self, batch: Sequence[Outcome]) -> None:
+    async def _commit(self, batch: Sequence[ExternalResult]) -> None:
         blank = [key for outcome in batch for row in outcome.rows for key in _keys_to_come(row)]
         try:
             spent = await contain("the outcomes of outside calls", self._commit_in_one(batch))
         except Exception as error:  # noqa: BLE001 -- handed to whoever waits for it
             for row, name in blank:  # the next transaction gives them keys of its own
                 setattr(row, name, None)
-            if len(batch) > 1 and (not is_outage(error) or await self._execution.availability.answers()):
+            if len(batch) > 1 and (not is_outage(error) or await self._executor.availability.answers()):
                 for outcome in batch:
                     await self._commit([outcome])
             else:
@@ -85,10 +85,10 @@ class Outcomes:
             for outcome, one in zip(batch, spent, strict=True):
                 _answer(outcome, one)
 
-    async def _commit_in_one(self, batch: Sequence[Outcome]) -> list[GiveUp | None]:
-        async with self._execution.database.session() as session:
+    async def _commit_in_one(self, batch: Sequence[ExternalResult]) -> list[GiveUp | None]:
+        async with self._executor.database.session() as session:
             try:
-                return await commit(batch, session, self._execution)
+                return await commit(batch, session, self._executor)
             except BaseException:  # a cancellation, too, must not leave rows that are taken for written
                 # A session that is only closed leaves what it has flushed for rows of its database: no other would
                 # ever insert them. Rolled back, they are new again.
@@ -96,34 +96,34 @@ class Outcomes:
                 raise
 
 
-async def commit(batch: Sequence[Outcome], session: StepSession, execution: Execution) -> list[GiveUp | None]:
+async def commit(batch: Sequence[ExternalResult], session: StepSession, executor: Executor) -> list[GiveUp | None]:
     """Write outcomes upon what their session holds already, and commit; return which step has spent its retries.
 
     Raises:
         PositionTakenError: somebody else wrote the outcome of one of the steps first; nothing was written.
     """
     spent = []
-    with execution.relay.deletion() as delete:
+    with executor.relay.deletion() as delete:
         connection = await session.connection()
-        saga_ids = [outcome.claim.message.envelope.saga_id for outcome in batch]
+        saga_ids = [outcome.call.message.envelope.saga_id for outcome in batch]
         with recording():
-            work = execution.begin(await saga_log.read_streams(connection, saga_ids))
+            work = executor.begin(await saga_log.read_streams(connection, saga_ids))
         for outcome in batch:
-            claim = outcome.claim
-            if work.stream(claim.step, claim.message).state is not outcome.expected:
-                raise PositionTakenError(f"the outcome of {claim.step.name} is written already")
+            call = outcome.call
+            if work.stream(call.step, call.message).state is not outcome.expected:
+                raise PositionTakenError(f"the outcome of {call.step.name} is written already")
             session.add_all(outcome.rows)
             if outcome.attempt:
                 work.attempted(outcome.attempt)
             spent.append(outcome.write(work))
         await session.flush()
-        failpoints.here("step-written", events_of(outcome.claim.message for outcome in batch))
+        failpoints.here("step-written", events_of(outcome.call.message for outcome in batch))
         with recording():
             await work.write(connection)
             await delete(connection)
         session.tells = work.outcomes()
         await session.commit()
-    execution.finish(work)
+    executor.finish(work)
     return spent
 
 
@@ -134,7 +134,7 @@ def _keys_to_come(row: object) -> list[tuple[object, str]]:
     return [(row, name) for name in names if getattr(row, name, None) is None]
 
 
-def _answer(outcome: Outcome, answer: GiveUp | Exception | None) -> None:
+def _answer(outcome: ExternalResult, answer: GiveUp | Exception | None) -> None:
     if outcome.settled.done():  # whoever waited was told to stop
         return
     if isinstance(answer, Exception):

@@ -59,7 +59,7 @@ async def bounded(
         async with at_most(LONGEST_STEP, unless=lambda: session.is_busy):
             return await call
     except TimeoutError:
-        told = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it isolated"
+        told = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it external"
         return Failure(StepError(told), was_cut=True)
 
 

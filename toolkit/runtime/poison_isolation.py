@@ -31,7 +31,7 @@ _GIVEN_UP = 5
 _KEPT = timedelta(days=7)
 
 
-class Caution:
+class PoisonIsolation:
     """Stands between a transport and the inbox of one service, for what was delivered before.
 
     `alone` is held while a message is executed alone; services that share a process share it.
@@ -43,13 +43,13 @@ class Caution:
         database: Database,
         *,
         take: Callable[[WireMessage], Awaitable[None]],
-        bury: Callable[[DeadLetter], Awaitable[None]],
+        dead_letter: Callable[[DeadLetter], Awaitable[None]],
         alone: asyncio.Lock,
     ) -> None:
         self._service = service
         self._database = database
         self._take = take
-        self._bury = bury
+        self._dead_letter = dead_letter
         self._alone = alone
         self._marked: set[str] = set()
         self._known: set[str] = set()
@@ -114,7 +114,7 @@ class Caution:
     async def _give_up(self, message: WireMessage, suspect: str, marks: int) -> None:
         self._known.add(suspect)
         self._marked.discard(suspect)
-        await self._bury(
+        await self._dead_letter(
             DeadLetter(
                 id=new_id(),
                 service=self._service,

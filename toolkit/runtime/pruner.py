@@ -1,7 +1,7 @@
 """Retention: what is old goes, in small bites, while the service works; never anything of a saga that is still open.
 
 A saga is pruned when this service knows that it has ended and nothing was written of it for that long. The log is the
-fence, so the fence goes with it: `SHORTEST_RETENTION` says how long it stays at least, and `horizon` what becomes of
+fence, so the fence goes with it: `SHORTEST_RETENTION` says how long it stays at least, and `watermark` what becomes of
 an event that comes later still.
 """
 
@@ -19,7 +19,7 @@ from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.foreign_code.containment import contain
 from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark
-from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 
@@ -38,7 +38,7 @@ class Pruned:
     """How much one bite pruned; `is_all` where nothing old is left."""
 
     sagas: int
-    letters: int
+    dead_letters: int
     audit: int
     is_all: bool
 
@@ -54,20 +54,20 @@ async def prune(
     async with database.transaction() as session:
         connection = await session.connection()
         # Letters first: once its saga is gone, nobody could tell an open one's from an ended one's.
-        letter = dead_letters.dead_letters.c
-        is_open = pruning_watermark.is_open(letter.saga_id, letter.saga_type)
-        letters = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
+        columns = dead_letters.dead_letters.c
+        is_open = pruning_watermark.is_open(columns.saga_id, columns.saga_type)
+        dropped = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
         sagas = await pruning_watermark.prune(connection, before=before, most=most)
         await pending_steps.forget_sagas(connection, sagas)
         rows = await audit_log.prune(connection, before=before, most=most)
-        if by and (sagas or letters or rows):
-            subject = f"before {before.isoformat()}: {len(sagas)} sagas, {letters} dead letters, {rows} audit rows"
-            await audit_log.add(connection, [Deed("prune", subject)], by, now=now)
-    is_all = not sagas and letters < most and rows < most
-    return Pruned(sagas=len(sagas), letters=letters, audit=rows, is_all=is_all)
+        if by and (sagas or dropped or rows):
+            subject = f"before {before.isoformat()}: {len(sagas)} sagas, {dropped} dead letters, {rows} audit rows"
+            await audit_log.add(connection, [AuditEntry("prune", subject)], by, now=now)
+    is_all = not sagas and dropped < most and rows < most
+    return Pruned(sagas=len(sagas), dead_letters=dropped, audit=rows, is_all=is_all)
 
 
-class Retention:
+class Pruner:
     """Prunes one service's database for as long as it works; does nothing where the settings name no retention."""
 
     def __init__(self, service: str, settings: Settings, *, database: Database, clock: Clock) -> None:
@@ -83,22 +83,22 @@ class Retention:
             await self._stopping.wait()
         while self._older_than and not self._stopping.is_set():
             began = time.monotonic()
-            is_all = await self._bite(self._older_than)
+            is_all = await self._batch(self._older_than)
             await self._rest(_PAUSE if is_all else max(_BREATH, time.monotonic() - began))
 
     def stop(self) -> None:
         """Have `run` end after the bite that is under way."""
         self._stopping.set()
 
-    async def _bite(self, older_than: timedelta) -> bool:
+    async def _batch(self, older_than: timedelta) -> bool:
         try:
             pruning = prune(self._database, older_than=older_than, now=self._clock.now())
             pruned = await contain("pruning", pruning)
         except Exception as error:  # noqa: BLE001 -- pruning outlives every outage of its database; it is in no hurry
             complain("pruning failed; it is tried again later", error, service=self._service)
             return True
-        if pruned.sagas or pruned.letters:
-            log.info("pruned what is old", service=self._service, sagas=pruned.sagas, letters=pruned.letters)
+        if pruned.sagas or pruned.dead_letters:
+            log.info("pruned what is old", service=self._service, sagas=pruned.sagas, dead_letters=pruned.dead_letters)
         return pruned.is_all
 
     async def _rest(self, seconds: float) -> None:

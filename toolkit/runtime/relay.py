@@ -30,7 +30,7 @@ from toolkit.persistence.outbox import OutboxRow
 
 log = structlog.get_logger("toolkit")
 
-#: An unheard event is offered again after 1, 2, 4 … seconds, at most this long.
+#: An unconsumed event is offered again after 1, 2, 4 … seconds, at most this long.
 _LONGEST_WAIT = timedelta(minutes=1)
 #: After a failed transaction of the relay's own, in seconds: the database is away, asking faster won't help.
 _PAUSE = 0.5

@@ -21,7 +21,7 @@ from toolkit.configuration.settings import EMBEDDED, Settings, queue_name
 from toolkit.declaration.service import Service
 from toolkit.errors import SettingsError, UndeclaredStepsError, describe
 from toolkit.foreign_code.containment import contain, contained
-from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.senders import Senders
 from toolkit.observability.metrics import Meter
@@ -41,14 +41,14 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.postgres_tls import tls_fault
 from toolkit.persistence.sqlite_files import readable_by_others
 from toolkit.runtime.background_loops import Loops
-from toolkit.runtime.batcher import Inbox
-from toolkit.runtime.executor import Execution
-from toolkit.runtime.external_calls import Isolation
+from toolkit.runtime.batcher import Batcher
+from toolkit.runtime.executor import Executor
+from toolkit.runtime.external_calls import ExternalCalls
 from toolkit.runtime.invocation import Invocation
-from toolkit.runtime.poison_isolation import Caution
-from toolkit.runtime.pruner import Retention
+from toolkit.runtime.poison_isolation import PoisonIsolation
+from toolkit.runtime.pruner import Pruner
 from toolkit.runtime.relay import Publisher, Relay
-from toolkit.runtime.watchdog import Watch
+from toolkit.runtime.watchdog import Watchdog
 
 log = structlog.get_logger("toolkit")
 
@@ -68,7 +68,7 @@ def _is_worth_waiting(error: BaseException) -> bool:
     return is_closed or (is_outage(error) and not is_unusable(error) and not is_misconfigured(error))
 
 
-class Host:
+class ServiceRuntime:
     """Runs one service upon its database, with a transport's publisher as its way out."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Host:
         clock: Clock,
         alone: asyncio.Lock | None = None,
     ) -> None:
-        failpoints.prepare(event.__name__ for event in service.way_back())
+        failpoints.prepare(event.__name__ for event in service.compensation_events())
         self.service = service
         self.settings = settings
         self.queue = queue_name(settings, service.name)
@@ -103,43 +103,47 @@ class Host:
         """Wait for the database, make the tables, and open what the steps need."""
         await self._prepare_database()
         self.relay = self._build_relay()
-        self.inbox = self._build_inbox(Invocation(await self._open_resources()))
-        self.caution = Caution(
-            self.service.name, self.database, take=self.inbox.deliver, bury=self.bury, alone=self._alone
+        self.batcher = self._build_batcher(Invocation(await self._open_resources()))
+        self.poison_isolation = PoisonIsolation(
+            self.service.name, self.database, take=self.batcher.deliver, dead_letter=self.dead_letter, alone=self._alone
         )
-        await self.caution.prepare()
-        self.watch = Watch(self.service, self.settings, database=self.database, relay=self.relay, clock=self._clock)
-        self.retention = Retention(self.service.name, self.settings, database=self.database, clock=self._clock)
+        await self.poison_isolation.prepare()
+        self.watchdog = Watchdog(
+            self.service, self.settings, database=self.database, relay=self.relay, clock=self._clock
+        )
+        self.pruner = Pruner(self.service.name, self.settings, database=self.database, clock=self._clock)
 
     @property
     def is_recording(self) -> bool:
         """Whether the database took what the service was to write last."""
-        return not self.loops.tasks or (self.inbox.is_healthy and self.watch.is_healthy)
+        return not self.loops.tasks or (self.batcher.is_healthy and self.watchdog.is_healthy)
 
     def begin(self) -> None:
         """Work until told to stop."""
         with bound_contextvars(service=self.service.name):  # a task, and all that it starts, keeps what is bound now
             self.loops.begin("relay", self.relay.run())
-            self.loops.begin("inbox", self.inbox.run())
-            self.loops.begin("watch", self.watch.run())
-            self.loops.begin("retention", self.retention.run())
+            self.loops.begin("batcher", self.batcher.run())
+            self.loops.begin("watch", self.watchdog.run())
+            self.loops.begin("retention", self.pruner.run())
 
     def take(self, message: WireMessage, *, again: bool) -> asyncio.Future[None]:
         """Take a message, with caution if it is delivered again; return what is done once its effect is committed."""
-        if again or self.caution.knows(message):
-            return asyncio.ensure_future(self.caution.take(message))
-        return self.inbox.take(message)
+        if again or self.poison_isolation.knows(message):
+            return asyncio.ensure_future(self.poison_isolation.take(message))
+        return self.batcher.take(message)
 
-    async def bury(self, letter: DeadLetter) -> None:
+    async def dead_letter(self, dead_letter: DeadLetter) -> None:
         """Keep a message that never got here, and return once that is committed; what is in the way is waited for."""
-        saga_type = self.vocabulary.saga_type_of(letter.message)
-        letter = replace(letter, message=self.vocabulary.under_its_saga(letter.message), saga_type=saga_type)
-        async for attempt in AsyncRetrying(wait=_PATIENCE, before_sleep=_say_letter_waits):
+        saga_type = self.decoder.saga_type_of(dead_letter.message)
+        dead_letter = replace(
+            dead_letter, message=self.decoder.under_its_saga(dead_letter.message), saga_type=saga_type
+        )
+        async for attempt in AsyncRetrying(wait=_PATIENCE, before_sleep=_say_dead_letter_waits):
             with attempt:
                 async with self.database.transaction() as session:
-                    await dead_letters.add(await session.connection(), [letter])
-        self._meter.letter(letter)
-        dead_letters.announce(letter)
+                    await dead_letters.add(await session.connection(), [dead_letter])
+        self._meter.dead_letter(dead_letter)
+        dead_letters.log_dead_letter(dead_letter)
 
     async def drain(self, *, within: float) -> None:
         """Finish what is under way, for so many seconds at most; what is left is delivered again."""
@@ -147,8 +151,8 @@ class Host:
             try:
                 async with asyncio.timeout(within):
                     if self.loops.tasks:
-                        if "inbox" not in self.loops.ended:  # else what it has taken is delivered again
-                            await self.inbox.drain()
+                        if "batcher" not in self.loops.ended:  # else what it has taken is delivered again
+                            await self.batcher.drain()
                         await self.relay.drain()
             except TimeoutError:
                 log.warning("stopped before all was done; the rest is delivered again")
@@ -158,7 +162,7 @@ class Host:
         self.loops.let_end()
         await self._end_tasks()
         if self.loops.tasks:
-            await self.caution.stop()
+            await self.poison_isolation.stop()
         await asyncio.gather(self._let_go(), self._tell_last_spans())
 
     async def _let_go(self) -> None:
@@ -181,7 +185,7 @@ class Host:
         """End the loops between two transactions; cut them off only where the database keeps one from ending."""
         if not self.loops.tasks:
             return
-        for each in (self.retention, self.watch, self.inbox, self.relay):
+        for each in (self.pruner, self.watchdog, self.batcher, self.relay):
             each.stop()
         _, stuck = await asyncio.wait(self.loops.tasks, timeout=_LAST_TRANSACTION)
         for task in stuck:
@@ -297,8 +301,8 @@ class Host:
             tracing=self.tracing,
         )
 
-    def _build_inbox(self, invocation: Invocation) -> Inbox:
-        execution = Execution(
+    def _build_batcher(self, invocation: Invocation) -> Batcher:
+        executor = Executor(
             self.service,
             queue=self.queue,
             database=self.database,
@@ -310,17 +314,19 @@ class Host:
             former_steps=self._former_steps,
             tracing=self.tracing,
         )
-        self.vocabulary = Vocabulary(
-            self.service.heard(),
+        self.decoder = Decoder(
+            self.service.consumed(),
             self.service.sagas,
             max_body=self.settings.max_message_bytes,
             trace=self.tracing.root_of if self.tracing else None,
             senders=self._build_senders(),
         )
-        return Inbox(
-            execution,
-            Isolation(execution, concurrency=self.settings.isolated_concurrency, batch_size=self.settings.batch_size),
-            self.vocabulary,
+        return Batcher(
+            executor,
+            ExternalCalls(
+                executor, concurrency=self.settings.external_concurrency, batch_size=self.settings.batch_size
+            ),
+            self.decoder,
             clock=self._clock,
             batch_size=self.settings.batch_size,
         )
@@ -331,6 +337,6 @@ class Host:
         return Senders(exchange=self.settings.exchange, queue=self.queue, logins=logins)
 
 
-def _say_letter_waits(state: Any) -> None:
+def _say_dead_letter_waits(state: Any) -> None:
     if state.attempt_number % _SILENT_TRIES == 1:
         complain("dead letter could not be kept; it is tried again", state.outcome.exception())

@@ -38,14 +38,14 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry, SagaKey, Stream, StreamKey, contradiction
 from toolkit.protocol.fence import Decision, Note, StepState, is_legal
-from toolkit.runtime.after_commit import Announcement, Attempt, redacted
+from toolkit.runtime.after_commit import AfterCommit, Attempt, redacted
 
 #: How long a message waits that met a step whose outcome is still unknown.
-_PUT_OFF = timedelta(seconds=1)
+_DEFERRAL = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ExternalCall:
     """An outside call that this transaction makes room for; it follows after the commit.
 
     With `failed` it is not made, but has failed with this error, which the commit of its outcome brought about before.
@@ -69,7 +69,7 @@ class Origin:
     outgoing_due: datetime
 
 
-class Work:
+class UnitOfWork:
     """The unit of work of one transaction; nothing leaves it before `write`, and nothing is sent before the commit."""
 
     def __init__(self, origin: Origin, streams: dict[StreamKey, Stream], *, tracing: Tracing | None = None) -> None:
@@ -77,11 +77,11 @@ class Work:
         self.entries: list[Entry] = []
         self.outgoing: list[OutboxRow] = []
         self.delayed: list[OutboxRow] = []
-        self.letters: list[DeadLetter] = []
-        self.claims: list[Claim] = []
+        self.dead_letters: list[DeadLetter] = []
+        self.calls: list[ExternalCall] = []
         self._streams = streams
         self._tracing = tracing
-        self._announcement = Announcement(tracing)
+        self._after_commit = AfterCommit(tracing)
         self._latest: dict[StreamKey, Attempt] = {}
         self._closings: list[tuple[str, SagaEnded]] = []
         self._ended: dict[str, dict[SagaState, list[str]]] = {}
@@ -115,7 +115,7 @@ class Work:
         """A function was run; the entry that follows says what came of it."""
         stream = self.stream(attempt.step, attempt.message)
         attempt.number, attempt.original = stream.retries + 1, stream.completed_body
-        self._announcement.attempted(attempt)
+        self._after_commit.attempted(attempt)
         self._latest[stream_key(attempt.step, attempt.message)] = attempt
 
     # -- a step moves ------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class Work:
         self._move(step, message, StepState.COMPLETED, self._or_started(step, state), emitted=event)
         if state.is_ended:
             self._has_ended(message.envelope, state)
-            self._announcement.ended(message.envelope, state, at=self.origin.now)
+            self._after_commit.ended(message.envelope, state, at=self.origin.now)
 
     def refused(self, step: Step, message: Message, refusal: Refusal) -> None:
         """The step said no; its refusal goes out and starts the way back.
@@ -149,7 +149,7 @@ class Work:
     def fenced(self, step: Step, message: Message, event_type: type[Event]) -> None:
         """The way back, or an abort, came before the step: it will never run, and the chain goes on."""
         is_abort = isinstance(message.event, AbortRequested)
-        self._announcement.hit(step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
+        self._after_commit.hit(step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
         reason = reason_of(message.event)
         event = step.saga.build(event_type, saga_id=message.envelope.saga_id, reason=reason)
         self._move(step, message, StepState.FENCED, SagaState.COMPENSATING, emitted=event, error=reason or None)
@@ -178,29 +178,29 @@ class Work:
         self._note(step, message, Note.RETRYING, error=error)
         self._to_self(message.on_attempt(attempt + 1), new_id(), due_at)
 
-    def put_off(self, step: Step, message: Message) -> None:
+    def defer(self, step: Step, message: Message) -> None:
         """Nothing may fence the step while its outcome is unknown: look again later.
 
         Copies of one event that wait for the same second are one row, so that duplicates and nudges don't pile up.
         Each time it is a later second, so that the row is never taken for the one that is just being delivered.
         """
-        soon = int((self.origin.now + _PUT_OFF).timestamp())
+        soon = int((self.origin.now + _DEFERRAL).timestamp())
         # Clocks may differ, but not so far that a stranger's header could send the message into the far future.
-        second = max(soon, min(message.envelope.put_off, soon + 60)) + 1
+        second = max(soon, min(message.envelope.deferred_until, soon + 60)) + 1
         row_id = f"{self.origin.queue}:{message.envelope.event_id}@{second}"
-        self._announcement.hit(step, Hit.PUT_OFF)
-        self._to_self(message.put_off_to(second), row_id, datetime.fromtimestamp(second, UTC))
+        self._after_commit.hit(step, Hit.DEFERRED)
+        self._to_self(message.deferred_to(second), row_id, datetime.fromtimestamp(second, UTC))
 
     def ignored(self, step: Step, message: Message) -> None:
         """Change nothing; a late event is noted, a duplicate is not worth it."""
         stream, event_type = self.stream(step, message), message.envelope.event_type
         is_duplicate = message.envelope.event_id in stream.event_ids
-        self._announcement.hit(step, Hit.DUPLICATE if is_duplicate else Hit.LATE)
+        self._after_commit.hit(step, Hit.DUPLICATE if is_duplicate else Hit.LATE)
         if is_duplicate:
             return
         if stream.state is StepState.CONFIRMED and type(message.event) not in step.triggers:
             self._note(step, message, Note.IGNORED, error=f"{event_type} came after the saga was completed")
-            self._announcement.contradicted(self.entries[-1])
+            self._after_commit.contradicted(self.entries[-1])
         else:
             self._note(step, message, Note.IGNORED, error=f"{event_type} came too late")
 
@@ -210,7 +210,7 @@ class Work:
         self._note(step, message, Note.DEAD_LETTERED, error=error)
         error = self._tellable(error, step, message) or ""
         traceback = self._tellable(traceback, step, message)
-        self.letters.append(
+        self.dead_letters.append(
             DeadLetter(
                 id=new_id(),
                 service=self.origin.service,
@@ -227,7 +227,7 @@ class Work:
     def unreadable(self, item: Unreadable) -> None:
         """Keep a message that nobody can take, with the reason."""
         service, now = self.origin.service, self.origin.now
-        self.letters.append(
+        self.dead_letters.append(
             DeadLetter(
                 id=new_id(),
                 service=service,
@@ -245,13 +245,13 @@ class Work:
         if isinstance(item, Message):
             told = redact(type(item.event), item.body, told)
         service, now = self.origin.service, self.origin.now
-        self.letters.append(
+        self.dead_letters.append(
             DeadLetter(id=new_id(), service=service, reason="not recordable", error=told, message=wire, at=now)
         )
 
     def forgotten(self, message: Message) -> None:
         """Keep a message whose saga may have been pruned: nothing tells any more whether it was handled before."""
-        self.letters.append(
+        self.dead_letters.append(
             DeadLetter(
                 id=new_id(),
                 service=self.origin.service,
@@ -293,7 +293,7 @@ class Work:
         failpoints.here("log-written", self.outcomes())
         await outbox.add(connection, [*self.outgoing, *self.delayed])
         failpoints.here("outbox-written", self.outcomes())
-        await dead_letters.add(connection, self.letters)
+        await dead_letters.add(connection, self.dead_letters)
         for event_id, ended in self._closings:
             await saga_log.close_sagas(connection, event_id, ended, now=self.origin.now)
 
@@ -301,9 +301,9 @@ class Work:
         """Yield the events that brought a step on so that something goes out; an outside call to come is no outcome."""
         return (entry.event_type for entry in self.entries if entry.emitted_id)
 
-    def announce(self, meter: Meter) -> None:
+    def report(self, meter: Meter) -> None:
         """Log, count and trace what was committed, and only that."""
-        self._announcement.make(meter, self.entries, self.letters)
+        self._after_commit.make(meter, self.entries, self.dead_letters)
 
     def _has_ended(self, envelope: Envelope, end: SagaState) -> None:
         self._ended.setdefault(envelope.saga_type, {}).setdefault(end, []).append(envelope.saga_id)
@@ -341,9 +341,9 @@ class Work:
         assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
         body = self._body(step, message, emitted) if emitted else b""
         traceparent = self._traceparent(step, message, to, is_told=emitted is not None)
-        emission = self._emit(cause, emitted, body, traceparent) if emitted else None
+        emitted_event = self._emit(cause, emitted, body, traceparent) if emitted else None
         if stream.state is None and cause.event_type == step.saga.starts_with.__name__:
-            self._announcement.began(cause)
+            self._after_commit.began(cause)
         entry = Entry(
             service=self.origin.service,
             saga_id=cause.saga_id,
@@ -355,10 +355,10 @@ class Work:
             saga_state=saga_state,
             event_id=cause.event_id,
             event_type=cause.event_type,
-            emitted_id=emission.message.message_id if emission else None,
-            emitted_type=emission.message.type if emission else None,
+            emitted_id=emitted_event.message.message_id if emitted_event else None,
+            emitted_type=emitted_event.message.type if emitted_event else None,
             emitted_version=emitted.__version__ if emitted else None,
-            emitted_body=emission.message.body.decode() if emission else None,
+            emitted_body=emitted_event.message.body.decode() if emitted_event else None,
             attempt=stream.retries + 1,
             error=self._tellable(error, step, message),
             deadline=cause.deadline,
@@ -402,7 +402,7 @@ class Work:
         if attempt is None and is_told and self._tracing:
             attempt = Attempt(step, message, self._tracing.begin(step.name, cause, queue=self.origin.queue))
             attempt.ended = now()
-            self._announcement.attempted(attempt)
+            self._after_commit.attempted(attempt)
         if attempt is None:
             return cause.traceparent
         attempt.outcome = str(outcome)

@@ -27,7 +27,7 @@ from toolkit.observability.metrics import Meter
 from toolkit.persistence import emitted_events, outbox, pending_steps, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
-from toolkit.persistence.emitted_events import Emission
+from toolkit.persistence.emitted_events import EmittedEvent
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.pending_steps import Found, OverdueStep
 from toolkit.persistence.saga_log import Entry, StreamKey
@@ -49,7 +49,7 @@ _MOST_NOTES = 8
 Facts = dict[str, str | None]
 
 
-class Watch:
+class Watchdog:
     """Watches the unfinished sagas of one service."""
 
     def __init__(self, service: Service, settings: Settings, *, database: Database, relay: Relay, clock: Clock) -> None:
@@ -91,17 +91,17 @@ class Watch:
                 await saga_log.close_sagas(connection, new_id(), ended, now=now)
             due = await pending_steps.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
-            await pending_steps.put_off(connection, waiting, [self._next_push(step, now) for step in waiting])
+            await pending_steps.postpone(connection, waiting, [self._next_push(step, now) for step in waiting])
             rows, broken = await self._push(connection, waiting, now)
-            await pending_steps.put_off(connection, broken, [now + REST] * len(broken))
+            await pending_steps.postpone(connection, broken, [now + REST] * len(broken))
             traces = await _traces(connection, found.steps)
-            pushes = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
+            saga_operations = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
             hopeless = [step for step in waiting if self._is_hopeless(step, now)]
-            pushes += [(self._note(step, Note.ABORTED, now), not step.aborted) for step in hopeless]
+            saga_operations += [(self._note(step, Note.ABORTED, now), not step.aborted) for step in hopeless]
             notes = [self._note(step, Note.OVERDUE, now) for step in found.steps]
-            await saga_log.append(connection, [*notes, *(note for note, is_noted in pushes if is_noted)])
+            await saga_log.append(connection, [*notes, *(note for note, is_noted in saga_operations if is_noted)])
             await outbox.add(connection, rows)
-        self._meter.entries([*notes, *(note for note, _ in pushes)])
+        self._meter.entries([*notes, *(note for note, _ in saga_operations)])
         self._relay.hand_over(rows, [])
         self._tell(found, traces)
 
@@ -179,25 +179,27 @@ async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> 
     return {each.key: trace_facts(each.traceparent) for each in emitted}
 
 
-def _sent(emission: Emission, emitted: dict[str, type[Event]]) -> WireMessage | None:
+def _sent(emitted_event: EmittedEvent, emitted: dict[str, type[Event]]) -> WireMessage | None:
     """Return the event as it was sent, as a nudge; None where its entry can't be read."""
     try:
-        _see_that_it_can_be_read(emission)
-        return emission.as_sent(emitted[emission.emitted_type], nudge=new_id())
+        _see_that_it_can_be_read(emitted_event)
+        return emitted_event.as_sent(emitted[emitted_event.emitted_type], nudge=new_id())
     except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
-        set_aside("saga_log", error, saga_type=emission.saga_type, saga_id=emission.saga_id, step=emission.step)
+        set_aside(
+            "saga_log", error, saga_type=emitted_event.saga_type, saga_id=emitted_event.saga_id, step=emitted_event.step
+        )
         return None
 
 
-def _see_that_it_can_be_read(emission: Emission) -> None:
+def _see_that_it_can_be_read(emitted_event: EmittedEvent) -> None:
     """Raise a ValueError where the next service could not even read the event: it would be its dead letter."""
-    if not is_saga_id(emission.saga_id):
-        raise ValueError(f"{emission.saga_id!r} is no saga's id")
-    if not isinstance(json.loads(emission.emitted_body), dict):
+    if not is_saga_id(emitted_event.saga_id):
+        raise ValueError(f"{emitted_event.saga_id!r} is no saga's id")
+    if not isinstance(json.loads(emitted_event.emitted_body), dict):
         raise ValueError("the emitted body is no JSON object")
 
 
-def _abort(step: OverdueStep, cause: Emission | None, now: datetime) -> WireMessage | None:
+def _abort(step: OverdueStep, cause: EmittedEvent | None, now: datetime) -> WireMessage | None:
     """Return the abort of a step's saga; None where its id is none, by which no other service could know it.
 
     `cause` is what the step has emitted, if it has.

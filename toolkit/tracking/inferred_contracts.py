@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract, HandlerContract, SagaContract
 from toolkit.protocol.fence import StepState
-from toolkit.protocol.timeline import LogEntry, Story
+from toolkit.protocol.timeline import LogEntry, Timeline
 
 
-def completed(choreography: Choreography, story: Story) -> Choreography:
+def completed(choreography: Choreography, timeline: Timeline) -> Choreography:
     """Return the choreography with what the story tells of steps that it does not name, all of one saga type."""
     known = {(node.service, node.step, node.saga.name) for node in choreography.nodes}
     strange: dict[str, list[LogEntry]] = {}
-    for entry in story.entries:
+    for entry in timeline.entries:
         if (entry["service"], entry["step"], entry["saga_type"]) not in known:
             strange.setdefault(entry["service"], []).append(entry)
-    if not strange and story.saga_type and choreography.saga(story.saga_type):
+    if not strange and timeline.saga_type and choreography.saga(timeline.saga_type):
         return choreography
-    saga = choreography.saga(str(story.saga_type)) or SagaContract(
-        name=str(story.saga_type), id_field="", starts_with="", completes_with="", fails_with=""
+    saga = choreography.saga(str(timeline.saga_type)) or SagaContract(
+        name=str(timeline.saga_type), id_field="", starts_with="", completes_with="", fails_with=""
     )
     return Choreography([*choreography.contracts, *(_guessed(name, saga, log) for name, log in strange.items())])
 
@@ -57,6 +57,6 @@ def _handler(name: str, of: str | None, saga: str, entries: Sequence[LogEntry], 
         refusals=tuple(dict.fromkeys(refused)),
         timeout=None,
         attempts=0,
-        isolated=False,
+        external=False,
         description="",
     )

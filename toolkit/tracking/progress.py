@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from toolkit.declaration.choreography import Choreography
-from toolkit.protocol.timeline import Story
+from toolkit.protocol.timeline import Timeline
 from toolkit.tracking.inferred_contracts import completed
 from toolkit.tracking.step_status import NodeProgress, SeenEvent, Status, View, nodes_of
-from toolkit.tracking.summary import Facts, sentence
+from toolkit.tracking.summary import Facts, summary
 
 __all__ = ["NodeProgress", "Progress", "SeenEvent", "Status", "View", "progress"]
 
@@ -23,7 +23,7 @@ __all__ = ["NodeProgress", "Progress", "SeenEvent", "Status", "View", "progress"
 class Progress:
     """A saga in a sentence, and all of its nodes: the way forward first, then the way back."""
 
-    sentence: str
+    summary: str
     nodes: list[NodeProgress]
 
     @property
@@ -33,28 +33,28 @@ class Progress:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"sentence": self.sentence, "nodes": [asdict(node) for node in self.nodes]}
+        return {"summary": self.summary, "nodes": [asdict(node) for node in self.nodes]}
 
 
 def progress(
-    story: Story, choreography: Choreography, views: Mapping[str, View], *, now: datetime | None = None
+    timeline: Timeline, choreography: Choreography, views: Mapping[str, View], *, now: datetime | None = None
 ) -> Progress:
     """Return how far the saga has come; `choreography` is that of all services whose contracts are known."""
-    found = nodes_of(story, completed(choreography, story), views) if story.entries else []
-    nodes = [*found, *_strangers(story, choreography)]
-    letters = list(_stray_letters(views, nodes))
-    return Progress(sentence(Facts(story, found, letters, now or datetime.now(UTC))), nodes)
+    found = nodes_of(timeline, completed(choreography, timeline), views) if timeline.entries else []
+    nodes = [*found, *_unknown_services(timeline, choreography)]
+    dead_letters = list(_stray_dead_letters(views, nodes))
+    return Progress(summary(Facts(timeline, found, dead_letters, now or datetime.now(UTC))), nodes)
 
 
-def _strangers(story: Story, choreography: Choreography) -> list[NodeProgress]:
+def _unknown_services(timeline: Timeline, choreography: Choreography) -> list[NodeProgress]:
     """Return a node for each service of which neither log nor contract is known: it may have any part in the saga."""
     known = {contract.service for contract in choreography.contracts}
-    strange = [service for service in story.unreachable if service not in known]
+    strange = [service for service in timeline.unreachable if service not in known]
     return [NodeProgress(service=each, name="?", kind="step", status=Status.UNKNOWN) for each in strange]
 
 
-def _stray_letters(views: Mapping[str, View], nodes: list[NodeProgress]) -> Iterator[tuple[str, str]]:
+def _stray_dead_letters(views: Mapping[str, View], nodes: list[NodeProgress]) -> Iterator[tuple[str, str]]:
     """Yield service and id of each dead letter that stops no node."""
-    stopping = {node.letter_id for node in nodes}
+    stopping = {node.dead_letter_id for node in nodes}
     for service, view in views.items():
         yield from ((service, str(row["id"])) for row in view.dead_letters if row["id"] not in stopping)

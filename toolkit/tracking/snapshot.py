@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 
-class Glance(BaseModel):
+class Snapshot(BaseModel):
     """One service's figures, as far as it can see.
 
     - `is_counted`: False for the seconds after a start in which the sagas are counted; till then `by_state` and

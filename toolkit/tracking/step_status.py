@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import Note, StepState
-from toolkit.protocol.timeline import LogEntry, Story
+from toolkit.protocol.timeline import LogEntry, Timeline
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -80,7 +80,7 @@ class NodeProgress:
     - `of`: the step that a compensation undoes.
     - `at`: since when it stands so; `next_at`: when it is tried again.
     - `attempt`, `attempts`: which attempt is the last, or the next one, and how many there are in all.
-    - `nudges`: how often the event that it waits for was sent again; `letter_id`: its dead letter.
+    - `nudges`: how often the event that it waits for was sent again; `dead_letter_id`: its dead letter.
     """
 
     service: str
@@ -97,29 +97,29 @@ class NodeProgress:
     error: str | None = None
     trace_id: str | None = None
     nudges: int = 0
-    letter_id: str | None = None
+    dead_letter_id: str | None = None
 
 
-def nodes_of(story: Story, choreography: Choreography, views: Mapping[str, View]) -> list[NodeProgress]:
+def nodes_of(timeline: Timeline, choreography: Choreography, views: Mapping[str, View]) -> list[NodeProgress]:
     """Return where each node of one saga stands; the story tells of one saga type, which the choreography knows."""
-    return _Reading(story, choreography, views).nodes()
+    return _Reading(timeline, choreography, views).nodes()
 
 
 class _Reading:
     """One saga's entries, read along its choreography."""
 
-    def __init__(self, story: Story, choreography: Choreography, views: Mapping[str, View]) -> None:
-        self._story = story
+    def __init__(self, timeline: Timeline, choreography: Choreography, views: Mapping[str, View]) -> None:
+        self._timeline = timeline
         self._choreography = choreography
-        saga = choreography.saga(str(story.saga_type))
+        saga = choreography.saga(str(timeline.saga_type))
         assert saga is not None  # noqa: S101 -- whatever a log names was added to the choreography
         self._saga = saga
         self._views = views
         self._streams: dict[tuple[str, str], list[LogEntry]] = {}
-        for entry in story.entries:
+        for entry in timeline.entries:
             self._streams.setdefault((entry["service"], entry["step"]), []).append(entry)
-        emissions = [entry for entry in story.entries if entry["emitted_id"] and entry["position"]]
-        self._emitted = {str(entry["emitted_id"]): entry for entry in emissions}
+        emitted_events = [entry for entry in timeline.entries if entry["emitted_id"] and entry["position"]]
+        self._emitted = {str(entry["emitted_id"]): entry for entry in emitted_events}
 
     def nodes(self) -> list[NodeProgress]:
         """Return all nodes of the saga."""
@@ -131,7 +131,7 @@ class _Reading:
 
     def _begun(self, node: Node) -> NodeProgress | None:
         """Return where the node stands, or None where nothing of it is known here."""
-        if node.service in self._story.unreachable:
+        if node.service in self._timeline.unreachable:
             return None
         own = self._entries(node)
         moves = [index for index, entry in enumerate(own) if entry["position"]]
@@ -140,7 +140,7 @@ class _Reading:
         status = _STATUS[node.handler.kind].get(last["to_state"]) if last else None
         if status not in (None, Status.RUNNING):
             return self._told(node, status, own)
-        if self._letter(node) or _given_up(trouble):
+        if self._dead_letter(node) or _given_up(trouble):
             return self._given_up(node, own, trouble)
         tries = [entry for entry in trouble if entry["to_state"] in (Note.RETRYING, Note.REDRIVEN)]
         if status is None and not tries:
@@ -198,10 +198,10 @@ class _Reading:
 
     def _given_up(self, node: Node, own: Sequence[LogEntry], trouble: Sequence[LogEntry]) -> NodeProgress:
         """Return the node with its dead letter; where that was dropped, with who did so and why."""
-        letter = self._letter(node)
+        dead_letter = self._dead_letter(node)
         words = [each for each in trouble if each["to_state"] in (Note.DEAD_LETTERED, Note.DROPPED)]
-        if letter:
-            at, error, attempt = letter["last_at"], str(letter["error"]), letter["attempts"]
+        if dead_letter:
+            at, error, attempt = dead_letter["last_at"], str(dead_letter["error"]), dead_letter["attempts"]
         else:
             at, attempt = words[-1]["at"], words[-1]["attempt"]
             is_dropped = words[-1]["to_state"] == Note.DROPPED
@@ -212,19 +212,19 @@ class _Reading:
             at=at,
             attempt=int(attempt),
             event_in=self._event(
-                letter["message_id"] if letter else words[-1]["event_id"],
-                letter["event_type"] if letter else words[-1]["event_type"],
+                dead_letter["message_id"] if dead_letter else words[-1]["event_id"],
+                dead_letter["event_type"] if dead_letter else words[-1]["event_type"],
             ),
             error=error,
             trace_id=last.get("trace_id") if last else None,
-            letter_id=letter["id"] if letter else None,
+            dead_letter_id=dead_letter["id"] if dead_letter else None,
         )
 
     # -- what has not ----------------------------------------------------------------------------------------------
 
     def _awaited(self, begun: Mapping[Node, NodeProgress | None]) -> dict[Node, LogEntry | None]:
         """Return the nodes that are still to come if nobody refuses, each with the entry that it waits on, if any."""
-        if self._story.state and self._story.state.is_ended:
+        if self._timeline.state and self._timeline.state.is_ended:
             return {}
         found: dict[Node, LogEntry | None] = {}
         waiting: deque[tuple[str, LogEntry | None]] = deque()
@@ -247,11 +247,11 @@ class _Reading:
     def _not_begun(
         self, node: Node, awaited: Mapping[Node, LogEntry | None], begun: Mapping[Node, NodeProgress | None]
     ) -> NodeProgress:
-        if node.service in self._story.unreachable:
+        if node.service in self._timeline.unreachable:
             is_possible = not node.is_compensation or node in awaited or self._may_be_triggered(node)
             return self._plain(node, Status.UNKNOWN if is_possible else Status.SKIPPED)
         if node not in awaited:
-            is_possible = self._is_forgotten(node, begun) or self._is_behind_a_stranger(node)
+            is_possible = self._is_forgotten(node, begun) or self._is_behind_unknown_service(node)
             return self._plain(node, Status.UNKNOWN if is_possible else Status.SKIPPED)
         cause = awaited[node]
         if cause is None:
@@ -277,7 +277,7 @@ class _Reading:
         away = {
             event
             for each in self._choreography.nodes
-            if each.service in self._story.unreachable
+            if each.service in self._timeline.unreachable
             for event in each.emits
         }
         return any(event in told or event in away for event in node.triggers)
@@ -287,15 +287,15 @@ class _Reading:
         forward = self._choreography.forward(self._saga)
         if node not in forward:
             return False
-        if self._story.state is SagaState.COMPLETED:
+        if self._timeline.state is SagaState.COMPLETED:
             return True
         later = (begun[each] for each in forward[forward.index(node) + 1 :])
         return any(each and each.status is not Status.FENCED for each in later)  # an abort fences whatever it meets
 
-    def _is_behind_a_stranger(self, node: Node) -> bool:
+    def _is_behind_unknown_service(self, node: Node) -> bool:
         """Whether somebody of whom not even the contract is known may still lead the saga to the node."""
         known = {contract.service for contract in self._choreography.contracts}
-        if self._story.unreachable.keys() <= known or (self._story.state and self._story.state.is_ended):
+        if self._timeline.unreachable.keys() <= known or (self._timeline.state and self._timeline.state.is_ended):
             return False
         nodes = self._choreography.nodes_of(self._saga)
         emitted = {self._saga.starts_with, *(event for each in nodes for event in each.emits)}
@@ -315,13 +315,13 @@ class _Reading:
             attempts=handler.attempts or None,
         )
 
-    def _letter(self, node: Node) -> Mapping[str, Any] | None:
+    def _dead_letter(self, node: Node) -> Mapping[str, Any] | None:
         """Return the dead letter that stops the node; one that no step has left is known by its event alone."""
-        letters = self._views[node.service].dead_letters if node.service in self._views else ()
+        dead_letters = self._views[node.service].dead_letters if node.service in self._views else ()
         return next(
             (
                 each
-                for each in letters
+                for each in dead_letters
                 if each["step"] in (node.step, None) and str(each["event_type"]) in node.triggers
             ),
             None,
@@ -338,8 +338,10 @@ class _Reading:
     def _event(self, event_id: str | None, event_type: str | None) -> SeenEvent | None:
         if not event_type:
             return None
-        emission = self._emitted.get(str(event_id))
-        return SeenEvent(type=event_type, id=event_id, body=emission.get("emitted_body") if emission else None)
+        emitted_event = self._emitted.get(str(event_id))
+        return SeenEvent(
+            type=event_type, id=event_id, body=emitted_event.get("emitted_body") if emitted_event else None
+        )
 
 
 _STATUS: dict[str, dict[str, Status]] = {

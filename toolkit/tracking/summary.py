@@ -13,7 +13,7 @@ from shlex import quote
 
 from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.protocol.fence import Note, StepState
-from toolkit.protocol.timeline import LogEntry, Story
+from toolkit.protocol.timeline import LogEntry, Timeline
 from toolkit.tracking.step_status import NodeProgress, Status
 
 #: Where an event's name parts into words.
@@ -27,30 +27,30 @@ _MOST = 3
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the sentence is made of; `letters` are the dead letters, by service, that stop no step that is known."""
+    """The facts of a summary; `dead_letters`: ids by service, of those that stop no known step."""
 
-    story: Story
+    timeline: Timeline
     nodes: Sequence[NodeProgress]
-    letters: Sequence[tuple[str, str]]
+    dead_letters: Sequence[tuple[str, str]]
     now: datetime
 
     @property
     def is_ended(self) -> bool:
         """Whether the saga is known to have ended."""
-        return self.story.state is not None and self.story.state.is_ended
+        return self.timeline.state is not None and self.timeline.state.is_ended
 
 
-def sentence(facts: Facts) -> str:
+def summary(facts: Facts) -> str:
     """Return the saga in a sentence or two."""
-    if not facts.story.entries:
+    if not facts.timeline.entries:
         return " ".join(_of_nobody(facts))
     now = _end(facts) if facts.is_ended else _at_present(facts)
     return _with_days(" ".join([*_so_far(facts), *now, *_left_over(facts), *_gaps(facts)]), facts.now)
 
 
 def _of_nobody(facts: Facts) -> Iterator[str]:
-    asked = "Nobody who could be asked knows" if facts.story.unreachable else "No service knows"
-    yield f"{asked} a saga {facts.story.saga_id}."
+    asked = "Nobody who could be asked knows" if facts.timeline.unreachable else "No service knows"
+    yield f"{asked} a saga {facts.timeline.saga_id}."
     yield from _left_over(facts)
     yield from _gaps(facts)
 
@@ -60,7 +60,7 @@ def _of_nobody(facts: Facts) -> Iterator[str]:
 
 def _so_far(facts: Facts) -> Iterator[str]:
     """Yield why the saga went back and what is undone, or else, while it goes on, the last thing that was done."""
-    entries = facts.story.entries
+    entries = facts.timeline.entries
     noes = [no for no in (_abort(facts), _first_refusal(facts)) if no]
     undone = [entry for entry in entries if entry["to_state"] == StepState.COMPENSATED]
     if noes or undone:
@@ -76,7 +76,7 @@ def _abort(facts: Facts) -> str | None:
 
     It did not where somebody had refused before it was asked for; of that, only the services' clocks tell.
     """
-    entries = facts.story.entries
+    entries = facts.timeline.entries
     fenced = [entry for entry in entries if _is_aborted(entry)]
     asked = [entry["at"] for entry in (*fenced, *(each for each in entries if each["to_state"] == Note.ABORTED))]
     if not fenced or any(entry["at"] < min(asked) for entry in entries if _is_refusal(entry)):
@@ -89,7 +89,7 @@ def _abort(facts: Facts) -> str | None:
 
 def _first_refusal(facts: Facts) -> str | None:
     """Return who was the first to say no by itself."""
-    no = next(filter(_is_refusal, facts.story.entries), None)
+    no = next(filter(_is_refusal, facts.timeline.entries), None)
     if no is None:
         return None
     steps = {node.name for node in facts.nodes if node.service == no["service"] and node.kind == "step"}
@@ -109,9 +109,9 @@ def _is_refusal(entry: LogEntry) -> bool:
 
 
 def _end(facts: Facts) -> Iterator[str]:
-    entries = facts.story.entries
-    ends = [each for each in entries if SagaState(each["saga_state"]) is facts.story.state]
-    if facts.story.state is SagaState.COMPLETED:
+    entries = facts.timeline.entries
+    ends = [each for each in entries if SagaState(each["saga_state"]) is facts.timeline.state]
+    if facts.timeline.state is SagaState.COMPLETED:
         took = _span((ends[0]["at"] - entries[0]["at"]).total_seconds())
         yield f"Completed at {_clock(ends[0]['at'])}, {took} after it began."
     else:
@@ -134,8 +134,8 @@ def _at_present(facts: Facts) -> Iterator[str]:
         yield f"{len(active) - _MOST} more wait."
     if rest := [node for node in facts.nodes if node.status is Status.REMAINING and not node.at]:
         yield f"Still to come: {_names(rest)}."
-    if not active and not rest and not facts.story.unreachable:
-        last = facts.story.entries[-1]
+    if not active and not rest and not facts.timeline.unreachable:
+        last = facts.timeline.entries[-1]
         yield f"Nothing has moved since {_clock(last['at'])}, and nobody is known to be next."
 
 
@@ -166,9 +166,9 @@ def _nudged(node: NodeProgress) -> str:
 
 
 def _cure(node: NodeProgress, facts: Facts) -> str:
-    if node.letter_id:
-        return f"`saga dead-letters show {node.service} {node.letter_id}` tells more."
-    return f"Once that is mended, `saga replay {facts.story.saga_id} --reason TEXT` has it handled again."
+    if node.dead_letter_id:
+        return f"`saga dead-letters show {node.service} {node.dead_letter_id}` tells more."
+    return f"Once that is mended, `saga replay {facts.timeline.saga_id} --reason TEXT` has it handled again."
 
 
 # -- what is left over, and what nobody could tell -----------------------------------------------------------------
@@ -176,18 +176,18 @@ def _cure(node: NodeProgress, facts: Facts) -> str:
 
 def _left_over(facts: Facts) -> Iterator[str]:
     by_service: dict[str, list[str]] = {}
-    for service, letter in facts.letters:
-        by_service.setdefault(service, []).append(letter)
-    for service, letters in by_service.items():
-        if len(letters) == 1:
-            yield f"A dead letter is left in {service}: `saga dead-letters show {service} {letters[0]}` tells more."
+    for service, dead_letter in facts.dead_letters:
+        by_service.setdefault(service, []).append(dead_letter)
+    for service, ids in by_service.items():
+        if len(ids) == 1:
+            yield f"A dead letter is left in {service}: `saga dead-letters show {service} {ids[0]}` tells more."
         else:
-            listing = f"saga dead-letters ls {service} --saga {quote(facts.story.saga_id)}"
-            yield f"{len(letters)} dead letters are left in {service}: `{listing}` tells more."
+            listing = f"saga dead-letters ls {service} --saga {quote(facts.timeline.saga_id)}"
+            yield f"{len(ids)} dead letters are left in {service}: `{listing}` tells more."
 
 
 def _gaps(facts: Facts) -> Iterator[str]:
-    for service in facts.story.unreachable:
+    for service in facts.timeline.unreachable:
         nodes = [node for node in facts.nodes if node.service == service and node.status is Status.UNKNOWN]
         what = f"whether {_listed([node.name for node in nodes])} was done" if nodes else "what it did"
         yield f"{_capital(service)} can't be reached: {what} is not known."

@@ -19,7 +19,7 @@ from toolkit.declaration.service import Service
 from toolkit.errors import LoopEndedError, UnroutableError
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.persistence import outbox
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 
 #: Seconds for what is under way when the block ends; and where a loop has ended, which some of it waits for in vain.
 _LAST_WORK, _LAST_MOMENT = 10.0, 1.0
@@ -37,31 +37,31 @@ class Embedded:
         settings = settings.model_copy(update={"database_url": None, "broker_url": EMBEDDED})
         alone = asyncio.Lock()  # the services share a process, so what may end it is executed alone in all of them
         clock = clock or SystemClock()
-        self.hosts = {each.name: Host(each, settings, self, clock=clock, alone=alone) for each in services}
+        self.runtimes = {each.name: ServiceRuntime(each, settings, self, clock=clock, alone=alone) for each in services}
         self._left: set[str | None] = set()
-        self._queues = {host.queue: host for host in self.hosts.values()}
-        self._bound: dict[str, list[Host]] = {}
+        self._queues = {runtime.queue: runtime for runtime in self.runtimes.values()}
+        self._bound: dict[str, list[ServiceRuntime]] = {}
         self._body: asyncio.Task[Any] | None = None
         self._ended: LoopEndedError | None = None
-        for host in self.hosts.values():
-            for event in (*host.service.heard(), *CONTROL_EVENTS):
-                self._bound.setdefault(routing_key(event), []).append(host)
+        for runtime in self.runtimes.values():
+            for event in (*runtime.service.consumed(), *CONTROL_EVENTS):
+                self._bound.setdefault(routing_key(event), []).append(runtime)
 
     async def __aenter__(self) -> Self:
         """Start all services; what the last run left undone goes on by itself."""
         self._body = asyncio.current_task()
         try:
-            for host in self.hosts.values():
-                await host.prepare()
-                async with host.database.reading() as connection:
+            for runtime in self.runtimes.values():
+                await runtime.prepare()
+                async with runtime.database.reading() as connection:
                     self._left |= await outbox.message_ids(connection)
         except BaseException:  # a cancellation, too, must not leave what was opened
-            await asyncio.gather(*(host.stop() for host in self.hosts.values()))
+            await asyncio.gather(*(runtime.stop() for runtime in self.runtimes.values()))
             raise
         # Only now: what the last run left in one service's outbox may be for any of the others.
-        for host in self.hosts.values():
-            host.loops.on_end = self._end
-            host.begin()
+        for runtime in self.runtimes.values():
+            runtime.loops.on_end = self._end
+            runtime.begin()
         return self
 
     async def __aexit__(
@@ -73,12 +73,12 @@ class Embedded:
             LoopEndedError: a background loop had ended before.
         """
         is_cancelled = self._is_cancelled()
-        for host in self.hosts.values():
-            host.loops.let_end()
+        for runtime in self.runtimes.values():
+            runtime.loops.let_end()
         # None stops before all are done: an event under way is in one's hands until another has committed it.
         within = _LAST_MOMENT if self._ended else _LAST_WORK
-        await asyncio.gather(*(host.drain(within=within) for host in self.hosts.values()))
-        await asyncio.gather(*(host.stop() for host in self.hosts.values()))
+        await asyncio.gather(*(runtime.drain(within=within) for runtime in self.runtimes.values()))
+        await asyncio.gather(*(runtime.stop() for runtime in self.runtimes.values()))
         if self._ended and not is_cancelled:
             raise self._ended
 
@@ -103,11 +103,11 @@ class Embedded:
         Raises:
             UnroutableError: no service hears it.
         """
-        hosts = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
-        if not hosts:
+        runtimes = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
+        if not runtimes:
             raise UnroutableError(f"no service hears {message.routing_key}")
         again = message.message_id in self._left  # the last run may have ended under it
-        await asyncio.gather(*(host.take(message, again=again) for host in hosts))
+        await asyncio.gather(*(runtime.take(message, again=again) for runtime in runtimes))
         failpoints.here("acked", (message.type or message.routing_key,))
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that says whether it was long enough
@@ -122,7 +122,7 @@ class Embedded:
 
     async def _on_the_way(self) -> int:
         total = 0
-        for host in self.hosts.values():
-            async with host.database.reading() as connection:
+        for runtime in self.runtimes.values():
+            async with runtime.database.reading() as connection:
                 total += await outbox.count(connection)
         return total

@@ -29,7 +29,7 @@ class Deed(StrEnum):
     """What a step does."""
 
     CANCELLED = "lets CancelledError out"
-    CANCELLED_OUTSIDE = "lets CancelledError out of an isolated step"
+    CANCELLED_OUTSIDE = "lets CancelledError out of an external step"
     TERMINATED = "ends its own database session"
     LARGE = "emits an event that is too large"
     UNLIKE = "emits an event that is another one in JSON"
@@ -125,7 +125,7 @@ async def give_dare_up(event: DareFailed, session: AsyncSession) -> DareGivenUp:
     return DareGivenUp(dare_id=event.dare_id)
 
 
-@doing.step(isolated=True)
+@doing.step(external=True)
 async def do_dare(event: DareTaken) -> DareDone | DareFailed:
     """Do what is dared."""
     if event.deed is Deed.CANCELLED_OUTSIDE:

@@ -108,7 +108,7 @@ async def unpack_gift(event: GiftNotSent | GiftCalledBack, session: AsyncSession
     return GiftUnpacked(order_id=event.order_id, reason=event.reason)
 
 
-@sending.step(isolated=True)
+@sending.step(external=True)
 async def send_gift(event: GiftPacked) -> GiftSent | GiftNotSent:
     """Send the gift; the carrier takes it at once."""
     return GiftSent(order_id=event.order_id, is_wanted=event.is_wanted)

@@ -33,7 +33,7 @@ from toolkit import Event, Participant, SagaId, Service
 sending = Participant("sending", saga=gift_saga, retry=PATIENT)
 
 
-@sending.step(isolated=True)
+@sending.step(external=True)
 async def send_gift(event: GiftPacked) -> GiftSent | GiftNotSent:
     """Send the gift, as ever."""
     return GiftSent(order_id=event.order_id, is_wanted=event.is_wanted)

@@ -19,7 +19,7 @@ from tests.cli.conftest import ORDERS, TOKEN, served, write_log
 from tests.orders import FAILED, PENDING, entry
 from tests.unit.api.test_operating import letter
 from toolkit.api import access
-from toolkit.api.context import Site
+from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
 from toolkit.api.routes import endpoints_of
@@ -72,7 +72,7 @@ def declared() -> list[Endpoint]:
     async def readiness() -> dict[str, bool]:
         return {}
 
-    site = Site(
+    site = ApiContext(
         service=payment_service, contract=Contract.of(payment_service), database=Database("sqlite:///:memory:"),
         readiness=readiness, queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order
-from toolkit.api import Access, Site, api_routes
+from toolkit.api import Access, ApiContext, api_routes
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import WireMessage
@@ -75,7 +75,7 @@ async def nothing_is_ready() -> dict[str, bool]:
 
 
 def routes_of(database: Database, readiness: Any, token: SecretStr | None) -> list[Any]:
-    site = Site(
+    site = ApiContext(
         service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip
@@ -225,7 +225,7 @@ async def test_a_saga_that_is_not_known_can_not_be_replayed(operator, saga_id):
 async def test_old_sagas_are_pruned(operator):
     response = await operator.post("/prune", json=WHY | {"older_than": "1d"})
 
-    assert response.json() == {"service": "payment", "sagas": 1, "letters": 0, "audit": 0, "is_all": False}
+    assert response.json() == {"service": "payment", "sagas": 1, "dead_letters": 0, "audit": 0, "is_all": False}
 
 
 @pytest.mark.parametrize(

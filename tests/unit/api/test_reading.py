@@ -11,7 +11,7 @@ import pytest
 
 from services.payment.app import app as payment_service
 from tests.orders import fulfilled_order, paid_order, refused_order
-from toolkit.api import Access, Site, api_routes, application
+from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.operations.views import TOLD
@@ -49,7 +49,7 @@ def client(database: Database, parts: dict[str, bool]) -> httpx.AsyncClient:
     async def readiness() -> dict[str, bool]:
         return parts
 
-    site = Site(
+    site = ApiContext(
         service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip

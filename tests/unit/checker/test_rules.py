@@ -97,7 +97,7 @@ def test_an_event_that_nobody_hears_is_found_unless_it_is_optional(airline, hote
     airline.compensation(of=take_seat)(give_seat_back)
     hotel.step()(take_room)
 
-    assert "unheard event: give_seat_back (airline) emits SeatGivenBack, and nobody listens to it" in _lines(
+    assert "unconsumed event: give_seat_back (airline) emits SeatGivenBack, and nobody listens to it" in _lines(
         airline, hotel
     )
     assert not any("TripReady" in line for line in _lines(airline, hotel))

@@ -39,7 +39,7 @@ from toolkit.urls import shown_url
         ("SAGA_PREFETCH", "0", "greater than or equal to 1"),
         ("SAGA_BATCH_SIZE", "1001", "less than or equal to 1000"),
         ("SAGA_BATCH_SIZE", "many", "valid integer"),
-        ("SAGA_ISOLATED_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("SAGA_EXTERNAL_CONCURRENCY", "0", "greater than or equal to 1"),
         ("SAGA_RELAY_WINDOW", "-1", "greater than or equal to 1"),
         ("SAGA_RELAY_LEASE", "0", "greater than or equal to 1 second"),
         ("SAGA_RELAY_LEASE", "soon", "timedelta"),

@@ -53,9 +53,9 @@ def test_the_way_forward_is_that_on_which_nobody_refuses(choreography):
 def test_a_refusal_undoes_what_was_done_before_it_in_strict_reverse_order(choreography, undone):
     refusing = choreography.forward(ORDER)[undone]
 
-    way_back = choreography.reached_from(refusing.refusals[0], ORDER)
+    compensation_events = choreography.reached_from(refusing.refusals[0], ORDER)
 
-    assert [node.step for node in way_back if node.is_compensation] == FORWARD[:undone][::-1]
+    assert [node.step for node in compensation_events if node.is_compensation] == FORWARD[:undone][::-1]
 
 
 def test_an_edge_comes_from_the_world_outside_where_the_saga_begins_and_goes_there_where_it_ends(choreography):

@@ -32,9 +32,9 @@ def test_the_choreography_of_contracts_is_that_of_the_declarations():
 def test_a_contract_names_what_is_heard_and_what_is_said():
     contract = Contract.of(payment)
 
-    assert [event.name for event in contract.heard()] == ["InventoryReserved", "ShipmentFailed", "ShipmentCancelled"]
+    assert [event.name for event in contract.consumed()] == ["InventoryReserved", "ShipmentFailed", "ShipmentCancelled"]
     assert [event.name for event in contract.emitted()] == ["PaymentProcessed", "PaymentFailed", "PaymentRefunded"]
-    assert contract.events.keys() == {event.name for event in (*contract.heard(), *contract.emitted())}
+    assert contract.events.keys() == {event.name for event in (*contract.consumed(), *contract.emitted())}
 
 
 def test_a_handler_tells_its_policy():
@@ -42,7 +42,7 @@ def test_a_handler_tells_its_policy():
 
     assert (process.name, process.kind, process.of, process.saga) == ("process_payment", "step", None, "order")
     assert (process.success, process.refusals) == ("PaymentProcessed", ("PaymentFailed",))
-    assert (process.timeout, process.isolated) == (30.0, True)
+    assert (process.timeout, process.external) == (30.0, True)
     assert (refund.kind, refund.of, refund.timeout) == ("compensation", "process_payment", None)
     assert process.description.startswith("Take the money")
 

@@ -1,4 +1,4 @@
-"""The vocabulary: events know their owner, and a saga what ends it."""
+"""The decoder: events know their owner, and a saga what ends it."""
 
 from __future__ import annotations
 

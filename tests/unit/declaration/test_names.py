@@ -49,7 +49,7 @@ def test_the_names_of_control_messages_are_refused(name: str, owner: str) -> Non
         ({"timeout": 5}, "its timeout 5 is no time above zero"),
         ({"timeout": timedelta(0)}, "is no time above zero"),
         ({"retry": 3}, "its retry 3 is no RetryPolicy"),
-        ({"isolated": "yes"}, "is neither True nor False"),
+        ({"external": "yes"}, "is neither True nor False"),
     ],
 )
 def test_an_option_of_another_kind_is_refused(options: dict[str, Any], fault: str) -> None:

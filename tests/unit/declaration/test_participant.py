@@ -249,7 +249,7 @@ def test_a_step_has_one_compensation(waiter: Participant, keep_table: Callable) 
 
 
 def test_the_compensation_of_an_isolated_step_may_find_no_original(waiter: Participant) -> None:
-    @waiter.step(isolated=True)
+    @waiter.step(external=True)
     async def phone_ahead(event: TableWanted, key: IdempotencyKey) -> TableKept | TableRefused: ...
 
     with pytest.raises(DeclarationError, match=r"Declare `original: TableKept \| None`, and void by key"):
@@ -297,7 +297,7 @@ def test_the_signature_is_the_graph(waiter: Participant) -> None:
     )
     assert (undo.of, undo.emits, undo.signature.original_may_be_none) == (step, TableFreed, False)
     assert waiter.compensation_of(step) is undo
-    assert waiter.heard() == {TableWanted, TableFreed, DishFailed}
+    assert waiter.consumed() == {TableWanted, TableFreed, DishFailed}
     assert waiter.emitted() == {TableKept, TableRefused, TableFreed}
     assert step.is_refusable
     assert step.ends_saga
@@ -331,15 +331,15 @@ def test_a_step_takes_its_policy_from_its_participant_unless_it_has_its_own() ->
 
 
 def test_a_step_is_isolated_as_its_participant_is_unless_it_says_otherwise() -> None:
-    courier = Participant("courier", saga=visit_saga, isolated=True)
+    courier = Participant("courier", saga=visit_saga, external=True)
 
     @courier.step()
     async def phone(event: TableWanted) -> TableKept: ...
 
-    @courier.step(isolated=False)
+    @courier.step(external=False)
     async def write_down(event: TableFreed) -> TableKept: ...
 
-    assert [step.isolated for step in courier.steps] == [True, False]
-    with pytest.raises(DeclarationError, match="phone is isolated, so its outcome may be unknown"):
+    assert [step.external for step in courier.steps] == [True, False]
+    with pytest.raises(DeclarationError, match="phone is external, so its outcome may be unknown"):
         courier.compensation(of=phone)(free_table)
     courier.compensation(of=write_down)(free_table)

@@ -161,7 +161,7 @@ def _handler(name: str, of: str | None, on: frozenset[str], success: str, refusa
         refusals=(refusal,) if refusal else (),
         timeout=None,
         attempts=1,
-        isolated=False,
+        external=False,
         description="",
     )
 

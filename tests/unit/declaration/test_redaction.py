@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from toolkit import Event, Sensitive
 from toolkit.declaration.contract import event_contract
 from toolkit.declaration.redaction import (
-    MASK,
     NO_OBJECT,
+    REDACTED,
     UNKNOWN,
     has_sensitive_fields,
-    mask,
-    masked_object,
+    redacted_body,
+    redacted_object,
     sensitive_paths,
 )
 
@@ -62,54 +62,56 @@ BODY = {
 
 @pytest.mark.parametrize("declared", [RoomBooked, event_contract(RoomBooked)], ids=["declaration", "contract"])
 def test_sensitive_fields_are_masked_wherever_they_stand(declared):
-    shown = mask(declared, BODY)
+    shown = redacted_body(declared, BODY)
 
     assert shown == {
         "booking_id": "b-1",
-        "guest": {"name": MASK, "nights": 2},
-        "others": [{"name": MASK, "nights": 1}],
-        "by_room": {"12": {"name": MASK, "nights": 3}},
-        "passport": MASK,
-        "phone": MASK,
-        "deposit": MASK,
+        "guest": {"name": REDACTED, "nights": 2},
+        "others": [{"name": REDACTED, "nights": 1}],
+        "by_room": {"12": {"name": REDACTED, "nights": 3}},
+        "passport": REDACTED,
+        "phone": REDACTED,
+        "deposit": REDACTED,
         "notes": {"late": True},
     }
 
 
 def test_what_came_as_text_goes_as_text():
-    shown = mask(RoomBooked, json.dumps(BODY).encode())
+    shown = redacted_body(RoomBooked, json.dumps(BODY).encode())
 
-    assert json.loads(shown) == mask(RoomBooked, BODY)
+    assert json.loads(shown) == redacted_body(RoomBooked, BODY)
 
 
 def test_a_field_that_nobody_declared_is_masked_since_it_may_hold_anything():
-    shown = mask(RoomBooked, {"booking_id": "b-1", "gest": {"name": "Ada"}, "guest": {"name": "Ada", "mail": "a@b.c"}})
+    shown = redacted_body(
+        RoomBooked, {"booking_id": "b-1", "gest": {"name": "Ada"}, "guest": {"name": "Ada", "mail": "a@b.c"}}
+    )
 
-    assert shown == {"booking_id": "b-1", "gest": MASK, "guest": {"name": MASK, "mail": MASK}}
+    assert shown == {"booking_id": "b-1", "gest": REDACTED, "guest": {"name": REDACTED, "mail": REDACTED}}
 
 
 def test_a_value_of_another_kind_than_declared_is_masked():
-    shown = mask(RoomBooked, {"booking_id": ["Ada"], "guest": "Ada", "others": {"name": "Ada"}})
+    shown = redacted_body(RoomBooked, {"booking_id": ["Ada"], "guest": "Ada", "others": {"name": "Ada"}})
 
-    assert shown == {"booking_id": MASK, "guest": MASK, "others": MASK}
+    assert shown == {"booking_id": REDACTED, "guest": REDACTED, "others": REDACTED}
 
 
 def test_a_model_within_itself_is_masked_at_every_depth():
-    shown = mask(BunkTaken, {"bed": {"sleeper": "Ada", "below": {"sleeper": "Mary", "below": None}}})
+    shown = redacted_body(BunkTaken, {"bed": {"sleeper": "Ada", "below": {"sleeper": "Mary", "below": None}}})
 
-    assert shown == {"bed": {"sleeper": MASK, "below": {"sleeper": MASK, "below": None}}}
+    assert shown == {"bed": {"sleeper": REDACTED, "below": {"sleeper": REDACTED, "below": None}}}
 
 
 @pytest.mark.parametrize("body", [b"", b"Ada", b"[1]", b'{"name": "Ada"', b"\xff", "[" * 100_000])
 def test_what_is_no_event_is_not_shown(body):
-    assert mask(RoomBooked, body) == NO_OBJECT
-    assert masked_object(RoomBooked, body) is None
+    assert redacted_body(RoomBooked, body) == NO_OBJECT
+    assert redacted_object(RoomBooked, body) is None
 
 
 def test_an_unknown_event_is_not_shown():
-    assert mask(None, b'{"name": "Ada"}') == UNKNOWN
-    assert mask(None, {"name": "Ada"}) == {"name": MASK}
-    assert masked_object(None, b'{"name": "Ada"}') is None
+    assert redacted_body(None, b'{"name": "Ada"}') == UNKNOWN
+    assert redacted_body(None, {"name": "Ada"}) == {"name": REDACTED}
+    assert redacted_object(None, b'{"name": "Ada"}') is None
 
 
 def test_the_contract_names_the_sensitive_fields():
@@ -124,7 +126,7 @@ def test_an_event_without_sensitive_fields_is_shown_as_it_is():
         booking_id: str
 
     assert not has_sensitive_fields(RoomFreed)
-    assert mask(RoomFreed, {"booking_id": "b-1"}) == {"booking_id": "b-1"}
+    assert redacted_body(RoomFreed, {"booking_id": "b-1"}) == {"booking_id": "b-1"}
 
 
 def test_an_event_whose_schema_pydantic_cant_tell_is_masked_whole():
@@ -136,7 +138,7 @@ def test_an_event_whose_schema_pydantic_cant_tell_is_masked_whole():
         booking_id: str
         odd: Odd
 
-    assert mask(OddlyBooked, {"booking_id": "b-1"}) == {"booking_id": MASK}
+    assert redacted_body(OddlyBooked, {"booking_id": "b-1"}) == {"booking_id": REDACTED}
 
 
 def test_what_lies_too_deep_is_masked():
@@ -144,9 +146,9 @@ def test_what_lies_too_deep_is_masked():
     for _ in range(500):
         inmost = {"in": inmost}
 
-    shown = mask(RoomBooked, BODY | {"notes": inmost})
+    shown = redacted_body(RoomBooked, BODY | {"notes": inmost})
 
-    assert MASK in str(shown["notes"])
+    assert REDACTED in str(shown["notes"])
     assert "deep" not in str(shown["notes"])
 
 
@@ -169,4 +171,4 @@ def test_a_union_within_itself_is_followed_once_at_each_depth():
     for _ in range(60):  # of alternatives that double at each depth, no computer sees the end
         tree = {"kind": "right", "below": tree}
 
-    assert mask(TreeGrown, {"tree": tree}) == {"tree": tree}
+    assert redacted_body(TreeGrown, {"tree": tree}) == {"tree": tree}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, Json, SecretStr, StringConstraints, WithJ
 from typing_extensions import TypeAliasType, TypedDict
 
 from toolkit import Event, SagaId, Sensitive
-from toolkit.declaration.redaction import has_sensitive_fields, mask
+from toolkit.declaration.redaction import has_sensitive_fields, redacted_body
 from toolkit.declaration.sensitive_rules import sensitive_faults
 from toolkit.declaration.text_redaction import redact
 from toolkit.errors import DeclarationError
@@ -93,7 +93,7 @@ def test_a_mark_is_kept(name):
 
     assert list(sensitive_faults(event_type)) == []
     assert has_sensitive_fields(event_type)
-    assert SECRET not in json.dumps(mask(event_type, body))
+    assert SECRET not in json.dumps(redacted_body(event_type, body))
     assert SECRET not in redact(event_type, json.dumps(body), f"it ate {value!r}, {SECRET!r}")
 
 
@@ -157,11 +157,11 @@ def test_the_mark_itself_is_no_type(declare):
 
 
 def test_a_model_that_contains_itself_is_judged_in_the_end():
-    class Order(Event, owner="client"):
+    class RequestBody(Event, owner="client"):
         order_id: SagaId
-        parts: tuple[Order, ...] = ()
+        parts: tuple[RequestBody, ...] = ()
         card: Card
 
-    Order.model_rebuild(_types_namespace={"Order": Order, **globals()})
+    RequestBody.model_rebuild(_types_namespace={"Order": RequestBody, **globals()})
 
-    assert list(sensitive_faults(Order)) == []
+    assert list(sensitive_faults(RequestBody)) == []

@@ -102,7 +102,7 @@ def test_a_service_is_the_sum_of_its_participants() -> None:
     assert [step.name for step in service.steps] == ["lend_book", "register"]
     assert [each.name for each in service.compensations] == ["take_back"]
     assert service.sagas == [loan_saga]
-    assert service.heard() == {BookWanted, CardRefused, BookLent}
+    assert service.consumed() == {BookWanted, CardRefused, BookLent}
 
 
 @pytest.mark.parametrize("seed", [lambda session: None, len, "seed.sql"], ids=["lambda", "built-in", "text"])

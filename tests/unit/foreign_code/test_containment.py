@@ -98,11 +98,11 @@ def wanted(number: int) -> WireMessage:
     return wire(BookWanted(loan_id=f"loan-{number}"))
 
 
-@pytest.mark.parametrize("isolated", [False, True], ids=["step", "isolated"])
+@pytest.mark.parametrize("external", [False, True], ids=["step", "external"])
 async def test_what_is_no_exception_is_a_failed_attempt_of_its_step(
-    database: Database, clerk: Clerk, escape: Act, isolated: bool
+    database: Database, clerk: Clerk, escape: Act, external: bool
 ) -> None:
-    branch = Branch(library(clerk, isolated=isolated, undoable=False), database, resources={Clerk: clerk})
+    branch = Branch(library(clerk, external=external, undoable=False), database, resources={Clerk: clerk})
 
     async def only_the_second(event: Any, session: AsyncSession) -> None:
         if event.loan_id == "loan-2":
@@ -110,9 +110,9 @@ async def test_what_is_no_exception_is_a_failed_attempt_of_its_step(
 
     clerk.will("lend_book", *[only_the_second] * 20)
     async with branch.open(), asyncio.timeout(10):
-        await asyncio.gather(*(branch.inbox.deliver(wanted(number)) for number in (1, 2, 3)))
-        await branch.inbox.deliver(wanted(2))
-        await branch.inbox.deliver(wanted(4))
+        await asyncio.gather(*(branch.batcher.deliver(wanted(number)) for number in (1, 2, 3)))
+        await branch.batcher.deliver(wanted(2))
+        await branch.batcher.deliver(wanted(4))
 
     assert await lent(database) == ["loan-1", "loan-3", "loan-4"]
     assert (await states(database, "loan-2"))[-1] == "failed"
@@ -132,17 +132,17 @@ async def test_the_error_says_what_to_look_for(database: Database, clerk: Clerk)
     )
 
 
-@pytest.mark.parametrize("isolated", [False, True], ids=["step", "isolated"])
+@pytest.mark.parametrize("external", [False, True], ids=["step", "external"])
 async def test_what_is_no_exception_fails_a_compensation_in_the_end(
-    database: Database, clerk: Clerk, escape: Act, isolated: bool
+    database: Database, clerk: Clerk, escape: Act, external: bool
 ) -> None:
-    branch = Branch(library(clerk, isolated=isolated), database, resources={Clerk: clerk})
+    branch = Branch(library(clerk, external=external), database, resources={Clerk: clerk})
     back = CardRefused(loan_id="loan-1", reason="expired")
     clerk.will("take_back", escape, escape)
     async with branch.open(), asyncio.timeout(10):
-        await branch.inbox.deliver(wanted(1))
+        await branch.batcher.deliver(wanted(1))
         for _ in range(2):
-            await branch.inbox.deliver(wire(back))
+            await branch.batcher.deliver(wire(back))
 
     (letter,) = await letters(database)
     assert letter["reason"] == "retries spent"
@@ -152,7 +152,7 @@ async def test_what_is_no_exception_fails_a_compensation_in_the_end(
 async def test_an_outside_call_that_uses_its_session_may_escape_too(
     database: Database, clerk: Clerk, escape: Act
 ) -> None:
-    branch = Branch(library(clerk, isolated=True, undoable=False), database, resources={Clerk: clerk})
+    branch = Branch(library(clerk, external=True, undoable=False), database, resources={Clerk: clerk})
 
     async def write_and_escape(event: Any, session: AsyncSession) -> None:
         await (await session.connection()).execute(text("UPDATE shelves SET books = 0"))
@@ -161,18 +161,18 @@ async def test_an_outside_call_that_uses_its_session_may_escape_too(
     clerk.will("lend_book", write_and_escape, write_and_escape)
     async with branch.open(), asyncio.timeout(10):
         for _ in range(2):
-            await branch.inbox.deliver(wanted(1))
+            await branch.batcher.deliver(wanted(1))
 
     assert (await states(database, "loan-1"))[-1] == "failed"
     async with database.reading() as connection:
         assert await connection.scalar(text("SELECT min(books) FROM shelves")) == 100
 
 
-@pytest.mark.parametrize("isolated", [False, True], ids=["step", "isolated"])
+@pytest.mark.parametrize("external", [False, True], ids=["step", "external"])
 async def test_a_statement_that_a_step_cuts_off_leaves_no_lock_behind(
-    database: Database, clerk: Clerk, isolated: bool
+    database: Database, clerk: Clerk, external: bool
 ) -> None:
-    branch = Branch(library(clerk, isolated=isolated, undoable=False), database, resources={Clerk: clerk})
+    branch = Branch(library(clerk, external=external, undoable=False), database, resources={Clerk: clerk})
 
     async def wait_too_short(event: Any, session: AsyncSession) -> None:
         if event.loan_id == "loan-2":
@@ -181,9 +181,9 @@ async def test_a_statement_that_a_step_cuts_off_leaves_no_lock_behind(
 
     clerk.will("lend_book", *[wait_too_short] * 20)
     async with branch.open(), asyncio.timeout(8):
-        await asyncio.gather(*(branch.inbox.deliver(wanted(number)) for number in (1, 2, 3)))
-        await branch.inbox.deliver(wanted(2))
-        await branch.inbox.deliver(wanted(4))
+        await asyncio.gather(*(branch.batcher.deliver(wanted(number)) for number in (1, 2, 3)))
+        await branch.batcher.deliver(wanted(2))
+        await branch.batcher.deliver(wanted(4))
 
     assert await lent(database) == ["loan-1", "loan-3", "loan-4"]
     assert (await states(database, "loan-2"))[-1] == "failed"
@@ -203,7 +203,7 @@ async def test_a_hook_that_raises_no_exception_stops_nothing(database: Database,
     try:
         async with branch.open(), asyncio.timeout(10):
             for number in (1, 1, 2):
-                await branch.inbox.deliver(wanted(number))
+                await branch.batcher.deliver(wanted(number))
     finally:
         hooks.remove(StepSession.sync_session_class, moment, hook)
 
@@ -222,7 +222,7 @@ async def test_a_log_processor_that_raises_has_nothing_executed_again(
     with capture_logs(processors=[fail]):
         async with branch.open(), asyncio.timeout(10):
             for number in (1, 2):
-                await branch.inbox.deliver(wanted(number))
+                await branch.batcher.deliver(wanted(number))
 
     assert clerk.calls == [("lend_book", "loan-1"), ("lend_book", "loan-2")]
     assert await lent(database) == ["loan-1", "loan-2"]
@@ -240,8 +240,8 @@ async def test_a_cancellation_of_the_task_itself_passes(database: Database, cler
         await asyncio.sleep(60)
 
     clerk.will("lend_book", wait_long)
-    running = asyncio.create_task(branch.inbox.run())
-    delivery = asyncio.create_task(branch.inbox.deliver(wanted(1)))
+    running = asyncio.create_task(branch.batcher.run())
+    delivery = asyncio.create_task(branch.batcher.deliver(wanted(1)))
     await begun.wait()
     running.cancel()
     await asyncio.wait({running}, timeout=5)

@@ -19,7 +19,7 @@ from tests.example_sagas.loans import (
     BookWanted,
     CardRefused,
     Clerk,
-    Watch,
+    HandClock,
     letter,
     library,
     loan_saga,
@@ -29,10 +29,10 @@ from toolkit import Event, Saga, SagaId
 from toolkit.declaration.events import AbortRequested, SagaEnded
 from toolkit.errors import UnreadableError, describe
 from toolkit.ids import derived_id
-from toolkit.messaging.decoding import Unreadable, Vocabulary
+from toolkit.messaging.decoding import Decoder, Unreadable
 from toolkit.messaging.envelope import Message, WireMessage
 
-WATCH = Watch()
+WATCH = HandClock()
 
 
 class RoomWanted(Event, owner="guest"):
@@ -49,27 +49,27 @@ stay_saga = Saga(
 
 
 @pytest.fixture
-def vocabulary() -> Vocabulary:
-    return Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000)
+def decoder() -> Decoder:
+    return Decoder(library(Clerk()).consumed(), [loan_saga], max_body=1000)
 
 
 def plain(body: bytes = b'{"loan_id": "loan-1"}', key: str = "reader.BookWanted", **facts: Any) -> WireMessage:
     return WireMessage(body, key, **facts)
 
 
-def test_what_was_wrapped_is_read_as_it_was(vocabulary: Vocabulary) -> None:
+def test_what_was_wrapped_is_read_as_it_was(decoder: Decoder) -> None:
     sent = letter(
         CardRefused(loan_id="loan-1", reason="expired"), at=NOON, causation_id="the cause", attempt=4,
         deadline=NOON + timedelta(hours=1), traceparent="00-ab-cd-01",
     )  # fmt: skip
 
-    read = vocabulary.read(sent.envelope.wrap(sent.body, "desk.CardRefused"), WATCH)
+    read = decoder.read(sent.envelope.wrap(sent.body, "desk.CardRefused"), WATCH)
 
     assert read == sent
 
 
-def test_a_client_may_send_a_routing_key_and_a_body_alone(vocabulary: Vocabulary) -> None:
-    message = vocabulary.read(plain(), WATCH)
+def test_a_client_may_send_a_routing_key_and_a_body_alone(decoder: Decoder) -> None:
+    message = decoder.read(plain(), WATCH)
 
     envelope = message.envelope
     assert (envelope.saga_id, envelope.saga_type, envelope.event_type) == ("loan-1", "loan", "BookWanted")
@@ -77,70 +77,70 @@ def test_a_client_may_send_a_routing_key_and_a_body_alone(vocabulary: Vocabulary
     assert (envelope.occurred_at, envelope.attempt, envelope.deadline) == (NOON, 1, None)
 
 
-def test_the_same_plain_request_is_the_same_message_and_another_one_is_not(vocabulary: Vocabulary) -> None:
-    first, again = vocabulary.read(plain(), WATCH), vocabulary.read(plain(), WATCH)
-    other = vocabulary.read(plain(b'{"loan_id": "loan-2"}'), WATCH)
+def test_the_same_plain_request_is_the_same_message_and_another_one_is_not(decoder: Decoder) -> None:
+    first, again = decoder.read(plain(), WATCH), decoder.read(plain(), WATCH)
+    other = decoder.read(plain(b'{"loan_id": "loan-2"}'), WATCH)
 
     assert first.envelope.event_id == again.envelope.event_id != other.envelope.event_id
 
 
-def test_the_starting_events_own_id_wins_over_the_correlation_id(vocabulary: Vocabulary) -> None:
-    assert vocabulary.read(plain(correlation_id="a random one"), WATCH).envelope.saga_id == "loan-1"
+def test_the_starting_events_own_id_wins_over_the_correlation_id(decoder: Decoder) -> None:
+    assert decoder.read(plain(correlation_id="a random one"), WATCH).envelope.saga_id == "loan-1"
 
 
-def test_a_later_event_takes_its_saga_from_the_correlation_id(vocabulary: Vocabulary) -> None:
+def test_a_later_event_takes_its_saga_from_the_correlation_id(decoder: Decoder) -> None:
     body = b'{"loan_id": "loan-1", "reason": "expired"}'
 
-    message = vocabulary.read(plain(body, "desk.CardRefused", correlation_id="loan-1"), WATCH)
+    message = decoder.read(plain(body, "desk.CardRefused", correlation_id="loan-1"), WATCH)
 
     assert message.envelope.saga_id == "loan-1"
 
 
-def test_the_type_may_be_said_beside_the_routing_key(vocabulary: Vocabulary) -> None:
-    message = vocabulary.read(plain(type="BookWanted"), WATCH)
+def test_the_type_may_be_said_beside_the_routing_key(decoder: Decoder) -> None:
+    message = decoder.read(plain(type="BookWanted"), WATCH)
 
     assert isinstance(message.event, BookWanted)
 
 
-def test_the_time_is_the_headers_then_the_timestamps_then_the_clocks(vocabulary: Vocabulary) -> None:
+def test_the_time_is_the_headers_then_the_timestamps_then_the_clocks(decoder: Decoder) -> None:
     an_hour_ago, long_ago = NOON - timedelta(hours=1), NOON - timedelta(days=1)
 
-    both = vocabulary.read(plain(timestamp=an_hour_ago, headers={"occurred-at": long_ago.isoformat()}), WATCH)
-    stamped = vocabulary.read(plain(timestamp=an_hour_ago), WATCH)
+    both = decoder.read(plain(timestamp=an_hour_ago, headers={"occurred-at": long_ago.isoformat()}), WATCH)
+    stamped = decoder.read(plain(timestamp=an_hour_ago), WATCH)
 
     assert (both.envelope.occurred_at, stamped.envelope.occurred_at) == (long_ago, an_hour_ago)
 
 
-def test_a_time_without_a_zone_is_utc_and_a_time_with_one_is_that_moment(vocabulary: Vocabulary) -> None:
-    naive = vocabulary.read(plain(headers={"deadline": "2026-05-04T12:00:00"}), WATCH)
-    tokyo = vocabulary.read(plain(headers={"deadline": "2026-05-04T21:00:00+09:00"}), WATCH)
+def test_a_time_without_a_zone_is_utc_and_a_time_with_one_is_that_moment(decoder: Decoder) -> None:
+    naive = decoder.read(plain(headers={"deadline": "2026-05-04T12:00:00"}), WATCH)
+    tokyo = decoder.read(plain(headers={"deadline": "2026-05-04T21:00:00+09:00"}), WATCH)
 
     assert naive.envelope.deadline == tokyo.envelope.deadline == NOON
 
 
-def test_what_a_newer_producer_adds_is_ignored(vocabulary: Vocabulary) -> None:
-    message = vocabulary.read(plain(b'{"loan_id": "loan-1", "edition": 2}', headers={"x-new": "yes"}), WATCH)
+def test_what_a_newer_producer_adds_is_ignored(decoder: Decoder) -> None:
+    message = decoder.read(plain(b'{"loan_id": "loan-1", "edition": 2}', headers={"x-new": "yes"}), WATCH)
 
     assert message.event == BookWanted(loan_id="loan-1")
 
 
-def test_control_messages_are_understood_by_everybody(vocabulary: Vocabulary) -> None:
-    ended = vocabulary.read(wire(SagaEnded(saga_type="loan", completed=("loan-1",))), WATCH)
-    abort = vocabulary.read(wire(AbortRequested(saga_type="loan", saga_id="loan-9", reason="enough")), WATCH)
+def test_control_messages_are_understood_by_everybody(decoder: Decoder) -> None:
+    ended = decoder.read(wire(SagaEnded(saga_type="loan", completed=("loan-1",))), WATCH)
+    abort = decoder.read(wire(AbortRequested(saga_type="loan", saga_id="loan-9", reason="enough")), WATCH)
 
     assert (ended.envelope.saga_id, ended.envelope.saga_type) == ("", "loan")
     assert (abort.envelope.saga_id, abort.envelope.saga_type) == ("loan-9", "loan")
 
 
 def test_a_service_of_two_sagas_has_to_be_told_which_one_is_meant() -> None:
-    vocabulary = Vocabulary({CardRefused, RoomLocked}, [loan_saga, stay_saga], max_body=1000)
+    decoder = Decoder({CardRefused, RoomLocked}, [loan_saga, stay_saga], max_body=1000)
     untold = plain(b'{"stay_id": "stay-1"}', "hotel.RoomLocked", correlation_id="stay-1")
 
-    told = vocabulary.read(replace(untold, headers={"saga-type": "stay"}), WATCH)
+    told = decoder.read(replace(untold, headers={"saga-type": "stay"}), WATCH)
 
     assert told.envelope.saga_type == "stay"
     with pytest.raises(UnreadableError, match="unknown saga: None"):
-        vocabulary.read(untold, WATCH)
+        decoder.read(untold, WATCH)
 
 
 REASONS = [
@@ -182,9 +182,9 @@ REASONS = [
 
 @pytest.mark.parametrize(("reason", "message", "detail"), REASONS)
 def test_what_cannot_be_read_says_why(reason: str, message: WireMessage, detail: str) -> None:
-    vocabulary = Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000 if reason == "too large" else 10_000)
+    decoder = Decoder(library(Clerk()).consumed(), [loan_saga], max_body=1000 if reason == "too large" else 10_000)
 
-    unreadable = vocabulary.receive(message, WATCH)
+    unreadable = decoder.receive(message, WATCH)
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.reason == reason
@@ -217,9 +217,9 @@ def test_what_cannot_be_read_says_why(reason: str, message: WireMessage, detail:
     ],
 )
 def test_what_cannot_be_read_stands_under_the_saga_that_it_belongs_to(
-    vocabulary: Vocabulary, message: WireMessage, saga_id: str | None
+    decoder: Decoder, message: WireMessage, saga_id: str | None
 ) -> None:
-    unreadable = vocabulary.receive(message, WATCH)
+    unreadable = decoder.receive(message, WATCH)
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.wire.correlation_id == saga_id
@@ -242,19 +242,17 @@ NO_TIMES = [
 @pytest.mark.parametrize("value", TIMES, ids=repr)
 @pytest.mark.parametrize("name", ["occurred-at", "deadline", "started-at"])
 def test_a_time_is_read_of_whatever_type_it_comes(name: str, value: object) -> None:
-    vocabulary = Vocabulary({CardRefused}, [loan_saga], max_body=1000)
+    decoder = Decoder({CardRefused}, [loan_saga], max_body=1000)
     refused = plain(b'{"loan_id": "loan-1", "reason": ""}', "desk.CardRefused", correlation_id="loan-1")
 
-    envelope = vocabulary.read(replace(refused, headers={name: value}), WATCH).envelope
+    envelope = decoder.read(replace(refused, headers={name: value}), WATCH).envelope
 
     assert getattr(envelope, name.replace("-", "_")) == NOON
 
 
 @pytest.mark.parametrize(("value", "shown"), NO_TIMES)
-def test_what_is_no_time_is_named_with_its_header_and_its_type(
-    vocabulary: Vocabulary, value: object, shown: str
-) -> None:
-    unreadable = vocabulary.receive(plain(headers={"occurred-at": value}), WATCH)
+def test_what_is_no_time_is_named_with_its_header_and_its_type(decoder: Decoder, value: object, shown: str) -> None:
+    unreadable = decoder.receive(plain(headers={"occurred-at": value}), WATCH)
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.reason == "broken header"
@@ -263,14 +261,14 @@ def test_what_is_no_time_is_named_with_its_header_and_its_type(
 
 
 @pytest.mark.parametrize("value", [1, "1", b"1", bytearray(b"1"), 1.0, Decimal("1.0"), None], ids=repr)
-@pytest.mark.parametrize("name", ["event-version", "attempt", "put-off"])
-def test_a_number_is_read_of_whatever_type_it_comes(vocabulary: Vocabulary, name: str, value: object) -> None:
-    envelope = vocabulary.read(plain(headers={name: value}), WATCH).envelope
+@pytest.mark.parametrize("name", ["event-version", "attempt", "deferred-until"])
+def test_a_number_is_read_of_whatever_type_it_comes(decoder: Decoder, name: str, value: object) -> None:
+    envelope = decoder.read(plain(headers={name: value}), WATCH).envelope
 
-    assert (envelope.version, envelope.attempt, envelope.put_off) == (
+    assert (envelope.version, envelope.attempt, envelope.deferred_until) == (
         1,
         1,
-        int(name == "put-off" and value is not None),
+        int(name == "deferred-until" and value is not None),
     )
 
 
@@ -289,28 +287,24 @@ def test_a_number_is_read_of_whatever_type_it_comes(vocabulary: Vocabulary, name
         (NOON, "too long to be shown, a timestamp"),
     ],
 )
-def test_what_is_no_number_is_named_with_its_header_and_its_type(
-    vocabulary: Vocabulary, value: object, shown: str
-) -> None:
-    unreadable = vocabulary.receive(plain(headers={"attempt": value}), WATCH)
+def test_what_is_no_number_is_named_with_its_header_and_its_type(decoder: Decoder, value: object, shown: str) -> None:
+    unreadable = decoder.receive(plain(headers={"attempt": value}), WATCH)
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.detail == f"attempt is {shown}, not a whole number of up to 18 digits, from 0"
 
 
 @pytest.mark.parametrize("value", ["7", 7, b"7", bytearray(b"7")], ids=repr)
-def test_a_text_is_read_of_whatever_type_it_comes(vocabulary: Vocabulary, value: object) -> None:
-    envelope = vocabulary.read(plain(headers={"causation-id": value, "traceparent": value}), WATCH).envelope
+def test_a_text_is_read_of_whatever_type_it_comes(decoder: Decoder, value: object) -> None:
+    envelope = decoder.read(plain(headers={"causation-id": value, "traceparent": value}), WATCH).envelope
 
     assert (envelope.causation_id, envelope.traceparent) == ("7", "7")
 
 
 @pytest.mark.parametrize("value", [True, 1.5, Decimal(1), NOON, [], {}], ids=repr)
 @pytest.mark.parametrize("name", ["causation-id", "traceparent"])
-def test_what_is_no_text_is_named_with_its_header_and_its_type(
-    vocabulary: Vocabulary, name: str, value: object
-) -> None:
-    unreadable = vocabulary.receive(plain(headers={name: value}), WATCH)
+def test_what_is_no_text_is_named_with_its_header_and_its_type(decoder: Decoder, name: str, value: object) -> None:
+    unreadable = decoder.receive(plain(headers={name: value}), WATCH)
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.detail.startswith(f"{name} is ")
@@ -328,10 +322,10 @@ parcel_saga = Saga(
 
 @pytest.mark.parametrize("parcel_id", ['"ORD/2024/001"', '""', '"a\\u0000"', '"' + "a" * 65 + '"', "null"])
 def test_a_saga_does_not_start_under_an_id_that_the_next_service_refuses(parcel_id: str) -> None:
-    vocabulary = Vocabulary({ParcelSent}, [parcel_saga], max_body=1000)
+    decoder = Decoder({ParcelSent}, [parcel_saga], max_body=1000)
     body = b'{"parcel_id": ' + parcel_id.encode() + b"}"
 
-    unreadable = vocabulary.receive(plain(body, "customer.ParcelSent", correlation_id="p-1"), WATCH)
+    unreadable = decoder.receive(plain(body, "customer.ParcelSent", correlation_id="p-1"), WATCH)
 
     assert isinstance(unreadable, Unreadable)
     assert unreadable.reason == "no saga id"
@@ -339,14 +333,14 @@ def test_a_saga_does_not_start_under_an_id_that_the_next_service_refuses(parcel_
 
 
 def test_the_ends_of_the_largest_batch_are_taken_whatever_the_limit() -> None:
-    vocabulary = Vocabulary({BookWanted}, [loan_saga], max_body=100)
+    decoder = Decoder({BookWanted}, [loan_saga], max_body=100)
     ended = SagaEnded(saga_type="loan", completed=tuple(f"{each:064}" for each in range(1000)))
 
-    message = vocabulary.read(wire(ended), WATCH)
+    message = decoder.read(wire(ended), WATCH)
 
     assert message.event == ended
-    assert isinstance(vocabulary.receive(plain(b" " * 101, "saga.SagaEnded"), WATCH), Unreadable)
-    assert "at most 131072" in vocabulary.receive(plain(b" " * 200_000, "saga.SagaEnded"), WATCH).detail
+    assert isinstance(decoder.receive(plain(b" " * 101, "saga.SagaEnded"), WATCH), Unreadable)
+    assert "at most 131072" in decoder.receive(plain(b" " * 200_000, "saga.SagaEnded"), WATCH).detail
 
 
 any_headers = st.dictionaries(
@@ -364,12 +358,12 @@ any_headers = st.dictionaries(
     headers=any_headers,
 )
 def test_no_message_whatever_makes_reading_fail(body, key, message_id, correlation_id, sent_at, headers) -> None:
-    vocabulary = Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000)
+    decoder = Decoder(library(Clerk()).consumed(), [loan_saga], max_body=1000)
     message = WireMessage(
         body, key, message_id=message_id, correlation_id=correlation_id, timestamp=sent_at, headers=headers
     )
 
-    read = vocabulary.receive(message, WATCH)
+    read = decoder.receive(message, WATCH)
 
     assert isinstance(read, Message | Unreadable)
 
@@ -398,11 +392,11 @@ def test_of_very_many_faults_only_the_number_is_given() -> None:
     stay = Saga(
         name="stay", id_field="stay_id", starts_with=RoomWanted, completes_with=RoomLocked, fails_with=RoomLocked
     )
-    vocabulary = Vocabulary([SeatsCounted], [stay], max_body=1_000_000)
+    decoder = Decoder([SeatsCounted], [stay], max_body=1_000_000)
     body = b'{"stay_id": "s-1", "seats": [' + b'"x",' * 5_000 + b'"x"]}'
 
     with pytest.raises(UnreadableError) as raised:
-        vocabulary.read(plain(body, "usher.SeatsCounted"), WATCH)
+        decoder.read(plain(body, "usher.SeatsCounted"), WATCH)
 
     assert (raised.value.reason, raised.value.detail) == ("schema", "SeatsCounted: 5001 values are wrong")
     assert raised.value.__cause__.__cause__ is None  # else a traceback would describe each of them
@@ -418,9 +412,9 @@ def test_a_validator_that_raises_something_else_makes_the_message_unreadable(err
         def fail(cls, _: str) -> str:
             raise error
 
-    reader = Vocabulary([ParcelWanted], [loan_saga], max_body=1000)
+    reader = Decoder([ParcelWanted], [loan_saga], max_body=1000)
 
-    read = reader.receive(plain(key="reader.ParcelWanted"), Watch())
+    read = reader.receive(plain(key="reader.ParcelWanted"), HandClock())
 
     assert isinstance(read, Unreadable)
     assert (read.reason, read.detail) == ("schema", f"ParcelWanted: {describe(error)}")

@@ -10,7 +10,7 @@ from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, LoanRegist
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import AbortRequested, Event, SagaEnded, routing_key
 from toolkit.errors import UnreadableError
-from toolkit.messaging.decoding import Unreadable, Vocabulary
+from toolkit.messaging.decoding import Decoder, Unreadable
 from toolkit.messaging.envelope import Message, WireMessage, abort_request
 from toolkit.messaging.senders import Senders
 
@@ -22,8 +22,8 @@ ABORT = abort_request("loan", "loan-1", "why not", now=CLOCK.now()).body
 
 
 @pytest.fixture
-def vocabulary() -> Vocabulary:
-    return Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000, senders=SENDERS)
+def decoder() -> Decoder:
+    return Decoder(library(Clerk()).consumed(), [loan_saga], max_body=1000, senders=SENDERS)
 
 
 def card_refused(sender: str | None = "desk", *, key: str = "desk.CardRefused", **facts: Any) -> WireMessage:
@@ -45,11 +45,11 @@ def card_refused(sender: str | None = "desk", *, key: str = "desk.CardRefused", 
     ],
 )
 def test_an_event_under_another_key_is_a_letter_that_says_so(
-    vocabulary: Vocabulary, said: type[Event], body: bytes, key: str
+    decoder: Decoder, said: type[Event], body: bytes, key: str
 ) -> None:
     wire = WireMessage(body, key, type=said.__name__, correlation_id="loan-1", exchange="saga")
 
-    letter = vocabulary.receive(wire, CLOCK)
+    letter = decoder.receive(wire, CLOCK)
 
     assert isinstance(letter, Unreadable)
     assert (letter.reason, letter.wire.correlation_id) == ("wrong routing key", "loan-1")
@@ -57,59 +57,59 @@ def test_an_event_under_another_key_is_a_letter_that_says_so(
     assert f"its own is '{routing_key(said)}'" in letter.detail
 
 
-def test_its_key_is_looked_at_before_its_size_and_its_schema(vocabulary: Vocabulary) -> None:
+def test_its_key_is_looked_at_before_its_size_and_its_schema(decoder: Decoder) -> None:
     wire = WireMessage(b"{" + b" " * 5000, "saga.AbortRequested", type="SagaEnded")
 
     with pytest.raises(UnreadableError, match=r"^wrong routing key"):
-        vocabulary.read(wire, CLOCK)
+        decoder.read(wire, CLOCK)
 
 
-def test_an_event_of_its_owners_login_is_taken_and_keeps_it(vocabulary: Vocabulary) -> None:
-    message = vocabulary.read(card_refused("desk-2"), CLOCK)
+def test_an_event_of_its_owners_login_is_taken_and_keeps_it(decoder: Decoder) -> None:
+    message = decoder.read(card_refused("desk-2"), CLOCK)
 
     again = message.on_attempt(2)
-    put_off = message.put_off_to(1_800_000_000)
+    defer = message.deferred_to(1_800_000_000)
 
-    assert again.headers["sent-by"] == put_off.headers["sent-by"] == "desk-2"
-    assert again.routing_key == put_off.routing_key == "desk.CardRefused"
+    assert again.headers["sent-by"] == defer.headers["sent-by"] == "desk-2"
+    assert again.routing_key == defer.routing_key == "desk.CardRefused"
 
 
 @pytest.mark.parametrize("sender", ["library", "", "DESK", None])
-def test_an_event_of_another_login_is_a_letter_that_names_the_cure(vocabulary: Vocabulary, sender: str | None) -> None:
+def test_an_event_of_another_login_is_a_letter_that_names_the_cure(decoder: Decoder, sender: str | None) -> None:
     with pytest.raises(UnreadableError) as caught:
-        vocabulary.read(card_refused(sender), CLOCK)
+        decoder.read(card_refused(sender), CLOCK)
 
     assert caught.value.reason == "wrong sender"
     assert (repr(sender) if sender else "a client that sets no user-id") in caught.value.detail
     assert "SAGA_LOGINS names desk, desk-2 for desk" in caught.value.detail
 
 
-def test_who_sends_events_of_an_owner_that_is_not_named_is_not_asked(vocabulary: Vocabulary) -> None:
-    message = vocabulary.read(WireMessage(BODY, "reader.BookWanted", exchange="saga", headers={"sent-by": ""}), CLOCK)
+def test_who_sends_events_of_an_owner_that_is_not_named_is_not_asked(decoder: Decoder) -> None:
+    message = decoder.read(WireMessage(BODY, "reader.BookWanted", exchange="saga", headers={"sent-by": ""}), CLOCK)
 
     assert isinstance(message.event, BookWanted)
 
 
-def test_what_the_service_sends_itself_keeps_its_proof(vocabulary: Vocabulary) -> None:
+def test_what_the_service_sends_itself_keeps_its_proof(decoder: Decoder) -> None:
     """A retry of a refused message is refused again, and of one that was taken it is taken."""
-    again = vocabulary.read(card_refused("desk", exchange="saga.library"), CLOCK)
+    again = decoder.read(card_refused("desk", exchange="saga.library"), CLOCK)
 
     assert isinstance(again, Message)
     with pytest.raises(UnreadableError, match=r"^wrong sender"):
-        vocabulary.read(card_refused("", exchange="saga.library"), CLOCK)
+        decoder.read(card_refused("", exchange="saga.library"), CLOCK)
     with pytest.raises(UnreadableError, match=r"^wrong routing key"):
-        vocabulary.read(card_refused("desk", exchange="saga.library", key="saga.AbortRequested"), CLOCK)
+        decoder.read(card_refused("desk", exchange="saga.library", key="saga.AbortRequested"), CLOCK)
 
 
-def test_a_retry_of_a_former_release_is_taken_from_the_services_own_outbox(vocabulary: Vocabulary) -> None:
+def test_a_retry_of_a_former_release_is_taken_from_the_services_own_outbox(decoder: Decoder) -> None:
     """It has kept no login: its row waited in the outbox, or it waits in the queue under the queue's name."""
-    message = vocabulary.read(card_refused(None, exchange="saga.library"), CLOCK)
+    message = decoder.read(card_refused(None, exchange="saga.library"), CLOCK)
     in_the_queue = WireMessage(BODY, "saga.library", type="BookWanted", exchange="", headers={"sent-by": ""})
 
     assert isinstance(message.event, CardRefused)
-    assert isinstance(vocabulary.read(in_the_queue, CLOCK).event, BookWanted)
+    assert isinstance(decoder.read(in_the_queue, CLOCK).event, BookWanted)
     with pytest.raises(UnreadableError, match=r"^wrong sender"):  # by the default exchange anybody may have sent it
-        vocabulary.read(card_refused("", exchange="", key="saga.library"), CLOCK)
+        decoder.read(card_refused("", exchange="", key="saga.library"), CLOCK)
 
 
 @pytest.mark.parametrize(
@@ -121,17 +121,17 @@ def test_a_retry_of_a_former_release_is_taken_from_the_services_own_outbox(vocab
         card_refused(exchange="saga", key="saga.library"),
     ],
 )
-def test_what_came_by_a_way_on_which_no_key_is_checked_is_a_letter(vocabulary: Vocabulary, wire: WireMessage) -> None:
+def test_what_came_by_a_way_on_which_no_key_is_checked_is_a_letter(decoder: Decoder, wire: WireMessage) -> None:
     with pytest.raises(UnreadableError, match=r"^(forwarded|wrong routing key)"):
-        vocabulary.read(wire, CLOCK)
+        decoder.read(wire, CLOCK)
 
 
-def test_an_event_that_nobody_here_hears_stays_of_unknown_type(vocabulary: Vocabulary) -> None:
-    assert LoanRegistered not in library(Clerk()).heard()
+def test_an_event_that_nobody_here_hears_stays_of_unknown_type(decoder: Decoder) -> None:
+    assert LoanRegistered not in library(Clerk()).consumed()
     wire = WireMessage(BODY, "desk.LoanRegistered", type="LoanRegistered", exchange="saga")
 
     with pytest.raises(UnreadableError, match=r"^unknown type"):
-        vocabulary.read(wire, CLOCK)
+        decoder.read(wire, CLOCK)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ def test_an_end_is_believed_of_the_owner_of_the_event_that_ends_such_sagas_so(
     sender: str, outcome: str, is_taken: bool
 ) -> None:
     senders = Senders(exchange="saga", logins={"desk": ("desk-2", "desk"), "library": ("library",)})
-    vocabulary = Vocabulary(library(Clerk()).heard(), [loan_saga], max_body=1000, senders=senders)
+    decoder = Decoder(library(Clerk()).consumed(), [loan_saga], max_body=1000, senders=senders)
     body = SagaEnded.model_validate({"saga_type": "loan", outcome: ("loan-1",)}).model_dump_json().encode()
 
-    read = vocabulary.receive(WireMessage(body, "saga.SagaEnded", headers={"sent-by": sender}, exchange="saga"), CLOCK)
+    read = decoder.receive(WireMessage(body, "saga.SagaEnded", headers={"sent-by": sender}, exchange="saga"), CLOCK)
 
     assert isinstance(read, Message) is is_taken
     assert is_taken or read.reason == "wrong sender"

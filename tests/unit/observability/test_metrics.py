@@ -18,9 +18,9 @@ from tests.example_sagas.loans import (
     Branch,
     CardRefused,
     Clerk,
+    HandClock,
     LoanRefused,
     LoanRegistered,
-    Watch,
     letter,
     library,
     loan_saga,
@@ -28,7 +28,7 @@ from tests.example_sagas.loans import (
 )
 from tests.example_sagas.loans import outgoing as row_of
 from toolkit import Participant, Service, Settings
-from toolkit.api import Site, application, health_routes
+from toolkit.api import ApiContext, application, health_routes
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.errors import UnroutableError
@@ -37,14 +37,14 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.pending_steps import overdue
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note, StepState
-from toolkit.runtime.watchdog import Watch as OverdueWatch
+from toolkit.runtime.watchdog import Watchdog
 
 LOAN = {"service": "library", "saga_type": "loan"}
 
 
 @pytest.fixture
 def branch(database: Database, clerk: Clerk) -> Branch:
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Watch())
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=HandClock())
 
 
 class Counted:
@@ -90,12 +90,12 @@ async def test_a_refusal_is_counted_as_the_beginning_of_the_way_back(branch: Bra
 
 
 async def test_who_ends_a_saga_tells_how_long_it_took_if_its_events_tell_when_it_began(database: Database):
-    desk = Branch(desk_service(), database, resources={}, clock=Watch(NOON + timedelta(seconds=42)))
+    desk = Branch(desk_service(), database, resources={}, clock=HandClock(NOON + timedelta(seconds=42)))
     counted = Counted(service="desk")
 
     lent = letter(BookLent(loan_id="loan-1"), at=NOON, started_at=NOON)
     foreign = letter(BookLent(loan_id="loan-2"), at=NOON)
-    await desk.execution.execute([lent, foreign])
+    await desk.executor.execute([lent, foreign])
 
     took = {"saga_type": "loan", "outcome": "completed"}
     assert counted("saga_completed_total", saga_type="loan") == 2
@@ -105,7 +105,7 @@ async def test_who_ends_a_saga_tells_how_long_it_took_if_its_events_tell_when_it
 
 async def test_when_a_saga_began_is_handed_on_from_event_to_event(branch: Branch) -> None:
     wanted = letter(BookWanted(loan_id="loan-1"), at=NOON, started_at=NOON)
-    await branch.execution.execute([wanted])
+    await branch.executor.execute([wanted])
     await branch.relay.drain()
 
     (sent,) = branch.post.taken
@@ -131,7 +131,7 @@ async def test_attempts_are_timed_the_failed_ones_too(branch: Branch, clerk: Cle
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_an_outside_call_is_timed_from_its_beginning_to_its_end(database: Database, clerk: Clerk) -> None:
-    branch = Branch(library(clerk, isolated=True), database, resources={Clerk: clerk})
+    branch = Branch(library(clerk, external=True), database, resources={Clerk: clerk})
     counted = Counted()
 
     await branch.handle(BookWanted(loan_id="loan-1"))
@@ -144,7 +144,7 @@ async def test_each_way_in_which_the_fence_is_met_is_counted(branch: Branch) -> 
 
     await branch.take(BookWanted(loan_id="loan-1"))
     await branch.take(BookWanted(loan_id="loan-1"))
-    await branch.execution.execute([letter(BookWanted(loan_id="loan-1"), at=branch.clock.now(), event_id="another")])
+    await branch.executor.execute([letter(BookWanted(loan_id="loan-1"), at=branch.clock.now(), event_id="another")])
     await branch.take(CardRefused(loan_id="loan-2", reason="expired"))
 
     hits = LOAN | {"step": "lend_book"}
@@ -157,7 +157,7 @@ async def test_an_abort_that_comes_before_the_step_is_counted(branch: Branch) ->
     counted = Counted()
     abort = AbortRequested(saga_type="loan", saga_id="loan-1", reason="closed")
 
-    await branch.execution.execute([letter(abort, at=branch.clock.now(), saga_id="loan-1")])
+    await branch.executor.execute([letter(abort, at=branch.clock.now(), saga_id="loan-1")])
 
     assert counted("saga_fence_hits_total", **LOAN, step="lend_book", kind="abort") == 1
 
@@ -254,8 +254,8 @@ async def test_what_is_overdue_is_counted(branch: Branch) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     branch.clock.advance(hours=1)
     settings = Settings(overdue_after=timedelta(minutes=1))
-    watch = OverdueWatch(
-        branch.execution.service, settings, database=branch.database, relay=branch.relay, clock=branch.clock
+    watch = Watchdog(
+        branch.executor.service, settings, database=branch.database, relay=branch.relay, clock=branch.clock
     )
     counted = Counted()
 
@@ -274,7 +274,7 @@ async def test_prometheus_reads_what_waits_from_the_tables(branch: Branch) -> No
     assert told["saga_outbox_rows"] == 1
     assert told["saga_dead_letters_open"] == 0
     assert told["saga_overdue_steps"] == 0
-    assert told["saga_stuck_count"] == 0
+    assert told["saga_stuck"] == 0
     assert told["saga_outbox_oldest_seconds"] > 0
     assert told["saga_ready"] == 1
     assert told["saga_started_total"] >= 1
@@ -288,7 +288,7 @@ async def test_sagas_that_stand_still_are_told_by_type_and_state(database: Datab
 
     page = await scraped(database)
 
-    stuck = {(s.labels["saga_type"], s.labels["state"]): s.value for s in page if s.name == "saga_stuck_count"}
+    stuck = {(s.labels["saga_type"], s.labels["state"]): s.value for s in page if s.name == "saga_stuck"}
     assert stuck[("loan", "Compensating")] == 2
     assert stuck[("loan", "Pending")] == 0
     assert stuck[(UNDECLARED, "Compensating")] == 1
@@ -310,7 +310,7 @@ async def test_while_the_database_is_away_prometheus_gets_what_was_counted_and_n
     await away.close()
 
     waiting = {"saga_outbox_rows", "saga_outbox_oldest_seconds", "saga_dead_letters_open", "saga_overdue_steps"}
-    waiting |= {"saga_stuck_count"}
+    waiting |= {"saga_stuck"}
     assert waiting <= before.keys()
     assert not waiting & told.keys()
     assert told["saga_started_total"] == before["saga_started_total"]
@@ -328,9 +328,9 @@ async def scraped(database: Database) -> list[Sample]:
         return {"database": True}
 
     service = library(Clerk())
-    site = Site(
+    site = ApiContext(
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
-        queue="saga.library", clock=Watch(),
+        queue="saga.library", clock=HandClock(),
     )  # fmt: skip
     api = application(health_routes(site), names=("library",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://library") as client:

@@ -20,7 +20,7 @@ from tests.example_sagas.loans import (
     Branch,
     CardRefused,
     Clerk,
-    Watch,
+    HandClock,
     letter,
     letters,
     library,
@@ -32,11 +32,11 @@ from toolkit.clock import SystemClock
 from toolkit.declaration.events import AbortRequested
 from toolkit.errors import SettingsError
 from toolkit.ids import derived_trace, trace_id_of
-from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Message
 from toolkit.observability.tracing import Tracing, provider_for, tracing_for
 from toolkit.persistence.database import Database
-from toolkit.runtime.watchdog import Watch as OverdueWatch
+from toolkit.runtime.watchdog import Watchdog
 
 WANTED = BookWanted(loan_id="loan-1")
 FOREIGN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -62,14 +62,14 @@ def tracing(spans: InMemorySpanExporter) -> Iterator[Tracing]:
 
 @pytest.fixture
 def branch(database: Database, clerk: Clerk, tracing: Tracing) -> Branch:
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Watch(), tracing=tracing)
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=HandClock(), tracing=tracing)
 
 
 def heard(branch: Branch, tracing: Tracing, event: Event, **facts: str) -> Message:
     """Return an event as the service reads it from the wire."""
-    service = branch.execution.service
-    vocabulary = Vocabulary(service.heard(), service.sagas, max_body=100_000, trace=tracing.root_of)
-    return vocabulary.read(wire(event, at=branch.clock.now(), **facts), branch.clock)
+    service = branch.executor.service
+    decoder = Decoder(service.consumed(), service.sagas, max_body=100_000, trace=tracing.root_of)
+    return decoder.read(wire(event, at=branch.clock.now(), **facts), branch.clock)
 
 
 def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
@@ -83,7 +83,7 @@ def hex_of(span: ReadableSpan) -> tuple[str, str]:
 
 
 async def test_a_step_is_a_span_and_what_it_emits_comes_of_it(branch: Branch, tracing: Tracing, spans) -> None:
-    await branch.execution.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
+    await branch.executor.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
     await branch.relay.drain()
 
     (step,) = named(spans, "lend_book")
@@ -103,8 +103,8 @@ async def test_a_step_is_a_span_and_what_it_emits_comes_of_it(branch: Branch, tr
 async def test_a_saga_that_nobody_traced_gets_a_trace_of_its_own_with_one_root(branch, tracing, spans) -> None:
     trace_id, root_id = derived_trace("loan", "loan-1")
 
-    await branch.execution.execute([heard(branch, tracing, WANTED)])
-    await branch.execution.execute([heard(branch, tracing, WANTED)])  # a duplicate
+    await branch.executor.execute([heard(branch, tracing, WANTED)])
+    await branch.executor.execute([heard(branch, tracing, WANTED)])  # a duplicate
 
     (root,) = named(spans, "saga loan")
     (step,) = named(spans, "lend_book")
@@ -116,7 +116,7 @@ async def test_a_saga_that_nobody_traced_gets_a_trace_of_its_own_with_one_root(b
 async def test_an_abort_that_knows_no_trace_lands_in_that_of_its_saga(branch, tracing, spans) -> None:
     abort = AbortRequested(saga_type="loan", saga_id="loan-1", reason="closed")
 
-    await branch.execution.execute([heard(branch, tracing, abort, saga_id="loan-1")])
+    await branch.executor.execute([heard(branch, tracing, abort, saga_id="loan-1")])
 
     (fenced,) = named(spans, "lend_book")
     assert hex_of(fenced)[0] == derived_trace("loan", "loan-1")[0]
@@ -130,8 +130,8 @@ async def test_each_attempt_is_a_span_and_the_failed_one_says_why(branch, tracin
     clerk.will("lend_book", fail)
     message = heard(branch, tracing, WANTED)
 
-    await branch.execution.execute([message])
-    await branch.execution.execute([message])
+    await branch.executor.execute([message])
+    await branch.executor.execute([message])
 
     first, second = named(spans, "lend_book")
     assert first.attributes["saga.outcome"] == "retrying"
@@ -148,22 +148,22 @@ async def test_no_span_of_a_rolled_back_attempt_is_told_of(branch, tracing, span
 
     clerk.will("lend_book", *[fail] * 6)
     batch = [heard(branch, tracing, BookWanted(loan_id=f"loan-{number}")) for number in range(3)]
-    await branch.execution.execute(batch)  # in good faith first; that is rolled back, and each is run again
+    await branch.executor.execute(batch)  # optimistically first; that is rolled back, and each is run again
 
     assert len(clerk.calls) > 3
     assert len(named(spans, "lend_book")) == 3
 
     clerk.deeds.clear()
     with pytest.raises(Exception, match=r"FOREIGN KEY|foreign key"):
-        await branch.execution.execute([heard(branch, tracing, BookWanted(loan_id="loan-9", shelf=77))])
+        await branch.executor.execute([heard(branch, tracing, BookWanted(loan_id="loan-9", shelf=77))])
 
     assert len(named(spans, "lend_book")) == 3
 
 
 async def test_a_compensation_is_a_span_under_what_made_it_necessary(branch, tracing, spans) -> None:
-    await branch.execution.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
+    await branch.executor.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
     refused = CardRefused(loan_id="loan-1", reason="expired")
-    await branch.execution.execute([heard(branch, tracing, refused, traceparent=FOREIGN)])
+    await branch.executor.execute([heard(branch, tracing, refused, traceparent=FOREIGN)])
 
     (undone,) = named(spans, "take_back")
     assert undone.attributes["saga.outcome"] == "compensated"
@@ -173,18 +173,18 @@ async def test_a_compensation_is_a_span_under_what_made_it_necessary(branch, tra
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_an_outside_call_is_one_span(database: Database, clerk: Clerk, tracing: Tracing, spans) -> None:
-    branch = Branch(library(clerk, isolated=True), database, resources={Clerk: clerk}, tracing=tracing)
+    branch = Branch(library(clerk, external=True), database, resources={Clerk: clerk}, tracing=tracing)
 
-    (claim,) = (await branch.execution.execute([heard(branch, tracing, WANTED)]))[0]
+    (claim,) = (await branch.executor.execute([heard(branch, tracing, WANTED)]))[0]
     assert not named(spans, "lend_book")  # the claim is committed, and nothing has been called
-    await branch.isolation.run(claim)
+    await branch.external_calls.run(claim)
 
     (step,) = named(spans, "lend_book")
     assert step.attributes["saga.outcome"] == "completed"
 
 
 async def test_log_lines_carry_the_traces_id(branch: Branch, tracing: Tracing, capfd: pytest.CaptureFixture) -> None:
-    await branch.execution.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
+    await branch.executor.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
 
     assert f"trace_id={trace_id_of(FOREIGN)}" in capfd.readouterr().out
 
@@ -193,20 +193,20 @@ async def test_a_retry_and_a_dead_letter_stay_in_the_trace(branch, tracing, cler
     async def fail(*_) -> None:
         raise RuntimeError("the shelf is gone")
 
-    await branch.execution.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
+    await branch.executor.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
     clerk.will("take_back", fail, fail)
     for _ in range(2):
         refused = CardRefused(loan_id="loan-1", reason="expired")
-        await branch.execution.execute([heard(branch, tracing, refused, traceparent=FOREIGN)])
+        await branch.executor.execute([heard(branch, tracing, refused, traceparent=FOREIGN)])
 
     (buried,) = await letters(branch.database)
     assert buried["headers"]["traceparent"] == FOREIGN
 
 
 async def test_without_otel_a_traceparent_is_handed_on_as_it_came(database: Database, clerk: Clerk) -> None:
-    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=Watch())
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=HandClock())
 
-    await branch.execution.execute([letter(WANTED, at=NOON, traceparent=FOREIGN)])
+    await branch.executor.execute([letter(WANTED, at=NOON, traceparent=FOREIGN)])
     await branch.relay.drain()
 
     (message,) = branch.post.taken
@@ -287,9 +287,9 @@ def test_an_endpoint_that_is_no_address_is_named_with_one_that_is(variable: str,
 
 def test_a_garbled_traceparent_is_no_trace(tracing: Tracing, clerk: Clerk):
     service = library(clerk)
-    vocabulary = Vocabulary(service.heard(), [loan_saga], max_body=1000, trace=tracing.root_of)
+    decoder = Decoder(service.consumed(), [loan_saga], max_body=1000, trace=tracing.root_of)
 
-    read = vocabulary.read(wire(WANTED, traceparent="00-hello-world-01"), SystemClock())
+    read = decoder.read(wire(WANTED, traceparent="00-hello-world-01"), SystemClock())
 
     assert trace_id_of(read.envelope.traceparent) == derived_trace("loan", "loan-1")[0]
 
@@ -324,11 +324,11 @@ def painter() -> Service:
 
 
 async def test_what_is_sensitive_is_masked_in_errors_and_reasons(database: Database, tracing: Tracing, spans) -> None:
-    branch = Branch(painter(), database, resources={}, clock=Watch(), tracing=tracing)
+    branch = Branch(painter(), database, resources={}, clock=HandClock(), tracing=tracing)
 
     for loan_id in ("loan-1", "loan-2"):
         event = PaintWanted(loan_id=loan_id, colour="vermilion")
-        await branch.execution.execute([heard(branch, tracing, event, saga_type="paint")])
+        await branch.executor.execute([heard(branch, tracing, event, saga_type="paint")])
 
     failed, refused = named(spans, "paint_book")
     (error,) = failed.events
@@ -338,12 +338,12 @@ async def test_what_is_sensitive_is_masked_in_errors_and_reasons(database: Datab
 
 
 async def test_a_nudge_and_the_watchs_abort_stay_in_the_trace(branch: Branch, tracing: Tracing) -> None:
-    await branch.execution.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
+    await branch.executor.execute([heard(branch, tracing, WANTED, traceparent=FOREIGN)])
     await branch.relay.drain()
     branch.clock.advance(hours=2)
     settings = Settings(overdue_after=timedelta(minutes=1), abort_after=timedelta(hours=1))
-    service = branch.execution.service
-    watch = OverdueWatch(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
+    service = branch.executor.service
+    watch = Watchdog(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
 
     for _ in range(2):
         await watch.sweep()

@@ -14,7 +14,7 @@ from toolkit.declaration.events import SagaState
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
-from toolkit.operations.dead_letters import LETTERS_AT_ONCE, Bite
+from toolkit.operations.dead_letters import DEAD_LETTERS_AT_ONCE, BatchResult
 from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
@@ -39,11 +39,11 @@ def dead(number: int = 1, message: WireMessage | None = None, **facts: Any) -> D
     return DeadLetter(id=f"letter-{number:04}", service="library", error="no shelf", message=message, **(known | facts))
 
 
-async def redrive(database: Database, which: Selection | None = None, **facts: Any) -> Bite:
+async def redrive(database: Database, which: Selection | None = None, **facts: Any) -> BatchResult:
     return await dead_letter_operations.redrive(database, which or Selection(), ADA, queue=QUEUE, now=LATER, **facts)
 
 
-async def replay(database: Database, loan_id: str) -> Bite:
+async def replay(database: Database, loan_id: str) -> BatchResult:
     return await sagas.replay(database, library(Clerk()).emitted(), loan_id, ADA, now=LATER)
 
 
@@ -99,9 +99,9 @@ async def test_what_may_be_redriven_is_and_what_may_not_stays_in_the_same_bite(d
     await log(database, "loan-2")
     await bury(database, dead(1), dead(2), dead(3))
 
-    bite = await redrive(database)
+    batch = await redrive(database)
 
-    assert [(row["saga_id"], row["outcome"]) for row in bite.rows] == [
+    assert [(row["saga_id"], row["outcome"]) for row in batch.rows] == [
         ("loan-1", "refused"),
         ("loan-2", "redriven"),
         ("loan-3", "redriven"),
@@ -139,14 +139,14 @@ async def test_letters_are_chosen_by_all_that_is_said_of_them(
 
 
 async def test_a_bite_is_bounded_and_the_next_one_goes_on_behind_it(database: Database) -> None:
-    await bury(database, *(dead(number) for number in range(LETTERS_AT_ONCE + 5)))
+    await bury(database, *(dead(number) for number in range(DEAD_LETTERS_AT_ONCE + 5)))
 
     first = await redrive(database)
     second = await redrive(database, after=first.after or "")
 
-    assert (len(first.rows), first.after) == (LETTERS_AT_ONCE, f"letter-{LETTERS_AT_ONCE - 1:04}")
+    assert (len(first.rows), first.after) == (DEAD_LETTERS_AT_ONCE, f"letter-{DEAD_LETTERS_AT_ONCE - 1:04}")
     assert (len(second.rows), second.after) == (5, None)
-    assert len(await waiting(database)) == LETTERS_AT_ONCE + 5
+    assert len(await waiting(database)) == DEAD_LETTERS_AT_ONCE + 5
 
 
 async def test_operators_who_redrive_and_drop_at_once_take_each_letter_once(database: Database) -> None:
@@ -157,7 +157,7 @@ async def test_operators_who_redrive_and_drop_at_once_take_each_letter_once(data
         *(dead_letter_operations.drop(database, Selection(), ADA, now=LATER) for _ in range(3)),
     )
 
-    outcomes = [row["outcome"] for bite in bites for row in bite.rows]
+    outcomes = [row["outcome"] for batch in bites for row in batch.rows]
     assert len(outcomes) == 60
     assert len(await waiting(database)) == outcomes.count("redriven")
     assert len(await audited(database)) == 60
@@ -171,9 +171,9 @@ async def test_what_a_step_emitted_last_is_replayed_under_its_own_id_and_once_fo
     await log(database, "loan-1", position=2, to_state=StepState.COMPENSATED, **back)
     await log(database, "loan-1", step="other_step", **lent)
 
-    bite = await replay(database, "loan-1")
+    batch = await replay(database, "loan-1")
 
-    assert [(row["step"], row["event_id"], row["outcome"]) for row in bite.rows] == [
+    assert [(row["step"], row["event_id"], row["outcome"]) for row in batch.rows] == [
         ("lend_book", "event-3", "replayed"),
         ("other_step", "event-2", "replayed"),
     ]
@@ -195,18 +195,18 @@ async def test_the_replay_of_a_sagas_last_step_tells_again_how_it_ended(database
 async def test_an_event_that_nobody_declares_any_more_is_not_replayed_and_said_to_be_so(database: Database) -> None:
     await log(database, "loan-1", emitted_id="event-2", emitted_type="BookMailed", emitted_body="{}")
 
-    bite = await replay(database, "loan-1")
+    batch = await replay(database, "loan-1")
 
-    assert [(row["outcome"], row["why"]) for row in bite.rows] == [
+    assert [(row["outcome"], row["why"]) for row in batch.rows] == [
         ("refused", "nothing here declares BookMailed any more")
     ]
     assert await waiting(database) == []
 
 
 async def test_a_replay_of_a_saga_that_the_service_does_not_know_does_nothing(database: Database) -> None:
-    bite = await replay(database, "loan-404")
+    batch = await replay(database, "loan-404")
 
-    assert bite.rows == []
+    assert batch.rows == []
     assert await audited(database) == []
 
 

@@ -9,24 +9,24 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import delete, func, select
 
-from tests.example_sagas.loans import NOON, Watch
+from tests.example_sagas.loans import NOON, HandClock
 from toolkit.declaration.events import SagaState
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import statistics
-from toolkit.operations.statistics import Figures
+from toolkit.operations.statistics import Statistics
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry, append, saga_log
-from toolkit.tracking.snapshot import Glance
+from toolkit.tracking.snapshot import Snapshot
 
 STATES = list(SagaState)
 EVENTS = (None, "BookLent", "LoanRegistered")
 
 
 @pytest.fixture
-def clock() -> Watch:
-    return Watch()
+def clock() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,9 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "_FRESH", 0)
 
 
-def entry(loan: str, state: SagaState, clock: Watch, *, emitted: str | None = None, saga_type: str = "loan") -> Entry:
+def entry(
+    loan: str, state: SagaState, clock: HandClock, *, emitted: str | None = None, saga_type: str = "loan"
+) -> Entry:
     return Entry(
         service="library", saga_id=loan, saga_type=saga_type, step="lend_book", position=None, from_state=None,
         to_state="ignored", saga_state=state, event_id=None, event_type=None, emitted_type=emitted, at=clock.now(),
@@ -47,8 +49,8 @@ async def write(database: Database, *entries: Entry) -> None:
         await append(await session.connection(), entries)
 
 
-async def look(known: Figures, database: Database) -> Glance:
-    return await known.glance(database, {"relay": True})
+async def look(known: Statistics, database: Database) -> Snapshot:
+    return await known.snapshot(database, {"relay": True})
 
 
 async def plainly_counted(database: Database) -> dict[str, dict[str, int]]:
@@ -61,7 +63,7 @@ async def plainly_counted(database: Database) -> dict[str, dict[str, int]]:
     return found
 
 
-def a_random_history(dice: random.Random, clock: Watch) -> Iterator[list[Entry]]:
+def a_random_history(dice: random.Random, clock: HandClock) -> Iterator[list[Entry]]:
     """Yield batches of entries: of many loans, and of returns under the same ids, which move, end, and move again."""
     for _ in range(12):
         loans = [f"loan-{dice.randrange(40)}" for _ in range(dice.randrange(15))]
@@ -70,27 +72,27 @@ def a_random_history(dice: random.Random, clock: Watch) -> Iterator[list[Entry]]
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_after_any_history_the_sagas_are_counted_as_counting_all_of_them_would(
-    database: Database, clock: Watch, seed: int
+    database: Database, clock: HandClock, seed: int
 ):
-    dice, known = random.Random(seed), Figures("library", clock)
+    dice, known = random.Random(seed), Statistics("library", clock)
 
     for entries in a_random_history(dice, clock):
         await write(database, *entries)
         clock.advance(seconds=dice.choice([0, 1, 4, 15, 400]))
-        glance = await look(known, database)
+        snapshot = await look(known, database)
 
         counted = await plainly_counted(database)
-        assert glance.by_type == counted
-        assert Counter(glance.by_state) == sum(map(Counter, counted.values()), Counter())
+        assert snapshot.by_type == counted
+        assert Counter(snapshot.by_state) == sum(map(Counter, counted.values()), Counter())
 
 
-async def test_the_rate_is_of_the_last_minute_and_the_p95_of_the_last_five(database: Database, clock: Watch):
+async def test_the_rate_is_of_the_last_minute_and_the_p95_of_the_last_five(database: Database, clock: HandClock):
     for number in range(20):
         await write(database, entry(f"loan-{number}", SagaState.STARTED, clock))
         clock.advance(seconds=3 if number == 0 else 2)
         await write(database, entry(f"loan-{number}", SagaState.COMPLETED, clock))
         clock.advance(seconds=8)
-    known = Figures("library", clock)
+    known = Statistics("library", clock)
 
     first = await look(known, database)
     clock.advance(minutes=2)
@@ -103,21 +105,21 @@ async def test_the_rate_is_of_the_last_minute_and_the_p95_of_the_last_five(datab
     assert (last.rate, last.p95) == (0.0, None)
 
 
-async def test_a_saga_ends_once_however_often_its_end_is_noted(database: Database, clock: Watch):
-    known = Figures("library", clock)
+async def test_a_saga_ends_once_however_often_its_end_is_noted(database: Database, clock: HandClock):
+    known = Statistics("library", clock)
     await write(database, entry("loan-1", SagaState.STARTED, clock), entry("loan-1", SagaState.FAILED, clock))
     await look(known, database)
 
     for _ in range(3):
         clock.advance(seconds=12)
         await write(database, entry("loan-1", SagaState.FAILED, clock))
-        glance = await look(known, database)
+        snapshot = await look(known, database)
 
-    assert glance.rate == pytest.approx(1 / 60)
+    assert snapshot.rate == pytest.approx(1 / 60)
 
 
-async def test_emissions_are_counted_for_five_minutes(database: Database, clock: Watch):
-    known = Figures("library", clock)
+async def test_emissions_are_counted_for_five_minutes(database: Database, clock: HandClock):
+    known = Statistics("library", clock)
     for event in ("BookLent", "BookLent", "LoanRegistered"):
         await write(database, entry("loan-1", SagaState.PENDING, clock, emitted=event))
         assert (await look(known, database)).edges
@@ -126,30 +128,36 @@ async def test_emissions_are_counted_for_five_minutes(database: Database, clock:
     assert (await look(known, database)).edges == {"BookLent": 1, "LoanRegistered": 1}
 
 
-async def test_what_waits_is_told_with_the_age_of_the_oldest(database: Database, clock: Watch):
+async def test_what_waits_is_told_with_the_age_of_the_oldest(database: Database, clock: HandClock):
     wire = WireMessage(b"{}", "library.BookLent", message_id="event-1", type="BookLent", timestamp=NOON)
     async with database.transaction() as session:
         connection = await session.connection()
         await outbox.add(connection, [OutboxRow(id="row-1", message=wire, due_at=NOON)])
     clock.advance(seconds=90)
 
-    glance = await look(Figures("library", clock), database)
+    snapshot = await look(Statistics("library", clock), database)
 
-    assert (glance.outbox, glance.outbox_oldest, glance.overdue, glance.dead_letters) == (1, 90.0, 0, 0)
-    assert (glance.service, glance.at, glance.ready) == ("library", clock.now(), {"relay": True})
+    assert (snapshot.outbox, snapshot.outbox_oldest, snapshot.overdue, snapshot.dead_letters) == (1, 90.0, 0, 0)
+    assert (snapshot.service, snapshot.at, snapshot.ready) == ("library", clock.now(), {"relay": True})
 
 
-async def test_an_empty_service_has_nothing_to_tell(database: Database, clock: Watch):
-    glance = await look(Figures("library", clock), database)
+async def test_an_empty_service_has_nothing_to_tell(database: Database, clock: HandClock):
+    snapshot = await look(Statistics("library", clock), database)
 
-    assert glance.is_counted
-    assert (glance.by_state, glance.by_type, glance.edges, glance.p95, glance.outbox_oldest) == ({}, {}, {}, None, None)
+    assert snapshot.is_counted
+    assert (snapshot.by_state, snapshot.by_type, snapshot.edges, snapshot.p95, snapshot.outbox_oldest) == (
+        {},
+        {},
+        {},
+        None,
+        None,
+    )
 
 
 async def test_what_was_pruned_is_counted_until_all_is_counted_anew(
-    database: Database, clock: Watch, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ):
-    known = Figures("library", clock)
+    known = Statistics("library", clock)
     await write(database, entry("loan-1", SagaState.FAILED, clock), entry("loan-2", SagaState.FAILED, clock))
     clock.advance(minutes=1)
     await look(known, database)
@@ -166,8 +174,8 @@ async def test_what_was_pruned_is_counted_until_all_is_counted_anew(
     assert (stale.by_state, anew.by_state) == ({"Failed": 2}, {"Failed": 1})
 
 
-async def test_a_log_whose_end_was_taken_away_is_counted_anew(database: Database, clock: Watch):
-    known = Figures("library", clock)
+async def test_a_log_whose_end_was_taken_away_is_counted_anew(database: Database, clock: HandClock):
+    known = Statistics("library", clock)
     await write(database, entry("loan-1", SagaState.FAILED, clock), entry("loan-2", SagaState.FAILED, clock))
     clock.advance(minutes=1)
     await look(known, database)
@@ -179,8 +187,8 @@ async def test_a_log_whose_end_was_taken_away_is_counted_anew(database: Database
     assert (await look(known, database)).by_state == {}
 
 
-async def test_an_outage_is_raised_and_the_sagas_are_counted_once_it_is_over(clock: Watch, sqlite: Database):
-    known, away = Figures("library", clock), Database("postgresql://postgres@127.0.0.1:1/library")
+async def test_an_outage_is_raised_and_the_sagas_are_counted_once_it_is_over(clock: HandClock, sqlite: Database):
+    known, away = Statistics("library", clock), Database("postgresql://postgres@127.0.0.1:1/library")
 
     with pytest.raises(OSError, match="Connect call failed"):
         await look(known, away)

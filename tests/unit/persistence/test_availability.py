@@ -37,7 +37,7 @@ from toolkit.persistence import availability
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.runtime import external_calls, invocation
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 
 #: What a step does to its own connection, or has the database do.
 Harm = Callable[[AsyncSession], Awaitable[None]]
@@ -140,7 +140,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external_calls, "_LONGEST_CALL", timedelta(seconds=1.5))
 
 
-async def fail_loan_2(database: Database, clerk: Clerk, harm: Harm, *, isolated: bool) -> int:
+async def fail_loan_2(database: Database, clerk: Clerk, harm: Harm, *, external: bool) -> int:
     """Deliver three loans, the second of which does the harm, until it has failed; return how often it was run."""
 
     async def do_harm(event: BookWanted, session: AsyncSession) -> None:
@@ -148,23 +148,23 @@ async def fail_loan_2(database: Database, clerk: Clerk, harm: Harm, *, isolated:
             await harm(session)
 
     clerk.will("lend_book", *[do_harm] * 100)
-    branch = Branch(library(clerk, isolated=isolated, undoable=False), database, resources={Clerk: clerk})
+    branch = Branch(library(clerk, external=external, undoable=False), database, resources={Clerk: clerk})
     async with branch.open():
-        await asyncio.gather(*(branch.inbox.deliver(wanted(number)) for number in (1, 2, 3)))
+        await asyncio.gather(*(branch.batcher.deliver(wanted(number)) for number in (1, 2, 3)))
         assert await notes(database, "loan-2") == ["retrying"]
-        await branch.inbox.deliver(wanted(2))
-        await branch.inbox.deliver(wanted(4))
-        assert branch.inbox.is_healthy
+        await branch.batcher.deliver(wanted(2))
+        await branch.batcher.deliver(wanted(4))
+        assert branch.batcher.is_healthy
     return clerk.calls.count(("lend_book", "loan-2"))
 
 
 @pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
-@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("external", [False, True])
 @pytest.mark.parametrize("harm", ON_POSTGRESQL, ids=lambda harm: harm.__name__)
 async def test_a_step_that_breaks_its_own_connection_fails_alone_on_postgresql(
-    postgres: Database, clerk: Clerk, harm: Harm, isolated: bool
+    postgres: Database, clerk: Clerk, harm: Harm, external: bool
 ) -> None:
-    calls = await asyncio.wait_for(fail_loan_2(postgres, clerk, harm, isolated=isolated), timeout=30)
+    calls = await asyncio.wait_for(fail_loan_2(postgres, clerk, harm, external=external), timeout=30)
 
     assert await lent(postgres) == ["loan-1", "loan-3", "loan-4"]
     assert (await states(postgres, "loan-2"))[-1] == "failed"
@@ -173,23 +173,23 @@ async def test_a_step_that_breaks_its_own_connection_fails_alone_on_postgresql(
 
 
 @pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
-@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("external", [False, True])
 @pytest.mark.parametrize("harm", ON_SQLITE, ids=lambda harm: harm.__name__)
 async def test_a_step_that_breaks_its_own_connection_fails_alone_on_sqlite(
-    sqlite: Database, clerk: Clerk, harm: Harm, isolated: bool
+    sqlite: Database, clerk: Clerk, harm: Harm, external: bool
 ) -> None:
-    calls = await asyncio.wait_for(fail_loan_2(sqlite, clerk, harm, isolated=isolated), timeout=30)
+    calls = await asyncio.wait_for(fail_loan_2(sqlite, clerk, harm, external=external), timeout=30)
 
     assert await lent(sqlite) == ["loan-1", "loan-3", "loan-4"]
     assert (await states(sqlite, "loan-2"))[-1] == "failed"
     assert calls <= 21
 
 
-@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("external", [False, True])
 async def test_a_step_that_hangs_is_waited_for_once_an_attempt(
-    database: Database, clerk: Clerk, isolated: bool
+    database: Database, clerk: Clerk, external: bool
 ) -> None:
-    calls = await asyncio.wait_for(fail_loan_2(database, clerk, hang, isolated=isolated), timeout=30)
+    calls = await asyncio.wait_for(fail_loan_2(database, clerk, hang, external=external), timeout=30)
 
     assert calls == 2, "two attempts; its neighbours wait no second time for the first"
     assert await lent(database) == ["loan-1", "loan-3", "loan-4"]
@@ -264,13 +264,13 @@ async def see_that_it_is_waited_for(
     await harm()
     with capture_logs() as said:
         async with branch.open():
-            deliveries = [asyncio.create_task(branch.inbox.deliver(wanted(number))) for number in range(30)]
-            await eventually(lambda: _is(not branch.inbox.is_healthy), what="the fault")
+            deliveries = [asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in range(30)]
+            await eventually(lambda: _is(not branch.batcher.is_healthy), what="the fault")
             await eventually(lambda: _is(any("cure" in each for each in said)), what="the cure")
             are_settled = all(each.done() for each in deliveries)
             await undo()
             await asyncio.wait_for(asyncio.gather(*deliveries), timeout=30)
-            assert branch.inbox.is_healthy
+            assert branch.batcher.is_healthy
     assert not are_settled
     assert sorted(await lent(database)) == sorted(f"loan-{number}" for number in range(30))
     assert [await notes(database, f"loan-{number}") for number in range(30)] == [[]] * 30
@@ -319,29 +319,29 @@ async def test_a_long_outage_is_said_and_what_is_held_may_be_given_back(
     await rename(database, "saga_log", "hidden")
 
     async with branch.open():
-        held = [branch.inbox.take(wanted(number)) for number in range(5)]
-        await branch.inbox.paused.wait()
-        is_taking = branch.inbox.taking.is_set()
-        branch.inbox.let_go()
+        held = [branch.batcher.take(wanted(number)) for number in range(5)]
+        await branch.batcher.paused.wait()
+        is_taking = branch.batcher.taking.is_set()
+        branch.batcher.let_go()
         errors = await asyncio.gather(*held, return_exceptions=True)
         await rename(database, "hidden", "saga_log")
-        await branch.inbox.taking.wait()
-        await branch.inbox.deliver(wanted(7))
+        await branch.batcher.taking.wait()
+        await branch.batcher.deliver(wanted(7))
 
     assert not is_taking
     assert all(isinstance(error, DatabaseUnavailableError) for error in errors)
-    assert not branch.inbox.paused.is_set()
+    assert not branch.batcher.paused.is_set()
     assert await lent(database) == ["loan-7"]
 
 
 async def test_an_inbox_that_is_told_to_stop_during_an_outage_ends(sqlite: Database, clerk: Clerk) -> None:
     branch = Branch(library(clerk), sqlite, resources={Clerk: clerk})
     await rename(sqlite, "outbox", "hidden")
-    running = asyncio.create_task(branch.inbox.run())
-    held = [branch.inbox.take(wanted(number)) for number in range(3)]
-    await eventually(lambda: _is(not branch.inbox.is_healthy), what="the outage")
+    running = asyncio.create_task(branch.batcher.run())
+    held = [branch.batcher.take(wanted(number)) for number in range(3)]
+    await eventually(lambda: _is(not branch.batcher.is_healthy), what="the outage")
 
-    branch.inbox.stop()
+    branch.batcher.stop()
     await asyncio.wait_for(running, timeout=5)
 
     assert not any(each.done() for each in held)
@@ -357,8 +357,8 @@ async def test_a_letter_that_cannot_be_kept_is_tried_again(sqlite: Database, cle
 
     with capture_logs() as said:
         async with branch.open():
-            unlucky = branch.inbox.take(wanted(2))
-            await branch.inbox.deliver(wanted(1))
+            unlucky = branch.batcher.take(wanted(2))
+            await branch.batcher.deliver(wanted(1))
             await eventually(lambda: _is("dead letter could not be kept" in {each["event"] for each in said}))
             was_settled = unlucky.done()
             await rename(sqlite, "hidden", "dead_letters")
@@ -371,7 +371,7 @@ async def test_a_letter_that_cannot_be_kept_is_tried_again(sqlite: Database, cle
 
 async def test_what_the_transport_has_given_up_is_not_begun(sqlite: Database, clerk: Clerk) -> None:
     branch = Branch(library(clerk), sqlite, resources={Clerk: clerk})
-    given_up, wanted_still = (branch.inbox.take(wanted(number)) for number in (1, 2))
+    given_up, wanted_still = (branch.batcher.take(wanted(number)) for number in (1, 2))
     given_up.cancel()
 
     async with branch.open():
@@ -381,10 +381,10 @@ async def test_what_the_transport_has_given_up_is_not_begun(sqlite: Database, cl
 
 
 @pytest.fixture
-async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[Host]:
+async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[ServiceRuntime]:
     """The library's service as a transport runs it, on a file."""
     settings = Settings(data_dir=tmp_path, broker_url="embedded", watch_every=timedelta(milliseconds=20))
-    host = Host(library(clerk), settings, Post(), clock=SystemClock())
+    host = ServiceRuntime(library(clerk), settings, Post(), clock=SystemClock())
     await host.start()
     await change(host.database, "INSERT INTO shelves (shelf, books) VALUES (1, 100)")
     yield host
@@ -392,7 +392,7 @@ async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[Host]:
 
 
 @pytest.mark.parametrize("table", ["saga_log", "outbox", "overdue"])
-async def test_a_service_whose_tables_take_nothing_is_not_ready(host: Host, table: str) -> None:
+async def test_a_service_whose_tables_take_nothing_is_not_ready(host: ServiceRuntime, table: str) -> None:
     was_recording = host.is_recording
     await rename(host.database, table, "hidden")
     delivery = host.take(wanted(1), again=False)
@@ -406,14 +406,14 @@ async def test_a_service_whose_tables_take_nothing_is_not_ready(host: Host, tabl
     assert await lent(host.database) == ["loan-1"]
 
 
-async def test_a_letter_of_the_brokers_is_kept_once_its_table_takes_it(host: Host) -> None:
+async def test_a_letter_of_the_brokers_is_kept_once_its_table_takes_it(host: ServiceRuntime) -> None:
     letter = DeadLetter(
         id=new_id(), service="library", reason="rejected", error="by the broker", message=wanted(1), at=NOON
     )
     await rename(host.database, "dead_letters", "hidden")
 
     with capture_logs() as said:
-        burying = asyncio.create_task(host.bury(letter))
+        burying = asyncio.create_task(host.dead_letter(letter))
         await eventually(lambda: _is(any("cure" in each for each in said)), what="the cure")
         was_done = burying.done()
         await rename(host.database, "hidden", "dead_letters")

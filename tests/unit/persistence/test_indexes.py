@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tests.example_sagas.loans import NOON, BookWanted, Branch, CardRefused, Clerk, Watch, library
+from tests.example_sagas.loans import NOON, BookWanted, Branch, CardRefused, Clerk, HandClock, library
 from toolkit import Settings
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.operations.search import Attention, Search, search
-from toolkit.operations.statistics import Figures
+from toolkit.operations.statistics import Statistics
 from toolkit.operations.views import view
 from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry, append, read_streams
-from toolkit.runtime.watchdog import Watch as OverdueWatch
+from toolkit.runtime.watchdog import Watchdog
 
 #: The tables that grow with the number of sagas.
 GROWING = ("saga_log", "outbox", "overdue", "dead_letters")
@@ -33,7 +33,7 @@ Recorded = list[tuple[str, Any]]
 async def branch(database: Database, clerk: Clerk) -> Branch:
     async with database.transaction() as session:
         await append(await session.connection(), [old_entry(number) for number in range(2_000)])
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Watch())
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=HandClock())
 
 
 def old_entry(number: int) -> Entry:
@@ -90,8 +90,8 @@ async def a_saga_forward_and_one_back(branch: Branch) -> None:
 
 
 async def what_is_overdue(branch: Branch) -> None:
-    service, settings = branch.execution.service, Settings()
-    watch = OverdueWatch(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
+    service, settings = branch.executor.service, Settings()
+    watch = Watchdog(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
     await watch.sweep()
     branch.clock.advance(hours=1)
     await watch.sweep()
@@ -161,12 +161,12 @@ async def test_one_saga_s_view_reads_no_whole_table_but_the_outbox_which_is_empt
 
 
 async def test_figures_read_what_is_new_and_count_what_waits(branch: Branch) -> None:
-    figures = Figures("library", branch.clock)
-    await figures.glance(branch.database, {})
+    figures = Statistics("library", branch.clock)
+    await figures.snapshot(branch.database, {})
     figures._last = None
 
     with recorded(branch.database) as statements:
-        await figures.glance(branch.database, {})
+        await figures.snapshot(branch.database, {})
 
     assert len([each for each, _ in statements if "FROM saga_log" in each]) > 3
     assert [each for each in await scans(branch.database, statements) if "saga_log" in each] == []

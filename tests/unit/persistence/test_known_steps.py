@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.example_sagas import loans
 from tests.example_sagas.loans import BookWanted, Branch, Clerk, Post, library
-from tests.example_sagas.loans import Watch as Clock
+from tests.example_sagas.loans import HandClock as Clock
 from tests.unit.persistence.test_unreadable_rows import alter
 from toolkit import Participant, Service, Settings
 from toolkit.clock import SystemClock
@@ -18,7 +18,7 @@ from toolkit.errors import UndeclaredStepsError
 from toolkit.ids import new_id
 from toolkit.persistence import known_steps, saga_log
 from toolkit.persistence.database import Database
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 
 
 def renamed(name: str = "hand_out_book") -> Service:
@@ -38,7 +38,7 @@ def renamed(name: str = "hand_out_book") -> Service:
 
 async def start(service: Service, database: Database, **settings: bool) -> list[dict]:
     """Prepare a service's host as its start does, and return the warnings."""
-    host = Host(service, Settings(database_url=database.url, **settings), Post(), clock=SystemClock())
+    host = ServiceRuntime(service, Settings(database_url=database.url, **settings), Post(), clock=SystemClock())
     try:
         with capture_logs() as logs:
             await host.prepare()
@@ -54,7 +54,7 @@ async def branch(database: Database, clerk: Clerk) -> Branch:
 
 
 async def end(branch: Branch, *loan_ids: str) -> None:
-    await branch.execution.execute([loans.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
+    await branch.executor.execute([loans.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
 
 
 async def test_a_service_does_not_start_upon_unfinished_sagas_of_an_undeclared_step(
@@ -121,51 +121,53 @@ async def test_ended_sagas_of_an_undeclared_step_are_warned_of_until_they_are_pr
 
 
 @pytest.fixture
-async def after(database: Database) -> AsyncIterator[Host]:
+async def after(database: Database) -> AsyncIterator[ServiceRuntime]:
     """The next release at work, which calls lend_book hand_out_book."""
-    host = Host(renamed(), Settings(database_url=database.url), Post(), clock=SystemClock())
+    host = ServiceRuntime(renamed(), Settings(database_url=database.url), Post(), clock=SystemClock())
     yield host
     await host.stop()
 
 
 @pytest.mark.parametrize("sent_again", ["the same message", "a new one"])
 async def test_a_late_first_event_of_an_ended_saga_does_not_run_the_renamed_step(
-    branch: Branch, database: Database, after: Host, sent_again: str
+    branch: Branch, database: Database, after: ServiceRuntime, sent_again: str
 ) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     await end(branch, "loan-1")
     await after.start()
 
     facts = {"event_id": new_id()} if sent_again == "a new one" else {}
-    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-1"), **facts))
-    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-2")))
+    await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-1"), **facts))
+    await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-2")))
 
     new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
     assert new == [("loan-1", "ignored"), ("loan-2", "completed")]
 
 
 async def test_a_late_event_that_undid_the_step_does_not_fence_it_under_its_new_name(
-    branch: Branch, database: Database, after: Host
+    branch: Branch, database: Database, after: ServiceRuntime
 ) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     await branch.take(loans.CardRefused(loan_id="loan-1", reason="expired"))
-    await branch.execution.execute([loans.letter(SagaEnded(saga_type="loan", failed=("loan-1",)))])
+    await branch.executor.execute([loans.letter(SagaEnded(saga_type="loan", failed=("loan-1",)))])
     await after.start()
 
-    await after.inbox.deliver(loans.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))
-    await after.inbox.deliver(loans.wire(loans.CardRefused(loan_id="loan-2", reason="expired")))
+    await after.batcher.deliver(loans.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))
+    await after.batcher.deliver(loans.wire(loans.CardRefused(loan_id="loan-2", reason="expired")))
 
     new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
     assert new == [("loan-1", "ignored"), ("loan-2", "fenced")]
 
 
-async def test_an_event_that_no_former_step_took_runs(branch: Branch, database: Database, after: Host) -> None:
+async def test_an_event_that_no_former_step_took_runs(
+    branch: Branch, database: Database, after: ServiceRuntime
+) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     await end(branch, "loan-1")
     await after.start()
     await alter(database, "UPDATE saga_log SET position = NULL, to_state = 'retrying' WHERE step = 'lend_book'")
 
-    await after.inbox.deliver(loans.wire(BookWanted(loan_id="loan-1")))
+    await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-1")))
 
     assert (await entries(database, "hand_out_book"))[0]["to_state"] == "completed"
 

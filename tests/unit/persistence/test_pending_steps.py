@@ -10,12 +10,12 @@ from sqlalchemy import delete, text, update
 
 from tests.eventually import eventually
 from tests.example_sagas.loans import NOON, BookWanted, Branch, Clerk, library, notes, rows_left
-from tests.example_sagas.loans import Watch as Clock
+from tests.example_sagas.loans import HandClock as Clock
 from toolkit import Settings
 from toolkit.persistence import pending_steps, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.pending_steps import OverdueStep
-from toolkit.runtime.watchdog import Watch
+from toolkit.runtime.watchdog import Watchdog
 
 LATE = NOON + timedelta(hours=1)
 WANTED = BookWanted(loan_id="loan-1")
@@ -27,8 +27,8 @@ async def find(database: Database) -> list[OverdueStep]:
         return found.steps
 
 
-def watch_of(branch: Branch, clerk: Clerk) -> Watch:
-    return Watch(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
+def watch_of(branch: Branch, clerk: Clerk) -> Watchdog:
+    return Watchdog(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
 
 
 async def test_two_replicas_that_search_for_the_first_time_at_once_find_each_step_once(

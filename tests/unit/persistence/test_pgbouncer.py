@@ -21,7 +21,7 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import SettingsError
 from toolkit.persistence.database import Database
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
 
@@ -96,7 +96,7 @@ async def test_two_replicas_behind_a_pooler_have_each_effect_once(pooled: str, c
 
     await databases[0].create_tables(tables)
     async with replicas[0].open(), replicas[1].open():
-        await asyncio.gather(*(replica.inbox.deliver(each) for replica in replicas for each in messages))
+        await asyncio.gather(*(replica.batcher.deliver(each) for replica in replicas for each in messages))
     written = await lent(databases[0])
     noted = [await notes(databases[0], f"loan-{number}") for number in range(40)]
     for each in databases:
@@ -111,7 +111,7 @@ async def test_a_service_does_not_start_behind_a_pooler_in_statement_mode_and_sa
     postgres: Database, tmp_path: Path, clerk: Clerk, parameters: str
 ) -> None:
     async with behind_pooler(postgres, tmp_path, "statement") as url:
-        host = Host(library(clerk), Settings(database_url=url + parameters), Post(), clock=SystemClock())
+        host = ServiceRuntime(library(clerk), Settings(database_url=url + parameters), Post(), clock=SystemClock())
 
         with pytest.raises(SettingsError, match="set pool_mode to transaction or session"):
             await asyncio.wait_for(host.prepare(), timeout=30)
@@ -152,7 +152,7 @@ async def test_a_step_that_breaks_its_connection_behind_a_pooler_fails_alone(poo
 
     clerk.will("lend_book", *[end_its_own_backend] * 20)
     async with branch.open():
-        deliveries = (branch.inbox.deliver(wire(BookWanted(loan_id=f"loan-{number}"))) for number in (1, 2, 3))
+        deliveries = (branch.batcher.deliver(wire(BookWanted(loan_id=f"loan-{number}"))) for number in (1, 2, 3))
         await asyncio.wait_for(asyncio.gather(*deliveries), timeout=30)
     written, noted = await lent(database), await notes(database, "loan-2")
     await database.close()

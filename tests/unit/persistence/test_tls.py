@@ -14,12 +14,12 @@ from sqlalchemy.engine import make_url
 
 from tests.example_sagas.loans import Clerk, library
 from tests.servers import Server
-from tests.tls import CERTIFICATE, Front, amqps_front, postgres_front
+from tests.tls import CERTIFICATE, FrontDoor, amqps_front, postgres_front
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.persistence.database import Database
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.rabbitmq.connection import as_unreachable
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
@@ -34,7 +34,7 @@ async def place(postgresql: Server) -> tuple[str, int]:
     return url.host or HERE, url.port or 5432
 
 
-def url_of(postgresql: Server, host: str, front: Front, query: str = "") -> str:
+def url_of(postgresql: Server, host: str, front: FrontDoor, query: str = "") -> str:
     """Return the database's URL through the front."""
     url = make_url(postgresql.url).set(host=host, port=front.port)
     return url.render_as_string(hide_password=False) + query
@@ -124,7 +124,7 @@ async def test_a_service_does_not_start_beside_an_unproved_database(postgresql, 
         settings = Settings(
             database_url=url_of(postgresql, ELSEWHERE, front), data_dir=tmp_path, broker_url="embedded", demo=True
         )
-        host = Host(library(Clerk()), settings, RabbitPublisher(settings), clock=SystemClock())
+        host = ServiceRuntime(library(Clerk()), settings, RabbitPublisher(settings), clock=SystemClock())
         with pytest.raises(SettingsError, match=r"^SAGA_DATABASE_URL can't be used: its certificate is not trusted"):
             await host.prepare()
         await host.stop()

@@ -21,7 +21,7 @@ from tests.example_sagas.loans import (
     put_out,
     rows_left,
 )
-from tests.example_sagas.loans import Watch as Clock
+from tests.example_sagas.loans import HandClock as Clock
 from toolkit import Settings
 from toolkit.messaging.decoding import Unreadable
 from toolkit.observability import metrics
@@ -32,7 +32,7 @@ from toolkit.persistence.database import Database, UtcDateTime
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.unreadable_rows import rows_set_aside
 from toolkit.runtime.pruner import prune
-from toolkit.runtime.watchdog import Watch
+from toolkit.runtime.watchdog import Watchdog
 
 
 async def alter(database: Database, *statements: str) -> None:
@@ -56,8 +56,8 @@ def branch(database: Database, clerk: Clerk, clock: Clock) -> Branch:
 
 
 @pytest.fixture
-def watch(branch: Branch, clerk: Clerk) -> Watch:
-    return Watch(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
+def watch(branch: Branch, clerk: Clerk) -> Watchdog:
+    return Watchdog(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
 
 
 @pytest.mark.parametrize("headers", ["{broken", "[]", "null", ""])
@@ -123,7 +123,7 @@ async def overdue_loans(branch: Branch, clock: Clock) -> None:
 
 @pytest.mark.parametrize("word", BROKEN_LOG)
 async def test_a_log_entry_that_cannot_be_read_lets_the_other_sagas_be_nudged(
-    branch: Branch, watch: Watch, database: Database, clock: Clock, word: str
+    branch: Branch, watch: Watchdog, database: Database, clock: Clock, word: str
 ) -> None:
     await overdue_loans(branch, clock)
     await alter(database, BROKEN_LOG[word])
@@ -138,7 +138,7 @@ async def test_a_log_entry_that_cannot_be_read_lets_the_other_sagas_be_nudged(
 
 @pytest.mark.parametrize("word", BROKEN_LOG)
 async def test_a_log_entry_that_broke_since_it_was_found_lets_the_others_be_nudged(
-    branch: Branch, watch: Watch, database: Database, clock: Clock, word: str
+    branch: Branch, watch: Watchdog, database: Database, clock: Clock, word: str
 ) -> None:
     await overdue_loans(branch, clock)
     await watch.sweep()
@@ -160,7 +160,7 @@ async def test_a_log_entry_that_broke_since_it_was_found_lets_the_others_be_nudg
     ],
 )
 async def test_what_the_next_service_could_not_read_is_not_sent_and_rests_for_a_day(
-    branch: Branch, watch: Watch, database: Database, clock: Clock, broken: str
+    branch: Branch, watch: Watchdog, database: Database, clock: Clock, broken: str
 ) -> None:
     await overdue_loans(branch, clock)
     await alter(database, broken)
@@ -186,7 +186,7 @@ async def test_what_the_next_service_could_not_read_is_not_sent_and_rests_for_a_
     ],
 )
 async def test_an_overdue_row_that_cannot_be_read_lets_the_others_be_nudged(
-    branch: Branch, watch: Watch, database: Database, clock: Clock, broken: str
+    branch: Branch, watch: Watchdog, database: Database, clock: Clock, broken: str
 ) -> None:
     await overdue_loans(branch, clock)
     await watch.sweep()
@@ -206,7 +206,7 @@ async def test_an_overdue_row_that_cannot_be_read_lets_the_others_be_nudged(
 
 
 async def test_metrics_are_told_beside_a_row_that_cannot_be_read(
-    branch: Branch, watch: Watch, database: Database, clock: Clock, clerk: Clerk
+    branch: Branch, watch: Watchdog, database: Database, clock: Clock, clerk: Clerk
 ) -> None:
     async def ready() -> dict[str, bool]:
         return {}
@@ -218,7 +218,7 @@ async def test_metrics_are_told_beside_a_row_that_cannot_be_read(
     page = (await metrics.page(library(clerk), database, ready)).decode()
 
     assert 'saga_overdue_steps{service="library"} 3.0' in page
-    assert 'saga_stuck_count{saga_type="loan",service="library",state="Started"} 2.0' in page
+    assert 'saga_stuck{saga_type="loan",service="library",state="Started"} 2.0' in page
 
 
 async def test_a_row_that_cannot_be_read_is_pruned_with_the_others(branch: Branch, database: Database) -> None:
@@ -238,12 +238,12 @@ async def test_a_letter_whose_headers_cannot_be_read_is_redriven_with_the_others
     branch: Branch, database: Database
 ) -> None:
     messages = [letter(BookWanted(loan_id=f"loan-{each}"), at=NOON).on_attempt(1) for each in range(3)]
-    await branch.execution.execute([Unreadable(each, "schema", "no loan") for each in messages])
+    await branch.executor.execute([Unreadable(each, "schema", "no loan") for each in messages])
     await alter(database, "UPDATE dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'")
     by = Operator(name="ada", reason="mended")
 
     assert [each["headers"] for each in await letters(database) if each["saga_id"] == "loan-1"] == [{}]
-    bite = await dead_letters.redrive(database, Selection(), by, queue="saga.library", now=NOON)
+    batch = await dead_letters.redrive(database, Selection(), by, queue="saga.library", now=NOON)
 
-    assert [row["outcome"] for row in bite.rows] == ["redriven"] * 3
+    assert [row["outcome"] for row in batch.rows] == ["redriven"] * 3
     assert await rows_left(database) == ["loan-0", "loan-1", "loan-2"]

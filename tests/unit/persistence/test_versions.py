@@ -8,7 +8,7 @@ import pytest
 
 from tests.example_sagas import loans
 from tests.example_sagas.loans import BookWanted, Branch, Clerk, library, states
-from tests.example_sagas.loans import Watch as Clock
+from tests.example_sagas.loans import HandClock as Clock
 from tests.unit.persistence.test_unreadable_rows import alter
 from toolkit import Event, Participant, SagaId, Service, Settings
 from toolkit.operations import dead_letters as dead_letter_operations
@@ -17,12 +17,12 @@ from toolkit.persistence import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import Selection
-from toolkit.runtime.watchdog import Watch
+from toolkit.runtime.watchdog import Watchdog
 
 BY = Operator(name="ada", reason="it was lost")
 
 
-def release(*, version: int = 2, isolated: bool = False, name: str = "BookLent", deed: Any = None) -> Service:
+def release(*, version: int = 2, external: bool = False, name: str = "BookLent", deed: Any = None) -> Service:
     """Return the library as another release declares it: its event is of another version, or has another name."""
     participant = Participant("library", saga=loans.loan_saga, retry=loans.QUICK)
     fields = {"loan_id": SagaId, "shelf": int, "days": int}
@@ -37,7 +37,7 @@ def release(*, version: int = 2, isolated: bool = False, name: str = "BookLent",
     lend_book.__annotations__ = {"event": BookWanted, "return": told | loans.LoanRefused}
     take_back.__annotations__ = {"event": loans.CardRefused, "original": told | None, "return": loans.BookTakenBack}
     undone: list[Event] = []
-    participant.step(isolated=isolated)(lend_book)
+    participant.step(external=external)(lend_book)
     participant.compensation(of=lend_book)(take_back)
     return Service(name="library", participants=[participant], tables=loans.tables)
 
@@ -63,7 +63,7 @@ async def test_what_is_sent_again_has_the_version_that_it_was_emitted_in(
 
     clock.advance(minutes=30)
     if way == "nudge of the watch":
-        await Watch(release(), Settings(), database=database, relay=after.relay, clock=clock).sweep()
+        await Watchdog(release(), Settings(), database=database, relay=after.relay, clock=clock).sweep()
     elif way == "nudge":
         await sagas.nudge(database, emitted, "loan-1", BY, now=clock.now())
     else:
@@ -85,7 +85,7 @@ async def test_a_new_event_has_the_version_of_today(before: Branch, database: Da
     assert tuple(found) == ("BookLent", 1)
 
 
-@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("external", [False, True])
 @pytest.mark.parametrize(
     ("today", "fault"),
     [
@@ -97,10 +97,10 @@ async def test_a_new_event_has_the_version_of_today(before: Branch, database: Da
     ],
 )
 async def test_an_original_of_another_version_is_never_read_as_one_of_today(
-    before: Branch, database: Database, clock: Clock, isolated: bool, today: dict[str, Any], fault: str
+    before: Branch, database: Database, clock: Clock, external: bool, today: dict[str, Any], fault: str
 ) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
-    after = Branch(release(isolated=isolated, **today), database, resources={}, clock=clock)
+    after = Branch(release(external=external, **today), database, resources={}, clock=clock)
 
     for _ in range(2):
         await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))

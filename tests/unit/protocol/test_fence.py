@@ -15,8 +15,8 @@ STATES = [None, *StepState]
 TABLE = {
     #                        an event to run on,  the way back,       an abort
     None:                    (Decision.RUN,       Decision.FENCE,     Decision.FENCE),
-    StepState.EXECUTING:     (Decision.RUN,       Decision.PUT_OFF,   Decision.PUT_OFF),
-    StepState.VOIDING:       (Decision.VOID,      Decision.PUT_OFF,   Decision.PUT_OFF),
+    StepState.EXECUTING:     (Decision.RUN,       Decision.DEFER,   Decision.DEFER),
+    StepState.VOIDING:       (Decision.VOID,      Decision.DEFER,   Decision.DEFER),
     StepState.COMPLETED:     (Decision.IGNORE,    Decision.UNDO,      Decision.IGNORE),
     StepState.COMPENSATING:  (Decision.IGNORE,    Decision.UNDO,      Decision.IGNORE),
     StepState.COMPENSATED:   (Decision.IGNORE,    Decision.IGNORE,    Decision.IGNORE),

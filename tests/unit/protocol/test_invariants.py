@@ -10,7 +10,7 @@ from tests.orders import by_service, ended, entry, fulfilled_order, paid_order, 
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
-from toolkit.protocol.invariants import Remains, at_rest, violations_of
+from toolkit.protocol.invariants import Backlog, at_rest, violations_of
 from toolkit.protocol.timeline import merge
 
 COMPENSATING, COMPLETED, FAILED = SagaState.COMPENSATING, SagaState.COMPLETED, SagaState.FAILED
@@ -31,9 +31,9 @@ def numbered(entries: list[Entry]) -> list[Entry]:
 
 def hurt(entries: list[Entry]) -> dict[str, str]:
     """Return what is found in these entries: the invariants, each with what it says first."""
-    story = merge(by_service(shown(entries)).values())
+    timeline = merge(by_service(shown(entries)).values())
     found: dict[str, str] = {}
-    for violation in violations_of("order-3", story, heard=HEARD):
+    for violation in violations_of("order-3", timeline, consumed=HEARD):
         assert violation.saga_id == "order-3"
         found.setdefault(violation.invariant, violation.text)
     return found
@@ -56,9 +56,9 @@ def changed(entries: list[Entry], step: str, state: str, **facts: object) -> lis
     return [*entries[:index], replace(entries[index], **facts), *entries[index + 1 :]]
 
 
-@pytest.mark.parametrize("story", [fulfilled, refused])
-def test_a_saga_that_went_as_it_should_hurts_nothing(story):
-    assert hurt(story()) == {}
+@pytest.mark.parametrize("timeline", [fulfilled, refused])
+def test_a_saga_that_went_as_it_should_hurts_nothing(timeline):
+    assert hurt(timeline()) == {}
 
 
 def test_notes_and_late_duplicates_hurt_nothing():
@@ -72,7 +72,7 @@ def test_notes_and_late_duplicates_hurt_nothing():
 
 def test_an_abort_that_fenced_the_first_unfinished_step_hurts_nothing():
     start, *_ = refused()
-    story = [
+    timeline = [
         start,
         entry("order-3", "payment", "process_payment", "fenced", COMPENSATING, "AbortRequested", "PaymentFailed"),
         entry("order-3", "inventory", "reserve_inventory", "compensated", COMPENSATING, "PaymentFailed",
@@ -82,7 +82,7 @@ def test_an_abort_that_fenced_the_first_unfinished_step_hurts_nothing():
         ended("order-3", "inventory", "reserve_inventory"),
     ]  # fmt: skip
 
-    assert hurt(numbered(story)) == {}
+    assert hurt(numbered(timeline)) == {}
 
 
 def test_a_start_with_an_id_of_the_clients_own_is_a_start():
@@ -103,10 +103,10 @@ def test_a_saga_that_ended_both_ways_is_found():
 
 
 def test_a_step_that_still_stands_in_a_failed_saga_is_found():
-    story = [each for each in refused() if (each.step, each.to_state) != ("reserve_inventory", "compensated")]
-    story = changed(story, "send_cancellation_notice", "completed", event_id=story[-5].emitted_id)
+    timeline = [each for each in refused() if (each.step, each.to_state) != ("reserve_inventory", "compensated")]
+    timeline = changed(timeline, "send_cancellation_notice", "completed", event_id=timeline[-5].emitted_id)
 
-    assert hurt(story)["every saga ends"] == "reserve_inventory is left completed in a saga that ended Failed"
+    assert hurt(timeline)["every saga ends"] == "reserve_inventory is left completed in a saga that ended Failed"
 
 
 def test_a_step_that_was_not_told_of_the_good_end_is_found():
@@ -118,14 +118,19 @@ def test_a_step_that_was_not_told_of_the_good_end_is_found():
 
 
 def test_a_compensation_before_that_of_the_step_behind_it_is_found():
-    story = refused()
-    payment, inventory = at(story, "process_payment", "compensated"), at(story, "reserve_inventory", "compensated")
-    refusal = story[at(story, "create_shipment", "failed")]
-    story[inventory] = replace(story[inventory], event_id=refusal.emitted_id, event_type="ShipmentFailed")
-    story[payment] = replace(story[payment], event_id=story[inventory].emitted_id, event_type="InventoryReleased")
-    story[payment], story[inventory] = story[inventory], story[payment]
+    timeline = refused()
+    payment, inventory = (
+        at(timeline, "process_payment", "compensated"),
+        at(timeline, "reserve_inventory", "compensated"),
+    )
+    refusal = timeline[at(timeline, "create_shipment", "failed")]
+    timeline[inventory] = replace(timeline[inventory], event_id=refusal.emitted_id, event_type="ShipmentFailed")
+    timeline[payment] = replace(
+        timeline[payment], event_id=timeline[inventory].emitted_id, event_type="InventoryReleased"
+    )
+    timeline[payment], timeline[inventory] = timeline[inventory], timeline[payment]
 
-    found = hurt(story)
+    found = hurt(timeline)
 
     assert found["undone once, in reverse order"] == (
         "reserve_inventory was undone before process_payment, which had followed from it"
@@ -133,9 +138,9 @@ def test_a_compensation_before_that_of_the_step_behind_it_is_found():
 
 
 def test_a_compensation_of_what_was_never_done_is_found():
-    story = [each for each in refused() if (each.step, each.to_state) != ("process_payment", "completed")]
+    timeline = [each for each in refused() if (each.step, each.to_state) != ("process_payment", "completed")]
 
-    assert hurt(story)["undone once, in reverse order"] == "process_payment was undone, and had never been done"
+    assert hurt(timeline)["undone once, in reverse order"] == "process_payment was undone, and had never been done"
 
 
 def test_a_compensation_done_twice_is_found():
@@ -151,10 +156,10 @@ def test_a_step_done_twice_is_found():
 
 
 def test_an_event_that_two_entries_emitted_is_found():
-    story = fulfilled()
-    paid = story[at(story, "process_payment", "completed")]
+    timeline = fulfilled()
+    paid = timeline[at(timeline, "process_payment", "completed")]
 
-    found = hurt(changed(story, "create_shipment", "completed", emitted_id=paid.emitted_id))
+    found = hurt(changed(timeline, "create_shipment", "completed", emitted_id=paid.emitted_id))
 
     assert found["one effect per step"] == "one event was emitted by two entries"
 
@@ -166,30 +171,30 @@ def test_a_gap_in_a_steps_positions_is_found():
 
 
 def test_a_move_that_the_fence_forbids_is_found():
-    story = changed(refused(), "create_shipment", "failed", to_state=StepState.CONFIRMED)
+    timeline = changed(refused(), "create_shipment", "failed", to_state=StepState.CONFIRMED)
 
-    assert hurt(story)["every move is legal"].startswith("create_shipment went from nothing to confirmed")
+    assert hurt(timeline)["every move is legal"].startswith("create_shipment went from nothing to confirmed")
 
 
 def test_an_entry_that_lies_about_where_it_came_from_is_found():
-    story = changed(refused(), "process_payment", "compensated", from_state=StepState.EXECUTING)
+    timeline = changed(refused(), "process_payment", "compensated", from_state=StepState.EXECUTING)
 
-    assert "it says: from executing" in hurt(story)["every move is legal"]
+    assert "it says: from executing" in hurt(timeline)["every move is legal"]
 
 
 def test_an_event_that_nobody_committed_is_found():
-    story = changed(fulfilled(), "create_shipment", "completed", event_id="from nowhere")
+    timeline = changed(fulfilled(), "create_shipment", "completed", event_id="from nowhere")
 
-    found = hurt(story)
+    found = hurt(timeline)
 
     assert found["every event has its cause"] == "create_shipment took a PaymentProcessed that no entry emitted"
 
 
 def test_an_event_that_led_to_itself_is_found():
-    story = fulfilled()
-    paid = story[at(story, "create_shipment", "completed")]
+    timeline = fulfilled()
+    paid = timeline[at(timeline, "create_shipment", "completed")]
 
-    found = hurt(changed(story, "process_payment", "completed", event_id=paid.emitted_id))
+    found = hurt(changed(timeline, "process_payment", "completed", event_id=paid.emitted_id))
 
     assert "is its own cause" in found["no event causes itself"]
 
@@ -203,9 +208,9 @@ def test_a_step_that_moves_after_its_service_was_told_of_the_end_is_found():
 
 
 def test_an_event_that_reached_nobody_is_found():
-    story = changed(fulfilled(), "create_shipment", "completed", emitted_id="on its way for ever")
+    timeline = changed(fulfilled(), "create_shipment", "completed", emitted_id="on its way for ever")
 
-    assert hurt(story)["nothing is lost"] == "ShipmentCreated of create_shipment reached nobody"
+    assert hurt(timeline)["nothing is lost"] == "ShipmentCreated of create_shipment reached nobody"
 
 
 def test_an_event_that_nobody_ever_listens_to_is_not_lost():
@@ -216,15 +221,15 @@ def test_an_event_that_nobody_ever_listens_to_is_not_lost():
 @pytest.mark.parametrize(
     ("left", "text"),
     [
-        (Remains("payment", outbox=2), "payment has 2 rows in its outbox"),
-        (Remains("payment", letters=1), "payment has 1 dead letters"),
-        (Remains("payment", queued=3), "payment has 3 messages in its queue"),
-        (Remains("payment", buried=4), "payment has 4 messages in its dead-letter queue"),
+        (Backlog("payment", outbox=2), "payment has 2 rows in its outbox"),
+        (Backlog("payment", dead_letters=1), "payment has 1 dead letters"),
+        (Backlog("payment", queued=3), "payment has 3 messages in its queue"),
+        (Backlog("payment", dead_lettered=4), "payment has 4 messages in its dead-letter queue"),
     ],
 )
-def test_what_is_left_over_at_rest_is_found(left: Remains, text: str):
-    assert [violation.text for violation in at_rest([left, Remains("shipping", outbox=0)])] == [text]
+def test_what_is_left_over_at_rest_is_found(left: Backlog, text: str):
+    assert [violation.text for violation in at_rest([left, Backlog("shipping", outbox=0)])] == [text]
 
 
 def test_what_nobody_looked_at_is_not_taken_for_nothing_wrong_nor_for_something():
-    assert at_rest([Remains("payment")]) == []
+    assert at_rest([Backlog("payment")]) == []

@@ -9,7 +9,7 @@ import pytest
 
 from tests.orders import by_service, entry, fulfilled_order, paid_order, refused_order, shown
 from toolkit.declaration.events import SagaState
-from toolkit.protocol.timeline import Story, merge, tell
+from toolkit.protocol.timeline import Timeline, merge, tell
 
 
 @pytest.mark.parametrize("order", [fulfilled_order, paid_order, refused_order])
@@ -18,7 +18,7 @@ def test_the_story_is_the_same_whatever_order_the_logs_come_in(order):
 
     stories = [merge(logs) for logs in permutations(by_service(told).values())]
 
-    assert all(story == told for story in stories)
+    assert all(timeline == told for timeline in stories)
 
 
 def test_a_clock_that_is_an_hour_off_changes_nothing():
@@ -27,9 +27,9 @@ def test_a_clock_that_is_an_hour_off_changes_nothing():
         if each["service"] == "payment":
             each["at"] -= timedelta(hours=1)
 
-    story = merge(by_service(told).values())
+    timeline = merge(by_service(told).values())
 
-    assert story == told
+    assert timeline == told
 
 
 @pytest.mark.parametrize("missing", ["inventory", "payment", "shipping", "notification"])
@@ -38,17 +38,17 @@ def test_a_service_that_is_unreachable_leaves_a_gap_and_moves_nothing_else(missi
     logs = by_service(told)
     del logs[missing]
 
-    story = merge(logs.values())
+    timeline = merge(logs.values())
 
-    assert _names(story) == _names([each for each in told if each["service"] != missing])
+    assert _names(timeline) == _names([each for each in told if each["service"] != missing])
 
 
 def test_who_learns_of_the_end_comes_after_who_ended_the_saga():
     logs = by_service(shown(fulfilled_order()))
 
-    story = merge(logs.values())
+    timeline = merge(logs.values())
 
-    assert [each["to_state"] for each in story][-4:] == ["confirmed"] * 4
+    assert [each["to_state"] for each in timeline][-4:] == ["confirmed"] * 4
 
 
 def test_a_nudge_that_repeats_an_event_does_not_move_those_who_heard_it_before():
@@ -60,11 +60,11 @@ def test_a_nudge_that_repeats_an_event_does_not_move_those_who_heard_it_before()
         ]
     )  # fmt: skip
 
-    story = merge(by_service(told).values())
+    timeline = merge(by_service(told).values())
 
-    assert story.index(told[3]) > story.index(told[0])
-    assert story.index(told[1]) > story.index(told[0])
-    assert len(story) == len(told)
+    assert timeline.index(told[3]) > timeline.index(told[0])
+    assert timeline.index(told[1]) > timeline.index(told[0])
+    assert len(timeline) == len(told)
 
 
 def test_logs_that_contradict_each_other_are_told_to_their_end():
@@ -75,9 +75,9 @@ def test_logs_that_contradict_each_other_are_told_to_their_end():
         ]
     )
 
-    story = merge(by_service(told).values())
+    timeline = merge(by_service(told).values())
 
-    assert _names(story) == _names(told)
+    assert _names(timeline) == _names(told)
 
 
 @pytest.mark.parametrize(
@@ -95,15 +95,15 @@ def test_logs_that_contradict_each_other_are_told_to_their_end():
 def test_the_state_is_what_all_services_together_know(entries, state):
     logs = by_service(shown(entries))
 
-    story = tell("order-1", logs)
+    timeline = tell("order-1", logs)
 
-    assert story.state is state
+    assert timeline.state is state
 
 
 def test_the_last_move_is_what_was_done_rather_than_what_was_told():
-    story = Story("order-1", shown(fulfilled_order()))
+    timeline = Timeline("order-1", shown(fulfilled_order()))
 
-    move = story.last_move
+    move = timeline.last_move
 
     assert move is not None
     assert move["step"] == "send_confirmation"
@@ -111,9 +111,9 @@ def test_the_last_move_is_what_was_done_rather_than_what_was_told():
 
 
 def test_a_saga_that_nobody_knows_still_has_its_id_and_its_gaps():
-    story = tell("order-404", {"payment": []}, unreachable={"shipping": "no answer"})
+    timeline = tell("order-404", {"payment": []}, unreachable={"shipping": "no answer"})
 
-    assert story.as_dict() == {
+    assert timeline.as_dict() == {
         "saga_id": "order-404",
         "saga_type": None,
         "state": None,

@@ -16,7 +16,7 @@ from toolkit.errors import EscapedError, LoopEndedError
 from toolkit.runtime.background_loops import Loops
 from toolkit.transport.embedded import Embedded
 
-LOOPS = ["relay", "inbox", "watch", "retention"]
+LOOPS = ["relay", "batcher", "watch", "retention"]
 
 
 async def return_at_once() -> None:
@@ -50,8 +50,8 @@ def loop_named(name: str) -> asyncio.Task[None]:
     ("loop", "fault"),
     [
         (return_at_once, "it returned"),
-        (await_a_cancelled_task, "EscapedError: the loop inbox ended in CancelledError"),
-        (leave_the_process, "EscapedError: the loop inbox raised what is no Exception: SystemExit: 0"),
+        (await_a_cancelled_task, "EscapedError: the loop batcher ended in CancelledError"),
+        (leave_the_process, "EscapedError: the loop batcher raised what is no Exception: SystemExit: 0"),
         (fail_in_a_group, "ValueError: a bug"),
         (fail, "ValueError: a bug"),
     ],
@@ -62,21 +62,21 @@ async def test_a_loop_that_ends_is_reported_with_its_fault(loop, fault: str) -> 
     loops.on_end = reported.append
 
     with capture_logs() as told:
-        loops.begin("inbox", loop())
+        loops.begin("batcher", loop())
         await asyncio.wait(loops.tasks)
         await asyncio.sleep(0)
 
     assert reported == list(loops.ended.values())
-    assert str(reported[0]).startswith(f"the loop inbox of payment ended though nothing had stopped it: {fault}")
+    assert str(reported[0]).startswith(f"the loop batcher of payment ended though nothing had stopped it: {fault}")
     (line,) = [each for each in told if each["log_level"] == "error"]
-    assert (line["loop"], line["service"]) == ("inbox", "payment")
+    assert (line["loop"], line["service"]) == ("batcher", "payment")
 
 
 async def test_a_loop_that_may_end_is_not_reported() -> None:
     loops = Loops("payment")
     loops.let_end()
 
-    loops.begin("inbox", fail())
+    loops.begin("batcher", fail())
     await asyncio.wait(loops.tasks)
 
     assert not loops.ended
@@ -102,9 +102,9 @@ async def test_an_embedded_transport_that_is_stopped_elsewhere_raises_it_there(t
     embedded = Embedded([library(Clerk())], Settings(data_dir=tmp_path))
     await asyncio.create_task(embedded.__aenter__())
     await asyncio.sleep(0)
-    inbox = loop_named("inbox of library")
-    inbox.cancel()
-    await asyncio.wait({inbox})
+    batcher = loop_named("batcher of library")
+    batcher.cancel()
+    await asyncio.wait({batcher})
 
     with pytest.raises(LoopEndedError):
         await embedded.__aexit__(None, None, None)
@@ -114,7 +114,7 @@ async def test_a_block_that_is_cancelled_from_outside_ends_as_cancelled(tmp_path
     async def work() -> None:
         async with Embedded([library(Clerk())], Settings(data_dir=tmp_path)):
             await asyncio.sleep(0)
-            loop_named("inbox of library").cancel()
+            loop_named("batcher of library").cancel()
             running.cancel()
             await asyncio.Event().wait()
 
@@ -178,4 +178,4 @@ async def test_a_provider_that_fails_at_its_end_keeps_nothing_open(tmp_path: Pat
     assert [each["event"] for each in told if each["log_level"] == "error"] == [
         "what the steps were provided with could not be given back"
     ]
-    assert embedded.hosts["library"].database.engine.pool.checkedout() == 0
+    assert embedded.runtimes["library"].database.engine.pool.checkedout() == 0

@@ -53,10 +53,10 @@ def wanted(number: int, shelf: int = 1) -> WireMessage:
 
 
 async def test_a_delivery_returns_once_its_effect_is_committed(branch: Branch, database: Database) -> None:
-    await branch.inbox.deliver(wanted(1))
+    await branch.batcher.deliver(wanted(1))
 
     assert await lent(database) == ["loan-1"]
-    assert branch.inbox.is_healthy
+    assert branch.batcher.is_healthy
 
 
 async def test_what_waits_while_a_transaction_is_under_way_forms_the_next_one(
@@ -73,9 +73,9 @@ async def test_what_waits_while_a_transaction_is_under_way_forms_the_next_one(
         sessions.append(session)
 
     clerk.will("lend_book", hold, *[remember] * 60)
-    first = asyncio.create_task(branch.inbox.deliver(wanted(0)))
+    first = asyncio.create_task(branch.batcher.deliver(wanted(0)))
     await begun.wait()
-    rest = [asyncio.create_task(branch.inbox.deliver(wanted(number))) for number in range(1, 61)]
+    rest = [asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in range(1, 61)]
     await asyncio.sleep(0)
     go_on.set()
     await asyncio.gather(first, *rest)
@@ -89,13 +89,13 @@ async def test_of_a_batch_whose_commit_fails_only_the_bad_message_is_retried(
 ) -> None:
     messages = [wanted(1), wanted(2, shelf=77), wanted(3)]
 
-    await asyncio.gather(*(branch.inbox.deliver(each) for each in messages))
+    await asyncio.gather(*(branch.batcher.deliver(each) for each in messages))
 
     assert await lent(database) == ["loan-1", "loan-3"]
     assert await states(database, "loan-2") == []
     assert await notes(database, "loan-2") == ["retrying"]
     assert await notes(database, "loan-1") == await notes(database, "loan-3") == []
-    await branch.inbox.deliver(messages[1])
+    await branch.batcher.deliver(messages[1])
     assert await states(database, "loan-2") == ["failed"]
 
 
@@ -109,20 +109,20 @@ async def commit_the_transaction(session: AsyncSession) -> None:
 
 @pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
 @pytest.mark.parametrize("end", [commit_the_connection, commit_the_transaction])
-@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("external", [False, True])
 async def test_a_step_that_goes_for_the_transaction_itself_commits_nothing_and_is_refused_in_the_end(
-    database: Database, clerk: Clerk, end: Callable[[AsyncSession], Awaitable[None]], isolated: bool
+    database: Database, clerk: Clerk, end: Callable[[AsyncSession], Awaitable[None]], external: bool
 ) -> None:
     async def write_and_end(event: BookWanted, session: AsyncSession) -> None:
         if event.loan_id == "loan-2":
             await (await session.connection()).execute(text("UPDATE shelves SET books = 0"))
             await end(session)
 
-    branch = Branch(library(clerk, isolated=isolated, undoable=False), database, resources={Clerk: clerk})
+    branch = Branch(library(clerk, external=external, undoable=False), database, resources={Clerk: clerk})
     clerk.will("lend_book", *[write_and_end] * 20)
     async with branch.open():
         for _ in range(2):
-            await asyncio.gather(*(branch.inbox.deliver(wanted(number)) for number in (1, 2, 3)))
+            await asyncio.gather(*(branch.batcher.deliver(wanted(number)) for number in (1, 2, 3)))
 
     assert await lent(database) == ["loan-1", "loan-3"]
     assert (await states(database, "loan-2"))[-1] == "failed"
@@ -148,10 +148,10 @@ async def test_a_deadlock_of_two_batches_is_no_failed_attempt(
     clerk.will("lend_book", *[take_from_its_shelf] * 20)
     async with replicas[0].open(), replicas[1].open():
         await asyncio.gather(
-            replicas[0].inbox.deliver(wanted(1, shelf=1)),
-            replicas[0].inbox.deliver(wanted(2, shelf=2)),
-            replicas[1].inbox.deliver(wanted(3, shelf=2)),
-            replicas[1].inbox.deliver(wanted(4, shelf=1)),
+            replicas[0].batcher.deliver(wanted(1, shelf=1)),
+            replicas[0].batcher.deliver(wanted(2, shelf=2)),
+            replicas[1].batcher.deliver(wanted(3, shelf=2)),
+            replicas[1].batcher.deliver(wanted(4, shelf=1)),
         )
 
     assert await lent(postgres) == ["loan-1", "loan-2", "loan-3", "loan-4"]
@@ -174,7 +174,7 @@ async def test_the_loser_of_a_race_between_replicas_tries_again_and_finds_it_don
 
     clerk.will("lend_book", together, together)
     async with replicas[0].open(), replicas[1].open():
-        await asyncio.gather(*(replica.inbox.deliver(wanted(1)) for replica in replicas))
+        await asyncio.gather(*(replica.batcher.deliver(wanted(1)) for replica in replicas))
 
     assert await lent(postgres) == ["loan-1"]
     assert [each["to_state"] for each in await log_of(postgres, "loan-1")] == ["completed"]
@@ -195,7 +195,7 @@ async def test_a_race_that_is_lost_on_a_table_of_the_steps_own_costs_no_attempt(
 
     clerk.will("lend_book", together, together)
     async with replicas[0].open(), replicas[1].open():
-        await asyncio.gather(*(replica.inbox.deliver(wanted(1)) for replica in replicas))
+        await asyncio.gather(*(replica.batcher.deliver(wanted(1)) for replica in replicas))
 
     assert [each["to_state"] for each in await log_of(postgres, "loan-1")] == ["completed"]
     assert await letters(postgres) == []
@@ -208,7 +208,7 @@ async def test_two_replicas_under_a_storm_of_duplicates_have_each_effect_once(
     messages = [wanted(number) for number in range(60)] * 2
 
     async with replicas[0].open(), replicas[1].open():
-        await asyncio.gather(*(replica.inbox.deliver(each) for replica in replicas for each in messages))
+        await asyncio.gather(*(replica.batcher.deliver(each) for replica in replicas for each in messages))
 
     assert sorted(await lent(postgres)) == sorted(f"loan-{number}" for number in range(60))
 
@@ -217,9 +217,9 @@ async def test_nothing_is_settled_while_the_database_is_away_and_then_all_of_it_
     branch: Branch, database: Database
 ) -> None:
     await rename(database, "saga_log", "hidden") if database.is_sqlite else await lock_out(database)
-    deliveries = [asyncio.create_task(branch.inbox.deliver(wanted(number))) for number in range(5)]
+    deliveries = [asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in range(5)]
 
-    await eventually(lambda: _is(not branch.inbox.is_healthy), what="the outage")
+    await eventually(lambda: _is(not branch.batcher.is_healthy), what="the outage")
     settled_meanwhile = [each for each in deliveries if each.done()]
     await rename(database, "hidden", "saga_log") if database.is_sqlite else await let_in(database)
     await asyncio.gather(*deliveries)
@@ -227,7 +227,7 @@ async def test_nothing_is_settled_while_the_database_is_away_and_then_all_of_it_
     assert settled_meanwhile == []
     assert await lent(database) == [f"loan-{number}" for number in range(5)]
     assert [await notes(database, f"loan-{number}") for number in range(5)] == [[]] * 5
-    assert branch.inbox.is_healthy
+    assert branch.batcher.is_healthy
 
 
 class Probed(Database):
@@ -256,7 +256,7 @@ async def test_a_database_that_is_away_is_probed_by_one_transaction_at_a_time_an
     await lock_out(postgres)
 
     async with one.open():
-        deliveries = [asyncio.create_task(one.inbox.deliver(wanted(number))) for number in range(50)]
+        deliveries = [asyncio.create_task(one.batcher.deliver(wanted(number))) for number in range(50)]
         await eventually(lambda: _is(probed.tried >= 5), what="a few probes")
         settled_meanwhile = [each for each in deliveries if each.done()]
         await let_in(postgres)
@@ -278,8 +278,8 @@ async def test_a_database_that_only_reads_is_waited_for(service: Service, postgr
     await _on_the_server(postgres, "SET default_transaction_read_only = on")
 
     async with one.open():
-        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
-        await eventually(lambda: _is(not one.inbox.is_healthy), what="the outage")
+        delivery = asyncio.create_task(one.batcher.deliver(wanted(1)))
+        await eventually(lambda: _is(not one.batcher.is_healthy), what="the outage")
         was_settled = delivery.done()
         await _on_the_server(postgres, "RESET default_transaction_read_only")
         await delivery
@@ -301,8 +301,8 @@ async def test_a_full_disk_is_waited_for(service: Service, sqlite: Database, cle
     deliveries = []
     async with one.open():
         for number in range(200):
-            deliveries.append(asyncio.create_task(one.inbox.deliver(wanted(number))))
-        await eventually(lambda: _is(not one.inbox.is_healthy), what="the full disk")
+            deliveries.append(asyncio.create_task(one.batcher.deliver(wanted(number))))
+        await eventually(lambda: _is(not one.batcher.is_healthy), what="the full disk")
         settled_meanwhile = [each for each in deliveries if each.done()]
         pages["most"] = 1_000_000
         await asyncio.gather(*deliveries)
@@ -313,8 +313,8 @@ async def test_a_full_disk_is_waited_for(service: Service, sqlite: Database, cle
     assert await letters(sqlite) == []
 
 
-async def _is(claim: bool) -> bool:
-    return claim
+async def _is(call: bool) -> bool:
+    return call
 
 
 async def lock_out(database: Database) -> None:
@@ -351,7 +351,7 @@ async def test_a_connection_that_dies_in_the_middle_of_a_step_is_no_failed_attem
 
     clerk.will("lend_book", *[lose_the_connection] * 3)
     async with one.open():
-        await asyncio.gather(one.inbox.deliver(wanted(1)), one.inbox.deliver(wanted(2)))
+        await asyncio.gather(one.batcher.deliver(wanted(1)), one.batcher.deliver(wanted(2)))
     await neighbour.close()
 
     assert await lent(postgres) == ["loan-1", "loan-2"]
@@ -368,7 +368,7 @@ async def test_a_connection_that_dies_between_a_step_and_its_commit_loses_nothin
 
     clerk.will("lend_book", be_cut_off_later)
     async with one.open():
-        await one.inbox.deliver(wanted(1))
+        await one.batcher.deliver(wanted(1))
     await neighbour.close()
 
     assert await lent(postgres) == ["loan-1"]
@@ -385,8 +385,8 @@ async def test_a_file_that_another_process_locks_for_long_is_waited_for(
     other.execute("BEGIN IMMEDIATE")
 
     async with one.open():
-        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
-        await eventually(lambda: _is(not one.inbox.is_healthy), what="the outage")
+        delivery = asyncio.create_task(one.batcher.deliver(wanted(1)))
+        await eventually(lambda: _is(not one.batcher.is_healthy), what="the outage")
         was_settled = delivery.done()
         other.execute("COMMIT")
         await delivery
@@ -400,7 +400,7 @@ async def test_a_file_that_another_process_locks_for_long_is_waited_for(
 async def test_an_outage_while_an_outside_call_ends_has_it_made_again_under_its_key(
     sqlite: Database, clerk: Clerk
 ) -> None:
-    one = Branch(library(clerk, isolated=True), sqlite, resources={Clerk: clerk})
+    one = Branch(library(clerk, external=True), sqlite, resources={Clerk: clerk})
     called, may_end = asyncio.Event(), asyncio.Event()
 
     async def call(_: Event, __: AsyncSession) -> None:
@@ -409,11 +409,11 @@ async def test_an_outage_while_an_outside_call_ends_has_it_made_again_under_its_
 
     clerk.will("lend_book", call)
     async with one.open():
-        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
+        delivery = asyncio.create_task(one.batcher.deliver(wanted(1)))
         await called.wait()
         await rename(sqlite, "saga_log", "hidden")
         may_end.set()
-        await eventually(lambda: _is(not one.inbox.is_healthy), what="the outage")
+        await eventually(lambda: _is(not one.batcher.is_healthy), what="the outage")
         was_settled = delivery.done()
         await rename(sqlite, "hidden", "saga_log")
         await delivery
@@ -428,28 +428,28 @@ async def test_a_message_that_alone_cannot_be_recorded_becomes_a_letter(postgres
     await forbid_entries_of_loan_13(postgres)
 
     async with one.open():
-        await asyncio.gather(*(one.inbox.deliver(wanted(number)) for number in (12, 13, 14)))
+        await asyncio.gather(*(one.batcher.deliver(wanted(number)) for number in (12, 13, 14)))
 
     assert await lent(postgres) == ["loan-12", "loan-14"]
     (kept,) = await letters(postgres)
     assert (kept["reason"], kept["saga_id"], kept["event_type"]) == ("not recordable", "loan-13", "BookWanted")
-    assert one.inbox.is_healthy
+    assert one.batcher.is_healthy
 
 
 async def test_an_outside_call_whose_outcome_cannot_be_recorded_becomes_a_letter(
     postgres: Database, clerk: Clerk
 ) -> None:
-    one = Branch(library(clerk, isolated=True), postgres, resources={Clerk: clerk})
+    one = Branch(library(clerk, external=True), postgres, resources={Clerk: clerk})
 
     async def forbid(_: Event, __: AsyncSession) -> None:
         await forbid_entries_of_loan_13(postgres)
 
     clerk.will("lend_book", forbid)
     async with one.open():
-        unlucky = asyncio.create_task(one.inbox.deliver(wanted(13)))
-        await eventually(lambda: _is(not one.inbox.is_healthy), what="the error")
+        unlucky = asyncio.create_task(one.batcher.deliver(wanted(13)))
+        await eventually(lambda: _is(not one.batcher.is_healthy), what="the error")
         was_settled = unlucky.done()
-        await one.inbox.deliver(wanted(14))
+        await one.batcher.deliver(wanted(14))
         await unlucky
 
     assert not was_settled
@@ -480,20 +480,20 @@ async def test_a_delivery_that_its_transport_gave_up_is_executed_all_the_same(
         await go_on.wait()
 
     clerk.will("lend_book", hold)
-    delivery = asyncio.create_task(branch.inbox.deliver(wanted(1)))
+    delivery = asyncio.create_task(branch.batcher.deliver(wanted(1)))
     await begun.wait()
 
     delivery.cancel()
     with suppress(asyncio.CancelledError):
         await delivery
     go_on.set()
-    await branch.inbox.deliver(wanted(2))
+    await branch.batcher.deliver(wanted(2))
 
     assert await lent(database) == ["loan-1", "loan-2"]
 
 
 async def test_a_delivery_that_its_transport_gave_up_may_fail_unheard(postgres: Database, clerk: Clerk) -> None:
-    one = Branch(library(clerk, isolated=True), postgres, resources={Clerk: clerk})
+    one = Branch(library(clerk, external=True), postgres, resources={Clerk: clerk})
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def forbid(_: Event, __: AsyncSession) -> None:
@@ -503,20 +503,20 @@ async def test_a_delivery_that_its_transport_gave_up_may_fail_unheard(postgres: 
 
     clerk.will("lend_book", forbid)
     async with one.open():
-        delivery = asyncio.create_task(one.inbox.deliver(wanted(13)))
+        delivery = asyncio.create_task(one.batcher.deliver(wanted(13)))
         await begun.wait()
         delivery.cancel()
         with suppress(asyncio.CancelledError):
             await delivery
         go_on.set()
-        await one.inbox.drain()
+        await one.batcher.drain()
 
-    assert one.inbox.is_idle
+    assert one.batcher.is_idle
     assert await states(postgres, "loan-13") == ["executing"]
 
 
 async def test_draining_waits_for_outside_calls(database: Database, clerk: Clerk) -> None:
-    one = Branch(library(clerk, isolated=True), database, resources={Clerk: clerk})
+    one = Branch(library(clerk, external=True), database, resources={Clerk: clerk})
     begun, may_end = asyncio.Event(), asyncio.Event()
 
     async def call(_: Event, __: AsyncSession) -> None:
@@ -525,9 +525,9 @@ async def test_draining_waits_for_outside_calls(database: Database, clerk: Clerk
 
     clerk.will("lend_book", call)
     async with one.open():
-        delivery = asyncio.create_task(one.inbox.deliver(wanted(1)))
+        delivery = asyncio.create_task(one.batcher.deliver(wanted(1)))
         await begun.wait()
-        draining = asyncio.create_task(one.inbox.drain())
+        draining = asyncio.create_task(one.batcher.drain())
         done, _ = await asyncio.wait({draining}, timeout=0.05)
         may_end.set()
         await asyncio.gather(draining, delivery)
@@ -537,7 +537,9 @@ async def test_draining_waits_for_outside_calls(database: Database, clerk: Clerk
 
 
 async def test_a_message_that_cannot_be_read_is_settled_as_a_dead_letter(branch: Branch, database: Database) -> None:
-    await asyncio.gather(branch.inbox.deliver(WireMessage(b"{", "reader.BookWanted")), branch.inbox.deliver(wanted(1)))
+    await asyncio.gather(
+        branch.batcher.deliver(WireMessage(b"{", "reader.BookWanted")), branch.batcher.deliver(wanted(1))
+    )
 
     assert await lent(database) == ["loan-1"]
     assert [each["reason"] for each in await letters(database)] == ["not JSON"]
@@ -547,17 +549,17 @@ async def test_no_message_however_odd_its_reason_is_given_back(branch: Branch, d
     back = CardRefused(loan_id="loan-1", reason="a\0b" + "x" * 10_000)
     stop = AbortRequested(saga_type="loan", saga_id="loan-2", reason="a\0b")
 
-    await branch.inbox.deliver(wire(back))
-    await branch.inbox.deliver(wire(stop, saga_id="loan-2"))
+    await branch.batcher.deliver(wire(back))
+    await branch.batcher.deliver(wire(stop, saga_id="loan-2"))
 
     assert await states(database, "loan-1") == await states(database, "loan-2") == ["fenced"]
 
 
 async def test_draining_waits_for_what_nobody_has_taken_up_yet(branch: Branch, database: Database) -> None:
-    delivery = asyncio.create_task(branch.inbox.deliver(wanted(1)))
+    delivery = asyncio.create_task(branch.batcher.deliver(wanted(1)))
     await asyncio.sleep(0)
 
-    await branch.inbox.drain()
+    await branch.batcher.drain()
     await delivery
 
     assert await lent(database) == ["loan-1"]
@@ -574,11 +576,11 @@ async def test_an_inbox_that_is_told_to_stop_finishes_its_batch_and_begins_no_ot
         await go_on.wait()
 
     clerk.will("lend_book", hold)
-    deliveries = [asyncio.create_task(one.inbox.deliver(wanted(number))) for number in (1, 2)]
-    running = asyncio.create_task(one.inbox.run())
+    deliveries = [asyncio.create_task(one.batcher.deliver(wanted(number))) for number in (1, 2)]
+    running = asyncio.create_task(one.batcher.run())
     await begun.wait()
 
-    one.inbox.stop()
+    one.batcher.stop()
     go_on.set()
     await asyncio.wait_for(running, timeout=5)
     await deliveries[0]

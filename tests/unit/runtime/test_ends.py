@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.example_sagas.loans import NOON, BookWanted, Branch, CardRefused, Clerk, LoanRefused, letter, library, log_of
-from tests.example_sagas.loans import Watch as Clock
+from tests.example_sagas.loans import HandClock as Clock
 from toolkit import Event
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaState
 from toolkit.persistence import saga_log
@@ -83,7 +83,7 @@ async def test_copies_of_a_nudge_in_one_batch_are_one_answer(branch: Branch) -> 
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 
-    await branch.execution.execute([letter(WANTED, at=NOON, nudge="first")] * 20)
+    await branch.executor.execute([letter(WANTED, at=NOON, nudge="first")] * 20)
 
     assert await ends(branch) == [ASK]
 
@@ -214,7 +214,7 @@ async def test_a_step_that_is_fenced_after_a_bad_end_is_as_it_should(branch: Bra
 
 
 async def take(branch: Branch, event: Event, **facts: Any) -> None:
-    await branch.execution.execute([letter(event, at=branch.clock.now(), saga_id="loan-1", **facts)])
+    await branch.executor.execute([letter(event, at=branch.clock.now(), saga_id="loan-1", **facts)])
 
 
 async def write(branch: Branch, step: str, to: str, state: SagaState, position: int | None = None) -> None:

@@ -20,9 +20,9 @@ from tests.example_sagas.loans import (
     CardRefused,
     Clerk,
     Deed,
+    HandClock,
     LoanRefused,
     LoanRegistered,
-    Watch,
     lent,
     letter,
     letters,
@@ -47,12 +47,12 @@ ABORT = AbortRequested(saga_type="loan", saga_id="loan-1", reason="the reader le
 
 
 @pytest.fixture
-def watch() -> Watch:
-    return Watch()
+def watch() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
-def branch(database: Database, clerk: Clerk, watch: Watch) -> Branch:
+def branch(database: Database, clerk: Clerk, watch: HandClock) -> Branch:
     return Branch(library(clerk), database, resources={Clerk: clerk}, clock=watch)
 
 
@@ -64,7 +64,7 @@ def fails(error: Exception) -> Deed:
 
 
 async def abort(branch: Branch) -> None:
-    await branch.execution.execute([letter(ABORT, saga_id="loan-1")])
+    await branch.executor.execute([letter(ABORT, saga_id="loan-1")])
 
 
 async def test_effect_entry_and_event_are_committed_together(branch: Branch, database: Database) -> None:
@@ -79,7 +79,7 @@ async def test_effect_entry_and_event_are_committed_together(branch: Branch, dat
 
 async def test_what_is_emitted_names_its_cause_and_carries_the_deadline(branch: Branch, database: Database) -> None:
     deadline = NOON + timedelta(hours=1)
-    await branch.execution.execute([letter(WANTED, at=NOON, deadline=deadline, traceparent="00-ab-cd-01", attempt=3)])
+    await branch.executor.execute([letter(WANTED, at=NOON, deadline=deadline, traceparent="00-ab-cd-01", attempt=3)])
 
     await branch.relay.drain()
 
@@ -206,7 +206,7 @@ async def test_a_step_that_breaks_the_rules_is_refused_in_the_end_and_its_neighb
 
 
 async def test_a_failed_attempt_comes_back_to_the_services_own_queue(
-    branch: Branch, clerk: Clerk, database: Database, watch: Watch
+    branch: Branch, clerk: Clerk, database: Database, watch: HandClock
 ) -> None:
     clerk.will("lend_book", fails(ConnectionError("catalogue away")))
     await branch.take(WANTED)
@@ -245,7 +245,9 @@ async def test_what_is_sensitive_of_an_event_stands_in_no_error_of_its_step(
     assert all("nobody has ***" in error and "4711" not in error for error in errors)
 
 
-async def test_a_step_that_cannot_refuse_ends_in_a_dead_letter(database: Database, clerk: Clerk, watch: Watch) -> None:
+async def test_a_step_that_cannot_refuse_ends_in_a_dead_letter(
+    database: Database, clerk: Clerk, watch: HandClock
+) -> None:
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
     clerk.will("lend_book", *[fails(ConnectionError("catalogue away"))] * 2)
 
@@ -259,18 +261,18 @@ async def test_a_step_that_cannot_refuse_ends_in_a_dead_letter(database: Databas
 
 
 async def test_a_step_that_cannot_refuse_is_not_made_to_by_a_deadline_or_an_abort(
-    database: Database, clerk: Clerk, watch: Watch
+    database: Database, clerk: Clerk, watch: HandClock
 ) -> None:
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
 
     await abort(surely)
-    await surely.execution.execute([letter(WANTED, at=NOON - timedelta(days=1), deadline=NOON)])
+    await surely.executor.execute([letter(WANTED, at=NOON - timedelta(days=1), deadline=NOON)])
 
     assert await states(database, "loan-1") == ["completed"]
 
 
 async def test_a_step_may_ask_for_a_retry_at_its_own_time(
-    branch: Branch, clerk: Clerk, database: Database, watch: Watch
+    branch: Branch, clerk: Clerk, database: Database, watch: HandClock
 ) -> None:
     clerk.will("lend_book", fails(Retry("the shelf is being moved", after=timedelta(seconds=7))))
 
@@ -287,7 +289,7 @@ async def test_a_step_refuses_at_and_after_its_deadline(
 ) -> None:
     occurred_at = NOON - timedelta(minutes=1, seconds=late_by)
 
-    await branch.execution.execute([letter(WANTED, at=occurred_at)])
+    await branch.executor.execute([letter(WANTED, at=occurred_at)])
 
     assert await states(database, "loan-1") == [state]
     assert len(clerk.calls) == (state == "completed")
@@ -296,9 +298,9 @@ async def test_a_step_refuses_at_and_after_its_deadline(
 async def test_the_settings_timeout_overrides_the_declared_one(
     branch: Branch, clerk: Clerk, database: Database
 ) -> None:
-    branch.execution._timeouts["lend_book"] = timedelta(seconds=5)
+    branch.executor._timeouts["lend_book"] = timedelta(seconds=5)
 
-    await branch.execution.execute([letter(WANTED, at=NOON - timedelta(seconds=5))])
+    await branch.executor.execute([letter(WANTED, at=NOON - timedelta(seconds=5))])
 
     assert await states(database, "loan-1") == ["failed"]
 
@@ -329,7 +331,7 @@ async def test_a_compensation_in_the_batch_of_its_step_undoes_it(branch: Branch,
 
 async def test_the_way_back_and_an_abort_fence_a_step_that_has_not_run(branch: Branch, database: Database) -> None:
     await branch.take(CARD_REFUSED, WANTED)
-    await branch.execution.execute(
+    await branch.executor.execute(
         [letter(AbortRequested(saga_type="loan", saga_id="loan-2", reason="the reader left"), saga_id="loan-2")]
     )
     await branch.take(BookWanted(loan_id="loan-2"))
@@ -354,7 +356,7 @@ async def test_an_abort_leaves_what_is_done_alone(branch: Branch, database: Data
 async def test_an_abort_of_another_kind_of_saga_fences_nothing(branch: Branch, database: Database) -> None:
     other = AbortRequested(saga_type="order", saga_id="loan-1", reason="the reader left")
 
-    await branch.execution.execute([letter(other, saga_id="loan-1", saga_type="order")])
+    await branch.executor.execute([letter(other, saga_id="loan-1", saga_type="order")])
 
     assert await log_of(database, "loan-1") == []
 
@@ -362,7 +364,7 @@ async def test_an_abort_of_another_kind_of_saga_fences_nothing(branch: Branch, d
 async def test_an_event_of_another_kind_of_saga_runs_no_step(branch: Branch, clerk: Clerk, database: Database) -> None:
     foreign = [letter(event, saga_type="order") for event in (WANTED, CARD_REFUSED)]
 
-    await branch.execution.execute(foreign)
+    await branch.executor.execute(foreign)
 
     assert clerk.calls == []
     assert await log_of(database, "loan-1") == []
@@ -370,9 +372,9 @@ async def test_an_event_of_another_kind_of_saga_runs_no_step(branch: Branch, cle
 
 @pytest.mark.parametrize("word", ["way back", "abort"])
 async def test_what_meets_a_call_under_way_is_put_off(
-    database: Database, clerk: Clerk, watch: Watch, word: str
+    database: Database, clerk: Clerk, watch: HandClock, word: str
 ) -> None:
-    outside = Branch(library(clerk, isolated=True), database, resources={Clerk: clerk}, clock=watch)
+    outside = Branch(library(clerk, external=True), database, resources={Clerk: clerk}, clock=watch)
     await outside.take(WANTED)
 
     await (outside.take(CARD_REFUSED) if word == "way back" else abort(outside))
@@ -423,7 +425,7 @@ async def test_an_end_that_is_told_confirms_what_is_completed(branch: Branch, da
     ended = SagaEnded(saga_type="loan", completed=("loan-1", "loan-2"))
     await branch.take(WANTED, BookWanted(loan_id="loan-2"))
 
-    await branch.execution.execute([letter(ended)])
+    await branch.executor.execute([letter(ended)])
 
     assert await states(database, "loan-1") == await states(database, "loan-2") == ["completed", "confirmed"]
 
@@ -432,11 +434,11 @@ async def test_an_event_from_beyond_the_horizon_of_a_saga_that_nobody_knows_is_n
     branch: Branch, database: Database
 ) -> None:
     old = NOON - timedelta(days=3)
-    await branch.execution.execute([letter(WANTED)])
+    await branch.executor.execute([letter(WANTED)])
     async with database.transaction() as session:
         await (await session.connection()).execute(insert(pruning_watermark.pruned).values(id=1, until=old))
 
-    await branch.execution.execute([letter(WANTED, at=old), letter(BookWanted(loan_id="loan-2"), at=old)])
+    await branch.executor.execute([letter(WANTED, at=old), letter(BookWanted(loan_id="loan-2"), at=old)])
 
     assert await states(database, "loan-1") == ["completed"]
     assert await states(database, "loan-2") == []
@@ -446,7 +448,7 @@ async def test_an_event_from_beyond_the_horizon_of_a_saga_that_nobody_knows_is_n
 async def test_a_message_that_cannot_be_read_takes_nobody_with_it(branch: Branch, database: Database) -> None:
     poison = Unreadable(WireMessage(b"{", "reader.BookWanted"), "not JSON", "a brace is missing")
 
-    await branch.execution.execute([letter(WANTED, at=NOON), poison])
+    await branch.executor.execute([letter(WANTED, at=NOON), poison])
 
     assert await states(database, "loan-1") == ["completed"]
     assert [(each["reason"], each["error"]) for each in await letters(database)] == [("not JSON", "a brace is missing")]
@@ -466,7 +468,7 @@ async def test_a_reason_that_no_database_keeps_is_cleaned_and_not_fatal(
 
 
 async def test_two_participants_of_one_service_that_hear_the_same_event_both_act_on_it(
-    database: Database, clerk: Clerk, watch: Watch
+    database: Database, clerk: Clerk, watch: HandClock
 ) -> None:
     reminders = Participant("reminders", saga=loan_saga)
 
@@ -550,7 +552,7 @@ async def test_a_step_is_given_up_where_its_commit_failed_again_and_again(branch
     batch = [letter(WANTED, at=NOON), letter(BookLent(loan_id="loan-1"))]
 
     for _ in range(2):
-        await branch.execution.execute(batch, failed=RuntimeError("the commit failed"))
+        await branch.executor.execute(batch, failed=RuntimeError("the commit failed"))
 
     assert await states(database, "loan-1") == ["failed"]
     assert "RuntimeError: the commit failed" in (await log_of(database, "loan-1"))[-1]["error"]

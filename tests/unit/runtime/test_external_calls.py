@@ -17,8 +17,8 @@ from tests.example_sagas.loans import (
     Branch,
     CardRefused,
     Clerk,
+    HandClock,
     LoanRefused,
-    Watch,
     lent,
     letter,
     letters,
@@ -55,8 +55,8 @@ class Call:
             raise self.error
 
 
-def branch(clerk: Clerk, database: Database, clock: Watch | None = None, **facts: bool) -> Branch:
-    return Branch(library(clerk, isolated=True, **facts), database, resources={Clerk: clerk}, clock=clock)
+def branch(clerk: Clerk, database: Database, clock: HandClock | None = None, **facts: bool) -> Branch:
+    return Branch(library(clerk, external=True, **facts), database, resources={Clerk: clerk}, clock=clock)
 
 
 def fails(error: Exception):
@@ -86,8 +86,8 @@ async def test_a_call_that_is_under_way_is_not_made_twice(database: Database, cl
 
     first = asyncio.create_task(one.handle(WANTED))
     await call.begun.wait()
-    (claim,) = await one.take(WANTED)
-    second = asyncio.create_task(one.isolation.run(claim))
+    (second_call,) = await one.take(WANTED)
+    second = asyncio.create_task(one.external_calls.run(second_call))
     call.may_end.set()
     await asyncio.gather(first, second)
 
@@ -98,14 +98,14 @@ async def test_a_call_that_is_under_way_is_not_made_twice(database: Database, cl
 async def test_a_worker_that_gives_up_after_another_completed_the_step_voids_nothing(
     database: Database, clerk: Clerk
 ) -> None:
-    watch = Watch()
+    watch = HandClock()
     quick, slow = branch(clerk, database, watch), branch(clerk, database, watch)
-    claims = await quick.take(WANTED)
+    calls = await quick.take(WANTED)
     again = await slow.take(WANTED)
-    await quick.isolation.run(claims[0])
+    await quick.external_calls.run(calls[0])
 
     watch.advance(minutes=2)
-    await slow.isolation.run(again[0])
+    await slow.external_calls.run(again[0])
 
     assert await states(database, "loan-1") == ["executing", "completed"]
     assert ("take_back", "loan-1") not in clerk.calls
@@ -131,17 +131,17 @@ async def test_a_call_that_fails_after_another_completed_the_step_changes_nothin
 async def test_a_worker_that_learns_the_answer_after_another_gave_up_cannot_complete_the_step(
     database: Database, clerk: Clerk
 ) -> None:
-    watch = Watch()
+    watch = HandClock()
     slow, late = branch(clerk, database, watch), branch(clerk, database, watch)
     hanging = Call()
     clerk.will("lend_book", hanging)
-    claims = await slow.take(WANTED)
+    calls = await slow.take(WANTED)
     again = await late.take(WANTED)
-    calling = asyncio.create_task(slow.isolation.run(claims[0]))
+    calling = asyncio.create_task(slow.external_calls.run(calls[0]))
     await hanging.begun.wait()
 
     watch.advance(minutes=2)
-    await late.isolation.run(again[0])
+    await late.external_calls.run(again[0])
     hanging.may_end.set()
     await calling
 
@@ -196,7 +196,7 @@ async def test_a_call_whose_own_writes_met_another_transaction_is_made_again_and
 
     clerk.will("lend_book", meets_another, meets_another, meets_another)
     async with one.open():
-        await one.inbox.deliver(wire(WANTED))
+        await one.batcher.deliver(wire(WANTED))
 
     assert await states(postgres, "loan-1") == ["executing", "completed"]
     assert await notes(postgres, "loan-1") == []
@@ -219,12 +219,12 @@ async def test_a_refusal_after_a_call_leaves_nothing_behind(database: Database, 
 
 
 async def test_a_step_that_gives_up_and_has_nothing_to_undo_refuses_at_once(database: Database, clerk: Clerk) -> None:
-    watch = Watch()
+    watch = HandClock()
     one = branch(clerk, database, watch, undoable=False)
-    claims = await one.take(WANTED)
+    calls = await one.take(WANTED)
 
     watch.advance(minutes=2)
-    await one.isolation.run(claims[0])
+    await one.external_calls.run(calls[0])
 
     assert await states(database, "loan-1") == ["executing", "failed"]
     assert clerk.calls == []
@@ -243,13 +243,13 @@ async def test_a_step_that_gives_up_and_may_not_refuse_needs_a_person(database: 
 
 
 async def test_a_void_that_a_crash_cut_off_goes_on_under_the_same_reason(database: Database, clerk: Clerk) -> None:
-    watch = Watch()
+    watch = HandClock()
     first, second = branch(clerk, database, watch), branch(clerk, database, watch)
-    claims = await first.take(WANTED)
+    calls = await first.take(WANTED)
     crash = Call()
     clerk.will("take_back", crash)
     watch.advance(minutes=2)
-    voiding = asyncio.create_task(first.isolation.run(claims[0]))
+    voiding = asyncio.create_task(first.external_calls.run(calls[0]))
     await crash.begun.wait()
 
     await second.handle(WANTED)
@@ -264,9 +264,9 @@ async def test_a_call_that_outlasts_the_deadline_is_cut_off(database: Database, 
     one, never = branch(clerk, database), Call()
     clerk.will("lend_book", never)
     soon = letter(WANTED, deadline=one.clock.now() + timedelta(seconds=2))
-    ((claim,),) = await one.execution.execute([soon])
+    ((call,),) = await one.executor.execute([soon])
 
-    await one.isolation.run(claim)
+    await one.external_calls.run(call)
 
     assert never.was_cut_off
     assert await states(database, "loan-1") == ["executing", "voiding", "failed"]
@@ -284,9 +284,9 @@ async def test_a_call_that_will_not_be_cut_off_may_bring_its_answer(database: Da
 
     clerk.will("lend_book", stubborn)
     soon = letter(WANTED, deadline=one.clock.now() + timedelta(seconds=2))
-    ((claim,),) = await one.execution.execute([soon])
+    ((call,),) = await one.executor.execute([soon])
 
-    await one.isolation.run(claim)
+    await one.external_calls.run(call)
 
     assert await states(database, "loan-1") == ["executing", "completed"]
 
@@ -300,8 +300,8 @@ async def test_a_call_whose_session_is_in_use_is_over_and_is_not_cut_off(databas
 
     clerk.will("lend_book", write_slowly)
     soon = letter(WANTED, deadline=one.clock.now() + timedelta(seconds=1))
-    ((claim,),) = await one.execution.execute([soon])
-    running = asyncio.create_task(one.isolation.run(claim))
+    ((call,),) = await one.executor.execute([soon])
+    running = asyncio.create_task(one.external_calls.run(call))
     await writing.begun.wait()
 
     done, _ = await asyncio.wait({running}, timeout=1.5)
@@ -362,13 +362,13 @@ async def test_a_compensation_that_fails_outside_is_tried_again_and_then_needs_a
 
 
 async def test_a_void_that_fails_is_tried_again_and_then_needs_a_person(database: Database, clerk: Clerk) -> None:
-    watch = Watch()
+    watch = HandClock()
     one = branch(clerk, database, watch)
-    (claim,) = await one.take(WANTED)
+    (call,) = await one.take(WANTED)
     clerk.will("take_back", *[fails(ConnectionError("the line is dead"))] * 2)
     watch.advance(minutes=2)
 
-    await one.isolation.run(claim)
+    await one.external_calls.run(call)
     await one.handle(WANTED)
 
     assert await states(database, "loan-1") == ["executing", "voiding"]

@@ -68,7 +68,7 @@ class Provider:
 def till(provider: Provider) -> Service:
     participant = Participant("till", saga=loan_saga, retry=QUICK)
 
-    @participant.step(isolated=True)
+    @participant.step(external=True)
     async def charge_fee(event: BookWanted, session: AsyncSession) -> FeePaid | LoanRefused:
         receipt = await provider.charge(event.loan_id)
         if receipt == "declined":
@@ -116,8 +116,8 @@ async def open_till(database: Database, provider: Provider, **facts: int) -> Bra
 
 async def charge(branch: Branch, loans: list[str]) -> None:
     """Claim all of them in one transaction, and make the calls side by side."""
-    claims = await branch.take(*(BookWanted(loan_id=loan) for loan in loans))
-    await asyncio.gather(*(branch.isolation.run(claim) for claim in claims))
+    calls = await branch.take(*(BookWanted(loan_id=loan) for loan in loans))
+    await asyncio.gather(*(branch.external_calls.run(call) for call in calls))
 
 
 async def test_outcomes_that_come_at_once_share_a_transaction(database: Database) -> None:
@@ -152,12 +152,12 @@ async def test_a_row_that_can_not_be_written_fails_its_own_step_alone(database: 
 async def test_an_outcome_that_somebody_else_wrote_first_is_left_out_of_its_batch(database: Database) -> None:
     loans = [f"loan-{number}" for number in range(4)]
     slow, quick = await open_till(database, Provider(4)), await open_till(database, Provider(1))
-    claims = await slow.take(*(BookWanted(loan_id=loan) for loan in loans))
-    calls = [asyncio.create_task(slow.isolation.run(claim)) for claim in claims[:3]]
+    calls = await slow.take(*(BookWanted(loan_id=loan) for loan in loans))
+    running = [asyncio.create_task(slow.external_calls.run(call)) for call in calls[:3]]
     await quick.handle(BookWanted(loan_id="loan-1"))
 
-    calls.append(asyncio.create_task(slow.isolation.run(claims[3])))
-    await asyncio.gather(*calls)
+    running.append(asyncio.create_task(slow.external_calls.run(calls[3])))
+    await asyncio.gather(*running)
 
     assert sorted(loan for _, loan in await charged(database)) == loans
     assert [await states(database, loan) for loan in loans] == [["executing", "completed"]] * 4
@@ -169,10 +169,10 @@ async def test_what_was_flushed_in_a_batch_that_came_too_late_is_written_all_the
     here, there = Provider(4), Provider(1)
     here.receipts = there.receipts = {"loan-3": "declined"}
     slow, quick = await open_till(postgres, here), await open_till(neighbour, there)
-    claims = await slow.take(*(BookWanted(loan_id=loan) for loan in loans))
+    calls = await slow.take(*(BookWanted(loan_id=loan) for loan in loans))
 
     with before_the_log_is_written(postgres, quick.handle(BookWanted(loan_id="loan-3"))):
-        await asyncio.gather(*(slow.isolation.run(claim) for claim in claims))
+        await asyncio.gather(*(slow.external_calls.run(call) for call in calls))
 
     assert [await states(postgres, loan) for loan in loans[:3]] == [["executing", "completed"]] * 3
     assert await states(postgres, "loan-3") == ["executing", "failed"]
@@ -182,10 +182,10 @@ async def test_what_was_flushed_in_a_batch_that_came_too_late_is_written_all_the
 
 async def test_no_more_outcomes_share_a_transaction_than_the_batch_size(database: Database) -> None:
     branch = await open_till(database, Provider(8), batch_size=2)
-    claims = [claim for n in range(8) for claim in await branch.take(BookWanted(loan_id=f"loan-{n}"))]
+    calls = [call for n in range(8) for call in await branch.take(BookWanted(loan_id=f"loan-{n}"))]
 
     with commits(database) as seen:
-        await asyncio.gather(*(branch.isolation.run(claim) for claim in claims))
+        await asyncio.gather(*(branch.external_calls.run(call) for call in calls))
 
     assert len(seen) >= 4
     assert len(await charged(database)) == 8
@@ -198,7 +198,7 @@ async def test_outcomes_whose_connection_is_cut_are_written_without_another_call
     provider.before_it_answers = lambda: cut_off_everybody_else(neighbour)
 
     async with branch.open():
-        await asyncio.gather(*(branch.inbox.deliver(wire(BookWanted(loan_id=loan))) for loan in loans))
+        await asyncio.gather(*(branch.batcher.deliver(wire(BookWanted(loan_id=loan))) for loan in loans))
 
     assert sorted(loan for _, loan in await charged(neighbour)) == loans
     assert [await states(neighbour, loan) for loan in loans] == [["executing", "completed"]] * 4

@@ -59,7 +59,7 @@ async def test_a_compensation_gets_the_original_and_the_key_of_its_step(
 ) -> None:
     got: list = []
 
-    @participant.step(isolated=True)
+    @participant.step(external=True)
     async def lend(event: BookWanted) -> BookLent: ...
 
     @participant.compensation(of=lend)

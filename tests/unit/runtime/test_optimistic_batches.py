@@ -1,4 +1,4 @@
-"""A batch is executed in good faith first, without savepoints; a step that disappoints leaves nothing behind either."""
+"""A batch runs without savepoints first; a step that fails or refuses in it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ async def test_a_row_that_the_database_refuses_in_the_end_is_its_steps_failure_a
 
     counter.acts["loan-2"] = take_anothers_slip
     async with branch.open():
-        await asyncio.gather(*(branch.inbox.deliver(wire(each)) for each in wanted(1, 2, 3)))
+        await asyncio.gather(*(branch.batcher.deliver(wire(each)) for each in wanted(1, 2, 3)))
 
     assert await slips(database) == ["loan-1", "loan-3"]
     assert await states(database, "loan-2") == ["failed"]

@@ -14,7 +14,7 @@ from toolkit.persistence import suspect_messages
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.suspect_messages import fingerprint
-from toolkit.runtime.poison_isolation import Caution
+from toolkit.runtime.poison_isolation import PoisonIsolation
 
 LETHAL = WireMessage(b'{"n": 1}', "order.Placed", "one", "order-1")
 INNOCENT = WireMessage(b'{"n": 2}', "order.Placed", "two", "order-2")
@@ -25,14 +25,16 @@ class Bench:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.letters: list[DeadLetter] = []
+        self.dead_letters: list[DeadLetter] = []
         self.executed: list[WireMessage] = []
         self.execute: Callable[[WireMessage], Awaitable[None]] = self._execute
         self.reborn()
 
     def reborn(self) -> None:
         """Go on as a process that was started anew."""
-        self.caution = Caution("shop", self.database, take=self._take, bury=self._bury, alone=asyncio.Lock())
+        self.poison_isolation = PoisonIsolation(
+            "shop", self.database, take=self._take, dead_letter=self._bury, alone=asyncio.Lock()
+        )
 
     async def dies_under(self, message: WireMessage) -> None:
         """Take a message, and end before it is settled, as a kill does."""
@@ -43,7 +45,7 @@ class Bench:
             await asyncio.Event().wait()
 
         self.execute = hang
-        task = asyncio.create_task(self.caution.take(message))
+        task = asyncio.create_task(self.poison_isolation.take(message))
         waits = {task, asyncio.create_task(begun.wait())}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
@@ -62,7 +64,7 @@ class Bench:
         self.executed.append(message)
 
     async def _bury(self, letter: DeadLetter) -> None:
-        self.letters.append(letter)
+        self.dead_letters.append(letter)
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def bench(database: Database) -> Bench:
 
 
 async def test_a_message_that_is_settled_leaves_no_mark(bench: Bench) -> None:
-    await bench.caution.take(INNOCENT)
+    await bench.poison_isolation.take(INNOCENT)
 
     assert bench.executed == [INNOCENT]
     assert await bench.marks(INNOCENT) == 0
@@ -80,40 +82,40 @@ async def test_a_message_that_is_settled_leaves_no_mark(bench: Bench) -> None:
 async def test_a_message_under_which_four_processes_ended_is_given_up(bench: Bench) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
-    await bench.caution.take(LETHAL)
-    await bench.caution.take(INNOCENT)
+    await bench.poison_isolation.take(LETHAL)
+    await bench.poison_isolation.take(INNOCENT)
 
-    assert [(letter.reason, letter.message) for letter in bench.letters] == [("ended its process", LETHAL)]
+    assert [(letter.reason, letter.message) for letter in bench.dead_letters] == [("ended its process", LETHAL)]
     # The first death leaves no mark: a message is marked when it comes again.
-    assert bench.letters[0].error.startswith("its process ended 5 times while it was in hand")
+    assert bench.dead_letters[0].error.startswith("its process ended 5 times while it was in hand")
     assert bench.executed == [INNOCENT]
 
 
 async def test_a_later_copy_of_what_was_given_up_is_not_executed(bench: Bench) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
-    await bench.caution.take(LETHAL)
+    await bench.poison_isolation.take(LETHAL)
     bench.reborn()
-    await bench.caution.prepare()
+    await bench.poison_isolation.prepare()
 
-    assert bench.caution.knows(LETHAL)
-    assert not bench.caution.knows(INNOCENT)
-    await bench.caution.take(LETHAL)
-    assert len(bench.letters) == 2
+    assert bench.poison_isolation.knows(LETHAL)
+    assert not bench.poison_isolation.knows(INNOCENT)
+    await bench.poison_isolation.take(LETHAL)
+    assert len(bench.dead_letters) == 2
     assert bench.executed == []
 
 
 async def test_what_an_operator_redrives_is_executed_again(bench: Bench, database: Database) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
-    await bench.caution.take(LETHAL)
+    await bench.poison_isolation.take(LETHAL)
     async with database.transaction() as session:
         await suspect_messages.unmark(await session.connection(), [fingerprint(LETHAL)])
 
-    await bench.caution.take(LETHAL)
+    await bench.poison_isolation.take(LETHAL)
 
     assert bench.executed == [LETHAL]
-    assert not bench.caution.knows(LETHAL)
+    assert not bench.poison_isolation.knows(LETHAL)
 
 
 async def test_messages_under_which_a_process_ended_are_executed_one_at_a_time(bench: Bench) -> None:
@@ -130,7 +132,7 @@ async def test_messages_under_which_a_process_ended_are_executed_one_at_a_time(b
     for message in messages:
         await bench.dies_under(message)
     bench.execute = count
-    await asyncio.gather(*(bench.caution.take(message) for message in messages))
+    await asyncio.gather(*(bench.poison_isolation.take(message) for message in messages))
 
     assert most == 1
     assert [await bench.marks(message) for message in messages] == [0] * 5
@@ -144,11 +146,11 @@ async def test_the_process_that_ends_in_good_order_takes_its_mark_back(bench: Be
         await executing.wait()
 
     bench.execute = hang
-    task = asyncio.create_task(bench.caution.take(INNOCENT))
+    task = asyncio.create_task(bench.poison_isolation.take(INNOCENT))
     await begun.wait()
     assert await bench.marks(INNOCENT) == 1
 
-    await bench.caution.stop()
+    await bench.poison_isolation.stop()
 
     assert await bench.marks(INNOCENT) == 0
     executing.set()
@@ -163,9 +165,9 @@ async def test_a_copy_that_comes_while_the_first_is_executed_adds_no_mark(bench:
         await executing.wait()
 
     bench.execute = hang
-    tasks = [asyncio.create_task(bench.caution.take(INNOCENT))]
+    tasks = [asyncio.create_task(bench.poison_isolation.take(INNOCENT))]
     await begun.wait()
-    tasks.append(asyncio.create_task(bench.caution.take(INNOCENT)))
+    tasks.append(asyncio.create_task(bench.poison_isolation.take(INNOCENT)))
     await asyncio.sleep(0)
 
     assert await bench.marks(INNOCENT) == 1
@@ -180,7 +182,7 @@ async def test_a_message_that_is_given_back_keeps_no_mark(bench: Bench) -> None:
 
     bench.execute = fail
     with pytest.raises(RuntimeError):
-        await bench.caution.take(INNOCENT)
+        await bench.poison_isolation.take(INNOCENT)
 
     assert await bench.marks(INNOCENT) == 0
 
@@ -192,7 +194,7 @@ async def test_an_outage_under_a_message_costs_it_one_mark_at_most(bench: Bench)
     for _ in range(9):
         bench.execute = fail
         with pytest.raises(DatabaseUnavailableError):
-            await bench.caution.take(INNOCENT)
+            await bench.poison_isolation.take(INNOCENT)
 
     assert await bench.marks(INNOCENT) == 1
 
@@ -201,7 +203,7 @@ async def test_without_a_table_for_marks_messages_are_executed_all_the_same(benc
     async with database.transaction() as session:
         await (await session.connection()).run_sync(suspect_messages.suspects.drop)
 
-    await bench.caution.take(INNOCENT)
+    await bench.poison_isolation.take(INNOCENT)
 
     assert bench.executed == [INNOCENT]
 
@@ -211,6 +213,6 @@ async def test_marks_of_a_week_ago_are_forgotten(bench: Bench, database: Databas
         long_ago = datetime.now(UTC) - timedelta(days=8)
         await suspect_messages.mark(await session.connection(), fingerprint(LETHAL), now=long_ago)
 
-    await bench.caution.prepare()
+    await bench.poison_isolation.prepare()
 
     assert await bench.marks(LETHAL) == 0

@@ -10,17 +10,17 @@ from sqlalchemy import insert, text
 from structlog.testing import capture_logs
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import NOON, BookWanted, Watch, letters, log_of, rename, wire
+from tests.example_sagas.loans import NOON, BookWanted, HandClock, letters, log_of, rename, wire
 from toolkit import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark, saga_log
-from toolkit.persistence.audit_log import Deed, Operator
+from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
 from toolkit.runtime import pruner
-from toolkit.runtime.pruner import Pruned, Retention
+from toolkit.runtime.pruner import Pruned, Pruner
 
 ADA = Operator("ada@desk", "the disk is full")
 DAY = timedelta(days=1)
@@ -62,7 +62,7 @@ async def test_ended_sagas_go_with_all_their_entries_and_open_ones_stay(database
 
     pruned = await prune(database)
 
-    assert pruned == Pruned(sagas=2, letters=0, audit=0, is_all=False)
+    assert pruned == Pruned(sagas=2, dead_letters=0, audit=0, is_all=False)
     assert await log_of(database, "completed") == await log_of(database, "failed") == []
     assert len(await log_of(database, "open")) == 2
     assert (await prune(database)).is_all
@@ -85,8 +85,8 @@ async def test_one_bite_takes_so_many_sagas_at_most_the_oldest_first(database: D
 
     bites = [await prune(database, most=2) for _ in range(4)]
 
-    assert [bite.sagas for bite in bites] == [2, 2, 1, 0]
-    assert [bite.is_all for bite in bites] == [False, False, False, True]
+    assert [batch.sagas for batch in bites] == [2, 2, 1, 0]
+    assert [batch.is_all for batch in bites] == [False, False, False, True]
 
 
 async def test_sagas_that_were_touched_since_hold_up_no_others(database: Database) -> None:
@@ -108,14 +108,14 @@ async def test_old_letters_go_but_for_those_of_open_sagas(database: Database) ->
 
     pruned = await prune(database)
 
-    assert pruned.letters == 2
+    assert pruned.dead_letters == 2
     assert {letter["saga_id"] for letter in await letters(database)} == {"open", "young"}
 
 
 async def test_pruning_by_hand_is_audited_and_the_old_audit_goes_too(database: Database) -> None:
     await log(database, "ended", SagaState.FAILED)
     async with database.transaction() as session:
-        await audit_log.add(await session.connection(), [Deed("drop", "letter-1")], ADA, now=OLD)
+        await audit_log.add(await session.connection(), [AuditEntry("drop", "letter-1")], ADA, now=OLD)
 
     await prune(database, by=ADA)
     await prune(database, by=ADA)
@@ -188,7 +188,7 @@ async def test_the_search_for_what_is_old_goes_by_the_index_on_time(sqlite: Data
 
 async def test_the_loop_prunes_until_it_is_told_to_stop(database: Database) -> None:
     await log(database, "ended", SagaState.COMPLETED)
-    loop = Retention("library", Settings(retention=DAY), database=database, clock=Watch())
+    loop = Pruner("library", Settings(retention=DAY), database=database, clock=HandClock())
     running = asyncio.create_task(loop.run())
 
     await eventually(lambda: nothing_of(database, "ended"))
@@ -199,7 +199,7 @@ async def test_the_loop_prunes_until_it_is_told_to_stop(database: Database) -> N
 
 async def test_an_outage_is_told_and_waited_for(database: Database) -> None:
     await rename(database, "saga_log", "elsewhere")
-    loop = Retention("library", Settings(retention=DAY), database=database, clock=Watch())
+    loop = Pruner("library", Settings(retention=DAY), database=database, clock=HandClock())
 
     with capture_logs() as told:
         running = asyncio.create_task(loop.run())
@@ -214,7 +214,7 @@ async def test_an_outage_is_told_and_waited_for(database: Database) -> None:
 async def test_without_the_setting_nothing_is_pruned(database: Database) -> None:
     await log(database, "ended", SagaState.COMPLETED)
 
-    loop = Retention("library", Settings(), database=database, clock=Watch())
+    loop = Pruner("library", Settings(), database=database, clock=HandClock())
     loop.stop()
     await loop.run()
 

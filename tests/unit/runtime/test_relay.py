@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from tests.commit_order import race
 from tests.eventually import eventually
-from tests.example_sagas.loans import Post, Watch, cut_off_everybody_else, outgoing, put_out, rename, rows_left
+from tests.example_sagas.loans import HandClock, Post, cut_off_everybody_else, outgoing, put_out, rename, rows_left
 from toolkit.clock import SystemClock
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
@@ -51,8 +51,8 @@ async def dying_connection(_: WireMessage) -> None:
 
 
 @pytest.fixture
-def watch() -> Watch:
-    return Watch()
+def watch() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def post() -> Post:
     return Post()
 
 
-def relay_of(database: Database, post: Post, watch: Watch, *, window: int = 10, poll: float = 0.02) -> Relay:
+def relay_of(database: Database, post: Post, watch: HandClock, *, window: int = 10, poll: float = 0.02) -> Relay:
     return Relay(
         database, post, service="library", clock=watch, window=window, lease=LEASE, poll=timedelta(seconds=poll)
     )
@@ -101,7 +101,7 @@ async def a_few_polls() -> None:
     await asyncio.sleep(0.15)
 
 
-async def test_a_row_is_deleted_only_after_the_confirm(database: Database, post: Post, watch: Watch) -> None:
+async def test_a_row_is_deleted_only_after_the_confirm(database: Database, post: Post, watch: HandClock) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -117,7 +117,7 @@ async def test_a_row_is_deleted_only_after_the_confirm(database: Database, post:
     assert post.saga_ids() == ["loan-1"]
 
 
-async def test_a_message_goes_out_as_it_was_committed(database: Database, post: Post, watch: Watch) -> None:
+async def test_a_message_goes_out_as_it_was_committed(database: Database, post: Post, watch: HandClock) -> None:
     row = outgoing("loan-1", due_at=watch.now(), destination="saga.library")
     await put_out(database, row)
 
@@ -130,7 +130,7 @@ async def test_a_message_goes_out_as_it_was_committed(database: Database, post: 
 
 @pytest.mark.parametrize("failure", [connection_lost, dying_connection])
 async def test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease(
-    database: Database, post: Post, watch: Watch, failure
+    database: Database, post: Post, watch: HandClock, failure
 ) -> None:
     post.will(failure)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -147,7 +147,7 @@ async def test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease(
 
 
 async def test_a_relay_that_is_stopped_while_it_publishes_leaves_the_row(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     broker = Hold()
     post.will(broker)
@@ -165,7 +165,7 @@ async def test_a_relay_that_is_stopped_while_it_publishes_leaves_the_row(
 
 
 async def test_an_event_that_nobody_hears_is_kept_counted_and_offered_later_and_later(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     post.will(nobody_is_bound, nobody_is_bound, nobody_is_bound)
     row = outgoing("loan-1", due_at=watch.now())
@@ -189,7 +189,7 @@ async def test_an_event_that_nobody_hears_is_kept_counted_and_offered_later_and_
     assert len(post.taken) == 4
 
 
-async def test_an_optional_event_may_go_unheard(database: Database, post: Post, watch: Watch) -> None:
+async def test_an_optional_event_may_go_unheard(database: Database, post: Post, watch: HandClock) -> None:
     post.will(nobody_is_bound)
     await put_out(database, outgoing("loan-1", due_at=watch.now(), optional=True))
 
@@ -199,7 +199,7 @@ async def test_an_optional_event_may_go_unheard(database: Database, post: Post, 
     assert len(post.taken) == 1
 
 
-async def test_two_relays_share_the_rows_and_publish_none_twice(database: Database, watch: Watch) -> None:
+async def test_two_relays_share_the_rows_and_publish_none_twice(database: Database, watch: HandClock) -> None:
     loans = sorted(f"loan-{number}" for number in range(100))
     await put_out(database, *(outgoing(loan, due_at=watch.now()) for loan in loans))
     posts = [Post(), Post()]
@@ -210,7 +210,7 @@ async def test_two_relays_share_the_rows_and_publish_none_twice(database: Databa
     assert sorted(posts[0].saga_ids() + posts[1].saga_ids()) == loans
 
 
-async def test_the_rows_of_a_relay_that_died_come_due(database: Database, watch: Watch) -> None:
+async def test_the_rows_of_a_relay_that_died_come_due(database: Database, watch: HandClock) -> None:
     dead, heir = Post(), Post()
     dead.will(Hold())
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -227,7 +227,9 @@ async def test_the_rows_of_a_relay_that_died_come_due(database: Database, watch:
     assert heir.saga_ids() == ["loan-1"]
 
 
-async def test_a_row_that_was_handed_over_is_sent_without_a_claim(database: Database, post: Post, watch: Watch) -> None:
+async def test_a_row_that_was_handed_over_is_sent_without_a_claim(
+    database: Database, post: Post, watch: HandClock
+) -> None:
     relay = relay_of(database, post, watch, poll=60)
     async with running(relay):
         row = outgoing("loan-1", due_at=relay.due_if_handed_over())
@@ -242,7 +244,7 @@ async def test_a_row_that_was_handed_over_is_sent_without_a_claim(database: Data
 
 @pytest.mark.parametrize(("confirmed", "left"), [(7, 7), (8, 0)])
 async def test_a_step_s_transaction_takes_confirmed_rows_along_where_they_are_worth_a_statement(
-    database: Database, post: Post, watch: Watch, confirmed: int, left: int
+    database: Database, post: Post, watch: HandClock, confirmed: int, left: int
 ) -> None:
     relay = relay_of(database, post, watch)
     rows = [outgoing(f"loan-{number}", due_at=watch.now() + LEASE) for number in range(confirmed)]
@@ -259,7 +261,7 @@ async def test_a_step_s_transaction_takes_confirmed_rows_along_where_they_are_wo
 
 
 async def test_a_delayed_row_goes_out_when_it_is_due_and_not_before(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     relay = relay_of(database, post, watch)
     later = outgoing("loan-1", due_at=watch.now() + timedelta(seconds=3))
@@ -290,7 +292,9 @@ async def test_a_delayed_row_does_not_wait_for_a_slow_poll(database: Database, p
     assert post.saga_ids() == ["loan-1"]
 
 
-async def test_a_row_that_is_due_at_the_commit_is_claimed_at_once(database: Database, post: Post, watch: Watch) -> None:
+async def test_a_row_that_is_due_at_the_commit_is_claimed_at_once(
+    database: Database, post: Post, watch: HandClock
+) -> None:
     relay = relay_of(database, post, watch, poll=60)
     async with running(relay):
         await a_few_polls()
@@ -306,7 +310,7 @@ async def test_a_row_that_is_due_at_the_commit_is_claimed_at_once(database: Data
 async def test_a_delayed_row_that_comes_due_while_the_window_is_full_keeps_nobody_awake(
     sqlite: Database, post: Post
 ) -> None:
-    class CountedClock(Watch):
+    class CountedClock(HandClock):
         looks = 0
 
         def now(self) -> datetime:
@@ -329,7 +333,7 @@ async def test_a_delayed_row_that_comes_due_while_the_window_is_full_keeps_nobod
     assert looks < 10
 
 
-async def test_a_full_window_lets_the_rest_wait_and_then_go(database: Database, post: Post, watch: Watch) -> None:
+async def test_a_full_window_lets_the_rest_wait_and_then_go(database: Database, post: Post, watch: HandClock) -> None:
     broker = Hold()
     post.will(*[broker] * 10)
     await put_out(database, *(outgoing(f"loan-{number}", due_at=watch.now()) for number in range(10)))
@@ -349,7 +353,7 @@ async def test_a_full_window_lets_the_rest_wait_and_then_go(database: Database, 
 
 
 async def test_a_row_whose_lease_ends_in_flight_is_not_sent_twice_by_the_same_relay(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     broker = Hold()
     post.will(broker)
@@ -366,7 +370,7 @@ async def test_a_row_whose_lease_ends_in_flight_is_not_sent_twice_by_the_same_re
 
 
 async def test_two_rows_of_one_message_id_are_never_in_flight_together(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     broker = Hold()
     post.will(broker)
@@ -392,7 +396,7 @@ async def _left(database: Database, count: int) -> bool:
 
 
 async def test_draining_waits_for_what_is_in_flight_and_deletes_it(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     relay, broker = relay_of(database, post, watch), Hold()
     post.will(broker, broker)
@@ -410,14 +414,14 @@ async def test_draining_waits_for_what_is_in_flight_and_deletes_it(
     assert await rows_left(database) == []
 
 
-async def test_draining_an_idle_relay_is_done_at_once(database: Database, post: Post, watch: Watch) -> None:
+async def test_draining_an_idle_relay_is_done_at_once(database: Database, post: Post, watch: HandClock) -> None:
     await relay_of(database, post, watch).drain()
 
     assert post.taken == []
 
 
 async def test_a_delete_that_fails_is_repeated_and_the_message_is_not(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     broker = Hold()
     post.will(broker)
@@ -441,7 +445,7 @@ async def _is(claim: bool) -> bool:
 
 
 async def test_an_outage_while_a_row_is_put_back_leaves_it_to_its_lease(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     relay = relay_of(database, post, watch, poll=60)
     gone = asyncio.Event()
@@ -468,7 +472,7 @@ async def test_an_outage_while_a_row_is_put_back_leaves_it_to_its_lease(
     assert len(post.taken) == 2
 
 
-async def test_the_relay_outlives_its_connections(postgres: Database, post: Post, watch: Watch) -> None:
+async def test_the_relay_outlives_its_connections(postgres: Database, post: Post, watch: HandClock) -> None:
     neighbour = Database(postgres.url)
 
     async with running(relay_of(postgres, post, watch)):
@@ -487,7 +491,7 @@ async def test_a_row_that_commits_after_younger_ones_is_not_skipped(postgres: Da
 
 
 async def test_a_relay_that_is_told_to_stop_ends_between_two_transactions(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     relay = relay_of(database, post, watch, poll=60)
     working = asyncio.create_task(relay.run())
@@ -504,7 +508,7 @@ async def test_a_relay_that_is_told_to_stop_ends_between_two_transactions(
 
 
 async def test_a_relay_that_is_told_to_stop_while_rows_are_due_claims_no_more(
-    database: Database, post: Post, watch: Watch
+    database: Database, post: Post, watch: HandClock
 ) -> None:
     relay = relay_of(database, post, watch)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))

@@ -26,14 +26,14 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tests.example_sagas.loans import Branch, Watch
+from tests.example_sagas.loans import Branch, HandClock
 from tests.unit.runtime.test_sensitive_values import lines as lines
 from toolkit import Event, Participant, Refusal, Retry, RetryPolicy, Saga, SagaId, Sensitive, Service
-from toolkit.api import Access, Site, api_routes, application
+from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import routing_key
-from toolkit.messaging.decoding import Vocabulary
+from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope
 from toolkit.observability.logs import QUIET
 from toolkit.observability.tracing import Tracing, provider_for
@@ -228,14 +228,14 @@ async def everything_shown(service: Service, database: Database, spans: InMemory
     """Return all that is shown of the visit, by where."""
     found = {"spans": "".join(span.to_json() for span in spans.get_finished_spans())}
     async with database.reading() as connection:
-        found["saga log"] = repr(await saga_log.story(connection, "visit-1"))
+        found["saga log"] = repr(await saga_log.timeline(connection, "visit-1"))
         letters = await dead_letters.listed(connection)
         found["letters"] = repr([{name: each[name] for name in each if name != "body"} for each in letters])
 
     async def readiness() -> dict[str, bool]:
         return {"broker": True, "database": True, "relay": True}
 
-    site = Site(
+    site = ApiContext(
         service=service,
         contract=Contract.of(service),
         database=database,
@@ -274,17 +274,17 @@ REFUSING = [
 @pytest.mark.parametrize(("way", "refusable"), [*WAYS, *REFUSING])
 async def test_no_part_and_no_form_of_a_secret_is_found_anywhere(beds, tracing, spans, lines, caplog, way, refusable):
     service = ward(refusable=refusable)
-    branch = Branch(service, beds, resources={}, clock=Watch(), tracing=tracing)
+    branch = Branch(service, beds, resources={}, clock=HandClock(), tracing=tracing)
     envelope = Envelope(
         event_id="event-1", event_type="PatientCame", version=1, saga_id="visit-1", saga_type="visit",
         occurred_at=datetime.now(UTC),
     )  # fmt: skip
     wire = envelope.wrap(json.dumps(BODY | {"way": way}).encode(), routing_key(PatientCame))
-    message = Vocabulary(service.heard(), service.sagas, max_body=100_000).receive(wire, SystemClock())
+    message = Decoder(service.consumed(), service.sagas, max_body=100_000).receive(wire, SystemClock())
     for library, least in QUIET.items():  # as a service has it, whatever its own level
         caplog.set_level(least, logger=library)
     with caplog.at_level(logging.DEBUG):
-        await branch.execution.execute([message])
+        await branch.executor.execute([message])
 
     found = await everything_shown(service, beds, spans)
     assert "visit-1" in found["/sagas/visit-1"]

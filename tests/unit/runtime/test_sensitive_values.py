@@ -103,9 +103,9 @@ async def paying(
 
 async def written(embedded: Embedded) -> dict[str, list[dict[str, Any]]] | None:
     """Return all that stands in the log and in the dead letters, or None while that is nothing."""
-    async with embedded.hosts["till"].database.reading() as connection:
+    async with embedded.runtimes["till"].database.reading() as connection:
         found = {
-            "entries": await saga_log.story(connection, "bill-1"),
+            "entries": await saga_log.timeline(connection, "bill-1"),
             "letters": await dead_letters.listed(connection),
         }
     return found if any(found.values()) else None
@@ -178,8 +178,8 @@ async def test_a_header_that_repeats_a_secret_shows_it_in_no_dead_letter(tmp_pat
     async with paying(tmp_path, "refusal", refusable=True, headers=headers) as embedded:
         (letter,) = (await written(embedded))["letters"]
         declared = Contract.of(till(refusable=True)).events
-        async with embedded.hosts["till"].database.reading() as connection:
-            shown = await views.letter(connection, letter["id"], declared)
+        async with embedded.runtimes["till"].database.reading() as connection:
+            shown = await views.whole_dead_letter(connection, letter["id"], declared)
 
     assert SECRET in repr(letter["headers"])
     assert SECRET not in repr(shown)

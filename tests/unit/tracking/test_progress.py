@@ -60,12 +60,12 @@ async def told(
     """Return how far a trip has come, with some services unreachable, and the contracts of some not known."""
     contracts = [Contract.of(service) for service in world.services if service.name not in strange]
     seen: dict[str, SagaView] = {}
-    for name in world.hosts.keys() - set(away):
+    for name in world.runtimes.keys() - set(away):
         declared = next((each.events for each in contracts if each.service == name), {})
-        async with world.hosts[name].database.reading() as connection:
+        async with world.runtimes[name].database.reading() as connection:
             seen[name] = await views.view(connection, trip, declared)
-    story = tell(trip, {name: view.entries for name, view in seen.items()}, unreachable=dict.fromkeys(away, "gone"))
-    return progress(story, Choreography(contracts), seen)
+    timeline = tell(trip, {name: view.entries for name, view in seen.items()}, unreachable=dict.fromkeys(away, "gone"))
+    return progress(timeline, Choreography(contracts), seen)
 
 
 def statuses(found: Progress) -> dict[str, str]:
@@ -78,7 +78,7 @@ def node(found: Progress, name: str) -> NodeProgress:
 
 def plain(found: Progress) -> str:
     """Return the sentence with its times taken out: `T` for each."""
-    return " ".join("T" + word[8:] if word[2:3] == word[5:6] == ":" else word for word in found.sentence.split())
+    return " ".join("T" + word[8:] if word[2:3] == word[5:6] == ":" else word for word in found.summary.split())
 
 
 async def test_a_saga_that_nobody_refused_is_completed_and_nothing_remains(world):
@@ -88,7 +88,7 @@ async def test_a_saga_that_nobody_refused_is_completed_and_nothing_remains(world
     found = await told(world, trip)
 
     assert plain(found).startswith("Completed at T, 0.")
-    assert found.sentence.endswith(" s after it began.")
+    assert found.summary.endswith(" s after it began.")
     assert statuses(found) == dict.fromkeys(FORWARD, "done") | dict.fromkeys(BACKWARD, "skipped")
     assert found.remaining == []
 
@@ -141,8 +141,8 @@ async def test_a_retry_tells_which_attempt_comes_when_and_what_went_wrong(world)
     waiting = node(found, "issue_ticket")
     assert (waiting.status, waiting.attempt, waiting.attempts) == (Status.RUNNING, 2, 3)
     assert waiting.next_at - waiting.at == pytest.approx(LATER, abs=timedelta(seconds=5))
-    assert "issue_ticket (desk) failed at " in found.sentence
-    assert ": Retry: the printer is out of paper. Attempt 2 of 3 follows at " in found.sentence
+    assert "issue_ticket (desk) failed at " in found.summary
+    assert ": Retry: the printer is out of paper. Attempt 2 of 3 follows at " in found.summary
     assert statuses(found) == dict.fromkeys(FORWARD[:2], "done") | {"issue_ticket": "running"} | dict.fromkeys(
         BACKWARD, "skipped"
     )
@@ -155,7 +155,7 @@ async def test_what_is_still_to_come_is_told_in_its_order(world):
 
     found = await told(world, trip)
 
-    assert found.sentence.endswith("Still to come: book_flight (flight), issue_ticket (desk).")
+    assert found.summary.endswith("Still to come: book_flight (flight), issue_ticket (desk).")
     assert [each.name for each in found.remaining] == FORWARD
 
 
@@ -186,7 +186,7 @@ async def test_on_the_way_back_the_undoing_that_remains_is_told_in_strict_revers
     assert plain(found).startswith(
         "Desk refused issue_ticket at T: passport expired. cancel_flight (flight) failed at T"
     )
-    assert found.sentence.endswith("Still to come: cancel_room (hotel), apologize (desk).")
+    assert found.summary.endswith("Still to come: cancel_room (hotel), apologize (desk).")
     assert [(each.name, each.status) for each in found.remaining] == [
         ("cancel_flight", Status.RUNNING),
         ("cancel_room", Status.REMAINING),
@@ -198,19 +198,19 @@ async def test_a_dead_letter_needs_a_person_and_names_the_command_that_helps(wor
     world.script.plan("issue_ticket", "refuse")
     world.script.plan("cancel_room", *[ValueError("the ledger is locked")] * 3)
     trip = await world.request()
-    await eventually(lambda: world.letters("hotel"))
+    await eventually(lambda: world.dead_letters("hotel"))
 
     found = await told(world, trip)
 
-    (letter,) = await world.letters("hotel")
+    (letter,) = await world.dead_letters("hotel")
     stopped = node(found, "cancel_room")
-    assert (stopped.status, stopped.letter_id, stopped.attempt) == (Status.DEAD_LETTER, letter["id"], 3)
-    assert "cancel_room (hotel) was given up at " in found.sentence
+    assert (stopped.status, stopped.dead_letter_id, stopped.attempt) == (Status.DEAD_LETTER, letter["id"], 3)
+    assert "cancel_room (hotel) was given up at " in found.summary
     assert (
         f"needs a person: retries spent after 3 attempts: ValueError: the ledger is locked. `saga dead-letters show "
-        f"hotel {letter['id']}` tells more." in found.sentence
+        f"hotel {letter['id']}` tells more." in found.summary
     )
-    assert found.sentence.endswith("Still to come: apologize (desk).")
+    assert found.summary.endswith("Still to come: apologize (desk).")
 
 
 async def test_several_dead_letters_of_a_service_are_told_once(world):
@@ -220,13 +220,13 @@ async def test_several_dead_letters_of_a_service_are_told_once(world):
         await world.send(wire.__class__(**{name: getattr(wire, name) for name in wire.__slots__} | {"body": body}))
 
     async def has_both() -> bool:
-        return len(await world.letters("flight")) == 2
+        return len(await world.dead_letters("flight")) == 2
 
     await eventually(has_both)
 
     found = await told(world, trip)
 
-    assert found.sentence.endswith(
+    assert found.summary.endswith(
         f"2 dead letters are left in flight: `saga dead-letters ls flight --saga {trip}` tells more."
     )
 
@@ -235,12 +235,12 @@ async def test_an_event_that_can_not_be_read_stops_the_step_that_waits_for_it(wo
     trip = "trip-broken"
     wire = message(RoomBooked(trip_id=trip), trip)
     await world.send(wire.__class__(**{name: getattr(wire, name) for name in wire.__slots__} | {"body": b"{}"}))
-    await eventually(lambda: world.letters("flight"))
+    await eventually(lambda: world.dead_letters("flight"))
 
     found = await told(world, trip)
 
-    (letter,) = await world.letters("flight")
-    assert found.sentence == (
+    (letter,) = await world.dead_letters("flight")
+    assert found.summary == (
         f"No service knows a saga {trip}. "
         f"A dead letter is left in flight: `saga dead-letters show flight {letter['id']}` tells more."
     )
@@ -304,8 +304,8 @@ async def test_an_overdue_saga_tells_how_often_it_was_nudged(tmp_path):
 
     late = node(found, "book_flight")
     assert (late.status, late.nudges) == (Status.OVERDUE, 1)
-    assert " Overdue: book_flight (flight) failed at " in found.sentence
-    assert " Nudged 1 time in vain. Still to come: issue_ticket (desk)." in found.sentence
+    assert " Overdue: book_flight (flight) failed at " in found.summary
+    assert " Nudged 1 time in vain. Still to come: issue_ticket (desk)." in found.summary
 
 
 def test_an_event_that_was_lost_is_told_with_whoever_should_have_taken_it():
@@ -315,7 +315,7 @@ def test_an_event_that_was_lost_is_told_with_whoever_should_have_taken_it():
 
     found = progress(tell("order-2", by_service(entries)), ORDERS, seen, now=NOON)
 
-    assert found.sentence == (
+    assert found.summary == (
         "Payment processed at 12:00:02. Overdue: waiting for shipping to begin create_shipment, since PaymentProcessed "
         "at 12:00:02. Nudged 3 times in vain. Still to come: send_confirmation (notification)."
     )
@@ -328,7 +328,7 @@ def test_an_event_that_does_not_go_out_is_told_as_that():
 
     found = progress(tell("order-2", by_service(entries)), ORDERS, {"payment": SagaView(outbox=[row])}, now=NOON)
 
-    assert "PaymentProcessed lies in the outbox, sent 7 times in vain." in found.sentence
+    assert "PaymentProcessed lies in the outbox, sent 7 times in vain." in found.summary
 
 
 def test_what_a_service_has_pruned_is_unknown_and_not_skipped():
@@ -342,9 +342,9 @@ def test_what_a_service_has_pruned_is_unknown_and_not_skipped():
 
 def test_what_may_come_behind_a_service_of_which_nothing_is_known_is_unknown_and_not_skipped():
     known = Choreography([inventory, payment, notification])
-    story = tell("order-2", by_service(shown(paid_order("order-2"))), unreachable={"shipping": "away"})
+    timeline = tell("order-2", by_service(shown(paid_order("order-2"))), unreachable={"shipping": "away"})
 
-    found = progress(story, known, {}, now=NOON)
+    found = progress(timeline, known, {}, now=NOON)
 
     assert statuses(found) == {
         "reserve_inventory": "done", "process_payment": "done", "send_confirmation": "unknown", "?": "unknown",
@@ -357,7 +357,7 @@ def test_the_sentence_of_a_refused_order_reads_as_people_say_it():
 
     found = progress(tell("order-3", by_service(entries)), ORDERS, {}, now=NOON)
 
-    assert found.sentence == (
+    assert found.summary == (
         "Shipping refused at 12:00:03: we do not ship to AQ. Payment refunded. Inventory released. Ended."
     )
 
@@ -370,15 +370,15 @@ def test_whenever_one_looks_and_whoever_is_away_nothing_is_claimed_that_nobody_k
 
     for end, away in product(range(1, len(entries) + 1), absences):
         seen = [entry for entry in entries[:end] if entry["service"] not in away]
-        story = tell("order-1", by_service(seen), unreachable=dict.fromkeys(away, "gone"))
-        found = progress(story, ORDERS, {}, now=NOON)
+        timeline = tell("order-1", by_service(seen), unreachable=dict.fromkeys(away, "gone"))
+        found = progress(timeline, ORDERS, {}, now=NOON)
 
         assert all(each.status in ("unknown", "skipped") for each in found.nodes if each.service in away)
-        assert all(f"{each.capitalize()} can't be reached" in found.sentence for each in away)
+        assert all(f"{each.capitalize()} can't be reached" in found.summary for each in away)
         done = {(entry["service"], entry["step"]) for entry in seen if entry["to_state"] == "completed"}
         assert all(each.status is not Status.REMAINING for each in found.nodes if (each.service, each.name) in done)
-        if not away and not story.state.is_ended:
-            assert any(each.at for each in found.nodes if each.status.is_to_come), found.sentence
+        if not away and not timeline.state.is_ended:
+            assert any(each.at for each in found.nodes if each.status.is_to_come), found.summary
 
 
 def test_a_saga_of_hundreds_of_entries_is_told_at_once():
@@ -405,7 +405,7 @@ def test_a_letter_that_was_dropped_is_told_with_the_reason_and_what_helps():
     assert node(found, "create_shipment").status is Status.DEAD_LETTER
     assert (
         "needs a person: dropped by hand: not worth it. Once that is mended, `saga replay order-2 --reason TEXT`"
-        in found.sentence
+        in found.summary
     )
 
 
@@ -427,12 +427,12 @@ def test_a_redrive_gives_a_step_all_its_attempts_again():
     assert (waiting.status, waiting.attempt, waiting.attempts) == (Status.RUNNING, 1, 4)
     assert "process_payment (payment) is under way since T: redriven by hand: the gateway is back." in plain(at_first)
     assert node(later, "process_payment").attempt == 2
-    assert "TimeoutError. Attempt 2 of 4 is on its way." in later.sentence
+    assert "TimeoutError. Attempt 2 of 4 is on its way." in later.summary
 
 
 async def swept(world: EmbeddedWorld, service: str) -> bool:
-    host = world.hosts[service]
-    await host.watch.sweep()
+    host = world.runtimes[service]
+    await host.watchdog.sweep()
     return "nudged" in {entry["to_state"] for entry in await world.log(service)}
 
 
@@ -446,7 +446,7 @@ async def test_a_service_that_cant_be_reached_is_unknown_and_never_not_done(worl
 
     assert {str(each.status) for each in found.nodes if each.service == away} <= {"unknown", "skipped"}
     assert all(each.status is Status.UNKNOWN for each in found.nodes if each.service == away and each.kind == "step")
-    assert f"{away.capitalize()} can't be reached: whether " in found.sentence
+    assert f"{away.capitalize()} can't be reached: whether " in found.summary
     assert all(each.status is not Status.REMAINING for each in found.nodes if each.service == away)
 
 
@@ -481,8 +481,8 @@ async def test_a_saga_that_nobody_knows_is_said_so_and_so_is_who_could_not_be_as
     known = await told(world, "trip-404")
     partly = await told(world, "trip-404", away=("desk",))
 
-    assert (known.sentence, known.nodes) == ("No service knows a saga trip-404.", [])
-    assert partly.sentence == (
+    assert (known.summary, known.nodes) == ("No service knows a saga trip-404.", [])
+    assert partly.summary == (
         "Nobody who could be asked knows a saga trip-404. Desk can't be reached: what it did is not known."
     )
 
@@ -495,4 +495,4 @@ async def test_a_time_of_another_day_bears_its_day(world):
 
     found = progress(tell(trip, {"desk": entries}), Choreography([]), {})
 
-    assert found.sentence.startswith(f"Completed at {day} ")
+    assert found.summary.startswith(f"Completed at {day} ")

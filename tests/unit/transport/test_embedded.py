@@ -44,7 +44,7 @@ async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_heare
 
     async with Embedded(SERVICES, settings) as embedded:
         assert await embedded.settled(10)
-        async with embedded.hosts["notification"].database.reading() as connection:
+        async with embedded.runtimes["notification"].database.reading() as connection:
             states = [entry["to_state"] for entry in await saga_log.entries(connection, saga_id=order)]
 
     assert "completed" in states
@@ -63,7 +63,7 @@ async def test_every_log_line_names_its_service_though_all_run_in_one_process(tm
             await embedded.publish(wire)
             await embedded.publish(WireMessage(b"no JSON", routing_key(OrderCreated)))
             assert await embedded.settled(10)
-            async with embedded.hosts["shipping"].database.engine.begin() as connection:
+            async with embedded.runtimes["shipping"].database.engine.begin() as connection:
                 await connection.execute(text("DROP TABLE outbox"))
             await eventually(the_outage, what="an outage")
 
@@ -81,7 +81,7 @@ async def test_spans_of_embedded_services_name_no_broker(tmp_path: Path, monkeyp
 
     embedded = Embedded([library(Clerk())], Settings(data_dir=tmp_path))
 
-    tracing = embedded.hosts["library"].tracing
+    tracing = embedded.runtimes["library"].tracing
     assert tracing is not None
     assert tracing._system == "embedded"
     tracing.shut_down(0.1)

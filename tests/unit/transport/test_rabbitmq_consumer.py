@@ -227,7 +227,7 @@ async def ear(rabbitmq, prefix) -> AsyncIterator[Ear]:
     robust, other = await aio_pika.connect_robust(rabbitmq.url), await aio_pika.connect(rabbitmq.url)
     async with robust, other:
         channel, heard, queue = await robust.channel(), [], f"{prefix}.ear"
-        consumer = Consumer(channel, queue, partial(_hear, heard))
+        consumer = Consumer(channel, queue, partial(_consume, heard))
         ear = Ear(consumer, channel, await other.channel(), queue, heard)
         yield ear
         await ear.other.queue_delete(queue)
@@ -287,7 +287,7 @@ async def _consumes(consumer: Consumer) -> bool:
     return False
 
 
-async def _hear(heard: list[bytes], message: DeliveredMessage) -> None:
+async def _consume(heard: list[bytes], message: DeliveredMessage) -> None:
     heard.append(message.body)
 
 

@@ -25,7 +25,7 @@ from toolkit.persistence import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.outbox import OutboxRow, add
-from toolkit.persistence.saga_log import story
+from toolkit.persistence.saga_log import timeline
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 
@@ -87,7 +87,7 @@ async def publish(channel: AbstractChannel, exchange: str, key: str, **propertie
 
 async def letters(app: App, count: int = 1) -> list[dict[str, Any]]:
     async def are_there() -> list[dict[str, Any]]:
-        async with app.host.database.reading() as connection:
+        async with app.runtime.database.reading() as connection:
             found = await dead_letters.listed(connection)
         return found if len(found) == count and all(each["attempts"] for each in found) else []
 
@@ -96,8 +96,8 @@ async def letters(app: App, count: int = 1) -> list[dict[str, Any]]:
 
 async def completed(app: App, order_id: str) -> list[dict[str, Any]]:
     async def is_done() -> list[dict[str, Any]]:
-        async with app.host.database.reading() as connection:
-            entries = await story(connection, order_id)
+        async with app.runtime.database.reading() as connection:
+            entries = await timeline(connection, order_id)
         return entries if any(each["to_state"] == "completed" for each in entries) else []
 
     return await eventually(is_done, what=f"{order_id} to be completed")
@@ -127,8 +127,8 @@ async def test_a_retry_comes_by_the_services_own_exchange_with_its_key_and_its_p
     app = App(kitchen(failures=1), settings)
     taken: list[WireMessage] = []
     await app.start()
-    take = app.host.take
-    app.host.take = lambda wire, again: (taken.append(wire), take(wire, again=again))[1]  # type: ignore[method-assign]
+    take = app.runtime.take
+    app.runtime.take = lambda wire, again: (taken.append(wire), take(wire, again=again))[1]  # type: ignore[method-assign]
 
     async with RabbitPublisher(settings) as client:
         await client.publish(ordered("tea-1"))
@@ -148,8 +148,8 @@ async def test_a_client_that_sets_no_user_id_is_refused_for_a_named_owner_and_a_
 
     await publish(channel, settings.exchange, "guest.TeaOrdered")
     (letter,) = await letters(app)
-    facts: Any = {"queue": app.host.queue, "now": SystemClock().now()}
-    await dead_letter_operations.redrive(app.host.database, Selection(saga_id="tea-1"), BY, **facts)
+    facts: Any = {"queue": app.runtime.queue, "now": SystemClock().now()}
+    await dead_letter_operations.redrive(app.runtime.database, Selection(saga_id="tea-1"), BY, **facts)
     (again,) = await letters(app)
 
     await app.stop()
@@ -209,7 +209,7 @@ async def test_retries_of_a_former_release_are_run_from_the_outbox_and_from_the_
     old = aio_pika.Message(b'{"order_id": "tea-1"}', type="TeaOrdered", message_id=new_id())
     await channel.default_exchange.publish(old, queue)
     app = App(kitchen(), settings)
-    async with app.host.database.transaction() as session:
+    async with app.runtime.database.transaction() as session:
         row = ordered("tea-2", type="TeaOrdered", correlation_id="tea-2", timestamp=SystemClock().now())
         await add(
             await session.connection(), [OutboxRow(id=new_id(), message=row, due_at=row.timestamp, destination=queue)]

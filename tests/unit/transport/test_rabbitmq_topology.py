@@ -120,13 +120,13 @@ async def test_two_releases_side_by_side_keep_what_each_consumes(settings: Setti
 
 
 async def steps_of(app: App, order_id: str) -> list[str]:
-    async with app.host.database.reading() as connection:
+    async with app.runtime.database.reading() as connection:
         entries = await saga_log.entries(connection, saga_id=order_id)
     return [each["step"] for each in entries if each["to_state"] == "completed"]
 
 
 async def letters(app: App) -> list[dict[str, Any]]:
-    async with app.host.database.reading() as connection:
+    async with app.runtime.database.reading() as connection:
         return await dead_letters.listed(connection)
 
 

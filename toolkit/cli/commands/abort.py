@@ -15,7 +15,7 @@ from toolkit.cli.service_locations import opened
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
-    from toolkit.protocol.timeline import Story
+    from toolkit.protocol.timeline import Timeline
 
 
 def abort(
@@ -33,26 +33,26 @@ def abort(
     from toolkit.cli.timelines import complain_of_gaps
 
     why = operator(reason).reason
-    story = run_async(_read(saga_id, saga_type, service))
-    if why_not := _why_not(story):
-        complain_of_gaps(story.unreachable)
+    timeline = run_async(_read(saga_id, saga_type, service))
+    if why_not := _why_not(timeline):
+        complain_of_gaps(timeline.unreachable)
         complain(f"error: {why_not}")
-        leave(ExitCode.AWAY if story.unreachable and not story.entries else ExitCode.PROBLEM)
+        leave(ExitCode.AWAY if timeline.unreachable and not timeline.entries else ExitCode.PROBLEM)
         return
-    run_async(_send(story, why))
+    run_async(_send(timeline, why))
     complain(f"all services were asked to abort {saga_id}; `saga trace {saga_id}` tells what comes of it")
 
 
-def _why_not(story: Story) -> str | None:
+def _why_not(timeline: Timeline) -> str | None:
     """Return why there is nothing to abort, or None; an abort of what nobody knows would be a saga of its own."""
-    if not story.entries:
-        return f"no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know"
-    if story.state and story.state.is_ended:
-        return f"saga {story.saga_id} has ended ({story.state}): there is nothing to abort"
+    if not timeline.entries:
+        return f"no service knows a saga {timeline.saga_id!r}; `saga ls` lists those that they know"
+    if timeline.state and timeline.state.is_ended:
+        return f"saga {timeline.saga_id} has ended ({timeline.state}): there is nothing to abort"
     return None
 
 
-async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Story:
+async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Timeline:
     from toolkit.client.sources import ask_all
     from toolkit.operations.views import see_that_it_is_one
     from toolkit.protocol.timeline import tell
@@ -64,7 +64,7 @@ async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) 
     return tell(saga_id, entries, unreachable=views.unreachable)
 
 
-async def _send(story: Story, reason: str) -> None:
+async def _send(timeline: Timeline, reason: str) -> None:
     from toolkit.client.starting import publisher_for, send_all
     from toolkit.configuration.settings import load_settings
     from toolkit.messaging.envelope import abort_request
@@ -75,15 +75,19 @@ async def _send(story: Story, reason: str) -> None:
     services = discover(package_name()) if settings.broker_url == "embedded" else {}
     async with publisher_for(services.values(), settings) as publisher:
         request = abort_request(
-            str(story.saga_type), story.saga_id, reason, now=SystemClock().now(), traceparent=_traceparent(story)
+            str(timeline.saga_type),
+            timeline.saga_id,
+            reason,
+            now=SystemClock().now(),
+            traceparent=_traceparent(timeline),
         )
         await send_all([request], publisher)
 
 
-def _traceparent(story: Story) -> str | None:
+def _traceparent(timeline: Timeline) -> str | None:
     """Return what puts the abort into the saga's trace, where the services tell which that is."""
     from toolkit.ids import derived_trace
 
-    trace_id = next((entry["trace_id"] for entry in story.entries if entry.get("trace_id")), None)
-    _, root = derived_trace(str(story.saga_type), story.saga_id)
+    trace_id = next((entry["trace_id"] for entry in timeline.entries if entry.get("trace_id")), None)
+    _, root = derived_trace(str(timeline.saga_type), timeline.saga_id)
     return f"00-{trace_id}-{root}-01" if trace_id else None

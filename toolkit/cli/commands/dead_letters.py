@@ -58,7 +58,7 @@ WhyOption = Annotated[
 
 
 @dead_letters.command("ls")
-def list_letters(
+def list_dead_letters(
     of: ServiceArgument,
     ids: IdsOption = None,
     reason_is: ReasonIsOption = None,
@@ -77,23 +77,23 @@ def list_letters(
 
 
 @dead_letters.command("show")
-def show_letter(
+def show_dead_letter(
     of: ServiceArgument,
-    letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id.")],
+    dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id.")],
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show one dead letter whole: its message, the exception and the traceback."""
-    letter = run_async(_read_one(of, letter_id, service))
-    if letter is None:
-        complain(_missing(of, [letter_id]))
+    dead_letter = run_async(_read_one(of, dead_letter_id, service))
+    if dead_letter is None:
+        complain(_missing(of, [dead_letter_id]))
         leave(ExitCode.PROBLEM)
     elif output is Format.TABLE:
-        print_fields(letter)
-        _complain_of_silence(of, letter)
+        print_fields(dead_letter)
+        _complain_of_silence(of, dead_letter)
     else:
-        print_json(letter, output)
-        _complain_of_silence(of, letter)
+        print_json(dead_letter, output)
+        _complain_of_silence(of, dead_letter)
 
 
 @dead_letters.command("redrive")
@@ -142,13 +142,13 @@ def drop(
     _act("drop", of, which, _operator(reason, dry_run), dry_run, service, output)
 
 
-def _complain_of_silence(of: str, letter: Mapping[str, Any]) -> None:
+def _complain_of_silence(of: str, dead_letter: Mapping[str, Any]) -> None:
     """Say why a message is not shown, and where it is to be found by whoever may."""
     from toolkit.declaration.redaction import NO_OBJECT, UNKNOWN
 
-    if letter["body"] in (UNKNOWN, NO_OBJECT):
+    if dead_letter["body"] in (UNKNOWN, NO_OBJECT):
         complain(
-            f"the message of {letter['id']} is not shown, since nothing here tells what of it is sensitive; "
+            f"the message of {dead_letter['id']} is not shown, since nothing here tells what of it is sensitive; "
             f"it stands whole in the table dead_letters of {of}'s database"
         )
 
@@ -195,7 +195,7 @@ def _act(
 ) -> None:
     rows: Rows = []
     with printing(rows, output, columns=_OUTCOMES):
-        run_async(_bite_by_bite(verb, of, which, by, dry_run, service, rows))
+        run_async(_batch_by_batch(verb, of, which, by, dry_run, service, rows))
     refused = [row for row in rows if row["outcome"] == "refused"]
     done = {row["id"] for row in rows}
     missing = [each for each in dict.fromkeys(which.ids) if each not in done]
@@ -213,13 +213,13 @@ def _missing(of: str, ids: Sequence[str]) -> str:
     return f"error: {of} has no such dead letter: {named}; `saga dead-letters ls {of}` lists those that it has"
 
 
-async def _bite_by_bite(
+async def _batch_by_batch(
     verb: str, of: str, which: Selection, by: Operator, dry_run: bool, service: list[str] | None, rows: Rows
 ) -> None:
     """Do it bite by bite, and add what was done to `rows`."""
     async with opened(service) as known:
         controls = pick(of, known)
-        newest = await controls.letters(which, limit=1)
+        newest = await controls.dead_letters(which, limit=1)
         if not newest:
             await _see_that_it_is_a_step(controls, which.step)
             return
@@ -229,16 +229,16 @@ async def _bite_by_bite(
             task = bar.add_task("dead letters", total=await controls.count(which))
             after: str | None = ""
             while after is not None:
-                bite = await act(which, by, after=after, dry_run=dry_run)
-                rows += bite.rows
-                bar.advance(task, len(bite.rows))
-                after = bite.after
+                batch = await act(which, by, after=after, dry_run=dry_run)
+                rows += batch.rows
+                bar.advance(task, len(batch.rows))
+                after = batch.after
 
 
 async def _read(of: str, which: Selection, limit: int, service: list[str] | None) -> Rows:
     async with opened(service) as known:
         controls = pick(of, known)
-        rows = await controls.letters(which, limit=limit)
+        rows = await controls.dead_letters(which, limit=limit)
         if not rows:
             await _see_that_it_is_a_step(controls, which.step)
         return rows
@@ -264,6 +264,6 @@ async def _see_that_it_is_a_step(controls: Controls, name: str | None) -> None:
         raise UsageError(f"{controls.service} has no step {name!r}; there are: {', '.join(sorted(steps))}")
 
 
-async def _read_one(of: str, letter_id: str, service: list[str] | None) -> dict[str, Any] | None:
+async def _read_one(of: str, dead_letter_id: str, service: list[str] | None) -> dict[str, Any] | None:
     async with opened(service) as known:
-        return await pick(of, known).letter(letter_id)
+        return await pick(of, known).dead_letter(dead_letter_id)

@@ -54,17 +54,17 @@ def doctor(
 
 
 async def _examine(names: Sequence[str], located: list[str] | None) -> list[Finding]:
-    from toolkit.cli.doctor_targets import subjects_of
+    from toolkit.cli.doctor_targets import targets_of
     from toolkit.configuration.settings import load_settings
     from toolkit.doctor import examine
 
     settings, management_url = load_settings(), _management_url()
-    subjects = subjects_of(names, located, settings)
+    targets = targets_of(names, located, settings)
     try:
         with _saying() as say:
-            return await examine(subjects, settings, os.environ, management_url=management_url, say=say)
+            return await examine(targets, settings, os.environ, management_url=management_url, say=say)
     finally:
-        for subject in subjects:
+        for subject in targets:
             if subject.controls:
                 await subject.controls.close()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from toolkit.client.sources import Rows
     from toolkit.operations.search import Search
     from toolkit.persistence.saga_log import SagaKey
-    from toolkit.protocol.timeline import Story
+    from toolkit.protocol.timeline import Timeline
 
 _COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
 #: What a narrow terminal has room for.
@@ -40,9 +40,9 @@ def ls(
     """
     from toolkit.cli.timelines import complain_of_gaps
 
-    stories, unreachable = run_async(_read(state, limit, service))
+    timelines, unreachable = run_async(_read(state, limit, service))
     now = SystemClock().now()
-    rows = [summary(story, now) for story in stories]
+    rows = [summary(timeline, now) for timeline in timelines]
     print_rows(rows, output, columns=with_types(_FEWER, rows) if console().width < _NARROW else _COLUMNS)
     complain_of_gaps(unreachable)
     leave(ExitCode.AWAY if unreachable else ExitCode.FINE)
@@ -50,28 +50,28 @@ def ls(
 
 async def _read(
     state: SagaState | None, limit: int, service: list[str] | None
-) -> tuple[list[Story], Mapping[str, str]]:
+) -> tuple[list[Timeline], Mapping[str, str]]:
     async with opened(service) as known:
         return await latest_sagas(known, limit, state)
 
 
 async def latest_sagas(
     services: Sequence[Controls], limit: int, state: SagaState | None = None
-) -> tuple[list[Story], Mapping[str, str]]:
+) -> tuple[list[Timeline], Mapping[str, str]]:
     """Return the stories of the sagas that moved last, and who can't be asked.
 
     One service's word is not enough: to the inventory a saga is pending that the payment has long refused. So each
     tells what it moved last, and then all of them are asked of those sagas.
     """
     from toolkit.client.sources import ask_all
-    from toolkit.client.timelines import stories_of
+    from toolkit.client.timelines import timelines_of
     from toolkit.operations.search import Search
 
     answers = await ask_all(services, lambda each: _moved_last(each, Search(state=state), limit))
     reachable = [each for each in services if each.service in answers.by_service]
-    stories = await stories_of(_latest(answers.by_service.values(), limit), reachable)
-    chosen = [story for story in stories if story.entries and state in (None, story.state)]
-    lost = {name: reason for story in stories for name, reason in story.unreachable.items()}
+    timelines = await timelines_of(_latest(answers.by_service.values(), limit), reachable)
+    chosen = [timeline for timeline in timelines if timeline.entries and state in (None, timeline.state)]
+    lost = {name: reason for timeline in timelines for name, reason in timeline.unreachable.items()}
     return chosen, answers.unreachable | lost
 
 
@@ -92,18 +92,18 @@ def _latest(answers: Iterable[Rows], limit: int) -> list[SagaKey]:
     return sorted(moved, key=lambda saga: moved[saga], reverse=True)[:limit]
 
 
-def summary(story: Story, now: datetime) -> dict[str, Any]:
+def summary(timeline: Timeline, now: datetime) -> dict[str, Any]:
     """Return what a list has room for of one saga."""
-    started_at = min(entry["at"] for entry in story.entries)
-    last = story.last_move or story.entries[-1]
+    started_at = min(entry["at"] for entry in timeline.entries)
+    last = timeline.last_move or timeline.entries[-1]
     return {
-        "saga_id": story.saga_id,
-        "saga_type": story.saga_type,
-        "state": story.state,
+        "saga_id": timeline.saga_id,
+        "saga_type": timeline.saga_type,
+        "state": timeline.state,
         "last_step": last["step"],
         "last_state": last["to_state"],
         "started_at": started_at,
-        "moved_at": max(entry["at"] for entry in story.entries),
+        "moved_at": max(entry["at"] for entry in timeline.entries),
         "age": age_of(now - started_at),
     }
 

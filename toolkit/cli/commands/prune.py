@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit.client.sources import Rows
     from toolkit.persistence.audit_log import Operator
 
-_COLUMNS = ("service", "sagas", "letters", "audit")
+_COLUMNS = ("service", "sagas", "dead_letters", "audit")
 
 
 def prune(
@@ -53,7 +53,7 @@ def _allowed(older_than: str) -> timedelta:
 async def _prune(age: timedelta, by: Operator, service: list[str] | None, rows: Rows) -> None:
     async with opened(service) as known:
         for controls in known:
-            row = {"service": controls.service, "sagas": 0, "letters": 0, "audit": 0}
+            row = {"service": controls.service, "sagas": 0, "dead_letters": 0, "audit": 0}
             await _prune_one(controls, age, by, row, rows)
 
 
@@ -65,7 +65,7 @@ async def _prune_one(controls: Controls, age: timedelta, by: Operator, row: dict
             pruned = await controls.prune(age, by)
             if row not in rows:  # a service that refuses has no row
                 rows.append(row)
-            counts = {"sagas": pruned.sagas, "letters": pruned.letters, "audit": pruned.audit}
+            counts = {"sagas": pruned.sagas, "dead_letters": pruned.dead_letters, "audit": pruned.audit}
             row |= {name: row[name] + count for name, count in counts.items()}
             bar.advance(task, pruned.sagas)
             is_all = pruned.is_all

@@ -15,7 +15,7 @@ from toolkit.protocol.fence import SagaState
 if TYPE_CHECKING:
     from toolkit.client.controls import Controls
     from toolkit.client.sources import Answers
-    from toolkit.tracking.snapshot import Glance
+    from toolkit.tracking.snapshot import Snapshot
 
 #: What a table has room for; programs get every field of the glance.
 COLUMNS = (
@@ -33,11 +33,11 @@ def stats(service: ServicesOption = None, output: FormatOption = Format.TABLE) -
     With how fast they end, and what needs a person. Ends with 3 where a service can't be asked.
     """
     answers = run_async(_read(service))
-    glances = list(answers.by_service.values())
+    snapshots = list(answers.by_service.values())
     if output is Format.TABLE:
-        print_rows([figures(glance) for glance in glances], output, columns=columns())
+        print_rows([figures(snapshot) for snapshot in snapshots], output, columns=columns())
     else:
-        print_rows([glance.model_dump() for glance in glances], output, columns=COLUMNS)
+        print_rows([snapshot.model_dump() for snapshot in snapshots], output, columns=COLUMNS)
     complain_of_silence(answers.unreachable)
     leave(ExitCode.AWAY if answers.unreachable else ExitCode.FINE)
 
@@ -47,25 +47,25 @@ def columns() -> Sequence[str]:
     return _FEWER if console().width < _NARROW else COLUMNS
 
 
-async def glances_of(services: Sequence[Controls]) -> Answers[Glance]:
+async def snapshots_of(services: Sequence[Controls]) -> Answers[Snapshot]:
     """Ask all services for their figures."""
     from toolkit.client.sources import ask_all
 
-    return await ask_all(services, lambda each: each.glance())
+    return await ask_all(services, lambda each: each.snapshot())
 
 
-def figures(glance: Glance) -> dict[str, Any]:
+def figures(snapshot: Snapshot) -> dict[str, Any]:
     """Return a glance as a table shows it; while the sagas are still being counted, nothing is said of them."""
-    states = {state.lower(): glance.by_state.get(state, 0) if glance.is_counted else None for state in SagaState}
+    states = {state.lower(): snapshot.by_state.get(state, 0) if snapshot.is_counted else None for state in SagaState}
     return {
-        "service": glance.service,
+        "service": snapshot.service,
         **states,
-        "rate": f"{glance.rate:.1f}/s" if glance.is_counted else None,
-        "p95": _seconds(glance.p95),
-        "overdue": glance.overdue,
-        "dead_letters": glance.dead_letters,
-        "outbox": glance.outbox,
-        "oldest": _seconds(glance.outbox_oldest),
+        "rate": f"{snapshot.rate:.1f}/s" if snapshot.is_counted else None,
+        "p95": _seconds(snapshot.p95),
+        "overdue": snapshot.overdue,
+        "dead_letters": snapshot.dead_letters,
+        "outbox": snapshot.outbox,
+        "oldest": _seconds(snapshot.outbox_oldest),
     }
 
 
@@ -79,6 +79,6 @@ def _seconds(span: float | None) -> str | None:
     return None if span is None else f"{span:.1f} s"
 
 
-async def _read(service: list[str] | None) -> Answers[Glance]:
+async def _read(service: list[str] | None) -> Answers[Snapshot]:
     async with opened(service) as known:
-        return await glances_of(known)
+        return await snapshots_of(known)

@@ -62,7 +62,7 @@ def _bindings(contracts: list[Contract], settings: Settings) -> list[dict[str, s
     exchange, rows = settings.exchange, []
     for contract in contracts:
         queue = queue_name(settings, contract.service)
-        keys = [*(event.routing_key for event in contract.heard()), *map(routing_key, CONTROL_EVENTS)]
+        keys = [*(event.routing_key for event in contract.consumed()), *map(routing_key, CONTROL_EVENTS)]
         rows += [{"queue": queue, "exchange": exchange, "key": key} for key in keys]
         rows.append({"queue": queue, "exchange": queue, "key": ""})
         rows.append({"queue": f"{queue}.dead", "exchange": f"{exchange}.dead", "key": queue})

@@ -14,7 +14,7 @@ from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
     from toolkit.cli.progress import Followed
-    from toolkit.protocol.timeline import Story
+    from toolkit.protocol.timeline import Timeline
 
 
 def trace(
@@ -29,22 +29,22 @@ def trace(
     service knows the saga, and with 3 where a service can't be asked.
     """
     from toolkit.cli.progress import complain_of_contracts, complain_of_undeclared, print_remaining
-    from toolkit.cli.timelines import complain_of_gaps, print_sentence, print_story
+    from toolkit.cli.timelines import complain_of_gaps, print_summary, print_timeline
 
     found = run_async(_read(saga_id, saga_type, service))
-    story = found.story
+    timeline = found.timeline
     if output is not Format.TABLE:
-        print_json(story.as_dict() | found.progress.as_dict(), output)
-    elif story.entries:
-        print_story(story, found.progress.sentence)
+        print_json(timeline.as_dict() | found.progress.as_dict(), output)
+    elif timeline.entries:
+        print_timeline(timeline, found.progress.summary)
         print_remaining(found.progress)
-    elif found.has_letters:
-        print_sentence(found.progress.sentence)
-    complain_of_gaps(story.unreachable)
-    if story.entries:
+    elif found.has_dead_letters:
+        print_summary(found.progress.summary)
+    complain_of_gaps(timeline.unreachable)
+    if timeline.entries:
         complain_of_contracts(found.without_contract)
         complain_of_undeclared(found.undeclared)
-    leave(_verdict(story, has_letters=found.has_letters))
+    leave(_verdict(timeline, has_dead_letters=found.has_dead_letters))
 
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Followed:
@@ -54,17 +54,17 @@ async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) 
         return await follow(saga_id, saga_type, known)
 
 
-def _verdict(story: Story, *, has_letters: bool) -> ExitCode:
-    if story.unreachable:
-        if not story.entries:
-            complain(f"no service that can be reached knows the saga {story.saga_id!r} yet")
+def _verdict(timeline: Timeline, *, has_dead_letters: bool) -> ExitCode:
+    if timeline.unreachable:
+        if not timeline.entries:
+            complain(f"no service that can be reached knows the saga {timeline.saga_id!r} yet")
         return ExitCode.AWAY
-    if story.entries:
+    if timeline.entries:
         return ExitCode.FINE
-    if not has_letters:  # of which its sentence tells
+    if not has_dead_letters:  # of which its sentence tells
         # Of what could not be read only a saga's first event is sure to bear the saga's id.
         complain(
-            f"error: no service knows a saga {story.saga_id!r}; `saga ls` lists those that they know, "
+            f"error: no service knows a saga {timeline.saga_id!r}; `saga ls` lists those that they know, "
             "and `saga attention` what could not be read"
         )
     return ExitCode.PROBLEM

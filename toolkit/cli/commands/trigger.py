@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
     from toolkit.declaration.events import Event, Saga
     from toolkit.declaration.service import Service
-    from toolkit.protocol.timeline import Story
+    from toolkit.protocol.timeline import Timeline
 
 
 def trigger(
@@ -64,7 +64,7 @@ def trigger(
             with held():
                 started.close()
     if patience is not None:
-        _report(started.stories())
+        _report(started.timelines())
 
 
 class _Started:
@@ -77,37 +77,37 @@ class _Started:
         self.saga = saga
         self.events = events
         self._output = output
-        self._stories: dict[str, Story] = {}
+        self._timelines: dict[str, Timeline] = {}
 
     def sent(self, saga_id: str) -> None:
         """Take in that a saga's event is safe."""
-        from toolkit.protocol.timeline import Story
+        from toolkit.protocol.timeline import Timeline
 
-        self._stories[saga_id] = Story(saga_id, [])
+        self._timelines[saga_id] = Timeline(saga_id, [])
         if self._output is Format.TABLE:
             typer.echo(saga_id)
 
-    def seen(self, story: Story) -> None:
+    def seen(self, timeline: Timeline) -> None:
         """Take in how a saga stands."""
-        self._stories[story.saga_id] = story
+        self._timelines[timeline.saga_id] = timeline
 
-    def stories(self) -> list[Story]:
+    def timelines(self) -> list[Timeline]:
         """Return all that were sent, in the order in which they were to be."""
-        return [self._stories[saga_id] for saga_id in self.events if saga_id in self._stories]
+        return [self._timelines[saga_id] for saga_id in self.events if saga_id in self._timelines]
 
     def how_far(self) -> str:
         """Return what was done so far, for whoever stops it; what is not confirmed is not counted."""
-        told = f"{len(self._stories)} of {len(self.events)} sent"
-        if len(self._stories) < len(self.events):
+        told = f"{len(self._timelines)} of {len(self.events)} sent"
+        if len(self._timelines) < len(self.events):
             return told
-        ended = sum(story.state is not None and story.state.is_ended for story in self._stories.values())
+        ended = sum(timeline.state is not None and timeline.state.is_ended for timeline in self._timelines.values())
         return f"{told}, {ended} of them known to have ended"
 
     def close(self) -> None:
         """Write what is written at the end."""
-        if self._stories and self._output is not Format.TABLE:
+        if self._timelines and self._output is not Format.TABLE:
             rows = [
-                {"saga_id": each.saga_id, "saga_type": self.saga.name, "state": each.state} for each in self.stories()
+                {"saga_id": each.saga_id, "saga_type": self.saga.name, "state": each.state} for each in self.timelines()
             ]
             print_json(rows, self._output)
 
@@ -142,33 +142,33 @@ async def _start(
             with progress() as bar:
                 task = bar.add_task("sagas ended", total=len(events))
 
-                def ended(story: Story) -> None:
-                    started.seen(story)
+                def ended(timeline: Timeline) -> None:
+                    started.seen(timeline)
                     bar.advance(task)
 
                 left = timedelta(seconds=max(until - time.monotonic(), 0))
-                for story in await wait_until_ended(saga.name, list(events), sources, within=left, ended=ended):
-                    started.seen(story)
+                for timeline in await wait_until_ended(saga.name, list(events), sources, within=left, ended=ended):
+                    started.seen(timeline)
 
 
-def _report(stories: Sequence[Story]) -> None:
+def _report(timelines: Sequence[Timeline]) -> None:
     """Say how the sagas ended, and leave accordingly."""
     from toolkit.cli.timelines import complain_of_gaps
 
-    completed = [story.saga_id for story in stories if story.state is SagaState.COMPLETED]
-    failed = [story for story in stories if story.state is SagaState.FAILED]
-    running = [story for story in stories if story.state is None or not story.state.is_ended]
+    completed = [timeline.saga_id for timeline in timelines if timeline.state is SagaState.COMPLETED]
+    failed = [timeline for timeline in timelines if timeline.state is SagaState.FAILED]
+    running = [timeline for timeline in timelines if timeline.state is None or not timeline.state.is_ended]
     if completed:
         complain(f"{completed[0] if len(completed) == 1 else f'{len(completed)} sagas'} completed")
-    for story in failed:
-        complain(f"{story.saga_id} failed: {_reason(story)}")
-    for story in running:
-        complain(f"{story.saga_id} has not ended in time, it is {story.state or 'unknown to all services'}")
-    complain_of_gaps({name: reason for story in running for name, reason in story.unreachable.items()})
+    for timeline in failed:
+        complain(f"{timeline.saga_id} failed: {_reason(timeline)}")
+    for timeline in running:
+        complain(f"{timeline.saga_id} has not ended in time, it is {timeline.state or 'unknown to all services'}")
+    complain_of_gaps({name: reason for timeline in running for name, reason in timeline.unreachable.items()})
     leave(ExitCode.PROBLEM if failed else ExitCode.AWAY if running else ExitCode.FINE)
 
 
-def _reason(story: Story) -> str:
+def _reason(timeline: Timeline) -> str:
     """Return what was told of the first refusal."""
-    errors = (str(entry["error"]) for entry in story.entries if entry["to_state"] == "failed" and entry["error"])
+    errors = (str(entry["error"]) for entry in timeline.entries if entry["to_state"] == "failed" and entry["error"])
     return next(errors, "see `saga trace`")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from toolkit.client.verification import Check, Verdict
+    from toolkit.client.verification import Check, VerificationReport
 
 _COLUMNS = ("invariant", "saga_id", "text")
 
@@ -49,26 +49,26 @@ def verify(
     """
     from toolkit.cli.timelines import complain_of_gaps
 
-    verdict = run_async(_judge(timedelta(seconds=settled), service))
-    complain_of_gaps(verdict.unreachable)
-    if verdict.unreachable:
+    report = run_async(_verify(timedelta(seconds=settled), service))
+    complain_of_gaps(report.unreachable)
+    if report.unreachable:
         complain("error: without them no saga can be judged")
         leave(ExitCode.AWAY)
-    rows = [asdict(each) for each in verdict.violations]
+    rows = [asdict(each) for each in report.violations]
     print_some(rows, output, columns=with_types(_COLUMNS, rows))
-    _sum_up(verdict)
-    if verdict.violations:
+    _sum_up(report)
+    if report.violations:
         leave(ExitCode.PROBLEM)
-    leave(ExitCode.AWAY if verdict.is_broker_away else ExitCode.FINE)
+    leave(ExitCode.AWAY if report.is_broker_away else ExitCode.FINE)
 
 
-async def _judge(settled: timedelta, service: list[str] | None) -> Verdict:
-    from toolkit.client.verification import judge
+async def _verify(settled: timedelta, service: list[str] | None) -> VerificationReport:
+    from toolkit.client.verification import verify
 
     before = SystemClock().now() - settled if settled else None
     async with opened(service) as sources:
         with counting() as progress:
-            return await judge(
+            return await verify(
                 sources, checks=checks_of(package_name()), broker=_broker(), settled_before=before, progress=progress
             )
 
@@ -93,19 +93,17 @@ def _broker() -> Settings | None:
     return settings
 
 
-def _sum_up(verdict: Verdict) -> None:
-    for what in dict.fromkeys(verdict.unchecked):
+def _sum_up(report: VerificationReport) -> None:
+    for what in dict.fromkeys(report.unchecked):
         complain(f"warning: not checked: {what}")
-    if verdict.left_out:
-        that_have = "that has" if verdict.left_out == 1 else "that have"
-        complain(
-            f"left out: {_counted(verdict.left_out, 'saga')} {that_have} just moved, or of which a part was pruned"
-        )
-    if verdict.violations:
-        judgement = _counted(len(verdict.violations), "violation")
+    if report.left_out:
+        that_have = "that has" if report.left_out == 1 else "that have"
+        complain(f"left out: {_counted(report.left_out, 'saga')} {that_have} just moved, or of which a part was pruned")
+    if report.violations:
+        judgement = _counted(len(report.violations), "violation")
     else:
-        judgement = "all is right" if not verdict.is_broker_away else "all is right as far as it was checked"
-    complain(f"{_counted(verdict.sagas, 'saga')} judged, {judgement}")
+        judgement = "all is right" if not report.is_broker_away else "all is right as far as it was checked"
+    complain(f"{_counted(report.sagas, 'saga')} judged, {judgement}")
 
 
 def _counted(count: int, what: str) -> str:

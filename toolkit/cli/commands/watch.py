@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli.commands.ls import latest_sagas, summary
-from toolkit.cli.commands.stats import columns, complain_of_silence, figures, glances_of
+from toolkit.cli.commands.stats import columns, complain_of_silence, figures, snapshots_of
 from toolkit.cli.exit_codes import ExitCode, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.options import Format, FormatOption, IntervalOption, ServicesOption
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from toolkit.client.controls import Controls
-    from toolkit.protocol.timeline import Story
-    from toolkit.tracking.snapshot import Glance
+    from toolkit.protocol.timeline import Timeline
+    from toolkit.tracking.snapshot import Snapshot
 
 _SAGAS = ("saga_id", "state", "last_step", "last_state", "age")
 
@@ -35,16 +35,16 @@ class Sight:
     """What is to be seen at one moment."""
 
     at: datetime
-    glances: Mapping[str, Glance]
-    stories: Sequence[Story]
+    snapshots: Mapping[str, Snapshot]
+    timelines: Sequence[Timeline]
     unreachable: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
             "at": self.at,
-            "services": [glance.model_dump() for glance in self.glances.values()],
-            "sagas": [summary(story, self.at) for story in self.stories],
+            "services": [snapshot.model_dump() for snapshot in self.snapshots.values()],
+            "sagas": [summary(timeline, self.at) for timeline in self.timelines],
             "unreachable": dict(self.unreachable),
         }
 
@@ -99,8 +99,8 @@ async def _look_once(limit: int, service: list[str] | None) -> Sight:
 async def _look(services: Sequence[Controls], limit: int) -> Sight:
     import asyncio
 
-    answers, (stories, lost) = await asyncio.gather(glances_of(services), latest_sagas(services, limit))
-    return Sight(SystemClock().now(), answers.by_service, stories, {**lost, **answers.unreachable})
+    answers, (timelines, lost) = await asyncio.gather(snapshots_of(services), latest_sagas(services, limit))
+    return Sight(SystemClock().now(), answers.by_service, timelines, {**lost, **answers.unreachable})
 
 
 def _drawn(sight: Sight) -> Group:
@@ -115,8 +115,8 @@ def _services(sight: Sight) -> Table:
     from rich.text import Text
 
     shown = columns()
-    rows = [[text_of(figures(glance)[column]) for column in shown] for glance in sight.glances.values()]
-    away = [name for name in sight.unreachable if name not in sight.glances]
+    rows = [[text_of(figures(snapshot)[column]) for column in shown] for snapshot in sight.snapshots.values()]
+    away = [name for name in sight.unreachable if name not in sight.snapshots]
     blank = [text_of(None)] * (len(shown) - 2)
     rows += [[text_of(name), Text("unreachable", style="bold red"), *blank] for name in away]
     return table_of(shown, rows)
@@ -126,8 +126,8 @@ def _sagas(sight: Sight) -> Table:
     from toolkit.cli.timelines import styled_state
 
     rows = []
-    for story in sight.stories:
-        told = summary(story, sight.at)
-        state = styled_state(story.state)
+    for timeline in sight.timelines:
+        told = summary(timeline, sight.at)
+        state = styled_state(timeline.state)
         rows.append([state if name == "state" else text_of(told[name]) for name in _SAGAS])
     return table_of(_SAGAS, rows)

@@ -10,7 +10,7 @@ from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import SagaContract
 
 #: The key of the services of which nobody knows what they hear and say.
-STRANGERS = "strangers"
+UNKNOWN_SERVICES = "strangers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,15 @@ def drawn(
     *,
     told: Callable[[Node], str] = lambda _: "",
     counts: Mapping[str, int] | None = None,
-    strangers: Sequence[str] = (),
+    unknown_services: Sequence[str] = (),
 ) -> Layout:
     """Return a saga's graph.
 
     - `told`: what stands below a node's name. `counts`: how often each event was emitted.
-    - `strangers`: services of which nothing is known; what nobody else hears goes to them, what nobody emits is theirs.
+    - `unknown_services`: services without a known contract; events without another consumer or emitter are theirs.
     """
     nodes = choreography.nodes_of(saga)
-    ways = list(_ways(choreography, saga, has_strangers=bool(strangers)))
+    ways = list(_ways(choreography, saga, has_unknown_services=bool(unknown_services)))
     known = counts or {}
     parts = [
         Part(
@@ -75,24 +75,30 @@ def drawn(
         )
         for node in nodes
     ]
-    parts += [Part(key=STRANGERS, name=", ".join(strangers), told="? unknown")] if strangers else []
+    parts += (
+        [Part(key=UNKNOWN_SERVICES, name=", ".join(unknown_services), told="? unknown")] if unknown_services else []
+    )
     outside = {key: way.event for way in ways for key in (way.source, way.target) if key == event_key(way.event)}
     parts += [Part(key=key, name=event, told=_times(known.get(event)), is_event=True) for key, event in outside.items()]
     return arrange(parts, list(_arrows(ways, known)))
 
 
-def _ways(choreography: Choreography, saga: SagaContract, *, has_strangers: bool) -> Iterator[_Way]:
-    forward = _forward(choreography, saga) if has_strangers else choreography.forward(saga)
+def _ways(choreography: Choreography, saga: SagaContract, *, has_unknown_services: bool) -> Iterator[_Way]:
+    forward = _forward(choreography, saga) if has_unknown_services else choreography.forward(saga)
     ends = (saga.completes_with, saga.fails_with)
     for edge in choreography.edges(saga):
-        outside = STRANGERS if has_strangers and edge.event not in ends and edge.emitter else event_key(edge.event)
+        outside = (
+            UNKNOWN_SERVICES
+            if has_unknown_services and edge.event not in ends and edge.emitter
+            else event_key(edge.event)
+        )
         source = _key(edge.emitter) if edge.emitter else outside
         target = _key(edge.listener) if edge.listener else outside
         is_back = edge.emitter is not None and (edge.emitter not in forward or edge.event in edge.emitter.refusals)
         yield _Way(source, target, edge.event, is_back)
-    if has_strangers:
+    if has_unknown_services:
         for node, event in _unemitted(choreography, saga):
-            yield _Way(STRANGERS, _key(node), event, node.is_compensation)
+            yield _Way(UNKNOWN_SERVICES, _key(node), event, node.is_compensation)
 
 
 def _arrows(ways: Sequence[_Way], counts: Mapping[str, int]) -> Iterator[Arrow]:

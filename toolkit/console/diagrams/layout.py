@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 #: How wide a letter is, in a monospaced font of 12 and of 11 pixels; a little more than any of the usual ones has.
-LETTER, SMALL_LETTER = 7.4, 6.8
+DEAD_LETTER, SMALL_DEAD_LETTER = 7.4, 6.8
 #: How high their lines are.
 LINE, SMALL_LINE = 16, 14
 
@@ -92,7 +92,7 @@ class Line:
     @property
     def label_width(self) -> float:
         """How wide the label is."""
-        return max((measure(line) for line in self.lines), default=0) * SMALL_LETTER
+        return max((measure(line) for line in self.lines), default=0) * SMALL_DEAD_LETTER
 
     @property
     def label_height(self) -> float:
@@ -113,7 +113,7 @@ class Layout:
 
 def measure(text: str) -> int:
     """Return how many letters wide a text is; some letters take two."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(2 if unicodedata.east_asian_width(dead_letter) in "WF" else 1 for dead_letter in text)
 
 
 def broken(name: str, longest: int) -> list[str]:
@@ -131,16 +131,16 @@ def arrange(parts: Sequence[Part], arrows: Sequence[Arrow]) -> Layout:
     """Return where everything goes."""
     boxes = {part.key: _box(part) for part in parts}
     arrows = [arrow for arrow in arrows if arrow.source in boxes and arrow.target in boxes]
-    way_back = _set_columns(boxes, arrows)
-    _set_rows(list(boxes.values()), way_back)
+    compensation_events = _set_columns(boxes, arrows)
+    _set_rows(list(boxes.values()), compensation_events)
     lines = [Line(arrow, _label_lines(arrow)) for arrow in arrows]
     return _Plan(boxes, lines, _straight_ones(lines, boxes)).drawn()
 
 
 def _box(part: Part) -> Box:
     lines = broken(part.name, _LONGEST_END if part.is_event else _LONGEST_NAME)
-    small = max(measure(part.service), measure(part.told)) * SMALL_LETTER
-    width = max(small, *(measure(line) * LETTER for line in lines)) + 2 * _PADDING
+    small = max(measure(part.service), measure(part.told)) * SMALL_DEAD_LETTER
+    width = max(small, *(measure(line) * DEAD_LETTER for line in lines)) + 2 * _PADDING
     height = len(lines) * LINE + (bool(part.service) + bool(part.told)) * SMALL_LINE + 2 * _PADDING
     return Box(part, lines, width, height)
 
@@ -176,15 +176,15 @@ def _set_columns(boxes: Mapping[str, Box], arrows: Iterable[Arrow]) -> set[str]:
             columns[key] = max(before, default=-1) + 1
         return columns[key]
 
-    way_back = {key for key, box in boxes.items() if _is_on_the_way_back(box, forward[key], back[key])}
+    compensation_events = {key for key, box in boxes.items() if _is_on_the_way_back(box, forward[key], back[key])}
     for key in boxes:
-        if key not in way_back:
+        if key not in compensation_events:
             depth(key, frozenset({key}))
     for key in boxes:
         undone = boxes[key].part.undoes
-        if key in way_back and undone in columns and undone not in way_back:
+        if key in compensation_events and undone in columns and undone not in compensation_events:
             columns[key] = columns[undone]
-    waiting = [key for key in boxes if key in way_back and key not in columns]
+    waiting = [key for key in boxes if key in compensation_events and key not in columns]
     for _ in range(len(waiting) + 1):
         for key in [each for each in waiting if each not in columns]:
             sources = [columns[each] for each in (*back[key], *forward[key]) if each in columns]
@@ -192,20 +192,20 @@ def _set_columns(boxes: Mapping[str, Box], arrows: Iterable[Arrow]) -> set[str]:
                 columns[key] = max(min(sources) - 1, 0)
     for key, box in boxes.items():
         box.column = columns.get(key, 0)
-    return way_back
+    return compensation_events
 
 
 def _is_on_the_way_back(box: Box, forward: Sequence[str], back: Sequence[str]) -> bool:
     return box.part.undoes is not None or (bool(back) and not forward)
 
 
-def _set_rows(boxes: Iterable[Box], way_back: set[str]) -> None:
+def _set_rows(boxes: Iterable[Box], compensation_events: set[str]) -> None:
     """Let no two boxes of a column stand in one row; the way back begins below all of the way forward."""
     first = 0
     for is_back in (False, True):
         taken: Counter[int] = Counter()
         for box in boxes:
-            if (box.part.key in way_back) is is_back:
+            if (box.part.key in compensation_events) is is_back:
                 box.row = first + taken[box.column]
                 taken[box.column] += 1
         first = max(taken.values(), default=0)

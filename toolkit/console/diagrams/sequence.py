@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
-from toolkit.console.diagrams.layout import SMALL_LETTER, measure
+from toolkit.console.diagrams.layout import SMALL_DEAD_LETTER, measure
 from toolkit.console.templating import clock, look
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.events import SagaEnded, SagaState
@@ -56,7 +56,7 @@ def sequence_of(entries: Many[LogEntry], choreography: Choreography, services: M
     known = [node.service for saga in choreography.sagas for node in choreography.forward(saga)]
     lanes = [_OUTSIDE, *dict.fromkeys(name for name in [*known, *services] if name in involved)]
     labels = [str(entry["emitted_type"] or "") for entry in told] + lanes
-    step = max((measure(label) * SMALL_LETTER for label in labels), default=0) + 36
+    step = max((measure(label) * SMALL_DEAD_LETTER for label in labels), default=0) + 36
     at = {name: _MARGIN + step * (number + 0.5) for number, name in enumerate(lanes)}
     drawing = Sequence([(name, at[name]) for name in lanes], left_out=len(entries) - len(shown))
     y = float(_TOP + _ROW)
@@ -73,7 +73,7 @@ def sequence_of(entries: Many[LogEntry], choreography: Choreography, services: M
             continue
         is_back = SagaState(entry["saga_state"]) in (SagaState.COMPENSATING, SagaState.FAILED)
         classes = "taken undone back" if is_back else "taken good"
-        for name in _hearers(entry, choreography, at):
+        for name in _consumers(entry, choreography, at):
             drawing.arrows.append(_arrow(here, at[name], y, str(entry["emitted_type"]), entry, classes))
             y += _ROW
     drawing.width, drawing.height = 2 * _MARGIN + step * len(lanes), y
@@ -85,11 +85,11 @@ def is_closing(entry: LogEntry) -> bool:
     return str(entry["event_type"]) == SagaEnded.__name__
 
 
-def _hearers(entry: LogEntry, choreography: Choreography, at: dict[str, float]) -> list[str]:
+def _consumers(entry: LogEntry, choreography: Choreography, at: dict[str, float]) -> list[str]:
     saga = choreography.saga(str(entry["saga_type"]))
     nodes = choreography.listeners(str(entry["emitted_type"]), saga) if saga else []
-    heard = list(dict.fromkeys(node.service for node in nodes if node.service in at))
-    return heard or [_OUTSIDE]
+    consumed = list(dict.fromkeys(node.service for node in nodes if node.service in at))
+    return consumed or [_OUTSIDE]
 
 
 def _arrow(x1: float, x2: float, y: float, label: str, entry: LogEntry, classes: str) -> Arrow:

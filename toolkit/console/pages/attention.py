@@ -14,7 +14,7 @@ from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
 from toolkit.console.redrive_jobs import Jobs, Verb, look, see_what_came_back
 from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
-from toolkit.console.submissions import Deeds
+from toolkit.console.submissions import Submissions
 from toolkit.console.templating import Pages
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.persistence.dead_letters import Selection
@@ -48,13 +48,13 @@ class AttentionPage:
         )
         steps = [row | {"service": name} for name, rows in overdue.by_service.items() for row in rows]
         contradictions = [row | {"service": name} for name, rows in odd.by_service.items() for row in rows]
-        letters = [_ERROR | row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
+        dead_letters = [_ERROR | row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
         lacking = {name: lacks(parts) for name, parts in ready.by_service.items()}
         unreachable = groups.unreachable | overdue.unreachable | odd.unreachable | ready.unreachable
         return self._pages.page(
             request,
             "attention",
-            groups=sorted(letters, key=lambda row: (-row["count"], row["service"], row["reason"])),
+            groups=sorted(dead_letters, key=lambda row: (-row["count"], row["service"], row["reason"])),
             overdue=sorted(steps, key=lambda row: row["since"]),
             contradictions=sorted(contradictions, key=lambda row: row["since"], reverse=True),
             is_cut=any(len(rows) >= _MOST_OVERDUE for rows in overdue.by_service.values()),
@@ -82,7 +82,7 @@ class AttentionPage:
             found=found,
             fault=fault,
             sample=await _sample(controls, which) if found else [],
-            job_name=Deeds.new_name(),
+            job_name=Submissions.new_name(),
         )
 
     async def begin(self, request: Request) -> Response:
@@ -133,6 +133,6 @@ def _verb(request: Request) -> Verb:
 async def _sample(controls: Controls, which: Selection) -> list[dict[str, Any]]:
     """Return the newest of the letters, to show what they are."""
     try:
-        return await controls.letters(which, limit=10)
+        return await controls.dead_letters(which, limit=10)
     except (UnreachableError, NotAllowedError):
         return []

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.console.diagrams.graph import STRANGERS, Looks, drawn, event_key, key_of
+from toolkit.console.diagrams.graph import UNKNOWN_SERVICES, Looks, drawn, event_key, key_of
 from toolkit.console.diagrams.layout import Layout
 from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.templating import Pages
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import EventContract, SagaContract
-from toolkit.tracking.snapshot import Glance
+from toolkit.tracking.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ChoreographyPage:
         is_live = request.query_params.get("part") == "live"
         patience = LIVE_PATIENCE if is_live else PATIENCE
         choreography, unknown = await self._services.choreography(patience=patience)
-        answers = await self._services.ask("glance", lambda each: each.glance(), patience=patience)
+        answers = await self._services.ask("snapshot", lambda each: each.snapshot(), patience=patience)
         counts = emitted(answers.by_service.values())
         away = {name: why for name, why in answers.unreachable.items() if name not in unknown}
         return self._pages.page(
@@ -65,11 +65,11 @@ class ChoreographyPage:
         )
 
 
-def emitted(glances: Iterable[Glance]) -> Counter[str]:
+def emitted(snapshots: Iterable[Snapshot]) -> Counter[str]:
     """Return how often each event was emitted, by all services together."""
     counts: Counter[str] = Counter()
-    for glance in glances:
-        counts.update(glance.edges)
+    for snapshot in snapshots:
+        counts.update(snapshot.edges)
     return counts
 
 
@@ -87,8 +87,10 @@ def spoken(choreography: Choreography, counts: Mapping[str, int], away: Mapping[
     return found
 
 
-def _drawn(choreography: Choreography, saga: SagaContract, counts: Mapping[str, int], strangers: list[str]) -> Drawn:
-    layout = drawn(choreography, saga, counts=counts, strangers=strangers)
+def _drawn(
+    choreography: Choreography, saga: SagaContract, counts: Mapping[str, int], unknown_services: list[str]
+) -> Drawn:
+    layout = drawn(choreography, saga, counts=counts, unknown_services=unknown_services)
     nodes = choreography.nodes_of(saga)
     lively = {
         (line.arrow.source, line.arrow.target): "taken busy"
@@ -97,4 +99,4 @@ def _drawn(choreography: Choreography, saga: SagaContract, counts: Mapping[str, 
     }
     links = {key_of(node.service, node.name): f"#handler-{node.service}-{node.name}" for node in nodes}
     links |= {event_key(event): f"#event-{event}" for event in (saga.starts_with, saga.completes_with, saga.fails_with)}
-    return Drawn(saga, layout, Looks({STRANGERS: "calm away"}, lively), links, nodes)
+    return Drawn(saga, layout, Looks({UNKNOWN_SERVICES: "calm away"}, lively), links, nodes)

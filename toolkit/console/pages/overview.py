@@ -17,7 +17,7 @@ from toolkit.client.sources import Answers
 from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.templating import Pages
 from toolkit.declaration.events import SagaState
-from toolkit.tracking.snapshot import Glance
+from toolkit.tracking.snapshot import Snapshot
 
 _ENDS = (SagaState.COMPLETED, SagaState.FAILED)
 
@@ -41,7 +41,7 @@ class Overview:
     """What the page shows."""
 
     services: list[str]
-    answers: Answers[Glance]
+    answers: Answers[Snapshot]
     totals: Totals = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,15 +60,15 @@ class OverviewPage:
         """Show the overview."""
         is_live = request.query_params.get("part") == "live"
         patience = LIVE_PATIENCE if is_live else PATIENCE
-        answers = await self._services.ask("glance", lambda each: each.glance(), patience=patience)
+        answers = await self._services.ask("snapshot", lambda each: each.snapshot(), patience=patience)
         return self._pages.page(
             request, "overview", overview=Overview(self._services.names, answers), states=list(SagaState)
         )
 
 
-def totals(glances: Iterable[Glance]) -> Totals:
+def totals(snapshots: Iterable[Snapshot]) -> Totals:
     """Return what services' figures come to."""
-    known = list(glances)
+    known = list(snapshots)
     return Totals(
         by_state=by_state(known),
         is_counted=all(each.is_counted for each in known),
@@ -81,15 +81,15 @@ def totals(glances: Iterable[Glance]) -> Totals:
     )
 
 
-def by_state(glances: Iterable[Glance]) -> dict[str, int]:
+def by_state(snapshots: Iterable[Snapshot]) -> dict[str, int]:
     """Return how many sagas are in each state, as all services together can tell.
 
     Of each type, there are as many as the service that knows most of them says. An end that one service knows of is the
     end, and so is a way back; what is left of the sagas is on its way.
     """
     of_type: dict[str, list[Mapping[str, int]]] = defaultdict(list)
-    for glance in glances:
-        for name, counts in glance.by_type.items():
+    for snapshot in snapshots:
+        for name, counts in snapshot.by_type.items():
             of_type[name].append(counts)
     found: dict[str, int] = dict.fromkeys(SagaState, 0)
     for told in of_type.values():

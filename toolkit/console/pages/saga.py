@@ -13,13 +13,13 @@ from starlette.responses import RedirectResponse, Response
 from toolkit.client.controls import Controls
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
-from toolkit.console.saga_view import SagaStory
+from toolkit.console.saga_view import SagaDetails
 from toolkit.console.service_cache import LIVE_PATIENCE, NO_TEXT, PATIENCE, Services, can_be_asked
-from toolkit.console.submissions import Deeds, Line
+from toolkit.console.submissions import Line, Submissions
 from toolkit.console.templating import Pages, saga_path
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
-from toolkit.operations.dead_letters import Bite
+from toolkit.operations.dead_letters import BatchResult
 from toolkit.operations.views import see_that_it_is_one
 from toolkit.persistence.audit_log import Operator
 from toolkit.protocol.timeline import tell
@@ -29,11 +29,11 @@ from toolkit.tracking.progress import progress
 class SagaPage:
     """One saga: its story, a nudge, an abort."""
 
-    def __init__(self, services: Services, pages: Pages, keys: Keys, deeds: Deeds, *, actor: str) -> None:
+    def __init__(self, services: Services, pages: Pages, keys: Keys, submissions: Submissions, *, actor: str) -> None:
         self._services = services
         self._pages = pages
         self._keys = keys
-        self._deeds = deeds
+        self._submissions = submissions
         self._actor = actor
 
     async def show(self, request: Request) -> Response:
@@ -46,7 +46,7 @@ class SagaPage:
         is_live = request.query_params.get("part") == "live"
         is_json = request.query_params.get("format") == "json"
         try:
-            told = await self.story_of(
+            told = await self.timeline_of(
                 saga_id, request.query_params.get("type") or None, patience=LIVE_PATIENCE if is_live else PATIENCE
             )
         except AmbiguousSagaError as error:
@@ -62,8 +62,8 @@ class SagaPage:
             "saga",
             saga_id=saga_id,
             told=told,
-            deed=self._deeds.get(request.query_params.get("told", "")),
-            new_deed=self._deeds.new_name,
+            submission=self._submissions.get(request.query_params.get("told", "")),
+            new_submission=self._submissions.new_name,
             doing=request.query_params.get("do", ""),
         )
 
@@ -74,7 +74,7 @@ class SagaPage:
             return Response(content, status_code=300, media_type="application/json")
         return self._pages.page(request, "several", status=300, saga_id=error.saga_id, types=error.types)
 
-    async def story_of(self, saga_id: str, saga_type: str | None = None, *, patience: float) -> SagaStory:
+    async def timeline_of(self, saga_id: str, saga_type: str | None = None, *, patience: float) -> SagaDetails:
         """Ask all services for a saga, and put together what they know.
 
         Raises:
@@ -88,10 +88,10 @@ class SagaPage:
         )
         see_that_it_is_one(saga_id, answers.by_service.values())
         entries = {name: view.entries for name, view in answers.by_service.items()}
-        story = tell(saga_id, entries, unreachable=answers.unreachable)
-        return SagaStory(
-            story,
-            progress(story, choreography, answers.by_service),
+        timeline = tell(saga_id, entries, unreachable=answers.unreachable)
+        return SagaDetails(
+            timeline,
+            progress(timeline, choreography, answers.by_service),
             answers.by_service,
             choreography,
             list(unknown),
@@ -108,7 +108,7 @@ class SagaPage:
             nudges = (_done(each, lambda each: each.nudge(saga_id, by, saga_type)) for each in self._services.controls)
             return list(await asyncio.gather(*nudges))
 
-        await self._deeds.once(fields.get("deed", ""), "Nudged", doing)
+        await self._submissions.once(fields.get("submission", ""), "Nudged", doing)
         return _back(saga_id, fields)
 
     async def abort(self, request: Request) -> Response:
@@ -116,7 +116,7 @@ class SagaPage:
         fields = await form(request, self._keys)
         by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
         saga_type = fields.get("type") or None
-        await self._deeds.once(fields.get("deed", ""), "Abort", lambda: self._abort(saga_id, saga_type, by))
+        await self._submissions.once(fields.get("submission", ""), "Abort", lambda: self._abort(saga_id, saga_type, by))
         return _back(saga_id, fields)
 
     async def _abort(self, saga_id: str, saga_type: str | None, by: Operator) -> list[Line]:
@@ -132,19 +132,19 @@ class SagaPage:
 async def _done(controls: Controls, doing: Any) -> Line:
     """Do something at one service, and say how it went."""
     try:
-        bite: Bite = await doing(controls)
+        batch: BatchResult = await doing(controls)
     except (UnreachableError, NotAllowedError) as error:
         return Line(controls.service, "away", str(error))
     except AmbiguousSagaError as error:
         return Line(controls.service, "refused", str(error))
-    if not bite.rows:
+    if not batch.rows:
         return Line(controls.service, "nothing", "knows no such saga")
-    refused = [row for row in bite.rows if row["outcome"] == "refused"]
-    if len(refused) == len(bite.rows):
+    refused = [row for row in batch.rows if row["outcome"] == "refused"]
+    if len(refused) == len(batch.rows):
         return Line(controls.service, "refused", str(refused[0]["why"]))
-    sent = [str(row["event_type"]) for row in bite.rows if row["outcome"] != "refused"]
+    sent = [str(row["event_type"]) for row in batch.rows if row["outcome"] != "refused"]
     return Line(controls.service, "done", f"sent {', '.join(dict.fromkeys(sent))}")
 
 
 def _back(saga_id: str, fields: Mapping[str, str]) -> Response:
-    return RedirectResponse(saga_path(saga_id, fields.get("type"), told=fields.get("deed", "")), 303)
+    return RedirectResponse(saga_path(saga_id, fields.get("type"), told=fields.get("submission", "")), 303)

@@ -12,7 +12,7 @@ from toolkit.doctor.facts import Facts
 from toolkit.doctor.findings import Seen, check, fine, problem
 from toolkit.urls import is_loopback
 
-#: What is read beside the settings of services: by the command line, by crash points.
+#: What is read beside the settings of services: by the command line, by failpoints.
 _OTHERS = ("SAGA_SERVICES", "SAGA_PACKAGE", "SAGA_MANAGEMENT_URL", "SAGA_CRASH_AT", "SAGA_CRASH_ON")
 #: What compose.yaml reads, and what the tests do.
 _ELSEWHERE = re.compile(r"SAGA_(\w+_PORT|\w+_PASSWORD|(\w+_)?IMAGE|OTLP_ENDPOINT|TEST_\w+)")
@@ -41,9 +41,9 @@ def _is_read(name: str, known: list[str]) -> bool:
     return name in known or bool(is_elsewhere)
 
 
-@check("crash point", why="the service kills itself there, as a power cut would: that is for tests")
-def crash_points(facts: Facts) -> Iterator[Seen]:
-    """No crash point is armed."""
+@check("failpoint", why="the service kills itself there, as a power cut would: that is for tests")
+def failpoints_armed(facts: Facts) -> Iterator[Seen]:
+    """No failpoint is armed."""
     if point := facts.environment.get("SAGA_CRASH_AT"):
         yield problem(f"SAGA_CRASH_AT={point} is set", cure="unset SAGA_CRASH_AT SAGA_CRASH_ON")
 

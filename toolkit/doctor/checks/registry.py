@@ -8,7 +8,7 @@ from toolkit.doctor.findings import Check
 
 CHECKS: tuple[Check[Facts], ...] = (
     environment.unknown_settings,
-    environment.crash_points,
+    environment.failpoints_armed,
     environment.api_token,
     broker.broker,
     broker.version,

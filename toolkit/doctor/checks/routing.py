@@ -49,8 +49,8 @@ def _due(queue: QueueFacts, facts: Facts) -> list[tuple[str, str]]:
     if queue.is_dead:
         return [(f"{exchange}.dead", queue.name.removesuffix(".dead"))]
     contract = facts.contracts.get(queue.service)
-    heard = [event.routing_key for event in contract.heard()] if contract else []
-    return [(exchange, key) for key in (*heard, *map(routing_key, CONTROL_EVENTS))] + [(queue.name, "")]
+    consumed = [event.routing_key for event in contract.consumed()] if contract else []
+    return [(exchange, key) for key in (*consumed, *map(routing_key, CONTROL_EVENTS))] + [(queue.name, "")]
 
 
 @check("former binding", why="each of these events comes, and becomes a dead letter")
@@ -104,23 +104,23 @@ def unroutable_events(facts: Facts) -> Iterator[Seen]:
     for broker in answering(facts):
         if (told := management_of(broker)) is None or not facts.contracts:
             continue
-        unheard = 0
-        for emitter, event in _emissions(facts.contracts.values()):
+        unconsumed = 0
+        for emitter, event in _emitted_events(facts.contracts.values()):
             if not _is_bound(event.routing_key, facts.settings.exchange, told.bindings):
-                unheard += 1
-                yield problem(f"no queue is bound to {event.routing_key}", emitter, cure=_who_would_hear(event, facts))
-        if not unheard:
+                unconsumed += 1
+                yield problem(f"no queue is bound to {event.routing_key}", emitter, cure=_consumers_of(event, facts))
+        if not unconsumed:
             yield fine("every event finds a queue")
 
 
-def _who_would_hear(event: EventContract, facts: Facts) -> str:
-    names = [name for name, each in facts.contracts.items() if event in each.heard()]
+def _consumers_of(event: EventContract, facts: Facts) -> str:
+    names = [name for name, each in facts.contracts.items() if event in each.consumed()]
     if names:
         return "; ".join(f"saga run {name}" for name in names)
     return f"let a step or a compensation take {event.name}, or declare it with optional=True"
 
 
-def _emissions(contracts: Iterable[Contract]) -> Iterator[tuple[str | None, EventContract]]:
+def _emitted_events(contracts: Iterable[Contract]) -> Iterator[tuple[str | None, EventContract]]:
     """Yield what has to be heard: each starting event, and what services emit."""
     starting: dict[str, EventContract] = {}
     for contract in contracts:

@@ -55,16 +55,16 @@ def tokens(facts: Facts) -> Iterator[Seen]:
                 each.name,
                 cure=f"start {each.name} with SAGA_API_TOKEN=$(openssl rand -hex 32)",
             )
-        elif each.letter_answer == 401 and facts.settings.api_token:
+        elif each.dead_letter_answer == 401 and facts.settings.api_token:
             yield problem(
                 f"{shown_url(each.url)} does not take our SAGA_API_TOKEN",
                 each.name,
                 cure=f"export SAGA_API_TOKEN as {each.name} has it",
             )
-        elif each.letter_answer == 401:
+        elif each.dead_letter_answer == 401:
             yield fine("wants a token; none is set here, so this shell only reads", each.name)
         else:
-            yield fine("writing is switched off" if each.letter_answer == 403 else "takes our token", each.name)
+            yield fine("writing is switched off" if each.dead_letter_answer == 403 else "takes our token", each.name)
 
 
 @check("clock", why="timeouts compare one machine's time with another's: steps refuse too early, or go on too long")

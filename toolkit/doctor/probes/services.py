@@ -30,9 +30,9 @@ async def ask_service(name: str, url: str, settings: Settings) -> ServiceFacts:
             return replace(
                 facts,
                 ready=_parts((await client.get("/readyz")).json()),
-                letter_answer=await _letter_answer(client, settings.api_token),
-                takes_demo_token=await _letter_answer(client, SecretStr(DEMO_TOKEN)) not in _REFUSALS,
-                is_open=(await client.get("/glance")).status_code not in _REFUSALS,
+                dead_letter_answer=await _dead_letter_answer(client, settings.api_token),
+                takes_demo_token=await _dead_letter_answer(client, SecretStr(DEMO_TOKEN)) not in _REFUSALS,
+                is_open=(await client.get("/stats")).status_code not in _REFUSALS,
                 clock=await _clock(client, name, settings.api_read_token or settings.api_token),
             )
         except (httpx.HTTPError, ValueError) as error:
@@ -50,13 +50,13 @@ def _parts(told: object) -> dict[str, bool]:
     return {str(part): is_there is True for part, is_there in told.items()}
 
 
-async def _letter_answer(client: httpx.AsyncClient, token: SecretStr | None) -> int:
+async def _dead_letter_answer(client: httpx.AsyncClient, token: SecretStr | None) -> int:
     """Ask for a dead letter that there is not: whoever may see letters is told so, the others are refused."""
     return (await client.get("/dead-letters/saga-doctor", headers=showing(token))).status_code
 
 
 async def _clock(client: httpx.AsyncClient, name: str, token: SecretStr | None) -> ClockFacts | None:
     asked = datetime.now(UTC)
-    glance = await client.get("/glance", headers=showing(token))
-    exact = stated(name, glance.json().get("at"), asked=asked) if glance.is_success else None
-    return exact or date_of(name, glance, asked)
+    snapshot = await client.get("/stats", headers=showing(token))
+    exact = stated(name, snapshot.json().get("at"), asked=asked) if snapshot.is_success else None
+    return exact or date_of(name, snapshot, asked)

@@ -47,7 +47,7 @@ def broker_of(
         with_heartbeat(settings.broker_url),
         default_channel=default_channel,
         middlewares=middlewares,
-        apply_types=False,  # the bytes are validated once, by the vocabulary
+        apply_types=False,  # the bytes are validated once, by the decoder
         logger=None,  # the toolkit logs what was committed, not what was received
         graceful_timeout=5,
         timeout=CONNECT_TIMEOUT,

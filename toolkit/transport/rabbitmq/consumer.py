@@ -22,7 +22,7 @@ from toolkit.transport.rabbitmq.acknowledgements import AWAY
 #: How long the broker may take to answer that a channel is closed, or consumed on, in seconds.
 _CLOSING = 5.0
 
-Hear = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
+Consume = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
 
 
 class Consumer:
@@ -33,12 +33,12 @@ class Consumer:
     """
 
     def __init__(
-        self, channel: AbstractRobustChannel, queue: str, hear: Hear, *, begin: Callable[[], None] = lambda: None
+        self, channel: AbstractRobustChannel, queue: str, consume: Consume, *, begin: Callable[[], None] = lambda: None
     ) -> None:
         self.ended = asyncio.Event()
         self._channel = channel
         self._queue = queue
-        self._hear = hear
+        self._consume = consume
         self._begin = begin
         self._is_paused = False
         self._consuming_on: AbstractChannel | None = None
@@ -56,7 +56,7 @@ class Consumer:
         self._begin()
         channel.on_consumer_cancel_callbacks.add(self._is_ended)
         try:
-            self._tag = (await channel.basic_consume(self._queue, self._hear)).consumer_tag
+            self._tag = (await channel.basic_consume(self._queue, self._consume)).consumer_tag
         except BaseException:  # a timeout, too, must not leave it taken for one that consumes
             if self._consuming_on is channel:
                 self._consuming_on = None

@@ -28,7 +28,7 @@ from toolkit.errors import EscapedError, UnreachableError, UnroutableError, desc
 from toolkit.foreign_code.containment import contain
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.known_bindings import Bindings
-from toolkit.runtime.service_runtime import Host
+from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.rabbitmq.acknowledgements import AWAY, Acks, quietly
 from toolkit.transport.rabbitmq.connection import CONNECT_TIMEOUT, as_error, broker_of, stands
 from toolkit.transport.rabbitmq.consumer import Consumer
@@ -148,12 +148,12 @@ class RabbitConsumer:
     A second consumer empties the broker's dead-letter queue into the service's own table.
     """
 
-    def __init__(self, service: Service, settings: Settings, host: Host) -> None:
+    def __init__(self, service: Service, settings: Settings, runtime: ServiceRuntime) -> None:
         self._service = service
         self._settings = settings
         self._queue, dead_queue = declared_queues(settings, service.name)
-        self._host = host
-        self._bindings = Bindings(host.database, renewed_every=settings.redeclare_every)
+        self._runtime = runtime
+        self._bindings = Bindings(runtime.database, renewed_every=settings.redeclare_every)
         self._acks = Acks()
         # FastStream's own metrics: of its subscriber, which is that of the dead letters alone.
         counted = RabbitPrometheusMiddleware(registry=REGISTRY, app_name=service.name)
@@ -166,7 +166,7 @@ class RabbitConsumer:
             ack_policy=AckPolicy.MANUAL,
             decoder=_undecoded,
         )
-        self._dead_subscriber(self._bury)
+        self._dead_subscriber(self._dead_letter)
         self._connection: AbstractRobustConnection | None = None
         self._declaring: AbstractRobustChannel | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -226,7 +226,7 @@ class RabbitConsumer:
     async def _declare(self, channel: AbstractRobustChannel) -> None:
         """Declare all of it, and unbind what only a former release consumed."""
         left = await self._bindings.renew(bound_keys(self._service))
-        self._host.vocabulary.former = frozenset(key.rpartition(".")[2] for key in self._bindings.former)
+        self._runtime.decoder.former = frozenset(key.rpartition(".")[2] for key in self._bindings.former)
         await declare(channel, self._settings, self._service, given=self._given)
         if (new := set(left) - self._bound_for_good) and self._connection:
             await self._unbind(self._connection, new)
@@ -269,14 +269,14 @@ class RabbitConsumer:
 
         Else the broker takes it back after its consumer timeout, and more than the prefetch would be held then.
         """
-        inbox = self._host.inbox
+        batcher = self._runtime.batcher
         while True:
-            await inbox.paused.wait()
+            await batcher.paused.wait()
             log.warning("the database is away for long; what is in hand is given back", messages=len(self._in_hand))
             with suppress(EscapedError):
                 await contain("giving back", consumer.pause())
-            inbox.let_go()
-            await inbox.taking.wait()
+            batcher.let_go()
+            await batcher.taking.wait()
             with suppress(EscapedError):
                 await contain("consuming again", consumer.resume())
 
@@ -298,7 +298,7 @@ class RabbitConsumer:
         try:
             exchange, own = raw.exchange or "", self._queue.name
             wire = wire_of(raw.body, raw.routing_key, raw.header.properties, exchange=exchange, own=own)
-            settled = self._host.take(wire, again=bool(raw.redelivered))
+            settled = self._runtime.take(wire, again=bool(raw.redelivered))
         except Exception as error:  # noqa: BLE001 -- as of a commit that failed
             await self._give_back(raw, error)
         else:
@@ -324,11 +324,11 @@ class RabbitConsumer:
         await asyncio.sleep(_MOMENT)
         await self._acks.give_back(raw)
 
-    async def _bury(self, message: RabbitMessage) -> None:
+    async def _dead_letter(self, message: RabbitMessage) -> None:
         """Put what the broker gave up into the service's table, and acknowledge it after the commit."""
         raw = message.raw_message
         try:
-            await self._host.bury(given_up(raw, self._service.name, self._queue.name))
+            await self._runtime.dead_letter(given_up(raw, self._service.name, self._queue.name))
         except Exception as error:  # noqa: BLE001 -- it stays with the broker, unacknowledged: given back, it would come at once again
             log.error("dead letter could not be kept; it stays with the broker", error=describe(error))
         else:
@@ -336,5 +336,5 @@ class RabbitConsumer:
 
 
 async def _undecoded(message: RabbitMessage) -> RabbitMessage:
-    # The vocabulary reads the bytes; a decoder that fails would take the verdict out of our hands.
+    # The decoder reads the bytes; a decoder that fails would take the verdict out of our hands.
     return message

@@ -77,7 +77,7 @@ def _dead_queue(name: str) -> RabbitQueue:
 
 def bound_keys(service: Service) -> list[str]:
     """Return the routing keys that a service's queue is bound to."""
-    return sorted(map(routing_key, (*service.heard(), *CONTROL_EVENTS)))
+    return sorted(map(routing_key, (*service.consumed(), *CONTROL_EVENTS)))
 
 
 async def declare(
