@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # as mypy and editors know it; `typing` is imported while
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
     from toolkit.declaration.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
+    from toolkit.declaration.middleware import Middleware
     from toolkit.declaration.participant import Participant
     from toolkit.declaration.retry_policy import Retry, RetryPolicy
     from toolkit.declaration.service import Service
@@ -17,6 +18,7 @@ __all__ = [
     "DeclarationError",
     "Event",
     "IdempotencyKey",
+    "Middleware",
     "Participant",
     "Refusal",
     "Retry",
@@ -34,6 +36,7 @@ _HOMES = {
     "DeclarationError": "errors",
     "Event": "declaration.events",
     "IdempotencyKey": "declaration.events",
+    "Middleware": "declaration.middleware",
     "Participant": "declaration.participant",
     "Refusal": "declaration.events",
     "Retry": "declaration.retry_policy",

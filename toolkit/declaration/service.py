@@ -5,7 +5,6 @@ Nothing runs here; a transport's host brings it to life.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -17,7 +16,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import Event, Saga
+from toolkit.declaration.middleware import Middleware, check_middleware
 from toolkit.declaration.participant import Compensation, Participant, Step, check_name
+from toolkit.declaration.signature import is_coroutine_function
 from toolkit.errors import DeclarationError
 
 #: Opens something that steps ask for by its type, and closes it when the service stops.
@@ -33,6 +34,7 @@ class Service:
     - `tables`: the service's own, made at start.
     - `provides`: by type, what steps may ask for beside event and session; a gateway, say.
     - `seed`: fills the tables at the first start.
+    - `middleware`: functions around each step and compensation, the first one outermost.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Service:
     tables: MetaData | None = None
     provides: Mapping[type, Provider] = field(default_factory=dict)
     seed: Seed | None = None
+    middleware: Sequence[Middleware] = ()
 
     def __post_init__(self) -> None:
         check_name("Service", self.name)
@@ -50,12 +53,13 @@ class Service:
                 f"two steps are named {doubled[0]}",
                 "Rename one: the name is the fence's key",
             )
-        if self.seed is not None and not _is_coroutine_function(self.seed):
+        if self.seed is not None and not is_coroutine_function(self.seed):
             raise DeclarationError(
                 f"Service {self.name!r}",
                 f"its seed {getattr(self.seed, '__name__', self.seed)!r} is no coroutine function",
                 "Declare it as `async def seed(session: AsyncSession) -> None`",
             )
+        check_middleware(self.name, self.middleware)
         self._check_sagas()
         handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
         for handler in handlers:
@@ -112,7 +116,3 @@ class Service:
         endings = [step for step in self.steps if step.success is step.saga.fails_with]
         undoing = {event for each in self.compensations for event in (*each.triggers, each.emits)}
         return undoing | {event for step in endings for event in (*step.triggers, step.success)}
-
-
-def _is_coroutine_function(seed: object) -> bool:
-    return inspect.iscoroutinefunction(seed) or inspect.iscoroutinefunction(getattr(seed, "__call__", None))  # noqa: B004 -- an object with an async __call__ is one, too

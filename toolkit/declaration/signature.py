@@ -109,6 +109,11 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if is_union else (hint,)
 
 
-def place_of(function: Function) -> str:
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling it returns a coroutine; an object with an async `__call__` counts."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 -- the method itself is wanted, not whether there is one
+
+
+def place_of(function: Callable[..., object]) -> str:
     """Return where a function stands, as an error names it."""
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
