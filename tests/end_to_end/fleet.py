@@ -26,7 +26,7 @@ from tests.end_to_end.breakable import free_port
 from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.client.sources import DatabaseSource
-from toolkit.client.verification import judge
+from toolkit.client.verification import verify
 from toolkit.declaration.events import documented_example
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
@@ -234,9 +234,9 @@ class Fleet:
     async def violations(self) -> list[str]:
         """Return what `saga verify` finds wrong, or can't look at, in all sagas, goods, money, outboxes and queues."""
         checks = [reserved_as_ended, partial(paid_as_ended, settings=self.settings)]
-        verdict = await judge(list(self.sources.values()), checks=checks, broker=self.settings)
-        found = [f"{each.invariant}: {each.saga_id or 'all'}: {each.text}" for each in verdict.violations]
-        return [*found, *verdict.unchecked, *verdict.unreachable.values()]
+        report = await verify(list(self.sources.values()), checks=checks, broker=self.settings)
+        found = [f"{each.invariant}: {each.saga_id or 'all'}: {each.text}" for each in report.violations]
+        return [*found, *report.unchecked, *report.unreachable.values()]
 
     async def verified(self, *, within: float = 20) -> list[str]:
         """Return what is wrong for good: who is told of an end last may still be writing it down."""
