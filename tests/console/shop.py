@@ -126,21 +126,21 @@ class Shop:
         if not self.fleet.running(service):
             self._background.run(self._revive(service))
 
-    def bury(self, count: int) -> list[str]:
-        """Give the notification service so many dead letters, as its step leaves them when its attempts are spent."""
+    def dead_letter(self, count: int) -> list[str]:
+        """Add dead letters to the notification service, as its step leaves them after its last attempt."""
         now = datetime.now(UTC)
-        orders = [f"buried-{new_id()[-12:]}-{number}" for number in range(count)]
-        letters = [_letter(order, now - timedelta(minutes=2), number) for number, order in enumerate(orders)]
-        self._background.run(self._refuse([_refusal(letter) for letter in letters]))
-        self._background.run(self._bury(letters, [_note(letter) for letter in letters]))
+        orders = [f"dead-letter-{new_id()[-12:]}-{number}" for number in range(count)]
+        added = [_dead_letter(order, now - timedelta(minutes=2), number) for number, order in enumerate(orders)]
+        self._background.run(self._refuse([_refusal(each) for each in added]))
+        self._background.run(self._add(added, [_note(each) for each in added]))
         return orders
 
-    def bury_again(self, order: str) -> None:
-        """Give the notification service one more letter of an order."""
-        self._background.run(self._bury([_letter(order, datetime.now(UTC), 0)], []))
+    def dead_letter_again(self, order: str) -> None:
+        """Add one more dead letter of an order to the notification service."""
+        self._background.run(self._add([_dead_letter(order, datetime.now(UTC), 0)], []))
 
     def drop(self, order: str) -> None:
-        """Delete an order's letters."""
+        """Delete an order's dead letters."""
         self._background.run(self._drop(order))
 
     def dead_letters(self, service: str = "notification") -> int:
@@ -155,10 +155,10 @@ class Shop:
         async with self.fleet.databases["inventory"].transaction() as session:
             await saga_log.append(await session.connection(), entries)
 
-    async def _bury(self, letters: list[DeadLetter], notes: list[Entry]) -> None:
+    async def _add(self, added: list[DeadLetter], notes: list[Entry]) -> None:
         async with self.fleet.databases["notification"].transaction() as session:
             connection = await session.connection()
-            await dead_letters.add(connection, letters)
+            await dead_letters.add(connection, added)
             await saga_log.append(connection, notes)
 
     async def _drop(self, order: str) -> None:
@@ -190,7 +190,7 @@ class Shop:
         raise AssertionError("the console did not say where it is")
 
 
-def _letter(order: str, at: datetime, number: int) -> DeadLetter:
+def _dead_letter(order: str, at: datetime, number: int) -> DeadLetter:
     event = InventoryReservationFailed(order_id=order, reason="SOLD-OUT is sold out")
     envelope = Envelope(
         event_id=derived_id("order", order, type(event).__name__),
@@ -212,9 +212,9 @@ def _letter(order: str, at: datetime, number: int) -> DeadLetter:
     )
 
 
-def _refusal(letter: DeadLetter) -> Entry:
+def _refusal(dead_letter: DeadLetter) -> Entry:
     """Return what the inventory wrote when it refused the order."""
-    order = str(letter.message.correlation_id)
+    order = str(dead_letter.message.correlation_id)
     return Entry(
         service="inventory",
         saga_id=order,
@@ -226,27 +226,27 @@ def _refusal(letter: DeadLetter) -> Entry:
         saga_state=SagaState.COMPENSATING,
         event_id=derived_id("order", order, "OrderCreated"),
         event_type="OrderCreated",
-        emitted_id=letter.message.message_id,
-        emitted_type=letter.message.type,
-        emitted_body=letter.message.body.decode(),
+        emitted_id=dead_letter.message.message_id,
+        emitted_type=dead_letter.message.type,
+        emitted_body=dead_letter.message.body.decode(),
         error="SOLD-OUT is sold out",
-        at=letter.at,
+        at=dead_letter.at,
     )
 
 
-def _note(letter: DeadLetter) -> Entry:
+def _note(dead_letter: DeadLetter) -> Entry:
     return Entry(
-        service=letter.service,
-        saga_id=str(letter.message.correlation_id),
+        service=dead_letter.service,
+        saga_id=str(dead_letter.message.correlation_id),
         saga_type="order",
-        step=str(letter.step),
+        step=str(dead_letter.step),
         position=None,
         from_state=None,
         to_state=Note.DEAD_LETTERED,
         saga_state=SagaState.COMPENSATING,
-        event_id=letter.message.message_id,
-        event_type=letter.message.type,
+        event_id=dead_letter.message.message_id,
+        event_type=dead_letter.message.type,
         attempt=5,
-        error=letter.error,
-        at=letter.at,
+        error=dead_letter.error,
+        at=dead_letter.at,
     )

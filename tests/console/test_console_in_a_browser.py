@@ -277,7 +277,7 @@ def test_a_letter_whose_saga_has_ended_is_refused_by_the_dry_run(shop: Shop, pag
     expect(page.locator("#job")).to_contain_text("Done: 1 of 1")
     shop.wait_for_end(order)
 
-    shop.bury_again(order)
+    shop.dead_letter_again(order)
     page.goto(f"/attention/redrive?service=notification&saga={order}")
 
     expect(page.get_by_text("1 would be refused: the saga has ended")).to_be_visible()

@@ -64,7 +64,7 @@ def circle() -> Layout:
 
 def order_without(*away: str) -> Layout:
     choreography = Choreography(service for service in SERVICES if service.name not in away)
-    return drawn(choreography, choreography.sagas[0], strangers=away)
+    return drawn(choreography, choreography.sagas[0], unknown_services=away)
 
 
 PICTURES = [order(), order_without("shipping"), order_without("payment", "notification"), order_without("inventory")]

@@ -93,9 +93,9 @@ async def test_whatever_a_log_holds_is_text(tmp_path: Path, text: str):
 
 async def test_an_order_of_which_there_is_but_a_dead_letter_is_found_by_its_id(tmp_path: Path):
     wire = WireMessage(b"{}", "order.OrderCreated", correlation_id="order-2", type="OrderCreated")
-    letter = DeadLetter(id=new_id(), service="inventory", reason="schema", error="no lines", message=wire, at=NOW)
+    dead_letter = DeadLetter(id=new_id(), service="inventory", reason="schema", error="no lines", message=wire, at=NOW)
 
-    async with console(tmp_path, [(payment, []), (inventory, [])], dead_letters=[letter]) as browser:
+    async with console(tmp_path, [(payment, []), (inventory, [])], given_up=[dead_letter]) as browser:
         found = await browser.get("/sagas", params={"q": "order-2"})
         unknown = await browser.get("/sagas", params={"q": "order-3"})
         page = await browser.get(found.headers["location"])
@@ -168,7 +168,7 @@ async def console(
     logs: list[tuple[Service, list[Entry]]],
     *,
     waiting: Sequence[OutboxRow] = (),
-    letters: Sequence[DeadLetter] = (),
+    given_up: Sequence[DeadLetter] = (),
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A console of services with these entries; the last one holds what waits, and what was given up."""
     controls = []
@@ -179,7 +179,7 @@ async def console(
             await saga_log.append(await session.connection(), entries)
             if service is logs[-1][0]:
                 await outbox.add(await session.connection(), waiting)
-                await dead_letters.add(await session.connection(), letters)
+                await dead_letters.add(await session.connection(), given_up)
         await database.close()
         controls.append(
             DatabaseControls(
