@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.crowd import LONGEST, SERVICES, Crowd, Tables, fill, tables_of
 from tests.conftest import PostgresDatabases
 from tests.servers import POSTGRESQL, find
-from toolkit.client.controls import HttpControls
+from toolkit.client.http_client import HttpClient
 from toolkit.declaration.events import SagaState
 from toolkit.operations.search import Attention, Search
 
@@ -36,7 +36,7 @@ SEARCH, LIST, SAGA, OVERVIEW = 200, 300, 500, 300
 #: Longer than an answer is given again unasked: each glance is a new one.
 _PAUSE = 0.5
 
-Question = Callable[[HttpControls], Awaitable[object]]
+Question = Callable[[HttpClient], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -98,20 +98,20 @@ async def _measure(sagas: int, rounds: int) -> list[Asked]:
                 }
                 for service, url in urls.items():
                     await fill(url, tables[service])
-                async with _served(urls) as controls:
-                    found += [each async for each in _asked(name, controls, crowd, events, rounds)]
+                async with _served(urls) as clients:
+                    found += [each async for each in _asked(name, clients, crowd, events, rounds)]
         finally:
             await databases.drop()
     return found
 
 
 async def _asked(
-    database: str, controls: list[HttpControls], crowd: Crowd, events: list[str], rounds: int
+    database: str, clients: list[HttpClient], crowd: Crowd, events: list[str], rounds: int
 ) -> AsyncIterator[Asked]:
     """Yield each question with its figures."""
     dice = random.Random(7)
     first = Asked("overview, the first after a start: all sagas are counted", 5_000, database)
-    await _put(first, controls, lambda each: each.snapshot())
+    await _put(first, clients, lambda each: each.snapshot())
     yield first
     for what, limit, question in _questions(crowd, events, dice):
         asked = Asked(what, limit, database)
@@ -119,7 +119,7 @@ async def _asked(
             put = question()
             if limit == OVERVIEW and what == "overview":
                 await asyncio.sleep(_PAUSE)
-            await _put(asked, controls, put)
+            await _put(asked, clients, put)
         yield asked
 
 
@@ -153,9 +153,9 @@ def _questions(
     yield "overview", OVERVIEW, lambda: lambda each: each.snapshot()
 
 
-async def _put(asked: Asked, controls: list[HttpControls], question: Question) -> None:
+async def _put(asked: Asked, clients: list[HttpClient], question: Question) -> None:
     began = time.perf_counter()
-    await asyncio.gather(*(question(each) for each in controls))
+    await asyncio.gather(*(question(each) for each in clients))
     asked.took.append((time.perf_counter() - began) * 1000)
 
 
@@ -168,15 +168,15 @@ def _events(payment: Tables) -> list[str]:
 
 
 @asynccontextmanager
-async def _served(urls: dict[str, str]) -> AsyncIterator[list[HttpControls]]:
+async def _served(urls: dict[str, str]) -> AsyncIterator[list[HttpClient]]:
     """Serve each database's API in a process of its own."""
     async with AsyncExitStack() as stack:
-        controls = []
+        clients = []
         for service, url in urls.items():
             port = stack.enter_context(_process(service, url))
-            controls.append(HttpControls(service, f"http://127.0.0.1:{port}", token=None))
-            stack.push_async_callback(controls[-1].close)
-        yield controls
+            clients.append(HttpClient(service, f"http://127.0.0.1:{port}", token=None))
+            stack.push_async_callback(clients[-1].close)
+        yield clients
 
 
 @contextmanager

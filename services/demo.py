@@ -25,11 +25,13 @@ from services.payment.gateway import open_gateway
 from services.shipping.app import app as shipping
 from toolkit.cli.output import console, print_table
 from toolkit.cli.payload import apply, example_of, validated
+from toolkit.cli.progress_bars import progress
 from toolkit.cli.timelines import print_timeline, styled_state
-from toolkit.cli.waiting import progress, wait_until_ended
-from toolkit.client.sources import DatabaseSource, Source
+from toolkit.client.database_client import DatabaseClient
+from toolkit.client.saga_report import timelines_of
+from toolkit.client.service_client import LogReader
 from toolkit.client.starting import send
-from toolkit.client.timelines import timelines_of
+from toolkit.client.waiting import wait_until_ended
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import SagaState
@@ -117,17 +119,17 @@ def fresh_settings() -> Settings:
 
 async def perform(settings: Settings) -> tuple[dict[str, Timeline], list[Check]]:
     """Send all orders, wait for their ends, and look at what is left."""
-    sources = [DatabaseSource(each.name, settings.database_for(each.name)) for each in SERVICES]
+    clients = [DatabaseClient(each.name, settings.database_for(each.name)) for each in SERVICES]
     async with Embedded(SERVICES, settings) as embedded, open_gateway(settings) as gateway:
         for order in ORDERS:
             for _ in range(order.sent):
                 await send(order_saga, {order.id: created(order)}, embedded, clock=SystemClock())
-        timelines = await ended(embedded, sources)
+        timelines = await ended(embedded, clients)
         fulfilled = [created(order) for order in ORDERS if timelines[order.id].state is COMPLETED]
         goods = await stock_adds_up(embedded.runtimes[inventory.name].database, fulfilled)
         money = await money_adds_up(gateway, fulfilled)
-    for source in sources:
-        await source.close()
+    for client in clients:
+        await client.close()
     return timelines, [goods, money, steps_are_done_once(timelines)]
 
 
@@ -139,15 +141,15 @@ def created(order: RequestBody) -> OrderCreated:
     return validated(OrderCreated, fields)
 
 
-async def ended(embedded: Embedded, sources: Sequence[Source]) -> dict[str, Timeline]:
+async def ended(embedded: Embedded, clients: Sequence[LogReader]) -> dict[str, Timeline]:
     """Return the stories of all orders once nothing is on its way any more, and show meanwhile how many ended."""
     ids = [order.id for order in ORDERS]
     with progress() as bar:
         task = bar.add_task("orders ended", total=len(ids))
-        await wait_until_ended(order_saga.name, ids, sources, within=PATIENCE, ended=lambda _: bar.advance(task))
+        await wait_until_ended(order_saga.name, ids, clients, within=PATIENCE, ended=lambda _: bar.advance(task))
     await embedded.settled(PATIENCE.total_seconds())
     sagas = [(order_saga.name, order_id) for order_id in ids]
-    return {timeline.saga_id: timeline for timeline in await timelines_of(sagas, sources)}
+    return {timeline.saga_id: timeline for timeline in await timelines_of(sagas, clients)}
 
 
 def outcome_of(timeline: Timeline) -> Outcome:

@@ -223,7 +223,7 @@ main()
         ("importlib.metadata", ("--version",)),
         ("asyncio", ("ls",)),
         ("sqlalchemy", ("ls",)),
-        ("toolkit.client.sources", ("ls",)),
+        ("toolkit.client.service_client", ("ls",)),
         ("toolkit.console.server", ("console", "--port", "0")),
         ("services.demo", ("demo",)),
         ("services.payment.app", ("trigger", "OrderCreated")),

@@ -77,7 +77,7 @@ def test_sagas_that_ended_as_they_should_are_right(saga, urls):
 
     assert result.exit_code == 0
     assert violations(result) == []
-    assert "2 sagas judged, all is right" in result.stderr
+    assert "2 sagas verified, all is right" in result.stderr
 
 
 def test_a_violation_is_listed_and_ends_with_one(saga, urls):
@@ -138,14 +138,14 @@ def test_more_entries_than_a_page_holds_are_all_read(saga, urls, serve):
 
     result = saga("verify", *service_options(named))
 
-    assert "300 sagas judged, all is right" in result.stderr
+    assert "300 sagas verified, all is right" in result.stderr
 
 
 def test_one_of_a_kind_is_told_as_one(saga, urls):
     write(urls, numbered(fulfilled_order("order-1")))
     asyncio.run(add_row(urls["payment"]))
 
-    assert "1 saga judged, 1 violation\n" in saga("verify").stderr
+    assert "1 saga verified, 1 violation\n" in saga("verify").stderr
 
 
 def test_without_a_service_nothing_is_judged(saga, urls):
@@ -171,7 +171,7 @@ def test_a_broker_that_is_away_is_said_once_and_the_rest_is_judged(saga_process,
     assert result.returncode == 3
     warning, judgement = result.stderr.splitlines()
     assert warning.startswith("warning: not checked: the broker's queues: the broker does not answer")
-    assert judgement == "2 sagas judged, all is right as far as it was checked"
+    assert judgement == "2 sagas verified, all is right as far as it was checked"
 
 
 def test_what_is_wrong_ends_with_1_even_while_the_broker_is_away(saga_process, urls):

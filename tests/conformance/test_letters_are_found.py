@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from tests.conformance.world import RabbitWorld
 from tests.eventually import eventually
-from toolkit.client.controls import DatabaseControls
+from toolkit.client.database_client import DatabaseClient
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import queue_name
 from toolkit.declaration.contract import Contract
@@ -154,13 +154,13 @@ async def found(world: RabbitWorld, saga_id: str) -> list[dict[str, object]]:
     """Return what the command line and the console are shown of a saga's letters; the story has them, too."""
     service = next(each for each in world.services if each.name == "hotel")
     url = world.runtimes["hotel"].database.engine.url.render_as_string(hide_password=False)
-    controls = DatabaseControls(
+    client = DatabaseClient(
         "hotel", url, queue=queue_name(world.settings, "hotel"), emitted=service.emitted,
         contract=lambda: Contract.of(service), clock=SystemClock(),
     )  # fmt: skip
     try:
-        letters = await controls.dead_letters(Selection(saga_id=saga_id), limit=10)
-        assert [each["id"] for each in (await controls.saga(saga_id)).dead_letters] == [each["id"] for each in letters]
+        letters = await client.dead_letters(Selection(saga_id=saga_id), limit=10)
+        assert [each["id"] for each in (await client.saga(saga_id)).dead_letters] == [each["id"] for each in letters]
         return letters
     finally:
-        await controls.close()
+        await client.close()

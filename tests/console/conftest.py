@@ -114,7 +114,7 @@ def other_console(shop: Shop, background: Background) -> Iterator[Callable[..., 
     servers: list[tuple[uvicorn.Server, Future[None]]] = []
 
     def start(*, token: str = TOKEN, must_sign_in: bool = False) -> str:
-        app = application(shop.controls(token), token=SecretStr(token), must_sign_in=must_sign_in)
+        app = application(shop.clients(token), token=SecretStr(token), must_sign_in=must_sign_in)
         listener = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
         servers.append((server, background.start(server.serve(sockets=[listener]))))

@@ -20,7 +20,7 @@ from tests.console.background import Background
 from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.eventually import eventually
 from toolkit import Settings
-from toolkit.client.controls import HttpControls
+from toolkit.client.http_client import HttpClient
 from toolkit.declaration.events import SagaState, documented_example, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope
@@ -71,10 +71,10 @@ class Shop:
         """Where each service answers."""
         return {replica.name: f"http://127.0.0.1:{replica.port}" for replica in self.fleet.replicas}
 
-    def controls(self, token: str | None = TOKEN) -> list[HttpControls]:
-        """Return the services' controls, for another console."""
+    def clients(self, token: str | None = TOKEN) -> list[HttpClient]:
+        """Return the services' clients, for another console."""
         shown = SecretStr(token) if token else None
-        return [HttpControls(name, url, token=shown) for name, url in self.addresses.items()]
+        return [HttpClient(name, url, token=shown) for name, url in self.addresses.items()]
 
     def place(self, **changes: Any) -> str:
         """Place an order, and return its id."""

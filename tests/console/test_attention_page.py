@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from services.payment.app import app as payment
 from tests.cli.conftest import write_log
 from tests.orders import FAILED, entry
-from toolkit.client.controls import DatabaseControls
+from toolkit.client.database_client import DatabaseClient
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.declaration.contract import Contract
@@ -22,11 +22,11 @@ async def shown(url: str, *entries: Entry) -> str:
     """Return the page upon payment's log with these entries."""
     await write_log(url, list(entries))
     declared = {"emitted": payment.emitted, "contract": lambda: Contract.of(payment)}
-    controls = DatabaseControls("payment", url, queue="saga.payment", clock=SystemClock(), **declared)
-    app = application([controls], token=SecretStr("a-token-of-the-services"), must_sign_in=False)
+    client = DatabaseClient("payment", url, queue="saga.payment", clock=SystemClock(), **declared)
+    app = application([client], token=SecretStr("a-token-of-the-services"), must_sign_in=False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as browser:
         page = await browser.get("/attention")
-    await controls.close()
+    await client.close()
     return page.text
 
 

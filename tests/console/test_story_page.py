@@ -17,7 +17,7 @@ from services.inventory.app import app as inventory
 from services.payment.app import app as payment
 from tests.orders import PENDING, entry, paid_order, reserved
 from toolkit import Service
-from toolkit.client.controls import DatabaseControls
+from toolkit.client.database_client import DatabaseClient
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.declaration.contract import Contract
@@ -171,7 +171,7 @@ async def console(
     given_up: Sequence[DeadLetter] = (),
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A console of services with these entries; the last one holds what waits, and what was given up."""
-    controls = []
+    clients = []
     for service, entries in logs:
         database = Database(f"sqlite:///{directory}/{service.name}.db")
         await database.create_tables()
@@ -181,8 +181,8 @@ async def console(
                 await outbox.add(await session.connection(), waiting)
                 await dead_letters.add(await session.connection(), given_up)
         await database.close()
-        controls.append(
-            DatabaseControls(
+        clients.append(
+            DatabaseClient(
                 service.name,
                 database.url,
                 queue=f"saga.{service.name}",
@@ -191,10 +191,10 @@ async def console(
                 clock=SystemClock(),
             )
         )
-    app = application(controls, token=None, must_sign_in=False)
+    app = application(clients, token=None, must_sign_in=False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as client:
         yield client
-    for each in controls:
+    for each in clients:
         await each.close()
 
 

@@ -24,7 +24,8 @@ from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.api import Access, ApiContext, api_routes
 from toolkit.cli.app import app as cli
-from toolkit.client.controls import DatabaseControls, HttpControls
+from toolkit.client.database_client import DatabaseClient
+from toolkit.client.http_client import HttpClient
 from toolkit.clock import SystemClock
 from toolkit.console.app import application
 from toolkit.console.guard import Keys, local_path
@@ -49,9 +50,9 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def controls(database: Database) -> AsyncIterator[DatabaseControls]:
+async def client(database: Database) -> AsyncIterator[DatabaseClient]:
     """What the console may do there."""
-    controls = DatabaseControls(
+    client = DatabaseClient(
         "payment",
         database.url,
         queue="saga.payment",
@@ -59,22 +60,22 @@ async def controls(database: Database) -> AsyncIterator[DatabaseControls]:
         contract=lambda: Contract.of(payment),
         clock=SystemClock(),
     )
-    yield controls
-    await controls.close()
+    yield client
+    await client.close()
 
 
 @pytest.fixture
-async def here(controls: DatabaseControls) -> AsyncIterator[httpx.AsyncClient]:
+async def here(client: DatabaseClient) -> AsyncIterator[httpx.AsyncClient]:
     """A console on this machine."""
-    app = application([controls], token=SECRET, must_sign_in=False)
+    app = application([client], token=SECRET, must_sign_in=False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as client:
         yield client
 
 
 @pytest.fixture
-async def elsewhere(controls: DatabaseControls) -> AsyncIterator[httpx.AsyncClient]:
+async def elsewhere(client: DatabaseClient) -> AsyncIterator[httpx.AsyncClient]:
     """A console that other machines reach."""
-    app = application([controls], token=SECRET, must_sign_in=True)
+    app = application([client], token=SECRET, must_sign_in=True)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console.example") as client:
         yield client
 
@@ -217,8 +218,8 @@ async def test_guesses_at_once_are_slow_or_refused(elsewhere: httpx.AsyncClient)
     assert {each.headers["retry-after"] for each in refused} == {"2"}
 
 
-async def test_guesses_of_one_client_delay_no_other(controls: DatabaseControls):
-    app = application([controls], token=SECRET, must_sign_in=True)
+async def test_guesses_of_one_client_delay_no_other(client: DatabaseClient):
+    app = application([client], token=SECRET, must_sign_in=True)
     guessing, honest = (from_address(app, each) for each in ("203.0.113.9", "203.0.113.10"))
     token = await form_token(guessing, "/sign-in")
     fields = {"token": token, "name": "Mallory", "secret": "a guess"}
@@ -490,11 +491,11 @@ async def test_attention_is_not_calm_while_a_service_is_away_or_without_its_brok
 
 async def attention_of(name: str, url: str) -> str:
     """Return the page as a console of this one service shows it."""
-    controls = HttpControls(name, url, token=SECRET)
-    app = application([controls], token=SECRET, must_sign_in=False)
+    client = HttpClient(name, url, token=SECRET)
+    app = application([client], token=SECRET, must_sign_in=False)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as client:
         page = (await client.get("/attention")).text
-    await controls.close()
+    await client.close()
     return page
 
 

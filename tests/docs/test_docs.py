@@ -26,9 +26,9 @@ from tests.servers import Server, docker_is_there
 from toolkit import Settings
 from toolkit.cli.app import app
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.client.sources import DatabaseSource
+from toolkit.client.database_client import DatabaseClient
+from toolkit.client.saga_report import timeline_of
 from toolkit.client.starting import send
-from toolkit.client.timelines import timeline_of
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide
 from toolkit.transport.embedded import Embedded
@@ -218,12 +218,12 @@ async def test_the_values_to_test_with_end_as_the_readme_says(tmp_path: Path) ->
             expected[order.order_id] = (state, undone.replace("nothing", ""))
             await send(order_saga, {order.order_id: order}, embedded, clock=SystemClock())
         assert await embedded.settled(30)
-        sources = [DatabaseSource(each.name, settings.database_for(each.name)) for each in ORDER_SERVICES]
+        clients = [DatabaseClient(each.name, settings.database_for(each.name)) for each in ORDER_SERVICES]
         outcomes = {
-            order_id: outcome_of(await timeline_of((order_saga.name, order_id), sources)) for order_id in expected
+            order_id: outcome_of(await timeline_of((order_saga.name, order_id), clients)) for order_id in expected
         }
-        for source in sources:
-            await source.close()
+        for client in clients:
+            await client.close()
 
     assert {order_id: (each.state, ", ".join(each.undone)) for order_id, each in outcomes.items()} == expected
 

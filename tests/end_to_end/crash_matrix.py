@@ -34,7 +34,7 @@ from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ, find
 from toolkit import Settings
-from toolkit.client.sources import Source
+from toolkit.client.service_client import LogReader
 from toolkit.errors import UnreachableError
 from toolkit.ids import new_id
 from toolkit.protocol.fence import StepState
@@ -76,7 +76,7 @@ async def run_on_fleet(cell: Cell, fleet: Fleet) -> Result:
         began = time.monotonic()
         armed = await fleet.launch(victim, **_armed(cell, cell.point), **cell.settings)
         if cell.held and cell.after_payment:
-            await eventually(lambda: _is_being_paid(fleet.sources["payment"], orders[0].order_id), what="a payment")
+            await eventually(lambda: _is_being_paid(fleet.clients["payment"], orders[0].order_id), what="a payment")
             _signal(fleet, cell.held, signal.SIGSTOP)
         await _death(armed.process)
     finally:
@@ -101,7 +101,7 @@ async def run_embedded(cell: Cell, data_dir: Path) -> Result:
     armed = await _embedded(data_dir, file, **_armed(cell, cell.point), **cell.settings)
     with ExitStack() as stack:
         if cell.held:
-            await eventually(lambda: _is_being_paid(fleet.sources["payment"], orders[0].order_id), what="a payment")
+            await eventually(lambda: _is_being_paid(fleet.clients["payment"], orders[0].order_id), what="a payment")
             # Who can't write stands as still as who is stopped.
             lock = stack.enter_context(closing(sqlite3.connect(data_dir / f"{cell.held}.db", isolation_level=None)))
             lock.execute("BEGIN IMMEDIATE")
@@ -162,7 +162,7 @@ async def _right(faults: Callable[[], Awaitable[list[str]]]) -> None:
 
 async def _faults(fleet: Fleet, orders: Sequence[OrderCreated]) -> list[str]:
     """Return which orders did not end as they have to, and once all did, what is wrong with anything else."""
-    notification, wrong = fleet.sources["notification"], []
+    notification, wrong = fleet.clients["notification"], []
     for order in orders:
         end = tell(order.order_id, {"notification": await notification.entries(order.order_id)}).state
         if end is not end_of(order):
@@ -170,7 +170,7 @@ async def _faults(fleet: Fleet, orders: Sequence[OrderCreated]) -> list[str]:
     return wrong or await fleet.violations()
 
 
-async def _is_being_paid(payment: Source, order: str) -> bool:
+async def _is_being_paid(payment: LogReader, order: str) -> bool:
     """Whether the payment service has begun to take the money; its file and its tables may be still to come."""
     try:
         return any(entry["to_state"] == StepState.EXECUTING for entry in await payment.entries(order))

@@ -25,7 +25,7 @@ from services.payment.gateway import open_gateway
 from tests.end_to_end.breakable import free_port
 from tests.eventually import eventually
 from toolkit import Settings
-from toolkit.client.sources import DatabaseSource
+from toolkit.client.database_client import DatabaseClient
 from toolkit.client.verification import verify
 from toolkit.declaration.events import documented_example
 from toolkit.ids import new_id
@@ -143,7 +143,7 @@ class Fleet:
         self.settings = settings
         self.references = dict(references or {})
         self.databases = {name: Database(databases[name]) for name in SERVICES}
-        self.sources = {name: DatabaseSource(name, databases[name]) for name in SERVICES}
+        self.clients = {name: DatabaseClient(name, databases[name]) for name in SERVICES}
         self.replicas: list[Replica] = []
         self._log = log
         self._through = through
@@ -191,7 +191,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Let go of the databases."""
-        for each in (*self.databases.values(), *self.sources.values()):
+        for each in (*self.databases.values(), *self.clients.values()):
             await each.close()
 
     async def place(self, placed: Sequence[OrderCreated]) -> None:
@@ -234,7 +234,7 @@ class Fleet:
     async def violations(self) -> list[str]:
         """Return what `saga verify` finds wrong, or can't look at, in all sagas, goods, money, outboxes and queues."""
         checks = [reserved_as_ended, partial(paid_as_ended, settings=self.settings)]
-        report = await verify(list(self.sources.values()), checks=checks, broker=self.settings)
+        report = await verify(list(self.clients.values()), checks=checks, broker=self.settings)
         found = [f"{each.invariant}: {each.saga_id or 'all'}: {each.text}" for each in report.violations]
         return [*found, *report.unchecked, *report.unreachable.values()]
 

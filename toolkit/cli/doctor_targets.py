@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from toolkit.cli.exit_codes import UsageError
 from toolkit.cli.service_discovery import discover, package_name
 from toolkit.cli.service_locations import locate
-from toolkit.client.controls import Controls, DatabaseControls, HttpControls
+from toolkit.client.database_client import DatabaseClient
+from toolkit.client.http_client import HttpClient
+from toolkit.client.service_client import ServiceClient
 from toolkit.configuration.environment import said
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
@@ -21,8 +23,8 @@ def targets_of(names: Sequence[str], located: list[str] | None, settings: Settin
         UsageError: one of them is not known, or none is.
     """
     is_said = bool(located or said("SAGA_SERVICES").strip())
-    sources, declared = _sources(located, is_said=is_said), _declared()
-    known = list(dict.fromkeys([*sources, *declared]))
+    clients, declared = _clients(located, is_said=is_said), _declared()
+    known = list(dict.fromkeys([*clients, *declared]))
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"there is no service {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
     if not known:
@@ -33,26 +35,26 @@ def targets_of(names: Sequence[str], located: list[str] | None, settings: Settin
     return [
         Target(
             name=name,
-            url=source.url if isinstance(source, HttpControls) else None,
-            database_url=_database_of(source, own, is_said=is_said),
-            controls=source,
+            url=client.url if isinstance(client, HttpClient) else None,
+            database_url=_database_of(client, own, is_said=is_said),
+            client=client,
             declared=declared.get(name),
         )
         for name in chosen
-        for source in [sources.get(name)]
+        for client in [clients.get(name)]
     ]
 
 
-def _database_of(source: Controls | None, own: str | None, *, is_said: bool) -> str | None:
+def _database_of(client: ServiceClient | None, own: str | None, *, is_said: bool) -> str | None:
     """Return the database that was said for the service, else SAGA_DATABASE_URL, else the file that lies here."""
-    found = source.url if isinstance(source, DatabaseControls) else None
+    found = client.url if isinstance(client, DatabaseClient) else None
     return found if found and is_said else own or found
 
 
-def _sources(located: list[str] | None, *, is_said: bool) -> dict[str, Controls]:
+def _clients(located: list[str] | None, *, is_said: bool) -> dict[str, ServiceClient]:
     """Return where services can be read, by name; none where nobody says and no file lies there."""
     try:
-        return {source.service: source for source in locate(located)}
+        return {client.service: client for client in locate(located)}
     except UsageError:
         if is_said:
             raise

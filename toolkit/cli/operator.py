@@ -13,7 +13,7 @@ from toolkit.cli.exit_codes import UsageError
 from toolkit.errors import AmbiguousSagaError
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
+    from toolkit.client.service_client import ServiceClient
     from toolkit.persistence.audit_log import Operator
 
 #: As the API takes it; a reason is a sentence, no report.
@@ -55,7 +55,7 @@ def span(text: str, option: str) -> timedelta:
     return found
 
 
-def pick(name: str, known: Sequence[Controls]) -> Controls:
+def pick(name: str, known: Sequence[ServiceClient]) -> ServiceClient:
     """Return the service of this name.
 
     Raises:
@@ -69,13 +69,13 @@ def pick(name: str, known: Sequence[Controls]) -> Controls:
     return found
 
 
-async def type_of(saga_id: str, said: str | None, known: Sequence[Controls]) -> str | None:
+async def type_of(saga_id: str, said: str | None, known: Sequence[ServiceClient]) -> str | None:
     """Return the type of the saga that is meant, where any service tells one.
 
     Raises:
         AmbiguousSagaError: none was said, and sagas of several types have this id, be it in different services.
     """
-    from toolkit.client.sources import ask_all
+    from toolkit.client.fan_out import ask_all
     from toolkit.operations.search import Search
 
     if said is not None:

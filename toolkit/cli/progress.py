@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rich.text import Text
@@ -12,13 +10,10 @@ from rich.text import Text
 from toolkit.cli.exit_codes import UsageError, complain
 from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.cli.service_discovery import find_service
-from toolkit.client.controls import Controls
-from toolkit.client.sources import ask_all
-from toolkit.declaration.choreography import Choreography
+from toolkit.client.saga_report import SagaReport, report_of
+from toolkit.client.service_client import ServiceClient
 from toolkit.declaration.contract import Contract
-from toolkit.operations.views import see_that_it_is_one
-from toolkit.protocol.timeline import Timeline, tell
-from toolkit.tracking.progress import NodeProgress, Progress, Status, progress
+from toolkit.tracking.progress import NodeProgress, Progress, Status
 
 #: How what is to come looks; told by the word, and only helped by sign and colour.
 _SIGNS = {
@@ -30,61 +25,16 @@ _SIGNS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A saga's story, how far it has come, and of which services that are there no contract is known.
-
-    `has_dead_letters`: a service has given up messages of it, which may be all that there is.
-    `undeclared`: by service, the steps that it has entries of and does not declare.
-    """
-
-    timeline: Timeline
-    progress: Progress
-    without_contract: Mapping[str, str]
-    has_dead_letters: bool
-    undeclared: Mapping[str, Sequence[str]]
+async def follow(saga_id: str, saga_type: str | None, clients: Sequence[ServiceClient]) -> SagaReport:
+    """Return the report of a saga; a contract that a service does not return is made from its declarations here."""
+    return await report_of(saga_id, saga_type, clients, declared=_declared_here)
 
 
-async def follow(saga_id: str, saga_type: str | None, services: Sequence[Controls]) -> Followed:
-    """Ask all services for this saga, and for their contracts.
-
-    Raises:
-        AmbiguousSagaError: no type is named, and sagas of several types have this id, be it in different services.
-    """
-    seen, told = await asyncio.gather(
-        ask_all(services, lambda each: each.saga(saga_id, saga_type)), ask_all(services, lambda each: each.contract())
-    )
-    see_that_it_is_one(saga_id, seen.by_service.values())
-    timeline = tell(
-        saga_id, {name: view.entries for name, view in seen.by_service.items()}, unreachable=seen.unreachable
-    )
-    contracts = told.by_service | _declared_here(told.unreachable)
-    missing = {name: why for name, why in told.unreachable.items() if name in seen.by_service.keys() - contracts.keys()}
-    has_dead_letters = any(view.dead_letters for view in seen.by_service.values())
-    found = progress(timeline, Choreography(contracts.values()), seen.by_service)
-    return Followed(timeline, found, missing, has_dead_letters, _undeclared(timeline, contracts))
-
-
-def _undeclared(timeline: Timeline, contracts: Mapping[str, Contract]) -> dict[str, list[str]]:
-    declared = {(name, each.saga, each.name) for name, contract in contracts.items() for each in contract.handlers}
-    found: dict[str, list[str]] = {}
-    for entry in timeline.entries:
-        service, step = entry["service"], entry["step"]
-        is_gone = service in contracts and (service, entry["saga_type"], step) not in declared
-        if is_gone and step not in found.setdefault(service, []):
-            found[service].append(step)
-    return found
-
-
-def _declared_here(services: Mapping[str, str]) -> dict[str, Contract]:
-    """Return the contracts of those services whose declarations lie below the current directory."""
-    found = {}
-    for name in services:
-        try:
-            found[name] = Contract.of(find_service(name))
-        except UsageError:
-            continue
-    return found
+def _declared_here(service: str) -> Contract | None:
+    try:
+        return Contract.of(find_service(service))
+    except UsageError:
+        return None
 
 
 def complain_of_contracts(missing: Mapping[str, str]) -> None:

@@ -17,28 +17,28 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
+    from toolkit.client.service_client import ServiceClient
     from toolkit.configuration.settings import Settings
     from toolkit.declaration.contract import Contract
 
 
 @asynccontextmanager
-async def opened(named: Sequence[str] | None) -> AsyncIterator[list[Controls]]:
-    """Find the services' sources, and close them at the end.
+async def opened(named: Sequence[str] | None) -> AsyncIterator[list[ServiceClient]]:
+    """Find the services' clients, and close them at the end.
 
     Raises:
         UsageError: no service is named or found, or one is named wrongly.
     """
-    sources = locate(named)
+    clients = locate(named)
     try:
-        yield sources
+        yield clients
     finally:
-        for source in sources:
-            await source.close()
+        for client in clients:
+            await client.close()
 
 
-def locate(named: Sequence[str] | None) -> list[Controls]:
-    """Return the sources by the first way that names any."""
+def locate(named: Sequence[str] | None) -> list[ServiceClient]:
+    """Return the clients by the first way that names any."""
     from toolkit.configuration.environment import said
     from toolkit.configuration.settings import load_settings
 
@@ -56,10 +56,10 @@ def locate(named: Sequence[str] | None) -> list[Controls]:
     return [_in_database(path.stem, f"sqlite:///{path}", settings) for path in files]
 
 
-def _by_name(pairs: Iterable[str], settings: Settings) -> list[Controls]:
+def _by_name(pairs: Iterable[str], settings: Settings) -> list[ServiceClient]:
     from toolkit.urls import shown_url
 
-    found: dict[str, Controls] = {}
+    found: dict[str, ServiceClient] = {}
     for pair in pairs:
         name, _, url = pair.partition("=")
         if not name or not url:
@@ -70,10 +70,10 @@ def _by_name(pairs: Iterable[str], settings: Settings) -> list[Controls]:
     return list(found.values())
 
 
-def _at(name: str, url: str, settings: Settings) -> Controls:
+def _at(name: str, url: str, settings: Settings) -> ServiceClient:
     import httpx
 
-    from toolkit.client.controls import HttpControls
+    from toolkit.client.http_client import HttpClient
     from toolkit.configuration.server_urls import has_sound_address, is_database_url
     from toolkit.urls import shown_url
 
@@ -81,7 +81,7 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
         if url.startswith(("http://", "https://")):
             if not urlsplit(has_sound_address(url)).hostname:
                 raise ValueError(f"{shown_url(url)} names no host, write http://127.0.0.1:8000 say")
-            return HttpControls(name, url, token=settings.api_token, read_token=settings.api_read_token)
+            return HttpClient(name, url, token=settings.api_token, read_token=settings.api_read_token)
         if url.startswith(("sqlite:///", "postgresql://")):
             is_database_url(url)
             return _in_database(name, url, settings)
@@ -90,12 +90,12 @@ def _at(name: str, url: str, settings: Settings) -> Controls:
     raise UsageError(f"the address of {name} is not allowed: it begins with http://, sqlite:/// or postgresql://")
 
 
-def _in_database(name: str, url: str, settings: Settings) -> Controls:
+def _in_database(name: str, url: str, settings: Settings) -> ServiceClient:
     # The declarations are looked for only if they are needed: reading works from any directory.
-    from toolkit.client.controls import DatabaseControls
+    from toolkit.client.database_client import DatabaseClient
     from toolkit.configuration.settings import queue_name
 
-    return DatabaseControls(
+    return DatabaseClient(
         name,
         url,
         queue=queue_name(settings, name),

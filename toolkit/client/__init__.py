@@ -1,1 +1,1 @@
-"""Services from outside: over their HTTP API, or in their databases."""
+"""Services from outside: over their HTTP APIs, or in their databases."""

@@ -1,19 +1,21 @@
-"""The verdict on a whole system: every saga's log from every service, judged by the invariants, and what is left over.
+"""Verification of a whole system: every saga's log from every service against the invariants, and the backlog.
 
-Tests after a disaster and people by `saga verify` call the same function. It reads each log once, page by page, and
-puts the sagas together here: no question is asked for each saga.
+Tests after a disaster and `saga verify` call the same function. It reads each log once, page by page, and merges the
+sagas here: no request is made per saga.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
 from typing import Any, Protocol
 
-from toolkit.client.sources import DatabaseSource, Source, ask_all, pages
+from toolkit.client.database_client import DatabaseClient
+from toolkit.client.fan_out import ANSWER_TIMEOUT, ask_all
+from toolkit.client.service_client import LogReader, Rows
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
@@ -22,12 +24,12 @@ from toolkit.protocol.invariants import Backlog, Violation, at_rest, violations_
 from toolkit.protocol.timeline import LogEntry, tell
 from toolkit.transport.rabbitmq.topology import queue_depths
 
-#: After so many sagas the event loop gets its turn: judging is arithmetic, and progress is to be seen.
+#: After so many sagas the event loop gets its turn: the invariants are arithmetic, and progress is shown meanwhile.
 _AT_ONCE = 200
 
 
 class CheckResult(Protocol):
-    """What a check of the services' own says: what has to hold, whether it does, and what was found."""
+    """The result of a check of the services' own: the claim, whether it holds, and what was found."""
 
     @property
     def claim(self) -> str:
@@ -45,19 +47,19 @@ class CheckResult(Protocol):
         ...
 
 
-#: A check of the services' own, money say: it is given the databases' URLs by service, and how each saga ended, by its
+#: A check of the services' own, money say: it takes the databases' URLs by service, and how each saga ended, by its
 #: type and id (None: it has not). It raises UnreachableError where something that it needs can't be read.
 Check = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationReport:
-    """What was found.
+    """The violations found, and what was not verified.
 
-    - `unchecked`: what could not be looked at, and why.
-    - `is_broker_away`: the queues of the broker that was named could not be looked at.
-    - `sagas`, `left_out`: how many were judged, and how many were not: they had just moved, or are pruned in part.
-    - `unreachable`: services of which nothing is known; then no saga was judged at all.
+    - `unchecked`: what could not be read, and why.
+    - `is_broker_away`: the queues of the named broker could not be read.
+    - `sagas`, `left_out`: how many were verified, and how many were not: they had just moved, or are pruned in part.
+    - `unreachable`: services that could not be read; then no saga was verified at all.
     """
 
     violations: Sequence[Violation] = ()
@@ -69,29 +71,29 @@ class VerificationReport:
 
 
 async def verify(
-    sources: Sequence[Source],
+    clients: Sequence[LogReader],
     *,
     checks: Iterable[Check] = (),
     broker: Settings | None = None,
     settled_before: datetime | None = None,
     progress: Callable[[str, int], None] = lambda *_: None,
 ) -> VerificationReport:
-    """Read all there is, and judge it.
+    """Read all logs, and check every saga against the invariants.
 
-    - `broker`: the settings that name the broker whose queues are looked at; None: nobody looks.
-    - `settled_before`: judge only sagas that have not moved since, and not what is left over: the services are at work.
-    - `progress`: is told what is being done, and how many more of it are done.
+    - `broker`: the settings of the broker whose queues are read; None: no queue is.
+    - `settled_before`: verify only sagas that have not moved since, and no backlog: the services are at work.
+    - `progress`: called with a count's name, and by how much it grew.
     """
-    logs = await ask_all(sources, lambda source: _read(source, progress), within=None)
-    backlog = await ask_all(sources, lambda source: source.backlog())
+    logs = await ask_all(clients, lambda client: _read(client, progress), within=None)
+    backlog = await ask_all(clients, lambda client: client.backlog())
     if unreachable := logs.unreachable | backlog.unreachable:
         return VerificationReport(unreachable=unreachable)
     timelines = _by_saga(logs.by_service)
     watermark = max((each.pruned_until for each in backlog.by_service.values() if each.pruned_until), default=None)
-    whole = {saga: told for saga, told in timelines.items() if _is_whole(told, watermark, settled_before)}
+    whole = {saga: logs for saga, logs in timelines.items() if _is_whole(logs, watermark, settled_before)}
     violations, outcomes = await _verify_all(whole, progress)
     left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(backlog.by_service, broker)
-    own, unchecked_of_own = await _run(checks, sources, outcomes)
+    own, unchecked_of_own = await _run(checks, clients, outcomes)
     return VerificationReport(
         violations=[*violations, *left.violations, *own],
         unchecked=[*left.unchecked, *unchecked_of_own],
@@ -101,16 +103,28 @@ async def verify(
     )
 
 
-async def _read(source: Source, progress: Callable[[str, int], None]) -> list[dict[str, Any]]:
+async def _read(client: LogReader, progress: Callable[[str, int], None]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
-    async for page in pages(source):
+    async for page in _pages(client):
         entries += map(_slim, page)
         progress("log entries read", len(page))
     return entries
 
 
+async def _pages(client: LogReader) -> AsyncIterator[Rows]:
+    """Yield the service's whole log, page by page; each page may take as long as any answer."""
+    after: int | None = 0
+    while after is not None:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                page, after = await client.page(after)
+        except TimeoutError as error:
+            raise UnreachableError(f"no answer within {ANSWER_TIMEOUT} seconds") from error
+        yield page
+
+
 def _slim(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry with each word kept once in memory: ids and names recur in every line."""
+    """Return the entry with each text kept once in memory: ids and names recur in every entry."""
     return {name: intern(value) if isinstance(value, str) else value for name, value in entry.items()}
 
 
@@ -124,10 +138,10 @@ def _by_saga(logs: Mapping[str, Sequence[LogEntry]]) -> dict[SagaKey, dict[str, 
 
 
 def _is_whole(
-    told: Mapping[str, Sequence[LogEntry]], watermark: datetime | None, settled_before: datetime | None
+    logs: Mapping[str, Sequence[LogEntry]], watermark: datetime | None, settled_before: datetime | None
 ) -> bool:
     """Whether no service has pruned any of the saga, and none is writing more of it."""
-    times = [entry["at"] for entries in told.values() for entry in entries]
+    times = [entry["at"] for entries in logs.values() for entry in entries]
     return (watermark is None or min(times) > watermark) and (settled_before is None or max(times) < settled_before)
 
 
@@ -135,8 +149,8 @@ async def _verify_all(
     timelines: Mapping[SagaKey, Mapping[str, Sequence[LogEntry]]], progress: Callable[[str, int], None]
 ) -> tuple[list[Violation], dict[SagaKey, SagaState | None]]:
     consumed: dict[str, set[str]] = {}
-    for (saga_type, _), told in timelines.items():
-        consumed.setdefault(saga_type, set()).update(entry["event_type"] for log in told.values() for entry in log)
+    for (saga_type, _), logs in timelines.items():
+        consumed.setdefault(saga_type, set()).update(entry["event_type"] for log in logs.values() for entry in log)
     found: list[Violation] = []
     outcomes: dict[SagaKey, SagaState | None] = {}
     for number, (saga, logs) in enumerate(timelines.items(), start=1):
@@ -144,7 +158,7 @@ async def _verify_all(
         timeline = tell(saga_id, logs)
         found += violations_of(saga_id, timeline.entries, consumed=consumed[saga_type])
         outcomes[saga] = timeline.state if timeline.state and timeline.state.is_ended else None
-        progress("sagas judged", 1)
+        progress("sagas verified", 1)
         if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
     return found, outcomes
@@ -152,7 +166,7 @@ async def _verify_all(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Left:
-    """What is left over, as far as it could be looked at."""
+    """What is left over, as far as it could be read."""
 
     violations: Sequence[Violation] = ()
     unchecked: Sequence[str] = ()
@@ -178,15 +192,15 @@ async def _left_over(backlog: Mapping[str, Backlog], broker: Settings | None) ->
 
 
 async def _run(
-    checks: Iterable[Check], sources: Sequence[Source], outcomes: Mapping[SagaKey, SagaState | None]
+    checks: Iterable[Check], clients: Sequence[LogReader], outcomes: Mapping[SagaKey, SagaState | None]
 ) -> tuple[list[Violation], list[str]]:
-    databases = {source.service: source.url for source in sources if isinstance(source, DatabaseSource)}
+    databases = {client.service: client.url for client in clients if isinstance(client, DatabaseClient)}
     found, unchecked = [], []
     for check in checks:
         try:
-            claim = await check(databases, outcomes)
+            result = await check(databases, outcomes)
         except UnreachableError as error:
             unchecked.append(str(error))
         else:
-            found += [] if claim.holds else [Violation(claim.claim, None, claim.found)]
+            found += [] if result.holds else [Violation(result.claim, None, result.found)]
     return found, unchecked

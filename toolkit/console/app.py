@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from toolkit.client.controls import Controls
+from toolkit.client.service_client import ServiceClient
 from toolkit.console.guard import Guard, Keys, local_path
 from toolkit.console.https_proxy import BehindHttps
 from toolkit.console.pages.attention import AttentionPage
@@ -37,7 +37,7 @@ from toolkit.console.templating import STATIC, Pages
 
 
 def application(
-    controls: Sequence[Controls],
+    clients: Sequence[ServiceClient],
     *,
     token: SecretStr | None,
     must_sign_in: bool,
@@ -49,7 +49,7 @@ def application(
     Where nobody signs in, forms are filled in with the name `actor`. `behind_https`: a proxy stands before it that
     browsers ask by HTTPS.
     """
-    services = Services(controls)
+    services = Services(clients)
     keys = Keys(token)
     pages = Pages(keys, must_sign_in=must_sign_in, actor=actor)
     jobs = Jobs()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from toolkit.client.controls import Controls
+from toolkit.client.service_client import ServiceClient
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.operations.dead_letters import BatchResult
 from toolkit.persistence.audit_log import Operator
@@ -48,10 +48,10 @@ class Verb(StrEnum):
         return {"redrive": "redriven", "drop": "dropped"}[self]
 
     async def batch(
-        self, controls: Controls, which: Selection, by: Operator, *, after: str, dry_run: bool = False
+        self, client: ServiceClient, which: Selection, by: Operator, *, after: str, dry_run: bool = False
     ) -> BatchResult:
         """Do it with one bite of the letters."""
-        act = controls.drop if self is Verb.DROP else controls.redrive
+        act = client.drop if self is Verb.DROP else client.redrive
         return await act(which, by, after=after, dry_run=dry_run)
 
 
@@ -127,17 +127,17 @@ class Jobs:
         """Return all jobs, the latest first."""
         return list(reversed(self._jobs.values()))
 
-    def start(self, name: str, verb: Verb, controls: Controls, which: Selection, by: Operator, total: int) -> Job:
+    def start(self, name: str, verb: Verb, client: ServiceClient, which: Selection, by: Operator, total: int) -> Job:
         """Return the job of that name, or one under way on the same letters; else begin it."""
         under_way = (each for each in self._jobs.values() if not each.is_over)
-        meant = (verb, controls.service)
+        meant = (verb, client.service)
         same = (each for each in under_way if (each.verb, each.service) == meant and _is_same(each.which, which))
         if known := self._jobs.get(name) or next(same, None):
             return known
         self._forget_old()
-        job = Job(name, verb, controls.service, which, by, total, datetime.now(UTC))
+        job = Job(name, verb, client.service, which, by, total, datetime.now(UTC))
         self._jobs[name] = job
-        task = asyncio.create_task(_run(job, controls))
+        task = asyncio.create_task(_run(job, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return job
@@ -155,7 +155,7 @@ class Jobs:
             del self._jobs[name]
 
 
-async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
+async def look(verb: Verb, client: ServiceClient, which: Selection) -> Look:
     """Return what a redrive or a drop of these letters would do.
 
     Raises:
@@ -163,8 +163,8 @@ async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
         NotAllowedError: it wants another token.
         AmbiguousSagaError: sagas of several types have the id that is meant.
     """
-    newest = await controls.dead_letters(which, limit=1)
-    total = await controls.count(which)
+    newest = await client.dead_letters(which, limit=1)
+    total = await client.count(which)
     refused: Counter[str] = Counter()
     steps: Counter[str] = Counter()
     after: str | None = ""
@@ -172,7 +172,7 @@ async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
     for _ in range(_LOOKED_AT):
         if after is None:
             break
-        batch = await verb.batch(controls, which, Operator("console", "a look beforehand"), after=after, dry_run=True)
+        batch = await verb.batch(client, which, Operator("console", "a look beforehand"), after=after, dry_run=True)
         for row in batch.rows:
             looked_at += 1
             steps[row["step"] or "before any step"] += 1
@@ -185,14 +185,14 @@ async def look(verb: Verb, controls: Controls, which: Selection) -> Look:
     return Look(total, looked_at, would_go, dict(refused), dict(steps), up_to, looked_at >= total)
 
 
-async def _run(job: Job, controls: Controls) -> None:
+async def _run(job: Job, client: ServiceClient) -> None:
     """Redrive or drop bite by bite; then see what comes back."""
     after: str | None = ""
     try:
         if job.verb is Verb.REDRIVE:
-            await _remember(job, controls)
+            await _remember(job, client)
         while after is not None:
-            batch = await job.verb.batch(controls, job.which, job.by, after=after)
+            batch = await job.verb.batch(client, job.which, job.by, after=after)
             for row in batch.rows:
                 if row["outcome"] == "refused":
                     job.refused[_why(row)] += 1
@@ -205,30 +205,30 @@ async def _run(job: Job, controls: Controls) -> None:
         job.ended_at = datetime.now(UTC)
         job.is_watched = job.verb is Verb.REDRIVE and job.done > 0
     try:
-        await _watch(job, controls)
+        await _watch(job, client)
     finally:
         job.is_watched = False
 
 
-async def _remember(job: Job, controls: Controls) -> None:
+async def _remember(job: Job, client: ServiceClient) -> None:
     """Keep by which ids the letters' messages would be known again; one without gets its letter's."""
-    dead_letters = await controls.dead_letters(job.which, limit=_MOST_KNOWN)
+    dead_letters = await client.dead_letters(job.which, limit=_MOST_KNOWN)
     job.sent = frozenset(row["message_id"] or row["id"] for row in dead_letters)
     job.newest = max((row["id"] for row in dead_letters), default="")
 
 
-async def _watch(job: Job, controls: Controls) -> None:
+async def _watch(job: Job, client: ServiceClient) -> None:
     until = time.monotonic() + _WATCHED
     while job.is_watched and time.monotonic() < until:
         await asyncio.sleep(_WATCH_EVERY)
-        await see_what_came_back(job, controls)
+        await see_what_came_back(job, client)
         job.is_watched = job.back is None or job.back < job.done
 
 
-async def see_what_came_back(job: Job, controls: Controls) -> None:
+async def see_what_came_back(job: Job, client: ServiceClient) -> None:
     """Count the letters that a redrive sent and that are letters again, whatever for; as before where none can tell."""
     with contextlib.suppress(UnreachableError, NotAllowedError):
-        dead_letters = await controls.dead_letters(Selection(), limit=_MOST_KNOWN)
+        dead_letters = await client.dead_letters(Selection(), limit=_MOST_KNOWN)
         job.back = sum(row["id"] > job.newest and row["message_id"] in job.sent for row in dead_letters)
 
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from toolkit.client.controls import Controls
-from toolkit.client.sources import Rows
+from toolkit.client.service_client import Rows, ServiceClient
 from toolkit.console.service_cache import Services
 from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations.search import Search
@@ -155,16 +154,16 @@ class _Found:
         return next((cursor for at, cursor in reversed(self.begun) if at > end), self.begun[0][1])
 
 
-async def _behind(controls: Controls, which: Search, place: Place) -> _Found:
+async def _behind(client: ServiceClient, which: Search, place: Place) -> _Found:
     """Ask a service until it has told a page of what moved before that place, or all that there is."""
-    cursor = place.cursors.get(controls.service) or None
+    cursor = place.cursors.get(client.service) or None
     rows: Rows = []
     begun: list[tuple[datetime, str]] = []
     for _ in range(_TURNS):
-        page, following = await controls.search(which, limit=PAGE * 2, cursor=cursor)
+        page, following = await client.search(which, limit=PAGE * 2, cursor=cursor)
         if page:
             begun.append((page[0]["at"], cursor or ""))
-        rows += [row | {"told_by": {controls.service}} for row in page if place.holds(row)]
+        rows += [row | {"told_by": {client.service}} for row in page if place.holds(row)]
         cursor = following
         # Several sagas move at one instant, as a batch: how many of them there are is known once an older one came.
         if cursor is None or sum(row["at"] > rows[-1]["at"] for row in rows) >= PAGE:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import uvicorn
 from pydantic import SecretStr
 
-from toolkit.client.controls import Controls
+from toolkit.client.service_client import ServiceClient
 from toolkit.configuration.environment import guard_token
 from toolkit.console.app import application
 from toolkit.errors import SettingsError
@@ -19,7 +19,7 @@ from toolkit.web.server import bind, server_config
 
 
 def serve(
-    controls: Sequence[Controls],
+    clients: Sequence[ServiceClient],
     *,
     token: SecretStr | None,
     host: str,
@@ -43,7 +43,7 @@ def serve(
     if must_sign_in:
         guard_token("SAGA_API_TOKEN", token, f"{reached} is reached from other machines")
     listener = _listen(host, port)
-    app = application(controls, token=token, must_sign_in=must_sign_in, actor=actor, behind_https=behind_https)
+    app = application(clients, token=token, must_sign_in=must_sign_in, actor=actor, behind_https=behind_https)
     config = server_config(app, server_header=False)
     shown = f"[{host}]" if ":" in host else host
     server = _Server(config, lambda: announce(f"the console is at http://{shown}:{listener.getsockname()[1]}/"))

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from toolkit.client.controls import Controls
-from toolkit.client.sources import ANSWER_TIMEOUT, Answers
+from toolkit.client import fan_out
+from toolkit.client.fan_out import Answers
+from toolkit.client.service_client import ServiceClient
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.errors import NotAllowedError, UnreachableError
@@ -25,7 +26,7 @@ T = TypeVar("T")
 #: What no service bears to be asked for, and a sentence's end that says so.
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 NO_TEXT = "holds a character that can't be printed, which no id and no name has."
-Question = Callable[[Controls], Awaitable[T]]
+Question = Callable[[ServiceClient], Awaitable[T]]
 
 #: How long a page waits for a service, in seconds; and its live part, which is asked for again anyhow.
 PATIENCE, LIVE_PATIENCE = 2.5, 0.8
@@ -68,31 +69,27 @@ def can_be_asked(text: str) -> bool:
 class Services:
     """The services that the console reads, in the order in which they were named."""
 
-    def __init__(self, controls: Sequence[Controls]) -> None:
-        self.controls = list(controls)
+    def __init__(self, clients: Sequence[ServiceClient]) -> None:
+        self.clients = list(clients)
         self._asked: dict[tuple[str, Hashable], _Asked] = {}
         self._contracts: dict[str, tuple[float, Contract]] = {}
 
     @property
     def names(self) -> list[str]:
         """The services' names."""
-        return [each.service for each in self.controls]
+        return [each.service for each in self.clients]
 
-    def named(self, name: str) -> Controls | None:
-        """Return the controls of one service, or None where there is no such service."""
-        return next((each for each in self.controls if each.service == name), None)
+    def named(self, name: str) -> ServiceClient | None:
+        """Return the client of one service, or None where there is no such service."""
+        return next((each for each in self.clients if each.service == name), None)
 
     async def ask(
         self, what: Hashable, question: Question[T], *, of: Sequence[str] | None = None, patience: float = PATIENCE
     ) -> Answers[T]:
         """Ask all services, or those named, the same; `what` tells one question from another."""
-        asked = [each for each in self.controls if of is None or each.service in of]
+        asked = [each for each in self.clients if of is None or each.service in of]
         found = await asyncio.gather(*(self._one(each, what, question, patience) for each in asked))
-        pairs = list(zip([each.service for each in asked], found, strict=True))
-        return Answers(
-            by_service={name: answer for name, answer in pairs if not isinstance(answer, UnreachableError)},
-            unreachable={name: str(answer) for name, answer in pairs if isinstance(answer, UnreachableError)},
-        )
+        return Answers.of(zip([each.service for each in asked], found, strict=True))
 
     async def choreography(self, *, patience: float = PATIENCE) -> tuple[Choreography, dict[str, str]]:
         """Return what the services hear and say, and of which nothing is known, and why.
@@ -120,13 +117,13 @@ class Services:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for each in self.controls:
+        for each in self.clients:
             await each.close()
 
     async def _one(
-        self, controls: Controls, what: Hashable, question: Question[T], patience: float
+        self, client: ServiceClient, what: Hashable, question: Question[T], patience: float
     ) -> T | UnreachableError:
-        asked = self._under_way(controls, what, question)
+        asked = self._under_way(client, what, question)
         await asyncio.wait({asked.task}, timeout=patience)
         if asked.task.done():
             return cast("T | UnreachableError", asked.task.result())
@@ -134,14 +131,14 @@ class Services:
             return cast("T", asked.stand_in)
         return UnreachableError(f"no answer within {patience:g} s")
 
-    def _under_way(self, controls: Controls, what: Hashable, question: Question[T]) -> _Asked:
+    def _under_way(self, client: ServiceClient, what: Hashable, question: Question[T]) -> _Asked:
         """Return the question as it was asked a moment ago, or ask it now."""
-        key = (controls.service, what)
+        key = (client.service, what)
         before = self._asked.get(key)
         if before and before.is_fresh:
             return before
         self._forget_old()
-        asked = _Asked(asyncio.create_task(_answer(controls, question)), time.monotonic())
+        asked = _Asked(asyncio.create_task(_answer(client, question)), time.monotonic())
         if before:
             asked.answer, asked.answered_at = before.answer, before.answered_at
         asked.task.add_done_callback(lambda task: _keep(asked, task))
@@ -156,13 +153,10 @@ class Services:
             del self._asked[key]
 
 
-async def _answer(controls: Controls, question: Question[T]) -> T | UnreachableError:
+async def _answer(client: ServiceClient, question: Question[T]) -> T | UnreachableError:
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT):
-            return await question(controls)
-    except TimeoutError:
-        return UnreachableError(f"no answer within {ANSWER_TIMEOUT} s")
-    except (UnreachableError, NotAllowedError) as error:
+        return await fan_out.ask(client, question)
+    except NotAllowedError as error:
         return UnreachableError(str(error))
 
 

@@ -109,9 +109,9 @@ async def _contracts(targets: Sequence[Target]) -> dict[str, Contract]:
 
 
 async def _contract(subject: Target) -> Contract | None:
-    if subject.url and subject.controls:
+    if subject.url and subject.client:
         try:
-            return await subject.controls.contract()
+            return await subject.client.contract()
         except UnreachableError:
             pass  # that it does not answer is found elsewhere
     return Contract.of(subject.declared) if subject.declared else None

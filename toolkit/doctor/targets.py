@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toolkit.client.controls import Controls
+from toolkit.client.service_client import ServiceClient
 from toolkit.declaration.service import Service
 
 
@@ -15,5 +15,5 @@ class Target:
     name: str
     url: str | None = None
     database_url: str | None = None
-    controls: Controls | None = None
+    client: ServiceClient | None = None
     declared: Service | None = None

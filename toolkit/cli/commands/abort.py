@@ -53,7 +53,7 @@ def _why_not(timeline: Timeline) -> str | None:
 
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Timeline:
-    from toolkit.client.sources import ask_all
+    from toolkit.client.fan_out import ask_all
     from toolkit.operations.views import see_that_it_is_one
     from toolkit.protocol.timeline import tell
 

@@ -16,8 +16,8 @@ from toolkit.cli.service_locations import opened
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Answers, Rows
+    from toolkit.client.fan_out import Answers
+    from toolkit.client.service_client import Rows, ServiceClient
 
 _COLUMNS = ("since", "service", "what", "count", "step", "saga_id", "why")
 #: What goes out goes within a second; what has not for so long does not by itself, or not soon.
@@ -50,29 +50,29 @@ def attention(
 
 
 async def _read(limit: int, service: list[str] | None) -> Answers[Rows]:
-    from toolkit.client.sources import ask_all
+    from toolkit.client.fan_out import ask_all
 
     now = SystemClock().now()
     async with opened(service) as known:
         return await ask_all(known, lambda each: stuck_in(each, limit, now))
 
 
-async def stuck_in(controls: Controls, limit: int, now: datetime) -> Rows:
+async def stuck_in(client: ServiceClient, limit: int, now: datetime) -> Rows:
     """Return what is stuck in one service."""
     import asyncio
 
     late, odd, gone, groups, waiting, ready = await asyncio.gather(
-        controls.overdue(limit=limit),
-        controls.contradictions(limit=limit),
-        controls.undeclared_steps(),
-        controls.groups(),
-        controls.outbox(limit=_MOST_ROWS),
-        controls.ready(),
+        client.overdue(limit=limit),
+        client.contradictions(limit=limit),
+        client.undeclared_steps(),
+        client.groups(),
+        client.outbox(limit=_MOST_ROWS),
+        client.ready(),
     )
     under_way = (each for each in gone if each["unfinished"])
     stuck = [*_unready(ready), *map(_undeclared, under_way), *map(_late, late), *map(_odd, odd), *map(_dead, groups)]
     found = [*stuck, *_unsent(waiting, now)]
-    return [{"service": controls.service} | row for row in found]
+    return [{"service": client.service} | row for row in found]
 
 
 def _begin(row: Mapping[str, Any]) -> datetime:

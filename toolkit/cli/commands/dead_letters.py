@@ -13,14 +13,13 @@ from toolkit.cli.interrupts import run_async
 from toolkit.cli.operator import operator, pick, span
 from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_fields, print_json, print_rows, printing, with_types
+from toolkit.cli.progress_bars import progress
 from toolkit.cli.service_locations import opened
-from toolkit.cli.waiting import progress
 from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Rows
+    from toolkit.client.service_client import Rows, ServiceClient
     from toolkit.persistence.audit_log import Operator
     from toolkit.persistence.dead_letters import Selection
 
@@ -218,15 +217,15 @@ async def _batch_by_batch(
 ) -> None:
     """Do it bite by bite, and add what was done to `rows`."""
     async with opened(service) as known:
-        controls = pick(of, known)
-        newest = await controls.dead_letters(which, limit=1)
+        client = pick(of, known)
+        newest = await client.dead_letters(which, limit=1)
         if not newest:
-            await _see_that_it_is_a_step(controls, which.step)
+            await _see_that_it_is_a_step(client, which.step)
             return
         which = replace(which, up_to=newest[0]["id"])
-        act = controls.redrive if verb == "redrive" else controls.drop
+        act = client.redrive if verb == "redrive" else client.drop
         with progress() as bar:
-            task = bar.add_task("dead letters", total=await controls.count(which))
+            task = bar.add_task("dead letters", total=await client.count(which))
             after: str | None = ""
             while after is not None:
                 batch = await act(which, by, after=after, dry_run=dry_run)
@@ -237,14 +236,14 @@ async def _batch_by_batch(
 
 async def _read(of: str, which: Selection, limit: int, service: list[str] | None) -> Rows:
     async with opened(service) as known:
-        controls = pick(of, known)
-        rows = await controls.dead_letters(which, limit=limit)
+        client = pick(of, known)
+        rows = await client.dead_letters(which, limit=limit)
         if not rows:
-            await _see_that_it_is_a_step(controls, which.step)
+            await _see_that_it_is_a_step(client, which.step)
         return rows
 
 
-async def _see_that_it_is_a_step(controls: Controls, name: str | None) -> None:
+async def _see_that_it_is_a_step(client: ServiceClient, name: str | None) -> None:
     """See that a name of which there are no letters is a step's; that of one that is gone from the code has letters.
 
     Raises:
@@ -253,7 +252,7 @@ async def _see_that_it_is_a_step(controls: Controls, name: str | None) -> None:
     if name is None:
         return
     try:
-        handlers = (await controls.contract()).handlers
+        handlers = (await client.contract()).handlers
     except UnreachableError:  # a database far from its service's code: nothing here tells the steps' names
         return
     steps = [each.name for each in handlers if each.kind == "step"]
@@ -261,7 +260,7 @@ async def _see_that_it_is_a_step(controls: Controls, name: str | None) -> None:
     if undone is not None:
         raise UsageError(f"{name} undoes a step, and its letters have the name of that: write --step {undone}")
     if name not in steps:
-        raise UsageError(f"{controls.service} has no step {name!r}; there are: {', '.join(sorted(steps))}")
+        raise UsageError(f"{client.service} has no step {name!r}; there are: {', '.join(sorted(steps))}")
 
 
 async def _read_one(of: str, dead_letter_id: str, service: list[str] | None) -> dict[str, Any] | None:

@@ -65,8 +65,8 @@ async def _examine(names: Sequence[str], located: list[str] | None) -> list[Find
             return await examine(targets, settings, os.environ, management_url=management_url, say=say)
     finally:
         for subject in targets:
-            if subject.controls:
-                await subject.controls.close()
+            if subject.client:
+                await subject.client.close()
 
 
 def _management_url() -> str | None:

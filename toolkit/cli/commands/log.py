@@ -15,7 +15,7 @@ from toolkit.cli.service_locations import opened
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.sources import Rows
+    from toolkit.client.service_client import Rows
 
 #: The columns of a table that is piped; a terminal has no room for them, and programs get every field.
 _COLUMNS = ("at", "saga_id", "step", "from_state", "to_state", "saga_state", "event_type", "emitted_type", "error")
@@ -45,16 +45,16 @@ def log(
 
 
 async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, service: list[str] | None) -> Rows:
-    from toolkit.client.sources import ask_all
+    from toolkit.client.fan_out import ask_all
 
     if saga_type is not None and saga is None:
         raise UsageError("--type tells sagas of one id apart: name that by --saga ID")
-    async with opened(service) as sources:
-        chosen = [source for source in sources if source.service == name]
+    async with opened(service) as clients:
+        chosen = [client for client in clients if client.service == name]
         if not chosen:
-            known = ", ".join(source.service for source in sources)
+            known = ", ".join(client.service for client in clients)
             raise UsageError(f"there is no service {name!r} to read; there are: {known}")
-        answers = await ask_all(chosen, lambda source: source.entries(saga, limit, saga_type=saga_type))
+        answers = await ask_all(chosen, lambda client: client.entries(saga, limit, saga_type=saga_type))
     if name in answers.unreachable:
         raise UnreachableError(f"{name} is unreachable: {answers.unreachable[name]}")
     return answers.by_service[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +17,6 @@ from toolkit.clock import SystemClock
 from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Rows
-    from toolkit.operations.search import Search
-    from toolkit.persistence.saga_log import SagaKey
     from toolkit.protocol.timeline import Timeline
 
 _COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
@@ -51,45 +47,10 @@ def ls(
 async def _read(
     state: SagaState | None, limit: int, service: list[str] | None
 ) -> tuple[list[Timeline], Mapping[str, str]]:
+    from toolkit.client.saga_report import latest_sagas
+
     async with opened(service) as known:
         return await latest_sagas(known, limit, state)
-
-
-async def latest_sagas(
-    services: Sequence[Controls], limit: int, state: SagaState | None = None
-) -> tuple[list[Timeline], Mapping[str, str]]:
-    """Return the stories of the sagas that moved last, and who can't be asked.
-
-    One service's word is not enough: to the inventory a saga is pending that the payment has long refused. So each
-    tells what it moved last, and then all of them are asked of those sagas.
-    """
-    from toolkit.client.sources import ask_all
-    from toolkit.client.timelines import timelines_of
-    from toolkit.operations.search import Search
-
-    answers = await ask_all(services, lambda each: _moved_last(each, Search(state=state), limit))
-    reachable = [each for each in services if each.service in answers.by_service]
-    timelines = await timelines_of(_latest(answers.by_service.values(), limit), reachable)
-    chosen = [timeline for timeline in timelines if timeline.entries and state in (None, timeline.state)]
-    lost = {name: reason for timeline in timelines for name, reason in timeline.unreachable.items()}
-    return chosen, answers.unreachable | lost
-
-
-async def _moved_last(service: Controls, which: Search, limit: int) -> Rows:
-    """Return as many sagas as are wanted, if there are so many; a page may come back short."""
-    rows, cursor = await service.search(which, limit=limit)
-    while cursor is not None and len(rows) < limit:
-        more, cursor = await service.search(which, limit=limit - len(rows), cursor=cursor)
-        rows += more
-    return rows
-
-
-def _latest(answers: Iterable[Rows], limit: int) -> list[SagaKey]:
-    moved: dict[SagaKey, datetime] = {}
-    for row in (row for rows in answers for row in rows):
-        saga = row["saga_type"], row["saga_id"]
-        moved[saga] = max(row["at"], moved.get(saga, row["at"]))
-    return sorted(moved, key=lambda saga: moved[saga], reverse=True)[:limit]
 
 
 def summary(timeline: Timeline, now: datetime) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from toolkit.cli.output import print_some
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Answers, Rows
+    from toolkit.client.fan_out import Answers
+    from toolkit.client.service_client import Rows, ServiceClient
     from toolkit.persistence.audit_log import Operator
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
@@ -47,12 +47,12 @@ def nudge(
 
 
 async def _nudge(saga_id: str, said: str | None, by: Operator, service: list[str] | None) -> Answers[Rows]:
-    from toolkit.client.sources import ask_all
+    from toolkit.client.fan_out import ask_all
 
     async with opened(service) as known:
         saga_type = await type_of(saga_id, said, known)
 
-        async def rows_of(each: Controls) -> Rows:
+        async def rows_of(each: ServiceClient) -> Rows:
             return (await each.nudge(saga_id, by, saga_type)).rows
 
         return await ask_all(known, rows_of, within=None)

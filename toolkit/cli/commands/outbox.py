@@ -13,7 +13,7 @@ from toolkit.cli.output import print_rows, with_types
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
-    from toolkit.client.sources import Rows
+    from toolkit.client.service_client import Rows
 
 _COLUMNS = ("due_at", "event_type", "saga_id", "destination", "attempt", "tries", "event_id")
 

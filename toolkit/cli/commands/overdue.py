@@ -15,8 +15,7 @@ from toolkit.cli.service_locations import opened
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Rows
+    from toolkit.client.service_client import Rows, ServiceClient
 
 _COLUMNS = ("since", "service", "saga_id", "step", "state", "saga_state", "nudges", "aborted")
 
@@ -51,8 +50,8 @@ async def _read(limit: int, service: list[str] | None) -> tuple[Rows, Mapping[st
     return rows, unreachable
 
 
-async def _ask(controls: Controls, limit: int) -> Rows | UnreachableError:
+async def _ask(client: ServiceClient, limit: int) -> Rows | UnreachableError:
     try:
-        return await controls.overdue(limit=limit)
+        return await client.overdue(limit=limit)
     except UnreachableError as error:
         return error

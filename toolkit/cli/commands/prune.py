@@ -12,12 +12,11 @@ from toolkit.cli.interrupts import run_async
 from toolkit.cli.operator import operator, span
 from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption
 from toolkit.cli.output import printing
+from toolkit.cli.progress_bars import progress
 from toolkit.cli.service_locations import opened
-from toolkit.cli.waiting import progress
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Rows
+    from toolkit.client.service_client import Rows, ServiceClient
     from toolkit.persistence.audit_log import Operator
 
 _COLUMNS = ("service", "sagas", "dead_letters", "audit")
@@ -52,17 +51,17 @@ def _allowed(older_than: str) -> timedelta:
 
 async def _prune(age: timedelta, by: Operator, service: list[str] | None, rows: Rows) -> None:
     async with opened(service) as known:
-        for controls in known:
-            row = {"service": controls.service, "sagas": 0, "dead_letters": 0, "audit": 0}
-            await _prune_one(controls, age, by, row, rows)
+        for client in known:
+            row = {"service": client.service, "sagas": 0, "dead_letters": 0, "audit": 0}
+            await _prune_one(client, age, by, row, rows)
 
 
-async def _prune_one(controls: Controls, age: timedelta, by: Operator, row: dict[str, Any], rows: Rows) -> None:
+async def _prune_one(client: ServiceClient, age: timedelta, by: Operator, row: dict[str, Any], rows: Rows) -> None:
     with progress() as bar:
-        task = bar.add_task(f"sagas pruned in {controls.service}", total=None)
+        task = bar.add_task(f"sagas pruned in {client.service}", total=None)
         is_all = False
         while not is_all:
-            pruned = await controls.prune(age, by)
+            pruned = await client.prune(age, by)
             if row not in rows:  # a service that refuses has no row
                 rows.append(row)
             counts = {"sagas": pruned.sagas, "dead_letters": pruned.dead_letters, "audit": pruned.audit}

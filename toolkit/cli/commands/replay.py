@@ -15,8 +15,7 @@ from toolkit.cli.service_locations import opened
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Rows
+    from toolkit.client.service_client import Rows, ServiceClient
     from toolkit.persistence.audit_log import Operator
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
@@ -58,8 +57,8 @@ async def _replay(
     return rows, {name: str(answer) for name, answer in named if isinstance(answer, UnreachableError)}
 
 
-async def _ask(controls: Controls, saga_id: str, saga_type: str | None, by: Operator) -> Rows | UnreachableError:
+async def _ask(client: ServiceClient, saga_id: str, saga_type: str | None, by: Operator) -> Rows | UnreachableError:
     try:
-        return (await controls.replay(saga_id, by, saga_type)).rows
+        return (await client.replay(saga_id, by, saga_type)).rows
     except UnreachableError as error:
         return error

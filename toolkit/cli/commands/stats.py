@@ -13,8 +13,8 @@ from toolkit.cli.service_locations import opened
 from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Answers
+    from toolkit.client.fan_out import Answers
+    from toolkit.client.service_client import ServiceClient
     from toolkit.tracking.snapshot import Snapshot
 
 #: What a table has room for; programs get every field of the glance.
@@ -47,9 +47,9 @@ def columns() -> Sequence[str]:
     return _FEWER if console().width < _NARROW else COLUMNS
 
 
-async def snapshots_of(services: Sequence[Controls]) -> Answers[Snapshot]:
+async def snapshots_of(services: Sequence[ServiceClient]) -> Answers[Snapshot]:
     """Ask all services for their figures."""
-    from toolkit.client.sources import ask_all
+    from toolkit.client.fan_out import ask_all
 
     return await ask_all(services, lambda each: each.snapshot())
 

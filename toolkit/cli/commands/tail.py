@@ -17,8 +17,7 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.controls import Controls
-    from toolkit.client.sources import Rows
+    from toolkit.client.service_client import Rows, ServiceClient
 
 #: So many rows are read again each time: PostgreSQL numbers rows before they are committed, so one may come late.
 _OVERLAP = 100
@@ -68,7 +67,7 @@ async def _follow(saga: _Which, limit: int, interval: float, service: list[str] 
 class _Log:
     """One service's log, from where it was read last."""
 
-    def __init__(self, service: Controls, saga: _Which) -> None:
+    def __init__(self, service: ServiceClient, saga: _Which) -> None:
         self._service = service
         self._type, self._saga = saga
         self._began = SystemClock().now()
@@ -85,7 +84,7 @@ class _Log:
 
     async def new(self) -> Rows:
         """Return what was written since."""
-        from toolkit.client.sources import PAGE
+        from toolkit.client.service_client import PAGE
 
         if self._last is None:  # nothing was heard of it so far
             return [row for row in await self._ask(None, _OVERLAP) if row["at"] >= self._began]
@@ -99,7 +98,7 @@ class _Log:
     async def _ask(self, after: int | None, limit: int) -> Rows:
         import asyncio
 
-        from toolkit.client.sources import ANSWER_TIMEOUT
+        from toolkit.client.fan_out import ANSWER_TIMEOUT
 
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):

@@ -13,7 +13,7 @@ from toolkit.cli.output import print_json
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
-    from toolkit.cli.progress import Followed
+    from toolkit.client.saga_report import SagaReport
     from toolkit.protocol.timeline import Timeline
 
 
@@ -47,7 +47,7 @@ def trace(
     leave(_verdict(timeline, has_dead_letters=found.has_dead_letters))
 
 
-async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Followed:
+async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> SagaReport:
     from toolkit.cli.progress import follow
 
     async with opened(service) as known:

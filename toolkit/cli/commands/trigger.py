@@ -13,9 +13,9 @@ from toolkit.cli.exit_codes import ExitCode, UsageError, complain, leave
 from toolkit.cli.interrupts import heeding_sigterm, held, run_async
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_json
+from toolkit.cli.progress_bars import progress
 from toolkit.cli.service_discovery import discover, package_name, sagas_of, see_that_steps_exist
 from toolkit.cli.service_locations import opened
-from toolkit.cli.waiting import progress, wait_until_ended
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import SagaState
 
@@ -127,6 +127,7 @@ async def _start(
     settings: Settings,
 ) -> None:
     from toolkit.client.starting import publisher_for, send
+    from toolkit.client.waiting import wait_until_ended
     from toolkit.observability.logs import configure_logs
 
     configure_logs(settings.model_copy(update={"log_level": "error"}))
@@ -136,7 +137,7 @@ async def _start(
             await send(saga, events, publisher, clock=SystemClock(), sent=started.sent)
             return
         # Before anything is sent: who can't be told of the outcome shall learn that now.
-        async with opened(named) as sources:
+        async with opened(named) as clients:
             until = time.monotonic() + patience.total_seconds()
             await send(saga, events, publisher, clock=SystemClock(), patience=patience, sent=started.sent)
             with progress() as bar:
@@ -147,7 +148,7 @@ async def _start(
                     bar.advance(task)
 
                 left = timedelta(seconds=max(until - time.monotonic(), 0))
-                for timeline in await wait_until_ended(saga.name, list(events), sources, within=left, ended=ended):
+                for timeline in await wait_until_ended(saga.name, list(events), clients, within=left, ended=ended):
                     started.seen(timeline)
 
 

@@ -1,4 +1,4 @@
-"""`saga verify`: whether all sagas came to a right end, judged from the services' logs, tables and queues."""
+"""`saga verify`: whether all sagas came to a right end, verified from the services' logs, tables and queues."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from toolkit.cli.exit_codes import ExitCode, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_some, with_types
+from toolkit.cli.progress_bars import counting
 from toolkit.cli.service_discovery import import_here, package_name
 from toolkit.cli.service_locations import opened
-from toolkit.cli.waiting import counting
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def verify(
     report = run_async(_verify(timedelta(seconds=settled), service))
     complain_of_gaps(report.unreachable)
     if report.unreachable:
-        complain("error: without them no saga can be judged")
+        complain("error: without them no saga can be verified")
         leave(ExitCode.AWAY)
     rows = [asdict(each) for each in report.violations]
     print_some(rows, output, columns=with_types(_COLUMNS, rows))
@@ -66,10 +66,10 @@ async def _verify(settled: timedelta, service: list[str] | None) -> Verification
     from toolkit.client.verification import verify
 
     before = SystemClock().now() - settled if settled else None
-    async with opened(service) as sources:
+    async with opened(service) as clients:
         with counting() as progress:
             return await verify(
-                sources, checks=checks_of(package_name()), broker=_broker(), settled_before=before, progress=progress
+                clients, checks=checks_of(package_name()), broker=_broker(), settled_before=before, progress=progress
             )
 
 
@@ -103,7 +103,7 @@ def _sum_up(report: VerificationReport) -> None:
         judgement = _counted(len(report.violations), "violation")
     else:
         judgement = "all is right" if not report.is_broker_away else "all is right as far as it was checked"
-    complain(f"{_counted(report.sagas, 'saga')} judged, {judgement}")
+    complain(f"{_counted(report.sagas, 'saga')} verified, {judgement}")
 
 
 def _counted(count: int, what: str) -> str:

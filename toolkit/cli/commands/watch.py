@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolkit.cli.commands.ls import latest_sagas, summary
+from toolkit.cli.commands.ls import summary
 from toolkit.cli.commands.stats import columns, complain_of_silence, figures, snapshots_of
 from toolkit.cli.exit_codes import ExitCode, leave
 from toolkit.cli.interrupts import run_async
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from toolkit.client.controls import Controls
+    from toolkit.client.service_client import ServiceClient
     from toolkit.protocol.timeline import Timeline
     from toolkit.tracking.snapshot import Snapshot
 
@@ -96,8 +96,10 @@ async def _look_once(limit: int, service: list[str] | None) -> Sight:
         return await _look(known, limit)
 
 
-async def _look(services: Sequence[Controls], limit: int) -> Sight:
+async def _look(services: Sequence[ServiceClient], limit: int) -> Sight:
     import asyncio
+
+    from toolkit.client.saga_report import latest_sagas
 
     answers, (timelines, lost) = await asyncio.gather(snapshots_of(services), latest_sagas(services, limit))
     return Sight(SystemClock().now(), answers.by_service, timelines, {**lost, **answers.unreachable})

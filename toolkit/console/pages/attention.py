@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolkit.client.controls import Controls
+from toolkit.client.service_client import ServiceClient
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
 from toolkit.console.redrive_jobs import Jobs, Verb, look, see_what_came_back
@@ -66,10 +66,10 @@ class AttentionPage:
     async def ask(self, request: Request) -> Response:
         """Show what redriving or dropping a group would do, before it is done."""
         verb = _verb(request)
-        controls, which = self._meant(dict(request.query_params))
+        client, which = self._meant(dict(request.query_params))
         found, fault = None, None
         try:
-            found = await look(verb, controls, which)
+            found = await look(verb, client, which)
         except (UnreachableError, NotAllowedError, AmbiguousSagaError) as error:
             fault = str(error)
         return self._pages.page(
@@ -77,11 +77,11 @@ class AttentionPage:
             "letters",
             status=502 if fault else 200,
             verb=verb,
-            service=controls.service,
+            service=client.service,
             which=which,
             found=found,
             fault=fault,
-            sample=await _sample(controls, which) if found else [],
+            sample=await _sample(client, which) if found else [],
             job_name=Submissions.new_name(),
         )
 
@@ -90,12 +90,12 @@ class AttentionPage:
         verb = _verb(request)
         fields = await form(request, self._keys)
         by = operator(request, self._keys, fields, default=self._actor)
-        controls, which = self._meant(fields)
+        client, which = self._meant(fields)
         total = fields.get("total", "")
         name = fields.get("job", "")
         if not name or not total.isdigit():
             raise HTTPException(400, "This form is not whole. Go back, load the page anew, and try again.")
-        job = self._jobs.start(name, verb, controls, which, by, int(total))
+        job = self._jobs.start(name, verb, client, which, by, int(total))
         return RedirectResponse(f"/attention/jobs/{job.name}", 303)
 
     async def job(self, request: Request) -> Response:
@@ -103,14 +103,14 @@ class AttentionPage:
         job = self._jobs.get(request.path_params["name"])
         if job is None:
             raise HTTPException(404, "There is no such redrive or drop, or it was before the console's last start.")
-        controls = self._services.named(job.service)
-        if controls and job.is_final and job.sent and request.query_params.get("part") != "live":
-            await see_what_came_back(job, controls)
+        client = self._services.named(job.service)
+        if client and job.is_final and job.sent and request.query_params.get("part") != "live":
+            await see_what_came_back(job, client)
         return self._pages.page(request, "job", job=job, is_final=job.is_final)
 
-    def _meant(self, said: dict[str, str]) -> tuple[Controls, Selection]:
+    def _meant(self, said: dict[str, str]) -> tuple[ServiceClient, Selection]:
         """Return the service and the letters that are meant; never all of them by leaving something out."""
-        controls = self._services.named(said.get("service", ""))
+        client = self._services.named(said.get("service", ""))
         which = Selection(
             reason=said.get("reason_is") or None,
             step=said.get("step") or None,
@@ -118,9 +118,9 @@ class AttentionPage:
             saga_type=said.get("type") or None,
             up_to=said.get("up_to") or None,
         )
-        if controls is None or not (which.reason or which.step or which.saga_id):
+        if client is None or not (which.reason or which.step or which.saga_id):
             raise HTTPException(400, "Say which letters: a service, and their reason, step or saga.")
-        return controls, which
+        return client, which
 
 
 def _verb(request: Request) -> Verb:
@@ -130,9 +130,9 @@ def _verb(request: Request) -> Verb:
         raise HTTPException(404) from error
 
 
-async def _sample(controls: Controls, which: Selection) -> list[dict[str, Any]]:
+async def _sample(client: ServiceClient, which: Selection) -> list[dict[str, Any]]:
     """Return the newest of the letters, to show what they are."""
     try:
-        return await controls.dead_letters(which, limit=10)
+        return await client.dead_letters(which, limit=10)
     except (UnreachableError, NotAllowedError):
         return []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.client.sources import Answers
+from toolkit.client.fan_out import Answers
 from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.templating import Pages
 from toolkit.declaration.events import SagaState

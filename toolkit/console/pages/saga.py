@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolkit.client.controls import Controls
+from toolkit.client.service_client import ServiceClient
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
 from toolkit.console.saga_view import SagaDetails
@@ -105,7 +105,7 @@ class SagaPage:
         saga_type = fields.get("type") or None
 
         async def doing() -> list[Line]:
-            nudges = (_done(each, lambda each: each.nudge(saga_id, by, saga_type)) for each in self._services.controls)
+            nudges = (_done(each, lambda each: each.nudge(saga_id, by, saga_type)) for each in self._services.clients)
             return list(await asyncio.gather(*nudges))
 
         await self._submissions.once(fields.get("submission", ""), "Nudged", doing)
@@ -121,29 +121,29 @@ class SagaPage:
 
     async def _abort(self, saga_id: str, saga_type: str | None, by: Operator) -> list[Line]:
         lines = []
-        for each in self._services.controls:
-            line = await _done(each, lambda controls: controls.abort(saga_id, by, saga_type))
+        for each in self._services.clients:
+            line = await _done(each, lambda client: client.abort(saga_id, by, saga_type))
             lines.append(line)
             if line.outcome in ("done", "refused"):  # it tells all the others
                 return [line]
         return lines
 
 
-async def _done(controls: Controls, doing: Any) -> Line:
+async def _done(client: ServiceClient, doing: Any) -> Line:
     """Do something at one service, and say how it went."""
     try:
-        batch: BatchResult = await doing(controls)
+        batch: BatchResult = await doing(client)
     except (UnreachableError, NotAllowedError) as error:
-        return Line(controls.service, "away", str(error))
+        return Line(client.service, "away", str(error))
     except AmbiguousSagaError as error:
-        return Line(controls.service, "refused", str(error))
+        return Line(client.service, "refused", str(error))
     if not batch.rows:
-        return Line(controls.service, "nothing", "knows no such saga")
+        return Line(client.service, "nothing", "knows no such saga")
     refused = [row for row in batch.rows if row["outcome"] == "refused"]
     if len(refused) == len(batch.rows):
-        return Line(controls.service, "refused", str(refused[0]["why"]))
+        return Line(client.service, "refused", str(refused[0]["why"]))
     sent = [str(row["event_type"]) for row in batch.rows if row["outcome"] != "refused"]
-    return Line(controls.service, "done", f"sent {', '.join(dict.fromkeys(sent))}")
+    return Line(client.service, "done", f"sent {', '.join(dict.fromkeys(sent))}")
 
 
 def _back(saga_id: str, fields: Mapping[str, str]) -> Response:

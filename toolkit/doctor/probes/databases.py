@@ -15,7 +15,6 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.client.sources import cause_of
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
 from toolkit.doctor.facts import ClockFacts, DatabaseFacts
@@ -25,6 +24,7 @@ from toolkit.doctor.probes.schema import lacks
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.known_steps import Undeclared, former
 from toolkit.urls import is_loopback
 
@@ -71,7 +71,7 @@ async def _asked(facts: DatabaseFacts, url: str, tables: MetaData | None, declar
             facts = replace(facts, lacks=await connection.run_sync(lacks, tables))
             facts = replace(facts, former_steps=await _former_steps(connection, facts, declared))
     except (DBAPIError, OSError) as error:
-        return replace(facts, fault=cause_of(error))
+        return replace(facts, fault=describe_fault(error))
     except (DatabaseUnavailableError, TimeoutError) as error:
         return replace(facts, fault=str(error) or f"no answer within {_TIMEOUT} seconds")
     finally:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from toolkit.client.sources import showing
+from toolkit.client.http_connection import authorization
 from toolkit.configuration.environment import DEMO_TOKEN
 from toolkit.configuration.settings import Settings
 from toolkit.doctor.facts import ClockFacts, ServiceFacts
@@ -52,11 +52,11 @@ def _parts(told: object) -> dict[str, bool]:
 
 async def _dead_letter_answer(client: httpx.AsyncClient, token: SecretStr | None) -> int:
     """Ask for a dead letter that there is not: whoever may see letters is told so, the others are refused."""
-    return (await client.get("/dead-letters/saga-doctor", headers=showing(token))).status_code
+    return (await client.get("/dead-letters/saga-doctor", headers=authorization(token))).status_code
 
 
 async def _clock(client: httpx.AsyncClient, name: str, token: SecretStr | None) -> ClockFacts | None:
     asked = datetime.now(UTC)
-    snapshot = await client.get("/stats", headers=showing(token))
+    snapshot = await client.get("/stats", headers=authorization(token))
     exact = stated(name, snapshot.json().get("at"), asked=asked) if snapshot.is_success else None
     return exact or date_of(name, snapshot, asked)

@@ -1,0 +1,138 @@
+"""A service by its database, beside the running service or without it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.client.database_dead_letters import DatabaseDeadLetters
+from toolkit.client.service_client import PAGE, Page, Rows
+from toolkit.declaration.contract import Contract
+from toolkit.errors import UnreachableError
+from toolkit.operations import sagas, views
+from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.search import Search, search
+from toolkit.operations.views import SagaView
+from toolkit.persistence import (
+    audit_log,
+    contradictions,
+    dead_letters,
+    known_steps,
+    outbox,
+    pending_steps,
+    pruning_watermark,
+    saga_log,
+)
+from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.dead_letters import Selection
+from toolkit.protocol.invariants import Backlog
+from toolkit.runtime import pruner
+from toolkit.runtime.pruner import Pruned
+from toolkit.tracking.snapshot import Snapshot
+
+
+class DatabaseClient(DatabaseDeadLetters):
+    """Reads and operates a service in its database."""
+
+    async def entries(
+        self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
+    ) -> Rows:
+        """Read log entries."""
+        which: Any = {"saga_id": saga_id, "saga_type": saga_type, "limit": limit}
+        return await self._read(lambda connection: saga_log.entries(connection, **which))
+
+    async def page(self, after: int) -> Page:
+        """Read the next entries."""
+        return await self._read(lambda connection: saga_log.page(connection, after=after, limit=PAGE))
+
+    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+        """Read the next entries, or the newest."""
+        return await self._read(lambda connection: saga_log.since(connection, after=after, limit=limit))
+
+    async def backlog(self) -> Backlog:
+        """Count the backlog."""
+        return await self._read(self._backlog)
+
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+        """Read a page of sagas."""
+        now, row = self._clock.now(), None if cursor is None else int(cursor)
+        return await self._read(lambda connection: search(connection, which, now=now, limit=limit, cursor=row))
+
+    async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
+        """Read all of one saga; an event's body is shown only where its declaration is found."""
+        declared = self._declared()
+        return await self._read(lambda connection: views.view(connection, saga_id, declared, saga_type=saga_type))
+
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+        """Replay a saga; the service's relay sends its events."""
+        emitted = self._emitted()
+        options: Any = {"saga_type": saga_type, "now": self._clock.now()}
+        return await self._write(lambda database: sagas.replay(database, emitted, saga_id, by, **options))
+
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+        """Nudge a saga; the service's relay sends its event."""
+        emitted = self._emitted()
+        options: Any = {"saga_type": saga_type, "now": self._clock.now()}
+        return await self._write(lambda database: sagas.nudge(database, emitted, saga_id, by, **options))
+
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+        """Abort a saga; the service's relay sends the request to all services."""
+        options: Any = {"saga_type": saga_type, "now": self._clock.now()}
+        return await self._write(lambda database: sagas.abort(database, saga_id, by, **options))
+
+    async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
+        """Prune one batch."""
+        now = self._clock.now()
+        return await self._write(lambda database: pruner.prune(database, older_than=older_than, now=now, by=by))
+
+    async def audit(self, *, limit: int) -> Rows:
+        """Read the audit."""
+        return await self._read(lambda connection: audit_log.listed(connection, limit=limit))
+
+    async def overdue(self, *, limit: int) -> Rows:
+        """Read the overdue steps."""
+        steps = await self._read(lambda connection: pending_steps.listed(connection, limit=limit))
+        return [asdict(step) for step in steps]
+
+    async def contradictions(self, *, limit: int) -> Rows:
+        """Read the contradictions."""
+        return await self._read(lambda connection: contradictions.listed(connection, limit=limit))
+
+    async def undeclared_steps(self) -> Rows:
+        """Read the steps that the contract has no more."""
+        try:
+            contract = self._contract()
+        except UnreachableError:
+            return []
+        return [each.as_row() for each in await self._read(lambda connection: known_steps.former(connection, contract))]
+
+    async def outbox(self, *, limit: int) -> Rows:
+        """Read the outbox."""
+        return await self._read(lambda connection: outbox.listed(connection, limit=limit))
+
+    async def snapshot(self) -> Snapshot:
+        """Read the statistics; the state of broker and relay is not in the database."""
+        try:
+            return await self._statistics.snapshot(self._opened(), {"database": True})
+        except (DBAPIError, OSError) as error:
+            raise self._unreadable(error) from error
+
+    async def ready(self) -> dict[str, bool]:
+        """Return nothing: a database has neither broker nor relay."""
+        return {}
+
+    async def contract(self) -> Contract:
+        """Return the contract of the declarations."""
+        return self._contract()
+
+    async def _backlog(self, connection: AsyncConnection) -> Backlog:
+        return Backlog(
+            self.service,
+            outbox=await outbox.count(connection),
+            dead_letters=await dead_letters.count(connection, Selection()),
+            pruned_until=await pruning_watermark.reached(connection),
+        )

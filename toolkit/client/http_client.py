@@ -1,0 +1,144 @@
+"""A running service, by the address of its HTTP API."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from toolkit.client.http_connection import json_object, rows_of
+from toolkit.client.http_dead_letters import HttpDeadLetters, signed
+from toolkit.client.service_client import PAGE, Page, Rows
+from toolkit.declaration.contract import Contract
+from toolkit.errors import UnreachableError
+from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.search import Search
+from toolkit.operations.views import SagaView
+from toolkit.persistence import saga_log
+from toolkit.persistence.audit_log import Operator
+from toolkit.protocol.invariants import Backlog
+from toolkit.runtime.pruner import Pruned
+from toolkit.tracking.snapshot import Snapshot
+
+
+class HttpClient(HttpDeadLetters):
+    """Reads and operates a running service over its HTTP API."""
+
+    async def entries(
+        self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
+    ) -> Rows:
+        """Request log entries; without a limit, all of one saga."""
+        if saga_id is not None and limit is None:
+            rows = await self._rows(_saga(saga_id), "entries", type=saga_type)
+            return [{name: row.get(name) for name in saga_log.SHOWN} for row in rows]  # as any other list of entries
+        return await self._rows("/log", "entries", saga=saga_id, type=saga_type, limit=limit)
+
+    async def page(self, after: int) -> Page:
+        """Request the next entries."""
+        content = await self._read("/log", after=after, limit=PAGE)
+        return rows_of(content, "entries"), content.get("next")
+
+    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+        """Request the next entries, or the newest."""
+        content = await self._read("/log", after=after, limit=limit)
+        if "last" not in content:
+            raise UnreachableError(f"{self.address} does not return where its log ends: is it an older version?")
+        return rows_of(content, "entries"), int(content["last"])
+
+    async def backlog(self) -> Backlog:
+        """Request the backlog."""
+        content = await self._read("/backlog")
+        pruned = content.get("pruned_until")
+        return Backlog(
+            self.service,
+            outbox=content.get("outbox"),
+            dead_letters=content.get("dead_letters"),
+            pruned_until=datetime.fromisoformat(pruned) if pruned else None,
+        )
+
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+        """Request a page of sagas."""
+        age = which.older_than.total_seconds() if which.older_than is not None else None
+        query = asdict(which) | {"older_than": age, "limit": limit, "cursor": cursor}
+        content = await self._read("/sagas", **query)
+        return rows_of(content, "sagas"), content.get("next")
+
+    async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
+        """Request all of one saga."""
+        content = await self._read(_saga(saga_id), type=saga_type)
+        return SagaView(**{each.name: rows_of(content, each.name) for each in fields(SagaView)})
+
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+        """Request a replay of a saga."""
+        return await self._operate(saga_id, "replay", by, saga_type)
+
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+        """Request a nudge."""
+        return await self._operate(saga_id, "nudge", by, saga_type)
+
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+        """Request an abort."""
+        return await self._operate(saga_id, "abort", by, saga_type)
+
+    async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
+        """Have one batch pruned."""
+        content = await self._request("POST", "/prune", json=signed(by) | {"older_than": older_than.total_seconds()})
+        return Pruned(**{name: content[name] for name in ("sagas", "dead_letters", "audit", "is_all")})
+
+    async def audit(self, *, limit: int) -> Rows:
+        """Request the audit."""
+        return await self._request_rows("/audit", "audit", limit=limit)
+
+    async def overdue(self, *, limit: int) -> Rows:
+        """Request the overdue steps."""
+        return await self._request_rows("/overdue", "overdue", limit=limit)
+
+    async def contradictions(self, *, limit: int) -> Rows:
+        """Request the contradictions."""
+        return await self._request_rows("/contradictions", "contradictions", limit=limit)
+
+    async def undeclared_steps(self) -> Rows:
+        """Request the undeclared steps."""
+        return await self._request_rows("/undeclared-steps", "undeclared_steps")
+
+    async def outbox(self, *, limit: int) -> Rows:
+        """Request the outbox."""
+        return await self._rows("/outbox", "outbox", limit=limit)
+
+    async def snapshot(self) -> Snapshot:
+        """Request the statistics."""
+        try:
+            return Snapshot.model_validate(await self._read("/stats"))
+        except ValidationError as error:
+            raise UnreachableError(
+                f"{self.address} returns no statistics that can be read: is it an older version?"
+            ) from error
+
+    async def ready(self) -> dict[str, bool]:
+        """Request the readiness; the answer has no name, so only other requests show that this service gave it."""
+        response = await self._response("GET", "/readyz")
+        return {part: is_ready is True for part, is_ready in json_object(response).items()}
+
+    async def contract(self) -> Contract:
+        """Request the contract."""
+        try:
+            return Contract.model_validate(await self._read("/contract"))
+        except ValidationError as error:
+            raise UnreachableError(
+                f"{self.address} returns no contract that can be read: is it an older version?"
+            ) from error
+
+    async def _operate(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> BatchResult:
+        of_type = {} if saga_type is None else {"type": saga_type}
+        return await self._batch(f"{_saga(saga_id)}/{verb}", signed(by) | of_type)
+
+    async def _request_rows(self, path: str, name: str, **query: Any) -> Rows:
+        """Request rows with the operator's token."""
+        return rows_of(await self._request("GET", path, params=query), name)
+
+
+def _saga(saga_id: str) -> str:
+    return f"/sagas/{quote(saga_id, safe='')}"
