@@ -1,4 +1,4 @@
-# The project's two commands, `make demo` and `make test`, set up all that they need; `make help` lists the rest.
+# The project's two commands, `make demo` and `make test`, install everything they need; `make help` lists the rest.
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,13 +26,13 @@ else
 	$(BIN)/pytest -n 3 --dist loadfile tests/console tests/end_to_end $(LONG:%=--ignore %)
 endif
 
-fire: $(VENV)/.installed-dev ## run what takes longer: servers away, cut off, silent, full; a backlog; one column of the crash matrix
+fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; one column of the crash matrix
 	$(BIN)/pytest $(LONG)
 
-backlog: $(VENV)/.installed-dev ## have one process eat 100,000 events that came too late
+backlog: $(VENV)/.installed-dev ## have one process drain 100,000 expired events
 	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py
 
-crash: $(VENV)/.installed-dev ## kill each service at each point, on each way; writes docs/reports/crash-matrix.md
+crash: $(VENV)/.installed-dev ## kill each service at each failpoint, on each path; writes docs/reports/crash-matrix.md
 	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix
 
 chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplicates, partitions, recovery, releases; writes docs/reports/chaos.md
@@ -41,10 +41,10 @@ chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplic
 chaos-quick: $(VENV)/.installed-dev ## run all faults at once on 500 orders, 3,000 deliveries and three releases, in five minutes
 	$(BIN)/pytest tests/chaos
 
-machine: $(VENV)/.installed-dev ## run the state machine for long: 10,000 runs of 50 steps, which take an hour or more
+machine: $(VENV)/.installed-dev ## run the state machine 10,000 times, 50 steps each, in an hour or more
 	STATE_MACHINE_EXAMPLES=10000 $(BIN)/pytest tests/state_machine
 
-planted: $(VENV)/.installed-dev ## plant bugs, see that the tests catch each, and write docs/reports/planted.md
+planted: $(VENV)/.installed-dev ## plant bugs, check that the tests detect each, and write docs/reports/planted.md
 	@$(BIN)/python -m tests.planted
 
 bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, the limit and DBOS, in ten minutes; writes docs/reports/benchmark.md
@@ -53,13 +53,13 @@ bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, t
 bench-quick: $(VENV)/.installed-bench ## measure the same with two loads and one round
 	$(BIN)/python -m benchmarks --quick --rounds 1 "usual stack" "by hand" toolkit "toolkit, SQLite" "toolkit, embedded" DBOS
 
-bench-console: $(VENV)/.installed-dev ## measure how long an operator waits for four services with 100,000 sagas; writes docs/reports/console.md
+bench-console: $(VENV)/.installed-dev ## measure the console with four services and 100,000 sagas; writes docs/reports/console.md
 	$(BIN)/python -m benchmarks.console --report docs/reports
 
 profile: $(VENV)/.installed-dev ## show where a message's time goes: the toolkit under a profiler, 100 orders at once
 	$(BIN)/python -m benchmarks.profile
 
-screenshots: $(VENV)/.installed-bench $(VENV)/.installed-system ## shoot the pictures of the console in docs/images/console, from a real run
+screenshots: $(VENV)/.installed-bench $(VENV)/.installed-system ## take the pictures of the console in docs/images/console, from a real run
 	$(BIN)/python -m tests.console docs/images/console
 
 check: $(VENV)/.installed-dev ## lint, format, types, the order of the packages, and the lock files
@@ -69,11 +69,11 @@ check: $(VENV)/.installed-dev ## lint, format, types, the order of the packages,
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.lock_files
 
-format: $(VENV)/.installed-dev ## format the code, and mend what the linter can
+format: $(VENV)/.installed-dev ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: ## resolve the dependencies anew (needs uv)
+lock: ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group pyproject.toml:build -o requirements.lock
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
@@ -83,45 +83,45 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--group pyproject.toml:audit -c requirements-dev.lock -o requirements-audit.lock
 
-sbom: $(AUDIT)/.installed ## write what a release is made of, from the lock, into dist/saga-toolkit.cdx.json (CycloneDX)
+sbom: $(AUDIT)/.installed ## write a release's contents, from the lock, into dist/saga-toolkit.cdx.json (CycloneDX)
 	@mkdir -p dist
 	$(AUDIT)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type library \
 		--output-reproducible -o dist/saga-toolkit.cdx.json
 
-audit: $(AUDIT)/.installed ## look up known vulnerabilities of what the lock names (needs api.osv.dev)
+audit: $(AUDIT)/.installed ## look up known vulnerabilities of the locked packages (needs api.osv.dev)
 	@$(AUDIT)/bin/python tests/audit.py requirements.lock
 
-pins: ## fetch the images that a release stands on anew, and write their digests into deploy/images.env (needs a registry)
+pins: ## fetch the base images again, and write their digests into deploy/images.env (needs a registry)
 	deploy/pin-images deploy/images.env
 
-clean: ## remove the virtual environment and what the demo left
+clean: ## remove the virtual environment and the demo's files
 	rm -rf $(VENV) $(AUDIT) .saga
 
 $(BIN)/pip:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d: name another one, `make PYTHON=python3.13 …`" % v[:2])'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d: choose another one, `make PYTHON=python3.13 …`" % v[:2])'
 	@echo "setting up $(VENV), once"
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/pip
-	@echo "installing what the toolkit runs with, once"
+	@echo "installing the toolkit's dependencies, once"
 	@$(PIP) --no-deps --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-bench: requirements-bench.lock $(VENV)/.installed-dev
-	@echo "installing what the benchmark compares with, once"
+	@echo "installing the benchmark's dependencies, once"
 	@$(PIP) --no-deps --require-hashes -r requirements-bench.lock
 	@$(BIN)/python -m tests.lock_files
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
-	@echo "installing what the tests run with, once"
+	@echo "installing the tests' dependencies, once"
 	@$(PIP) --no-deps --require-hashes -r requirements-dev.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.installed
 
 $(AUDIT)/.installed: requirements-audit.lock
-	@echo "installing what releases are examined with, once"
+	@echo "installing the audit's tools, once"
 	@$(PYTHON) -m venv $(AUDIT)
 	@$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-audit.lock
 	@touch $@
