@@ -23,7 +23,7 @@ from services.payment.app import app as payment
 from services.shipping.app import app as shipping
 from tests.simulation.simulation import Simulation, simulation
 from toolkit import Event, Settings
-from toolkit.declaration.events import AbortRequested, documented_example, routing_key
+from toolkit.declaration.events import AbortRequested, documented_example
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 
@@ -157,7 +157,7 @@ def message(world: Simulation, event: Event) -> WireMessage:
         saga_type=order_saga.name,
         occurred_at=world.clock.now(),
     )
-    return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
+    return envelope.carry(event)
 
 
 def moves(world: Simulation) -> list[sqlite3.Row]:

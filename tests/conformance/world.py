@@ -19,7 +19,6 @@ from tests.example_sagas.travel import Script, TripRequested, services, trip_sag
 from toolkit import Event, Service, Settings
 from toolkit.app import App
 from toolkit.configuration.settings import queue_name
-from toolkit.declaration.events import routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letters, outbox, saga_log
@@ -41,7 +40,7 @@ def message(event: Event, trip_id: str, *, saga_type: str = "trip", **facts: Any
     kind = type(event).__name__
     known = {"event_id": derived_id(saga_type, trip_id, kind), "event_type": kind, "version": event.__version__}
     envelope = Envelope(saga_id=trip_id, saga_type=saga_type, **(known | {"occurred_at": datetime.now(UTC)} | facts))
-    return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
+    return envelope.carry(event)
 
 
 class World(ABC):

@@ -21,7 +21,7 @@ from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.client.http_client import HttpClient
-from toolkit.declaration.events import SagaState, documented_example, routing_key
+from toolkit.declaration.events import SagaState, documented_example
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope
 from toolkit.persistence import dead_letters, saga_log
@@ -205,7 +205,7 @@ def _dead_letter(order: str, at: datetime, number: int) -> DeadLetter:
         service="notification",
         reason="retries spent",
         error="ConnectionRefusedError: the mail server does not answer",
-        message=envelope.wrap(event.model_dump_json().encode(), routing_key(type(event))),
+        message=envelope.carry(event),
         at=at + timedelta(milliseconds=number),
         step="send_cancellation_notice",
         attempts=1,

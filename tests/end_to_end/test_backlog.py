@@ -80,7 +80,7 @@ def an_hour_old(order: OrderCreated) -> WireMessage:
         saga_type="order",
         occurred_at=datetime.now(UTC) - timedelta(hours=1),
     )
-    return envelope.wrap(order.model_dump_json().encode(), "order.OrderCreated")
+    return envelope.carry(order)
 
 
 async def all_refused(fleet: Fleet) -> bool:

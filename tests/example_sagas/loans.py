@@ -13,7 +13,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import Event, IdempotencyKey, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import Clock, SystemClock
-from toolkit.declaration.events import routing_key
 from toolkit.ids import derived_id
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
@@ -271,7 +270,7 @@ def letter(event: Event, *, at: datetime | None = None, **facts: Any) -> Message
 
 def wire(event: Event, *, at: datetime | None = None, **facts: Any) -> WireMessage:
     """Return an event as it comes over the wire."""
-    return envelope(event, at=at, **facts).wrap(event.model_dump_json().encode(), routing_key(type(event)))
+    return envelope(event, at=at, **facts).carry(event)
 
 
 def outgoing(loan_id: str, *, due_at: datetime, **facts: Any) -> OutboxRow:

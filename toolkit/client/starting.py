@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.events import Event, Saga, routing_key
+from toolkit.declaration.events import Event, Saga
 from toolkit.declaration.service import Service
 from toolkit.errors import UnreachableError, UnroutableError
 from toolkit.ids import derived_id
@@ -168,14 +168,11 @@ def starting_message(
     saga: Saga, saga_id: str, event: Event, *, clock: Clock, traceparent: str | None = None
 ) -> WireMessage:
     """Return the message that starts a saga with this event."""
-    name = type(event).__name__
-    envelope = Envelope(
-        event_id=derived_id(saga.name, saga_id, name),
-        event_type=name,
-        version=event.__version__,
-        saga_id=saga_id,
-        saga_type=saga.name,
+    envelope = Envelope.of(
+        type(event),
+        event_id=derived_id(saga.name, saga_id, type(event).__name__),
+        saga=(saga.name, saga_id),
         occurred_at=clock.now(),
         traceparent=traceparent,
     )
-    return envelope.wrap(event.model_dump_json().encode(), routing_key(type(event)))
+    return envelope.carry(event)

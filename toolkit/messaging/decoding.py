@@ -145,12 +145,10 @@ class Decoder:
         saga_type, saga_id = self._saga(wire, event)
         headers = wire.headers
         occurred_at = _time(headers, OCCURRED_AT) or _sent_at(wire) or clock.now()
-        envelope = Envelope(
+        envelope = Envelope.of(
+            event_type,
             event_id=_printable(wire.message_id or derived_id(saga_type, saga_id, event_type.__name__), "message id"),
-            event_type=event_type.__name__,
-            version=event_type.__version__,
-            saga_id=saga_id,
-            saga_type=saga_type,
+            saga=(saga_type, saga_id),
             occurred_at=occurred_at,
             causation_id=_text(headers, CAUSATION_ID),
             deadline=_time(headers, DEADLINE),

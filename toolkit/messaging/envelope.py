@@ -1,6 +1,6 @@
-"""What stands around an event on the wire.
+"""The envelope of an event on the wire.
 
-A `WireMessage` is exactly what AMQP carries; a `Message` is an envelope without gaps, and a validated event.
+A `WireMessage` holds what AMQP carries; a `Message` is a complete envelope with a validated event.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.declaration.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
 from toolkit.ids import new_id
 
-#: The headers of the envelope, as they are spelled on the wire.
+#: The envelope's headers, as they are spelled on the wire.
 SAGA_TYPE = "saga-type"
 VERSION = "event-version"
 CAUSATION_ID = "causation-id"
@@ -30,14 +30,14 @@ HEADERS = (
     NUDGE, SENT_BY,
 )  # fmt: skip
 
-#: A header that is a text, and each id, has so many printable characters at most: AMQP's short strings end there.
+#: The most characters of an id or of a text header, all printable: the limit of AMQP's short strings.
 LONGEST_TEXT = 255
 
-#: How those begin that the broker writes on a message that it gave up.
+#: The prefixes of the headers that the broker adds to a message that it dead-letters.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested, EndRequested)
-#: Those that are about one saga, whose id is in their body.
+#: The control events about one saga, whose id is in their body.
 ABOUT_ONE_SAGA = (AbortRequested, EndRequested)
 
 
@@ -45,7 +45,7 @@ ABOUT_ONE_SAGA = (AbortRequested, EndRequested)
 class WireMessage:
     """A message as AMQP carries it; a foreign client may leave out all but the routing key and the body.
 
-    `exchange` is what a broker has taken it in by; None where it came from none.
+    `exchange` is the exchange that it was published to; None without a broker.
     """
 
     body: bytes
@@ -64,15 +64,15 @@ class Envelope:
 
     - `event_id`: UUIDv7, the same for every copy of the event.
     - `causation_id`: the event that made a step emit this one; None for the event that starts a saga.
-    - `occurred_at`: when it was emitted; deadlines count from here.
-    - `deadline`: the whole saga's, set by whoever started it; forward steps refuse at or after it.
-    - `started_at`: when the starting event was emitted, so that whoever ends the saga knows how long it took.
-    - `attempt`: which attempt at handling this delivery is, counted from 1; never copied to what is emitted.
-    - `deferred_until`: the second, since the epoch, to which it was last put off; 0 if it never was.
-    - `nudge`: the id of the nudge by which the event is sent again, empty the first time. A service that knows the end
-      of the saga answers with it.
-    - `sent_by`: the login that has sent the event, as the broker verified it, empty where the client set no user-id.
-      Only what a service sends to itself keeps it; None for what goes out for the first time.
+    - `occurred_at`: when the event was emitted; deadlines count from here.
+    - `deadline`: the whole saga's, set by the starting client; forward steps refuse at or after it.
+    - `started_at`: when the starting event was emitted; the service that ends the saga computes its duration from it.
+    - `attempt`: the attempt that this delivery is, counted from 1; an emitted event starts at 1 again.
+    - `deferred_until`: the second, since the epoch, until which the message was deferred last; 0 if it never was.
+    - `nudge`: the id of the nudge that sends the event again, empty the first time. A service that knows the saga's end
+      answers a nudge with it.
+    - `sent_by`: the login that sent the event, verified by the broker; empty where the client set no user-id. Only
+      messages that a service sends to itself keep it; None for an event that goes out for the first time.
     """
 
     event_id: str
@@ -90,13 +90,51 @@ class Envelope:
     nudge: str = ""
     sent_by: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        event_type: type[Event],
+        *,
+        saga: tuple[str, str],
+        occurred_at: datetime,
+        event_id: str | None = None,
+        version: int | None = None,
+        **facts: Any,
+    ) -> Envelope:
+        """Return the envelope of an event: under a new id and in its declared version, unless given.
+
+        `saga` is the saga's type and id; `facts` are further fields.
+        """
+        saga_type, saga_id = saga
+        return cls(
+            event_id=event_id or new_id(),
+            event_type=event_type.__name__,
+            version=event_type.__version__ if version is None else version,
+            saga_type=saga_type,
+            saga_id=saga_id,
+            occurred_at=occurred_at,
+            **facts,
+        )
+
+    def followed_by(self, event_type: type[Event], *, at: datetime, traceparent: str | None) -> Envelope:
+        """Return the envelope of an event that a step emits because of this one."""
+        return Envelope.of(
+            event_type,
+            saga=self.saga,
+            occurred_at=at,
+            causation_id=self.event_id,
+            deadline=self.deadline,
+            traceparent=traceparent,
+            started_at=self.started_at,
+        )
+
     @property
     def saga(self) -> tuple[str, str]:
-        """Which saga it belongs to: its type and its id, since sagas of different types may have the same id."""
+        """The saga's type and id; sagas of different types may have the same id."""
         return self.saga_type, self.saga_id
 
     def headers(self) -> dict[str, str | int]:
-        """Return the AMQP headers: those facts that AMQP has no property for."""
+        """Return the AMQP headers: the facts that have no AMQP property."""
         headers: dict[str, str | int] = {
             SAGA_TYPE: self.saga_type,
             VERSION: self.version,
@@ -119,11 +157,15 @@ class Envelope:
             headers[SENT_BY] = self.sent_by
         return headers
 
-    def wrap(self, body: bytes, key: str) -> WireMessage:
-        """Return the message as it goes out, under this routing key."""
+    def carry(self, event: Event, body: bytes | None = None) -> WireMessage:
+        """Return the message that carries the event under its routing key; `body` is the event as JSON, if at hand."""
+        return self.wrap(event.model_dump_json().encode() if body is None else body, type(event))
+
+    def wrap(self, body: bytes, event_type: type[Event]) -> WireMessage:
+        """Return the message that carries this body under the event's routing key."""
         return WireMessage(
             body=body,
-            routing_key=key,
+            routing_key=routing_key(event_type),
             message_id=self.event_id,
             correlation_id=self.saga_id,
             type=self.event_type,
@@ -140,16 +182,8 @@ def about_one_saga(
     started_at: datetime | None = None,
 ) -> Envelope:
     """Return the envelope of a control message about one saga, under an id of its own."""
-    return Envelope(
-        event_id=new_id(),
-        event_type=type(event).__name__,
-        version=type(event).__version__,
-        saga_id=event.saga_id,
-        saga_type=event.saga_type,
-        occurred_at=now,
-        traceparent=traceparent,
-        started_at=started_at,
-    )
+    saga = event.saga_type, event.saga_id
+    return Envelope.of(type(event), saga=saga, occurred_at=now, traceparent=traceparent, started_at=started_at)
 
 
 def abort_request(
@@ -161,18 +195,18 @@ def abort_request(
     traceparent: str | None = None,
     started_at: datetime | None = None,
 ) -> WireMessage:
-    """Return the message that asks everybody to refuse what they have not begun of this saga.
+    """Return the message that asks all services to refuse the steps of this saga that have not begun.
 
-    `started_at`: when the saga began, so that a service that may have pruned it does not refuse it.
+    `started_at`: when the saga began; a service that may have pruned the saga since ignores the request.
     """
     event = AbortRequested(saga_type=saga_type, saga_id=saga_id, reason=reason)
     envelope = about_one_saga(event, now=now, traceparent=traceparent, started_at=started_at)
-    return envelope.wrap(event.model_dump_json().encode(), routing_key(AbortRequested))
+    return envelope.carry(event)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event that a participant knows, with its envelope and the bytes that it came in."""
+    """A validated event with its envelope and the bytes of its body."""
 
     envelope: Envelope
     event: Event
@@ -183,8 +217,8 @@ class Message:
         return self._under(replace(self.envelope, attempt=attempt))
 
     def deferred_to(self, second: int) -> WireMessage:
-        """Return the same event as a message that is put off to this second, since the epoch."""
+        """Return the same event as a message that is deferred until this second, since the epoch."""
         return self._under(replace(self.envelope, deferred_until=second))
 
     def _under(self, envelope: Envelope) -> WireMessage:
-        return envelope.wrap(self.body, routing_key(type(self.event)))
+        return envelope.wrap(self.body, type(self.event))

@@ -17,7 +17,7 @@ from toolkit.declaration.events import SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import ATTEMPT, BROKERS_OWN, WireMessage
-from toolkit.persistence import audit_log, dead_letters, outbox, saga_log, suspect_messages
+from toolkit.persistence import audit_log, dead_letters, log_entries, outbox, saga_log, suspect_messages
 from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
@@ -174,23 +174,15 @@ async def _tell(
 
 def _of_dead_letter(dead_letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:
     """Return the note on a letter that a step has left; the toolkit wrote it, so its saga is on it."""
-    saga_type, saga_id, step = (
-        dead_letter.saga_type or "",
-        str(dead_letter.message.correlation_id),
-        str(dead_letter.step),
-    )
-    stream = streams.get((saga_type, saga_id, step), Stream())
-    return Entry(
+    key = (dead_letter.saga_type or "", str(dead_letter.message.correlation_id), str(dead_letter.step))
+    stream = streams.get(key, Stream())
+    return log_entries.note(
+        key,
+        note,
         service=dead_letter.service,
-        saga_id=saga_id,
-        saga_type=saga_type,
-        step=step,
-        position=None,
-        from_state=stream.state,
-        to_state=note,
-        saga_state=stream.saga_state or SagaState.PENDING,
-        event_id=dead_letter.message.message_id,
-        event_type=dead_letter.message.type,
+        state=stream.state,
+        saga_state=stream.saga_state,
+        event=(dead_letter.message.message_id, dead_letter.message.type),
         error=by.reason,
         at=now,
     )

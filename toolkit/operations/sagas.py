@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.declaration.events import Event, SagaEnded, SagaState, routing_key
+from toolkit.declaration.events import Event, SagaEnded, SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
 from toolkit.operations.dead_letters import BatchResult
-from toolkit.persistence import audit_log, emitted_events, outbox, saga_log
+from toolkit.persistence import audit_log, emitted_events, log_entries, outbox, saga_log
 from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.emitted_events import EmittedEvent
@@ -145,34 +145,25 @@ def _end_of(timeline: Sequence[dict[str, Any]]) -> SagaState | None:
 
 
 def _note(emitted_event: EmittedEvent, stream: saga_log.Stream, note: Note, by: Operator, now: datetime) -> Entry:
-    return Entry(
+    return log_entries.note(
+        emitted_event.key,
+        note,
         service=emitted_event.service,
-        saga_id=emitted_event.saga_id,
-        saga_type=emitted_event.saga_type,
-        step=emitted_event.step,
-        position=None,
-        from_state=stream.state,
-        to_state=note,
-        saga_state=stream.saga_state or SagaState.PENDING,
-        event_id=emitted_event.event_id,
-        event_type=emitted_event.event_type,
+        state=stream.state,
+        saga_state=stream.saga_state,
+        event=(emitted_event.event_id, emitted_event.event_type),
         error=by.reason or None,
         at=now,
     )
 
 
 def _abort_note(last: dict[str, Any], by: Operator, now: datetime) -> Entry:
-    return Entry(
+    return log_entries.note(
+        (last["saga_type"], last["saga_id"], last["step"]),
+        Note.ABORTED,
         service=last["service"],
-        saga_id=last["saga_id"],
-        saga_type=last["saga_type"],
-        step=last["step"],
-        position=None,
-        from_state=last["to_state"] if last["position"] else last["from_state"],
-        to_state=Note.ABORTED,
+        state=last["to_state"] if last["position"] else last["from_state"],
         saga_state=SagaState(last["saga_state"]),
-        event_id=None,
-        event_type=None,
         error=by.reason,
         at=now,
     )
@@ -186,15 +177,9 @@ def _end(emitted_event: EmittedEvent, now: datetime) -> WireMessage:
     """Return the control message that tells how the saga ended; its first one told of many sagas at once."""
     outcome = "completed" if emitted_event.saga_state == SagaState.COMPLETED else "failed"
     ended = SagaEnded.model_validate({"saga_type": emitted_event.saga_type, outcome: (emitted_event.saga_id,)})
-    envelope = Envelope(
-        event_id=derived_id(emitted_event.saga_type, emitted_event.saga_id, SagaEnded.__name__),
-        event_type=SagaEnded.__name__,
-        version=SagaEnded.__version__,
-        saga_id="",
-        saga_type=emitted_event.saga_type,
-        occurred_at=now,
-    )
-    return envelope.wrap(ended.model_dump_json().encode(), routing_key(SagaEnded))
+    event_id = derived_id(emitted_event.saga_type, emitted_event.saga_id, SagaEnded.__name__)
+    envelope = Envelope.of(SagaEnded, event_id=event_id, saga=(emitted_event.saga_type, ""), occurred_at=now)
+    return envelope.carry(ended)
 
 
 def _emitted_row(emitted_event: EmittedEvent, outcome: Note, *, is_known: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from toolkit.declaration.events import SagaState
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import outbox, pruning_watermark, saga_log
+from toolkit.persistence import log_entries, outbox, pruning_watermark, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain, describe_fault, is_of_values
 from toolkit.persistence.outbox import OutboxRow
@@ -125,14 +125,12 @@ class Availability:
         await outbox.delete_sent(connection, [probe])
 
     def _entry(self, probe: str) -> Entry:
-        return Entry(
+        return log_entries.move(
+            (probe, probe, probe),
             service=self._service,
-            saga_id=probe,
-            saga_type=probe,
-            step=probe,
             position=1,
             from_state=None,
-            to_state=StepState.COMPLETED,
+            to=StepState.COMPLETED,
             saga_state=SagaState.PENDING,
             event_id=probe,
             event_type=probe,

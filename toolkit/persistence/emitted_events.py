@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.declaration.events import Event, routing_key
+from toolkit.declaration.events import Event
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence.saga_log import StreamKey, of, saga_log
 
@@ -42,12 +42,11 @@ class EmittedEvent:
 
     def as_sent(self, event_type: type[Event], *, nudge: str = "") -> WireMessage:
         """Return the message as it was sent, the same id and version, so that it is the same event, or as a nudge."""
-        envelope = Envelope(
+        envelope = Envelope.of(
+            event_type,
             event_id=self.emitted_id,
-            event_type=self.emitted_type,
-            version=event_type.__version__ if self.emitted_version is None else self.emitted_version,
-            saga_id=self.saga_id,
-            saga_type=self.saga_type,
+            version=self.emitted_version,
+            saga=(self.saga_type, self.saga_id),
             occurred_at=self.at,
             causation_id=self.event_id,
             deadline=self.deadline,
@@ -55,7 +54,7 @@ class EmittedEvent:
             started_at=self.started_at,
             nudge=nudge,
         )
-        return envelope.wrap(self.emitted_body.encode(), routing_key(event_type))
+        return envelope.wrap(self.emitted_body.encode(), event_type)
 
 
 async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, str, int]]) -> list[EmittedEvent]:

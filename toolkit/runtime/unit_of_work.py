@@ -22,7 +22,6 @@ from toolkit.declaration.events import (
     SagaEnded,
     SagaState,
     bounded,
-    routing_key,
 )
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.redaction import has_sensitive_fields
@@ -461,7 +460,7 @@ class UnitOfWork:
         return self._send(envelope, event, body)
 
     def _send(self, envelope: Envelope, event: Event, body: bytes) -> OutboxRow:
-        message = envelope.wrap(body, routing_key(type(event)))
+        message = envelope.wrap(body, type(event))
         row = OutboxRow(id=new_id(), message=message, due_at=self.origin.outgoing_due, optional=event.__optional__)
         self.outgoing.append(row)
         return row

@@ -24,7 +24,7 @@ from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
 from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.observability.metrics import Meter
-from toolkit.persistence import emitted_events, outbox, pending_steps, saga_log
+from toolkit.persistence import emitted_events, log_entries, outbox, pending_steps, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 from toolkit.persistence.emitted_events import EmittedEvent
@@ -157,17 +157,12 @@ class Watchdog:
         return min(now + pause, abort_at) if abort_at > now else now + pause
 
     def _note(self, step: OverdueStep, note: Note, now: datetime) -> Entry:
-        return Entry(
+        return log_entries.note(
+            step.key,
+            note,
             service=self._service.name,
-            saga_id=step.saga_id,
-            saga_type=step.saga_type,
-            step=step.step,
-            position=None,
-            from_state=step.state,
-            to_state=note,
+            state=step.state,
             saga_state=step.saga_state,
-            event_id=None,
-            event_type=None,
             attempt=step.nudges or 1,
             at=now,
         )

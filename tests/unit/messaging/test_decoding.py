@@ -63,7 +63,7 @@ def test_what_was_wrapped_is_read_as_it_was(decoder: Decoder) -> None:
         deadline=NOON + timedelta(hours=1), traceparent="00-ab-cd-01",
     )  # fmt: skip
 
-    read = decoder.read(sent.envelope.wrap(sent.body, "desk.CardRefused"), WATCH)
+    read = decoder.read(sent.envelope.wrap(sent.body, type(sent.event)), WATCH)
 
     assert read == sent
 

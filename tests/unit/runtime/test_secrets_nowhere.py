@@ -32,7 +32,6 @@ from toolkit import Event, Participant, Refusal, Retry, RetryPolicy, Saga, SagaI
 from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
-from toolkit.declaration.events import routing_key
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope
 from toolkit.observability.logs import QUIET
@@ -279,7 +278,7 @@ async def test_no_part_and_no_form_of_a_secret_is_found_anywhere(beds, tracing, 
         event_id="event-1", event_type="PatientCame", version=1, saga_id="visit-1", saga_type="visit",
         occurred_at=datetime.now(UTC),
     )  # fmt: skip
-    wire = envelope.wrap(json.dumps(BODY | {"way": way}).encode(), routing_key(PatientCame))
+    wire = envelope.wrap(json.dumps(BODY | {"way": way}).encode(), PatientCame)
     message = Decoder(service.consumed(), service.sagas, max_body=100_000).receive(wire, SystemClock())
     for library, least in QUIET.items():  # as a service has it, whatever its own level
         caplog.set_level(least, logger=library)

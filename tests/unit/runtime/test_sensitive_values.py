@@ -20,7 +20,6 @@ from tests.conformance.world import settings_for
 from tests.eventually import eventually
 from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service
 from toolkit.declaration.contract import Contract
-from toolkit.declaration.events import routing_key
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Envelope
 from toolkit.operations import views
@@ -95,7 +94,7 @@ async def paying(
             event_id=derived_id("bill", "bill-1", "BillSent"), event_type="BillSent", version=1, saga_id="bill-1",
             saga_type="bill", occurred_at=datetime.now(UTC),
         )  # fmt: skip
-        wire = envelope.wrap(body, routing_key(BillSent))
+        wire = envelope.wrap(body, BillSent)
         await embedded.publish(replace(wire, headers={**wire.headers, **(headers or {})}))
         await eventually(lambda: written(embedded))
         yield embedded

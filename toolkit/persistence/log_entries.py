@@ -1,0 +1,55 @@
+"""Entries of the saga log: a step's move, and a note."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from toolkit.declaration.events import SagaState
+from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.protocol.fence import Note
+
+
+def move(key: StreamKey, *, service: str, to: str, saga_state: SagaState, at: datetime, **facts: Any) -> Entry:
+    """Return the entry that moves a step of a saga to a state; `facts` are the further fields of `Entry`."""
+    saga_type, saga_id, step = key
+    return Entry(
+        service=service,
+        saga_type=saga_type,
+        saga_id=saga_id,
+        step=step,
+        to_state=to,
+        saga_state=saga_state,
+        at=at,
+        **facts,
+    )
+
+
+def note(
+    key: StreamKey,
+    note: Note,
+    *,
+    service: str,
+    state: str | None,
+    saga_state: SagaState | None,
+    at: datetime,
+    event: tuple[str | None, str | None] = (None, None),
+    **facts: Any,
+) -> Entry:
+    """Return the entry that notes something on a step without moving it.
+
+    `state` is the step's state, `event` the id and the type of the event that the note is about.
+    """
+    event_id, event_type = event
+    return move(
+        key,
+        service=service,
+        to=note,
+        saga_state=saga_state or SagaState.PENDING,
+        at=at,
+        position=None,
+        from_state=state,
+        event_id=event_id,
+        event_type=event_type,
+        **facts,
+    )
