@@ -8,16 +8,16 @@ import pytest
 
 from services.demo import SERVICES
 from toolkit.console.diagrams.graph import drawn
-from toolkit.console.diagrams.layout import (
-    DEAD_LETTER,
+from toolkit.console.diagrams.layout import arrange
+from toolkit.console.diagrams.shapes import (
+    CHARACTER,
     LINE,
-    SMALL_DEAD_LETTER,
+    SMALL_CHARACTER,
     Arrow,
     Layout,
     Part,
-    arrange,
-    broken,
     measure,
+    wrap,
 )
 from toolkit.declaration.choreography import Choreography
 
@@ -31,11 +31,13 @@ def order() -> Layout:
 
 
 def chain(*names: str) -> Layout:
-    parts = [Part(key=name, name=name, service="a-service-with-a-long-name", told="✓ done 12:00:00") for name in names]
+    parts = [
+        Part(key=name, name=name, service="a-service-with-a-long-name", status="✓ done 12:00:00") for name in names
+    ]
     parts += [Part(key=f"undo {name}", name=f"undo_{name}", undoes=name) for name in names]
     arrows = [Arrow(source=one, target=other, labels=(f"{one}HasHappenedAtLast",)) for one, other in pairwise(names)]
     arrows += [
-        Arrow(source=other, target=f"undo {one}", labels=(f"{other}Refused",), is_back=True)
+        Arrow(source=other, target=f"undo {one}", labels=(f"{other}Refused",), is_compensation=True)
         for one, other in pairwise(names)
     ]
     return arrange(parts, arrows)
@@ -49,10 +51,10 @@ def fan() -> Layout:
         Arrow(source=name, target="ship", labels=(f"{name.title()}Done",)) for name in ("pack", "bill", "insure")
     ]
     arrows += [
-        Arrow(source="ship", target=f"undo_{name}", labels=("ShippingFailed",), is_back=True)
+        Arrow(source="ship", target=f"undo_{name}", labels=("ShippingFailed",), is_compensation=True)
         for name in ("pack", "bill", "insure")
     ]
-    arrows += [Arrow(source="undo_bill", target="bill", labels=("Again",), is_back=True)]
+    arrows += [Arrow(source="undo_bill", target="bill", labels=("Again",), is_compensation=True)]
     return arrange(parts, arrows)
 
 
@@ -100,8 +102,8 @@ def test_all_lies_within_the_picture(layout: Layout):
 @pytest.mark.parametrize("layout", PICTURES)
 def test_a_name_fits_into_its_box(layout: Layout):
     for box in layout.boxes:
-        assert max(measure(line) * DEAD_LETTER for line in box.lines) < box.width
-        assert measure(box.part.told) * SMALL_DEAD_LETTER < box.width
+        assert max(measure(line) * CHARACTER for line in box.lines) < box.width
+        assert measure(box.part.status) * SMALL_CHARACTER < box.width
         assert len(box.lines) * LINE < box.height
 
 
@@ -141,7 +143,7 @@ def test_how_often_an_event_was_emitted_stands_on_its_arrow():
     ],
 )
 def test_a_name_is_broken_where_a_word_begins(name: str, lines: list[str]):
-    assert broken(name, 14) == lines
+    assert wrap(name, 14) == lines
 
 
 def label_area(line: object) -> Area:

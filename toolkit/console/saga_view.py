@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from toolkit.console.diagrams.graph import UNKNOWN_SERVICES, Looks, drawn, event_key, key_of
-from toolkit.console.diagrams.layout import Arrow, Layout
 from toolkit.console.diagrams.sequence import Sequence, is_closing, sequence_of
+from toolkit.console.diagrams.shapes import Arrow, Layout
 from toolkit.console.templating import clock, look
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
@@ -106,18 +106,18 @@ class SagaDetails:
             return None
         by_key = {key_of(node.service, node.name): node for node in self.progress.nodes}
 
-        def told(node: Node) -> str:
+        def status(node: Node) -> str:
             known = by_key.get(key_of(node.service, node.name))
-            return _told(known) if known else ""
+            return _status_text(known) if known else ""
 
-        layout = drawn(self.choreography, saga, told=told, unknown_services=self.unknown_services)
+        layout = drawn(self.choreography, saga, status=status, unknown_services=self.unknown_services)
         tones = {key: look(str(node.status))[1] for key, node in by_key.items()} | {
             UNKNOWN_SERVICES: look("unknown")[1]
         }
         taken = {str(entry["emitted_type"]) for entry in self.timeline.entries if entry["emitted_type"]}
         taken |= {str(entry["event_type"]) for entry in self.timeline.entries if entry["event_type"]}
         lines = {
-            (line.arrow.source, line.arrow.target): "taken undone" if line.arrow.is_back else "taken good"
+            (line.arrow.source, line.arrow.target): "taken undone" if line.arrow.is_compensation else "taken good"
             for line in layout.lines
             if self._is_taken(line.arrow, set(by_key), taken)
         }
@@ -197,6 +197,6 @@ class SagaDetails:
         return not emitted.isdisjoint([*arrow.labels, *ends])
 
 
-def _told(node: NodeProgress) -> str:
+def _status_text(node: NodeProgress) -> str:
     sign, _, word = look(str(node.status))
     return f"{sign} {word}" + (f" {clock(node.at)}" if node.at and str(node.status) not in ("remaining",) else "")

@@ -1,1 +1,1 @@
-"""The choreography and a saga's sequence as drawings: nodes, arrows and their layout."""
+"""The choreography and a saga's sequence as drawings: boxes, arrows and their layout."""

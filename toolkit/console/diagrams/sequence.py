@@ -1,11 +1,11 @@
-"""Who told whom what, in the order of cause and effect: a line for each service, an arrow for each event."""
+"""A saga's messages in causal order: a line for each service, an arrow for each event."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
-from toolkit.console.diagrams.layout import SMALL_DEAD_LETTER, measure
+from toolkit.console.diagrams.shapes import SMALL_CHARACTER, measure
 from toolkit.console.templating import clock, look
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.events import SagaEnded, SagaState
@@ -13,13 +13,13 @@ from toolkit.protocol.timeline import LogEntry
 
 _OUTSIDE = "outside"
 _TOP, _ROW, _MARGIN = 40, 30, 16
-#: More entries make no picture; the timeline has them all.
+#: More entries are no readable picture; the timeline has them all.
 MOST = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """An event on its way; `x1` equals `x2` where a service tells itself, and a note has no arrow."""
+    """An event from one service to another, or a note, which has no arrow."""
 
     x1: float
     x2: float
@@ -32,14 +32,14 @@ class Arrow:
 
     @property
     def head(self) -> str:
-        """The triangle whose tip is at the arrow's end."""
+        """The points of the triangle at the arrow's end."""
         back = -8 if self.x2 > self.x1 else 8
         return f"{self.x2:.1f},{self.y:.1f} {self.x2 + back:.1f},{self.y - 4:.1f} {self.x2 + back:.1f},{self.y + 4:.1f}"
 
 
 @dataclass(slots=True)
 class Sequence:
-    """All lines and arrows, and how much room they take."""
+    """All lines and arrows, and the size of the picture."""
 
     lanes: list[tuple[str, float]] = field(default_factory=list)
     arrows: list[Arrow] = field(default_factory=list)
@@ -56,7 +56,7 @@ def sequence_of(entries: Many[LogEntry], choreography: Choreography, services: M
     known = [node.service for saga in choreography.sagas for node in choreography.forward(saga)]
     lanes = [_OUTSIDE, *dict.fromkeys(name for name in [*known, *services] if name in involved)]
     labels = [str(entry["emitted_type"] or "") for entry in told] + lanes
-    step = max((measure(label) * SMALL_DEAD_LETTER for label in labels), default=0) + 36
+    step = max((measure(label) * SMALL_CHARACTER for label in labels), default=0) + 36
     at = {name: _MARGIN + step * (number + 0.5) for number, name in enumerate(lanes)}
     drawing = Sequence([(name, at[name]) for name in lanes], left_out=len(entries) - len(shown))
     y = float(_TOP + _ROW)
@@ -81,7 +81,7 @@ def sequence_of(entries: Many[LogEntry], choreography: Choreography, services: M
 
 
 def is_closing(entry: LogEntry) -> bool:
-    """Whether an entry only takes note of the saga's end."""
+    """Whether an entry only records that the saga has ended."""
     return str(entry["event_type"]) == SagaEnded.__name__
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.console.diagrams.graph import UNKNOWN_SERVICES, Looks, drawn, event_key, key_of
-from toolkit.console.diagrams.layout import Layout
+from toolkit.console.diagrams.shapes import Layout
 from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
 from toolkit.console.templating import Pages
 from toolkit.declaration.choreography import Choreography, Node
