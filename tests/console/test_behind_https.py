@@ -118,4 +118,4 @@ def test_one_signs_in_on_this_machine_too_and_with_a_token_alone(console: str):
 
     assert httpx.get(f"{console}/sagas").status_code == 303
     assert without.exit_code == 2
-    assert "--behind-https is reached from other machines, and without SAGA_API_TOKEN" in without.stderr
+    assert "--behind-https is reached from other machines, and signing in needs SAGA_API_TOKEN" in without.stderr

@@ -1,5 +1,5 @@
-"""The console: one process that reads any number of services, and shows people where a saga is and what is stuck.
+"""The console: one process that reads any number of services, and shows in a browser where a saga is and what is stuck.
 
-It keeps nothing of its own but what is under way: whatever it shows was just read by `ServiceClient`, and whatever it
-changes goes through them.
+It stores no data: every page is read from the services through `toolkit.client`, and every change goes through them.
+Only redrives, drops and submitted forms that are under way are kept, in memory.
 """

@@ -59,7 +59,7 @@ def application(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        # What the services hear and say is asked for at once: one that goes away later is still in the picture.
+        # Contracts are read at the start, so that the graph has a service that goes away later.
         asking = asyncio.create_task(services.learn())
         yield
         asking.cancel()

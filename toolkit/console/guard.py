@@ -1,10 +1,10 @@
-"""Who may use the console, and what a page may do in a browser.
+"""Access to the console, and what a page may do in a browser.
 
-- Every answer forbids the browser all but the console's own scripts, styles and images.
-- A form is taken only from the console's own pages: by where the browser says that it comes from, and by a token in it
-  that belongs to the browser's cookie, which no other site's request carries.
-- On this machine's own address everybody is let in, by its own names alone, since any site may point a name of its own
-  there. On any other address one signs in first, with the token that the services want.
+- Every response allows the browser only the console's own scripts, styles and images.
+- A form is accepted from the console's own pages only: the browser's origin headers have to match, and the form's token
+  has to belong to the browser's cookie, which requests from other sites do not carry.
+- On a loopback address every request is accepted, under loopback host names only, since any site can point a name of
+  its own at 127.0.0.1. On any other address a user signs in first, with the services' token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toolkit.web.host_names import name_in
 
-#: What a browser may do with a page: load our own files, ask us again, and nothing else.
+#: A page loads the console's own files and requests the console, and nothing else.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -45,30 +45,30 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-#: By these names a browser on this machine finds it.
+#: The host names by which a browser on this machine reaches the console.
 _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
-#: How long one stays signed in, in seconds: a shift.
+#: How long a session lasts, in seconds: a shift.
 _SHIFT = 12 * 3600
-#: As many people's names are kept; more than work at once.
+#: How many names are kept: more than people who work at once.
 _MOST_NAMES = 1_000
-#: No form of ours is larger; it is read whole.
+#: The largest body that is read; every form of the console is smaller.
 MOST_BYTES = 16_384
 
-#: Asks for the same page again, now from a page of ours, so that the browser shows its cookie.
+#: Reloads the same page from the console's own site, so that the browser sends its cookie.
 _AGAIN = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>saga console</title>'
     '<meta http-equiv="refresh" content="0"><p>One moment.</p></html>'
 )
 
-#: What needs no signing in.
+#: Paths that need no session.
 _OPEN = ("/static/", "/sign-in", "/healthz")
 
 
 class Keys:
-    """Signs cookies and forms, and knows who is signed in.
+    """Signs cookies and forms, and keeps the sessions.
 
-    The key is new at each start, and made of nothing that anybody could guess: a stranger has a cookie, too. Sessions
-    end with the process, and as soon as one signs out, whoever has kept the cookie.
+    The key is random and new at each start: unauthenticated clients get signed cookies, too. A session ends with the
+    process, or when its user signs out, also for a copy of the cookie.
     """
 
     def __init__(self, token: SecretStr | None) -> None:
@@ -77,30 +77,30 @@ class Keys:
         self._signed_in: set[str] = set()
         self._names: dict[str, str] = {}
 
-    def is_token(self, shown: str) -> bool:
-        """Whether this is the token of the services."""
+    def is_token(self, text: str) -> bool:
+        """Whether this is the services' token."""
         return self._token is not None and hmac.compare_digest(
-            shown.encode(errors="replace"), self._token.get_secret_value().encode()
+            text.encode(errors="replace"), self._token.get_secret_value().encode()
         )
 
     def sign_in(self, name: str) -> str:
-        """Return a new cookie for a person who has shown the token."""
+        """Return a new cookie for a person who has presented the token."""
         cookie = self._cookie("operator")
         self._signed_in = {each for each in self._signed_in if self.role(each)} | {cookie}
-        self.know(cookie, name)
+        self.keep_name(cookie, name)
         return cookie
 
     def sign_out(self, cookie: str) -> None:
-        """End a session: the cookie is nobody's any more."""
+        """End a session; its cookie is invalid from now on."""
         self._signed_in.discard(cookie)
         self._names.pop(cookie, None)
 
     def guest(self) -> str:
-        """Return a new cookie for somebody who has shown nothing."""
+        """Return a new cookie for a client that has not signed in."""
         return self._cookie("guest")
 
     def role(self, cookie: str) -> str | None:
-        """Return whom a cookie is for: `operator`, `guest`, or None where it is not ours, too old, or signed out."""
+        """Return a cookie's role: `operator`, `guest`, or None where it is forged, expired or signed out."""
         facts, _, signature = cookie.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign("cookie", facts).encode()):
             return None
@@ -108,29 +108,29 @@ class Keys:
         is_over = int(until) <= time.time() or (role == "operator" and cookie not in self._signed_in)
         return None if is_over else role
 
-    def know(self, cookie: str, name: str) -> None:
-        """Keep the name of the person who has this cookie."""
+    def keep_name(self, cookie: str, name: str) -> None:
+        """Keep the name of the person with this cookie."""
         self._names.pop(cookie, None)
         self._names[cookie] = name
         while len(self._names) > _MOST_NAMES:
             del self._names[next(iter(self._names))]
 
     def name(self, cookie: str) -> str | None:
-        """Return the name of the person who has this cookie, if it was told."""
+        """Return the name of the person with this cookie, if it is known."""
         return self._names.get(cookie)
 
     def form_token(self, cookie: str) -> str:
-        """Return a token for one form of this cookie's browser; no two are alike, so that compression tells nothing."""
+        """Return a token for one form of this cookie's browser; each is salted, so that compression leaks nothing."""
         salt = secrets.token_urlsafe(9)
         return f"{salt}.{self._sign(f'form {salt}', cookie)}"
 
-    def is_form_token(self, shown: str, cookie: str) -> bool:
-        """Whether that token was in a form of this cookie's browser."""
-        salt, _, signature = shown.partition(".")
+    def is_form_token(self, token: str, cookie: str) -> bool:
+        """Whether the token was issued for this cookie."""
+        salt, _, signature = token.partition(".")
         return hmac.compare_digest(signature.encode(errors="replace"), self._sign(f"form {salt}", cookie).encode())
 
     def _cookie(self, role: str) -> str:
-        """Return a new cookie: who it is for, when it ends, and that we made it."""
+        """Return a new cookie: its role, its end, a salt and the signature."""
         facts = f"{role}.{int(time.time()) + _SHIFT}.{secrets.token_urlsafe(12)}"
         return f"{facts}.{self._sign('cookie', facts)}"
 
@@ -139,7 +139,7 @@ class Keys:
 
 
 class Guard:
-    """Stands before all pages; puts `cookie` into the request's state."""
+    """The middleware before all pages; it puts `cookie` into the request's state."""
 
     def __init__(self, app: ASGIApp, *, keys: Keys, is_open: bool) -> None:
         self._app = app
@@ -147,16 +147,16 @@ class Guard:
         self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or say why not."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        known = self._keys.role(cookie := shown_cookie(HTTPConnection(scope)))
+        known = self._keys.role(cookie := sent_cookie(HTTPConnection(scope)))
         scope.setdefault("state", {})["cookie"] = cookie if known else self._keys.guest()
-        is_led_here = known is None and _is_led_here(scope)
-        refusal = HTMLResponse(_AGAIN) if is_led_here else self._refusal(scope, known)
-        # To whom another site has led here we give no new cookie: the one that its browser has stays.
-        needs_cookie = not (known or is_led_here or scope["path"].startswith("/static/"))
+        is_linked = known is None and _is_linked(scope)
+        refusal = HTMLResponse(_AGAIN) if is_linked else self._refusal(scope, known)
+        # A browser that follows a link from another site keeps the cookie that it has.
+        needs_cookie = not (known or is_linked or scope["path"].startswith("/static/"))
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -172,7 +172,7 @@ class Guard:
     def _refusal(self, scope: Scope, role: str | None) -> Response | None:
         headers = Headers(scope=scope)
         if self._is_open and name_in(headers.get("host", "")) not in _OWN_NAMES:
-            return PlainTextResponse("this console answers to localhost and 127.0.0.1 alone\n", 421)
+            return PlainTextResponse("this console answers to localhost and 127.0.0.1 only\n", 421)
         if scope["method"] == "POST" and not _is_from_here(headers):
             return PlainTextResponse("this form does not come from the console's own pages\n", 403)
         if self._is_open or role == "operator" or scope["path"].startswith(_OPEN):
@@ -184,10 +184,10 @@ class Guard:
 
 
 def cookie_name(scope: Scope) -> str:
-    """Return the cookie's name; browsers keep cookies by host, whatever the port, so the port is in it.
+    """Return the cookie's name; it contains the port, since browsers store cookies by host only.
 
-    It is the one that the browser knows: a container listens on another one. By HTTPS the name begins with `__Host-`:
-    no other host, and nothing that was sent without HTTPS, can set it.
+    The port is the browser's: a container listens on another one. With HTTPS the name begins with `__Host-`, so that
+    neither another host nor a plain HTTP response can set it.
     """
     is_https = scope["scheme"] == "https"
     usual = 443 if is_https else 80
@@ -198,13 +198,13 @@ def cookie_name(scope: Scope) -> str:
     return f"{'__Host-' if is_https else ''}saga_console_{port or usual}"
 
 
-def shown_cookie(connection: HTTPConnection) -> str:
-    """Return our cookie, as the browser shows it."""
+def sent_cookie(connection: HTTPConnection) -> str:
+    """Return the console's cookie as the browser sent it."""
     return connection.cookies.get(cookie_name(connection.scope), "")
 
 
 def set_cookie(headers: MutableHeaders, scope: Scope, cookie: str) -> None:
-    """Have the browser keep a cookie: no script reads it, and no other site's request carries it."""
+    """Set a cookie that no script can read and no request from another site carries."""
     morsel: SimpleCookie = SimpleCookie({cookie_name(scope): cookie})
     for each in morsel.values():
         each["path"], each["httponly"], each["samesite"], each["max-age"] = "/", True, "strict", _SHIFT
@@ -213,20 +213,20 @@ def set_cookie(headers: MutableHeaders, scope: Scope, cookie: str) -> None:
 
 
 def local_path(wanted: str) -> str:
-    """Return a path of the console's own, or its first page where that is none."""
+    """Return the path if it is the console's own, else that of its first page."""
     is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
     return wanted if is_ours and not urlsplit(wanted).netloc else "/"
 
 
-def _is_led_here(scope: Scope) -> bool:
-    """Whether a link on another site led here: its request carries no cookie, even where the browser has one."""
+def _is_linked(scope: Scope) -> bool:
+    """Whether the request follows a link on another site; it carries no cookie, even where the browser has one."""
     headers = Headers(scope=scope)
-    way = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
-    return scope["method"] == "GET" and way in {("cross-site", "navigate"), ("same-site", "navigate")}
+    fetch = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
+    return scope["method"] == "GET" and fetch in {("cross-site", "navigate"), ("same-site", "navigate")}
 
 
 def _is_from_here(headers: Headers) -> bool:
-    """Whether the browser says that a form comes from a page of ours; what says nothing is no browser."""
+    """Whether a form comes from the console's own pages; a client without these headers is no browser."""
     if context := headers.get("sec-fetch-site"):
         return context == "same-origin"
     origin = headers.get("origin")

@@ -1,7 +1,7 @@
-"""Behind a proxy that speaks HTTPS with browsers: what it says of a request is believed, and only then.
+"""Trust the forwarded headers of an HTTPS proxy, where the console is started with `--behind-https`.
 
-uvicorn's own ProxyHeadersMiddleware believes by the proxy's address, which is none that one knows beforehand in a
-network of containers, and knows no X-Forwarded-Host.
+uvicorn's own ProxyHeadersMiddleware trusts by the proxy's address, which is not known beforehand in a network of
+containers, and ignores X-Forwarded-Host.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: For so many seconds, a year, a browser asks this host by HTTPS alone.
+#: How long a browser uses HTTPS only for this host, in seconds: a year.
 _HSTS = "max-age=31536000"
 
 
 class BehindHttps:
-    """Stands before all else, and shows a request to it as the browser sent it to the proxy.
+    """The outermost middleware; it restores the address, scheme and host of the browser's request to the proxy.
 
-    The last value of a forwarded header is the proxy's own; what stands before it, the browser may have made up.
+    The last value of a forwarded header is the proxy's own; a browser can forge those before it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through as one by HTTPS; one that came to the proxy without it is led there."""
+        """Pass a request on as HTTPS; redirect one that reached the proxy by plain HTTP."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -51,12 +51,12 @@ def _as_sent(scope: Scope) -> Scope:
 
 def _refusal(scope: Scope) -> Response:
     if scope["method"] not in ("GET", "HEAD"):
-        return PlainTextResponse("send this by https, and choose another token: this one was sent in the clear\n", 403)
+        return PlainTextResponse("use https, and replace the token: this one was sent in plain text\n", 403)
     query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
     return RedirectResponse(f"https://{Headers(scope=scope).get('host', '')}{scope['path']}{query}", 308)
 
 
 def _last(scope: Scope, name: str) -> str:
-    """Return the last value of a header that is a list; nothing where it is missing."""
+    """Return the last value of a comma-separated header, or an empty text where it is missing."""
     values = Headers(scope=scope).getlist(name)
     return values[-1].rpartition(",")[2].strip() if values else ""

@@ -1,4 +1,4 @@
-"""The console's server: where it listens, and to whom."""
+"""The console's server: the address that it listens on, and the clients that it accepts."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ def serve(
     announce: Callable[[str], None],
     behind_https: bool = False,
 ) -> None:
-    """Serve the pages until told to stop; `behind_https`: to a proxy that browsers ask by HTTPS, wherever it is.
+    """Serve the pages until a signal stops the process; `behind_https`: an HTTPS proxy is in front of the console.
 
     Raises:
-        SettingsError: nothing can listen there, or whoever reaches it could not be asked to sign in.
+        SettingsError: the address can't be listened on, or other machines reach it and no token is set.
     """
     must_sign_in = behind_https or not is_loopback(host)
     reached = "--behind-https" if behind_https else f"--host {host}"
     if must_sign_in and token is None:
         raise SettingsError(
-            f"{reached} is reached from other machines, and without SAGA_API_TOKEN nobody could sign in: "
-            f"set it to the services' token, or leave {reached.split()[0]} out to serve this machine alone"
+            f"{reached} is reached from other machines, and signing in needs SAGA_API_TOKEN: "
+            f"set it to the services' token, or leave {reached.split()[0]} out to serve this machine only"
         )
     if must_sign_in:
         guard_token("SAGA_API_TOKEN", token, f"{reached} is reached from other machines")
     listener = _listen(host, port)
     app = application(clients, token=token, must_sign_in=must_sign_in, actor=actor, behind_https=behind_https)
     config = server_config(app, server_header=False)
-    shown = f"[{host}]" if ":" in host else host
-    server = _Server(config, lambda: announce(f"the console is at http://{shown}:{listener.getsockname()[1]}/"))
+    name = f"[{host}]" if ":" in host else host
+    server = _Server(config, lambda: announce(f"the console is at http://{name}:{listener.getsockname()[1]}/"))
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, server.told_to_stop)
+        signal.signal(each, server.stop_early)
     server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """A server that says where it is once it hears what it is told, and not before."""
+    """A server that announces its address once it accepts connections."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to serve, and say so."""
+        """Start to serve, and announce it."""
         await super().startup(sockets)
         if self.started:
             self._announce()
 
-    def told_to_stop(self, number: int, _: object) -> None:
-        """Leave at once, unless it has served: after its shutdown uvicorn raises the signal again, and all is done."""
+    def stop_early(self, number: int, _: object) -> None:
+        """Exit at once, unless the server has started: then uvicorn shuts down, and raises the signal again."""
         if not self.started:
             sys.exit(128 + number)
 
@@ -75,5 +75,5 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return bind(host, port)
     except (OSError, UnicodeError) as error:
-        told = getattr(error, "strerror", None) or str(error)
-        raise SettingsError(f"--host {host} --port {port} can't be listened on: {told}; name another") from error
+        cause = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(f"--host {host} --port {port} can't be listened on: {cause}; name another") from error

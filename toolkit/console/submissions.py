@@ -1,6 +1,6 @@
-"""What is done by a click, once: the page that asks for it names it beforehand, so that a second click finds the first.
+"""Submitted forms, each executed once: the page names the submission beforehand, and a second click finds the first.
 
-Kept in this process alone, and not for long: who comes back to it later finds what happened in the audit.
+Submissions are kept in this process only, and not for long; the services' audit has them all.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-#: As many deeds are remembered: more than people click in a day.
+#: How many submissions are kept: more than people click in a day.
 _MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one service did: how it went (`done`, `refused`, `away`, `nothing`), and the facts."""
+    """The outcome at one service (`done`, `refused`, `away`, `nothing`), and its text."""
 
     service: str
     outcome: str
@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(slots=True)
 class Submission:
-    """A thing that is being done, or was."""
+    """A submitted form that is under way or done."""
 
     heading: str
     task: asyncio.Task[list[Line]]
@@ -34,31 +34,31 @@ class Submission:
 
     @property
     def lines(self) -> list[Line]:
-        """What was done."""
+        """The outcomes, once all are known."""
         return self.task.result() if self.task.done() else []
 
 
 class Submissions:
-    """All deeds, by the names that the pages gave them."""
+    """All submissions, by the names that the pages gave them."""
 
     def __init__(self) -> None:
         self._known: dict[str, Submission] = {}
 
     @staticmethod
     def new_name() -> str:
-        """Return a name for what a form may do."""
+        """Return a name for the submission of a form."""
         return secrets.token_urlsafe(12)
 
     def get(self, name: str) -> Submission | None:
-        """Return the deed of that name."""
+        """Return the submission of that name."""
         return self._known.get(name)
 
-    async def once(self, name: str, heading: str, doing: Callable[[], Awaitable[list[Line]]]) -> Submission:
-        """Do it, unless it was done under that name; who asks goes away, and it is done nevertheless."""
+    async def once(self, name: str, heading: str, action: Callable[[], Awaitable[list[Line]]]) -> Submission:
+        """Run the action, unless one ran under that name; it goes on when the browser disconnects."""
         if name not in self._known:
             while len(self._known) >= _MOST:
                 del self._known[next(iter(self._known))]
-            self._known[name] = Submission(heading, asyncio.ensure_future(doing()))
+            self._known[name] = Submission(heading, asyncio.ensure_future(action()))
         submission = self._known[name]
         await asyncio.shield(submission.task)
         return submission

@@ -1,4 +1,4 @@
-"""Pages from templates: what came from outside is escaped, and a live part that did not change is not sent."""
+"""Pages from templates: text from outside is escaped, and a live part that did not change is not sent again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from toolkit.json_output import as_json
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 
-#: A sign, a tone (the colour's name in the stylesheet), and a word where another one is plainer: no state goes by its
-#: colour alone.
+#: Each state's sign, tone (the colour's name in the stylesheet) and word: no state is marked by its colour alone.
 LOOKS: dict[str, tuple[str, str, str]] = {
     # sagas
     "Started": ("▸", "busy", "started"),
@@ -28,7 +27,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "Compensating": ("↩", "undone", "compensating"),
     "Completed": ("✓", "good", "completed"),
     "Failed": ("✗", "bad", "failed"),
-    # steps, as far as the whole story tells
+    # steps, by their status in the whole timeline
     "done": ("✓", "good", "done"),
     "running": ("▸", "busy", "running"),
     "remaining": ("○", "calm ahead", "remaining"),
@@ -55,7 +54,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "redriven": ("↻", "calm", "redriven"),
     "dropped": ("⊘", "calm", "dropped"),
     "replayed": ("↻", "calm", "replayed"),
-    # what needs a person
+    # kinds of attention
     "dead_letter": ("!", "bad", "dead letter"),
     # services
     "ready": ("✓", "good", "ready"),
@@ -90,13 +89,13 @@ class Pages:
         }
         self._templates.globals |= {"look": look, "saga_path": saga_path}
 
-    def page(self, request: Request, name: str, *, status: int = 200, **facts: Any) -> Response:
-        """Return a page; of one that is asked for its live part, that alone, unless it is as the browser has it."""
+    def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> Response:
+        """Return a page; with `part=live` only its live part, or 204 if the browser has it already."""
         if request.query_params.get("part") == "live" and f"{name}.live.html" in self._templates.list_templates():
-            return self._live(request, name, facts)
+            return self._live(request, name, values)
         cookie = request.state.cookie
         content = self._templates.get_template(f"{name}.html").render(
-            facts
+            values
             | {
                 "request": request,
                 "here": request.url.path,
@@ -109,34 +108,34 @@ class Pages:
         )
         return HTMLResponse(content, status)
 
-    def _live(self, request: Request, name: str, facts: Mapping[str, Any]) -> Response:
-        content = self._templates.get_template(f"{name}.live.html").render(dict(facts) | {"now": datetime.now(UTC)})
+    def _live(self, request: Request, name: str, values: Mapping[str, Any]) -> Response:
+        content = self._templates.get_template(f"{name}.live.html").render(dict(values) | {"now": datetime.now(UTC)})
         seen = f'"{hashlib.sha256(content.encode()).hexdigest()[:20]}"'
         if request.headers.get("if-none-match") == seen:
             return Response(status_code=204, headers={"ETag": seen})
-        return HTMLResponse(content, headers={"ETag": seen} | ({"X-Final": "yes"} if facts.get("is_final") else {}))
+        return HTMLResponse(content, headers={"ETag": seen} | ({"X-Final": "yes"} if values.get("is_final") else {}))
 
 
 def live_path(request: Request) -> str:
-    """Return where a page's live part is to be had."""
-    # As the browser wrote it: a slash within an id is none between parts of the path.
+    """Return the address of a page's live part."""
+    # As the browser sent it: an escaped slash belongs to an id, and separates no segments.
     path = request.scope.get("raw_path", b"").decode("latin-1") or quote(request.scope["path"])
     return f"{path}?{urlencode([*request.query_params.multi_items(), ('part', 'live')])}"
 
 
 def look(word: str) -> tuple[str, str, str]:
-    """Return a state's sign, tone and word; a word that nobody knows here is shown as it is."""
+    """Return a state's sign, tone and word; an unknown state is shown as it is."""
     return LOOKS.get(word, ("·", "calm", word))
 
 
-def saga_path(saga_id: str, saga_type: str | None = None, **asked: str) -> str:
-    """Return the page of a saga, and what it is asked for; without a type, of whichever has that id, if one has."""
-    query = urlencode(({"type": saga_type} if saga_type else {}) | asked)
-    return f"/sagas/{segment(saga_id)}" + (f"?{query}" if query else "")
+def saga_path(saga_id: str, saga_type: str | None = None, **query: str) -> str:
+    """Return the address of a saga's page; without a type, of the only saga with that id."""
+    parameters = urlencode(({"type": saga_type} if saga_type else {}) | query)
+    return f"/sagas/{segment(saga_id)}" + (f"?{parameters}" if parameters else "")
 
 
 def segment(text: str) -> str:
-    """Return a text as one part of a path."""
+    """Return a text as one segment of a path."""
     return quote(text, safe="")
 
 
@@ -151,17 +150,17 @@ def instant(at: datetime) -> str:
 
 
 def moment(at: datetime) -> str:
-    """Return the time, in UTC, with its day."""
+    """Return the date and time, in UTC."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def iso(at: datetime) -> str:
-    """Return the time as programs write it."""
+    """Return the time in ISO 8601, in UTC."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def span(seconds: float) -> str:
-    """Return a duration as people say it, with two figures that matter."""
+    """Return a duration in seconds with two significant digits, in the unit that fits."""
     if seconds < 1:
         return f"{max(seconds, 0) * 1000:.0f} ms"
     if seconds < 10:
@@ -173,10 +172,10 @@ def span(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """Return a number with its thousands apart."""
+    """Return a number with thousands separators."""
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
 def pretty(content: Any) -> str:
-    """Return data as JSON to read."""
+    """Return data as indented JSON."""
     return as_json(content, indent=2)
