@@ -23,7 +23,7 @@ from toolkit.ids import derived_id, new_id
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import dead_letters
 from toolkit.persistence.outbox import outbox
-from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.overdue_steps import overdue
 from toolkit.persistence.saga_log import Entry, saga_log
 
 SERVICES = ("inventory", "payment", "shipping", "notification")

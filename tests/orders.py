@@ -8,7 +8,8 @@ from typing import Any
 
 from toolkit.declaration.events import SagaState
 from toolkit.ids import derived_id
-from toolkit.persistence.saga_log import SHOWN, Entry
+from toolkit.persistence.saga_log import Entry
+from toolkit.persistence.saga_log_queries import SHOWN
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 STARTED, PENDING, COMPENSATING = SagaState.STARTED, SagaState.PENDING, SagaState.COMPENSATING

@@ -14,7 +14,8 @@ from tests.cli.conftest import TOKEN
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
-from toolkit.persistence.dead_letters import SHOWN, DeadLetter
+from toolkit.persistence.dead_letter_queries import SHOWN
+from toolkit.persistence.dead_letters import DeadLetter
 
 NOW = datetime.now(UTC)
 WHY = ("--reason", "the gateway is back")

@@ -36,7 +36,7 @@ from toolkit.persistence.audit_log import audit
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.overdue_steps import overdue
 from toolkit.persistence.saga_log import Entry
 
 GOLDEN = Path(__file__).parent / "golden"

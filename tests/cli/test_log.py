@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from toolkit.persistence.saga_log import SHOWN
+from toolkit.persistence.saga_log_queries import SHOWN
 
 
 def test_programs_get_exactly_the_fields_that_a_reader_sees(saga, logs):

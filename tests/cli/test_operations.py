@@ -18,7 +18,7 @@ from toolkit import Settings
 from toolkit.cli.payload import example_of, validated
 from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
-from toolkit.persistence import outbox, pending_steps, saga_log
+from toolkit.persistence import outbox, overdue_steps, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.transport.embedded import Embedded
 
@@ -41,7 +41,7 @@ async def reserve(settings: Settings, order_id: str) -> None:
 
         async def is_reserved() -> bool:
             async with database.reading() as connection:
-                return bool(await saga_log.entries(connection, saga_id=order_id))
+                return bool(await saga_log_queries.entries(connection, saga_id=order_id))
 
         await eventually(is_reserved)
         async with database.transaction() as session:
@@ -184,7 +184,7 @@ async def wait_long(url: str, saga_id: str, step: str, minutes: int) -> None:
     }  # fmt: skip
     database = Database(url)
     async with database.transaction() as session:
-        await (await session.connection()).execute(insert(pending_steps.overdue).values(row))
+        await (await session.connection()).execute(insert(overdue_steps.overdue).values(row))
     await database.close()
 
 

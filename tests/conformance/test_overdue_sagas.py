@@ -19,7 +19,7 @@ from toolkit.configuration.settings import queue_name
 from toolkit.declaration.events import SagaState
 from toolkit.ids import new_id
 from toolkit.operations import sagas
-from toolkit.persistence import pending_steps, saga_log
+from toolkit.persistence import overdue_search, overdue_steps, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
@@ -190,12 +190,12 @@ async def forget_the_end(world: World, service: str, *, ago: timedelta = timedel
         connection = await session.connection()
         await connection.execute(delete(table).where(table.c.event_type == "SagaEnded"))
         await connection.execute(update(table).values(at=datetime.now(UTC) - ago))
-        await connection.execute(delete(pending_steps.watched))
+        await connection.execute(delete(overdue_search.watched))
 
 
 async def nothing_overdue(world: World, service: str) -> bool:
     async with world.runtimes[service].database.reading() as connection:
-        return not await pending_steps.listed(connection)
+        return not await overdue_steps.listed(connection)
 
 
 async def done_long_ago(
@@ -227,4 +227,4 @@ async def done_long_ago(
         connection = await session.connection()
         await saga_log.append(connection, [entry])
         # The search has passed that time already; nothing is ever written there but by a test.
-        await connection.execute(delete(pending_steps.watched))
+        await connection.execute(delete(overdue_search.watched))

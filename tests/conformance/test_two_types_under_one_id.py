@@ -22,7 +22,7 @@ from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
-from toolkit.persistence import dead_letters, outbox, pending_steps, saga_log
+from toolkit.persistence import dead_letters, outbox, overdue_search, overdue_steps, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.saga_log import Entry
@@ -165,7 +165,7 @@ async def test_one_that_ends_leaves_the_other_overdue(shared_world: World) -> No
 
 async def are_late(world: World, *kinds: str) -> bool:
     async with world.runtimes["hotel"].database.reading() as connection:
-        return sorted(step.saga_type for step in await pending_steps.listed(connection)) == list(kinds)
+        return sorted(step.saga_type for step in await overdue_steps.listed(connection)) == list(kinds)
 
 
 async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: World) -> None:
@@ -294,4 +294,4 @@ async def stands(
         connection = await session.connection()
         await saga_log.append(connection, [entry])
         # The search has passed that time already; nothing is ever written there but by a test.
-        await connection.execute(delete(pending_steps.watched))
+        await connection.execute(delete(overdue_search.watched))

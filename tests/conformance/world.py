@@ -21,7 +21,7 @@ from toolkit.app import App
 from toolkit.configuration.settings import queue_name
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.persistence import dead_letters, outbox, saga_log
+from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.embedded import Embedded
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
@@ -104,7 +104,7 @@ class World(ABC):
     async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[dict[str, Any]]:
         """Return a service's log, or what it has of one trip, or of a saga of another type."""
         async with self.runtimes[service].database.reading() as connection:
-            return await saga_log.entries(connection, saga_id=trip_id, saga_type=saga_type)
+            return await saga_log_queries.entries(connection, saga_id=trip_id, saga_type=saga_type)
 
     async def states(self, service: str, trip_id: str, saga_type: str | None = None) -> list[str]:
         """Return the states that a service's steps went through, notes left out."""
@@ -123,7 +123,7 @@ class World(ABC):
     async def dead_letters(self, service: str) -> list[dict[str, Any]]:
         """Return a service's dead letters."""
         async with self.runtimes[service].database.reading() as connection:
-            return await dead_letters.listed(connection)
+            return await dead_letter_queries.listed(connection)
 
     async def state(self, trip_id: str, saga_type: str | None = None) -> str | None:
         """Return how the trip ended, as the desk knows."""

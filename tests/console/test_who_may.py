@@ -32,7 +32,7 @@ from toolkit.console.guard import Keys, local_path
 from toolkit.declaration.contract import Contract
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import audit_log, dead_letters
+from toolkit.persistence import audit_log, dead_letter_queries, dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.web.guess_limiter import PAUSE, Guesses, network_of
@@ -448,7 +448,7 @@ async def test_letters_are_dropped_after_a_look_and_once(here: httpx.AsyncClient
     assert "Done: 2 of 2 letters dropped" in (await here.get(job)).text
     assert await actors(database) == ["Ada (console)"] * 2
     async with database.reading() as connection:
-        assert [row["reason"] for row in await dead_letters.listed(connection)] == ["not JSON"]
+        assert [row["reason"] for row in await dead_letter_queries.listed(connection)] == ["not JSON"]
     assert (await here.get("/attention/eat?service=payment&reason_is=schema")).status_code == 404
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from services.demo import SERVICES
 from toolkit import Settings
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import saga_log
+from toolkit.persistence import saga_log_queries
 from toolkit.transport.embedded import Embedded
 
 
@@ -34,7 +34,7 @@ async def run(data_dir: Path, orders: list[dict[str, object]], kill_at: int | No
 async def kill(embedded: Embedded, at: int) -> None:
     while True:
         async with embedded.runtimes["notification"].database.reading() as connection:
-            if len(await saga_log.sagas(connection, limit=at)) >= at:
+            if len(await saga_log_queries.sagas(connection, limit=at)) >= at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -30,7 +30,7 @@ from toolkit.client.verification import verify
 from toolkit.declaration.events import documented_example
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import outbox, saga_log
+from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
@@ -256,7 +256,7 @@ class Fleet:
         return not sum([await self.waiting_rows(name) for name in SERVICES])
 
     async def _sagas(self, name: str) -> list[dict[str, Any]]:
-        return await self.look(name, lambda connection: saga_log.sagas(connection, limit=10_000))
+        return await self.look(name, lambda connection: saga_log_queries.sagas(connection, limit=10_000))
 
     async def look(self, name: str, look: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Look into a service's database, again where a fault of the test's own has cut the look short."""

@@ -24,7 +24,7 @@ from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
-from toolkit.persistence import dead_letters, saga_log
+from toolkit.persistence import dead_letter_queries, dead_letters, saga_log_queries
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 Apps = dict[str, App]
@@ -73,7 +73,7 @@ async def trigger(broker: Guarded, placed: OrderCreated) -> None:
 
 async def entries(app: App, order_id: str) -> list[dict[str, Any]]:
     async with app.runtime.database.reading() as connection:
-        return await saga_log.timeline(connection, order_id)
+        return await saga_log_queries.timeline(connection, order_id)
 
 
 async def state(apps: Apps, order_id: str) -> str | None:
@@ -91,7 +91,7 @@ async def ended(apps: Apps, order_id: str) -> str:
 async def letter(app: App, saga_id: str | None = None) -> dict[str, Any]:
     async def look() -> list[dict[str, Any]]:
         async with app.runtime.database.reading() as connection:
-            return await dead_letters.listed(connection, dead_letters.Selection(saga_id=saga_id))
+            return await dead_letter_queries.listed(connection, dead_letters.Selection(saga_id=saga_id))
 
     return (await eventually(look, what=f"a dead letter of {app.service.name}"))[0]
 
@@ -114,7 +114,7 @@ async def test_the_rights_of_compose_are_all_that_a_saga_needs(
     assert await ended(apps, placed.order_id) == end
     for each in apps.values():
         async with each.runtime.database.reading() as connection:
-            assert await dead_letters.listed(connection) == []
+            assert await dead_letter_queries.listed(connection) == []
 
 
 async def test_a_client_that_sets_no_user_id_starts_an_order(

@@ -18,7 +18,7 @@ from tests.end_to_end.lethal import order
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
-from toolkit.persistence import dead_letters, outbox, saga_log, suspect_messages
+from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries, suspect_messages
 from toolkit.persistence.database import Database
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
@@ -133,8 +133,8 @@ async def test_without_a_broker_it_is_the_same(tmp_path: Path) -> None:
 async def look_at_what_is_left(database: Database) -> None:
     """See that one message was given up, and that all others ended well."""
     async with database.reading() as connection:
-        (letter,) = await dead_letters.listed(connection)
-        states = {each["saga_id"]: each["state"] for each in await saga_log.sagas(connection, limit=100)}
+        (letter,) = await dead_letter_queries.listed(connection)
+        states = {each["saga_id"]: each["state"] for each in await saga_log_queries.sagas(connection, limit=100)}
         marked = await suspect_messages.condemned(connection, least=2)
         waiting = await outbox.count(connection)
     assert (letter["reason"], letter["event_type"], letter["saga_id"]) == (
@@ -150,8 +150,9 @@ async def look_at_what_is_left(database: Database) -> None:
 
 async def is_over(database: Database) -> bool:
     async with database.reading() as connection:
-        ended = [each for each in await saga_log.sagas(connection, limit=100) if each["state"] == "Completed"]
-        return len(ended) == 29 and await dead_letters.count(connection) == 1 and not await outbox.count(connection)
+        ended = [each for each in await saga_log_queries.sagas(connection, limit=100) if each["state"] == "Completed"]
+        letters = await dead_letter_queries.count(connection)
+        return len(ended) == 29 and letters == 1 and not await outbox.count(connection)
 
 
 async def is_bound(channel: aio_pika.abc.AbstractChannel, prefix: str) -> bool:

@@ -16,7 +16,7 @@ from tests.eventually import eventually
 from tests.servers import RABBITMQ, Server
 from toolkit import Settings
 from toolkit.app import App
-from toolkit.persistence import availability, dead_letters, saga_log
+from toolkit.persistence import availability, dead_letter_queries, saga_log_queries
 from toolkit.persistence.database import Database
 
 pytestmark = pytest.mark.timeout(240)
@@ -73,7 +73,7 @@ async def test_an_outage_longer_than_the_consumer_timeout_gives_no_message_up(
         seen = Database(url)
         await eventually(lambda: have_ended(seen), within=60, what="all orders ended")
         async with seen.reading() as reading:
-            assert await dead_letters.count(reading) == 0
+            assert await dead_letter_queries.count(reading) == 0
         await seen.close()
         dead = await channel.declare_queue(f"{prefix}.bakery.dead", passive=True)
         assert dead.declaration_result.message_count == 0
@@ -97,4 +97,5 @@ async def most_held(app: App, *, seconds: float) -> int:
 
 async def have_ended(database: Database) -> bool:
     async with database.reading() as connection:
-        return sum(each["state"] == "Completed" for each in await saga_log.sagas(connection, limit=100)) == _ORDERS
+        sagas = await saga_log_queries.sagas(connection, limit=100)
+        return sum(each["state"] == "Completed" for each in sagas) == _ORDERS

@@ -17,7 +17,7 @@ from toolkit.ids import derived_id
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.observability.tracing import Tracing
-from toolkit.persistence import dead_letters, outbox, saga_log
+from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.runtime.batcher import Batcher
@@ -294,7 +294,7 @@ async def rows_left(database: Database) -> list[str]:
 async def log_of(database: Database, loan_id: str) -> list[dict[str, Any]]:
     """Return a saga's log."""
     async with database.reading() as connection:
-        return await saga_log.entries(connection, saga_id=loan_id)
+        return await saga_log_queries.entries(connection, saga_id=loan_id)
 
 
 async def states(database: Database, loan_id: str) -> list[str]:
@@ -316,7 +316,7 @@ async def lent(database: Database) -> list[str]:
 async def letters(database: Database) -> list[dict[str, Any]]:
     """Return the dead letters."""
     async with database.reading() as connection:
-        return await dead_letters.listed(connection)
+        return await dead_letter_queries.listed(connection)
 
 
 async def rename(database: Database, old: str, new: str) -> None:

@@ -14,7 +14,7 @@ from toolkit.api.request_bodies import DeadLetterBody, body_of
 from toolkit.api.schemas import DeadLetterBatch, DeadLetterGroups, DeadLetterList, OneDeadLetter
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations.views import dead_letter_list, groups, whole_dead_letter
-from toolkit.persistence import dead_letters
+from toolkit.persistence import dead_letter_queries
 from toolkit.persistence.dead_letters import Selection
 
 _SELECTION = (
@@ -56,7 +56,7 @@ class DeadLetters:
         which, limit = _selection(request), limit_of(request)
         async with self._context.database.reading() as connection:
             rows = await dead_letter_list(connection, which, self._context.contract.events, limit=limit)
-            total = await dead_letters.count(connection, which)
+            total = await dead_letter_queries.count(connection, which)
         return self._context.answer(dead_letters=rows, total=total)
 
     async def groups(self, _: Request) -> Response:

@@ -12,7 +12,7 @@ from toolkit.api.endpoints import Endpoint
 from toolkit.api.query_parameters import AFTER, LIMIT, TEXT, Parameter, limit_of, row_of, text, text_of
 from toolkit.api.schemas import Audit, LogPage, Remaining
 from toolkit.declaration.events import is_saga_id
-from toolkit.persistence import audit_log, dead_letters, outbox, pruning_watermark, saga_log
+from toolkit.persistence import audit_log, dead_letter_queries, outbox, pruning_watermark, saga_log_queries
 from toolkit.persistence.dead_letters import Selection
 
 #: What can be no saga's id is no mistake: there are no entries of it.
@@ -58,8 +58,8 @@ class Log:
         async with self._context.database.reading() as connection:
             if saga_id is not None:
                 which: Any = {"saga_id": saga_id, "saga_type": saga_type, "limit": limit}
-                return self._context.answer(entries=await saga_log.entries(connection, **which))
-            entries, last = await saga_log.since(connection, after=None, limit=limit)
+                return self._context.answer(entries=await saga_log_queries.entries(connection, **which))
+            entries, last = await saga_log_queries.since(connection, after=None, limit=limit)
         return self._context.answer(entries=entries, last=last)
 
     async def audit(self, request: Request) -> Response:
@@ -74,12 +74,12 @@ class Log:
         async with self._context.database.reading() as connection:
             return self._context.answer(
                 outbox=await outbox.count(connection),
-                dead_letters=await dead_letters.count(connection, Selection()),
+                dead_letters=await dead_letter_queries.count(connection, Selection()),
                 pruned_until=await pruning_watermark.reached(connection),
             )
 
     async def _page(self, after: int, limit: int, saga_id: str | None, saga_type: str | None) -> Response:
         which: Any = {"after": after, "limit": limit, "saga_id": saga_id, "saga_type": saga_type}
         async with self._context.database.reading() as connection:
-            entries, last = await saga_log.since(connection, **which)
+            entries, last = await saga_log_queries.since(connection, **which)
         return self._context.answer(entries=entries, next=last if len(entries) == limit else None, last=last)

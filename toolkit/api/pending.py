@@ -12,7 +12,7 @@ from toolkit.api.endpoints import Endpoint
 from toolkit.api.query_parameters import LIMIT, limit_of, text, text_of
 from toolkit.api.request_bodies import PruneBody, body_of
 from toolkit.api.schemas import Contradictions, LateSteps, Outbox, Pruned, UndeclaredSteps
-from toolkit.persistence import contradictions, known_steps, outbox, pending_steps
+from toolkit.persistence import contradictions, known_steps, outbox, overdue_steps
 from toolkit.runtime import pruner
 
 
@@ -42,7 +42,7 @@ class Waiting:
     async def overdue(self, request: Request) -> Response:
         """List overdue steps, the longest waiting first."""
         async with self._context.database.reading() as connection:
-            steps = await pending_steps.listed(connection, limit=limit_of(request))
+            steps = await overdue_steps.listed(connection, limit=limit_of(request))
         return self._context.answer(overdue=[asdict(step) for step in steps])
 
     async def contradictions(self, request: Request) -> Response:

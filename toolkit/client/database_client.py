@@ -20,12 +20,12 @@ from toolkit.operations.views import SagaView
 from toolkit.persistence import (
     audit_log,
     contradictions,
-    dead_letters,
+    dead_letter_queries,
     known_steps,
     outbox,
-    pending_steps,
+    overdue_steps,
     pruning_watermark,
-    saga_log,
+    saga_log_queries,
 )
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
@@ -43,15 +43,15 @@ class DatabaseClient(DatabaseDeadLetters):
     ) -> Rows:
         """Read log entries."""
         which: Any = {"saga_id": saga_id, "saga_type": saga_type, "limit": limit}
-        return await self._read(lambda connection: saga_log.entries(connection, **which))
+        return await self._read(lambda connection: saga_log_queries.entries(connection, **which))
 
     async def page(self, after: int) -> Page:
         """Read the next entries."""
-        return await self._read(lambda connection: saga_log.page(connection, after=after, limit=PAGE))
+        return await self._read(lambda connection: saga_log_queries.page(connection, after=after, limit=PAGE))
 
     async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
         """Read the next entries, or the newest."""
-        return await self._read(lambda connection: saga_log.since(connection, after=after, limit=limit))
+        return await self._read(lambda connection: saga_log_queries.since(connection, after=after, limit=limit))
 
     async def backlog(self) -> Backlog:
         """Count the backlog."""
@@ -95,7 +95,7 @@ class DatabaseClient(DatabaseDeadLetters):
 
     async def overdue(self, *, limit: int) -> Rows:
         """Read the overdue steps."""
-        steps = await self._read(lambda connection: pending_steps.listed(connection, limit=limit))
+        steps = await self._read(lambda connection: overdue_steps.listed(connection, limit=limit))
         return [asdict(step) for step in steps]
 
     async def contradictions(self, *, limit: int) -> Rows:
@@ -133,6 +133,6 @@ class DatabaseClient(DatabaseDeadLetters):
         return Backlog(
             self.service,
             outbox=await outbox.count(connection),
-            dead_letters=await dead_letters.count(connection, Selection()),
+            dead_letters=await dead_letter_queries.count(connection, Selection()),
             pruned_until=await pruning_watermark.reached(connection),
         )

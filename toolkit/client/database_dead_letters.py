@@ -9,7 +9,7 @@ from toolkit.client.service_client import Rows
 from toolkit.operations import dead_letters as operations
 from toolkit.operations import views
 from toolkit.operations.dead_letters import BatchResult
-from toolkit.persistence import dead_letters
+from toolkit.persistence import dead_letter_queries
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 
@@ -29,7 +29,7 @@ class DatabaseDeadLetters(DatabaseConnection):
 
     async def count(self, which: Selection) -> int:
         """Count dead letters."""
-        return await self._read(lambda connection: dead_letters.count(connection, which))
+        return await self._read(lambda connection: dead_letter_queries.count(connection, which))
 
     async def groups(self) -> Rows:
         """Read the dead letters in groups."""

@@ -17,7 +17,7 @@ from toolkit.errors import UnreachableError
 from toolkit.operations.dead_letters import BatchResult
 from toolkit.operations.search import Search
 from toolkit.operations.views import SagaView
-from toolkit.persistence import saga_log
+from toolkit.persistence import saga_log_queries
 from toolkit.persistence.audit_log import Operator
 from toolkit.protocol.invariants import Backlog
 from toolkit.runtime.pruner import Pruned
@@ -33,7 +33,9 @@ class HttpClient(HttpDeadLetters):
         """Request log entries; without a limit, all of one saga."""
         if saga_id is not None and limit is None:
             rows = await self._rows(_saga(saga_id), "entries", type=saga_type)
-            return [{name: row.get(name) for name in saga_log.SHOWN} for row in rows]  # as any other list of entries
+            return [
+                {name: row.get(name) for name in saga_log_queries.SHOWN} for row in rows
+            ]  # as any other list of entries
         return await self._rows("/log", "entries", saga=saga_id, type=saga_type, limit=limit)
 
     async def page(self, after: int) -> Page:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
-from toolkit.persistence import dead_letters, outbox, pending_steps
+from toolkit.persistence import dead_letter_queries, outbox, overdue_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
 from toolkit.persistence.dead_letters import DeadLetter
@@ -242,9 +242,13 @@ async def _waiting(connection: AsyncConnection, service: str, sagas: Collection[
     return [
         gauge("saga_outbox_rows", "Rows of the outbox that are not confirmed yet.", await outbox.count(connection)),
         gauge("saga_outbox_oldest_seconds", "The age of the oldest event that is still to go out, or 0.", max(age, 0)),
-        gauge("saga_dead_letters_open", "Dead letters that wait for a person.", await dead_letters.count(connection)),
         gauge(
-            "saga_overdue_steps", "Steps whose saga should have ended long ago.", await pending_steps.count(connection)
+            "saga_dead_letters_open",
+            "Dead letters that wait for a person.",
+            await dead_letter_queries.count(connection),
+        ),
+        gauge(
+            "saga_overdue_steps", "Steps whose saga should have ended long ago.", await overdue_steps.count(connection)
         ),
         await _stuck(connection, service, sagas),
     ]
@@ -252,7 +256,7 @@ async def _waiting(connection: AsyncConnection, service: str, sagas: Collection[
 
 async def _stuck(connection: AsyncConnection, service: str, sagas: Collection[str]) -> GaugeMetricFamily:
     stuck = {(saga_type, state): 0 for saga_type in sagas for state in SagaState if not state.is_ended}
-    for saga_type, state, count in await pending_steps.sagas_by_state(connection):
+    for saga_type, state, count in await overdue_steps.sagas_by_state(connection):
         key = saga_type if saga_type in sagas else UNDECLARED, state
         stuck[key] = stuck.get(key, 0) + count
     told = "Sagas that should have ended long ago, as this service sees them."

@@ -17,12 +17,21 @@ from toolkit.declaration.events import SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import ATTEMPT, BROKERS_OWN, WireMessage
-from toolkit.persistence import audit_log, dead_letters, log_entries, outbox, saga_log, suspect_messages
+from toolkit.persistence import (
+    audit_log,
+    dead_letter_queries,
+    dead_letters,
+    log_entries,
+    outbox,
+    saga_log,
+    suspect_messages,
+)
 from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.saga_log import Entry, Stream, StreamKey
+from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.protocol.fence import Note
 
 #: How many letters one transaction takes: each may be as large as the broker lets a message be.
@@ -66,12 +75,12 @@ async def redrive(
     if dry_run:
         async with database.reading() as connection:
             found = await _choose(connection, which, after, locked=False)
-            streams = await saga_log.read_streams(connection, _sagas(found))
+            streams = await read_streams(connection, _sagas(found))
         return _batch(found, [each for each in found if not _refusal(each, streams)], streams, "would be redriven")
     async with database.transaction() as session:
         connection = await session.connection()
         found = await _choose(connection, which, after, locked=True)
-        streams = await saga_log.read_streams(connection, _sagas(found))
+        streams = await read_streams(connection, _sagas(found))
         taken = await dead_letters.take(connection, [each for each in found if not _refusal(each, streams)])
         rows = [OutboxRow(id=new_id(), message=_original(each), due_at=now, destination=queue) for each in taken]
         await outbox.add(connection, rows)
@@ -95,7 +104,7 @@ async def drop(
     async with database.transaction() as session:
         connection = await session.connection()
         found = await _choose(connection, which, after, locked=True)
-        streams = await saga_log.read_streams(connection, _sagas(found))
+        streams = await read_streams(connection, _sagas(found))
         taken = await dead_letters.take(connection, found)
         await _tell(connection, taken, streams, Note.DROPPED, by, now)
     return _batch(found, taken, {}, Note.DROPPED)
@@ -103,7 +112,7 @@ async def drop(
 
 async def _choose(connection: AsyncConnection, which: Selection, after: str, *, locked: bool) -> list[DeadLetter]:
     if which.saga_id is not None and which.saga_type is None:
-        types = await dead_letters.types(connection, which)
+        types = await dead_letter_queries.types(connection, which)
         if len(types) > 1:
             raise AmbiguousSagaError(which.saga_id, types)
     return await dead_letters.choose(connection, which, after=after, most=DEAD_LETTERS_AT_ONCE, locked=locked)

@@ -17,12 +17,13 @@ from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
 from toolkit.operations.dead_letters import BatchResult
-from toolkit.persistence import audit_log, emitted_events, log_entries, outbox, saga_log
+from toolkit.persistence import audit_log, emitted_events, log_entries, outbox, saga_log, saga_log_queries
 from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.emitted_events import EmittedEvent
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry
+from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.protocol.fence import Note
 
 #: The events that a service declares to emit, by name.
@@ -108,7 +109,7 @@ async def abort(
 
 async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[dict[str, Any]]:
     """Return what the log tells of the saga that is meant."""
-    timeline = await saga_log.timeline(connection, saga_id, saga_type)
+    timeline = await saga_log_queries.timeline(connection, saga_id, saga_type)
     types = sorted({entry["saga_type"] for entry in timeline})
     if len(types) > 1:
         raise AmbiguousSagaError(saga_id, types)
@@ -126,7 +127,7 @@ async def _send(
     besides: Sequence[OutboxRow] = (),
 ) -> None:
     """Send these events again, and write to the log and to the audit who had it done."""
-    streams = await saga_log.read_streams(connection, {each.saga_id for each in known})
+    streams = await read_streams(connection, {each.saga_id for each in known})
     kinds = [(each, emitted[each.emitted_type]) for each in known]
     rows = [_row(each.as_sent(kind, nudge=new_id()), kind, now) for each, kind in kinds]
     notes = [_note(each, streams[each.key], note, by, now) for each in known]
@@ -144,7 +145,7 @@ def _end_of(timeline: Sequence[dict[str, Any]]) -> SagaState | None:
     return next((state for state in states if state.is_ended), None)
 
 
-def _note(emitted_event: EmittedEvent, stream: saga_log.Stream, note: Note, by: Operator, now: datetime) -> Entry:
+def _note(emitted_event: EmittedEvent, stream: Stream, note: Note, by: Operator, now: datetime) -> Entry:
     return log_entries.note(
         emitted_event.key,
         note,

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence.dead_letters import dead_letters
-from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.overdue_steps import overdue
 from toolkit.persistence.saga_log import SagaKey, is_same_saga, of, saga_log
 
 #: Sagas, and from where to go on; None where there are no more.

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.clock import Clock
-from toolkit.persistence import dead_letters, outbox, pending_steps
+from toolkit.persistence import dead_letter_queries, outbox, overdue_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
 from toolkit.persistence.log_deltas import LogDeltas, deltas, last_row, settled_row
@@ -80,8 +80,8 @@ class Statistics:
                 by_type=_by_type(told.counts),
                 rate=sum(at > now - _RATED for at, _ in told.ends) / _RATED.total_seconds(),
                 p95=_p95([took.total_seconds() for at, took in told.ends if at > now - _RECENT]),
-                overdue=await pending_steps.count(connection),
-                dead_letters=await dead_letters.count(connection),
+                overdue=await overdue_steps.count(connection),
+                dead_letters=await dead_letter_queries.count(connection),
                 outbox=rows,
                 outbox_oldest=max((now - oldest).total_seconds(), 0.0) if oldest else None,
                 edges=_edges(told.emitted_events, now),

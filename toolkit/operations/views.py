@@ -14,14 +14,14 @@ from toolkit.declaration.text_redaction import redact
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import trace_id_of
 from toolkit.messaging.envelope import BROKERS_OWN, HEADERS
-from toolkit.persistence import dead_letters, outbox, pending_steps, saga_log
+from toolkit.persistence import dead_letter_queries, outbox, overdue_steps, saga_log_queries
 from toolkit.persistence.dead_letters import Selection
 
 #: The events that a service hears and says, by name.
 Declared = Mapping[str, EventContract]
 
 #: What an entry of one saga's whole story has, in this order.
-TOLD = (*saga_log.SHOWN, "emitted_body", "trace_id", "deadline")
+TOLD = (*saga_log_queries.SHOWN, "emitted_body", "trace_id", "deadline")
 
 #: How many rows of the outbox, and how many letters, are shown of one saga.
 _MOST = 100
@@ -69,10 +69,10 @@ async def view(
     """
     of_id = Selection(saga_id=saga_id)
     found = SagaView(
-        entries=[_entry(row, declared) for row in await saga_log.timeline(connection, saga_id)],
+        entries=[_entry(row, declared) for row in await saga_log_queries.timeline(connection, saga_id)],
         outbox=await outbox.listed(connection, saga_id=saga_id, limit=_MOST),
         dead_letters=await dead_letter_list(connection, of_id, declared, limit=_MOST),
-        overdue=[asdict(step) for step in await pending_steps.listed(connection, saga_id=saga_id, limit=_MOST)],
+        overdue=[asdict(step) for step in await overdue_steps.listed(connection, saga_id=saga_id, limit=_MOST)],
     )
     if saga_type is not None:
         return found.of_type(saga_type)
@@ -95,18 +95,18 @@ async def dead_letter_list(
     connection: AsyncConnection, which: Selection, declared: Declared, *, limit: int
 ) -> list[dict[str, Any]]:
     """Return dead letters without their messages, the newest first."""
-    rows = await dead_letters.listed(connection, which, limit=limit, whole=False)
+    rows = await dead_letter_queries.listed(connection, which, limit=limit, whole=False)
     shown: list[dict[str, Any]] = []
     for some in (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)):
         telling = [row["id"] for row in some if (kind := _kind(row, declared)) and has_sensitive_fields(kind)]
-        bodies = await dead_letters.bodies(connection, telling) if telling else {}
+        bodies = await dead_letter_queries.bodies(connection, telling) if telling else {}
         shown += [row | {"error": _tellable(row, row["error"], declared, bodies.get(row["id"]))} for row in some]
     return shown
 
 
 async def groups(connection: AsyncConnection, declared: Declared) -> list[dict[str, Any]]:
     """Return dead letters in groups, the largest first, each with the error and the saga of its newest letter."""
-    found = await dead_letters.groups(connection)
+    found = await dead_letter_queries.groups(connection)
     newest = Selection(ids=tuple(row["newest"] for row in found))
     by_id = (
         {row["id"]: row for row in await dead_letter_list(connection, newest, declared, limit=len(found))}
@@ -134,11 +134,11 @@ async def whole_dead_letter(
     connection: AsyncConnection, dead_letter_id: str, declared: Declared
 ) -> dict[str, Any] | None:
     """Return one dead letter with its message, or None where there is no such letter."""
-    rows = await dead_letters.listed(connection, Selection(ids=(dead_letter_id,)), limit=1)
+    rows = await dead_letter_queries.listed(connection, Selection(ids=(dead_letter_id,)), limit=1)
     if not rows:
         return None
     (row,) = rows
-    body = (await dead_letters.bodies(connection, [dead_letter_id])).get(dead_letter_id, b"")
+    body = (await dead_letter_queries.bodies(connection, [dead_letter_id])).get(dead_letter_id, b"")
     return row | {
         "error": _tellable(row, row["error"], declared, body),
         "traceback": row["traceback"] and _tellable(row, row["traceback"], declared, body),
@@ -170,7 +170,7 @@ def _is_known(header: str) -> bool:
 
 
 def _entry(row: dict[str, Any], declared: Declared) -> dict[str, Any]:
-    told = {name: row[name] for name in saga_log.SHOWN}
+    told = {name: row[name] for name in saga_log_queries.SHOWN}
     return told | {
         "emitted_body": redacted_object(declared.get(str(row["emitted_type"])), row["emitted_body"]),
         "trace_id": trace_id_of(row["traceparent"]),

@@ -14,7 +14,7 @@ from sqlalchemy import Column, Index, String, Table, Text, delete, insert, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.ids import new_id
-from toolkit.persistence.database import UtcDateTime, metadata
+from toolkit.persistence.schema import UtcDateTime, metadata
 
 audit = Table(
     "audit",

@@ -23,6 +23,7 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain, describe_fault, is_of_values
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry
+from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.protocol.fence import StepState
 
 #: The pauses between the probes of a database that is away, in seconds: short at first, for a mere restart.
@@ -117,7 +118,7 @@ class Availability:
     async def _work(self, connection: AsyncConnection) -> None:
         """Do what the transaction of any message may do; dead letters are for a few only, which can wait alone."""
         now, probe = self._clock.now(), f"probe-{new_id()}"
-        await saga_log.read_streams(connection, [probe])
+        await read_streams(connection, [probe])
         await pruning_watermark.reached(connection)
         await saga_log.append(connection, [self._entry(probe)])
         message = WireMessage(os.urandom(_PROBE_BYTES), routing_key=probe, message_id=probe, type=probe, timestamp=now)

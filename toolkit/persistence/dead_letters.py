@@ -26,7 +26,6 @@ from sqlalchemy import (
     Text,
     and_,
     delete,
-    func,
     select,
     true,
 )
@@ -34,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
-from toolkit.persistence.database import UtcDateTime, insert_into, metadata
+from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 from toolkit.persistence.unreadable_rows import headers_of
 
 log = structlog.get_logger("toolkit")
@@ -66,14 +65,6 @@ dead_letters = Table(
 
 #: No saga's type is longer; so much of a stranger's is kept.
 _LONGEST_TYPE = 255
-
-#: What a list has room for, in this order; the whole letter is a message, and so people's data, to be masked.
-SHOWN = (
-    "id", "service", "reason", "error", "saga_type", "saga_id", "step", "event_type", "message_id", "routing_key",
-    "attempts", "first_at", "last_at",
-)  # fmt: skip
-#: What the whole letter has beside that.
-_WHOLE = (*SHOWN, "sent_at", "traceback", "headers", "body")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,52 +145,6 @@ def log_dead_letter(dead_letter: DeadLetter) -> None:
     )
 
 
-async def listed(
-    connection: AsyncConnection, which: Selection | None = None, *, limit: int = 100, whole: bool = True
-) -> list[dict[str, Any]]:
-    """Return dead letters, the newest first; the body as text, with what is no UTF-8 escaped."""
-    columns = [dead_letters.c[name] for name in (_WHOLE if whole else SHOWN)]
-    query = select(*columns).where((which or Selection()).condition())
-    rows = await connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
-    return [_shown(row) for row in rows]
-
-
-async def bodies(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, bytes]:
-    """Return the bodies of these letters, by the letters' ids."""
-    rows = await connection.execute(select(dead_letters.c.id, dead_letters.c.body).where(dead_letters.c.id.in_(ids)))
-    return {row.id: row.body for row in rows}
-
-
-async def types(connection: AsyncConnection, which: Selection) -> list[str]:
-    """Return the types of the sagas whose letters are meant, as far as they are known."""
-    query = select(dead_letters.c.saga_type).where(which.condition(), dead_letters.c.saga_type.is_not(None))
-    return sorted((await connection.execute(query.distinct())).scalars())
-
-
-async def count(connection: AsyncConnection, which: Selection | None = None) -> int:
-    """Return how many letters there are, or are meant."""
-    query = select(func.count()).select_from(dead_letters).where((which or Selection()).condition())
-    return int(await connection.scalar(query) or 0)
-
-
-async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
-    """Return the letters in groups, the largest first: each reason and step, how many, since and until when.
-
-    `newest` is the id of the newest letter.
-    """
-    table = dead_letters.c
-    columns = (
-        table.reason,
-        table.step,
-        func.count().label("count"),
-        func.min(table.first_at).label("first_at"),
-        func.max(table.last_at).label("last_at"),
-        func.max(table.id).label("newest"),
-    )
-    query = select(*columns).group_by(table.reason, table.step).order_by(func.count().desc(), table.reason, table.step)
-    return [dict(row._mapping) for row in await connection.execute(query)]
-
-
 async def choose(
     connection: AsyncConnection, which: Selection, *, after: str = "", most: int, locked: bool
 ) -> list[DeadLetter]:
@@ -276,7 +221,7 @@ def _dead_letter(row: Row[Any]) -> DeadLetter:
         correlation_id=row.saga_id,
         type=row.event_type,
         timestamp=row.sent_at,
-        headers=_headers(row.headers),
+        headers=headers_or_none(row.headers),
     )
     return DeadLetter(
         id=row.id,
@@ -293,14 +238,8 @@ def _dead_letter(row: Row[Any]) -> DeadLetter:
     )
 
 
-def _shown(row: Row[Any]) -> dict[str, Any]:
-    shown = dict(row._mapping)
-    if "body" in shown:
-        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": _headers(row.headers)}
-    return shown
-
-
-def _headers(text: str) -> dict[str, Any]:
+def headers_or_none(text: str) -> dict[str, Any]:
+    """Return a dead letter's headers; none where the text can't be read."""
     try:
         return headers_of(text)
     except ValueError:  # without them a letter can still be read, redriven and dropped, and so can its neighbours

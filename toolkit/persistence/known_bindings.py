@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.errors import describe
 from toolkit.ids import new_id
-from toolkit.persistence.database import Database, UtcDateTime, insert_into, metadata
+from toolkit.persistence.database import Database
+from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 
 log = structlog.get_logger("toolkit")
 

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.service import Service
-from toolkit.persistence.database import insert_into, metadata
 from toolkit.persistence.saga_log import saga_log
+from toolkit.persistence.schema import insert_into, metadata
 from toolkit.protocol.fence import Note
 
 known_steps = Table(

@@ -14,8 +14,8 @@ from sqlalchemy import BigInteger, Subquery, cast, extract, func, literal, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.database import UtcDateTime
 from toolkit.persistence.saga_log import is_same_saga, saga_log
+from toolkit.persistence.schema import UtcDateTime
 
 #: A saga's type and its state.
 Kind = tuple[str, str]

@@ -31,8 +31,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
-from toolkit.persistence.database import UtcDateTime, metadata
 from toolkit.persistence.id_lists import OneOf
+from toolkit.persistence.schema import UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, headers_of, readable
 
 outbox = Table(

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Integer, String, Table, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence.database import UtcDateTime, insert_into, metadata
+from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 
 suspects = Table(
     "suspects",

@@ -32,9 +32,11 @@ from toolkit.observability.metrics import Meter
 from toolkit.observability.tracing import Tracing
 from toolkit.persistence import pruning_watermark, saga_log
 from toolkit.persistence.availability import Availability
-from toolkit.persistence.database import Database, StepSession
+from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_contention, is_outage, recording
 from toolkit.persistence.plain_reads import PlainReads
+from toolkit.persistence.saga_log_streams import Stream, read_streams
+from toolkit.persistence.step_session import StepSession
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
@@ -139,7 +141,7 @@ class Executor:
             async with self.database.transaction() as session:
                 connection = await session.connection()
                 with recording():
-                    work = self.begin(await saga_log.read_streams(connection, sagas_of(batch)))
+                    work = self.begin(await read_streams(connection, sagas_of(batch)))
                 failpoints.here("fenced", events_of(batch))
                 tx = Transaction(session, work, known, is_optimistic, is_alone=len(batch) == 1)
                 calls = [await self._take(item, tx) for item in batch]
@@ -154,7 +156,7 @@ class Executor:
         self._meter.batch(len(batch))
         return calls
 
-    def begin(self, streams: dict[saga_log.StreamKey, saga_log.Stream]) -> UnitOfWork:
+    def begin(self, streams: dict[saga_log.StreamKey, Stream]) -> UnitOfWork:
         """Return an empty unit of work upon these streams."""
         due = self.relay.due_if_handed_over()
         origin = Origin(service=self.service.name, queue=self._queue, now=self.clock.now(), outgoing_due=due)
@@ -469,7 +471,7 @@ class Executor:
             PositionTakenError: another replica did it meanwhile; a key of the step's own tables was in the way.
         """
         step = handler if isinstance(handler, Step) else handler.of
-        streams = await saga_log.read_streams(await tx.session.connection(), [message.envelope.saga_id])
+        streams = await read_streams(await tx.session.connection(), [message.envelope.saga_id])
         written = streams.get(stream_key(step, message))
         if written and written.position > tx.work.stream(step, message).position:
             raise PositionTakenError(f"{handler.name} was done by another replica meanwhile")

@@ -17,9 +17,9 @@ from toolkit import failpoints
 from toolkit.declaration.retry_policy import GiveUp
 from toolkit.errors import PositionTakenError
 from toolkit.foreign_code.containment import contain
-from toolkit.persistence import saga_log
-from toolkit.persistence.database import StepSession
 from toolkit.persistence.database_errors import is_outage, recording
+from toolkit.persistence.saga_log_streams import read_streams
+from toolkit.persistence.step_session import StepSession
 from toolkit.protocol.fence import StepState
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.executor import Executor
@@ -107,7 +107,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         connection = await session.connection()
         saga_ids = [outcome.call.message.envelope.saga_id for outcome in batch]
         with recording():
-            work = executor.begin(await saga_log.read_streams(connection, saga_ids))
+            work = executor.begin(await read_streams(connection, saga_ids))
         for outcome in batch:
             call = outcome.call
             if work.stream(call.step, call.message).state is not outcome.expected:

@@ -14,9 +14,9 @@ from toolkit.declaration.participant import Compensation, Step
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError, describe
 from toolkit.foreign_code.containment import contained
 from toolkit.foreign_code.time_limits import LONGEST_STEP, at_most
-from toolkit.persistence.database import StepSession
 from toolkit.persistence.database_errors import breaks_off, is_contention, is_unfit
 from toolkit.persistence.driver_errors import without_values
+from toolkit.persistence.step_session import StepSession
 
 #: A traceback in a dead letter is for reading; its last frames say what happened.
 _TRACEBACK_CHARS = 8_000

@@ -18,7 +18,7 @@ import structlog
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.foreign_code.containment import contain
-from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark
+from toolkit.persistence import audit_log, dead_letters, overdue_steps, pruning_watermark
 from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
@@ -58,7 +58,7 @@ async def prune(
         is_open = pruning_watermark.is_open(columns.saga_id, columns.saga_type)
         dropped = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
         sagas = await pruning_watermark.prune(connection, before=before, most=most)
-        await pending_steps.forget_sagas(connection, sagas)
+        await overdue_steps.forget_sagas(connection, sagas)
         rows = await audit_log.prune(connection, before=before, most=most)
         if by and (sagas or dropped or rows):
             subject = f"before {before.isoformat()}: {len(sagas)} sagas, {dropped} dead letters, {rows} audit rows"

@@ -35,7 +35,9 @@ from toolkit.observability.tracing import Tracing, now
 from toolkit.persistence import dead_letters, outbox, saga_log
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.saga_log import Entry, SagaKey, Stream, StreamKey, contradiction
+from toolkit.persistence.saga_ends import close_sagas, contradiction
+from toolkit.persistence.saga_log import Entry, SagaKey, StreamKey
+from toolkit.persistence.saga_log_streams import Stream
 from toolkit.protocol.fence import Decision, Note, StepState, is_legal
 from toolkit.runtime.after_commit import AfterCommit, Attempt, redacted
 
@@ -294,7 +296,7 @@ class UnitOfWork:
         failpoints.here("outbox-written", self.outcomes())
         await dead_letters.add(connection, self.dead_letters)
         for event_id, ended in self._closings:
-            await saga_log.close_sagas(connection, event_id, ended, now=self.origin.now)
+            await close_sagas(connection, event_id, ended, now=self.origin.now)
 
     def outcomes(self) -> Iterator[str | None]:
         """Yield the events that brought a step on so that something goes out; an outside call to come is no outcome."""

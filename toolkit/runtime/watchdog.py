@@ -24,13 +24,16 @@ from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
 from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.observability.metrics import Meter
-from toolkit.persistence import emitted_events, log_entries, outbox, pending_steps, saga_log
+from toolkit.persistence import emitted_events, log_entries, outbox, overdue_search, overdue_steps, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 from toolkit.persistence.emitted_events import EmittedEvent
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.pending_steps import Found, OverdueStep
+from toolkit.persistence.overdue_search import Found
+from toolkit.persistence.overdue_steps import OverdueStep
+from toolkit.persistence.saga_ends import close_sagas
 from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.persistence.saga_log_streams import readable_streams
 from toolkit.persistence.unreadable_rows import REST, set_aside
 from toolkit.protocol.fence import Note
 from toolkit.runtime.after_commit import tell_contradiction
@@ -85,15 +88,15 @@ class Watchdog:
         now = self._clock.now()
         async with self._database.transaction() as session:
             connection = await session.connection()
-            found = await pending_steps.find(connection, before=now - self._settings.overdue_after, now=now)
+            found = await overdue_search.find(connection, before=now - self._settings.overdue_after, now=now)
             failpoints.here("overdue-found", (step.saga_state for step in found.steps))
             for ended in found.ends:
-                await saga_log.close_sagas(connection, new_id(), ended, now=now)
-            due = await pending_steps.claim(connection, now=now, until=now + self._settings.nudge_every)
+                await close_sagas(connection, new_id(), ended, now=now)
+            due = await overdue_steps.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
-            await pending_steps.postpone(connection, waiting, [self._next_push(step, now) for step in waiting])
+            await overdue_steps.postpone(connection, waiting, [self._next_push(step, now) for step in waiting])
             rows, broken = await self._push(connection, waiting, now)
-            await pending_steps.postpone(connection, broken, [now + REST] * len(broken))
+            await overdue_steps.postpone(connection, broken, [now + REST] * len(broken))
             traces = await _traces(connection, found.steps)
             saga_operations = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
             hopeless = [step for step in waiting if self._is_hopeless(step, now)]
@@ -119,11 +122,11 @@ class Watchdog:
 
     async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
         """Return those that did not move and whose sagas did not end, and forget the others."""
-        streams, broken = await saga_log.readable_streams(connection, [step.saga_id for step in due])
+        streams, broken = await readable_streams(connection, [step.saga_id for step in due])
         ended = {key[:2] for key, stream in streams.items() if stream.end}
         stands = {key: stream.position for key, stream in streams.items()}
         waiting = [step for step in due if step.saga not in ended and stands.get(step.key) == step.position]
-        await pending_steps.forget(
+        await overdue_steps.forget(
             connection, [step for step in due if step not in waiting and step.saga not in broken]
         )
         return waiting
@@ -134,7 +137,7 @@ class Watchdog:
         """Return each step's event once more, with an abort where no nudge has helped, and the steps without either."""
         emitted = await emitted_events.at(connection, [(*step.key, step.position) for step in steps])
         hopeless = [step for step in steps if self._is_hopeless(step, now)]
-        await pending_steps.mark_aborted(connection, hopeless)
+        await overdue_steps.mark_aborted(connection, hopeless)
         # An event that an older release emitted may have no declaration any more; then only the abort is left.
         sent = {each.key: _sent(each, self._emitted) for each in emitted if each.emitted_type in self._emitted}
         wires = [wire for wire in sent.values() if wire]

@@ -30,7 +30,7 @@ from toolkit.persistence import dead_letters, outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.known_steps import known_steps
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.overdue_steps import overdue
 
 SHOWING = {"Authorization": f"Bearer {TOKEN}"}
 WHY = {"reason": "the gateway is back"}

@@ -20,9 +20,10 @@ from toolkit.api import Access, ApiContext, api_routes
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
+from toolkit.persistence import audit_log, dead_letter_queries, dead_letters, outbox, saga_log, saga_log_queries
 from toolkit.persistence.database import Database
-from toolkit.persistence.dead_letters import SHOWN, DeadLetter
+from toolkit.persistence.dead_letter_queries import SHOWN
+from toolkit.persistence.dead_letters import DeadLetter
 
 TOKEN = "open-sesame-now"
 SHOWING = {"Authorization": f"Bearer {TOKEN}"}
@@ -339,7 +340,7 @@ async def waiting(database: Database) -> list[tuple[str, str]]:
 
 async def noted(database: Database, saga_id: str) -> list[tuple[str, str | None]]:
     async with database.reading() as connection:
-        entries = await saga_log.entries(connection, saga_id=saga_id)
+        entries = await saga_log_queries.entries(connection, saga_id=saga_id)
     return [(each["to_state"], each["error"]) for each in entries if each["position"] is None]
 
 
@@ -481,5 +482,5 @@ async def test_the_letters_of_an_id_of_two_types_are_those_of_one(operator, data
     assert (unsaid.status_code, unsaid.json()["types"]) == (409, ["gift", "order"])
     assert [row["id"] for row in said.json()["rows"]] == ["letter-gift"]
     async with database.reading() as connection:
-        left = await dead_letters.listed(connection)
+        left = await dead_letter_queries.listed(connection)
     assert {row["id"] for row in left} == {"letter-order-1", "letter-order-2"}

@@ -29,7 +29,8 @@ from toolkit import Event
 from toolkit.errors import EscapedError, describe
 from toolkit.foreign_code.containment import apart, contain, contained
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence.database import Database, StepSession
+from toolkit.persistence.database import Database
+from toolkit.persistence.step_session import StepSession
 
 #: What SQLite, and what PostgreSQL, need long for.
 SLOW = {

@@ -34,7 +34,7 @@ from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.errors import UnroutableError
 from toolkit.observability.metrics import UNDECLARED, Meter
 from toolkit.persistence.database import Database
-from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.overdue_steps import overdue
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note, StepState
 from toolkit.runtime.watchdog import Watchdog

@@ -15,12 +15,13 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
 from toolkit.operations.dead_letters import DEAD_LETTERS_AT_ONCE, BatchResult
-from toolkit.persistence import audit_log, dead_letters, outbox, saga_log
+from toolkit.persistence import audit_log, dead_letter_queries, dead_letters, outbox, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry
+from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.protocol.fence import StepState
 
 ADA = Operator("ada@desk", "the shelf is mended")
@@ -130,7 +131,7 @@ async def test_letters_are_chosen_by_all_that_is_said_of_them(
     await bury(database, dead(1), dead(2, reason="schema", step=None), dead(3))
 
     async with database.reading() as connection:
-        count = await dead_letters.count(connection, which)
+        count = await dead_letter_queries.count(connection, which)
     would = await redrive(database, which, dry_run=True)
     done = await dead_letter_operations.drop(database, which, ADA, now=LATER)
 
@@ -216,7 +217,7 @@ async def test_retries_count_anew_after_a_redrive(database: Database) -> None:
         await log(database, "loan-1", position=None, to_state=note)
 
     async with database.reading() as connection:
-        streams = await saga_log.read_streams(connection, ["loan-1"])
+        streams = await read_streams(connection, ["loan-1"])
 
     assert streams["loan", "loan-1", "lend_book"].retries == 1
 

@@ -17,7 +17,7 @@ from toolkit.operations.search import Attention, Search
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
-from toolkit.persistence.pending_steps import overdue
+from toolkit.persistence.overdue_steps import overdue
 from toolkit.persistence.saga_log import Entry, append
 
 STARTED, PENDING, COMPLETED = SagaState.STARTED, SagaState.PENDING, SagaState.COMPLETED

@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.example_sagas.loans import NOON, rename, shelves
 from toolkit.errors import DatabaseUnavailableError, StepError
-from toolkit.persistence.database import Database, UtcDateTime
+from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import breaks_off, is_contention, is_outage
+from toolkit.persistence.schema import UtcDateTime
 
 diary = MetaData()
 entries = Table("diary", diary, Column("id", Integer, primary_key=True), Column("at", UtcDateTime))

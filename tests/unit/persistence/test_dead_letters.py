@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from tests.example_sagas.loans import NOON, BookWanted, letters, wire
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import dead_letters
+from toolkit.persistence import dead_letter_queries, dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 
@@ -104,8 +104,8 @@ async def test_the_newest_letters_come_first_by_saga_and_up_to_a_limit(database:
     await bury(database)
 
     async with database.reading() as connection:
-        newest = await dead_letters.listed(connection, limit=2)
-        of_loan_1 = await dead_letters.listed(connection, Selection(saga_id="loan-1"))
+        newest = await dead_letter_queries.listed(connection, limit=2)
+        of_loan_1 = await dead_letter_queries.listed(connection, Selection(saga_id="loan-1"))
 
     assert [each["id"] for each in newest] == ["letter-3", "letter-2"]
     assert [each["id"] for each in of_loan_1] == ["letter-3", "letter-1"]

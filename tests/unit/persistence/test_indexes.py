@@ -19,7 +19,8 @@ from toolkit.operations.search import Attention, Search, search
 from toolkit.operations.statistics import Statistics
 from toolkit.operations.views import view
 from toolkit.persistence.database import Database
-from toolkit.persistence.saga_log import Entry, append, read_streams
+from toolkit.persistence.saga_log import Entry, append
+from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.runtime.watchdog import Watchdog
 
 #: The tables that grow with the number of sagas.

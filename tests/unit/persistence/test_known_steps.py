@@ -16,7 +16,7 @@ from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.errors import UndeclaredStepsError
 from toolkit.ids import new_id
-from toolkit.persistence import known_steps, saga_log
+from toolkit.persistence import known_steps, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.runtime.service_runtime import ServiceRuntime
 
@@ -175,7 +175,7 @@ async def test_an_event_that_no_former_step_took_runs(
 async def entries(database: Database, step: str) -> list[dict]:
     """Return what the log holds of a step."""
     async with database.reading() as connection:
-        return [each for each in await saga_log.entries(connection) if each["step"] == step]
+        return [each for each in await saga_log_queries.entries(connection) if each["step"] == step]
 
 
 async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database: Database, clerk: Clerk) -> None:

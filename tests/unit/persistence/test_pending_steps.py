@@ -12,9 +12,9 @@ from tests.eventually import eventually
 from tests.example_sagas.loans import NOON, BookWanted, Branch, Clerk, library, notes, rows_left
 from tests.example_sagas.loans import HandClock as Clock
 from toolkit import Settings
-from toolkit.persistence import pending_steps, saga_log
+from toolkit.persistence import overdue_search, overdue_steps, saga_log
 from toolkit.persistence.database import Database
-from toolkit.persistence.pending_steps import OverdueStep
+from toolkit.persistence.overdue_steps import OverdueStep
 from toolkit.runtime.watchdog import Watchdog
 
 LATE = NOON + timedelta(hours=1)
@@ -23,7 +23,7 @@ WANTED = BookWanted(loan_id="loan-1")
 
 async def find(database: Database) -> list[OverdueStep]:
     async with database.transaction() as session:
-        found = await pending_steps.find(await session.connection(), before=LATE, now=LATE)
+        found = await overdue_search.find(await session.connection(), before=LATE, now=LATE)
         return found.steps
 
 
@@ -41,7 +41,7 @@ async def test_two_replicas_that_search_for_the_first_time_at_once_find_each_ste
             return bool(await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
     async with postgres.transaction() as session:
-        first = (await pending_steps.find(await session.connection(), before=LATE, now=LATE)).steps
+        first = (await overdue_search.find(await session.connection(), before=LATE, now=LATE)).steps
         searching = asyncio.create_task(find(postgres))
         await eventually(second_waits, what="the second replica")
     second = await searching
@@ -90,7 +90,7 @@ async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: 
     await watch_of(branch, clerk).sweep()
 
     async with database.reading() as connection:
-        assert await pending_steps.listed(connection) == []
+        assert await overdue_steps.listed(connection) == []
 
 
 async def test_days_without_an_end_cost_a_few_entries_and_a_push_an_hour(database: Database, clerk: Clerk) -> None:

@@ -15,9 +15,11 @@ from tests.example_sagas.loans import NOON, log_of
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.errors import PositionTakenError
-from toolkit.persistence import saga_log
+from toolkit.persistence import saga_log, saga_log_queries
 from toolkit.persistence.database import Database
-from toolkit.persistence.saga_log import Entry, Stream, StreamKey
+from toolkit.persistence.saga_ends import close_sagas
+from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.protocol.fence import Note, StepState
 
 
@@ -45,13 +47,13 @@ async def append(database: Database, *entries: Entry) -> None:
 
 async def streams(database: Database, *loan_ids: str) -> dict[StreamKey, Stream]:
     async with database.reading() as connection:
-        return await saga_log.read_streams(connection, loan_ids)
+        return await read_streams(connection, loan_ids)
 
 
 async def close(database: Database, *, completed: tuple[str, ...] = (), failed: tuple[str, ...] = ()) -> None:
     ended = SagaEnded(saga_type="loan", completed=completed, failed=failed)
     async with database.transaction() as session:
-        await saga_log.close_sagas(await session.connection(), "the end", ended, now=NOON + timedelta(minutes=1))
+        await close_sagas(await session.connection(), "the end", ended, now=NOON + timedelta(minutes=1))
 
 
 async def test_a_stream_sums_up_what_was_appended(database: Database) -> None:
@@ -230,14 +232,14 @@ async def test_the_end_of_a_saga_that_was_never_here_writes_nothing(database: Da
     await close(database)
 
     async with database.reading() as connection:
-        assert len(await saga_log.entries(connection)) == 1
+        assert len(await saga_log_queries.entries(connection)) == 1
 
 
 async def test_readers_see_the_newest_entries_in_their_order(database: Database) -> None:
     await append(database, *(entry(f"loan-{number}") for number in range(5)))
 
     async with database.reading() as connection:
-        newest = await saga_log.entries(connection, limit=2)
+        newest = await saga_log_queries.entries(connection, limit=2)
 
     assert [each["saga_id"] for each in newest] == ["loan-3", "loan-4"]
 
@@ -247,9 +249,9 @@ async def test_sagas_are_listed_by_their_last_move_and_by_state(database: Databa
     await append(database, replace(entry("loan-1", "compensated", 2), saga_state=SagaState.COMPENSATING))
 
     async with database.reading() as connection:
-        everything = await saga_log.sagas(connection)
-        compensating = await saga_log.sagas(connection, state=SagaState.COMPENSATING)
-        newest = await saga_log.sagas(connection, limit=1)
+        everything = await saga_log_queries.sagas(connection)
+        compensating = await saga_log_queries.sagas(connection, state=SagaState.COMPENSATING)
+        newest = await saga_log_queries.sagas(connection, limit=1)
 
     assert [(each["saga_id"], each["state"]) for each in everything] == [
         ("loan-1", "Compensating"),
@@ -294,7 +296,7 @@ async def test_the_end_of_both_types_is_written_once_for_each(database: Database
     for saga_type in ("loan", "gift", "gift"):
         async with database.transaction() as session:
             ended = SagaEnded(saga_type=saga_type, failed=("loan-1",))
-            await saga_log.close_sagas(await session.connection(), "the end", ended, now=NOON)
+            await close_sagas(await session.connection(), "the end", ended, now=NOON)
 
     assert [row["saga_type"] for row in await log_of(database, "loan-1") if row["to_state"] == "ended"] == [
         "loan",

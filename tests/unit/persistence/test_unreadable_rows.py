@@ -26,10 +26,11 @@ from toolkit import Settings
 from toolkit.messaging.decoding import Unreadable
 from toolkit.observability import metrics
 from toolkit.operations import dead_letters
-from toolkit.persistence import outbox, pending_steps
+from toolkit.persistence import outbox, overdue_steps
 from toolkit.persistence.audit_log import Operator
-from toolkit.persistence.database import Database, UtcDateTime
+from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import Selection
+from toolkit.persistence.schema import UtcDateTime
 from toolkit.persistence.unreadable_rows import rows_set_aside
 from toolkit.runtime.pruner import prune
 from toolkit.runtime.watchdog import Watchdog
@@ -202,7 +203,7 @@ async def test_an_overdue_row_that_cannot_be_read_lets_the_others_be_nudged(
         assert (await notes(database, loan)).count("nudged") == 3
     assert [each for each in logs if each["log_level"] == "error"] == []  # it rests for a day
     async with database.reading() as connection:
-        assert {each.saga_id for each in await pending_steps.listed(connection)} >= {"loan-0", "loan-2"}
+        assert {each.saga_id for each in await overdue_steps.listed(connection)} >= {"loan-0", "loan-2"}
 
 
 async def test_metrics_are_told_beside_a_row_that_cannot_be_read(

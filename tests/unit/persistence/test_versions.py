@@ -13,7 +13,7 @@ from tests.unit.persistence.test_unreadable_rows import alter
 from toolkit import Event, Participant, SagaId, Service, Settings
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
-from toolkit.persistence import dead_letters
+from toolkit.persistence import dead_letter_queries
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import Selection
@@ -135,7 +135,7 @@ async def test_a_redrive_sends_a_letter_in_the_version_that_it_came_in(
     await dead_letter_operations.redrive(database, Selection(), BY, queue="saga.library", now=clock.now())
 
     async with database.reading() as connection:
-        assert await dead_letters.count(connection) == 0
+        assert await dead_letter_queries.count(connection) == 0
         sql = "SELECT headers FROM outbox WHERE event_type = 'CardRefused' ORDER BY id DESC"
         headers = (await connection.exec_driver_sql(sql)).scalars().all()
     assert all('"event-version": 1' in each for each in headers)

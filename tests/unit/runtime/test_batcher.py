@@ -32,8 +32,9 @@ from tests.example_sagas.loans import (
 from toolkit import Event, Service
 from toolkit.declaration.events import AbortRequested
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import database as databases
-from toolkit.persistence.database import Database, StepSession
+from toolkit.persistence import sqlite as sqlite_engines
+from toolkit.persistence.database import Database
+from toolkit.persistence.step_session import StepSession
 
 
 @pytest.fixture
@@ -378,7 +379,7 @@ async def test_a_connection_that_dies_between_a_step_and_its_commit_loses_nothin
 async def test_a_file_that_another_process_locks_for_long_is_waited_for(
     service: Service, sqlite: Database, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "_BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(sqlite_engines, "_BUSY_TIMEOUT_MS", 20)
     impatient = Database(sqlite.url)
     one = Branch(service, impatient, resources={Clerk: clerk})
     other = sqlite3.connect(str(make_url(sqlite.url).database), isolation_level=None)

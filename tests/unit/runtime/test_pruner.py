@@ -13,7 +13,7 @@ from tests.eventually import eventually
 from tests.example_sagas.loans import NOON, BookWanted, HandClock, letters, log_of, rename, wire
 from toolkit import Settings
 from toolkit.declaration.events import SagaState
-from toolkit.persistence import audit_log, dead_letters, pending_steps, pruning_watermark, saga_log
+from toolkit.persistence import audit_log, dead_letters, overdue_steps, pruning_watermark, saga_log, saga_log_queries
 from toolkit.persistence.audit_log import AuditEntry, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
@@ -133,12 +133,12 @@ async def test_what_is_overdue_is_forgotten_with_its_saga(database: Database) ->
         "saga_state": "Started", "since": OLD, "next_at": OLD, "nudges": 0, "aborted": 0,
     }  # fmt: skip
     async with database.transaction() as session:
-        await (await session.connection()).execute(insert(pending_steps.overdue).values(row))
+        await (await session.connection()).execute(insert(overdue_steps.overdue).values(row))
 
     await prune(database)
 
     async with database.reading() as connection:
-        assert await pending_steps.listed(connection) == []
+        assert await overdue_steps.listed(connection) == []
 
 
 async def test_the_horizon_moves_on_with_what_was_pruned_and_never_back(database: Database) -> None:
@@ -168,7 +168,7 @@ async def test_several_who_prune_at_once_are_harmless(database: Database) -> Non
 
     assert any(isinstance(each, Pruned) and each.sagas for each in done)
     async with database.reading() as connection:
-        assert await saga_log.entries(connection) == []
+        assert await saga_log_queries.entries(connection) == []
 
 
 async def test_the_search_for_what_is_old_goes_by_the_index_on_time(sqlite: Database) -> None:

@@ -36,7 +36,7 @@ from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope
 from toolkit.observability.logs import QUIET
 from toolkit.observability.tracing import Tracing, provider_for
-from toolkit.persistence import dead_letters, saga_log
+from toolkit.persistence import dead_letter_queries, saga_log_queries
 from toolkit.persistence.database import Database
 
 #: The name of the patient, with all that is escaped in some place or other; and what no text may have of it.
@@ -227,8 +227,8 @@ async def everything_shown(service: Service, database: Database, spans: InMemory
     """Return all that is shown of the visit, by where."""
     found = {"spans": "".join(span.to_json() for span in spans.get_finished_spans())}
     async with database.reading() as connection:
-        found["saga log"] = repr(await saga_log.timeline(connection, "visit-1"))
-        letters = await dead_letters.listed(connection)
+        found["saga log"] = repr(await saga_log_queries.timeline(connection, "visit-1"))
+        letters = await dead_letter_queries.listed(connection)
         found["letters"] = repr([{name: each[name] for name in each if name != "body"} for each in letters])
 
     async def readiness() -> dict[str, bool]:

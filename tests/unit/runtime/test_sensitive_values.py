@@ -23,7 +23,7 @@ from toolkit.declaration.contract import Contract
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Envelope
 from toolkit.operations import views
-from toolkit.persistence import dead_letters, saga_log
+from toolkit.persistence import dead_letter_queries, saga_log_queries
 from toolkit.transport.embedded import Embedded
 
 SECRET = "4111-2222-3333"
@@ -104,8 +104,8 @@ async def written(embedded: Embedded) -> dict[str, list[dict[str, Any]]] | None:
     """Return all that stands in the log and in the dead letters, or None while that is nothing."""
     async with embedded.runtimes["till"].database.reading() as connection:
         found = {
-            "entries": await saga_log.timeline(connection, "bill-1"),
-            "letters": await dead_letters.listed(connection),
+            "entries": await saga_log_queries.timeline(connection, "bill-1"),
+            "letters": await dead_letter_queries.listed(connection),
         }
     return found if any(found.values()) else None
 

@@ -20,7 +20,7 @@ from toolkit import Settings
 from toolkit.declaration.events import documented_example, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import outbox, saga_log
+from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.transport.embedded import Embedded
@@ -45,7 +45,7 @@ async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_heare
     async with Embedded(SERVICES, settings) as embedded:
         assert await embedded.settled(10)
         async with embedded.runtimes["notification"].database.reading() as connection:
-            states = [entry["to_state"] for entry in await saga_log.entries(connection, saga_id=order)]
+            states = [entry["to_state"] for entry in await saga_log_queries.entries(connection, saga_id=order)]
 
     assert "completed" in states
 

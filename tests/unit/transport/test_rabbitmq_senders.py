@@ -21,11 +21,11 @@ from toolkit.clock import SystemClock
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations
-from toolkit.persistence import dead_letters
+from toolkit.persistence import dead_letter_queries
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.outbox import OutboxRow, add
-from toolkit.persistence.saga_log import timeline
+from toolkit.persistence.saga_log_queries import timeline
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 
@@ -88,7 +88,7 @@ async def publish(channel: AbstractChannel, exchange: str, key: str, **propertie
 async def letters(app: App, count: int = 1) -> list[dict[str, Any]]:
     async def are_there() -> list[dict[str, Any]]:
         async with app.runtime.database.reading() as connection:
-            found = await dead_letters.listed(connection)
+            found = await dead_letter_queries.listed(connection)
         return found if len(found) == count and all(each["attempts"] for each in found) else []
 
     return await eventually(are_there, what=f"{count} letters")

@@ -19,7 +19,7 @@ from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings
 from toolkit.app import App
 from toolkit.errors import BrokerRefusesError, UnroutableError
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import dead_letters, saga_log
+from toolkit.persistence import dead_letter_queries, saga_log_queries
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 from toolkit.transport.rabbitmq.topology import declared_queues
 
@@ -121,13 +121,13 @@ async def test_two_releases_side_by_side_keep_what_each_consumes(settings: Setti
 
 async def steps_of(app: App, order_id: str) -> list[str]:
     async with app.runtime.database.reading() as connection:
-        entries = await saga_log.entries(connection, saga_id=order_id)
+        entries = await saga_log_queries.entries(connection, saga_id=order_id)
     return [each["step"] for each in entries if each["to_state"] == "completed"]
 
 
 async def letters(app: App) -> list[dict[str, Any]]:
     async with app.runtime.database.reading() as connection:
-        return await dead_letters.listed(connection)
+        return await dead_letter_queries.listed(connection)
 
 
 # -- what is not its own -------------------------------------------------------------------------------------------

@@ -15,14 +15,25 @@ from toolkit.persistence import (
     known_bindings,
     known_steps,
     outbox,
+    overdue_search,
     pruning_watermark,
     saga_log,
     suspect_messages,
 )
-from toolkit.persistence.database import metadata
+from toolkit.persistence.schema import metadata
 
 #: Naming them here is what makes their tables known.
-_RECORDS = (audit_log, known_bindings, dead_letters, pruning_watermark, known_steps, outbox, saga_log, suspect_messages)
+_RECORDS = (
+    audit_log,
+    known_bindings,
+    dead_letters,
+    pruning_watermark,
+    known_steps,
+    outbox,
+    overdue_search,
+    saga_log,
+    suspect_messages,
+)
 
 
 def lacks(connection: Connection, own: MetaData | None) -> tuple[Lack, ...]:

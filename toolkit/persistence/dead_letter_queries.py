@@ -1,0 +1,73 @@
+"""What people and clients read of the dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.persistence.dead_letters import Selection, dead_letters, headers_or_none
+
+#: What a list has room for, in this order; the whole letter is a message, and so people's data, to be masked.
+SHOWN = (
+    "id", "service", "reason", "error", "saga_type", "saga_id", "step", "event_type", "message_id", "routing_key",
+    "attempts", "first_at", "last_at",
+)  # fmt: skip
+
+#: What the whole letter has beside that.
+_WHOLE = (*SHOWN, "sent_at", "traceback", "headers", "body")
+
+
+async def listed(
+    connection: AsyncConnection, which: Selection | None = None, *, limit: int = 100, whole: bool = True
+) -> list[dict[str, Any]]:
+    """Return dead letters, the newest first; the body as text, with what is no UTF-8 escaped."""
+    columns = [dead_letters.c[name] for name in (_WHOLE if whole else SHOWN)]
+    query = select(*columns).where((which or Selection()).condition())
+    rows = await connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
+    return [_shown(row) for row in rows]
+
+
+async def bodies(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, bytes]:
+    """Return the bodies of these letters, by the letters' ids."""
+    rows = await connection.execute(select(dead_letters.c.id, dead_letters.c.body).where(dead_letters.c.id.in_(ids)))
+    return {row.id: row.body for row in rows}
+
+
+async def types(connection: AsyncConnection, which: Selection) -> list[str]:
+    """Return the types of the sagas whose letters are meant, as far as they are known."""
+    query = select(dead_letters.c.saga_type).where(which.condition(), dead_letters.c.saga_type.is_not(None))
+    return sorted((await connection.execute(query.distinct())).scalars())
+
+
+async def count(connection: AsyncConnection, which: Selection | None = None) -> int:
+    """Return how many letters there are, or are meant."""
+    query = select(func.count()).select_from(dead_letters).where((which or Selection()).condition())
+    return int(await connection.scalar(query) or 0)
+
+
+async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
+    """Return the letters in groups, the largest first: each reason and step, how many, since and until when.
+
+    `newest` is the id of the newest letter.
+    """
+    table = dead_letters.c
+    columns = (
+        table.reason,
+        table.step,
+        func.count().label("count"),
+        func.min(table.first_at).label("first_at"),
+        func.max(table.last_at).label("last_at"),
+        func.max(table.id).label("newest"),
+    )
+    query = select(*columns).group_by(table.reason, table.step).order_by(func.count().desc(), table.reason, table.step)
+    return [dict(row._mapping) for row in await connection.execute(query)]
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    shown = dict(row._mapping)
+    if "body" in shown:
+        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": headers_or_none(row.headers)}
+    return shown

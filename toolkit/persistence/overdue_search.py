@@ -1,0 +1,207 @@
+"""The search for overdue steps and contradictions: a window over the saga log that moves on with time.
+
+The search costs the same however long the log is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.declaration.events import SagaEnded, SagaState
+from toolkit.persistence.overdue_steps import OverdueStep, forget, overdue
+from toolkit.persistence.saga_log import is_contradiction, is_same_saga, is_same_step, saga_log
+from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
+from toolkit.persistence.unreadable_rows import readable
+from toolkit.protocol.fence import Note, StepState
+
+#: How far the search has come; one row. Whoever moves it has found what lies between.
+watched = Table(
+    "watched", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
+)
+
+_BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
+
+#: An entry's time is taken before its commit, and by its replica's clock: the window looks back this far again.
+_OVERLAP = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contradiction:
+    """A step that does not stand as its saga's end has it: no rule mends that, so it needs a person."""
+
+    saga_id: str
+    saga_type: str
+    step: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one search has found.
+
+    - `steps`: those whose sagas should have ended.
+    - `ends`: sagas whose end this service knows, and has not received: its own step has ended them.
+    - `contradictions`: steps that do not stand as their sagas' ends have it.
+    """
+
+    steps: list[OverdueStep]
+    ends: list[SagaEnded]
+    contradictions: list[Contradiction]
+
+
+async def find(connection: AsyncConnection, *, before: datetime, now: datetime) -> Found:
+    """Note the steps that moved last before that moment, and whose sagas have not ended since; and find what is odd."""
+    since = await _advance(connection, before)
+    if since is None:
+        return Found([], [], [])
+    window = {"since": since - _OVERLAP, "before": before}
+    steps = await _find_steps(connection, window, now)
+    ended = (await connection.execute(_UNCLOSED, window)).all()
+    odd = await connection.execute(_CONTRADICTED, window | {"since": since})
+    return Found(steps, _ends(ended), [Contradiction(**row._mapping) for row in odd])
+
+
+async def _find_steps(connection: AsyncConnection, window: dict[str, datetime], now: datetime) -> list[OverdueStep]:
+    rows = (await connection.execute(_UNFINISHED, window)).all()
+    found, _ = readable("saga_log", rows, _found)
+    if found:
+        await forget(connection, found)
+        await connection.execute(insert(overdue), [_values(each, now) for each in found])
+    return found
+
+
+async def _advance(connection: AsyncConnection, until: datetime) -> datetime | None:
+    """Move the window's end on, and return where it stood; None where another replica was faster or nothing is new."""
+    stood: datetime | None = await connection.scalar(select(watched.c.until))
+    if stood is None:
+        first = insert_into(watched, connection).values(id=1, until=until).on_conflict_do_nothing()
+        return _BEGINNING if (await connection.execute(first)).rowcount else None
+    moved = await connection.execute(
+        update(watched).where(watched.c.until == stood, watched.c.until < until).values(until=until)
+    )
+    return stood if moved.rowcount else None
+
+
+def _ends(rows: Sequence[Row[Any]]) -> list[SagaEnded]:
+    """Return the messages that these ends would have come by; unchecked, since no row may stop the others."""
+    by_type: dict[str, dict[str, list[str]]] = {}
+    for saga_type, saga_id, state in map(tuple, rows):
+        by_type.setdefault(saga_type, {}).setdefault(state, []).append(saga_id)
+    return [
+        SagaEnded.model_construct(
+            saga_type=saga_type,
+            completed=tuple(outcomes.get(SagaState.COMPLETED, ())),
+            failed=tuple(outcomes.get(SagaState.FAILED, ())),
+        )
+        for saga_type, outcomes in by_type.items()
+    ]
+
+
+def _in_window() -> tuple[ColumnElement[bool], ...]:
+    return (
+        saga_log.c.at > bindparam("since", type_=UtcDateTime()),
+        saga_log.c.at <= bindparam("before", type_=UtcDateTime()),
+    )
+
+
+def _has_moved() -> ColumnElement[bool]:
+    later = saga_log.alias()
+    return exists().where(is_same_step(later), later.c.position > saga_log.c.position)
+
+
+def _unfinished() -> Select[Any]:
+    """Return the steps that moved last after `since`, up to `before`, and whose sagas have not ended; built once."""
+    other = saga_log.alias()
+    is_known = exists().where(is_same_step(overdue), overdue.c.position == saga_log.c.position)
+    has_ended = exists().where(
+        is_same_saga(other),
+        or_(
+            other.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value]),
+            and_(other.c.to_state == Note.ENDED.value, other.c.position.is_(None)),
+        ),
+    )
+    shown = ("saga_id", "step", "saga_type", "position", "to_state", "saga_state", "at")
+    return select(*(saga_log.c[name] for name in shown)).where(
+        *_in_window(),
+        saga_log.c.position.is_not(None),
+        saga_log.c.to_state != StepState.CONFIRMED.value,
+        ~_has_moved(),
+        ~has_ended,
+        ~is_known,
+    )
+
+
+def _unclosed() -> Select[Any]:
+    """Return the sagas, and their ends, of steps that are still completed where the end is known; built once."""
+    noted, other = saga_log.alias(), saga_log.alias()
+    is_noted = exists().where(is_same_step(noted), noted.c.to_state == Note.ENDED.value)
+    ended = [SagaState.COMPLETED.value, SagaState.FAILED.value]
+    of_saga = is_same_saga(other), other.c.saga_state.in_(ended)
+    end = select(other.c.saga_state).where(*of_saga).order_by(other.c.id).limit(1).scalar_subquery()
+    is_standing = (
+        saga_log.c.position.is_not(None),
+        saga_log.c.to_state == StepState.COMPLETED.value,
+        ~_has_moved(),
+        ~is_noted,
+        exists().where(*of_saga),
+    )
+    return select(saga_log.c.saga_type, saga_log.c.saga_id, end).where(*_in_window(), *is_standing).distinct()
+
+
+def _contradicted() -> Select[Any]:
+    """Return the steps that contradict how their sagas ended; built once."""
+    shown = ("saga_id", "saga_type", "step", "error")
+    return select(*(saga_log.c[name] for name in shown)).where(*_in_window(), is_contradiction)
+
+
+_UNFINISHED, _UNCLOSED, _CONTRADICTED = _unfinished(), _unclosed(), _contradicted()
+
+
+def _found(row: Row[Any]) -> OverdueStep:
+    """Return the step that an entry of the log tells of."""
+    return OverdueStep(
+        saga_id=row.saga_id,
+        step=row.step,
+        saga_type=row.saga_type,
+        position=row.position,
+        state=StepState(row.to_state),
+        saga_state=SagaState(row.saga_state),
+        since=row.at,
+        nudges=0,
+        aborted=False,
+    )
+
+
+def _values(step: OverdueStep, next_at: datetime) -> dict[str, Any]:
+    return {
+        "saga_id": step.saga_id,
+        "step": step.step,
+        "saga_type": step.saga_type,
+        "position": step.position,
+        "state": step.state,
+        "saga_state": step.saga_state,
+        "since": step.since,
+        "next_at": next_at,
+        "nudges": 0,
+        "aborted": 0,
+    }

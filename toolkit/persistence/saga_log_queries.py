@@ -1,0 +1,101 @@
+"""What people and clients read of the saga log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.declaration.events import SagaState
+from toolkit.persistence.saga_log import of, saga_log
+
+#: What a reader sees of an entry, in this order.
+SHOWN = (
+    "service", "saga_id", "saga_type", "step", "position", "from_state", "to_state", "saga_state", "event_id",
+    "event_type", "emitted_id", "emitted_type", "attempt", "error", "at",
+)  # fmt: skip
+
+#: What an entry of one saga's whole story has beside that; a body is people's data, to be masked before it is shown.
+STORED = (*SHOWN, "emitted_body", "traceparent", "deadline")
+
+
+async def entries(
+    connection: AsyncConnection, *, saga_id: str | None = None, saga_type: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Return entries as readers see them, the oldest first; with a limit, the newest so many."""
+    query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).order_by(saga_log.c.id.desc())
+    if saga_id is not None:
+        query = query.where(of(saga_id, saga_type))
+    if limit is not None:
+        query = query.limit(limit)
+    rows = (await connection.execute(query)).all()
+    return [_shown(row) for row in reversed(rows)]
+
+
+async def timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[dict[str, Any]]:
+    """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet.
+
+    Without a type, of all sagas with this id.
+    """
+    query = select(*(saga_log.c[name] for name in STORED)).where(of(saga_id, saga_type))
+    return [dict(row._mapping) for row in await connection.execute(query.order_by(saga_log.c.id))]
+
+
+async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+    """Return the next so many entries behind that row, and behind which row to go on; None where that was the last."""
+    query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).where(saga_log.c.id > after)
+    rows = (await connection.execute(query.order_by(saga_log.c.id).limit(limit))).all()
+    return [_shown(row) for row in rows], rows[-1].id if len(rows) == limit else None
+
+
+async def since(
+    connection: AsyncConnection,
+    *,
+    after: int | None,
+    limit: int,
+    saga_id: str | None = None,
+    saga_type: str | None = None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the next so many entries behind that row, or the newest ones, the oldest first; and the row of the last.
+
+    With a saga's id, and its type, its entries alone. Where there is none, that is the row they were to stand behind.
+    """
+    query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).limit(limit)
+    query = query if saga_id is None else query.where(of(saga_id, saga_type))
+    if after is None:
+        rows = list(reversed((await connection.execute(query.order_by(saga_log.c.id.desc()))).all()))
+    else:
+        rows = list((await connection.execute(query.where(saga_log.c.id > after).order_by(saga_log.c.id))).all())
+    return [_shown(row) for row in rows], rows[-1].id if rows else after or 0
+
+
+async def sagas(
+    connection: AsyncConnection, *, state: SagaState | None = None, limit: int = 100
+) -> list[dict[str, Any]]:
+    """Return what this service knows of each saga, the latest moved first: id, type, state, last step, since when."""
+    spans = (
+        select(func.max(saga_log.c.id).label("last_id"), func.min(saga_log.c.at).label("started_at"))
+        .group_by(saga_log.c.saga_type, saga_log.c.saga_id)
+        .subquery()
+    )
+    query = (
+        select(
+            saga_log.c.saga_id,
+            saga_log.c.saga_type,
+            saga_log.c.saga_state.label("state"),
+            saga_log.c.step,
+            spans.c.started_at,
+            saga_log.c.at,
+        )
+        .join(spans, saga_log.c.id == spans.c.last_id)
+        .order_by(saga_log.c.id.desc())
+        .limit(limit)
+    )
+    if state is not None:
+        query = query.where(saga_log.c.saga_state == state.value)
+    return [dict(row._mapping) for row in await connection.execute(query)]
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in SHOWN}

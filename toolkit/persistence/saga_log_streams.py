@@ -1,0 +1,113 @@
+"""The streams of the saga log: the entries of one step of one saga, summed up; the fence decides by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.declaration.encoding import Original
+from toolkit.declaration.events import SagaState
+from toolkit.persistence.id_lists import OneOf
+from toolkit.persistence.saga_log import SagaKey, StreamKey, saga_log
+from toolkit.persistence.unreadable_rows import set_aside
+from toolkit.protocol.fence import Note, StepState
+
+# By the id alone, which the index finds; the other types' few entries are parted from them here.
+_STREAMS = (
+    select(
+        saga_log.c.saga_type,
+        saga_log.c.saga_id,
+        saga_log.c.step,
+        saga_log.c.position,
+        saga_log.c.to_state,
+        saga_log.c.saga_state,
+        saga_log.c.event_id,
+        saga_log.c.emitted_type,
+        saga_log.c.emitted_version,
+        saga_log.c.emitted_body,
+        saga_log.c.error,
+    )
+    .where(OneOf(saga_log.c.saga_id, "saga_ids"))
+    .order_by(saga_log.c.id)
+)
+
+
+@dataclass(slots=True)
+class Stream:
+    """The entries of one step of one saga, summed up.
+
+    - `retries`: how many attempts failed since the last position, or the last redrive; the log counts them, no
+      message does.
+    - `error`: what the last positioned entry says of its reason.
+    - `event_ids`: the events that were taken or noted as too late, to tell a copy from a new one.
+    - `original`: the event that the step emitted, for its compensation.
+    - `end`: how the saga ended, where the stream knows; `has_ended_it` where the step itself did.
+    """
+
+    state: StepState | None = None
+    position: int = 0
+    saga_state: SagaState | None = None
+    retries: int = 0
+    error: str | None = None
+    event_ids: set[str] = field(default_factory=set)
+    original: Original | None = None
+    end: SagaState | None = None
+    has_ended_it: bool = False
+
+    @property
+    def completed_body(self) -> str | None:
+        """The body of the event that the step emitted."""
+        return self.original.body if self.original else None
+
+    def advance(self, entry: Any) -> None:
+        """Move on to an `Entry` that was appended, or to a row of them that was read."""
+        self.saga_state = SagaState(entry.saga_state)
+        if self.saga_state.is_ended:
+            self.end = self.end or self.saga_state
+        if entry.position is None:
+            self._note(entry)
+            return
+        self.state, self.position = StepState(entry.to_state), entry.position
+        self.retries, self.error = 0, entry.error
+        if entry.event_id:
+            self.event_ids.add(entry.event_id)
+        if self.state is StepState.COMPLETED:
+            self.has_ended_it = self.saga_state.is_ended
+        if self.state is StepState.COMPLETED and entry.emitted_body is not None:
+            self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
+
+    def _note(self, entry: Any) -> None:
+        self.retries = 0 if entry.to_state == Note.REDRIVEN else self.retries + (entry.to_state == Note.RETRYING)
+        if entry.to_state == Note.IGNORED and entry.event_id:
+            self.event_ids.add(entry.event_id)
+
+
+async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[StreamKey, Stream]:
+    """Read all streams of the sagas with these ids, of whatever type, in one statement."""
+    streams: dict[StreamKey, Stream] = {}
+    if not (wanted := sorted(set(saga_ids))):  # the news that sagas have ended is of none by itself
+        return streams
+    for row in await connection.execute(_STREAMS, {"saga_ids": wanted}):
+        streams.setdefault((row.saga_type, row.saga_id, row.step), Stream()).advance(row)
+    return streams
+
+
+async def readable_streams(
+    connection: AsyncConnection, saga_ids: Iterable[str]
+) -> tuple[dict[StreamKey, Stream], set[SagaKey]]:
+    """Read all streams of the sagas with these ids, but for those that can't be read, which are returned beside."""
+    streams: dict[StreamKey, Stream] = {}
+    broken: set[SagaKey] = set()
+    for row in await connection.execute(_STREAMS, {"saga_ids": sorted(set(saga_ids))}):
+        saga = row.saga_type, row.saga_id
+        try:
+            streams.setdefault((*saga, row.step), Stream()).advance(row)
+        except ValueError as error:
+            if saga not in broken:
+                set_aside("saga_log", error, saga_type=row.saga_type, saga_id=row.saga_id)
+            broken.add(saga)
+    return {key: stream for key, stream in streams.items() if key[:2] not in broken}, broken

@@ -1,0 +1,77 @@
+"""The engine for SQLite: durable commits, and one writer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
+
+from toolkit.persistence.driver_errors import take_values_out
+from toolkit.persistence.sqlite_files import make_private, make_room_for
+
+#: How long SQLite waits for another process's write lock before it says that it is busy.
+_BUSY_TIMEOUT_MS = 10_000
+
+
+def sqlite_engine(url: str) -> AsyncEngine:
+    """Set SQLite up so that it loses neither updates (IMMEDIATE) nor commits at a power cut (FULL)."""
+    place = make_url(url)
+    make_room_for(place)
+    engine = create_async_engine(place.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
+
+    event.listen(engine.sync_engine, "handle_error", take_values_out)
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def before_connecting(*_: Any) -> None:
+        make_private(place.database)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # else the driver begins transactions by itself, and too late
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        # Of several who open a new file at once one makes it WAL; the pragma waits for no lock, so the others fail.
+        with suppress(sqlite3.OperationalError):
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.close()
+
+    _one_writer_at_a_time(engine)
+    return engine
+
+
+def _one_writer_at_a_time(engine: AsyncEngine) -> None:
+    """Begin with the write lock, and queue for it here: SQLite itself would poll, unfairly, and give up."""
+    writer = asyncio.Lock()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("reading"):
+            connection.exec_driver_sql("BEGIN")
+            return
+        await_only(writer.acquire())
+        connection.info["writes"] = True
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def release(_: Any, record: Any, *__: Any) -> None:
+        if record.info.pop("writes", False):
+            writer.release()
+
+    def abandon(connection: Any, *_: Any) -> None:
+        # Cut off within a statement, it would be closed with the write lock in hand, until the garbage is collected.
+        with suppress(ValueError, sqlite3.ProgrammingError):  # it is closed already
+            driver = connection.driver_connection
+            driver._conn.interrupt()
+            driver._tx.put_nowait((None, driver._conn.rollback))
+
+    event.listen(engine.sync_engine, "invalidate", abandon)
+    # A connection comes back to the pool after its transaction, or is thrown away: either way the next may write.
+    event.listen(engine.sync_engine, "checkin", release)
+    event.listen(engine.sync_engine, "invalidate", release)
