@@ -7,10 +7,13 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from tests.cli.conftest import write_log
-from tests.orders import FAILED, PENDING, entry
+import pytest
+from sqlalchemy import insert
+
+from tests.cli.conftest import service_options, write_log
+from tests.orders import FAILED, NOON, PENDING, entry
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import dead_letters, known_steps, outbox
+from toolkit.persistence import dead_letters, known_steps, outbox, overdue_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
@@ -35,7 +38,26 @@ async def write(url: str, *rows: OutboxRow, letters: list[DeadLetter] | None = N
     await database.close()
 
 
-def test_nothing_is_stuck_where_what_waits_is_new_or_waits_for_its_time(saga, logs):
+async def write_overdue(url: str, step: str, since: datetime) -> None:
+    row = {
+        "saga_id": "order-2", "step": step, "saga_type": "order", "position": 1, "state": "completed",
+        "saga_state": "Pending", "since": since, "next_at": NOON, "nudges": 3, "aborted": 0,
+    }  # fmt: skip
+    database = Database(url)
+    async with database.transaction() as session:
+        await (await session.connection()).execute(insert(overdue_steps.overdue).values(row))
+    await database.close()
+
+
+async def write_known_step(url: str, step: str) -> None:
+    database = Database(url)
+    async with database.transaction() as session:
+        row = known_steps.known_steps.insert().values(service="payment", saga_type="order", step=step)
+        await (await session.connection()).execute(row)
+    await database.close()
+
+
+def test_new_events_and_future_retries_are_not_stuck(saga, logs):
     retry = OutboxRow(id="row-1", message=message(NOW - HOUR), due_at=NOW + HOUR, destination="saga.payment")
     now = datetime.now(UTC)  # not when the module was read, which may be minutes ago
     new = OutboxRow(id="row-2", message=message(now - SECOND), due_at=now)
@@ -46,10 +68,8 @@ def test_nothing_is_stuck_where_what_waits_is_new_or_waits_for_its_time(saga, lo
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
 
 
-def test_what_should_have_gone_out_long_ago_is_stuck_and_says_how_often_it_was_sent(saga, logs):
-    late = OutboxRow(id="row-1", message=message(NOW - HOUR), due_at=NOW, tries=2)
-    forgotten = OutboxRow(id="row-2", message=message(NOW), due_at=NOW - HOUR / 2, destination="saga.payment")
-    asyncio.run(write(logs["payment"], late, forgotten))
+def test_late_outbox_rows_are_one_row_a_service(saga, logs):
+    asyncio.run(write(logs["payment"], *late_rows()))
 
     result = saga("attention", "-o", "json")
 
@@ -59,7 +79,52 @@ def test_what_should_have_gone_out_long_ago_is_stuck_and_says_how_often_it_was_s
     assert row["why"] == "sent twice without a confirm; the oldest is PaymentProcessed"
 
 
-def test_a_step_that_contradicts_its_sagas_end_stands_there_with_the_reason(saga, logs, serve):
+def test_only_outbox_lists_each_late_event(saga, logs, serve):
+    asyncio.run(write(logs["payment"], *late_rows()))
+    url = serve("payment", logs["payment"])
+
+    result = saga("attention", "--only", "outbox", "-o", "json")
+
+    rows = json.loads(result.stdout)
+    assert [(row["why"], row["details"]["tries"], row["details"]["event_id"]) for row in rows] == [
+        ("PaymentProcessed, sent twice without a confirm", 2, "event-1"),
+        ("PaymentProcessed to saga.payment, never sent", 0, "event-1"),
+    ]
+    over_http = saga("attention", "--only", "outbox", f"--service=payment={url}", "-o", "json")
+    assert (result.exit_code, over_http.stdout) == (1, result.stdout)
+
+
+def late_rows() -> tuple[OutboxRow, OutboxRow]:
+    event = OutboxRow(id="row-1", message=message(NOW - HOUR), due_at=NOW, tries=2)
+    retry = OutboxRow(id="row-2", message=message(NOW), due_at=NOW - HOUR / 2, destination="saga.payment")
+    return event, retry
+
+
+def test_overdue_steps_are_listed_longest_waiting_first(saga, logs, serve):
+    for minutes, name in enumerate(("payment", "inventory")):
+        asyncio.run(write_overdue(logs[name], f"step of {name}", NOON + timedelta(minutes=minutes)))
+    over_http = service_options(logs | {"payment": serve("payment", logs["payment"])})
+
+    result = saga("attention", "--only", "overdue", "-o", "json")
+
+    assert [(row["service"], row["step"], row["details"]) for row in json.loads(result.stdout)] == [
+        (name, f"step of {name}", {"state": "completed", "saga_state": "Pending", "nudges": 3, "aborted": False})
+        for name in ("payment", "inventory")
+    ]
+    assert saga("attention", "--only", "overdue", "-o", "json", *over_http).stdout == result.stdout
+
+
+@pytest.mark.parametrize("kinds", [("overdue",), ("outbox",), ("overdue", "outbox"), ("contradiction",)])
+def test_only_leaves_out_every_other_kind(saga, logs, kinds):
+    asyncio.run(write(logs["payment"], *late_rows()))
+    asyncio.run(write_overdue(logs["payment"], "process_payment", NOON))
+
+    result = saga("attention", *(f"--only={kind}" for kind in kinds), "-o", "json")
+
+    assert {row["what"] for row in json.loads(result.stdout)} == {"overdue", "outbox"} & set(kinds)
+
+
+def test_a_contradiction_is_listed_with_its_reason(saga, logs, serve):
     odd = replace(
         entry("order-8", "payment", "process_payment", "ended", FAILED, "SagaEnded", position=None),
         error="still completed in a saga that ended failed",
@@ -75,59 +140,51 @@ def test_a_step_that_contradicts_its_sagas_end_stands_there_with_the_reason(saga
         assert row["why"] == "still completed in a saga that ended failed"
 
 
-def test_sagas_at_a_step_that_their_service_does_not_declare_stand_there(saga, logs, serve):
+def test_sagas_at_an_undeclared_step_are_listed(saga, logs, serve):
     charged = entry("order-8", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
     asyncio.run(write_log(logs["payment"], [charged]))
-    asyncio.run(note_step(logs["payment"], "charge_card"))
+    asyncio.run(write_known_step(logs["payment"], "charge_card"))
 
     for where in (logs["payment"], serve("payment", logs["payment"])):
         result = saga("attention", f"--service=payment={where}", "-o", "json")
 
         (row,) = json.loads(result.stdout)
         assert result.exit_code == 1
-        assert (row["what"], row["step"], row["count"]) == ("undeclared step", "charge_card", 1)
+        assert (row["what"], row["step"], row["count"]) == ("undeclared-step", "charge_card", 1)
 
 
-async def note_step(url: str, step: str) -> None:
-    database = Database(url)
-    async with database.transaction() as session:
-        noted = known_steps.known_steps.insert().values(service="payment", saga_type="order", step=step)
-        await (await session.connection()).execute(noted)
-    await database.close()
-
-
-def test_dead_letters_stand_in_groups_with_the_newest_error_in_one_line(saga, logs):
+def test_dead_letters_are_grouped_with_the_newest_error(saga, logs):
     letters = [
         DeadLetter(id=f"letter-{number}", service="payment", reason="schema", error=f"fault {number}\n" + "!" * 999,
                    message=WireMessage(str(number).encode(), "x.Unknown", correlation_id=f"order-{number}"), at=NOW)
         for number in (1, 2)
     ]  # fmt: skip
-    asyncio.run(write(logs["payment"], dead_letters=letters))
+    asyncio.run(write(logs["payment"], letters=letters))
 
     (row,) = json.loads(saga("attention", "-o", "json").stdout)
 
-    assert (row["what"], row["count"], row["saga_id"]) == ("dead letters", 2, "order-2")
+    assert (row["what"], row["count"], row["saga_id"]) == ("dead-letter", 2, "order-2")
     assert row["why"].startswith("schema: fault 2 !!!")
     assert len(row["why"]) < 220
 
 
-def test_a_service_without_its_broker_needs_somebody_though_nothing_is_stuck_in_it(saga, logs, serve):
+def test_a_service_without_its_broker_is_listed(saga, logs, serve):
     url = serve("payment", logs["payment"], broker=False, relay=False)
 
     result = saga("attention", f"--service=payment={url}", "-o", "json")
 
     (row,) = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert (row["service"], row["what"], row["since"], row["why"]) == ("payment", "not ready", None, "no broker, relay")
+    assert (row["service"], row["what"], row["since"], row["why"]) == ("payment", "not-ready", None, "no broker, relay")
 
 
-def test_a_service_that_is_ready_needs_nobody(saga, logs, serve):
+def test_a_ready_service_is_not_listed(saga, logs, serve):
     result = saga("attention", f"--service=payment={serve('payment', logs['payment'])}")
 
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "none\n")
 
 
-def test_a_service_that_can_t_be_asked_has_a_row_and_the_command_ends_with_3(saga, logs, serve):
+def test_an_unreachable_service_has_a_row_and_ends_with_3(saga, logs, serve):
     there = serve("payment", logs["payment"], broker=False)
 
     away, wrong = "--service=shipping=http://127.0.0.1:1", f"--service=inventory={there}"
@@ -136,12 +193,14 @@ def test_a_service_that_can_t_be_asked_has_a_row_and_the_command_ends_with_3(sag
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 3
     assert [(row["service"], row["what"]) for row in rows] == [
-        ("shipping", "unreachable"), ("inventory", "unreachable"), ("payment", "not ready"),
+        ("shipping", "unreachable"), ("inventory", "unreachable"), ("payment", "not-ready"),
     ]  # fmt: skip
     assert rows[0]["why"].startswith("http://127.0.0.1:1 does not answer")
+    assert "warning: shipping is unreachable" in result.stderr
+    assert saga("attention", "--only=overdue", away).exit_code == 3
 
 
-def test_of_a_service_without_its_database_that_is_said(saga, serve):
+def test_a_service_without_its_database_is_unreachable(saga, serve):
     url = serve("payment", "postgresql://postgres@127.0.0.1:1/payment", database=False)
 
     result = saga("attention", f"--service=payment={url}", "-o", "json")

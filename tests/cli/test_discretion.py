@@ -50,8 +50,8 @@ VERBS = [
     ("log", "notification"),
     ("stats",),
     ("watch",),
-    ("overdue",),
-    ("outbox", "payment"),
+    ("attention",),
+    ("attention", "--only", "outbox"),
     ("nudge", "order-fine", "--reason", "a look"),
     ("replay", "order-fine", "--reason", "a look"),
     ("verify",),
@@ -118,7 +118,7 @@ async def deal(settings: Settings) -> None:
         async with embedded.runtimes["payment"].database.transaction() as session:
             connection = await session.connection()
             await dead_letters.add(connection, letters())
-            row = OutboxRow(id="row", message=wire(), due_at=NOW + timedelta(days=1), destination="saga.payment")
+            row = OutboxRow(id="row", message=wire(), due_at=NOW - timedelta(days=1), destination="saga.payment")
             await outbox.add(connection, [row])
 
 

@@ -1,24 +1,23 @@
-"""`saga abort`, `saga replay`, `saga prune` and `saga overdue`: what an operator does to sagas by hand."""
+"""`saga abort`, `saga replay` and `saga prune`: what an operator does to sagas by hand."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert
+from sqlalchemy import delete
 
 from services.events import order_saga
 from services.inventory.app import app as inventory_service
 from tests.cli.conftest import TOKEN, service_options
 from tests.eventually import eventually
-from tests.orders import NOON
 from toolkit import Settings
 from toolkit.cli.payload import example_of, validated
 from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
-from toolkit.persistence import outbox, overdue_steps, saga_log_queries
+from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.transport.embedded import Embedded
 
@@ -152,58 +151,30 @@ def test_what_may_not_be_pruned_yet_is_wrong_use_and_says_why(saga, logs, age):
     assert "the log is the fence against events that come again" in result.stderr
 
 
-def test_what_is_overdue_is_listed_with_the_longest_waiting_first(saga, logs, serve):
-    for minutes, name in enumerate(("payment", "inventory")):
-        asyncio.run(wait_long(logs[name], "order-2", f"step of {name}", minutes))
-    there = service_options(logs | {"payment": serve("payment", logs["payment"])})
-
-    result = saga("overdue", "-o", "json")
-
-    assert [(row["service"], row["step"], row["nudges"]) for row in json.loads(result.stdout)] == [
-        ("payment", "step of payment", 3),
-        ("inventory", "step of inventory", 3),
-    ]
-    assert saga("overdue", "-o", "json", *there).stdout == result.stdout
-
-
-def test_nothing_overdue_is_an_empty_list(saga, logs):
-    assert saga("overdue", "-o", "json").stdout.strip() == "[]"
-
-
-def test_a_service_that_can_not_be_asked_what_is_overdue_is_named(saga, logs):
-    result = saga("overdue", *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
-
-    assert result.exit_code == 3
-    assert "warning: shipping is unreachable" in result.stderr
-
-
-async def wait_long(url: str, saga_id: str, step: str, minutes: int) -> None:
-    row = {
-        "saga_id": saga_id, "step": step, "saga_type": "order", "position": 1, "state": "completed",
-        "saga_state": "Pending", "since": NOON + timedelta(minutes=minutes), "next_at": NOON, "nudges": 3, "aborted": 0,
-    }  # fmt: skip
-    database = Database(url)
-    async with database.transaction() as session:
-        await (await session.connection()).execute(insert(overdue_steps.overdue).values(row))
-    await database.close()
-
-
 def test_no_verb_leaves_a_file_behind_where_there_was_none(saga, data_dir):
-    for verb in (("replay", "order-1", *WHY), ("prune", "--older-than", "30d", *WHY), ("overdue",)):
+    for verb in (("replay", "order-1", *WHY), ("prune", "--older-than", "30d", *WHY), ("attention",)):
         saga(*verb, f"--service=payment=sqlite:///{data_dir}/payment.db")
 
     assert not data_dir.exists()
 
 
-def test_a_nudge_sends_the_last_event_of_a_saga_that_stands_still_again(saga, reserved):
+def test_a_nudge_sends_the_last_event_of_a_saga_that_stands_still_again(saga, reserved, data_dir):
     result = saga("nudge", reserved, *WHY, "-o", "json")
 
     (row,) = json.loads(result.stdout)
-    waiting = json.loads(saga("outbox", "inventory", "-o", "json").stdout)
+    waiting = asyncio.run(outbox_rows(f"sqlite:///{data_dir}/inventory.db"))
     assert (result.exit_code, row["event_type"], row["outcome"]) == (0, "InventoryReserved", "nudged")
     assert [(each["event_id"], each["saga_id"], each["destination"]) for each in waiting] == [
         (row["event_id"], reserved, None)
     ]
+
+
+async def outbox_rows(url: str) -> list[dict[str, Any]]:
+    database = Database(url)
+    async with database.reading() as connection:
+        rows = await outbox.listed(connection)
+    await database.close()
+    return rows
 
 
 def test_a_nudge_of_a_running_service_needs_its_token(saga, reserved, data_dir, serve, monkeypatch):
@@ -227,19 +198,6 @@ def test_a_nudge_of_what_nobody_knows_and_of_what_is_away_says_so(saga, reserved
     assert (unknown.exit_code, away.exit_code) == (1, 3)
     assert "error: no service knows a saga 'order-404'" in unknown.stderr
     assert "warning: inventory is unreachable, so nothing was nudged there" in away.stderr
-
-
-def test_an_outbox_is_read_from_a_running_service_and_one_that_is_away_ends_with_3(saga, reserved, data_dir, serve):
-    saga("nudge", reserved, *WHY)
-    url = serve("inventory", f"sqlite:///{data_dir}/inventory.db")
-
-    running = saga("outbox", "inventory", f"--service=inventory={url}", "-o", "json")
-    away = saga("outbox", "inventory", "--service=inventory=http://127.0.0.1:1")
-    unknown = saga("outbox", "warehouse")
-
-    assert json.loads(running.stdout) == json.loads(saga("outbox", "inventory", "-o", "json").stdout)
-    assert (away.exit_code, unknown.exit_code) == (3, 2)
-    assert "there is no service 'warehouse' to read; there are: inventory" in unknown.stderr
 
 
 @pytest.mark.parametrize("verb", ["nudge", "replay"])

@@ -19,8 +19,6 @@ from toolkit.cli.commands.graph import graph
 from toolkit.cli.commands.log import log
 from toolkit.cli.commands.ls import ls
 from toolkit.cli.commands.nudge import nudge
-from toolkit.cli.commands.outbox import outbox
-from toolkit.cli.commands.overdue import overdue
 from toolkit.cli.commands.prune import prune
 from toolkit.cli.commands.replay import replay
 from toolkit.cli.commands.run import run
@@ -42,7 +40,7 @@ app = typer.Typer(
 )
 _VERBS = (
     *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi, topology),
-    *(config, doctor, attention, audit, overdue, outbox, nudge, abort, replay, prune),
+    *(config, doctor, attention, audit, nudge, abort, replay, prune),
 )
 for verb in _VERBS:
     app.command()(verb)
