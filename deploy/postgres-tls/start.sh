@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts PostgreSQL with TLS, and with the logins' passwords from files. It takes no key that others may read, as the file
-# of a secret is: it gets a copy.
+# Starts PostgreSQL with TLS, and with the logins' passwords from files. PostgreSQL accepts no key that others may read,
+# as the file of a secret is: it gets a copy.
 set -eu
 
 for login in ADMIN INVENTORY PAYMENT SHIPPING NOTIFICATION GATEWAY; do

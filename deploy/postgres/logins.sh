@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs once, on an empty volume: a login and a database of its own for each service, and for the payment sandbox
-# (gateway), which stands for somebody else's system. Nobody may connect to another's.
+# Runs once, on an empty volume: a login and a database for each service, and for the payment sandbox (gateway),
+# which stands for a foreign system. No login may connect to another's database.
 set -euo pipefail
 
 sql() { psql -v ON_ERROR_STOP=1 --no-psqlrc --quiet -U "${POSTGRES_USER:-postgres}" -d postgres "$@"; }

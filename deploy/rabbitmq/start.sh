@@ -1,14 +1,14 @@
 #!/bin/sh
-# Starts the broker with the logins of definitions.json (made by `saga topology --permissions -o json`), their passwords
-# put in. They are imported at every start, so that a changed password needs no more than a new container; what the file
-# does not name is kept. What is written here lies in memory: the container is read-only.
+# Starts the broker with the logins of definitions.json (made by `saga topology --permissions -o json`) and their
+# passwords. They are imported at every start, so a changed password needs only a new container; other definitions
+# are kept. This script's files are in memory: the container is read-only.
 set -eu
 
 directory=${0%/*}
 written=/tmp/saga
 secrets=/run/secrets
 
-# From a file, if there is one, as deploy/production.yaml has it; else from the environment.
+# From a file, if it exists, as with deploy/production.yaml; else from the environment.
 password() {
   file=$secrets/$(echo "$1" | tr A-Z a-z)-password
   if [ -e "$file" ]; then cat "$file"; else printenv "${1}_PASSWORD"; fi
@@ -22,7 +22,7 @@ umask 077
 mkdir -p "$written"
 sed "$passwords" "$directory/definitions.json" >"$written/definitions.json"
 printf 'load_definitions = %s/definitions.json\nlog.console = true\n' "$written" >"$written/rabbitmq.conf"
-if [ -e "$secrets/rabbitmq.key" ]; then # by TLS alone
+if [ -e "$secrets/rabbitmq.key" ]; then # TLS only
   cat >>"$written/rabbitmq.conf" <<END
 listeners.tcp = none
 listeners.ssl.default = 5671
@@ -43,6 +43,6 @@ umask 022
 ln -sf /dev/stdout /var/log/rabbitmq/startup_log
 ln -sf /dev/stderr /var/log/rabbitmq/startup_err
 
-# Beside the image's own conf.d. The image's entrypoint would begin as root, and has nothing to do here.
+# In addition to the image's own conf.d. The image's entrypoint starts as root, and is not needed.
 export RABBITMQ_CONFIG_FILE="$written/rabbitmq.conf" RABBITMQ_LOGS=-
 exec rabbitmq-server

@@ -91,5 +91,5 @@ def test_secrets_are_not_made_over_those_that_are_in_use(tmp_path: Path):
     done = run(f"{PROJECT}/deploy/make-secrets secrets", tmp_path, dict(os.environ))
 
     assert done.returncode == 1
-    assert "secrets is there already" in done.stderr
+    assert "secrets exists already" in done.stderr
     assert list((tmp_path / "secrets").iterdir()) == []
