@@ -55,3 +55,9 @@ def rows(text: str) -> Iterator[list[str]]:
 def first_column(text: str) -> list[str]:
     """Return the first cell of each row, without its marks."""
     return [cells[0].strip("`*") for cells in rows(text)]
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub derives them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""The way from the demo to production, from the page's first command to its last, on a real Docker engine."""
+"""The page from the demo to production, from its first command to its last, on a real Docker engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uuid import uuid4
 
 import pytest
 
+from tests.docs.commands import commands
 from tests.docs.pages import DOCS, PROJECT, README, blocks, first_column, section
-from tests.docs.test_docs import commands
 from tests.servers import docker_is_there
 
 PAGE = DOCS / "how-to" / "harden.md"
-#: What the image is made of, and what runs it.
+#: The files of the image, and of its containers.
 PARTS = ("compose.yaml", "Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "README.md")
 IMAGES = {
     "SAGA_PYTHON_IMAGE": "python:3.13-slim",
@@ -27,7 +27,7 @@ IMAGES = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A fresh checkout: the page makes files in it."""
+    """A fresh checkout, since the page creates files in it."""
     for name in PARTS:
         shutil.copy(PROJECT / name, tmp_path)
     for name in ("toolkit", "services", "deploy"):
@@ -37,7 +37,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def variables(checkout: Path) -> Iterator[dict[str, str]]:
-    """An environment whose containers have ports and names that are nobody else's; they are removed at the end."""
+    """An environment with free ports and unused container names; the containers are removed at the end."""
     if not docker_is_there():
         pytest.skip("no Docker engine answers on this machine, so nothing can be run in containers")
     name = f"saga-harden-{uuid4().hex[:8]}"
@@ -50,11 +50,11 @@ def variables(checkout: Path) -> Iterator[dict[str, str]]:
 
 
 def contents() -> dict[str, str]:
-    """Name the images that are on this machine by their contents: no registry may be there to look a digest up."""
+    """Return the ids of the images on this machine, since no registry may be reachable for their digests."""
     found = {}
     for variable, tag in IMAGES.items():
-        asked = subprocess.run(["docker", "image", "inspect", "-f", "{{.Id}}", tag], capture_output=True, text=True)
-        found |= {variable: asked.stdout.strip()} if asked.returncode == 0 else {}
+        inspected = subprocess.run(["docker", "image", "inspect", "-f", "{{.Id}}", tag], capture_output=True, text=True)
+        found |= {variable: inspected.stdout.strip()} if inspected.returncode == 0 else {}
     return found
 
 
@@ -70,7 +70,7 @@ def run(command: str, directory: Path, environment: dict[str, str]) -> subproces
 
 
 @pytest.mark.timeout(600)
-def test_the_commands_of_the_page_lead_to_a_hardened_installation(checkout: Path, variables: dict[str, str]):
+def test_page_commands_harden_an_installation(checkout: Path, variables: dict[str, str]):
     for block in blocks("sh", PAGE):
         for command, code in commands(block):
             done = run(command, checkout, variables)
@@ -85,7 +85,7 @@ def pins_in(file: Path) -> list[str]:
     return [line for line in file.read_text().splitlines() if "_IMAGE=" in line]
 
 
-def test_secrets_are_not_made_over_those_that_are_in_use(tmp_path: Path):
+def test_secrets_in_use_are_not_overwritten(tmp_path: Path):
     (tmp_path / "secrets").mkdir()
 
     done = run(f"{PROJECT}/deploy/make-secrets secrets", tmp_path, dict(os.environ))

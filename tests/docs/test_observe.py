@@ -1,4 +1,4 @@
-"""What the page on observing states of metrics and alerts is what a service tells."""
+"""The tables of metrics and alerts in the page on observing match a service's metrics and the alert rules."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from toolkit.persistence import unreadable_rows
 from toolkit.persistence.database import Database
 
 PAGE = DOCS / "how-to" / "observe.md"
-#: What prometheus_client adds to a counter and a histogram.
+#: The suffix that prometheus_client adds to a counter and a histogram.
 OF_THE_LIBRARY = ("_created",)
 
 
-async def test_the_table_of_metrics_is_what_a_service_tells(tmp_path: Path) -> None:
+async def test_metrics_table_matches_a_services_page(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'payment.db'}")
     await database.create_tables()
     metrics.Meter(service)
@@ -30,16 +30,16 @@ async def test_the_table_of_metrics_is_what_a_service_tells(tmp_path: Path) -> N
     page = (await metrics.page(service, database, readiness)).decode()
     await database.close()
 
-    told = {
+    served = {
         (f"{family.name}_total" if family.type == "counter" else family.name): family.type
         for family in text_string_to_metric_families(page)
         if family.name.startswith("saga_") and not family.name.endswith(OF_THE_LIBRARY)
     }
     named = {cells[0].strip("`"): cells[1] for cells in rows(section(PAGE, "Metrics"))}
-    assert named == told
+    assert named == served
 
 
-def test_the_labels_in_the_table_are_those_that_are_declared():
+def test_labels_in_the_table_are_declared():
     labels = {
         metric._name: set(metric._labelnames) - {"service"}
         for module in (metrics, unreadable_rows)
@@ -56,7 +56,7 @@ def test_the_labels_in_the_table_are_those_that_are_declared():
     assert named == labels
 
 
-def test_the_table_of_alerts_names_each_and_the_page_to_open():
+def test_alerts_table_links_each_runbook():
     groups = yaml.safe_load((PROJECT / "deploy/prometheus/alerts.yml").read_text())["groups"]
     led_to = {rule["alert"]: Path(rule["annotations"]["runbook_url"]).name for each in groups for rule in each["rules"]}
 

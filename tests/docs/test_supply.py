@@ -1,4 +1,4 @@
-"""What a release is made of, and whether any of it is known to be vulnerable: `make sbom` and `make audit`."""
+"""A release's contents and their known vulnerabilities: `make sbom` and `make audit`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pins(lock: str) -> dict[tuple[str, str], set[str]]:
     return pinned
 
 
-def test_the_sbom_lists_what_the_lock_pins_with_its_hashes(sbom: dict[str, Any]):
+def test_sbom_lists_the_locked_packages_and_hashes(sbom: dict[str, Any]):
     listed = {
         (each["name"], each["version"]): {h["content"] for r in each["externalReferences"] for h in r.get("hashes", ())}
         for each in sbom["components"]
@@ -50,7 +50,7 @@ def test_the_sbom_lists_what_the_lock_pins_with_its_hashes(sbom: dict[str, Any])
     assert len(listed) > 50
 
 
-def test_the_sbom_is_the_releases_own(sbom: dict[str, Any]):
+def test_sbom_describes_this_release(sbom: dict[str, Any]):
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
@@ -61,19 +61,19 @@ def test_the_sbom_is_the_releases_own(sbom: dict[str, Any]):
 
 @contextmanager
 def database(known: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    """Answer as OSV does, on a port of this machine, with these vulnerabilities by package."""
+    """Serve OSV's protocol on a port of this machine, with these vulnerabilities by package."""
 
     class Answers(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            body = json.dumps({"vulns": known.get(asked["package"]["name"], [])}).encode()
+            query = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.dumps({"vulns": known.get(query["package"]["name"], [])}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -91,21 +91,21 @@ def audit(lock: Path, url: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def lock(sbom: dict[str, Any], tmp_path: Path) -> Path:
-    """A lock of two packages; the tools that read it are there once there is an SBOM."""
+    """A lock of two packages; the SBOM's recipe installs the tools that read it."""
     path = tmp_path / "requirements.lock"
     path.write_text("".join(f"{name}==1.0 --hash=sha256:{64 * '0'}\n" for name in ("jinja2", "rich")))
     return path
 
 
 @pytest.mark.usefixtures("sbom")
-def test_an_audit_without_a_database_has_a_code_of_its_own(lock: Path):
+def test_audit_without_a_database_ends_with_3(lock: Path):
     done = audit(lock, "http://127.0.0.1:1")
 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("NOT AUDITED: http://127.0.0.1:1 can't be asked")
 
 
-def test_an_audit_names_what_is_vulnerable_and_where_it_is_fixed(lock: Path):
+def test_audit_names_vulnerable_packages_and_fixed_versions(lock: Path):
     fixed = {"events": [{"introduced": "0"}, {"fixed": "3.1.6"}], "type": "ECOSYSTEM"}
     known = {"id": "PYSEC-1", "affected": [{"package": {"name": "jinja2", "ecosystem": "PyPI"}, "ranges": [fixed]}]}
 

@@ -1,0 +1,62 @@
+"""Every command in the pages parses, and the command line reference is complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.docs.commands import CLI, is_target, mentioned, parameters
+from tests.docs.pages import DOCS, PROJECT, README, blocks, first_column, section
+from toolkit.cli.app import app
+
+PAGE = DOCS / "reference" / "cli.md"
+
+
+@pytest.mark.parametrize("arguments", mentioned())
+def test_every_named_command_parses(arguments: str):
+    command, rest = CLI, shlex.split(arguments)
+
+    while rest and hasattr(command, "commands"):
+        verb, *rest = rest
+        assert verb in command.commands
+        command = command.commands[verb]
+    if rest:
+        assert command.make_context(verb, rest).params
+
+
+def test_cli_reference_names_all_verbs_and_options():
+    shared = set(re.findall(r"--[a-z-]+", section(PAGE, "Options that several verbs have")))
+
+    headings = re.findall(r"^## saga ([\w-]+)(.*)$", PAGE.read_text(), re.MULTILINE)
+
+    assert [verb for verb, _ in headings] == list(CLI.commands)
+    for verb, argument in headings:
+        known = {option for each in parameters(verb) for option in each.opts if option.startswith("--")}
+        named = set(re.findall(r"`(--[a-z-]+)", section(PAGE, f"saga {verb}{argument}")))
+        assert named <= known <= named | shared, verb
+
+
+def test_readme_graph_is_what_saga_graph_draws(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(PROJECT)
+    (picture,) = blocks("mermaid", README)
+
+    drawn = CliRunner().invoke(app, ["graph", "--format", "mermaid"])
+
+    assert picture.text == drawn.stdout
+
+
+def test_findings_table_matches_the_checker_rules():
+    rules = (PROJECT / "toolkit" / "checker" / "rules.py").read_text()
+
+    named = first_column(section(PAGE, "saga graph"))
+
+    assert sorted(named) == sorted(re.findall(r'Finding\(\s*"([a-z ]+)"', rules))
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "check", "format", "lock", "clean"])
+def test_guide_names_targets_of_the_makefile(target: str):
+    assert f"`make {target}`" in (PROJECT / "CONTRIBUTING.md").read_text()
+    assert is_target(target)
