@@ -154,8 +154,8 @@ async def ended(embedded: Embedded, clients: Sequence[LogReader]) -> dict[str, T
 
 def outcome_of(timeline: Timeline) -> Outcome:
     """Return what became of the order that this story tells of."""
-    undone = tuple(str(each["service"]) for each in timeline.entries if each["to_state"] == StepState.COMPENSATED)
-    return Outcome(timeline.state, undone, retries=sum(each["to_state"] == Note.RETRYING for each in timeline.entries))
+    undone = tuple(each.service for each in timeline.entries if each.to_state == StepState.COMPENSATED)
+    return Outcome(timeline.state, undone, retries=sum(each.to_state == Note.RETRYING for each in timeline.entries))
 
 
 def faults(timelines: Mapping[str, Timeline]) -> Iterator[str]:
@@ -168,7 +168,7 @@ def faults(timelines: Mapping[str, Timeline]) -> Iterator[str]:
 def steps_are_done_once(timelines: Mapping[str, Timeline]) -> Check:
     """Check that no step of any order was done twice, although one order was sent twice."""
     entries = [entry for timeline in timelines.values() for entry in timeline.entries]
-    done = [(each["saga_id"], each["step"]) for each in entries if each["to_state"] == StepState.COMPLETED]
+    done = [(each.saga_id, each.step) for each in entries if each.to_state == StepState.COMPLETED]
     return Check(
         "no step was done twice", len(done) == len(set(done)), f"{len(set(done))} steps, done {len(done)} times"
     )
@@ -218,10 +218,8 @@ def _outcome_line(order: RequestBody, timeline: Timeline) -> list[Text]:
 
 def _way(timeline: Timeline) -> str:
     """Return where the order came by: `✓` done, `✗` refused, `↩` undone."""
-    signs = {StepState.COMPLETED: "✓", StepState.FAILED: "✗", StepState.COMPENSATED: "↩"}
-    return "  ".join(
-        f"{signs[each['to_state']]} {each['service']}" for each in timeline.entries if each["to_state"] in signs
-    )
+    signs: dict[str, str] = {StepState.COMPLETED: "✓", StepState.FAILED: "✗", StepState.COMPENSATED: "↩"}
+    return "  ".join(f"{signs[each.to_state]} {each.service}" for each in timeline.entries if each.to_state in signs)
 
 
 def _verdict(holds: bool) -> Text:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from toolkit.declaration.events import SagaState
 from toolkit.ids import derived_id
 from toolkit.persistence.saga_log import Entry
-from toolkit.persistence.saga_log_queries import SHOWN
+from toolkit.protocol.log_entry import LogEntry
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 STARTED, PENDING, COMPENSATING = SagaState.STARTED, SagaState.PENDING, SagaState.COMPENSATING
@@ -114,17 +113,14 @@ def entry(
     )
 
 
-def shown(entries: list[Entry]) -> list[dict[str, Any]]:
+def shown(entries: list[Entry]) -> list[LogEntry]:
     """Return entries as readers see them, a second apart."""
-    return [
-        {name: asdict(each)[name] for name in SHOWN} | {"at": NOON + timedelta(seconds=index)}
-        for index, each in enumerate(entries)
-    ]
+    return [LogEntry.of(asdict(each) | {"at": NOON + timedelta(seconds=index)}) for index, each in enumerate(entries)]
 
 
-def by_service(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def by_service(entries: list[LogEntry]) -> dict[str, list[LogEntry]]:
     """Return entries parted by the service that wrote them, in their order."""
-    logs: dict[str, list[dict[str, Any]]] = {}
+    logs: dict[str, list[LogEntry]] = {}
     for each in entries:
-        logs.setdefault(each["service"], []).append(each)
+        logs.setdefault(each.service, []).append(each)
     return logs

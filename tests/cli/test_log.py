@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from toolkit.persistence.saga_log_queries import SHOWN
+from toolkit.protocol.log_entry import LogEntry, field_names
 
 
 def test_programs_get_exactly_the_fields_that_a_reader_sees(saga, logs):
@@ -12,7 +12,7 @@ def test_programs_get_exactly_the_fields_that_a_reader_sees(saga, logs):
 
     entries = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert all(tuple(each) == SHOWN for each in entries)
+    assert all(tuple(each) == field_names(LogEntry) for each in entries)
     assert [each["saga_id"] for each in entries] == ["order-1"] * 3 + ["order-2"] * 2 + ["order-3"] * 4
 
 

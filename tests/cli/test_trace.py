@@ -11,10 +11,10 @@ import pytest
 from tests.cli.conftest import ORDERS, service_options, write_log
 from tests.orders import NOON, PENDING, entry
 from toolkit.messaging.envelope import WireMessage
-from toolkit.operations.views import TOLD
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.protocol.log_entry import DetailedEntry, field_names
 
 
 def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
@@ -32,7 +32,7 @@ def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
 def test_an_entry_has_the_fields_of_the_log_and_times_in_utc(saga, logs):
     timeline = json.loads(saga("trace", "order-1", "-o", "json").stdout)
 
-    assert all(tuple(each) == TOLD for each in timeline["entries"])
+    assert all(tuple(each) == field_names(DetailedEntry) for each in timeline["entries"])
     assert timeline["entries"][0]["at"] == "2026-05-04T12:00:00Z"
 
 

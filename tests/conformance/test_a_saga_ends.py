@@ -45,7 +45,7 @@ async def test_an_event_that_the_next_service_could_not_read_is_never_committed(
 
     assert await world.state(trip) == "Failed"
     assert await world.states(service, trip) == undone
-    assert fault in next(each["error"] for each in await world.log(service, trip) if each["to_state"] == "failed")
+    assert fault in next(each.error for each in await world.log(service, trip) if each.to_state == "failed")
     assert [await world.dead_letters(each) for each in ("hotel", "flight", "desk")] == [[], [], []]
 
 
@@ -97,10 +97,10 @@ async def test_compensations_run_in_strict_reverse_order(world: World) -> None:
     trip = await world.request()
     await world.quiet()
 
-    flight = next(entry for entry in await world.log("flight", trip) if entry["to_state"] == "compensated")
-    room = next(entry for entry in await world.log("hotel", trip) if entry["to_state"] == "compensated")
-    assert flight["event_type"] == "TicketRefused"
-    assert room["event_id"] == flight["emitted_id"]
+    flight = next(entry for entry in await world.log("flight", trip) if entry.to_state == "compensated")
+    room = next(entry for entry in await world.log("hotel", trip) if entry.to_state == "compensated")
+    assert flight.event_type == "TicketRefused"
+    assert room.event_id == flight.emitted_id
 
 
 async def test_the_reason_of_a_refusal_travels_to_the_end(world: World) -> None:
@@ -110,8 +110,8 @@ async def test_the_reason_of_a_refusal_travels_to_the_end(world: World) -> None:
     await world.quiet()
 
     ending = (await world.log("desk", trip))[1]
-    assert ending["emitted_type"] == "TripFailed"
-    assert (await world.log("desk", trip))[0]["error"] == "passport expired"
+    assert ending.emitted_type == "TripFailed"
+    assert (await world.log("desk", trip))[0].error == "passport expired"
 
 
 async def test_a_transient_error_is_retried_and_is_one_effect(world: World) -> None:
@@ -125,7 +125,7 @@ async def test_a_transient_error_is_retried_and_is_one_effect(world: World) -> N
     assert await world.state(trip) == "Completed"
     assert await world.effects("hotel", trip) == ["room booked"]
     assert await world.notes("hotel", trip) == ["retrying", "retrying"]
-    assert next(entry for entry in await world.log("hotel", trip) if entry["position"])["attempt"] == 3
+    assert next(entry for entry in await world.log("hotel", trip) if entry.position).attempt == 3
     assert await world.notes("flight", trip) == ["retrying"]
 
 

@@ -48,9 +48,9 @@ async def test_a_redriven_compensation_goes_on_in_strict_order_to_the_end(world:
 
     assert [(row["saga_id"], row["outcome"]) for row in batch.rows] == [(trip, "redriven")]
     assert await world.states("flight", trip) == ["executing", "completed", "compensating", "compensated"]
-    flight = next(entry for entry in await world.log("flight", trip) if entry["to_state"] == "compensated")
-    room = next(entry for entry in await world.log("hotel", trip) if entry["to_state"] == "compensated")
-    assert room["event_id"] == flight["emitted_id"]
+    flight = next(entry for entry in await world.log("flight", trip) if entry.to_state == "compensated")
+    room = next(entry for entry in await world.log("hotel", trip) if entry.to_state == "compensated")
+    assert room.event_id == flight.emitted_id
     assert await world.state(trip) == "Failed"
     assert await world.dead_letters("flight") == []
 
@@ -166,7 +166,7 @@ async def test_a_dropped_letter_is_gone_and_its_saga_says_so(world: World) -> No
     await dead_letter_operations.drop(host.database, ALL, ADA, now=datetime.now(UTC))
 
     assert await world.dead_letters("flight") == []
-    assert (await world.log("flight", trip))[-1]["error"] == "the airline is back"
+    assert (await world.log("flight", trip))[-1].error == "the airline is back"
     assert (await world.notes("flight", trip))[-1] == "dropped"
     assert await audited(world, "flight") == [("ada@desk", "drop", "the airline is back", trip)]
 
@@ -330,7 +330,7 @@ async def test_an_abort_by_hand_brings_a_saga_back(world: RabbitWorld) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert await world.state("trip-1") == "Failed"
     assert await world.effects("hotel", "trip-1") == ["room 12 cancelled"]
-    assert (await world.log("flight", "trip-1"))[0]["error"] == "the traveller is ill"
+    assert (await world.log("flight", "trip-1"))[0].error == "the traveller is ill"
 
 
 # -- nudge and abort, at one service ---------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ async def test_an_abort_at_one_service_brings_the_saga_back_and_two_do_no_harm(w
 
     assert await world.state("trip-1") == "Failed"
     assert await world.effects("hotel", "trip-1") == ["room 12 cancelled"]
-    assert (await world.log("flight", "trip-1"))[0]["error"] == "the airline is back"
+    assert (await world.log("flight", "trip-1"))[0].error == "the airline is back"
     assert [row["outcome"] for row in late.rows] == ["refused"]
 
 

@@ -179,8 +179,8 @@ async def keep_unbound(world: RabbitWorld, service: str, key: str) -> None:
 async def knows_the_end(world: World, service: str, trip: str) -> bool:
     """Whether the service was told, in each of the trip's steps that it has taken part in."""
     log = await world.log(service, trip)
-    told = {entry["step"] for entry in log if entry["event_type"] == "SagaEnded"}
-    return bool(told) and told == {entry["step"] for entry in log}
+    told = {entry.step for entry in log if entry.event_type == "SagaEnded"}
+    return bool(told) and told == {entry.step for entry in log}
 
 
 async def forget_the_end(world: World, service: str, *, ago: timedelta = timedelta(minutes=20)) -> None:

@@ -107,7 +107,7 @@ async def seconds_to_the_end(world: World, count: int, *, poison: list[WireMessa
         await world.request(trip)
         await asyncio.sleep(0.02)  # the rate
     await world.quiet()
-    ended = {entry["saga_id"]: entry["at"] for entry in await world.log("desk") if entry["to_state"] == "completed"}
+    ended = {entry.saga_id: entry.at for entry in await world.log("desk") if entry.to_state == "completed"}
     return [(ended[trip] - at).total_seconds() for trip, at in sent.items()]
 
 

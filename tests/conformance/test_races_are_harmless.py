@@ -170,8 +170,8 @@ async def test_a_step_left_standing_in_a_failed_saga_is_marked(world: World) -> 
     await world.send(message(SagaEnded(saga_type="trip", failed=("trip-3",)), ""))
     await world.quiet()
 
-    ended = [entry for entry in await world.log("hotel", "trip-3") if entry["to_state"] == "ended"]
-    assert [entry["error"] for entry in ended] == ["still completed in a saga that ended failed"]
+    ended = [entry for entry in await world.log("hotel", "trip-3") if entry.to_state == "ended"]
+    assert [entry.error for entry in ended] == ["still completed in a saga that ended failed"]
 
 
 async def test_the_end_is_noted_once_however_often_it_is_told(world: World) -> None:

@@ -22,6 +22,7 @@ from toolkit.configuration.settings import queue_name
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
+from toolkit.protocol.log_entry import LogEntry
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.embedded import Embedded
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
@@ -101,18 +102,18 @@ class World(ABC):
         async with self.runtimes[service].database.reading() as connection:
             return int(await connection.scalar(query) or 0)
 
-    async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[dict[str, Any]]:
+    async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[LogEntry]:
         """Return a service's log, or what it has of one trip, or of a saga of another type."""
         async with self.runtimes[service].database.reading() as connection:
             return await saga_log_queries.entries(connection, saga_id=trip_id, saga_type=saga_type)
 
     async def states(self, service: str, trip_id: str, saga_type: str | None = None) -> list[str]:
         """Return the states that a service's steps went through, notes left out."""
-        return [entry["to_state"] for entry in await self.log(service, trip_id, saga_type) if entry["position"]]
+        return [entry.to_state for entry in await self.log(service, trip_id, saga_type) if entry.position]
 
     async def notes(self, service: str, trip_id: str, saga_type: str | None = None) -> list[str]:
         """Return the notes of a service on a trip."""
-        return [entry["to_state"] for entry in await self.log(service, trip_id, saga_type) if not entry["position"]]
+        return [entry.to_state for entry in await self.log(service, trip_id, saga_type) if not entry.position]
 
     async def effects(self, service: str, trip_id: str) -> list[str]:
         """Return what the steps of a service really did."""
@@ -127,7 +128,7 @@ class World(ABC):
 
     async def state(self, trip_id: str, saga_type: str | None = None) -> str | None:
         """Return how the trip ended, as the desk knows."""
-        ended = [entry["saga_state"] for entry in await self.log("desk", trip_id, saga_type)]
+        ended = [entry.saga_state for entry in await self.log("desk", trip_id, saga_type)]
         return next((state for state in ("Completed", "Failed") if state in ended), None)
 
 

@@ -173,7 +173,7 @@ async def _faults(fleet: Fleet, orders: Sequence[OrderCreated]) -> list[str]:
 async def _is_being_paid(payment: LogReader, order: str) -> bool:
     """Whether the payment service has begun to take the money; its file and its tables may be still to come."""
     try:
-        return any(entry["to_state"] == StepState.EXECUTING for entry in await payment.entries(order))
+        return any(entry.to_state == StepState.EXECUTING for entry in await payment.entries(order))
     except UnreachableError:
         return False
 

@@ -25,6 +25,7 @@ from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
 from toolkit.persistence import dead_letter_queries, dead_letters, saga_log_queries
+from toolkit.persistence.saga_log import Entry
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
 Apps = dict[str, App]
@@ -71,13 +72,13 @@ async def trigger(broker: Guarded, placed: OrderCreated) -> None:
         await client.publish(starting_message(order_saga, placed.order_id, placed, clock=SystemClock()))
 
 
-async def entries(app: App, order_id: str) -> list[dict[str, Any]]:
+async def entries(app: App, order_id: str) -> list[Entry]:
     async with app.runtime.database.reading() as connection:
         return await saga_log_queries.timeline(connection, order_id)
 
 
 async def state(apps: Apps, order_id: str) -> str | None:
-    states = [str(entry["saga_state"]) for entry in await entries(apps["notification"], order_id)]
+    states = [str(entry.saga_state) for entry in await entries(apps["notification"], order_id)]
     return next((each for each in states if each in ("Completed", "Failed")), None)
 
 

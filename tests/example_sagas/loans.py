@@ -20,6 +20,7 @@ from toolkit.observability.tracing import Tracing
 from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.protocol.log_entry import LogEntry
 from toolkit.runtime.batcher import Batcher
 from toolkit.runtime.executor import Executor
 from toolkit.runtime.external_calls import ExternalCalls
@@ -291,7 +292,7 @@ async def rows_left(database: Database) -> list[str]:
         return list((await connection.execute(text("SELECT saga_id FROM outbox ORDER BY saga_id"))).scalars())
 
 
-async def log_of(database: Database, loan_id: str) -> list[dict[str, Any]]:
+async def log_of(database: Database, loan_id: str) -> list[LogEntry]:
     """Return a saga's log."""
     async with database.reading() as connection:
         return await saga_log_queries.entries(connection, saga_id=loan_id)
@@ -299,12 +300,12 @@ async def log_of(database: Database, loan_id: str) -> list[dict[str, Any]]:
 
 async def states(database: Database, loan_id: str) -> list[str]:
     """Return the states that the saga's steps went through."""
-    return [entry["to_state"] for entry in await log_of(database, loan_id) if entry["position"]]
+    return [entry.to_state for entry in await log_of(database, loan_id) if entry.position]
 
 
 async def notes(database: Database, loan_id: str) -> list[str]:
     """Return the notes on a saga."""
-    return [entry["to_state"] for entry in await log_of(database, loan_id) if not entry["position"]]
+    return [entry.to_state for entry in await log_of(database, loan_id) if not entry.position]
 
 
 async def lent(database: Database) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from toolkit.declaration.events import SagaState
 from toolkit.operations.search import Attention
+from toolkit.protocol.log_entry import DetailedEntry, LogEntry
 
 
 class Failure(BaseModel):
@@ -56,34 +57,6 @@ class FoundSagas(BaseModel):
     service: str
     sagas: list[FoundSaga]
     next: str | None
-
-
-class LogEntry(BaseModel):
-    """An entry of the saga log; one without a position is a note, which moved nothing."""
-
-    service: str
-    saga_id: str
-    saga_type: str
-    step: str
-    position: int | None
-    from_state: str | None
-    to_state: str
-    saga_state: SagaState
-    event_id: str | None
-    event_type: str | None
-    emitted_id: str | None
-    emitted_type: str | None
-    attempt: int
-    error: str | None
-    at: datetime
-
-
-class ToldEntry(LogEntry):
-    """An entry as one saga's story tells it; what was emitted has `***` for what is sensitive."""
-
-    emitted_body: dict[str, Any] | None
-    trace_id: str | None
-    deadline: datetime | None
 
 
 class LogPage(BaseModel):
@@ -241,7 +214,7 @@ class WholeSaga(BaseModel):
     service: str
     saga_type: str | None
     saga_id: str
-    entries: list[ToldEntry]
+    entries: list[DetailedEntry]
     outbox: list[WaitingRow]
     dead_letters: list[DeadLetterSummary]
     overdue: list[LateStep]

@@ -15,7 +15,8 @@ from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.fence import Note, StepState
-from toolkit.protocol.timeline import LogEntry, Timeline
+from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.timeline import Timeline
 
 #: How an entry looks: told by a sign and its word, and only helped by the colour.
 _SIGNS: dict[str, tuple[str, str]] = {
@@ -42,7 +43,7 @@ def complain_of_gaps(unreachable: Mapping[str, str]) -> None:
 
 def print_timeline(timeline: Timeline, summary: str | None = None) -> None:
     """Print a story as a table, after a line that says how the saga stands, and what it comes to in a sentence."""
-    begun = text_of(min(entry["at"] for entry in timeline.entries))
+    begun = text_of(min(entry.at for entry in timeline.entries))
     saga = text_of(f"saga {timeline.saga_id} ({timeline.saga_type}): ")
     console().print(Text.assemble(saga, styled_state(timeline.state), ", begun ", begun))
     if summary:
@@ -60,9 +61,9 @@ def print_by_saga(entries: Sequence[LogEntry]) -> None:
     """Print entries of one service's log below the sagas that they belong to, in the order of their first ones."""
     sagas: dict[SagaKey, list[LogEntry]] = {}
     for entry in entries:
-        sagas.setdefault((entry["saga_type"], entry["saga_id"]), []).append(entry)
+        sagas.setdefault((entry.saga_type, entry.saga_id), []).append(entry)
     for (saga_type, saga_id), moves in sagas.items():
-        day = moves[0]["at"].astimezone(UTC).date().isoformat()
+        day = moves[0].at.astimezone(UTC).date().isoformat()
         console().print(Text.assemble(text_of(f"saga {saga_id} ({saga_type}), {day}")))
         print_table(("", "at (UTC)", "step", "state", "tells"), [move(entry) for entry in moves])
 
@@ -74,14 +75,14 @@ def styled_state(state: SagaState | None) -> Text:
 
 def _line(entry: LogEntry) -> list[Text]:
     sign, at, step, state, tells = move(entry)
-    return [sign, at, text_of(entry["service"]), step, state, tells]
+    return [sign, at, text_of(entry.service), step, state, tells]
 
 
 def move(entry: LogEntry) -> list[Text]:
     """Return what one entry says: its sign, time, step, state, and what it tells."""
-    sign, style = _SIGNS.get(entry["to_state"], _OTHER_NOTE)
-    state = entry["to_state"] + (f" (attempt {entry['attempt']})" if entry["attempt"] > 1 else "")
-    at = entry["at"].astimezone(UTC).time().isoformat(timespec="milliseconds")
-    tells = ": ".join(str(fact) for fact in (entry["emitted_type"], entry["error"]) if fact)
-    shown = (text_of(at), text_of(entry["step"]))
+    sign, style = _SIGNS.get(entry.to_state, _OTHER_NOTE)
+    state = entry.to_state + (f" (attempt {entry.attempt})" if entry.attempt > 1 else "")
+    at = entry.at.astimezone(UTC).time().isoformat(timespec="milliseconds")
+    tells = ": ".join(str(fact) for fact in (entry.emitted_type, entry.error) if fact)
+    shown = (text_of(at), text_of(entry.step))
     return [Text(sign, style=style), *shown, Text(state, style=style), shortened(tells or None)]

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.client.database_dead_letters import DatabaseDeadLetters
-from toolkit.client.service_client import PAGE, Page, Rows
+from toolkit.client.service_client import PAGE, Entries, Page, Rows
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
 from toolkit.operations import sagas, views
@@ -40,7 +40,7 @@ class DatabaseClient(DatabaseDeadLetters):
 
     async def entries(
         self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
-    ) -> Rows:
+    ) -> Entries:
         """Read log entries."""
         which: Any = {"saga_id": saga_id, "saga_type": saga_type, "limit": limit}
         return await self._read(lambda connection: saga_log_queries.entries(connection, **which))
@@ -49,7 +49,7 @@ class DatabaseClient(DatabaseDeadLetters):
         """Read the next entries."""
         return await self._read(lambda connection: saga_log_queries.page(connection, after=after, limit=PAGE))
 
-    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+    async def since(self, after: int | None, limit: int) -> tuple[Entries, int]:
         """Read the next entries, or the newest."""
         return await self._read(lambda connection: saga_log_queries.since(connection, after=after, limit=limit))
 

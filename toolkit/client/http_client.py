@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from toolkit.client.http_connection import json_object, rows_of
 from toolkit.client.http_dead_letters import HttpDeadLetters, signed
-from toolkit.client.service_client import PAGE, Page, Rows
+from toolkit.client.service_client import PAGE, Entries, Page, Rows
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
 from toolkit.operations.dead_letters import BatchResult
 from toolkit.operations.search import Search
 from toolkit.operations.views import SagaView
-from toolkit.persistence import saga_log_queries
 from toolkit.persistence.audit_log import Operator
 from toolkit.protocol.invariants import Backlog
+from toolkit.protocol.log_entry import DetailedEntry, LogEntry
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
+
+E = TypeVar("E", bound=LogEntry)
 
 
 class HttpClient(HttpDeadLetters):
@@ -29,26 +31,23 @@ class HttpClient(HttpDeadLetters):
 
     async def entries(
         self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
-    ) -> Rows:
+    ) -> Entries:
         """Request log entries; without a limit, all of one saga."""
         if saga_id is not None and limit is None:
-            rows = await self._rows(_saga(saga_id), "entries", type=saga_type)
-            return [
-                {name: row.get(name) for name in saga_log_queries.SHOWN} for row in rows
-            ]  # as any other list of entries
-        return await self._rows("/log", "entries", saga=saga_id, type=saga_type, limit=limit)
+            return self._entries(LogEntry, await self._read(_saga(saga_id), type=saga_type))
+        return self._entries(LogEntry, await self._read("/log", saga=saga_id, type=saga_type, limit=limit))
 
     async def page(self, after: int) -> Page:
         """Request the next entries."""
         content = await self._read("/log", after=after, limit=PAGE)
-        return rows_of(content, "entries"), content.get("next")
+        return self._entries(LogEntry, content), content.get("next")
 
-    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+    async def since(self, after: int | None, limit: int) -> tuple[Entries, int]:
         """Request the next entries, or the newest."""
         content = await self._read("/log", after=after, limit=limit)
         if "last" not in content:
             raise UnreachableError(f"{self.address} does not return where its log ends: is it an older version?")
-        return rows_of(content, "entries"), int(content["last"])
+        return self._entries(LogEntry, content), int(content["last"])
 
     async def backlog(self) -> Backlog:
         """Request the backlog."""
@@ -71,7 +70,12 @@ class HttpClient(HttpDeadLetters):
     async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
         """Request all of one saga."""
         content = await self._read(_saga(saga_id), type=saga_type)
-        return SagaView(**{each.name: rows_of(content, each.name) for each in fields(SagaView)})
+        return SagaView(
+            entries=self._entries(DetailedEntry, content),
+            outbox=rows_of(content, "outbox"),
+            dead_letters=rows_of(content, "dead_letters"),
+            overdue=rows_of(content, "overdue"),
+        )
 
     async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
         """Request a replay of a saga."""
@@ -131,6 +135,15 @@ class HttpClient(HttpDeadLetters):
         except ValidationError as error:
             raise UnreachableError(
                 f"{self.address} returns no contract that can be read: is it an older version?"
+            ) from error
+
+    def _entries(self, kind: type[E], content: dict[str, Any]) -> list[E]:
+        """Return the entries of an answer; none where the service does not know the saga."""
+        try:
+            return [kind.of(row) for row in rows_of(content, "entries")]
+        except KeyError as error:
+            raise UnreachableError(
+                f"{self.address} returns log entries without {error}: is it an older version?"
             ) from error
 
     async def _operate(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> BatchResult:

@@ -123,8 +123,8 @@ def _undeclared(timeline: Timeline, contracts: Mapping[str, Contract]) -> dict[s
     declared = {(name, each.saga, each.name) for name, contract in contracts.items() for each in contract.handlers}
     found: dict[str, list[str]] = {}
     for entry in timeline.entries:
-        service, step = entry["service"], entry["step"]
-        is_gone = service in contracts and (service, entry["saga_type"], step) not in declared
+        service, step = entry.service, entry.step
+        is_gone = service in contracts and (service, entry.saga_type, step) not in declared
         if is_gone and step not in found.setdefault(service, []):
             found[service].append(step)
     return found

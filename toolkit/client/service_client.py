@@ -15,12 +15,14 @@ from toolkit.operations.views import SagaView
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 from toolkit.protocol.invariants import Backlog
+from toolkit.protocol.log_entry import LogEntry
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
 
 Rows = list[dict[str, Any]]
+Entries = list[LogEntry]
 #: Entries, and the row behind which the next ones begin; None where these were the last.
-Page = tuple[Rows, int | None]
+Page = tuple[Entries, int | None]
 
 #: How many entries are read at once: as many as a service's API returns.
 PAGE = 1_000
@@ -36,7 +38,7 @@ class LogReader(Protocol):
 
     async def entries(
         self, saga_id: str | None = None, limit: int | None = None, *, saga_type: str | None = None
-    ) -> Rows:
+    ) -> Entries:
         """Return log entries, the oldest first, of all sagas or of one; with a limit, the newest so many."""
         ...
 
@@ -44,7 +46,7 @@ class LogReader(Protocol):
         """Return a page of the log entries behind that row; 0 stands before the first."""
         ...
 
-    async def since(self, after: int | None, limit: int) -> tuple[Rows, int]:
+    async def since(self, after: int | None, limit: int) -> tuple[Entries, int]:
         """Return the entries behind that row, or the newest ones, and the row of the last."""
         ...
 

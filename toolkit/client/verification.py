@@ -11,17 +11,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
-from typing import Any, Protocol
+from typing import Protocol
 
 from toolkit.client.database_client import DatabaseClient
 from toolkit.client.fan_out import ANSWER_TIMEOUT, ask_all
-from toolkit.client.service_client import LogReader, Rows
+from toolkit.client.service_client import Entries, LogReader
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.invariants import Backlog, Violation, at_rest, violations_of
-from toolkit.protocol.timeline import LogEntry, tell
+from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.timeline import tell
 from toolkit.transport.rabbitmq.topology import queue_depths
 
 #: After so many sagas the event loop gets its turn: the invariants are arithmetic, and progress is shown meanwhile.
@@ -103,15 +104,15 @@ async def verify(
     )
 
 
-async def _read(client: LogReader, progress: Callable[[str, int], None]) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = []
+async def _read(client: LogReader, progress: Callable[[str, int], None]) -> Entries:
+    entries: Entries = []
     async for page in _pages(client):
         entries += map(_slim, page)
         progress("log entries read", len(page))
     return entries
 
 
-async def _pages(client: LogReader) -> AsyncIterator[Rows]:
+async def _pages(client: LogReader) -> AsyncIterator[Entries]:
     """Yield the service's whole log, page by page; each page may take as long as any answer."""
     after: int | None = 0
     while after is not None:
@@ -123,16 +124,17 @@ async def _pages(client: LogReader) -> AsyncIterator[Rows]:
         yield page
 
 
-def _slim(entry: dict[str, Any]) -> dict[str, Any]:
+def _slim(entry: LogEntry) -> LogEntry:
     """Return the entry with each text kept once in memory: ids and names recur in every entry."""
-    return {name: intern(value) if isinstance(value, str) else value for name, value in entry.items()}
+    row = entry.as_row()
+    return LogEntry.of(row | {name: intern(value) for name, value in row.items() if type(value) is str})
 
 
 def _by_saga(logs: Mapping[str, Sequence[LogEntry]]) -> dict[SagaKey, dict[str, list[LogEntry]]]:
     timelines: dict[SagaKey, dict[str, list[LogEntry]]] = {}
     for service, entries in logs.items():
         for entry in entries:
-            saga = entry["saga_type"], entry["saga_id"]
+            saga = entry.saga_type, entry.saga_id
             timelines.setdefault(saga, {}).setdefault(service, []).append(entry)
     return timelines
 
@@ -141,7 +143,7 @@ def _is_whole(
     logs: Mapping[str, Sequence[LogEntry]], watermark: datetime | None, settled_before: datetime | None
 ) -> bool:
     """Whether no service has pruned any of the saga, and none is writing more of it."""
-    times = [entry["at"] for entries in logs.values() for entry in entries]
+    times = [entry.at for entries in logs.values() for entry in entries]
     return (watermark is None or min(times) > watermark) and (settled_before is None or max(times) < settled_before)
 
 
@@ -150,7 +152,8 @@ async def _verify_all(
 ) -> tuple[list[Violation], dict[SagaKey, SagaState | None]]:
     consumed: dict[str, set[str]] = {}
     for (saga_type, _), logs in timelines.items():
-        consumed.setdefault(saga_type, set()).update(entry["event_type"] for log in logs.values() for entry in log)
+        taken = (entry.event_type for log in logs.values() for entry in log)
+        consumed.setdefault(saga_type, set()).update(event for event in taken if event)
     found: list[Violation] = []
     outcomes: dict[SagaKey, SagaState | None] = {}
     for number, (saga, logs) in enumerate(timelines.items(), start=1):

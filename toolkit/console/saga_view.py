@@ -15,7 +15,8 @@ from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
 from toolkit.operations.views import SagaView
 from toolkit.protocol.fence import StepState
-from toolkit.protocol.timeline import LogEntry, Timeline
+from toolkit.protocol.log_entry import LogEntry, trace_of
+from toolkit.protocol.timeline import Timeline
 from toolkit.tracking.progress import NodeProgress, Progress
 
 _ON_THE_WAY_BACK = (SagaState.COMPENSATING, SagaState.FAILED)
@@ -70,7 +71,7 @@ class SagaDetails:
         found: dict[str, list[LogEntry]] = {}
         for entry in self.timeline.entries:
             if is_closing(entry):
-                found.setdefault(entry["service"], []).append(entry)
+                found.setdefault(entry.service, []).append(entry)
         return found
 
     @cached_property
@@ -114,8 +115,8 @@ class SagaDetails:
         tones = {key: look(str(node.status))[1] for key, node in by_key.items()} | {
             UNKNOWN_SERVICES: look("unknown")[1]
         }
-        taken = {str(entry["emitted_type"]) for entry in self.timeline.entries if entry["emitted_type"]}
-        taken |= {str(entry["event_type"]) for entry in self.timeline.entries if entry["event_type"]}
+        taken = {str(entry.emitted_type) for entry in self.timeline.entries if entry.emitted_type}
+        taken |= {str(entry.event_type) for entry in self.timeline.entries if entry.event_type}
         lines = {
             (line.arrow.source, line.arrow.target): "taken undone" if line.arrow.is_compensation else "taken good"
             for line in layout.lines
@@ -136,7 +137,7 @@ class SagaDetails:
 
     def trace_ids(self) -> list[str]:
         """The traces that the saga left; one, unless it was started under several."""
-        return list(dict.fromkeys(str(each["trace_id"]) for each in self.timeline.entries if each.get("trace_id")))
+        return list(dict.fromkeys(trace for entry in self.timeline.entries if (trace := trace_of(entry))))
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -148,8 +149,8 @@ class SagaDetails:
 
     def node_of(self, entry: LogEntry) -> Node | None:
         """Return the step or the compensation that wrote an entry."""
-        own = self._nodes_by_step.get((entry["service"], entry["step"], entry["saga_type"]), [])
-        taking = [node for node in own if entry["event_type"] in node.triggers]
+        own = self._nodes_by_step.get((entry.service, entry.step, entry.saga_type), [])
+        taking = [node for node in own if entry.event_type in node.triggers]
         return next(iter(taking or [node for node in own if not node.is_compensation]), None)
 
     @cached_property
@@ -161,32 +162,32 @@ class SagaDetails:
 
     @cached_property
     def _last_entries(self) -> dict[tuple[str, str], LogEntry]:
-        return {(each["service"], each["step"]): each for each in self.timeline.entries}
+        return {(each.service, each.step): each for each in self.timeline.entries}
 
     @cached_property
     def _emitted_by(self) -> dict[str, set[str]]:
         """The events that the saga's steps have emitted, by the step's key."""
         found: dict[str, set[str]] = {}
         for entry in self.timeline.entries:
-            if entry["emitted_type"] and (node := self.node_of(entry)):
-                found.setdefault(key_of(node.service, node.name), set()).add(str(entry["emitted_type"]))
+            if entry.emitted_type and (node := self.node_of(entry)):
+                found.setdefault(key_of(node.service, node.name), set()).add(str(entry.emitted_type))
         return found
 
     def _row(self, entry: LogEntry) -> Row:
         node = self.node_of(entry)
-        is_refusal = entry["to_state"] == StepState.FAILED
-        is_back = SagaState(entry["saga_state"]) in _ON_THE_WAY_BACK and not is_refusal
+        is_refusal = entry.to_state == StepState.FAILED
+        is_back = entry.saga_state in _ON_THE_WAY_BACK and not is_refusal
         told = next(
             (each for each in self.progress.nodes if node and (each.service, each.name) == (node.service, node.name)),
             None,
         )
         return Row(
-            entry["service"],
-            node.name if node else entry["step"],
-            str(entry["to_state"]),
+            entry.service,
+            node.name if node else entry.step,
+            entry.to_state,
             is_back,
             entry=entry,
-            node=told if entry is self._last_entries[entry["service"], entry["step"]] else None,
+            node=told if entry is self._last_entries[entry.service, entry.step] else None,
             attempts=node.handler.attempts if node else None,
         )
 

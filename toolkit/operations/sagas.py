@@ -43,7 +43,7 @@ async def replay(
     async with database.transaction() as session:
         connection = await session.connection()
         timeline = await _timeline(connection, saga_id, saga_type)
-        found = await emitted_events.last_of(connection, saga_id, timeline[-1]["saga_type"]) if timeline else []
+        found = await emitted_events.last_of(connection, saga_id, timeline[-1].saga_type) if timeline else []
         known = [each for each in found if each.emitted_type in emitted]
         ends = [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
         await _send(connection, known, emitted, Note.REPLAYED, by, now, besides=ends)
@@ -67,7 +67,7 @@ async def nudge(
             return BatchResult(rows=[])
         if end := _end_of(timeline):
             return _refused(timeline, f"saga {saga_id} has ended ({end}): nothing is under way here")
-        found = await emitted_events.last_of(connection, saga_id, timeline[-1]["saga_type"])
+        found = await emitted_events.last_of(connection, saga_id, timeline[-1].saga_type)
         if not found:
             return _refused(
                 timeline, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one"
@@ -95,22 +95,20 @@ async def abort(
         if end := _end_of(timeline):
             return _refused(timeline, f"saga {saga_id} has ended ({end}): there is nothing to abort")
         last = timeline[-1]
-        began, trace = timeline[0]["at"], last["traceparent"]
-        request = abort_request(last["saga_type"], saga_id, by.reason, now=now, traceparent=trace, started_at=began)
+        began, trace = timeline[0].at, last.traceparent
+        request = abort_request(last.saga_type, saga_id, by.reason, now=now, traceparent=trace, started_at=began)
         await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
         await saga_log.append(connection, [_abort_note(last, by, now)])
-        await audit_log.add(
-            connection, [AuditEntry("abort", str(request.type), last["saga_type"], saga_id)], by, now=now
-        )
+        await audit_log.add(connection, [AuditEntry("abort", str(request.type), last.saga_type, saga_id)], by, now=now)
     return BatchResult(
         rows=[_row_about(last, event_type=request.type, event_id=request.message_id, outcome=Note.ABORTED)]
     )
 
 
-async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[dict[str, Any]]:
+async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[Entry]:
     """Return what the log tells of the saga that is meant."""
     timeline = await saga_log_queries.timeline(connection, saga_id, saga_type)
-    types = sorted({entry["saga_type"] for entry in timeline})
+    types = sorted({entry.saga_type for entry in timeline})
     if len(types) > 1:
         raise AmbiguousSagaError(saga_id, types)
     return timeline
@@ -139,9 +137,9 @@ async def _send(
     )
 
 
-def _end_of(timeline: Sequence[dict[str, Any]]) -> SagaState | None:
+def _end_of(timeline: Sequence[Entry]) -> SagaState | None:
     """Return how the saga ended, as far as its entries here tell."""
-    states = (SagaState(entry["saga_state"]) for entry in timeline)
+    states = (SagaState(entry.saga_state) for entry in timeline)
     return next((state for state in states if state.is_ended), None)
 
 
@@ -158,13 +156,13 @@ def _note(emitted_event: EmittedEvent, stream: Stream, note: Note, by: Operator,
     )
 
 
-def _abort_note(last: dict[str, Any], by: Operator, now: datetime) -> Entry:
+def _abort_note(last: Entry, by: Operator, now: datetime) -> Entry:
     return log_entries.note(
-        (last["saga_type"], last["saga_id"], last["step"]),
+        (last.saga_type, last.saga_id, last.step),
         Note.ABORTED,
-        service=last["service"],
-        state=last["to_state"] if last["position"] else last["from_state"],
-        saga_state=SagaState(last["saga_state"]),
+        service=last.service,
+        state=last.to_state if last.position else last.from_state,
+        saga_state=SagaState(last.saga_state),
         error=by.reason,
         at=now,
     )
@@ -196,17 +194,17 @@ def _emitted_row(emitted_event: EmittedEvent, outcome: Note, *, is_known: bool) 
     }
 
 
-def _refused(timeline: Sequence[dict[str, Any]], why: str) -> BatchResult:
+def _refused(timeline: Sequence[Entry], why: str) -> BatchResult:
     return BatchResult(rows=[_row_about(timeline[-1], outcome="refused", why=why)])
 
 
 def _row_about(
-    last: dict[str, Any],
+    last: Entry,
     *,
     outcome: str,
     event_type: str | None = None,
     event_id: str | None = None,
     why: str | None = None,
 ) -> dict[str, Any]:
-    facts = {name: last[name] for name in ("service", "saga_type", "saga_id", "step")}
+    facts = {"service": last.service, "saga_type": last.saga_type, "saga_id": last.saga_id, "step": last.step}
     return facts | {"event_type": event_type, "event_id": event_id, "outcome": outcome, "why": why}

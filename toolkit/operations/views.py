@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,12 +16,11 @@ from toolkit.ids import trace_id_of
 from toolkit.messaging.envelope import BROKERS_OWN, HEADERS
 from toolkit.persistence import dead_letter_queries, outbox, overdue_steps, saga_log_queries
 from toolkit.persistence.dead_letters import Selection
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.log_entry import DetailedEntry
 
 #: The events that a service hears and says, by name.
 Declared = Mapping[str, EventContract]
-
-#: What an entry of one saga's whole story has, in this order.
-TOLD = (*saga_log_queries.SHOWN, "emitted_body", "trace_id", "deadline")
 
 #: How many rows of the outbox, and how many letters, are shown of one saga.
 _MOST = 100
@@ -35,7 +34,7 @@ _AT_ONCE = 50
 class SagaView:
     """What a service knows of a saga; all of it empty where it knows no such saga."""
 
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[DetailedEntry] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
     dead_letters: list[dict[str, Any]] = field(default_factory=list)
     overdue: list[dict[str, Any]] = field(default_factory=list)
@@ -43,14 +42,16 @@ class SagaView:
     @property
     def types(self) -> list[str]:
         """The types of the sagas that this is known of; one, unless sagas of several types have the id."""
-        rows = (*self.entries, *self.outbox, *self.dead_letters, *self.overdue)
-        return sorted({row["saga_type"] for row in rows if row["saga_type"]})
+        types = {entry.saga_type for entry in self.entries}
+        rows = (*self.outbox, *self.dead_letters, *self.overdue)
+        return sorted(types | {row["saga_type"] for row in rows if row["saga_type"]})
 
     def of_type(self, saga_type: str) -> SagaView:
         """Return what is of this type; a message that could not be read may not tell its type, and may be of any."""
-        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        parts = {"outbox": self.outbox, "dead_letters": self.dead_letters, "overdue": self.overdue}
         return SagaView(
-            **{name: [row for row in rows if row["saga_type"] in (saga_type, None)] for name, rows in parts.items()}
+            entries=[entry for entry in self.entries if entry.saga_type == saga_type],
+            **{name: [row for row in rows if row["saga_type"] in (saga_type, None)] for name, rows in parts.items()},
         )
 
     @property
@@ -169,10 +170,10 @@ def _is_known(header: str) -> bool:
     return header in HEADERS or header.startswith(BROKERS_OWN)
 
 
-def _entry(row: dict[str, Any], declared: Declared) -> dict[str, Any]:
-    told = {name: row[name] for name in saga_log_queries.SHOWN}
-    return told | {
-        "emitted_body": redacted_object(declared.get(str(row["emitted_type"])), row["emitted_body"]),
-        "trace_id": trace_id_of(row["traceparent"]),
-        "deadline": row["deadline"],
+def _entry(row: Entry, declared: Declared) -> DetailedEntry:
+    details = {
+        "emitted_body": redacted_object(declared.get(str(row.emitted_type)), row.emitted_body),
+        "trace_id": trace_id_of(row.traceparent),
+        "deadline": row.deadline,
     }
+    return DetailedEntry.of({name: getattr(row, name) for name in saga_log_queries.SHOWN} | details)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import of, saga_log
+from toolkit.persistence.saga_log import Entry, of, saga_log
+from toolkit.protocol.log_entry import LogEntry, field_names
 
 #: What a reader sees of an entry, in this order.
-SHOWN = (
-    "service", "saga_id", "saga_type", "step", "position", "from_state", "to_state", "saga_state", "event_id",
-    "event_type", "emitted_id", "emitted_type", "attempt", "error", "at",
-)  # fmt: skip
-
-#: What an entry of one saga's whole story has beside that; a body is people's data, to be masked before it is shown.
-STORED = (*SHOWN, "emitted_body", "traceparent", "deadline")
+SHOWN = field_names(LogEntry)
+#: All columns of an entry; a body is people's data, to be masked before it is shown.
+_STORED = tuple(each.name for each in fields(Entry))
 
 
 async def entries(
     connection: AsyncConnection, *, saga_id: str | None = None, saga_type: str | None = None, limit: int | None = None
-) -> list[dict[str, Any]]:
+) -> list[LogEntry]:
     """Return entries as readers see them, the oldest first; with a limit, the newest so many."""
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).order_by(saga_log.c.id.desc())
     if saga_id is not None:
@@ -30,23 +28,23 @@ async def entries(
     if limit is not None:
         query = query.limit(limit)
     rows = (await connection.execute(query)).all()
-    return [_shown(row) for row in reversed(rows)]
+    return [LogEntry.of(row._mapping) for row in reversed(rows)]
 
 
-async def timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[dict[str, Any]]:
+async def timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[Entry]:
     """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet.
 
     Without a type, of all sagas with this id.
     """
-    query = select(*(saga_log.c[name] for name in STORED)).where(of(saga_id, saga_type))
-    return [dict(row._mapping) for row in await connection.execute(query.order_by(saga_log.c.id))]
+    query = select(*(saga_log.c[name] for name in _STORED)).where(of(saga_id, saga_type)).order_by(saga_log.c.id)
+    return [Entry(**row._mapping) for row in await connection.execute(query)]
 
 
-async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[list[LogEntry], int | None]:
     """Return the next so many entries behind that row, and behind which row to go on; None where that was the last."""
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).where(saga_log.c.id > after)
     rows = (await connection.execute(query.order_by(saga_log.c.id).limit(limit))).all()
-    return [_shown(row) for row in rows], rows[-1].id if len(rows) == limit else None
+    return [LogEntry.of(row._mapping) for row in rows], rows[-1].id if len(rows) == limit else None
 
 
 async def since(
@@ -56,7 +54,7 @@ async def since(
     limit: int,
     saga_id: str | None = None,
     saga_type: str | None = None,
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[LogEntry], int]:
     """Return the next so many entries behind that row, or the newest ones, the oldest first; and the row of the last.
 
     With a saga's id, and its type, its entries alone. Where there is none, that is the row they were to stand behind.
@@ -67,7 +65,7 @@ async def since(
         rows = list(reversed((await connection.execute(query.order_by(saga_log.c.id.desc()))).all()))
     else:
         rows = list((await connection.execute(query.where(saga_log.c.id > after).order_by(saga_log.c.id))).all())
-    return [_shown(row) for row in rows], rows[-1].id if rows else after or 0
+    return [LogEntry.of(row._mapping) for row in rows], rows[-1].id if rows else after or 0
 
 
 async def sagas(
@@ -95,7 +93,3 @@ async def sagas(
     if state is not None:
         query = query.where(saga_log.c.saga_state == state.value)
     return [dict(row._mapping) for row in await connection.execute(query)]
-
-
-def _shown(row: Row[Any]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in SHOWN}

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 from toolkit.protocol.control_events import ABORT_REQUESTED, SAGA_ENDED
 from toolkit.protocol.fence import SagaState, StepState, is_legal
-from toolkit.protocol.timeline import LogEntry, is_start
+from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.timeline import is_start
 
 #: Their messages are no events of the saga: nobody's log entry emitted them.
 _CONTROL = (SAGA_ENDED, ABORT_REQUESTED)
@@ -61,21 +62,21 @@ class Saga:
 
     def __post_init__(self) -> None:
         for entry in self.entries:
-            if entry["position"] is not None:
-                self.streams.setdefault((entry["service"], entry["step"]), []).append(entry)
-            if entry["emitted_id"]:
-                self.emitters.setdefault(entry["emitted_id"], entry)
+            if entry.position is not None:
+                self.streams.setdefault((entry.service, entry.step), []).append(entry)
+            if entry.emitted_id:
+                self.emitters.setdefault(entry.emitted_id, entry)
 
     @property
     def endings(self) -> list[LogEntry]:
         """The entries that ended the saga, rather than being told of the end."""
-        return [each for each in self.entries if each["emitted_id"] and SagaState(each["saga_state"]).is_ended]
+        return [each for each in self.entries if each.emitted_id and each.saga_state.is_ended]
 
     def causes(self, entry: LogEntry) -> Iterator[LogEntry]:
         """Yield what led to this entry, the nearest first, and stop where it comes round again."""
-        seen: set[str] = set()
-        while (cause := self.emitters.get(entry["event_id"] or "")) and cause["emitted_id"] not in seen:
-            seen.add(cause["emitted_id"])
+        seen: set[str | None] = set()
+        while (cause := self.emitters.get(entry.event_id or "")) and cause.emitted_id not in seen:
+            seen.add(cause.emitted_id)
             yield cause
             entry = cause
 
@@ -85,7 +86,7 @@ def violations_of(saga_id: str, timeline: Sequence[LogEntry], *, consumed: Colle
     saga = Saga(saga_id, timeline)
     found = [(name, text) for name, check in CHECKS.items() for text in check(saga)]
     found += [("nothing is lost", text) for text in lost(saga, consumed)]
-    saga_type = next((str(entry["saga_type"]) for entry in timeline), None)
+    saga_type = next((entry.saga_type for entry in timeline), None)
     return [Violation(name, saga_id, text, saga_type) for name, text in found]
 
 
@@ -93,48 +94,48 @@ def ended(saga: Saga) -> Iterator[str]:
     """Yield how the saga did not end once, and either completed everywhere or failed with all undone."""
     if not saga.endings:
         last = saga.entries[-1]
-        yield f"it has not ended: {last['step']} is {last['to_state']}"
+        yield f"it has not ended: {last.step} is {last.to_state}"
         return
     if len(saga.endings) > 1:
-        yield f"it ended {len(saga.endings)} times: {', '.join(str(each['emitted_type']) for each in saga.endings)}"
-    outcome = SagaState(saga.endings[0]["saga_state"])
+        yield f"it ended {len(saga.endings)} times: {', '.join(str(each.emitted_type) for each in saga.endings)}"
+    outcome = saga.endings[0].saga_state
     for (_, step), stream in saga.streams.items():
         has_failed_here = outcome is SagaState.FAILED and stream[-1] in saga.endings
-        if not has_failed_here and stream[-1]["to_state"] not in _SETTLED[outcome]:
-            yield f"{step} is left {stream[-1]['to_state']} in a saga that ended {outcome}"
+        if not has_failed_here and stream[-1].to_state not in _SETTLED[outcome]:
+            yield f"{step} is left {stream[-1].to_state} in a saga that ended {outcome}"
 
 
 def undone_in_reverse(saga: Saga) -> Iterator[str]:
     """Yield compensations of what was not done, twice over, or before those of the steps that followed from it."""
     undone: list[tuple[str, str]] = []
     for entry in saga.entries:
-        key = entry["service"], entry["step"]
-        if entry["to_state"] != StepState.COMPENSATED:
+        key = entry.service, entry.step
+        if entry.to_state != StepState.COMPENSATED:
             continue
         done = _done(saga, key)
         if done is None:
-            yield f"{entry['step']} was undone, and had never been done"
+            yield f"{entry.step} was undone, and had never been done"
             continue
         if key in undone:
-            yield f"{entry['step']} was undone twice"
+            yield f"{entry.step} was undone twice"
         undone.append(key)
         for later in saga.streams:
             then = _done(saga, later)
             is_standing = then is not None and later not in undone and then not in saga.endings
             if then and is_standing and done in saga.causes(then):
-                yield f"{entry['step']} was undone before {later[1]}, which had followed from it"
+                yield f"{entry.step} was undone before {later[1]}, which had followed from it"
 
 
 def done_once(saga: Saga) -> Iterator[str]:
     """Yield steps that took effect more than once, in one service or in two, and events that were emitted twice."""
     places: dict[str, list[str]] = {}
     for entry in saga.entries:
-        if entry["position"] is not None and entry["to_state"] == StepState.COMPLETED:
-            places.setdefault(entry["step"], []).append(entry["service"])
+        if entry.position is not None and entry.to_state == StepState.COMPLETED:
+            places.setdefault(entry.step, []).append(entry.service)
     for step, services in places.items():
         if len(services) > 1:
             yield f"{step} was done {len(services)} times, in {', '.join(sorted(set(services)))}"
-    ids = [entry["emitted_id"] for entry in saga.entries if entry["emitted_id"] and entry["position"] is not None]
+    ids = [entry.emitted_id for entry in saga.entries if entry.emitted_id and entry.position is not None]
     if len(ids) > len(set(ids)):
         yield "one event was emitted by two entries"
 
@@ -142,13 +143,13 @@ def done_once(saga: Saga) -> Iterator[str]:
 def legal(saga: Saga) -> Iterator[str]:
     """Yield gaps in a step's positions, and moves that no rule allows."""
     for (_, step), stream in saga.streams.items():
-        positions = [entry["position"] for entry in stream]
+        positions = [entry.position for entry in stream]
         if positions != list(range(1, len(stream) + 1)):
             yield f"{step} has the positions {', '.join(map(str, positions))}"
-        states = [None, *(StepState(entry["to_state"]) for entry in stream)]
+        states = [None, *(StepState(entry.to_state) for entry in stream)]
         for (before, after), entry in zip(pairwise(states), stream, strict=True):
-            if after is None or not is_legal(before, after) or entry["from_state"] != before:
-                yield f"{step} went from {before or 'nothing'} to {after} (it says: from {entry['from_state']})"
+            if after is None or not is_legal(before, after) or entry.from_state != before:
+                yield f"{step} went from {before or 'nothing'} to {after} (it says: from {entry.from_state})"
 
 
 def rooted(saga: Saga) -> Iterator[str]:
@@ -156,30 +157,30 @@ def rooted(saga: Saga) -> Iterator[str]:
     unknown_services = [
         entry
         for entry in saga.entries
-        if entry["event_id"] and entry["event_id"] not in saga.emitters and entry["event_type"] not in _CONTROL
+        if entry.event_id and entry.event_id not in saga.emitters and entry.event_type not in _CONTROL
     ]
     # A client's own message id gives the start away no more than any other event's: then the first one told is it.
     start = next(filter(is_start, unknown_services), unknown_services[0] if unknown_services else None)
     for entry in unknown_services:
-        if start and entry["event_type"] != start["event_type"]:
-            yield f"{entry['step']} took a {entry['event_type']} that no entry emitted"
+        if start and entry.event_type != start.event_type:
+            yield f"{entry.step} took a {entry.event_type} that no entry emitted"
 
 
 def acyclic(saga: Saga) -> Iterator[str]:
     """Yield events that led to themselves."""
     for entry in saga.emitters.values():
         if any(cause is entry for cause in saga.causes(entry)):
-            yield f"{entry['emitted_type']} of {entry['step']} is its own cause"
+            yield f"{entry.emitted_type} of {entry.step} is its own cause"
 
 
 def still_after_the_end(saga: Saga) -> Iterator[str]:
     """Yield steps that moved in a service which had been told that the saga was over."""
     over: set[str] = set()
     for entry in saga.entries:
-        if entry["event_type"] == SAGA_ENDED:
-            over.add(entry["service"])
-        elif entry["position"] is not None and entry["service"] in over:
-            yield f"{entry['step']} became {entry['to_state']} after the end"
+        if entry.event_type == SAGA_ENDED:
+            over.add(entry.service)
+        elif entry.position is not None and entry.service in over:
+            yield f"{entry.step} became {entry.to_state} after the end"
 
 
 def lost(saga: Saga, consumed: Collection[str]) -> Iterator[str]:
@@ -187,12 +188,12 @@ def lost(saga: Saga, consumed: Collection[str]) -> Iterator[str]:
 
     An abort makes good for a lost event, and its saga is judged by the other invariants.
     """
-    if any(entry["event_type"] == ABORT_REQUESTED for entry in saga.entries):
+    if any(entry.event_type == ABORT_REQUESTED for entry in saga.entries):
         return
-    taken = {entry["event_id"] for entry in saga.entries}
+    taken = {entry.event_id for entry in saga.entries}
     for entry in saga.emitters.values():
-        if entry["emitted_type"] in consumed and entry["emitted_id"] not in taken:
-            yield f"{entry['emitted_type']} of {entry['step']} reached nobody"
+        if entry.emitted_type in consumed and entry.emitted_id not in taken:
+            yield f"{entry.emitted_type} of {entry.step} reached nobody"
 
 
 def at_rest(backlog: Iterable[Backlog]) -> list[Violation]:
@@ -224,4 +225,4 @@ CHECKS: dict[str, Callable[[Saga], Iterable[str]]] = {
 
 def _done(saga: Saga, key: tuple[str, str]) -> LogEntry | None:
     """Return the entry with which a step became done."""
-    return next((each for each in saga.streams[key] if each["to_state"] == StepState.COMPLETED), None)
+    return next((each for each in saga.streams[key] if each.to_state == StepState.COMPLETED), None)

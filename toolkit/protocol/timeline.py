@@ -13,9 +13,7 @@ from typing import Any
 from toolkit.ids import derived_id
 from toolkit.protocol.control_events import SAGA_ENDED
 from toolkit.protocol.fence import SagaState, StepState
-
-#: A log entry as readers see it, with the keys of `saga_log.SHOWN`.
-LogEntry = Mapping[str, Any]
+from toolkit.protocol.log_entry import LogEntry
 
 #: Which word on the saga's state outweighs which: an end that one service knows of is the end.
 _WEIGHT = {
@@ -37,12 +35,12 @@ class Timeline:
     @property
     def saga_type(self) -> str | None:
         """The saga's type, or None where nobody knows the saga."""
-        return next((str(entry["saga_type"]) for entry in self.entries), None)
+        return next((entry.saga_type for entry in self.entries), None)
 
     @property
     def state(self) -> SagaState | None:
         """The saga's state as all entries together tell it, or None where nobody knows the saga."""
-        return max((SagaState(entry["saga_state"]) for entry in self.entries), key=_WEIGHT.__getitem__, default=None)
+        return max((entry.saga_state for entry in self.entries), key=_WEIGHT.__getitem__, default=None)
 
     @property
     def last_move(self) -> LogEntry | None:
@@ -69,7 +67,7 @@ def tell(
 
 def merge(logs: Iterable[Sequence[LogEntry]]) -> list[LogEntry]:
     """Return the entries of all logs in one causal order, the same whatever order the logs come in."""
-    queues = sorted((list(log) for log in logs if log), key=lambda log: str(log[0]["service"]))
+    queues = sorted((list(log) for log in logs if log), key=lambda log: log[0].service)
     told = _Merge(emitted for log in queues for emitted in _emitted_events(log))
     while queues:
         queue = min(queues, key=lambda waiting: told.rank(waiting[0]))
@@ -110,28 +108,28 @@ class _Merge:
 
 def _phase(entry: LogEntry) -> tuple[int, int]:
     """Return where in a saga's course such an entry belongs; a refusal starts the way back, so it is first on it."""
-    return _WEIGHT[SagaState(entry["saga_state"])], int(entry["to_state"] != StepState.FAILED)
+    return _WEIGHT[entry.saga_state], int(entry.to_state != StepState.FAILED)
 
 
 def _emitted_events(log: Sequence[LogEntry]) -> Iterator[str]:
     """Return the ids of the events that these entries emitted; who ends the saga also tells that it has ended."""
     for entry in log:
-        if entry["emitted_id"]:
-            yield entry["emitted_id"]
-            if SagaState(entry["saga_state"]).is_ended:
+        if entry.emitted_id:
+            yield entry.emitted_id
+            if entry.saga_state.is_ended:
                 yield SAGA_ENDED
 
 
 def _taken(entry: LogEntry) -> str | None:
     """Return the id of the event that made this entry; all messages that tell of one saga's end count as one."""
-    return SAGA_ENDED if _is_closing(entry) else entry["event_id"]
+    return SAGA_ENDED if _is_closing(entry) else entry.event_id
 
 
 def _is_closing(entry: LogEntry) -> bool:
-    return str(entry["event_type"]) == SAGA_ENDED
+    return str(entry.event_type) == SAGA_ENDED
 
 
 def is_start(entry: LogEntry) -> bool:
     """Whether the entry took the starting event, as far as its derived id or its state gives that away."""
-    derived = derived_id(str(entry["saga_type"]), str(entry["saga_id"]), str(entry["event_type"]))
-    return SagaState(entry["saga_state"]) is SagaState.STARTED or str(entry["event_id"]) == derived
+    derived = derived_id(entry.saga_type, entry.saga_id, str(entry.event_type))
+    return entry.saga_state is SagaState.STARTED or str(entry.event_id) == derived

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import Note, StepState
-from toolkit.protocol.timeline import LogEntry, Timeline
+from toolkit.protocol.log_entry import DetailedEntry, LogEntry, trace_of
+from toolkit.protocol.timeline import Timeline
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -117,9 +118,9 @@ class _Reading:
         self._views = views
         self._streams: dict[tuple[str, str], list[LogEntry]] = {}
         for entry in timeline.entries:
-            self._streams.setdefault((entry["service"], entry["step"]), []).append(entry)
-        emitted_events = [entry for entry in timeline.entries if entry["emitted_id"] and entry["position"]]
-        self._emitted = {str(entry["emitted_id"]): entry for entry in emitted_events}
+            self._streams.setdefault((entry.service, entry.step), []).append(entry)
+        emitted_events = [entry for entry in timeline.entries if entry.emitted_id and entry.position]
+        self._emitted = {str(entry.emitted_id): entry for entry in emitted_events}
 
     def nodes(self) -> list[NodeProgress]:
         """Return all nodes of the saga."""
@@ -134,15 +135,15 @@ class _Reading:
         if node.service in self._timeline.unreachable:
             return None
         own = self._entries(node)
-        moves = [index for index, entry in enumerate(own) if entry["position"]]
-        trouble = [entry for entry in own[moves[-1] + 1 if moves else 0 :] if not entry["position"]]
+        moves = [index for index, entry in enumerate(own) if entry.position]
+        trouble = [entry for entry in own[moves[-1] + 1 if moves else 0 :] if not entry.position]
         last = own[moves[-1]] if moves else None
-        status = _STATUS[node.handler.kind].get(last["to_state"]) if last else None
+        status = _STATUS[node.handler.kind].get(last.to_state) if last else None
         if status not in (None, Status.RUNNING):
             return self._told(node, status, own)
         if self._dead_letter(node) or _given_up(trouble):
             return self._given_up(node, own, trouble)
-        tries = [entry for entry in trouble if entry["to_state"] in (Note.RETRYING, Note.REDRIVEN)]
+        tries = [entry for entry in trouble if entry.to_state in (Note.RETRYING, Note.REDRIVEN)]
         if status is None and not tries:
             return None
         status = Status.OVERDUE if self._overdue(node.service, node.step) else Status.RUNNING
@@ -153,26 +154,26 @@ class _Reading:
         """Return the entries of a step that are the node's own: its compensation writes into the same stream."""
         stream = self._streams.get((node.service, node.step), [])
         if node.is_compensation:
-            return [each for each in stream if each["event_type"] in node.triggers and not _is_step_fenced(each)]
+            return [each for each in stream if each.event_type in node.triggers and not _is_step_fenced(each)]
         return [
             each
             for each in stream
-            if each["event_type"] in node.triggers or each["to_state"] in _OF_THE_STEP or not each["event_type"]
+            if each.event_type in node.triggers or each.to_state in _OF_THE_STEP or not each.event_type
         ]
 
     def _told(self, node: Node, status: Status, own: Sequence[LogEntry]) -> NodeProgress:
         """Return the node with what its last entry tells; what it took and emitted is told by its own last move."""
-        acts = [each for each in own if each["position"] and each["to_state"] not in _OTHERS[node.handler.kind]]
+        acts = [each for each in own if each.position and each.to_state not in _OTHERS[node.handler.kind]]
         last = [*own, *acts][-1] if status is not Status.UNDONE else own[-1]
         act = acts[-1] if acts else last
         return replace(
             self._plain(node, status),
-            at=last["at"],
-            attempt=int(act["attempt"]),
-            event_in=self._event(act["event_id"], act["event_type"]),
-            event_out=self._event(act["emitted_id"], act["emitted_type"]),
-            error=act["error"],
-            trace_id=act.get("trace_id"),
+            at=last.at,
+            attempt=int(act.attempt),
+            event_in=self._event(act.event_id, act.event_type),
+            event_out=self._event(act.emitted_id, act.emitted_type),
+            error=act.error,
+            trace_id=trace_of(act),
             nudges=self._nudges(node.service, node.step) if status is Status.OVERDUE else 0,
         )
 
@@ -181,42 +182,42 @@ class _Reading:
 
         A redrive gives it all its attempts again, the first of them at once.
         """
-        taken = self._event(last["event_id"], last["event_type"])
-        if last["to_state"] == Note.REDRIVEN:
-            error = f"redriven by hand: {last['error']}"
-            return replace(told, at=last["at"], attempt=1, event_in=taken, error=error)
+        taken = self._event(last.event_id, last.event_type)
+        if last.to_state == Note.REDRIVEN:
+            error = f"redriven by hand: {last.error}"
+            return replace(told, at=last.at, attempt=1, event_in=taken, error=error)
         rows = self._views[node.service].outbox if node.service in self._views else ()
         own = [row["due_at"] for row in rows if row["destination"] and row["event_type"] in node.triggers]
         return replace(
             told,
-            at=last["at"],
-            attempt=int(last["attempt"]) + 1,
+            at=last.at,
+            attempt=int(last.attempt) + 1,
             next_at=min(own, default=None),
             event_in=taken,
-            error=last["error"],
+            error=last.error,
         )
 
     def _given_up(self, node: Node, own: Sequence[LogEntry], trouble: Sequence[LogEntry]) -> NodeProgress:
         """Return the node with its dead letter; where that was dropped, with who did so and why."""
         dead_letter = self._dead_letter(node)
-        words = [each for each in trouble if each["to_state"] in (Note.DEAD_LETTERED, Note.DROPPED)]
+        words = [each for each in trouble if each.to_state in (Note.DEAD_LETTERED, Note.DROPPED)]
         if dead_letter:
             at, error, attempt = dead_letter["last_at"], str(dead_letter["error"]), dead_letter["attempts"]
         else:
-            at, attempt = words[-1]["at"], words[-1]["attempt"]
-            is_dropped = words[-1]["to_state"] == Note.DROPPED
-            error = f"dropped by hand: {words[-1]['error']}" if is_dropped else str(words[-1]["error"])
+            at, attempt = words[-1].at, words[-1].attempt
+            is_dropped = words[-1].to_state == Note.DROPPED
+            error = f"dropped by hand: {words[-1].error}" if is_dropped else str(words[-1].error)
         last = own[-1] if own else None
         return replace(
             self._plain(node, Status.DEAD_LETTER),
             at=at,
             attempt=int(attempt),
             event_in=self._event(
-                dead_letter["message_id"] if dead_letter else words[-1]["event_id"],
-                dead_letter["event_type"] if dead_letter else words[-1]["event_type"],
+                dead_letter["message_id"] if dead_letter else words[-1].event_id,
+                dead_letter["event_type"] if dead_letter else words[-1].event_type,
             ),
             error=error,
-            trace_id=last.get("trace_id") if last else None,
+            trace_id=trace_of(last) if last else None,
             dead_letter_id=dead_letter["id"] if dead_letter else None,
         )
 
@@ -229,7 +230,7 @@ class _Reading:
         found: dict[Node, LogEntry | None] = {}
         waiting: deque[tuple[str, LogEntry | None]] = deque()
         for entry in self._emitted.values():
-            waiting.append((str(entry["emitted_type"]), entry))
+            waiting.append((str(entry.emitted_type), entry))
         waiting.extend((node.success, None) for node, told in begun.items() if told and told.status.is_to_come)
         while waiting:
             event, cause = waiting.popleft()
@@ -241,8 +242,8 @@ class _Reading:
 
     def _is_moot(self, node: Node) -> bool:
         """Whether the node is a compensation of what never was done, or is undone already."""
-        moves = [each for each in self._streams.get((node.service, node.step), []) if each["position"]]
-        return node.is_compensation and bool(moves) and moves[-1]["to_state"] in _NOTHING_TO_UNDO
+        moves = [each for each in self._streams.get((node.service, node.step), []) if each.position]
+        return node.is_compensation and bool(moves) and moves[-1].to_state in _NOTHING_TO_UNDO
 
     def _not_begun(
         self, node: Node, awaited: Mapping[Node, LogEntry | None], begun: Mapping[Node, NodeProgress | None]
@@ -256,24 +257,24 @@ class _Reading:
         cause = awaited[node]
         if cause is None:
             return self._plain(node, Status.REMAINING)
-        waits_for_long = self._overdue(cause["service"], cause["step"])
+        waits_for_long = self._overdue(cause.service, cause.step)
         return replace(
             self._plain(node, Status.OVERDUE if waits_for_long else Status.REMAINING),
-            at=cause["at"],
-            event_in=self._event(cause["emitted_id"], cause["emitted_type"]),
+            at=cause.at,
+            event_in=self._event(cause.emitted_id, cause.emitted_type),
             error=self._unsent(cause),
-            nudges=self._nudges(cause["service"], cause["step"]) if waits_for_long else 0,
-            trace_id=cause.get("trace_id"),
+            nudges=self._nudges(cause.service, cause.step) if waits_for_long else 0,
+            trace_id=trace_of(cause),
         )
 
     def _unsent(self, cause: LogEntry) -> str | None:
         """Return what keeps an event from going out, if it was tried in vain."""
-        rows = self._views[cause["service"]].outbox if cause["service"] in self._views else ()
-        row = next((row for row in rows if row["event_id"] == cause["emitted_id"] and row["tries"]), None)
-        return f"{cause['emitted_type']} lies in the outbox, sent {row['tries']} times in vain" if row else None
+        rows = self._views[cause.service].outbox if cause.service in self._views else ()
+        row = next((row for row in rows if row["event_id"] == cause.emitted_id and row["tries"]), None)
+        return f"{cause.emitted_type} lies in the outbox, sent {row['tries']} times in vain" if row else None
 
     def _may_be_triggered(self, node: Node) -> bool:
-        told = {entry["emitted_type"] for entry in self._emitted.values()}
+        told = {entry.emitted_type for entry in self._emitted.values()}
         away = {
             event
             for each in self._choreography.nodes
@@ -338,10 +339,9 @@ class _Reading:
     def _event(self, event_id: str | None, event_type: str | None) -> SeenEvent | None:
         if not event_type:
             return None
-        emitted_event = self._emitted.get(str(event_id))
-        return SeenEvent(
-            type=event_type, id=event_id, body=emitted_event.get("emitted_body") if emitted_event else None
-        )
+        emitted = self._emitted.get(str(event_id))
+        body = emitted.emitted_body if isinstance(emitted, DetailedEntry) else None
+        return SeenEvent(type=event_type, id=event_id, body=body)
 
 
 _STATUS: dict[str, dict[str, Status]] = {
@@ -367,12 +367,12 @@ _NOTHING_TO_UNDO = frozenset({StepState.FAILED, StepState.FENCED, StepState.COMP
 
 
 def _is_step_fenced(entry: LogEntry) -> bool:
-    return bool(entry["to_state"] == StepState.FENCED)
+    return bool(entry.to_state == StepState.FENCED)
 
 
 def _given_up(trouble: Iterable[LogEntry]) -> bool:
     """Whether the last word on an attempt is that it was given up; one that was redriven goes on."""
-    words = [each["to_state"] for each in trouble if each["to_state"] in _LAST_WORDS]
+    words = [each.to_state for each in trouble if each.to_state in _LAST_WORDS]
     return bool(words) and words[-1] in (Note.DEAD_LETTERED, Note.DROPPED)
 
 

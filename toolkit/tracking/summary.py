@@ -13,7 +13,8 @@ from shlex import quote
 
 from toolkit.declaration.events import AbortRequested, SagaState
 from toolkit.protocol.fence import Note, StepState
-from toolkit.protocol.timeline import LogEntry, Timeline
+from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.timeline import Timeline
 from toolkit.tracking.step_status import NodeProgress, Status
 
 #: Where an event's name parts into words.
@@ -62,13 +63,13 @@ def _so_far(facts: Facts) -> Iterator[str]:
     """Yield why the saga went back and what is undone, or else, while it goes on, the last thing that was done."""
     entries = facts.timeline.entries
     noes = [no for no in (_abort(facts), _first_refusal(facts)) if no]
-    undone = [entry for entry in entries if entry["to_state"] == StepState.COMPENSATED]
+    undone = [entry for entry in entries if entry.to_state == StepState.COMPENSATED]
     if noes or undone:
         yield from noes
         yield from (f"{_news(each)}." for each in undone)
     elif not facts.is_ended:
-        done = [entry for entry in entries if entry["to_state"] == StepState.COMPLETED]
-        yield from (f"{_news(each)} at {_clock(each['at'])}." for each in done[-1:])
+        done = [entry for entry in entries if entry.to_state == StepState.COMPLETED]
+        yield from (f"{_news(each)} at {_clock(each.at)}." for each in done[-1:])
 
 
 def _abort(facts: Facts) -> str | None:
@@ -78,13 +79,13 @@ def _abort(facts: Facts) -> str | None:
     """
     entries = facts.timeline.entries
     fenced = [entry for entry in entries if _is_aborted(entry)]
-    asked = [entry["at"] for entry in (*fenced, *(each for each in entries if each["to_state"] == Note.ABORTED))]
-    if not fenced or any(entry["at"] < min(asked) for entry in entries if _is_refusal(entry)):
+    asked = [entry.at for entry in (*fenced, *(each for each in entries if each.to_state == Note.ABORTED))]
+    if not fenced or any(entry.at < min(asked) for entry in entries if _is_refusal(entry)):
         return None
     order = {(node.service, node.name): number for number, node in enumerate(facts.nodes)}
-    first = min(fenced, key=lambda entry: order.get((entry["service"], entry["step"]), len(order)))
-    at = min(entry["at"] for entry in fenced)
-    return f"Aborted at {_clock(at)}, before {first['step']}{_because(first['error'])}."
+    first = min(fenced, key=lambda entry: order.get((entry.service, entry.step), len(order)))
+    at = min(entry.at for entry in fenced)
+    return f"Aborted at {_clock(at)}, before {first.step}{_because(first.error)}."
 
 
 def _first_refusal(facts: Facts) -> str | None:
@@ -92,17 +93,17 @@ def _first_refusal(facts: Facts) -> str | None:
     no = next(filter(_is_refusal, facts.timeline.entries), None)
     if no is None:
         return None
-    steps = {node.name for node in facts.nodes if node.service == no["service"] and node.kind == "step"}
-    what = f" {no['step']}" if len(steps) > 1 else ""
-    return f"{_capital(no['service'])} refused{what} at {_clock(no['at'])}{_because(no['error'])}."
+    steps = {node.name for node in facts.nodes if node.service == no.service and node.kind == "step"}
+    what = f" {no.step}" if len(steps) > 1 else ""
+    return f"{_capital(no.service)} refused{what} at {_clock(no.at)}{_because(no.error)}."
 
 
 def _is_aborted(entry: LogEntry) -> bool:
-    return bool(entry["to_state"] == StepState.FENCED and entry["event_type"] == AbortRequested.__name__)
+    return bool(entry.to_state == StepState.FENCED and entry.event_type == AbortRequested.__name__)
 
 
 def _is_refusal(entry: LogEntry) -> bool:
-    return bool(entry["to_state"] == StepState.FAILED)
+    return bool(entry.to_state == StepState.FAILED)
 
 
 # -- how it ended, or what it waits for ----------------------------------------------------------------------------
@@ -110,19 +111,19 @@ def _is_refusal(entry: LogEntry) -> bool:
 
 def _end(facts: Facts) -> Iterator[str]:
     entries = facts.timeline.entries
-    ends = [each for each in entries if SagaState(each["saga_state"]) is facts.timeline.state]
+    ends = [each for each in entries if each.saga_state is facts.timeline.state]
     if facts.timeline.state is SagaState.COMPLETED:
-        took = _span((ends[0]["at"] - entries[0]["at"]).total_seconds())
-        yield f"Completed at {_clock(ends[0]['at'])}, {took} after it began."
+        took = _span((ends[0].at - entries[0].at).total_seconds())
+        yield f"Completed at {_clock(ends[0].at)}, {took} after it began."
     else:
         yield (
             "Ended."
             if any(_is_aborted(each) or _is_refusal(each) for each in entries)
-            else f"Failed, and ended at {_clock(ends[0]['at'])}."
+            else f"Failed, and ended at {_clock(ends[0].at)}."
         )
     for each in entries:
-        if each["to_state"] == Note.ENDED and each["error"]:
-            yield f"{each['step']} ({each['service']}) is {each['error']}: `saga verify` tells more."
+        if each.to_state == Note.ENDED and each.error:
+            yield f"{each.step} ({each.service}) is {each.error}: `saga verify` tells more."
 
 
 def _at_present(facts: Facts) -> Iterator[str]:
@@ -136,7 +137,7 @@ def _at_present(facts: Facts) -> Iterator[str]:
         yield f"Still to come: {_names(rest)}."
     if not active and not rest and not facts.timeline.unreachable:
         last = facts.timeline.entries[-1]
-        yield f"Nothing has moved since {_clock(last['at'])}, and nobody is known to be next."
+        yield f"Nothing has moved since {_clock(last.at)}, and nobody is known to be next."
 
 
 _URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.REMAINING: 3}
@@ -203,7 +204,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _news(entry: LogEntry) -> str:
     """Return what happened as the name of the event tells it: "Inventory released"."""
-    words = _WORDS.split(str(entry["emitted_type"] or entry["step"]))
+    words = _WORDS.split(str(entry.emitted_type or entry.step))
     return " ".join(word.lower() for word in words).capitalize()
 
 

@@ -341,7 +341,7 @@ async def waiting(database: Database) -> list[tuple[str, str]]:
 async def noted(database: Database, saga_id: str) -> list[tuple[str, str | None]]:
     async with database.reading() as connection:
         entries = await saga_log_queries.entries(connection, saga_id=saga_id)
-    return [(each["to_state"], each["error"]) for each in entries if each["position"] is None]
+    return [(each.to_state, each.error) for each in entries if each.position is None]
 
 
 async def test_a_nudge_sends_the_last_event_again_and_says_who_wanted_it(operator, database):

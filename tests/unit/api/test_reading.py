@@ -14,9 +14,9 @@ from tests.orders import fulfilled_order, paid_order, refused_order
 from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
-from toolkit.operations.views import TOLD
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
+from toolkit.protocol.log_entry import DetailedEntry, field_names
 
 AWAY = "postgresql://postgres@127.0.0.1:1/payment"
 
@@ -82,7 +82,7 @@ async def test_a_saga_is_its_entries_with_the_oldest_first_and_times_in_utc(paym
 
     assert (content["service"], content["saga_id"]) == ("payment", "order-3")
     assert [each["to_state"] for each in content["entries"]] == ["executing", "completed", "compensated", "ended"]
-    assert all(tuple(each) == TOLD for each in content["entries"])
+    assert all(tuple(each) == field_names(DetailedEntry) for each in content["entries"])
     assert datetime.fromisoformat(content["entries"][0]["at"]) == datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 

@@ -118,7 +118,7 @@ async def test_what_is_no_exception_is_a_failed_attempt_of_its_step(
     assert await lent(database) == ["loan-1", "loan-3", "loan-4"]
     assert (await states(database, "loan-2"))[-1] == "failed"
     assert await notes(database, "loan-2") == ["retrying"]
-    assert "EscapedError: " in (await log_of(database, "loan-2"))[-1]["error"]
+    assert "EscapedError: " in (await log_of(database, "loan-2"))[-1].error
 
 
 async def test_the_error_says_what_to_look_for(database: Database, clerk: Clerk) -> None:
@@ -128,7 +128,7 @@ async def test_the_error_says_what_to_look_for(database: Database, clerk: Clerk)
     await branch.take(BookWanted(loan_id="loan-1"))
 
     (note,) = await log_of(database, "loan-1")
-    assert note["error"].startswith(
+    assert note.error.startswith(
         "EscapedError: lend_book ended in CancelledError, and nothing had cancelled it: it awaited a task"
     )
 

@@ -140,7 +140,7 @@ async def test_a_late_first_event_of_an_ended_saga_does_not_run_the_renamed_step
     await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-1"), **facts))
     await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-2")))
 
-    new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
+    new = [(each.saga_id, each.to_state) for each in await entries(database, "hand_out_book")]
     assert new == [("loan-1", "ignored"), ("loan-2", "completed")]
 
 
@@ -155,7 +155,7 @@ async def test_a_late_event_that_undid_the_step_does_not_fence_it_under_its_new_
     await after.batcher.deliver(loans.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))
     await after.batcher.deliver(loans.wire(loans.CardRefused(loan_id="loan-2", reason="expired")))
 
-    new = [(each["saga_id"], each["to_state"]) for each in await entries(database, "hand_out_book")]
+    new = [(each.saga_id, each.to_state) for each in await entries(database, "hand_out_book")]
     assert new == [("loan-1", "ignored"), ("loan-2", "fenced")]
 
 
@@ -169,13 +169,13 @@ async def test_an_event_that_no_former_step_took_runs(
 
     await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-1")))
 
-    assert (await entries(database, "hand_out_book"))[0]["to_state"] == "completed"
+    assert (await entries(database, "hand_out_book"))[0].to_state == "completed"
 
 
 async def entries(database: Database, step: str) -> list[dict]:
     """Return what the log holds of a step."""
     async with database.reading() as connection:
-        return [each for each in await saga_log_queries.entries(connection) if each["step"] == step]
+        return [each for each in await saga_log_queries.entries(connection) if each.step == step]
 
 
 async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database: Database, clerk: Clerk) -> None:

@@ -103,7 +103,7 @@ async def test_a_position_is_taken_once_and_nothing_of_the_loser_is_appended(dat
     with pytest.raises(PositionTakenError):
         await append(database, entry("loan-2"), entry(to="completed"))
 
-    assert [each["to_state"] for each in await log_of(database, "loan-1")] == ["fenced"]
+    assert [each.to_state for each in await log_of(database, "loan-1")] == ["fenced"]
     assert await log_of(database, "loan-2") == []
 
 
@@ -140,7 +140,7 @@ async def test_a_good_end_confirms_what_is_completed_and_nothing_else(database: 
     await close(database, completed=("loan-1",))
     await close(database, completed=("loan-1",))
 
-    states = [each["to_state"] for each in await log_of(database, "loan-1") if each["position"]]
+    states = [each.to_state for each in await log_of(database, "loan-1") if each.position]
     confirmed = ["confirmed"] if last is StepState.COMPLETED else []
     assert states == ["executing", last, *confirmed]
 
@@ -163,8 +163,8 @@ async def test_a_good_end_is_noted_once_where_a_step_stands_against_it(
     await close(database, completed=("loan-1",))
     await close(database, completed=("loan-1",))
 
-    noted = [each for each in await log_of(database, "loan-1") if each["to_state"] == "ended"]
-    assert [(each["error"], each["from_state"], each["saga_state"]) for each in noted] == [(error, last, "Completed")]
+    noted = [each for each in await log_of(database, "loan-1") if each.to_state == "ended"]
+    assert [(each.error, each.from_state, each.saga_state) for each in noted] == [(error, last, "Completed")]
 
 
 async def test_a_confirmed_step_says_why_and_when(database: Database) -> None:
@@ -173,7 +173,7 @@ async def test_a_confirmed_step_says_why_and_when(database: Database) -> None:
     await close(database, completed=("loan-1",))
 
     last = (await log_of(database, "loan-1"))[-1]
-    assert last == {
+    assert last.as_row() == {
         "service": "library",
         "saga_id": "loan-1",
         "saga_type": "loan",
@@ -209,8 +209,8 @@ async def test_a_bad_end_is_noted_once_and_marks_what_still_stands(
     await close(database, failed=("loan-1",))
     await close(database, failed=("loan-1",))
 
-    noted = [each for each in await log_of(database, "loan-1") if each["to_state"] == "ended"]
-    assert [(each["error"], each["from_state"], each["saga_state"]) for each in noted] == [(error, last, "Failed")]
+    noted = [each for each in await log_of(database, "loan-1") if each.to_state == "ended"]
+    assert [(each.error, each.from_state, each.saga_state) for each in noted] == [(error, last, "Failed")]
 
 
 async def test_each_step_of_a_saga_is_closed(database: Database) -> None:
@@ -218,7 +218,7 @@ async def test_each_step_of_a_saga_is_closed(database: Database) -> None:
 
     await close(database, completed=("loan-1",), failed=("loan-2",))
 
-    closed = {loan: [each["to_state"] for each in await log_of(database, loan)] for loan in ("loan-1", "loan-2")}
+    closed = {loan: [each.to_state for each in await log_of(database, loan)] for loan in ("loan-1", "loan-2")}
     assert closed == {
         "loan-1": ["completed", "completed", "confirmed", "confirmed"],
         "loan-2": ["completed", "completed", "ended", "ended"],
@@ -241,7 +241,7 @@ async def test_readers_see_the_newest_entries_in_their_order(database: Database)
     async with database.reading() as connection:
         newest = await saga_log_queries.entries(connection, limit=2)
 
-    assert [each["saga_id"] for each in newest] == ["loan-3", "loan-4"]
+    assert [each.saga_id for each in newest] == ["loan-3", "loan-4"]
 
 
 async def test_sagas_are_listed_by_their_last_move_and_by_state(database: Database) -> None:
@@ -287,8 +287,8 @@ async def test_the_end_closes_sagas_of_its_own_type_alone(database: Database, ou
     await close(database, **{outcome: ("loan-1",)})
 
     written = await log_of(database, "loan-1")
-    assert [row["to_state"] for row in written if row["saga_type"] == "gift"] == ["completed", "completed"]
-    assert len([row for row in written if row["saga_type"] == "loan"]) == 2
+    assert [row.to_state for row in written if row.saga_type == "gift"] == ["completed", "completed"]
+    assert len([row for row in written if row.saga_type == "loan"]) == 2
 
 
 async def test_the_end_of_both_types_is_written_once_for_each(database: Database) -> None:
@@ -298,7 +298,7 @@ async def test_the_end_of_both_types_is_written_once_for_each(database: Database
             ended = SagaEnded(saga_type=saga_type, failed=("loan-1",))
             await close_sagas(await session.connection(), "the end", ended, now=NOON)
 
-    assert [row["saga_type"] for row in await log_of(database, "loan-1") if row["to_state"] == "ended"] == [
+    assert [row.saga_type for row in await log_of(database, "loan-1") if row.to_state == "ended"] == [
         "loan",
         "gift",
     ]

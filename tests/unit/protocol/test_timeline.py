@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
 
@@ -22,10 +23,8 @@ def test_the_story_is_the_same_whatever_order_the_logs_come_in(order):
 
 
 def test_a_clock_that_is_an_hour_off_changes_nothing():
-    told = shown(refused_order())
-    for each in told:
-        if each["service"] == "payment":
-            each["at"] -= timedelta(hours=1)
+    late = timedelta(hours=1)
+    told = [replace(each, at=each.at - late) if each.service == "payment" else each for each in shown(refused_order())]
 
     timeline = merge(by_service(told).values())
 
@@ -40,7 +39,7 @@ def test_a_service_that_is_unreachable_leaves_a_gap_and_moves_nothing_else(missi
 
     timeline = merge(logs.values())
 
-    assert _names(timeline) == _names([each for each in told if each["service"] != missing])
+    assert _names(timeline) == _names([each for each in told if each.service != missing])
 
 
 def test_who_learns_of_the_end_comes_after_who_ended_the_saga():
@@ -48,7 +47,7 @@ def test_who_learns_of_the_end_comes_after_who_ended_the_saga():
 
     timeline = merge(logs.values())
 
-    assert [each["to_state"] for each in timeline][-4:] == ["confirmed"] * 4
+    assert [each.to_state for each in timeline][-4:] == ["confirmed"] * 4
 
 
 def test_a_nudge_that_repeats_an_event_does_not_move_those_who_heard_it_before():
@@ -106,8 +105,8 @@ def test_the_last_move_is_what_was_done_rather_than_what_was_told():
     move = timeline.last_move
 
     assert move is not None
-    assert move["step"] == "send_confirmation"
-    assert move["to_state"] == "completed"
+    assert move.step == "send_confirmation"
+    assert move.to_state == "completed"
 
 
 def test_a_saga_that_nobody_knows_still_has_its_id_and_its_gaps():
@@ -123,4 +122,4 @@ def test_a_saga_that_nobody_knows_still_has_its_id_and_its_gaps():
 
 
 def _names(entries):
-    return [(each["service"], each["step"], each["to_state"]) for each in entries]
+    return [(each.service, each.step, each.to_state) for each in entries]

@@ -127,7 +127,7 @@ async def test_a_step_that_goes_for_the_transaction_itself_commits_nothing_and_i
 
     assert await lent(database) == ["loan-1", "loan-3"]
     assert (await states(database, "loan-2"))[-1] == "failed"
-    assert "StepError: a step never commits" in (await log_of(database, "loan-2"))[-1]["error"]
+    assert "StepError: a step never commits" in (await log_of(database, "loan-2"))[-1].error
     async with database.reading() as connection:
         assert await connection.scalar(text("SELECT min(books) FROM shelves")) == 100
 
@@ -159,7 +159,7 @@ async def test_a_deadlock_of_two_batches_is_no_failed_attempt(
     assert len(clerk.calls) > 4
     for number in range(1, 5):
         (entry,) = await log_of(postgres, f"loan-{number}")
-        assert (entry["to_state"], entry["attempt"]) == ("completed", 1)
+        assert (entry.to_state, entry.attempt) == ("completed", 1)
     async with postgres.reading() as connection:
         assert (await connection.execute(text("SELECT books FROM shelves"))).scalars().all() == [98, 98]
 
@@ -178,7 +178,7 @@ async def test_the_loser_of_a_race_between_replicas_tries_again_and_finds_it_don
         await asyncio.gather(*(replica.batcher.deliver(wanted(1)) for replica in replicas))
 
     assert await lent(postgres) == ["loan-1"]
-    assert [each["to_state"] for each in await log_of(postgres, "loan-1")] == ["completed"]
+    assert [each.to_state for each in await log_of(postgres, "loan-1")] == ["completed"]
 
 
 @pytest.mark.parametrize("refusable", [True, False])
@@ -198,7 +198,7 @@ async def test_a_race_that_is_lost_on_a_table_of_the_steps_own_costs_no_attempt(
     async with replicas[0].open(), replicas[1].open():
         await asyncio.gather(*(replica.batcher.deliver(wanted(1)) for replica in replicas))
 
-    assert [each["to_state"] for each in await log_of(postgres, "loan-1")] == ["completed"]
+    assert [each.to_state for each in await log_of(postgres, "loan-1")] == ["completed"]
     assert await letters(postgres) == []
 
 

@@ -157,7 +157,7 @@ async def test_a_refusal_after_a_good_end_is_loud_and_changes_nothing(branch: Br
     await take(branch, REFUSED)
 
     assert await states(branch) == ["completed", "confirmed"]
-    assert [entry["error"] for entry in await noted(branch)] == ["CardRefused came after the saga was completed"]
+    assert [entry.error for entry in await noted(branch)] == ["CardRefused came after the saga was completed"]
     (said,) = [each for each in logs if each["event"] == "saga contradicts its end"]
     assert (said["log_level"], said["saga_id"], said["step"]) == ("error", "loan-1", "lend_book")
     assert await ends(branch) == [ASK], "who refused learns the end"
@@ -170,7 +170,7 @@ async def test_a_refusal_after_a_bad_end_is_only_late(branch: Branch, logs: list
 
     await take(branch, CardRefused(loan_id="loan-1", reason="again"), event_id="another")
 
-    assert (await noted(branch))[-1]["error"] == "CardRefused came too late"
+    assert (await noted(branch))[-1].error == "CardRefused came too late"
     assert "saga contradicts its end" not in [each["event"] for each in logs]
 
 
@@ -192,7 +192,7 @@ async def test_a_step_that_refuses_after_a_good_end_is_marked(branch: Branch, cl
     await branch.take(WANTED)
 
     assert await states(branch) == ["failed"]
-    assert (await noted(branch))[-1]["error"] == "failed in a saga that ended completed"
+    assert (await noted(branch))[-1].error == "failed in a saga that ended completed"
 
 
 async def test_a_step_that_is_done_after_a_bad_end_is_marked(branch: Branch) -> None:
@@ -201,7 +201,7 @@ async def test_a_step_that_is_done_after_a_bad_end_is_marked(branch: Branch) -> 
     await branch.take(WANTED)
 
     assert await states(branch) == ["completed"]
-    assert (await noted(branch))[-1]["error"] == "still completed in a saga that ended failed"
+    assert (await noted(branch))[-1].error == "still completed in a saga that ended failed"
 
 
 async def test_a_step_that_is_fenced_after_a_bad_end_is_as_it_should(branch: Branch) -> None:
@@ -210,7 +210,7 @@ async def test_a_step_that_is_fenced_after_a_bad_end_is_as_it_should(branch: Bra
     await take(branch, REFUSED)
 
     assert await states(branch) == ["fenced"]
-    assert [entry["step"] for entry in await noted(branch)] == ["register_loan"]
+    assert [entry.step for entry in await noted(branch)] == ["register_loan"]
 
 
 async def take(branch: Branch, event: Event, **facts: Any) -> None:
@@ -234,9 +234,9 @@ async def ends(branch: Branch) -> list[Event]:
 
 
 async def states(branch: Branch) -> list[str]:
-    return [entry["to_state"] for entry in await log_of(branch.database, "loan-1") if entry["position"]]
+    return [entry.to_state for entry in await log_of(branch.database, "loan-1") if entry.position]
 
 
 async def noted(branch: Branch) -> list[dict[str, Any]]:
-    entries = [entry for entry in await log_of(branch.database, "loan-1") if not entry["position"]]
-    return [entry for entry in entries if entry["to_state"] in ("ended", "ignored")]
+    entries = [entry for entry in await log_of(branch.database, "loan-1") if not entry.position]
+    return [entry for entry in entries if entry.to_state in ("ended", "ignored")]

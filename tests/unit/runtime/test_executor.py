@@ -71,10 +71,10 @@ async def test_effect_entry_and_event_are_committed_together(branch: Branch, dat
     await branch.take(WANTED)
 
     (entry,) = await log_of(database, "loan-1")
-    assert (entry["to_state"], entry["saga_state"], entry["emitted_type"]) == ("completed", "Started", "BookLent")
+    assert (entry.to_state, entry.saga_state, entry.emitted_type) == ("completed", "Started", "BookLent")
     assert await lent(database) == ["loan-1"]
     assert await rows_left(database) == ["loan-1"]
-    assert [(each.message_id, each.type) for each in branch.post.taken] == [(entry["emitted_id"], "BookLent")]
+    assert [(each.message_id, each.type) for each in branch.post.taken] == [(entry.emitted_id, "BookLent")]
 
 
 async def test_what_is_emitted_names_its_cause_and_carries_the_deadline(branch: Branch, database: Database) -> None:
@@ -109,7 +109,7 @@ async def test_a_refusal_undoes_what_the_step_wrote_and_tells_why(
     await branch.take(WANTED)
 
     (entry,) = await log_of(database, "loan-1")
-    assert (entry["to_state"], entry["saga_state"], entry["error"]) == ("failed", "Compensating", "lent out")
+    assert (entry.to_state, entry.saga_state, entry.error) == ("failed", "Compensating", "lent out")
     async with database.reading() as connection:
         assert await connection.scalar(text("SELECT min(books) FROM shelves")) == 100
 
@@ -202,7 +202,7 @@ async def test_a_step_that_breaks_the_rules_is_refused_in_the_end_and_its_neighb
 
     assert await lent(database) == ["loan-0", "loan-2"]
     assert await states(database, "loan-1") == ["failed"]
-    assert word in (await log_of(database, "loan-1"))[-1]["error"]
+    assert word in (await log_of(database, "loan-1"))[-1].error
 
 
 async def test_a_failed_attempt_comes_back_to_the_services_own_queue(
@@ -228,7 +228,7 @@ async def test_attempts_are_counted_by_the_log_and_no_message_can_reset_them(
     await branch.take(WANTED)
 
     assert await states(database, "loan-1") == ["failed"]
-    assert "retries spent after 2 attempts" in (await log_of(database, "loan-1"))[-1]["error"]
+    assert "retries spent after 2 attempts" in (await log_of(database, "loan-1"))[-1].error
 
 
 async def test_what_is_sensitive_of_an_event_stands_in_no_error_of_its_step(
@@ -240,7 +240,7 @@ async def test_what_is_sensitive_of_an_event_stands_in_no_error_of_its_step(
     await branch.take(wanted)
     await branch.take(wanted)
 
-    errors = [each["error"] for each in await log_of(database, "loan-1")]
+    errors = [each.error for each in await log_of(database, "loan-1")]
     assert len(errors) == 2
     assert all("nobody has ***" in error and "4711" not in error for error in errors)
 
@@ -309,7 +309,7 @@ async def test_a_duplicate_in_the_same_batch_changes_nothing(branch: Branch, dat
     await branch.take(WANTED, WANTED, WANTED)
 
     assert await lent(database) == ["loan-1"]
-    assert [each["to_state"] for each in await log_of(database, "loan-1")] == ["completed"]
+    assert [each.to_state for each in await log_of(database, "loan-1")] == ["completed"]
 
 
 async def test_a_compensation_gets_the_event_that_its_step_emitted(branch: Branch, database: Database) -> None:
@@ -339,9 +339,9 @@ async def test_the_way_back_and_an_abort_fence_a_step_that_has_not_run(branch: B
 
     one, late, *_ = await log_of(database, "loan-1")
     two = (await log_of(database, "loan-2"))[0]
-    assert (one["to_state"], one["emitted_type"], one["error"]) == ("fenced", "BookTakenBack", "card expired")
-    assert (late["to_state"], late["error"]) == ("ignored", "BookWanted came too late")
-    assert (two["to_state"], two["emitted_type"], two["error"]) == ("fenced", "LoanRefused", "the reader left")
+    assert (one.to_state, one.emitted_type, one.error) == ("fenced", "BookTakenBack", "card expired")
+    assert (late.to_state, late.error) == ("ignored", "BookWanted came too late")
+    assert (two.to_state, two.emitted_type, two.error) == ("fenced", "LoanRefused", "the reader left")
     assert await lent(database) == []
 
 
@@ -350,7 +350,7 @@ async def test_an_abort_leaves_what_is_done_alone(branch: Branch, database: Data
 
     await abort(branch)
 
-    assert [each["to_state"] for each in await log_of(database, "loan-1")] == ["completed"]
+    assert [each.to_state for each in await log_of(database, "loan-1")] == ["completed"]
 
 
 async def test_an_abort_of_another_kind_of_saga_fences_nothing(branch: Branch, database: Database) -> None:
@@ -418,7 +418,7 @@ async def test_the_ends_of_a_batch_are_told_in_one_message(database: Database, c
 
     ended = [SagaEnded.model_validate_json(each.body) for each in one.post.taken if each.type == "SagaEnded"]
     assert ended == [SagaEnded(saga_type="loan", completed=("loan-1", "loan-3"), failed=("loan-2",))]
-    assert [entry["saga_state"] for entry in await log_of(database, "loan-2")] == ["Failed"]
+    assert [entry.saga_state for entry in await log_of(database, "loan-2")] == ["Failed"]
 
 
 async def test_an_end_that_is_told_confirms_what_is_completed(branch: Branch, database: Database) -> None:
@@ -464,7 +464,7 @@ async def test_a_reason_that_no_database_keeps_is_cleaned_and_not_fatal(
     clerk.will("lend_book", refuse)
     await branch.take(event or WANTED)
 
-    assert [each["error"] for each in await log_of(database, "loan-1")] == ["cardexpired"]
+    assert [each.error for each in await log_of(database, "loan-1")] == ["cardexpired"]
 
 
 async def test_two_participants_of_one_service_that_hear_the_same_event_both_act_on_it(
@@ -483,8 +483,8 @@ async def test_two_participants_of_one_service_that_hear_the_same_event_both_act
     await branch.take(WANTED)
     await branch.take(WANTED)
 
-    entries = [entry for entry in await log_of(database, "loan-1") if entry["position"]]
-    assert [(entry["step"], entry["to_state"]) for entry in entries] == [
+    entries = [entry for entry in await log_of(database, "loan-1") if entry.position]
+    assert [(entry.step, entry.to_state) for entry in entries] == [
         ("lend_book", "completed"),
         ("write_reminder", "completed"),
     ]
@@ -555,4 +555,4 @@ async def test_a_step_is_given_up_where_its_commit_failed_again_and_again(branch
         await branch.executor.execute(batch, failed=RuntimeError("the commit failed"))
 
     assert await states(database, "loan-1") == ["failed"]
-    assert "RuntimeError: the commit failed" in (await log_of(database, "loan-1"))[-1]["error"]
+    assert "RuntimeError: the commit failed" in (await log_of(database, "loan-1"))[-1].error

@@ -257,7 +257,7 @@ async def test_a_void_that_a_crash_cut_off_goes_on_under_the_same_reason(databas
     await voiding
 
     assert await states(database, "loan-1") == ["executing", "voiding", "failed"]
-    assert (await log_of(database, "loan-1"))[-1]["error"] == "its deadline has passed"
+    assert (await log_of(database, "loan-1"))[-1].error == "its deadline has passed"
 
 
 async def test_a_call_that_outlasts_the_deadline_is_cut_off(database: Database, clerk: Clerk) -> None:

@@ -143,8 +143,8 @@ async def test_a_refusals_reason_goes_out_masked_and_its_own_sensitive_fields_ar
         found = await written(embedded)
 
     refused = found["entries"][0]
-    assert refused["error"] == "card *** is unknown to ***"
-    assert json.loads(refused["emitted_body"]) == {
+    assert refused.error == "card *** is unknown to ***"
+    assert json.loads(refused.emitted_body) == {
         "reason": "card *** is unknown to Ada", "bill_id": "bill-1", "clerk": "Ada"
     }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, product
 from pathlib import Path
@@ -36,6 +37,7 @@ from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import abort_request
 from toolkit.operations import views
 from toolkit.operations.views import SagaView
+from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import tell
 from toolkit.tracking.progress import NodeProgress, Progress, Status, progress
 
@@ -310,7 +312,7 @@ async def test_an_overdue_saga_tells_how_often_it_was_nudged(tmp_path):
 
 def test_an_event_that_was_lost_is_told_with_whoever_should_have_taken_it():
     entries = shown(paid_order("order-2"))
-    row = {"saga_id": "order-2", "step": "process_payment", "since": entries[-1]["at"], "nudges": 3, "aborted": False}
+    row = {"saga_id": "order-2", "step": "process_payment", "since": entries[-1].at, "nudges": 3, "aborted": False}
     seen = {"payment": SagaView(overdue=[row])}
 
     found = progress(tell("order-2", by_service(entries)), ORDERS, seen, now=NOON)
@@ -324,7 +326,7 @@ def test_an_event_that_was_lost_is_told_with_whoever_should_have_taken_it():
 
 def test_an_event_that_does_not_go_out_is_told_as_that():
     entries = shown(paid_order("order-2"))
-    row = {"event_id": entries[-1]["emitted_id"], "event_type": "PaymentProcessed", "tries": 7, "destination": None}
+    row = {"event_id": entries[-1].emitted_id, "event_type": "PaymentProcessed", "tries": 7, "destination": None}
 
     found = progress(tell("order-2", by_service(entries)), ORDERS, {"payment": SagaView(outbox=[row])}, now=NOON)
 
@@ -332,7 +334,7 @@ def test_an_event_that_does_not_go_out_is_told_as_that():
 
 
 def test_what_a_service_has_pruned_is_unknown_and_not_skipped():
-    entries = [entry for entry in shown(fulfilled_order("order-1")) if entry["service"] != "payment"]
+    entries = [entry for entry in shown(fulfilled_order("order-1")) if entry.service != "payment"]
 
     found = progress(tell("order-1", by_service(entries)), ORDERS, {}, now=NOON)
 
@@ -369,13 +371,13 @@ def test_whenever_one_looks_and_whoever_is_away_nothing_is_claimed_that_nobody_k
     absences = [set(away) for count in range(4) for away in combinations(services, count)]
 
     for end, away in product(range(1, len(entries) + 1), absences):
-        seen = [entry for entry in entries[:end] if entry["service"] not in away]
+        seen = [entry for entry in entries[:end] if entry.service not in away]
         timeline = tell("order-1", by_service(seen), unreachable=dict.fromkeys(away, "gone"))
         found = progress(timeline, ORDERS, {}, now=NOON)
 
         assert all(each.status in ("unknown", "skipped") for each in found.nodes if each.service in away)
         assert all(f"{each.capitalize()} can't be reached" in found.summary for each in away)
-        done = {(entry["service"], entry["step"]) for entry in seen if entry["to_state"] == "completed"}
+        done = {(entry.service, entry.step) for entry in seen if entry.to_state == "completed"}
         assert all(each.status is not Status.REMAINING for each in found.nodes if (each.service, each.name) in done)
         if not away and not timeline.state.is_ended:
             assert any(each.at for each in found.nodes if each.status.is_to_come), found.summary
@@ -384,7 +386,7 @@ def test_whenever_one_looks_and_whoever_is_away_nothing_is_claimed_that_nobody_k
 def test_a_saga_of_hundreds_of_entries_is_told_at_once():
     tried = shown(paid_order("order-2"))[:2]
     failure = entry("order-2", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None)
-    entries = [*tried, *(shown([failure])[0] | {"attempt": number} for number in range(1, 500))]
+    entries = [*tried, *(replace(shown([failure])[0], attempt=number) for number in range(1, 500))]
     began = time.perf_counter()
 
     found = progress(tell("order-2", by_service(entries)), ORDERS, {}, now=NOON)
@@ -395,10 +397,10 @@ def test_a_saga_of_hundreds_of_entries_is_told_at_once():
 
 def test_a_letter_that_was_dropped_is_told_with_the_reason_and_what_helps():
     entries = shown(paid_order("order-2"))
-    dropped = entries[-1] | {
-        "service": "shipping", "step": "create_shipment", "position": None, "to_state": "dropped",
-        "event_type": "PaymentProcessed", "emitted_id": None, "emitted_type": None, "error": "not worth it",
-    }  # fmt: skip
+    dropped = replace(
+        entries[-1], service="shipping", step="create_shipment", position=None, to_state="dropped",
+        event_type="PaymentProcessed", emitted_id=None, emitted_type=None, error="not worth it",
+    )  # fmt: skip
 
     found = progress(tell("order-2", by_service([*entries, dropped])), ORDERS, {}, now=NOON)
 
@@ -410,9 +412,9 @@ def test_a_letter_that_was_dropped_is_told_with_the_reason_and_what_helps():
 
 
 def test_a_redrive_gives_a_step_all_its_attempts_again():
-    def note(to_state: str, attempt: int, error: str) -> dict:
+    def note(to_state: str, attempt: int, error: str) -> LogEntry:
         made = entry("order-2", "payment", "process_payment", to_state, PENDING, "InventoryReserved", position=None)
-        return shown([made])[0] | {"attempt": attempt, "error": error}
+        return replace(shown([made])[0], attempt=attempt, error=error)
 
     tried = [note("retrying", number, "TimeoutError") for number in range(1, 4)]
     redriven = [*shown(paid_order("order-2"))[:1], *tried, note("dead_lettered", 4, "retries spent"),
@@ -433,7 +435,7 @@ def test_a_redrive_gives_a_step_all_its_attempts_again():
 async def swept(world: EmbeddedWorld, service: str) -> bool:
     host = world.runtimes[service]
     await host.watchdog.sweep()
-    return "nudged" in {entry["to_state"] for entry in await world.log(service)}
+    return "nudged" in {entry.to_state for entry in await world.log(service)}
 
 
 @pytest.mark.parametrize("away", ["hotel", "flight", "desk"])
@@ -490,7 +492,7 @@ async def test_a_saga_that_nobody_knows_is_said_so_and_so_is_who_could_not_be_as
 async def test_a_time_of_another_day_bears_its_day(world):
     trip = await world.request()
     await world.quiet()
-    entries = [entry | {"at": entry["at"] - timedelta(days=3)} for entry in await world.log("desk", trip)]
+    entries = [replace(entry, at=entry.at - timedelta(days=3)) for entry in await world.log("desk", trip)]
     day = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
 
     found = progress(tell(trip, {"desk": entries}), Choreography([]), {})

@@ -45,7 +45,7 @@ async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_heare
     async with Embedded(SERVICES, settings) as embedded:
         assert await embedded.settled(10)
         async with embedded.runtimes["notification"].database.reading() as connection:
-            states = [entry["to_state"] for entry in await saga_log_queries.entries(connection, saga_id=order)]
+            states = [entry.to_state for entry in await saga_log_queries.entries(connection, saga_id=order)]
 
     assert "completed" in states
 

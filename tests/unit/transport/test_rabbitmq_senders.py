@@ -25,6 +25,7 @@ from toolkit.persistence import dead_letter_queries
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.outbox import OutboxRow, add
+from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_queries import timeline
 from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
 
@@ -94,11 +95,11 @@ async def letters(app: App, count: int = 1) -> list[dict[str, Any]]:
     return await eventually(are_there, what=f"{count} letters")
 
 
-async def completed(app: App, order_id: str) -> list[dict[str, Any]]:
-    async def is_done() -> list[dict[str, Any]]:
+async def completed(app: App, order_id: str) -> list[Entry]:
+    async def is_done() -> list[Entry]:
         async with app.runtime.database.reading() as connection:
             entries = await timeline(connection, order_id)
-        return entries if any(each["to_state"] == "completed" for each in entries) else []
+        return entries if any(each.to_state == "completed" for each in entries) else []
 
     return await eventually(is_done, what=f"{order_id} to be completed")
 

@@ -122,7 +122,7 @@ async def test_two_releases_side_by_side_keep_what_each_consumes(settings: Setti
 async def steps_of(app: App, order_id: str) -> list[str]:
     async with app.runtime.database.reading() as connection:
         entries = await saga_log_queries.entries(connection, saga_id=order_id)
-    return [each["step"] for each in entries if each["to_state"] == "completed"]
+    return [each.step for each in entries if each.to_state == "completed"]
 
 
 async def letters(app: App) -> list[dict[str, Any]]:

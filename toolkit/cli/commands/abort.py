@@ -87,7 +87,8 @@ async def _send(timeline: Timeline, reason: str) -> None:
 def _traceparent(timeline: Timeline) -> str | None:
     """Return what puts the abort into the saga's trace, where the services tell which that is."""
     from toolkit.ids import derived_trace
+    from toolkit.protocol.log_entry import trace_of
 
-    trace_id = next((entry["trace_id"] for entry in timeline.entries if entry.get("trace_id")), None)
+    trace_id = next(filter(None, map(trace_of, timeline.entries)), None)
     _, root = derived_trace(str(timeline.saga_type), timeline.saga_id)
     return f"00-{trace_id}-{root}-01" if trace_id else None

@@ -15,7 +15,7 @@ from toolkit.cli.service_locations import opened
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.service_client import Rows
+    from toolkit.client.service_client import Entries
 
 #: The columns of a table that is piped; a terminal has no room for them, and programs get every field.
 _COLUMNS = ("at", "saga_id", "step", "from_state", "to_state", "saga_state", "event_type", "emitted_type", "error")
@@ -37,14 +37,15 @@ def log(
     """
     from toolkit.cli.timelines import print_by_saga
 
-    rows = run_async(_read(of, saga, saga_type, limit, service))
-    if output is Format.TABLE and rows and sys.stdout.isatty():
-        print_by_saga(rows)
+    entries = run_async(_read(of, saga, saga_type, limit, service))
+    if output is Format.TABLE and entries and sys.stdout.isatty():
+        print_by_saga(entries)
     else:
+        rows = [entry.as_row() for entry in entries]
         print_rows(rows, output, columns=with_types(_COLUMNS, rows))
 
 
-async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, service: list[str] | None) -> Rows:
+async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, service: list[str] | None) -> Entries:
     from toolkit.client.fan_out import ask_all
 
     if saga_type is not None and saga is None:

@@ -55,16 +55,16 @@ async def _read(
 
 def summary(timeline: Timeline, now: datetime) -> dict[str, Any]:
     """Return what a list has room for of one saga."""
-    started_at = min(entry["at"] for entry in timeline.entries)
+    started_at = min(entry.at for entry in timeline.entries)
     last = timeline.last_move or timeline.entries[-1]
     return {
         "saga_id": timeline.saga_id,
         "saga_type": timeline.saga_type,
         "state": timeline.state,
-        "last_step": last["step"],
-        "last_state": last["to_state"],
+        "last_step": last.step,
+        "last_state": last.to_state,
         "started_at": started_at,
-        "moved_at": max(entry["at"] for entry in timeline.entries),
+        "moved_at": max(entry.at for entry in timeline.entries),
         "age": age_of(now - started_at),
     }
 

@@ -17,7 +17,8 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.service_client import Rows, ServiceClient
+    from toolkit.client.service_client import Entries, ServiceClient
+    from toolkit.protocol.log_entry import LogEntry
 
 #: So many rows are read again each time: PostgreSQL numbers rows before they are committed, so one may come late.
 _OVERLAP = 100
@@ -58,8 +59,8 @@ async def _follow(saga: _Which, limit: int, interval: float, service: list[str] 
         wide = max(len(each.service) for each in known)
         newest = await asyncio.gather(*(log.newest(limit) for log in logs))
         while True:
-            rows = sorted((row for found in newest for row in found), key=lambda row: row["at"])
-            _print(rows, output, wide)
+            entries = sorted((entry for found in newest for entry in found), key=lambda entry: entry.at)
+            _print(entries, output, wide)
             await asyncio.sleep(interval)
             newest = await asyncio.gather(*(log.new() for log in logs))
 
@@ -75,47 +76,47 @@ class _Log:
         self._seen: set[tuple[Any, ...]] = set()
         self._is_silent = False
 
-    async def newest(self, limit: int) -> Rows:
+    async def newest(self, limit: int) -> Entries:
         """Return the newest entries, and go on behind them from then on."""
         new = await self._ask(None, max(limit, _OVERLAP))
         if self._saga is not None and limit:
             new = await self._of_saga(limit)
         return new[-limit:] if limit else []
 
-    async def new(self) -> Rows:
+    async def new(self) -> Entries:
         """Return what was written since."""
         from toolkit.client.service_client import PAGE
 
         if self._last is None:  # nothing was heard of it so far
-            return [row for row in await self._ask(None, _OVERLAP) if row["at"] >= self._began]
-        found: Rows = []
+            return [entry for entry in await self._ask(None, _OVERLAP) if entry.at >= self._began]
+        found: Entries = []
         while True:
             before, more = self._last, await self._ask(max(self._last - _OVERLAP, 0), PAGE)
             found += more
             if self._last < before + PAGE - _OVERLAP:
                 return found
 
-    async def _ask(self, after: int | None, limit: int) -> Rows:
+    async def _ask(self, after: int | None, limit: int) -> Entries:
         import asyncio
 
         from toolkit.client.fan_out import ANSWER_TIMEOUT
 
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                rows, last = await self._service.since(after, limit)
+                entries, last = await self._service.since(after, limit)
         except (UnreachableError, TimeoutError) as error:
             self._complain(error)
             return []
         if self._is_silent:
             self._is_silent = False
             complain(f"{self._service.service} answers again")
-        new = [row for row in rows if _key(row) not in self._seen]
+        new = [entry for entry in entries if _key(entry) not in self._seen]
         # What was read before, and is not in what is read again, is too old to come once more.
-        self._seen = {_key(row) for row in rows}
+        self._seen = {_key(entry) for entry in entries}
         self._last = max(last, self._last or 0)
-        return [row for row in new if self._saga in (None, row["saga_id"]) and self._type in (None, row["saga_type"])]
+        return [entry for entry in new if self._saga in (None, entry.saga_id) and self._type in (None, entry.saga_type)]
 
-    async def _of_saga(self, limit: int) -> Rows:
+    async def _of_saga(self, limit: int) -> Entries:
         try:
             return await self._service.entries(self._saga, limit, saga_type=self._type)
         except UnreachableError as error:
@@ -128,22 +129,21 @@ class _Log:
         self._is_silent = True
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(
-        row[name] for name in ("saga_type", "saga_id", "step", "position", "to_state", "event_id", "attempt", "at")
-    )
+def _key(entry: LogEntry) -> tuple[Any, ...]:
+    identifying = (entry.saga_type, entry.saga_id, entry.step, entry.position)
+    return (*identifying, entry.to_state, entry.event_id, entry.attempt, entry.at)
 
 
-def _print(rows: Sequence[dict[str, Any]], output: Format, wide: int) -> None:
+def _print(entries: Sequence[LogEntry], output: Format, wide: int) -> None:
     from rich.text import Text
 
     from toolkit.cli.timelines import move
 
     if output is Format.JSONL:
-        print_json(list(rows), output)
+        print_json(list(entries), output)
         return
-    for row in rows:
-        sign, _, step, state, tells = move(row)
-        at = row["at"].astimezone(UTC).time().isoformat(timespec="milliseconds")
-        facts = (text_of(at), text_of(row["service"].ljust(wide)), text_of(row["saga_id"]))
+    for entry in entries:
+        sign, _, step, state, tells = move(entry)
+        at = entry.at.astimezone(UTC).time().isoformat(timespec="milliseconds")
+        facts = (text_of(at), text_of(entry.service.ljust(wide)), text_of(entry.saga_id))
         console().print(Text("  ").join([*facts, Text(" ").join([sign, step]), state, tells]), soft_wrap=True)

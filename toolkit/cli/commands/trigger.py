@@ -171,5 +171,5 @@ def _report(timelines: Sequence[Timeline]) -> None:
 
 def _reason(timeline: Timeline) -> str:
     """Return what was told of the first refusal."""
-    errors = (str(entry["error"]) for entry in timeline.entries if entry["to_state"] == "failed" and entry["error"])
+    errors = (str(entry.error) for entry in timeline.entries if entry.to_state == "failed" and entry.error)
     return next(errors, "see `saga trace`")

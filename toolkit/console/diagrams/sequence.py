@@ -9,7 +9,7 @@ from toolkit.console.diagrams.shapes import SMALL_CHARACTER, measure
 from toolkit.console.templating import clock, look
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.protocol.timeline import LogEntry
+from toolkit.protocol.log_entry import LogEntry
 
 _OUTSIDE = "outside"
 _TOP, _ROW, _MARGIN = 40, 30, 16
@@ -51,30 +51,30 @@ class Sequence:
 def sequence_of(entries: Many[LogEntry], choreography: Choreography, services: Many[str]) -> Sequence:
     """Return the picture of these entries."""
     shown = entries[:MOST]
-    told = [each for each in shown if (each["emitted_type"] or each["position"] is None) and not is_closing(each)]
-    involved = {entry["service"] for entry in entries}
+    told = [each for each in shown if (each.emitted_type or each.position is None) and not is_closing(each)]
+    involved = {entry.service for entry in entries}
     known = [node.service for saga in choreography.sagas for node in choreography.forward(saga)]
     lanes = [_OUTSIDE, *dict.fromkeys(name for name in [*known, *services] if name in involved)]
-    labels = [str(entry["emitted_type"] or "") for entry in told] + lanes
+    labels = [str(entry.emitted_type or "") for entry in told] + lanes
     step = max((measure(label) * SMALL_CHARACTER for label in labels), default=0) + 36
     at = {name: _MARGIN + step * (number + 0.5) for number, name in enumerate(lanes)}
     drawing = Sequence([(name, at[name]) for name in lanes], left_out=len(entries) - len(shown))
     y = float(_TOP + _ROW)
-    start = next((entry for entry in shown if entry["event_type"]), None)
+    start = next((entry for entry in shown if entry.event_type), None)
     if start:
-        event = str(start["event_type"])
-        drawing.arrows.append(_arrow(at[_OUTSIDE], at[start["service"]], y, event, start, "taken good"))
+        event = str(start.event_type)
+        drawing.arrows.append(_arrow(at[_OUTSIDE], at[start.service], y, event, start, "taken good"))
         y += _ROW
     for entry in told:
-        here = at[entry["service"]]
-        if entry["position"] is None:
+        here = at[entry.service]
+        if entry.position is None:
             drawing.arrows.append(_note(here, y, entry))
             y += _ROW
             continue
-        is_back = SagaState(entry["saga_state"]) in (SagaState.COMPENSATING, SagaState.FAILED)
+        is_back = entry.saga_state in (SagaState.COMPENSATING, SagaState.FAILED)
         classes = "taken undone back" if is_back else "taken good"
         for name in _consumers(entry, choreography, at):
-            drawing.arrows.append(_arrow(here, at[name], y, str(entry["emitted_type"]), entry, classes))
+            drawing.arrows.append(_arrow(here, at[name], y, str(entry.emitted_type), entry, classes))
             y += _ROW
     drawing.width, drawing.height = 2 * _MARGIN + step * len(lanes), y
     return drawing
@@ -82,12 +82,12 @@ def sequence_of(entries: Many[LogEntry], choreography: Choreography, services: M
 
 def is_closing(entry: LogEntry) -> bool:
     """Whether an entry only records that the saga has ended."""
-    return str(entry["event_type"]) == SagaEnded.__name__
+    return str(entry.event_type) == SagaEnded.__name__
 
 
 def _consumers(entry: LogEntry, choreography: Choreography, at: dict[str, float]) -> list[str]:
-    saga = choreography.saga(str(entry["saga_type"]))
-    nodes = choreography.listeners(str(entry["emitted_type"]), saga) if saga else []
+    saga = choreography.saga(entry.saga_type)
+    nodes = choreography.listeners(str(entry.emitted_type), saga) if saga else []
     consumed = list(dict.fromkeys(node.service for node in nodes if node.service in at))
     return consumed or [_OUTSIDE]
 
@@ -95,10 +95,10 @@ def _consumers(entry: LogEntry, choreography: Choreography, at: dict[str, float]
 def _arrow(x1: float, x2: float, y: float, label: str, entry: LogEntry, classes: str) -> Arrow:
     is_own = x1 == x2
     end = x2 + 28 if is_own else x2
-    return Arrow(x1, end, y, label, clock(entry["at"]), classes, (x1 + end) / 2)
+    return Arrow(x1, end, y, label, clock(entry.at), classes, (x1 + end) / 2)
 
 
 def _note(x: float, y: float, entry: LogEntry) -> Arrow:
-    sign, tone, word = look(str(entry["to_state"]))
-    attempt = f" {entry['attempt']}" if entry["to_state"] == "retrying" else ""
-    return Arrow(x, x, y, f"{sign} {word}{attempt}", clock(entry["at"]), f"taken {tone}", x, is_note=True)
+    sign, tone, word = look(entry.to_state)
+    attempt = f" {entry.attempt}" if entry.to_state == "retrying" else ""
+    return Arrow(x, x, y, f"{sign} {word}{attempt}", clock(entry.at), f"taken {tone}", x, is_note=True)
