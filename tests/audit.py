@@ -1,7 +1,7 @@
 """Look up which pinned packages have known vulnerabilities: `make audit`.
 
-Exits with 0 if none has, 1 if any has, and 3 if even one was not looked up. pip-audit itself ends with 0 where the
-database knows nothing of a package, which is no finding; and with 1 and a traceback where it is not reached.
+Exits with 0 if none has, 1 if any has, and 3 if one or more were not looked up. pip-audit itself ends with 0 if the
+database lacks a package, and with 1 and a traceback if the database does not answer.
 """
 
 # ruff: noqa: T201 -- a command's output
@@ -14,21 +14,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: The advisories of PyPI are in it. PyPI's own service is not asked: a mirror of the index answers 404 in its place for
-#: each package, and pip-audit then finds nothing.
+#: It contains PyPI's advisories. PyPI's own service is not used: a mirror of the index answers 404 instead, for each
+#: package, and pip-audit then finds nothing.
 DATABASE = "https://api.osv.dev/v1/query"
 
 
 def main(lock: str, database: str = DATABASE) -> int:
-    """Print what is known of the packages of a lock file; return the exit code."""
+    """Print the known vulnerabilities of a lock file's packages; return the exit code."""
     command = [str(Path(sys.executable).with_name("pip-audit")), "--requirement", lock, "--disable-pip"]
     command += ["--require-hashes", "--vulnerability-service", "osv", "--osv-url", database]
     done = subprocess.run(
         [*command, "--format", "json", "--progress-spinner", "off"], capture_output=True, text=True, check=False
     )
     if not done.stdout.strip():
-        reason = (done.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
-        print(f"NOT AUDITED: {database} can't be asked, so nothing is known of {lock}: {reason}", file=sys.stderr)
+        reason = (done.stderr.strip().splitlines() or ["pip-audit printed nothing"])[-1]
+        print(f"NOT AUDITED: {database} does not answer, so {lock} was not looked up: {reason}", file=sys.stderr)
         return 3
     return _report(json.loads(done.stdout)["dependencies"])
 

@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.docs.commands import CLI, is_target, mentioned, parameters
-from tests.docs.pages import DOCS, PROJECT, README, blocks, first_column, section
+from tests.docs.pages import DOCS, PAGES, PROJECT, README, blocks, first_column, section
 from toolkit.cli.app import app
 
 PAGE = DOCS / "reference" / "cli.md"
+#: The root span of a trace, `saga order`, and three log lines.
+NOT_VERBS = {"contradicts", "is", "needs", "order"}
 
 
 @pytest.mark.parametrize("arguments", mentioned())
@@ -25,6 +27,14 @@ def test_every_named_command_parses(arguments: str):
         command = command.commands[verb]
     if rest:
         assert command.make_context(verb, rest).params
+
+
+def test_every_named_verb_exists():
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names removed verbs
+
+    named = {verb for page in pages for verb in re.findall(r"`saga ([a-z][a-z-]*)", page.read_text())}
+
+    assert named - set(CLI.commands) == NOT_VERBS
 
 
 def test_cli_reference_names_all_verbs_and_options():

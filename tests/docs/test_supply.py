@@ -102,7 +102,7 @@ def test_audit_without_a_database_ends_with_3(lock: Path):
     done = audit(lock, "http://127.0.0.1:1")
 
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith("NOT AUDITED: http://127.0.0.1:1 can't be asked")
+    assert done.stderr.startswith("NOT AUDITED: http://127.0.0.1:1 does not answer")
 
 
 def test_audit_names_vulnerable_packages_and_fixed_versions(lock: Path):
