@@ -1,4 +1,4 @@
-"""Shoot the pictures of the console's pages that stand in the docs, from a real run: `make screenshots`."""
+"""Make the screenshots of the docs from a real run: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BOUNCES = {"customer_email": "nobody@bounce.example"}
 
 
 def main() -> None:
-    """Fill a shop with orders, and shoot each page in light and dark, and one for a telephone."""
+    """Place orders in a shop, and make a screenshot of each page in light and dark, and one of a narrow page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", nargs="?", type=Path, default=Path("docs/images/console"))
     directory = parser.parse_args().directory
@@ -70,7 +70,7 @@ def _browser() -> Iterator[Browser]:
 
 
 def _scenes(shop: Shop) -> Iterator[dict[str, str]]:
-    """Yield the pages to shoot: first while all is well, then while a service is away, and a thousand letters lie."""
+    """Yield the pages: first with all services running, then with one stopped and a thousand dead letters."""
     plots = [{}] * 40 + [{"payment_method": "card_declined"}] * 6 + [_AQ] * 4 + [_BOUNCES] * 3
     placed = shop.place_all([*plots, {"order_id": "order-1001", "payment_method": "card_flaky"} | _BOUNCES])
     for order in placed:
@@ -92,7 +92,7 @@ def _scenes(shop: Shop) -> Iterator[dict[str, str]]:
 def _shoot(page: Page, address: str, path: Path, *, height: int | None = None) -> None:
     page.goto(address)
     expect(page.locator("h1")).to_be_visible()
-    page.wait_for_timeout(1_000)  # till the live part has come
+    page.wait_for_timeout(1_000)  # until the live part is loaded
     whole = int(page.evaluate("document.documentElement.scrollHeight"))
     width = page.viewport_size["width"] if page.viewport_size else _WIDTH
     page.set_viewport_size({"width": width, "height": height or min(whole, _HIGHEST)})
@@ -102,7 +102,7 @@ def _shoot(page: Page, address: str, path: Path, *, height: int | None = None) -
 
 
 def _squeeze(path: Path) -> None:
-    """Keep as many colours as a page has to an eye; most of a picture's bytes are edges of letters."""
+    """Reduce the colours to a page's own; most of a picture's bytes are smoothed edges of text."""
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(_COLOURS, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
 

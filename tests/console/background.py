@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for tests that drive a browser, whose calls wait."""
+"""An event loop in its own thread, for tests that drive a browser with blocking calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Background:
-    """Runs coroutines while the test's own thread waits for what they return."""
+    """Runs coroutines while the test's thread waits for their results."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -29,10 +29,10 @@ class Background:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    def start(self, doing: Coroutine[Any, Any, T]) -> Future[T]:
-        """Let the coroutine run."""
-        return asyncio.run_coroutine_threadsafe(doing, self._loop)
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start the coroutine."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def run(self, doing: Coroutine[Any, Any, T], *, within: float = 120) -> T:
-        """Return what the coroutine returns."""
-        return asyncio.run_coroutine_threadsafe(doing, self._loop).result(within)
+    def run(self, coroutine: Coroutine[Any, Any, T], *, within: float = 120) -> T:
+        """Run the coroutine, and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(within)

@@ -1,32 +1,44 @@
-"""One shop and one browser for all scenarios, and a page for each, on which nothing may go wrong unnoticed."""
+"""A console of one service for requests; the shop with its console and a browser for scenarios, one per module.
+
+Each page of a scenario is watched: an error in its console, or a request to another site, fails the test.
+"""
 
 from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from pydantic import SecretStr
 
+from services.payment.app import app as payment
 from tests.console.background import Background
+from tests.console.browsers import BOUNCES, Watched
+from tests.console.one_service import SECRET, local_console
 from tests.console.shop import TOKEN, Shop
 from tests.servers import Server
+from toolkit import Settings
+from toolkit.client.database_client import DatabaseClient
+from toolkit.clock import SystemClock
 from toolkit.console.app import application
+from toolkit.declaration.contract import Contract
 from toolkit.ids import new_id
+from toolkit.persistence.database import Database
 
-#: A machine that runs other tests beside may take its time.
+#: Other tests run on the machine at the same time.
 expect.set_options(timeout=15_000)
 
 
 @pytest.fixture(scope="module")
 def background() -> Iterator[Background]:
-    """A loop for what is asynchronous."""
+    """An event loop for asynchronous helpers."""
     with Background() as background:
         yield background
 
@@ -54,37 +66,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-class Watched:
-    """A page, and what its browser complained of or asked elsewhere; `forgiven` are the complaints that are meant."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.forgiven: list[str] = []
-        self._home = urlsplit(url).netloc
-        self._complaints: list[str] = []
-        self._elsewhere: list[str] = []
-        self._counts_outside = True
-        page.on("console", lambda said: self._complaints.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self._complaints.append(str(error)))
-        page.context.on("request", lambda request: self._look(request.url))
-
-    def outside_is_meant(self) -> None:
-        """Forget whom it asked elsewhere: the test itself leads there."""
-        self._counts_outside = False
-
-    def verdict(self) -> tuple[list[str], list[str]]:
-        """Return the complaints that nobody expected, and what was asked of others."""
-        complaints = [each for each in self._complaints if not any(part in each for part in self.forgiven)]
-        return complaints, self._elsewhere if self._counts_outside else []
-
-    def _look(self, url: str) -> None:
-        if urlsplit(url).netloc != self._home and not url.startswith(("data:", "about:")):
-            self._elsewhere.append(url)
-
-
 @pytest.fixture
 def watched(shop: Shop, browser: Browser) -> Iterator[Callable[..., Watched]]:
-    """Open pages in contexts of their own; after the test, none of them has complained, or asked anybody else."""
+    """Open pages in contexts of their own; after the test, none has an error or a request to another site."""
     opened: list[tuple[BrowserContext, Watched]] = []
 
     def watch(**options: Any) -> Watched:
@@ -96,21 +80,37 @@ def watched(shop: Shop, browser: Browser) -> Iterator[Callable[..., Watched]]:
         return watched
 
     yield watch
-    verdicts = [watched.verdict() for _, watched in opened]
+    reports = [watched.report() for _, watched in opened]
     for context, _ in opened:
         context.close()
-    assert verdicts == [([], [])] * len(opened)
+    assert reports == [([], [])] * len(opened)
+
+
+@pytest.fixture(scope="module")
+def refused(shop: Shop) -> str:
+    """An order with retries that was refused and compensated: its page has the most to show."""
+    order = shop.place(order_id="order-of-a-thousand-troubles", payment_method="card_flaky", **BOUNCES)
+    shop.wait_for_end(order)
+    return order
+
+
+@pytest.fixture(scope="module")
+def fulfilled(shop: Shop) -> str:
+    """An order that was fulfilled at the third attempt."""
+    order = shop.place(payment_method="card_flaky", customer_email="grace.secret@shop.example")
+    shop.wait_for_end(order)
+    return order
 
 
 @pytest.fixture
 def page(watched: Callable[..., Watched]) -> Page:
-    """A page of an ordinary browser."""
+    """A page of a browser with usual settings."""
     return watched().page
 
 
 @pytest.fixture
 def other_console(shop: Shop, background: Background) -> Iterator[Callable[..., str]]:
-    """Start another console of the same services, on this machine, in this process."""
+    """Start another console of the same services, in this process."""
     servers: list[tuple[uvicorn.Server, Future[None]]] = []
 
     def start(*, token: str = TOKEN, must_sign_in: bool = False) -> str:
@@ -124,3 +124,42 @@ def other_console(shop: Shop, background: Background) -> Iterator[Callable[..., 
     for server, serving in servers:
         server.should_exit = True
         serving.result(10)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """The empty database of the payment service."""
+    database = Database(Settings(data_dir=tmp_path, broker_url="embedded").database_for("payment"))
+    await database.create_tables()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def payment_client(database: Database) -> AsyncIterator[DatabaseClient]:
+    """The console's client of that database."""
+    client = DatabaseClient(
+        "payment",
+        database.url,
+        queue="saga.payment",
+        emitted=payment.emitted,
+        contract=lambda: Contract.of(payment),
+        clock=SystemClock(),
+    )
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def local(payment_client: DatabaseClient) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser on the console's own machine."""
+    async with local_console([payment_client]) as browser:
+        yield browser
+
+
+@pytest.fixture
+async def remote(payment_client: DatabaseClient) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser of a console that requires signing in."""
+    app = application([payment_client], token=SECRET, must_sign_in=True)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console.example") as browser:
+        yield browser

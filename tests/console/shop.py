@@ -1,4 +1,4 @@
-"""The order shop with a console: four services and `saga console` as processes of their own, on a real broker."""
+"""The order shop with a console: four services and `saga console` as processes, on a real broker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note, StepState
 
 TOKEN = "the-shop's-own-token"
-#: Sagas are overdue soon, and nobody nudges or aborts them but the test.
+#: Sagas are overdue soon, and only the test aborts them.
 _WATCHED = {
     "SAGA_API_TOKEN": TOKEN,
     "SAGA_OVERDUE_AFTER": "2",
@@ -41,7 +41,7 @@ _WATCHED = {
 
 
 class Shop:
-    """The processes, and what a customer and an operator know of them."""
+    """The processes, with the actions of a customer and of an operator."""
 
     def __init__(self, broker_url: str, directory: Path, exchange: str, background: Background) -> None:
         self._background = background
@@ -52,7 +52,7 @@ class Shop:
         self.url = ""
 
     def open(self) -> None:
-        """Start all services, and the console beside them."""
+        """Start all services and the console."""
         for name in SERVICES:
             self._background.run(self.fleet.launch(name))
         self.url = self._start_console()
@@ -68,7 +68,7 @@ class Shop:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where each service answers."""
+        """The address of each service."""
         return {replica.name: f"http://127.0.0.1:{replica.port}" for replica in self.fleet.replicas}
 
     def clients(self, token: str | None = TOKEN) -> list[HttpClient]:
@@ -90,7 +90,7 @@ class Shop:
         return [order.order_id for order in placed]
 
     def wait_for_end(self, order: str, *, within: float = 30) -> None:
-        """Wait until all services that know the order know that it has ended."""
+        """Wait until all services with entries of the order have its end."""
 
         async def has_ended() -> bool:
             states = [self.state(name, order) for name in SERVICES]
@@ -108,21 +108,21 @@ class Shop:
         self._background.run(eventually(are_overdue, every=0.2, what="overdue steps"))
 
     def state(self, service: str, order: str) -> str | None:
-        """Return what a service says of an order."""
+        """Return an order's saga state in one service."""
         entries = self.entries(service, order)
         return str(entries[-1]["saga_state"]) if entries else None
 
     def entries(self, service: str, order: str) -> list[dict[str, Any]]:
-        """Return what a service's log says of an order."""
+        """Return an order's log entries in one service."""
         answer = self._client.get(f"{self.addresses[service]}/sagas/{order}")
         return list(answer.json().get("entries", []))
 
     def kill(self, service: str) -> None:
-        """End a service at once; its port stays its own."""
+        """Kill a service; its port stays reserved."""
         self._background.run(self._kill(service))
 
     def revive(self, service: str) -> None:
-        """Start a service again, if it does not run, at the port that the console knows."""
+        """Start a stopped service again, at its old port."""
         if not self.fleet.running(service):
             self._background.run(self._revive(service))
 
@@ -148,7 +148,7 @@ class Shop:
         return int(self._client.get(f"{self.addresses[service]}/dead-letters?limit=1").json()["total"])
 
     def notes(self, service: str, order: str, note: str) -> list[dict[str, Any]]:
-        """Return the notes of a kind in a service's log of an order."""
+        """Return an order's notes of one kind in one service."""
         return [entry for entry in self.entries(service, order) if entry["to_state"] == note]
 
     async def _refuse(self, entries: list[Entry]) -> None:
@@ -187,7 +187,7 @@ class Shop:
             if found := re.search(r"http://\S+?(?=/?$)", line.strip()):
                 threading.Thread(target=self._console.stderr.read, daemon=True).start()
                 return found[0].rstrip("/")
-        raise AssertionError("the console did not say where it is")
+        raise AssertionError("the console did not announce its address")
 
 
 def _dead_letter(order: str, at: datetime, number: int) -> DeadLetter:
@@ -213,7 +213,7 @@ def _dead_letter(order: str, at: datetime, number: int) -> DeadLetter:
 
 
 def _refusal(dead_letter: DeadLetter) -> Entry:
-    """Return what the inventory wrote when it refused the order."""
+    """Return the log entry of the inventory's refusal."""
     order = str(dead_letter.message.correlation_id)
     return Entry(
         service="inventory",

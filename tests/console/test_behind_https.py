@@ -1,4 +1,4 @@
-"""The console behind a proxy that speaks HTTPS: a real one, in front of a real `saga console`."""
+"""A real `saga console` behind a real HTTPS proxy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "a-token-of-the-services"
 
 @pytest.fixture(scope="module")
 def console() -> Iterator[str]:
-    """`saga console --behind-https` on this machine; where it answers without the proxy."""
+    """`saga console --behind-https` on this machine; its own address, without the proxy."""
     line = command("console", "--port", "0", "--behind-https", "--service", "payment=http://127.0.0.1:1")
     environment = os.environ | {"SAGA_API_TOKEN": TOKEN}
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
@@ -41,7 +41,7 @@ def console() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def https(console: str, background: Background, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A proxy that speaks HTTPS and passes everything on; its address."""
+    """The address of an HTTPS proxy that forwards everything."""
     folder = tmp_path_factory.mktemp("tls")
     made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1")
     subprocess.run([*made, "-keyout", folder / "key", "-out", folder / "cert"], check=True, capture_output=True)
@@ -65,7 +65,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-def test_a_browser_signs_in_with_a_cookie_that_only_https_carries(https: str, browser: Browser):
+def test_signing_in_sets_a_secure_host_cookie(https: str, browser: Browser):
     with browser.new_context(base_url=https, ignore_https_errors=True) as context:
         page = context.new_page()
         page.goto("/sagas")
@@ -79,7 +79,7 @@ def test_a_browser_signs_in_with_a_cookie_that_only_https_carries(https: str, br
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, True, "Strict", "/")
 
 
-def test_every_answer_keeps_the_browser_to_https(console: str):
+def test_every_response_keeps_the_browser_on_https(console: str):
     for path in ("/sign-in", "/static/console.css", "/nothing", "/healthz"):
         answer = httpx.get(console + path, headers={"Host": "console.example"})
 
@@ -89,7 +89,7 @@ def test_every_answer_keeps_the_browser_to_https(console: str):
             assert "; Secure" in cookie
 
 
-def test_what_came_to_the_proxy_without_https_is_led_to_it(console: str):
+def test_plain_http_is_redirected_to_https(console: str):
     forwarded = {"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "console.example"}
 
     asked = httpx.get(f"{console}/sagas?state=Failed", headers=forwarded)
@@ -100,7 +100,7 @@ def test_what_came_to_the_proxy_without_https_is_led_to_it(console: str):
 
 
 @pytest.mark.parametrize("origin", ["https://console.example", "https://evil.example"])
-def test_a_form_comes_from_the_name_that_the_browser_knows(console: str, origin: str):
+def test_a_forms_origin_is_the_forwarded_host(console: str, origin: str):
     forwarded = {"X-Forwarded-Host": "console.example"}
     with httpx.Client(base_url=console, headers=forwarded) as client:
         page = client.get("/sign-in")
@@ -112,7 +112,7 @@ def test_a_form_comes_from_the_name_that_the_browser_knows(console: str, origin:
     assert answer.status_code == (303 if "console" in origin else 403)
 
 
-def test_one_signs_in_on_this_machine_too_and_with_a_token_alone(console: str):
+def test_loopback_behind_a_proxy_requires_signing_in(console: str):
     line = ["console", "--behind-https", "--port", "0", "--service", "payment=http://127.0.0.1:1"]
     without = CliRunner().invoke(cli, line, env={"SAGA_API_TOKEN": ""})
 

@@ -1,4 +1,4 @@
-"""Where the boxes and arrows of a choreography go, however long the names are, and whatever leads where."""
+"""The layout of choreographies with long names, many arrows, circles and unknown services."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from toolkit.console.diagrams.shapes import (
     SMALL_CHARACTER,
     Arrow,
     Layout,
+    Line,
     Part,
     measure,
     wrap,
@@ -74,14 +75,14 @@ PICTURES += [chain("a", LONG, "Überweisung", "支払いを処理する"), fan()
 
 
 @pytest.mark.parametrize("layout", PICTURES)
-def test_no_box_lies_on_another(layout: Layout):
+def test_no_two_boxes_of_a_drawing_overlap(layout: Layout):
     boxes = [(box.x, box.y, box.right, box.bottom) for box in layout.boxes]
 
     assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
 
 
 @pytest.mark.parametrize("layout", PICTURES)
-def test_no_text_lies_on_another_or_on_a_box(layout: Layout):
+def test_no_label_overlaps_labels_or_boxes(layout: Layout):
     labels = [label_area(line) for line in layout.lines if line.lines]
     boxes = [(box.x, box.y, box.right, box.bottom) for box in layout.boxes]
 
@@ -90,7 +91,7 @@ def test_no_text_lies_on_another_or_on_a_box(layout: Layout):
 
 
 @pytest.mark.parametrize("layout", PICTURES)
-def test_all_lies_within_the_picture(layout: Layout):
+def test_everything_lies_within_the_picture(layout: Layout):
     areas = [(box.x, box.y, box.right, box.bottom) for box in layout.boxes]
     areas += [label_area(line) for line in layout.lines if line.lines]
 
@@ -107,7 +108,7 @@ def test_a_name_fits_into_its_box(layout: Layout):
         assert len(box.lines) * LINE < box.height
 
 
-def test_the_way_forward_goes_right_and_what_undoes_a_step_stands_below_it():
+def test_compensations_stand_below_a_rightward_forward_path():
     boxes = {box.part.name: box for box in order().boxes}
 
     forward = ("OrderCreated", "reserve_inventory", "process_payment", "create_shipment", "send_confirmation")
@@ -117,7 +118,7 @@ def test_the_way_forward_goes_right_and_what_undoes_a_step_stands_below_it():
         assert boxes[step].bottom < boxes[undo].y
 
 
-def test_a_service_that_nobody_knows_stands_where_its_events_lead():
+def test_an_unknown_service_stands_between_its_events():
     boxes = {box.part.name: box for box in order_without("shipping").boxes}
 
     row = ("process_payment", "shipping", "send_confirmation", "OrderFulfilled")
@@ -125,7 +126,7 @@ def test_a_service_that_nobody_knows_stands_where_its_events_lead():
     assert len({boxes[name].row for name in row}) == 1
 
 
-def test_how_often_an_event_was_emitted_stands_on_its_arrow():
+def test_an_arrow_shows_its_events_count():
     lines = [line.lines for line in order().lines]
 
     assert ["InventoryReserved"[:9], "Reserved", "123,456×"] in lines  # noqa: RUF001  # a sign of multiplication
@@ -142,11 +143,11 @@ def test_how_often_an_event_was_emitted_stands_on_its_arrow():
         ("", []),
     ],
 )
-def test_a_name_is_broken_where_a_word_begins(name: str, lines: list[str]):
+def test_a_name_is_wrapped_before_a_word(name: str, lines: list[str]):
     assert wrap(name, 14) == lines
 
 
-def label_area(line: object) -> Area:
+def label_area(line: Line) -> Area:
     half = line.label_width / 2
     return line.label_x - half, line.label_y - line.label_height + 4, line.label_x + half, line.label_y
 

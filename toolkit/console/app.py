@@ -1,13 +1,13 @@
-"""The console as an application: its routes, what stands before them, and what it holds while it runs.
+"""The console as an ASGI application: routes, middleware and lifespan.
 
-The one place that puts its pages together; everything else is handed what it needs.
+The console's composition root: every other module receives what it needs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from toolkit.client.service_client import ServiceClient
@@ -29,9 +29,9 @@ from toolkit.console.pages.choreography import ChoreographyPage
 from toolkit.console.pages.overview import OverviewPage
 from toolkit.console.pages.saga import SagaPage
 from toolkit.console.pages.sagas import SagasPage
-from toolkit.console.pages.sign_in import SigningIn
+from toolkit.console.pages.sign_in import SignInPage
 from toolkit.console.redrive_jobs import Jobs
-from toolkit.console.service_cache import Services
+from toolkit.console.service_cache import ServiceCache
 from toolkit.console.submissions import Submissions
 from toolkit.console.templating import STATIC, Pages
 
@@ -44,59 +44,63 @@ def application(
     actor: str = "console",
     behind_https: bool = False,
 ) -> Starlette:
-    """Return the console of these services; `token` is what they want to be shown, and what one signs in with.
+    """Return the console of these services; `token` is theirs, and the password of a sign-in.
 
-    Where nobody signs in, forms are filled in with the name `actor`. `behind_https`: a proxy stands before it that
-    browsers ask by HTTPS.
+    Without sign-in, forms are filled in with the name `actor`. `behind_https`: an HTTPS proxy is in front.
     """
-    services = Services(clients)
-    keys = Keys(token)
+    services, keys, jobs = ServiceCache(clients), Keys(token), Jobs()
     pages = Pages(keys, must_sign_in=must_sign_in, actor=actor)
-    jobs = Jobs()
-    saga = SagaPage(services, pages, keys, Submissions(), actor=actor)
-    attention = AttentionPage(services, pages, keys, jobs, actor=actor)
-    signing_in = SigningIn(keys, pages)
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        # Contracts are read at the start, so that the graph has a service that goes away later.
-        asking = asyncio.create_task(services.learn())
-        yield
-        asking.cancel()
-        await jobs.close()
-        await services.close()
-
     return Starlette(
-        routes=[
-            Route("/", OverviewPage(services, pages).show),
-            Route("/sagas", SagasPage(services, pages).show),
-            Route("/sagas/{id:path}", saga.show),
-            Route("/nudge", saga.nudge, methods=["POST"]),
-            Route("/abort", saga.abort, methods=["POST"]),
-            Route("/attention", attention.show),
-            Route("/attention/{verb}", attention.ask),
-            Route("/attention/{verb}", attention.begin, methods=["POST"]),
-            Route("/attention/jobs/{name}", attention.job),
-            Route("/choreography", ChoreographyPage(services, pages).show),
-            Route("/sign-in", signing_in.ask),
-            Route("/sign-in", signing_in.take, methods=["POST"]),
-            Route("/sign-out", signing_in.leave, methods=["POST"]),
-            Route("/healthz", _healthz),
-            Route("/favicon.ico", _icon),
-            Mount("/static", _Assets(directory=STATIC)),
-        ],
+        routes=_routes(services, pages, keys, jobs, actor=actor),
         middleware=[
             *([Middleware(BehindHttps)] if behind_https else []),
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=6),
             Middleware(Guard, keys=keys, is_open=not must_sign_in),
         ],
-        exception_handlers={HTTPException: _Faults(pages).tell},  # type: ignore[dict-item]  # narrower than declared
-        lifespan=lifespan,
+        exception_handlers={HTTPException: _ErrorPage(pages).show},  # type: ignore[dict-item]  # narrower than declared
+        lifespan=_lifespan(services, jobs),
     )
 
 
+def _routes(services: ServiceCache, pages: Pages, keys: Keys, jobs: Jobs, *, actor: str) -> list[BaseRoute]:
+    saga = SagaPage(services, pages, keys, Submissions(), actor=actor)
+    attention = AttentionPage(services, pages, keys, jobs, actor=actor)
+    session = SignInPage(keys, pages)
+    return [
+        Route("/", OverviewPage(services, pages).show),
+        Route("/sagas", SagasPage(services, pages).show),
+        Route("/sagas/{id:path}", saga.show),
+        Route("/nudge", saga.nudge, methods=["POST"]),
+        Route("/abort", saga.abort, methods=["POST"]),
+        Route("/attention", attention.show),
+        Route("/attention/{verb}", attention.dry_run),
+        Route("/attention/{verb}", attention.start, methods=["POST"]),
+        Route("/attention/jobs/{name}", attention.job),
+        Route("/choreography", ChoreographyPage(services, pages).show),
+        Route("/sign-in", session.show),
+        Route("/sign-in", session.sign_in, methods=["POST"]),
+        Route("/sign-out", session.sign_out, methods=["POST"]),
+        Route("/healthz", _healthz),
+        Route("/favicon.ico", _icon),
+        Mount("/static", _Assets(directory=STATIC)),
+    ]
+
+
+def _lifespan(services: ServiceCache, jobs: Jobs) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        # Contracts are read at the start, so that the graph has a service that goes away later.
+        loading = asyncio.create_task(services.load_contracts())
+        yield
+        loading.cancel()
+        await jobs.close()
+        await services.close()
+
+    return lifespan
+
+
 class _Assets(StaticFiles):
-    """What lies in static/; a browser keeps it, and asks whether it is still the same."""
+    """The files of static/; browsers cache them, and revalidate at each use."""
 
     def file_response(self, *arguments: Any, **named: Any) -> Response:
         response = super().file_response(*arguments, **named)
@@ -104,31 +108,31 @@ class _Assets(StaticFiles):
         return response
 
 
-class _Faults:
-    """Shows what is wrong with a request as a page."""
+class _ErrorPage:
+    """Shows an error as a page."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
 
-    async def tell(self, request: Request, error: HTTPException) -> Response:
+    async def show(self, request: Request, error: HTTPException) -> Response:
         """Return the page."""
         came_from = _came_from(request)
-        heading = {404: "There is no such page", 403: "This is not allowed", 405: "Not like this"}
+        heading = {404: "Page not found", 403: "Not allowed", 405: "Method not allowed"}
         page = self._pages.page(
             request,
             "message",
             status=error.status_code,
-            heading=heading.get(error.status_code, "This can't be done"),
+            heading=heading.get(error.status_code, "Invalid request"),
             text=error.detail,
             back=came_from or "/",
-            back_text="Back to where you were" if came_from else "To the overview",
+            back_text="Back to the previous page" if came_from else "To the overview",
         )
         page.headers.update(error.headers or {})
         return page
 
 
 def _came_from(request: Request) -> str | None:
-    """Return the page of ours whose form, or link, led here."""
+    """Return the address of the console's page with the form or link that led here."""
     page = urlsplit(request.headers.get("referer", ""))
     if page.netloc != request.headers.get("host", "") or page.path == request.url.path == "/":
         return None
@@ -136,7 +140,7 @@ def _came_from(request: Request) -> str | None:
 
 
 async def _icon(_: Request) -> Response:
-    """Return the icon to who asks for it where browsers look by themselves: beside raw JSON, say."""
+    """Return the icon at the address that browsers request by default, for example for raw JSON."""
     return FileResponse(STATIC / "icon.svg", headers={"Cache-Control": "max-age=86400"})
 
 

@@ -1,8 +1,8 @@
-"""Redriving or dropping many letters: in bites, in the background, under a name that a second click finds again.
+"""Redrive or drop many dead letters: in batches, in the background, under a name that a second click finds again.
 
-A job takes the letters that were there when it was looked at, and no newer ones: what it sent may have come back
-meanwhile, which is looked for at the end. It goes on when whoever asked for it closes the browser, and ends with the
-console; what was done by then is done, and what was not is still a letter.
+A job takes the dead letters of its dry run and no newer ones, since messages that it redrives can fail again meanwhile;
+those are counted at the end. It goes on when the browser is closed, and ends with the console's process: then each dead
+letter is either processed or unchanged.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from toolkit.operations.dead_letters import BatchResult
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 
-#: As many bites are looked at before a redrive: 1,000 letters; of the rest their number is enough.
-_LOOKED_AT = 10
-#: As many finished jobs are remembered.
-_MOST = 200
-#: As many letters as a service lists at once: so many of those that were redriven are known again.
+#: How many batches a dry run checks: 1,000 dead letters; the rest is counted only.
+_CHECKED_BATCHES = 10
+#: How many finished jobs are kept.
+_MOST_JOBS = 200
+#: How many dead letters a service lists at once, and so how many redriven ones a job recognises.
 _MOST_KNOWN = 1_000
-#: How long a job looks whether letters come back, and how often, in seconds: what can't be read is back at once.
+#: How long and how often a job counts messages that fail again, in seconds: invalid ones fail at once.
 _WATCHED, _WATCH_EVERY = 5.0, 1.0
 
 
 class Verb(StrEnum):
-    """What is done with letters."""
+    """What a job does with dead letters."""
 
     REDRIVE = "redrive"
     DROP = "drop"
 
     @property
-    def doing(self) -> str:
-        """As what is under way."""
+    def progressive(self) -> str:
+        """The verb of a running job."""
         return {"redrive": "Redriving", "drop": "Dropping"}[self]
 
     @property
-    def done(self) -> str:
-        """As what was done."""
+    def participle(self) -> str:
+        """The verb of a finished job."""
         return {"redrive": "redriven", "drop": "dropped"}[self]
 
     async def batch(
         self, client: ServiceClient, which: Selection, by: Operator, *, after: str, dry_run: bool = False
     ) -> BatchResult:
-        """Do it with one bite of the letters."""
+        """Process one batch of dead letters."""
         act = client.drop if self is Verb.DROP else client.redrive
         return await act(which, by, after=after, dry_run=dry_run)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a redrive or a drop would do, found out by a dry run: how many letters, and why some would be refused.
+class Preview:
+    """The result of a dry run: how many dead letters there are, and why some would be refused.
 
-    `up_to` is the newest letter that was there; `is_all` says whether all were looked at.
+    `up_to` is the id of the newest one; `is_all`: each one was checked.
     """
 
     total: int
-    looked_at: int
+    checked: int
     would_go: int
     refused: dict[str, int]
     steps: dict[str, int]
@@ -73,7 +73,7 @@ class Look:
 
 @dataclass(slots=True)
 class Job:
-    """A redrive or a drop under way, or over; `back` counts the letters that came back, where that is known."""
+    """A redrive or a drop, running or finished; `failed_again` counts redriven messages that are dead letters again."""
 
     name: str
     verb: Verb
@@ -88,27 +88,27 @@ class Job:
     ended_at: datetime | None = None
     sent: frozenset[str] = frozenset()
     newest: str = ""
-    back: int | None = None
+    failed_again: int | None = None
     is_watched: bool = True
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is done."""
+        """Whether the job has processed its last batch."""
         return self.ended_at is not None
 
     @property
     def is_final(self) -> bool:
-        """Whether there is nothing more to tell."""
+        """Whether the job does not change any more."""
         return self.is_over and not self.is_watched
 
     @property
-    def knows_all(self) -> bool:
-        """Whether all its letters would be known again."""
+    def recognises_all(self) -> bool:
+        """Whether the job recognises all of its messages when they fail again."""
         return self.total <= _MOST_KNOWN
 
     @property
-    def seen(self) -> int:
-        """How many letters it has dealt with."""
+    def processed(self) -> int:
+        """How many dead letters the job has processed."""
         return self.done + self.refused.total()
 
 
@@ -124,14 +124,14 @@ class Jobs:
         return self._jobs.get(name)
 
     def listed(self) -> list[Job]:
-        """Return all jobs, the latest first."""
+        """Return all jobs, the newest first."""
         return list(reversed(self._jobs.values()))
 
     def start(self, name: str, verb: Verb, client: ServiceClient, which: Selection, by: Operator, total: int) -> Job:
-        """Return the job of that name, or one under way on the same letters; else begin it."""
-        under_way = (each for each in self._jobs.values() if not each.is_over)
-        meant = (verb, client.service)
-        same = (each for each in under_way if (each.verb, each.service) == meant and _is_same(each.which, which))
+        """Return the job of that name, or the running one of the same dead letters; else start it."""
+        running = (each for each in self._jobs.values() if not each.is_over)
+        wanted = (verb, client.service)
+        same = (each for each in running if (each.verb, each.service) == wanted and _is_same(each.which, which))
         if known := self._jobs.get(name) or next(same, None):
             return known
         self._forget_old()
@@ -143,7 +143,7 @@ class Jobs:
         return job
 
     async def close(self) -> None:
-        """Stop what is under way, after its bite."""
+        """Stop running jobs after their current batch."""
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -151,30 +151,30 @@ class Jobs:
 
     def _forget_old(self) -> None:
         over = [name for name, job in self._jobs.items() if job.is_over]
-        for name in over[: max(len(over) - _MOST, 0)]:
+        for name in over[: max(len(over) - _MOST_JOBS, 0)]:
             del self._jobs[name]
 
 
-async def look(verb: Verb, client: ServiceClient, which: Selection) -> Look:
-    """Return what a redrive or a drop of these letters would do.
+async def preview(verb: Verb, client: ServiceClient, which: Selection) -> Preview:
+    """Return what a redrive or a drop of the selected dead letters would do.
 
     Raises:
-        UnreachableError: the service can't be asked.
-        NotAllowedError: it wants another token.
-        AmbiguousSagaError: sagas of several types have the id that is meant.
+        UnreachableError: the service does not answer.
+        NotAllowedError: the service requires another token.
+        AmbiguousSagaError: sagas of several types have the selected id.
     """
     newest = await client.dead_letters(which, limit=1)
     total = await client.count(which)
     refused: Counter[str] = Counter()
     steps: Counter[str] = Counter()
     after: str | None = ""
-    would_go = looked_at = 0
-    for _ in range(_LOOKED_AT):
+    would_go = checked = 0
+    for _ in range(_CHECKED_BATCHES):
         if after is None:
             break
-        batch = await verb.batch(client, which, Operator("console", "a look beforehand"), after=after, dry_run=True)
+        batch = await verb.batch(client, which, Operator("console", "dry run"), after=after, dry_run=True)
         for row in batch.rows:
-            looked_at += 1
+            checked += 1
             steps[row["step"] or "before any step"] += 1
             if row["outcome"] == "refused":
                 refused[_why(row)] += 1
@@ -182,15 +182,15 @@ async def look(verb: Verb, client: ServiceClient, which: Selection) -> Look:
                 would_go += 1
         after = batch.after
     up_to = newest[0]["id"] if newest else None
-    return Look(total, looked_at, would_go, dict(refused), dict(steps), up_to, looked_at >= total)
+    return Preview(total, checked, would_go, dict(refused), dict(steps), up_to, checked >= total)
 
 
 async def _run(job: Job, client: ServiceClient) -> None:
-    """Redrive or drop bite by bite; then see what comes back."""
+    """Redrive or drop batch by batch; then count messages that fail again."""
     after: str | None = ""
     try:
         if job.verb is Verb.REDRIVE:
-            await _remember(job, client)
+            await _record_sent(job, client)
         while after is not None:
             batch = await job.verb.batch(client, job.which, job.by, after=after)
             for row in batch.rows:
@@ -210,8 +210,8 @@ async def _run(job: Job, client: ServiceClient) -> None:
         job.is_watched = False
 
 
-async def _remember(job: Job, client: ServiceClient) -> None:
-    """Keep by which ids the letters' messages would be known again; one without gets its letter's."""
+async def _record_sent(job: Job, client: ServiceClient) -> None:
+    """Keep the ids of the messages to redrive; one without an id gets its dead letter's."""
     dead_letters = await client.dead_letters(job.which, limit=_MOST_KNOWN)
     job.sent = frozenset(row["message_id"] or row["id"] for row in dead_letters)
     job.newest = max((row["id"] for row in dead_letters), default="")
@@ -221,24 +221,24 @@ async def _watch(job: Job, client: ServiceClient) -> None:
     until = time.monotonic() + _WATCHED
     while job.is_watched and time.monotonic() < until:
         await asyncio.sleep(_WATCH_EVERY)
-        await see_what_came_back(job, client)
-        job.is_watched = job.back is None or job.back < job.done
+        await count_failed_again(job, client)
+        job.is_watched = job.failed_again is None or job.failed_again < job.done
 
 
-async def see_what_came_back(job: Job, client: ServiceClient) -> None:
-    """Count the letters that a redrive sent and that are letters again, whatever for; as before where none can tell."""
+async def count_failed_again(job: Job, client: ServiceClient) -> None:
+    """Count redriven messages that are dead letters again; the count stays while the service is unreachable."""
     with contextlib.suppress(UnreachableError, NotAllowedError):
         dead_letters = await client.dead_letters(Selection(), limit=_MOST_KNOWN)
-        job.back = sum(row["id"] > job.newest and row["message_id"] in job.sent for row in dead_letters)
+        job.failed_again = sum(row["id"] > job.newest and row["message_id"] in job.sent for row in dead_letters)
 
 
 def _why(row: dict[str, object]) -> str:
-    """Return why a letter is refused, without its saga's id, so that equal reasons count as one."""
-    why = str(row.get("why") or "it was gone already")
+    """Return why a dead letter is refused, without its saga's id, so that equal reasons count as one."""
+    why = str(row.get("why") or "it no longer exists")
     return why.replace(f"saga {row.get('saga_id')} ", "the saga ")
 
 
 def _is_same(one: Selection, other: Selection) -> bool:
-    """Whether two jobs mean the same letters, but for those that came in between."""
+    """Whether two selections differ in their newest dead letter only."""
     names = ("reason", "step", "saga_type", "saga_id")
     return all(getattr(one, name) == getattr(other, name) for name in names)

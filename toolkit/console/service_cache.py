@@ -1,8 +1,7 @@
-"""Asking services for a page: all at once, each with little patience, and none twice for the same thing.
+"""Query services in parallel with a short timeout, sharing requests in flight.
 
-Who looks at the same page at the same time shares the answers. A service that is slow is asked on in the background, so
-that the next look may have its answer; one that can't be asked is named, and what it said a while ago is not passed off
-as new.
+Pages that are loaded at the same time share answers. A request to a slow service goes on in the background, for the
+next load of the page; an unreachable service is named, and an old answer is not shown as a new one.
 """
 
 from __future__ import annotations
@@ -23,55 +22,55 @@ from toolkit.errors import NotAllowedError, UnreachableError
 
 T = TypeVar("T")
 
-#: What no service bears to be asked for, and a sentence's end that says so.
+#: The characters that services reject in a query, and the end of the sentence that reports it.
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-NO_TEXT = "holds a character that can't be printed, which no id and no name has."
-Question = Callable[[ServiceClient], Awaitable[T]]
+NO_TEXT = "contains a control character, which no id and no name has."
+Query = Callable[[ServiceClient], Awaitable[T]]
 
-#: How long a page waits for a service, in seconds; and its live part, which is asked for again anyhow.
-PATIENCE, LIVE_PATIENCE = 2.5, 0.8
-#: How long an answer is as good as new, in seconds: less than a live part's beat.
+#: How long a page waits for a service, in seconds; and its live part, which is requested again soon.
+MAX_WAIT, LIVE_MAX_WAIT = 2.5, 0.8
+#: How long an answer is fresh, in seconds: less than the interval of live parts.
 _FRESH = 0.25
-#: How long a slow service's last answer may stand in for the one that is still to come, in seconds.
-_STAND_IN = 5.0
-#: How long a contract holds, in seconds: a service changes it by being deployed anew.
-_CONTRACT_HOLDS = 15.0
-#: How often a service that has not told its contract yet is asked for it, in seconds.
-_LEARN_EVERY = 2.0
+#: How long the last answer of a slow service replaces the next one, in seconds.
+_RECENT = 5.0
+#: How long a contract is valid, in seconds: it changes with a deployment only.
+_CONTRACT_VALID = 15.0
+#: How often a missing contract is requested, in seconds.
+_RETRY_EVERY = 2.0
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A question to one service: the task that waits for the answer, and the last answer that came."""
+class _Request:
+    """A query to one service: the task that waits for the answer, and the last answer that came."""
 
     task: asyncio.Task[Any]
-    asked_at: float
+    started_at: float
     answer: Any = None
     answered_at: float | None = None
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its answer can be shared, or still comes."""
-        return not self.task.done() or time.monotonic() - self.asked_at < _FRESH
+        """Whether the answer is pending or can be shared."""
+        return not self.task.done() or time.monotonic() - self.started_at < _FRESH
 
     @property
-    def stand_in(self) -> Any:
-        """The last answer, if it came a moment ago."""
-        is_recent = self.answered_at is not None and time.monotonic() - self.answered_at < _STAND_IN
+    def recent_answer(self) -> Any:
+        """The last answer, if it is recent."""
+        is_recent = self.answered_at is not None and time.monotonic() - self.answered_at < _RECENT
         return self.answer if is_recent else None
 
 
-def can_be_asked(text: str) -> bool:
-    """Whether services can be asked for that text; they refuse what no database would keep."""
+def is_queryable(text: str) -> bool:
+    """Whether services accept the text in a query; they reject what no database stores."""
     return not _NO_TEXT.search(text)
 
 
-class Services:
-    """The services that the console reads, in the order in which they were named."""
+class ServiceCache:
+    """The services that the console reads, in the order of its command line."""
 
     def __init__(self, clients: Sequence[ServiceClient]) -> None:
         self.clients = list(clients)
-        self._asked: dict[tuple[str, Hashable], _Asked] = {}
+        self._requests: dict[tuple[str, Hashable], _Request] = {}
         self._contracts: dict[str, tuple[float, Contract]] = {}
 
     @property
@@ -84,36 +83,36 @@ class Services:
         return next((each for each in self.clients if each.service == name), None)
 
     async def ask(
-        self, what: Hashable, question: Question[T], *, of: Sequence[str] | None = None, patience: float = PATIENCE
+        self, what: Hashable, query: Query[T], *, of: Sequence[str] | None = None, max_wait: float = MAX_WAIT
     ) -> Answers[T]:
-        """Ask all services, or those named, the same; `what` tells one question from another."""
-        asked = [each for each in self.clients if of is None or each.service in of]
-        found = await asyncio.gather(*(self._one(each, what, question, patience) for each in asked))
-        return Answers.of(zip([each.service for each in asked], found, strict=True))
+        """Send a query to all services, or to those named; equal values of `what` share an answer."""
+        clients = [each for each in self.clients if of is None or each.service in of]
+        found = await asyncio.gather(*(self._one(each, what, query, max_wait) for each in clients))
+        return Answers.of(zip([each.service for each in clients], found, strict=True))
 
-    async def choreography(self, *, patience: float = PATIENCE) -> tuple[Choreography, dict[str, str]]:
-        """Return what the services hear and say, and of which nothing is known, and why.
+    async def choreography(self, *, max_wait: float = MAX_WAIT) -> tuple[Choreography, dict[str, str]]:
+        """Return the choreography of all known contracts, and why the others are missing, by service.
 
-        What a service said before it went away still holds: its steps are shown, as ones whose state nobody knows.
+        The last contract of an unreachable service is used further: its steps are shown, their status as unknown.
         """
         now = time.monotonic()
-        known = [name for name, (at, _) in self._contracts.items() if now - at < _CONTRACT_HOLDS]
+        known = [name for name, (at, _) in self._contracts.items() if now - at < _CONTRACT_VALID]
         wanted = [name for name in self.names if name not in known]
-        answers = await self.ask("contract", lambda each: each.contract(), of=wanted, patience=patience)
+        answers = await self.ask("contract", lambda each: each.contract(), of=wanted, max_wait=max_wait)
         self._contracts |= {name: (now, contract) for name, contract in answers.by_service.items()}
         contracts = [self._contracts[name][1] for name in self.names if name in self._contracts]
         return Choreography(contracts), {
             name: why for name, why in answers.unreachable.items() if name not in self._contracts
         }
 
-    async def learn(self) -> None:
-        """Ask all services what they hear and say until each has told it once."""
-        while (await self.choreography())[1]:  # noqa: ASYNC110 -- a service tells nobody that it is there
-            await asyncio.sleep(_LEARN_EVERY)
+    async def load_contracts(self) -> None:
+        """Request the contracts until each service has answered once."""
+        while (await self.choreography())[1]:  # noqa: ASYNC110 -- a service does not announce itself
+            await asyncio.sleep(_RETRY_EVERY)
 
     async def close(self) -> None:
-        """Stop whatever is still asked, and give up the connections."""
-        tasks = [each.task for each in self._asked.values() if not each.task.done()]
+        """Cancel the requests in flight, and close the connections."""
+        tasks = [each.task for each in self._requests.values() if not each.task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,46 +120,46 @@ class Services:
             await each.close()
 
     async def _one(
-        self, client: ServiceClient, what: Hashable, question: Question[T], patience: float
+        self, client: ServiceClient, what: Hashable, query: Query[T], max_wait: float
     ) -> T | UnreachableError:
-        asked = self._under_way(client, what, question)
-        await asyncio.wait({asked.task}, timeout=patience)
-        if asked.task.done():
-            return cast("T | UnreachableError", asked.task.result())
-        if asked.stand_in is not None:
-            return cast("T", asked.stand_in)
-        return UnreachableError(f"no answer within {patience:g} s")
+        request = self._request(client, what, query)
+        await asyncio.wait({request.task}, timeout=max_wait)
+        if request.task.done():
+            return cast("T | UnreachableError", request.task.result())
+        if request.recent_answer is not None:
+            return cast("T", request.recent_answer)
+        return UnreachableError(f"no answer within {max_wait:g} s")
 
-    def _under_way(self, client: ServiceClient, what: Hashable, question: Question[T]) -> _Asked:
-        """Return the question as it was asked a moment ago, or ask it now."""
+    def _request(self, client: ServiceClient, what: Hashable, query: Query[T]) -> _Request:
+        """Return the fresh request for the same thing, or start one."""
         key = (client.service, what)
-        before = self._asked.get(key)
+        before = self._requests.get(key)
         if before and before.is_fresh:
             return before
         self._forget_old()
-        asked = _Asked(asyncio.create_task(_answer(client, question)), time.monotonic())
+        request = _Request(asyncio.create_task(_answer(client, query)), time.monotonic())
         if before:
-            asked.answer, asked.answered_at = before.answer, before.answered_at
-        asked.task.add_done_callback(lambda task: _keep(asked, task))
-        self._asked[key] = asked
-        return asked
+            request.answer, request.answered_at = before.answer, before.answered_at
+        request.task.add_done_callback(lambda task: _keep(request, task))
+        self._requests[key] = request
+        return request
 
     def _forget_old(self) -> None:
-        """Let go of answers that nobody will want again."""
+        """Forget answers that are too old to be used."""
         now = time.monotonic()
-        old = [key for key, each in self._asked.items() if each.task.done() and now - each.asked_at > 2 * _STAND_IN]
+        old = [key for key, each in self._requests.items() if each.task.done() and now - each.started_at > 2 * _RECENT]
         for key in old:
-            del self._asked[key]
+            del self._requests[key]
 
 
-async def _answer(client: ServiceClient, question: Question[T]) -> T | UnreachableError:
+async def _answer(client: ServiceClient, query: Query[T]) -> T | UnreachableError:
     try:
-        return await fan_out.ask(client, question)
+        return await fan_out.ask(client, query)
     except NotAllowedError as error:
         return UnreachableError(str(error))
 
 
-def _keep(asked: _Asked, task: asyncio.Task[Any]) -> None:
-    """Keep the answer, if it is one."""
+def _keep(request: _Request, task: asyncio.Task[Any]) -> None:
+    """Keep the answer, unless the service was unreachable."""
     if not task.cancelled() and task.exception() is None and not isinstance(task.result(), UnreachableError):
-        asked.answer, asked.answered_at = task.result(), time.monotonic()
+        request.answer, request.answered_at = task.result(), time.monotonic()

@@ -1,1 +1,1 @@
-"""One file for each page of the console."""
+"""The console's pages, a module each."""

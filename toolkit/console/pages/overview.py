@@ -1,7 +1,6 @@
-"""The first page: how many sagas stand where, how fast they end, and what waits, in each service and in all.
+"""`/`: the number of sagas by state, how fast they end, and what waits, per service and in total.
 
-What one service counts, the others count again, so that nothing but a queue may be summed up: of the sagas that some
-service knows, the one that knows most is believed.
+Several services count the same saga, so only queues are summed up; for sagas, the service with the most counts.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.client.fan_out import Answers
-from toolkit.console.service_cache import LIVE_PATIENCE, PATIENCE, Services
+from toolkit.console.service_cache import LIVE_MAX_WAIT, MAX_WAIT, ServiceCache
 from toolkit.console.templating import Pages
 from toolkit.declaration.events import SagaState
 from toolkit.tracking.snapshot import Snapshot
@@ -24,7 +23,7 @@ _ENDS = (SagaState.COMPLETED, SagaState.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """All services' figures together."""
+    """The statistics of all services together."""
 
     by_state: Mapping[str, int]
     is_counted: bool
@@ -38,36 +37,36 @@ class Totals:
 
 @dataclass(slots=True)
 class Overview:
-    """What the page shows."""
+    """The content of the page."""
 
     services: list[str]
     answers: Answers[Snapshot]
     totals: Totals = field(init=False)
 
     def __post_init__(self) -> None:
-        """Sum up."""
+        """Compute the totals."""
         self.totals = totals(self.answers.by_service.values())
 
 
 class OverviewPage:
-    """`/`."""
+    """Shows the overview."""
 
-    def __init__(self, services: Services, pages: Pages) -> None:
+    def __init__(self, services: ServiceCache, pages: Pages) -> None:
         self._services = services
         self._pages = pages
 
     async def show(self, request: Request) -> Response:
         """Show the overview."""
         is_live = request.query_params.get("part") == "live"
-        patience = LIVE_PATIENCE if is_live else PATIENCE
-        answers = await self._services.ask("snapshot", lambda each: each.snapshot(), patience=patience)
+        max_wait = LIVE_MAX_WAIT if is_live else MAX_WAIT
+        answers = await self._services.ask("snapshot", lambda each: each.snapshot(), max_wait=max_wait)
         return self._pages.page(
             request, "overview", overview=Overview(self._services.names, answers), states=list(SagaState)
         )
 
 
 def totals(snapshots: Iterable[Snapshot]) -> Totals:
-    """Return what services' figures come to."""
+    """Return the totals of services' snapshots."""
     known = list(snapshots)
     return Totals(
         by_state=by_state(known),
@@ -82,20 +81,20 @@ def totals(snapshots: Iterable[Snapshot]) -> Totals:
 
 
 def by_state(snapshots: Iterable[Snapshot]) -> dict[str, int]:
-    """Return how many sagas are in each state, as all services together can tell.
+    """Return how many sagas are in each state, over all services.
 
-    Of each type, there are as many as the service that knows most of them says. An end that one service knows of is the
-    end, and so is a way back; what is left of the sagas is on its way.
+    The number of sagas of a type is that of the service with the most. An end that one service has recorded counts as
+    the saga's end, and likewise a compensation; the remaining sagas are pending.
     """
     of_type: dict[str, list[Mapping[str, int]]] = defaultdict(list)
     for snapshot in snapshots:
         for name, counts in snapshot.by_type.items():
             of_type[name].append(counts)
     found: dict[str, int] = dict.fromkeys(SagaState, 0)
-    for told in of_type.values():
-        left = max(sum(counts.values()) for counts in told)
+    for per_service in of_type.values():
+        left = max(sum(counts.values()) for counts in per_service)
         for state in (*_ENDS, SagaState.COMPENSATING):
-            share = min(left, max(counts.get(state, 0) for counts in told))
+            share = min(left, max(counts.get(state, 0) for counts in per_service))
             found[state] += share
             left -= share
         found[SagaState.PENDING] += left

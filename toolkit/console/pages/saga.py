@@ -1,4 +1,4 @@
-"""`/sagas/{id}`: one saga's whole story, from all services, and what may be done about it."""
+"""`/sagas/{id}`: one saga's timeline over all services; nudging and aborting it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.client.service_client import ServiceClient
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
 from toolkit.console.saga_view import SagaDetails
-from toolkit.console.service_cache import LIVE_PATIENCE, NO_TEXT, PATIENCE, Services, can_be_asked
+from toolkit.console.service_cache import LIVE_MAX_WAIT, MAX_WAIT, NO_TEXT, ServiceCache, is_queryable
 from toolkit.console.submissions import Line, Submissions
 from toolkit.console.templating import Pages, saga_path
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
@@ -27,9 +27,11 @@ from toolkit.tracking.progress import progress
 
 
 class SagaPage:
-    """One saga: its story, a nudge, an abort."""
+    """Shows, nudges and aborts one saga."""
 
-    def __init__(self, services: Services, pages: Pages, keys: Keys, submissions: Submissions, *, actor: str) -> None:
+    def __init__(
+        self, services: ServiceCache, pages: Pages, keys: Keys, submissions: Submissions, *, actor: str
+    ) -> None:
         self._services = services
         self._pages = pages
         self._keys = keys
@@ -37,54 +39,54 @@ class SagaPage:
         self._actor = actor
 
     async def show(self, request: Request) -> Response:
-        """Show a saga; as JSON, if that is asked for."""
+        """Show a saga; with `format=json`, as JSON."""
         saga_id = request.path_params["id"]
         if not saga_id:
             return RedirectResponse("/sagas", 303)
-        if not can_be_asked(saga_id):
-            raise HTTPException(400, f"Not understood: this id {NO_TEXT}")
+        if not is_queryable(saga_id):
+            raise HTTPException(400, f"Invalid id: it {NO_TEXT}")
         is_live = request.query_params.get("part") == "live"
         is_json = request.query_params.get("format") == "json"
         try:
-            told = await self.timeline_of(
-                saga_id, request.query_params.get("type") or None, patience=LIVE_PATIENCE if is_live else PATIENCE
+            details = await self.details_of(
+                saga_id, request.query_params.get("type") or None, max_wait=LIVE_MAX_WAIT if is_live else MAX_WAIT
             )
         except AmbiguousSagaError as error:
             return self._choice(request, error, is_json=is_json)
         if is_json:
             return Response(
-                as_json(told.as_dict(), indent=2),
-                status_code=200 if told.is_known else 404,
+                as_json(details.as_dict(), indent=2),
+                status_code=200 if details.is_known else 404,
                 media_type="application/json",
             )
         return self._pages.page(
             request,
             "saga",
             saga_id=saga_id,
-            told=told,
-            submission=self._submissions.get(request.query_params.get("told", "")),
+            details=details,
+            submission=self._submissions.get(request.query_params.get("submission", "")),
             new_submission=self._submissions.new_name,
-            doing=request.query_params.get("do", ""),
+            open_action=request.query_params.get("do", ""),
         )
 
     def _choice(self, request: Request, error: AmbiguousSagaError, *, is_json: bool) -> Response:
-        """Show which sagas have an id, where there are several."""
+        """Show a choice of the sagas with the same id."""
         if is_json:
             content = as_json({"error": str(error), "types": error.types}, indent=2)
             return Response(content, status_code=300, media_type="application/json")
         return self._pages.page(request, "several", status=300, saga_id=error.saga_id, types=error.types)
 
-    async def timeline_of(self, saga_id: str, saga_type: str | None = None, *, patience: float) -> SagaDetails:
-        """Ask all services for a saga, and put together what they know.
+    async def details_of(self, saga_id: str, saga_type: str | None = None, *, max_wait: float) -> SagaDetails:
+        """Return a saga's details from all services.
 
         Raises:
-            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+            AmbiguousSagaError: no type is given, and sagas of several types have this id.
         """
         answers, (choreography, unknown) = await asyncio.gather(
             self._services.ask(
-                ("saga", saga_id, saga_type), lambda each: each.saga(saga_id, saga_type), patience=patience
+                ("saga", saga_id, saga_type), lambda each: each.saga(saga_id, saga_type), max_wait=max_wait
             ),
-            self._services.choreography(patience=patience),
+            self._services.choreography(max_wait=max_wait),
         )
         see_that_it_is_one(saga_id, answers.by_service.values())
         entries = {name: view.entries for name, view in answers.by_service.items()}
@@ -99,20 +101,22 @@ class SagaPage:
         )
 
     async def nudge(self, request: Request) -> Response:
-        """Have all services send again what they sent last for the saga."""
+        """Ask all services to send their last event of the saga again."""
         fields = await form(request, self._keys)
         by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
         saga_type = fields.get("type") or None
 
-        async def doing() -> list[Line]:
-            nudges = (_done(each, lambda each: each.nudge(saga_id, by, saga_type)) for each in self._services.clients)
+        async def nudge_all() -> list[Line]:
+            nudges = (
+                _line_of(each, lambda each: each.nudge(saga_id, by, saga_type)) for each in self._services.clients
+            )
             return list(await asyncio.gather(*nudges))
 
-        await self._submissions.once(fields.get("submission", ""), "Nudged", doing)
+        await self._submissions.once(fields.get("submission", ""), "Nudged", nudge_all)
         return _back(saga_id, fields)
 
     async def abort(self, request: Request) -> Response:
-        """Have the first service that knows the saga ask all of them to abort it."""
+        """Ask the first service that knows the saga to request its abort from all services."""
         fields = await form(request, self._keys)
         by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
         saga_type = fields.get("type") or None
@@ -122,23 +126,23 @@ class SagaPage:
     async def _abort(self, saga_id: str, saga_type: str | None, by: Operator) -> list[Line]:
         lines = []
         for each in self._services.clients:
-            line = await _done(each, lambda client: client.abort(saga_id, by, saga_type))
+            line = await _line_of(each, lambda client: client.abort(saga_id, by, saga_type))
             lines.append(line)
-            if line.outcome in ("done", "refused"):  # it tells all the others
+            if line.outcome in ("done", "refused"):  # it asks all the others
                 return [line]
         return lines
 
 
-async def _done(client: ServiceClient, doing: Any) -> Line:
-    """Do something at one service, and say how it went."""
+async def _line_of(client: ServiceClient, action: Any) -> Line:
+    """Run an action at one service, and return its outcome."""
     try:
-        batch: BatchResult = await doing(client)
+        batch: BatchResult = await action(client)
     except (UnreachableError, NotAllowedError) as error:
         return Line(client.service, "away", str(error))
     except AmbiguousSagaError as error:
         return Line(client.service, "refused", str(error))
     if not batch.rows:
-        return Line(client.service, "nothing", "knows no such saga")
+        return Line(client.service, "nothing", "does not know this saga")
     refused = [row for row in batch.rows if row["outcome"] == "refused"]
     if len(refused) == len(batch.rows):
         return Line(client.service, "refused", str(refused[0]["why"]))
@@ -147,4 +151,4 @@ async def _done(client: ServiceClient, doing: Any) -> Line:
 
 
 def _back(saga_id: str, fields: Mapping[str, str]) -> Response:
-    return RedirectResponse(saga_path(saga_id, fields.get("type"), told=fields.get("submission", "")), 303)
+    return RedirectResponse(saga_path(saga_id, fields.get("type"), submission=fields.get("submission", "")), 303)

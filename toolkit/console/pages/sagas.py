@@ -1,4 +1,4 @@
-"""`/sagas`: find a saga by an id, or those of a kind, page by page."""
+"""`/sagas`: find a saga by an id, or list sagas by filters, page by page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.responses import RedirectResponse, Response
 
 from toolkit.configuration.settings import Duration
 from toolkit.console.saga_listing import Listed, Listing, Place
-from toolkit.console.service_cache import NO_TEXT, Services, can_be_asked
+from toolkit.console.service_cache import NO_TEXT, ServiceCache, is_queryable
 from toolkit.console.templating import Pages, saga_path
 from toolkit.declaration.events import SagaState
 from toolkit.operations.search import Attention, Search
 
 _FILTERS = ("state", "step", "attention", "age", "type")
-_ASKED = ("q", *_FILTERS, "from")
+_PARAMETERS = ("q", *_FILTERS, "from")
 
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
@@ -28,17 +28,17 @@ _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 class SagasPage:
     """Lists and finds sagas."""
 
-    def __init__(self, services: Services, pages: Pages) -> None:
+    def __init__(self, services: ServiceCache, pages: Pages) -> None:
         self._services = services
         self._pages = pages
         self._listing = Listing(services)
 
     async def show(self, request: Request) -> Response:
-        """Show the sagas that are meant; lead straight to the one whose id, or whose event's, was given."""
-        asked = {name: request.query_params.get(name, "").strip() for name in _FILTERS}
+        """Show the sagas that match; redirect to the only saga that has the id, or an event with the id."""
+        filters = {name: request.query_params.get(name, "").strip() for name in _FILTERS}
         q = request.query_params.get("q", "").strip()
-        which, fault = _search(asked)
-        fault = _not_understood(request) or fault
+        which, fault = _search(filters)
+        fault = _invalid_parameter(request) or fault
         if fault:
             found = Listed([], None, {})
         elif q:
@@ -55,47 +55,47 @@ class SagasPage:
             "sagas",
             status=400 if fault else 200,
             q=q,
-            asked=asked,
+            filters=filters,
             fault=fault,
             found=found,
-            steps=sorted({node.step for node in choreography.nodes} | ({asked["step"]} - {""})),
-            types=sorted({saga.name for saga in choreography.sagas} | ({asked["type"]} - {""})),
+            steps=sorted({node.step for node in choreography.nodes} | ({filters["step"]} - {""})),
+            types=sorted({saga.name for saga in choreography.sagas} | ({filters["type"]} - {""})),
             states=list(SagaState),
-            first=_address(asked),
-            following=_address(asked, found.following) if found.following else None,
+            first=_address(filters),
+            following=_address(filters, found.following) if found.following else None,
             is_first="from" not in request.query_params,
         )
 
 
-def _not_understood(request: Request) -> str | None:
-    """Return what of the address nobody could mean, or None; the services would refuse to be asked it."""
+def _invalid_parameter(request: Request) -> str | None:
+    """Return what is wrong with the address's parameters, or None; the services would reject it, too."""
     for name, value in request.query_params.multi_items():
-        if name not in _ASKED:
-            return f"There is no filter “{name}”: there are {', '.join(_ASKED)}."
-        if not can_be_asked(value):
+        if name not in _PARAMETERS:
+            return f"There is no filter “{name}”; the filters are {', '.join(_PARAMETERS)}."
+        if not is_queryable(value):
             return f"{name} {NO_TEXT}"
     return None
 
 
-def _search(asked: Mapping[str, str]) -> tuple[Search, str | None]:
-    """Return what is searched for, and what is wrong with it."""
-    which = Search(step=asked["step"] or None, type=asked["type"] or None)
+def _search(filters: Mapping[str, str]) -> tuple[Search, str | None]:
+    """Return the search, and what is wrong with its filters."""
+    which = Search(step=filters["step"] or None, type=filters["type"] or None)
     try:
         which = replace(
             which,
-            state=SagaState(asked["state"]) if asked["state"] else None,
-            attention=Attention(asked["attention"]) if asked["attention"] else None,
+            state=SagaState(filters["state"]) if filters["state"] else None,
+            attention=Attention(filters["attention"]) if filters["attention"] else None,
         )
     except ValueError:
-        return which, "There is no such state, or no such kind of attention: choose one of those listed."
-    if not asked["age"]:
+        return which, "The state or the attention is unknown; choose one of the list."
+    if not filters["age"]:
         return which, None
     try:
-        age = _DURATION.validate_python(asked["age"])
+        age = _DURATION.validate_python(filters["age"])
     except ValidationError:
         age = timedelta(-1)
     if not timedelta(0) <= age <= timedelta(days=36_500):
-        return which, f"“{asked['age']}” is no age: write 90s, 10min, 1h or 30d."
+        return which, f"“{filters['age']}” is not a duration; write 90s, 10min, 1h or 30d."
     return replace(which, older_than=age), None
 
 
@@ -105,9 +105,11 @@ def _place(request: Request) -> Place:
     try:
         return Place.read(text)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HTTPException(400, "This address does not name a page of the list; begin with the first.") from error
+        raise HTTPException(400, "This address is not a page of the list; start with the first page.") from error
 
 
-def _address(asked: Mapping[str, str], place: Place | None = None) -> str:
-    said = {name: value for name, value in asked.items() if value} | ({"from": place.written()} if place else {})
-    return f"/sagas?{urlencode(said)}" if said else "/sagas"
+def _address(filters: Mapping[str, str], place: Place | None = None) -> str:
+    parameters = {name: value for name, value in filters.items() if value} | (
+        {"from": place.written()} if place else {}
+    )
+    return f"/sagas?{urlencode(parameters)}" if parameters else "/sagas"

@@ -1,4 +1,4 @@
-"""Signing in with the services' token, where the console is reached from elsewhere."""
+"""`/sign-in` and `/sign-out`: sessions on a console that other machines reach."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from toolkit.console.templating import Pages
 from toolkit.web.guess_limiter import PAUSE, Guesses
 
 
-class SigningIn:
-    """`/sign-in` and `/sign-out`."""
+class SignInPage:
+    """Starts and ends sessions; the services' token is the password."""
 
     def __init__(self, keys: Keys, pages: Pages) -> None:
         self._keys = keys
         self._pages = pages
         self._guesses = Guesses()
 
-    async def ask(self, request: Request) -> Response:
-        """Ask for the token, and who it is."""
+    async def show(self, request: Request) -> Response:
+        """Show the form for name and token."""
         return self._page(request, request.query_params.get("next", "/"))
 
-    async def take(self, request: Request) -> Response:
-        """Let in who has the token, and lead on to where they wanted to go."""
+    async def sign_in(self, request: Request) -> Response:
+        """Start a session if the token is right, and redirect to the page that was requested."""
         fields = await form(request, self._keys)
         wanted = local_path(fields.get("next", "/"))
         name = person(fields.get("name", ""))
@@ -40,8 +40,8 @@ class SigningIn:
         set_cookie(response.headers, request.scope, self._keys.sign_in(name))
         return response
 
-    async def leave(self, request: Request) -> Response:
-        """Sign out, on whichever browser the cookie may still be."""
+    async def sign_out(self, request: Request) -> Response:
+        """End the session of this cookie, in every browser that has it."""
         await form(request, self._keys)
         self._keys.sign_out(request.state.cookie)
         response = RedirectResponse("/sign-in", 303)
@@ -49,5 +49,5 @@ class SigningIn:
         return response
 
     def _page(self, request: Request, wanted: str, *, name: str = "", is_wrong: bool = False) -> Response:
-        facts = {"next": local_path(wanted), "given": name, "is_wrong": is_wrong}
-        return self._pages.page(request, "sign_in", status=401 if is_wrong else 200, **facts)
+        values = {"next": local_path(wanted), "given": name, "is_wrong": is_wrong}
+        return self._pages.page(request, "sign_in", status=401 if is_wrong else 200, **values)

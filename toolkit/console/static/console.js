@@ -1,4 +1,4 @@
-// What htmx leaves to do. Every page works without this file; it only keeps pages fresh, and clicks single.
+// Every page works without this file; it keeps pages live, and prevents double submissions.
 (() => {
   "use strict";
 
@@ -10,7 +10,7 @@
       style === "morph" &&
       Idiomorph.morph(target, fragment.children, {
         morphStyle: "innerHTML",
-        // What a reader has opened or closed stays so.
+        // Details that the reader has opened or closed stay so.
         callbacks: { beforeAttributeUpdated: (name, node) => !isOpenState(name, node) },
       }),
   });
@@ -37,16 +37,16 @@
     const seen = event.target.dataset.seen;
     if (seen) event.detail.headers["If-None-Match"] = seen;
   });
-  // Before the swap, so that what is shown and what is known to be shown never differ.
+  // Set before the swap, so that the stored ETag is always that of the shown content.
   document.addEventListener("htmx:beforeOnLoad", (event) => {
     const seen = event.detail.xhr.getResponseHeader("ETag");
     if (seen) event.target.dataset.seen = seen;
   });
   document.addEventListener("htmx:afterRequest", (event) => {
-    const answer = event.detail.xhr?.status ?? 0;
-    if (silence) silence.hidden = answer >= 200 && answer < 400;
-    if (answer === 401) location.reload(); // signed out meanwhile
-    // A job that is done, say, has nothing new to tell.
+    const status = event.detail.xhr?.status ?? 0;
+    if (silence) silence.hidden = status >= 200 && status < 400;
+    if (status === 401) location.reload(); // the session has ended
+    // A finished job does not change any more.
     if (event.detail.xhr?.getResponseHeader("X-Final")) event.target.removeAttribute("hx-trigger"), htmx.process(event.target);
   });
 

@@ -1,4 +1,4 @@
-"""One saga's page, from databases in which its entries stand: what is tried again, and how soon a long one comes."""
+"""One saga's page, read from the databases of services: retries, search, two types, escaping, speed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 
 from services.inventory.app import app as inventory
 from services.payment.app import app as payment
+from tests.console.one_service import local_console
 from tests.orders import PENDING, entry, paid_order, reserved
 from toolkit import Service
 from toolkit.client.database_client import DatabaseClient
 from toolkit.clock import SystemClock
-from toolkit.console.app import application
 from toolkit.declaration.contract import Contract
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import WireMessage
@@ -29,12 +29,14 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_log import Entry
 
-#: What reading one saga may take, in seconds.
+#: The limit for reading one saga, in seconds.
 ENOUGH = 0.5
+
+
 NOW = datetime.now(UTC)
 
 
-async def test_a_step_that_is_tried_again_says_which_attempt_failed_and_when_the_next_one_is(tmp_path: Path):
+async def test_a_retried_step_shows_its_next_attempt(tmp_path: Path):
     failed = entry("order-2", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None)
     failed = replace(failed, attempt=2, error="TimeoutError: the bank is silent", at=NOW)
     again = WireMessage(
@@ -55,10 +57,10 @@ async def test_a_step_that_is_tried_again_says_which_attempt_failed_and_when_the
     assert f'next at <time datetime="{due.isoformat(timespec="milliseconds")}"' in page
     assert "the bank is silent" in page
     assert "○" in page
-    assert "send_confirmation" not in page  # nobody here tells of it
+    assert "send_confirmation" not in page  # its contract is not among these services'
 
 
-async def test_a_story_of_two_hundred_entries_is_there_at_once(tmp_path: Path):
+async def test_a_timeline_of_two_hundred_entries_is_fast(tmp_path: Path):
     retries = [
         entry("order-2", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None)
         for _ in range(200)
@@ -75,11 +77,11 @@ async def test_a_story_of_two_hundred_entries_is_there_at_once(tmp_path: Path):
 
     assert min(took) < ENOUGH
     assert page.text.count("retrying") > 200
-    assert "later entries are left out here" in page.text
+    assert "later entries are not shown here" in page.text
 
 
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", "&lt;b&gt;", "'\"><img src=x>"])
-async def test_whatever_a_log_holds_is_text(tmp_path: Path, text: str):
+async def test_log_texts_are_escaped_in_pages(tmp_path: Path, text: str):
     evil = replace(reserved("order-2"), step=text, error=text, emitted_type=text, service="inventory")
 
     async with console(tmp_path, [(inventory, [evil])]) as browser:
@@ -91,7 +93,7 @@ async def test_whatever_a_log_holds_is_text(tmp_path: Path, text: str):
     assert "alert(1)" in page or "lt;b" in page or "img src" in page
 
 
-async def test_an_order_of_which_there_is_but_a_dead_letter_is_found_by_its_id(tmp_path: Path):
+async def test_a_saga_with_only_dead_letters_is_found(tmp_path: Path):
     wire = WireMessage(b"{}", "order.OrderCreated", correlation_id="order-2", type="OrderCreated")
     dead_letter = DeadLetter(id=new_id(), service="inventory", reason="schema", error="no lines", message=wire, at=NOW)
 
@@ -105,7 +107,7 @@ async def test_an_order_of_which_there_is_but_a_dead_letter_is_found_by_its_id(t
     assert (unknown.status_code, "No service knows" in unknown.text) == (200, True)
 
 
-async def test_an_id_of_two_types_leads_to_a_choice_of_two_pages(tmp_path: Path):
+async def test_an_id_of_two_types_offers_a_choice(tmp_path: Path):
     gift = [replace(each, saga_type="gift") for each in paid_order("order-2") if each.service == "payment"]
     order = [each for each in paid_order("order-2") if each.service == "payment"]
 
@@ -119,11 +121,11 @@ async def test_an_id_of_two_types_leads_to_a_choice_of_two_pages(tmp_path: Path)
     for page in (several.text, found.text):
         assert all(f'href="/sagas/order-2?type={kind}"' in page for kind in ("gift", "order"))
     assert "reserve_inventory" in pages["order"]
-    assert "reserve_inventory" not in pages["gift"].partition("What can be done")[0].partition("timeline")[2]
+    assert "reserve_inventory" not in pages["gift"].partition("Actions")[0].partition("timeline")[2]
     assert all(f'name="type" value="{kind}"' in page for kind, page in pages.items())
 
 
-async def test_a_nudge_in_the_console_reaches_the_type_of_its_page(tmp_path: Path):
+async def test_a_nudge_reaches_the_pages_saga_type(tmp_path: Path):
     gift = [replace(each, saga_type="gift", emitted_body="{}") for each in paid_order("order-2")]
     order = [replace(each, emitted_body="{}") for each in paid_order("order-2")]
     log = [each for each in [*gift, *order] if each.service == "payment"]
@@ -136,11 +138,11 @@ async def test_a_nudge_in_the_console_reaches_the_type_of_its_page(tmp_path: Pat
         )
         audited = await audit_of(tmp_path)
 
-    assert answer.headers["location"].startswith("/sagas/order-2?type=gift&told=")
+    assert answer.headers["location"].startswith("/sagas/order-2?type=gift&submission=")
     assert audited == [("nudge", "gift")]
 
 
-async def test_what_steers_a_screen_is_escaped_in_the_pages_json(tmp_path: Path):
+async def test_control_characters_are_escaped_in_json(tmp_path: Path):
     body = r'{"order_id": "lone \ud800, turned \u202e"}'
     refused = replace(reserved("order-2"), error="turned \u202e and \x9b", emitted_body=body)
 
@@ -170,7 +172,7 @@ async def console(
     waiting: Sequence[OutboxRow] = (),
     given_up: Sequence[DeadLetter] = (),
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A console of services with these entries; the last one holds what waits, and what was given up."""
+    """A browser of a console of services with these entries; the last service has the outbox rows and dead letters."""
     clients = []
     for service, entries in logs:
         database = Database(f"sqlite:///{directory}/{service.name}.db")
@@ -191,13 +193,12 @@ async def console(
                 clock=SystemClock(),
             )
         )
-    app = application(clients, token=None, must_sign_in=False)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080") as client:
-        yield client
+    async with local_console(clients, token=None) as browser:
+        yield browser
     for each in clients:
         await each.close()
 
 
 def contract_of(service: Service) -> Callable[[], Contract]:
-    """Return what tells a service's contract."""
+    """Return a function that returns a service's contract."""
     return lambda: Contract.of(service)
