@@ -1,6 +1,6 @@
-"""Choreographed sagas: each service does its step, writes its log and emits the next event in one transaction.
+"""Choreographed sagas: each service runs its step, writes its log and emits the next event in one transaction.
 
-The names below are imported at need: what they bring with them takes a second, and `saga --help` needs none of it.
+The names below are imported on first use: their dependencies take a second, and `saga --help` needs none of them.
 """
 
 TYPE_CHECKING = False  # as mypy and editors know it; `typing` is imported while Ctrl-C still has a traceback
@@ -31,7 +31,7 @@ __all__ = [
     "Settings",
 ]
 
-#: The module of each public name; the imports above say the same to mypy and to editors.
+#: The module of each public name; mypy and editors use the imports above.
 _HOMES = {
     "DeclarationError": "errors",
     "Event": "declaration.events",

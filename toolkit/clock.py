@@ -1,6 +1,6 @@
-"""The time, handed in: no rule of the toolkit reads the system's clock itself.
+"""The time, as a dependency: no rule of the toolkit reads the system's clock itself.
 
-Clocks decide only when to ask; nothing that must be correct depends on two of them agreeing.
+Clocks decide only when something happens; correctness never depends on two clocks agreeing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time as an aware datetime in UTC."""
+    """A source of the time, as aware datetimes in UTC."""
 
     def now(self) -> datetime:
-        """Return the present moment."""
+        """Return the current time."""
         ...
 
 
@@ -21,5 +21,5 @@ class SystemClock:
     """The machine's own clock."""
 
     def now(self) -> datetime:
-        """Return the present moment in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Every error of the toolkit, on one base; each says what was attempted and what to do next."""
+"""The toolkit's errors, on one base class; each text names what was attempted and what to do next."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 class SagaError(Exception):
-    """The base of all errors that the toolkit raises itself."""
+    """The base class of all errors that the toolkit raises itself."""
 
 
 class DeclarationError(SagaError):
-    """A participant is declared wrongly; raised while its module is imported, before anything runs."""
+    """A declaration is wrong; raised while its module is imported, before anything runs."""
 
     def __init__(self, function: str, fault: str, cure: str) -> None:
         super().__init__(f"{function}: {fault}. {cure}.")
@@ -20,15 +20,15 @@ class DeclarationError(SagaError):
 
 
 class SettingsError(SagaError):
-    """A setting is missing or out of its bounds; names the variable, the value and what is allowed."""
+    """A setting is missing or out of bounds; the text has the variable, the value and the allowed values."""
 
 
 class UndeclaredStepsError(SagaError):
-    """The log holds unfinished sagas at steps that this release does not declare; running on would do damage."""
+    """The log holds unfinished sagas at steps that this release does not declare, so the service does not start."""
 
 
 class UnreadableError(SagaError):
-    """A message can't be understood; `reason` is the short, stable word under which it is dead-lettered."""
+    """A message can't be decoded; `reason` is the short, stable word under which it is dead-lettered."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -37,56 +37,56 @@ class UnreadableError(SagaError):
 
 
 class StepError(SagaError):
-    """A step broke the contract of its declaration, by what it returned or by what it did to its session."""
+    """A step violated its declaration, by its return value or by its use of the session."""
 
 
 class EscapedError(SagaError):
-    """Code that the toolkit ran raised what is no Exception: a cancellation that nothing asked for, or SystemExit."""
+    """Foreign code raised a BaseException that is not an Exception: a cancellation of its own, or SystemExit."""
 
 
 class LoopEndedError(SagaError):
-    """A background loop of a service ended though nothing had stopped it; the service can't go on without it."""
+    """A background loop ended without being stopped; the service can't go on without it."""
 
 
 class ContentionError(SagaError):
-    """Two transactions were in each other's way; this one is tried again, which is no failed attempt."""
+    """Two transactions conflicted; this one is repeated, which does not count as a failed attempt."""
 
 
 class PositionTakenError(ContentionError):
-    """Somebody else appended to a step's stream first."""
+    """Another transaction appended to the step's stream first."""
 
 
 class UnrecordedError(SagaError):
-    """The database did not take what the toolkit itself was to write; its cause says why."""
+    """The database rejected a row of the toolkit's own tables; the cause has the reason."""
 
 
 class DatabaseUnavailableError(SagaError):
-    """The service's database does not answer; nothing is acknowledged until it does."""
+    """The service's database does not answer; no delivery is acknowledged until it does."""
 
 
 class UnroutableError(SagaError):
-    """The broker took a message that no queue is bound to, and gave it back."""
+    """The broker returned a message that no queue is bound to."""
 
 
 class NotAllowedError(SagaError):
-    """A service does not let us do what was asked for; the text says what it wants."""
+    """A service denies a request; the text names the missing permission."""
 
 
 class TokenRefusedError(NotAllowedError):
-    """A service wants another token than it was shown, or any at all: `is_shown` says which."""
+    """A service rejects the request's token, or requires one if `is_shown` is false."""
 
-    def __init__(self, service: str, address: str, told: str, *, is_shown: bool) -> None:
-        super().__init__(f"{address} answers 401: {told}")
+    def __init__(self, service: str, address: str, detail: str, *, is_shown: bool) -> None:
+        super().__init__(f"{address} answers 401: {detail}")
         self.service = service
         self.address = address
         self.is_shown = is_shown
 
 
 class AmbiguousSagaError(SagaError):
-    """Sagas of several types have the id that was given; whoever asks has to name the type."""
+    """Sagas of several types have the given id, so the request has to name the type."""
 
     def __init__(self, saga_id: str, types: Sequence[str]) -> None:
-        super().__init__(f"sagas of several types have the id {saga_id!r}: {', '.join(types)}; say which type is meant")
+        super().__init__(f"sagas of several types have the id {saga_id!r}: {', '.join(types)}; name the type")
         self.saga_id = saga_id
         self.types = tuple(types)
 
@@ -96,17 +96,17 @@ class UnreachableError(SagaError):
 
 
 class BrokerRefusesError(SagaError):
-    """The broker is there, and refuses what a service needs; only a person can change that."""
+    """The broker answers, and rejects what a service needs; an operator has to change that."""
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception as one line, its type first; bounded, since it goes into tables and log lines."""
+    """Return an exception as one line, its type first; at most 500 characters, for tables and log lines."""
     text = text_of(error).strip().replace("\n", " ").replace("\0", "")
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
 def text_of(error: BaseException) -> str:
-    """Return an error's text, though its own class fails to make one, and as characters that can be written."""
+    """Return an error's text in encodable characters, even if its own class can't make one."""
     try:
         return str(error).encode(errors="backslashreplace").decode()
     except Exception as fault:  # noqa: BLE001 -- `__str__` is the service's own code

@@ -1,7 +1,7 @@
-"""Data as the JSON that leaves the process: on standard output, in HTTP answers, on the console's pages.
+"""Serialize data as the JSON that leaves the process: on standard output, in HTTP answers, on the console's pages.
 
-The text parses to the data it was made of, and steers no reader's screen: terminals obey C1 controls as they obey ESC,
-and bidirectional controls reorder what is seen. JSON permits them all in strings; here they are written as `\\uXXXX`.
+The text parses to the same data and can't control a terminal: terminals obey C1 controls as they obey ESC, and
+bidirectional controls reorder the shown text. JSON permits them in strings; here they are written as `\\uXXXX`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\u
 def as_json(content: Any, *, indent: int | None = None) -> str:
     """Return data as JSON, in one line or indented by so many spaces; it encodes as UTF-8.
 
-    Takes what pydantic serializes: models, dataclasses, times, enums.
+    It accepts the types that pydantic serializes: models, dataclasses, times, enums.
 
     Raises:
-        ValueError: the data is of no such type.
+        ValueError: the data has another type.
     """
     return _STEERING.sub(_escaped, _serialized(content, indent))
 
@@ -32,7 +32,7 @@ def _serialized(content: Any, indent: int | None) -> str:
     try:
         return to_json(content, indent=indent).decode()
     except PydanticSerializationError:
-        # Among its reasons: a lone surrogate, which a sender may write as "\ud800". json takes that, and is slower.
+        # One reason is a lone surrogate, which a sender may write as "\ud800". json accepts it, and is slower.
         separators = (",", ":") if indent is None else None
         return json.dumps(content, indent=indent, separators=separators, ensure_ascii=False, default=to_jsonable_python)
 

@@ -1,10 +1,10 @@
-"""For tests of your own sagas: a clock that stands still until it is told to go on."""
+"""Helpers for tests of your own sagas: a clock that the test sets."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-#: Where a clock begins that is given no time: any day does, so long as it is the same in every run.
+#: The default start of a clock: an arbitrary time that is the same in every run.
 NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 
 
@@ -19,9 +19,9 @@ class ManualClock:
         self._now = now
 
     def now(self) -> datetime:
-        """Return the moment that the test has come to."""
+        """Return the time that the test has set."""
         return self._now
 
     def advance(self, by: timedelta) -> None:
-        """Go on; backwards too, as a clock does that is set right."""
+        """Move the clock; a negative duration moves it back, as a correction of the system's clock does."""
         self._now += by

@@ -1,7 +1,7 @@
-"""The one way in which the toolkit shows a URL: without its password, whatever form the password has.
+"""Show URLs without their passwords; the toolkit shows no URL in another way.
 
-What a URL may show is listed; the rest is `***`. So a URL that is written wrongly, whose password stands where none is
-looked for, shows less rather than more.
+The parts that may be shown are listed; the rest becomes `***`. A malformed URL, whose password is in an unexpected
+place, therefore shows less rather than more.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 import re
 
 HIDDEN = "***"
-#: Parameters whose values are no secrets; those of others are hidden, whatever their names say.
+#: Parameters whose values are not secrets; all other values are hidden.
 _PLAIN_PARAMETERS = frozenset({
     "ssl", "sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "user", "database", "passfile", "service",
     "servicefile", "krbsrvname", "gsslib", "target_session_attrs", "statement_cache_size", "timeout", "command_timeout",
@@ -18,19 +18,19 @@ _PLAIN_PARAMETERS = frozenset({
     "heartbeat", "connection_timeout", "channel_max", "frame_max", "locale", "cafile", "capath", "certfile", "keyfile",
     "no_verify_ssl",
 })  # fmt: skip
-#: What a value, a parameter's name and a login consist of where they are shown; a mistyped separator is none of it.
+#: The characters of values, of names and logins, and of paths that are shown; a mistyped separator is not among them.
 _PLAIN_VALUE, _PLAIN_NAME, _PLAIN_PATH = (re.compile(each) for each in (r"[\w.,:/~+-]*", r"[\w.-]*", r"[\w./-]*"))
-#: One host with its port; several stand in a row, with commas between them.
+#: One host with its port; a URL may have several, separated by commas.
 _HOST = re.compile(r"([\w.-]*|\[[\w.:%]*\])(:\d*)?")
-#: A URL within a text, up to what can't be part of it; and what ends the sentence behind it rather than the URL.
+#: A URL within a text, up to a character that no URL has; and punctuation that ends the sentence, not the URL.
 _WITHIN_TEXT, _BEHIND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+"), ".,;:)]}"
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as it may be shown: scheme, login, hosts, path, and parameters that are known to be no secrets.
+    """Return a URL for display: scheme, login, hosts, path, and parameters that are not secrets.
 
-    The password reaches to the last `@`: people forget to encode what is special in it. Of an HTTP URL the login is
-    hidden, too, since it may be a token.
+    The password reaches to the last `@`, since its special characters are often not encoded. The login of an HTTP URL
+    is hidden, too: it may be a token.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not _PLAIN_NAME.fullmatch(scheme.replace("+", "")):
@@ -43,12 +43,12 @@ def shown_url(url: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Return a text, an error's say, in which each URL is shown as `shown_url` shows it."""
+    """Return a text, such as an error's, with each URL replaced by its `shown_url`."""
     return _WITHIN_TEXT.sub(_shown_within, text) if "://" in text else text
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches this host: a loopback address, `localhost`, or a socket's directory."""
+    """Whether only this machine can reach the host: a loopback address, `localhost`, or a socket's directory."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -68,7 +68,7 @@ def _shown_login(login: str, *, may_show_user: bool) -> str:
 
 
 def _shown_server(server: str) -> str:
-    """Return hosts, path and query; a password that lacks its `@` stands where a port does, and may go on behind it."""
+    """Return hosts, path and query; a password without its `@` is in the port's place, and may extend beyond it."""
     end = min((server.index(each) for each in "/?#" if each in server), default=len(server))
     hosts, behind = server[:end], server[end:]
     if all(_HOST.fullmatch(each) for each in hosts.split(",")):

@@ -188,7 +188,7 @@ def test_what_of_a_letter_is_not_sensitive_is_shown(saga, shop):
     assert letter["error"] == "no charge to ***"
 
 
-@pytest.mark.parametrize(("letter", "why"), [("unknown", "unknown event"), ("broken", "it is no JSON object")])
+@pytest.mark.parametrize(("letter", "why"), [("unknown", "unknown event"), ("broken", "it is not a JSON object")])
 def test_a_message_that_is_not_shown_says_why_and_where_it_stands(saga, shop, letter, why):
     result = saga("dead-letters", "show", "payment", letter)
 

@@ -66,8 +66,8 @@ def test_a_fault_ends_with_1_and_a_line_that_says_what_to_do(saga, faulty_packag
     assert result.exit_code == 1
     assert "note_trip (desk)" in result.stdout
     assert result.stderr == (
-        "unconsumed event: note_trip (desk) emits TripNoted, and nobody listens to it. "
-        "Let a step or a compensation take it, or declare the event with optional=True.\n"
+        "unconsumed event: note_trip (desk) emits TripNoted, and no service consumes it. "
+        "Let a step or a compensation run on it, or declare the event with optional=True.\n"
     )
 
 

@@ -26,7 +26,7 @@ async def test_a_saga_whose_steps_succeed_completes_everywhere(world: World) -> 
 UNSOUND = {
     "too large": ("has 300", {"room": "x" * 300_000, "seat": "x" * 300_000, "reason": "x" * 300_000}),
     "no text": ("can't be read from its own JSON", {"room": 12, "seat": 12, "reason": 12}),
-    "another saga's": ("is of the saga 'trip-0'", {"trip_id": "trip-0"}),
+    "another saga's": ("belongs to the saga 'trip-0'", {"trip_id": "trip-0"}),
 }
 
 

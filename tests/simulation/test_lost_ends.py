@@ -50,7 +50,7 @@ def test_every_service_learns_an_end_that_it_missed(
     assert nothing_overdue(world)
 
 
-def test_an_abort_of_an_ended_saga_is_answered_by_the_service_that_ended_it(world: Simulation) -> None:
+def test_the_ending_service_answers_a_late_abort(world: Simulation) -> None:
     request(world)
     run(world, losing=SERVICES)
 
@@ -64,7 +64,7 @@ def test_an_abort_of_an_ended_saga_is_answered_by_the_service_that_ended_it(worl
     assert not [each for each in world.wire.seen if each.message.type.endswith("Refused")]
 
 
-def test_a_storm_of_copies_of_one_nudge_is_answered_once(world: Simulation) -> None:
+def test_copies_of_one_nudge_are_answered_once(world: Simulation) -> None:
     request(world)
     run(world, losing=("flight",))
     before = ends_sent(world)
@@ -89,7 +89,7 @@ def test_copies_without_a_nudge_are_answered_by_nothing(world: Simulation) -> No
     assert ends_sent(world) == before
 
 
-def test_an_abort_that_was_lost_is_asked_for_again(world: Simulation) -> None:
+def test_a_lost_abort_is_requested_again(world: Simulation) -> None:
     request(world)
     run(world, losing=("hotel",))
 
@@ -100,7 +100,7 @@ def test_an_abort_that_was_lost_is_asked_for_again(world: Simulation) -> None:
     assert all_closed(world, "Completed")
 
 
-def test_a_service_that_ended_a_saga_repairs_itself_from_its_log(world: Simulation) -> None:
+def test_an_ending_service_repairs_itself_from_its_log(world: Simulation) -> None:
     request(world)
     run(world, losing=("desk",))
 

@@ -28,7 +28,7 @@ def world(script: Script, tmp_path: Path) -> Iterator[Simulation]:
         yield world
 
 
-def test_each_timer_fires_at_its_own_moment_and_none_too_early() -> None:
+def test_each_timer_fires_at_its_own_time() -> None:
     clock = ManualClock()
     loop, fired = VirtualLoop(clock), []
     for seconds in (7.7, 0.1, 3600):
@@ -41,7 +41,7 @@ def test_each_timer_fires_at_its_own_moment_and_none_too_early() -> None:
     loop.close()
 
 
-def test_a_crash_rolls_back_what_is_open_and_has_the_message_delivered_again(world: Simulation, script: Script) -> None:
+def test_a_crash_rolls_back_and_redelivers(world: Simulation, script: Script) -> None:
     script.plan("book_room", asyncio.Event().wait)
     (request,) = world.wire.hold(message(TripRequested(trip_id="trip-1"), "trip-1", occurred_at=world.clock.now()))
     world.deliver(request)
@@ -54,9 +54,7 @@ def test_a_crash_rolls_back_what_is_open_and_has_the_message_delivered_again(wor
     assert [row["what"] for row in world.rows("hotel", "SELECT what FROM effects")] == ["room booked"]
 
 
-def test_what_a_crash_gives_back_comes_in_the_order_in_which_it_was_delivered(
-    world: Simulation, script: Script
-) -> None:
+def test_redeliveries_after_a_crash_keep_their_order(world: Simulation, script: Script) -> None:
     script.plan("book_room", asyncio.Event().wait)
     trips = [f"trip-{number}" for number in range(20)]
     for trip in trips:
@@ -70,7 +68,7 @@ def test_what_a_crash_gives_back_comes_in_the_order_in_which_it_was_delivered(
 
 
 @pytest.mark.parametrize("stumble", ["lost", "unconfirmed", "slow"])
-def test_a_publish_that_stumbles_is_repeated_after_its_lease(world: Simulation, stumble: str) -> None:
+def test_a_failed_publish_is_repeated_after_its_lease(world: Simulation, stumble: str) -> None:
     world.wire.hold(message(TripRequested(trip_id="trip-1"), "trip-1", occurred_at=world.clock.now()))
     world.wire.stumbles.append(stumble)
 

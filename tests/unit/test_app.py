@@ -11,7 +11,7 @@ from toolkit.app import _listen
 from toolkit.errors import SettingsError
 
 
-def test_two_services_that_start_at_once_never_get_the_same_port() -> None:
+def test_two_starting_services_never_share_a_port() -> None:
     first = _listen(Settings(http_port=0))
     ports = [each.getsockname()[1] for each in first]
 

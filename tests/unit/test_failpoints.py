@@ -44,7 +44,7 @@ def test_another_point_does_not():
 
 
 @pytest.mark.parametrize("way", failpoints.DIRECTIONS)
-def test_a_point_that_is_armed_for_one_way_lets_the_other_and_what_goes_neither_way_pass(way: str):
+def test_a_failpoint_armed_for_one_path_spares_others(way: str):
     signs = {
         "forward": ["OrderCreated", "order.OrderCreated", "Pending"],
         "compensating": ["ShipmentFailed", "shipping.ShipmentFailed", "Compensating"],
@@ -64,7 +64,7 @@ for sign in {[sign for each in signs.values() for sign in each]}:
     assert done.stdout.split() == [*signs[way], "lives"]
 
 
-def test_what_is_under_way_has_begun_when_the_process_dies(tmp_path):
+def test_running_work_has_begun_when_the_process_dies(tmp_path):
     file = tmp_path / "sent"
     code = f"""
 async def send():
@@ -80,7 +80,7 @@ asyncio.run(failpoints.amid("published", send(), ["OrderCreated"]))"""
     ("environment", "named"),
     [({"SAGA_CRASH_AT": "nowhere"}, "outbox-written"), ({"SAGA_CRASH_AT": "acked", "SAGA_CRASH_ON": "up"}, "forward")],
 )
-def test_a_point_or_a_way_that_does_not_exist_ends_the_service_at_its_start(environment: dict[str, str], named: str):
+def test_an_unknown_failpoint_ends_the_service_at_start(environment: dict[str, str], named: str):
     command = [sys.executable, "-m", "toolkit.cli", "run", "payment"]
 
     done = subprocess.run(

@@ -52,7 +52,7 @@ class Parcel:
 
 
 @pytest.mark.parametrize("name", ["Ada", "Ada\u202e", "Ada\ud800"])
-def test_data_is_the_same_with_and_without_such_characters(name: str):
+def test_escaped_characters_parse_to_the_same_data(name: str):
     parcel: Any = {"parcel": Parcel(name, datetime(2026, 5, 4, tzinfo=UTC)), "weights": [1, 2.5, None, True]}
 
     read = json.loads(as_json(parcel))

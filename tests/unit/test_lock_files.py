@@ -40,7 +40,7 @@ def test_what_an_extra_brings_has_to_be_pinned():
     ]
 
 
-def test_a_line_without_exact_version_or_hash_is_found():
+def test_a_line_without_version_or_hash_is_found():
     assert problems_of(f"rich>=14 {HASH}\ntyper==0.20\n", {}) == [
         "rich>=14 has no exact version or no hash; run `make lock`",
         "typer==0.20 has no exact version or no hash; run `make lock`",

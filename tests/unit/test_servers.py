@@ -23,7 +23,7 @@ def test_without_docker_its_answer_is_shown(monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
-def test_what_docker_can_not_start_is_named_with_its_error() -> None:
+def test_a_container_that_fails_names_its_error() -> None:
     with (
         pytest.raises(
             RuntimeError, match=r"Docker(: no engine answers| could not start saga-toolkit/no-such-image:0): "

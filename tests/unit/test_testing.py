@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from toolkit.testing import NOON, ManualClock
 
 
-def test_a_manual_clock_stands_still_until_it_is_told_to_go_on() -> None:
+def test_a_manual_clock_moves_only_when_advanced() -> None:
     clock = ManualClock()
 
     assert clock.now() == clock.now() == NOON
@@ -15,7 +15,7 @@ def test_a_manual_clock_stands_still_until_it_is_told_to_go_on() -> None:
     assert clock.now() == NOON + timedelta(minutes=5)
 
 
-def test_a_manual_clock_begins_when_it_is_told_to_and_can_be_set_back() -> None:
+def test_a_manual_clock_can_be_set_and_reversed() -> None:
     clock = ManualClock(datetime(2031, 2, 3, tzinfo=UTC))
 
     clock.advance(timedelta(hours=-1))

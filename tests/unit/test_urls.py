@@ -104,7 +104,7 @@ def _bare_url(text: ast.expr) -> str | None:
     return name if name.endswith("url") else None  # in capitals it is a variable's name
 
 
-def test_no_other_code_puts_a_url_into_a_text():
+def test_only_shown_url_puts_urls_into_texts():
     files = [path for place in ("toolkit", "services") for path in (PROJECT / place).rglob("*.py")]
     names = {str(path.relative_to(PROJECT)): path for path in files}
     found = [

@@ -1,1 +1,1 @@
-"""The static rules that a choreography has to satisfy."""
+"""Static rules for choreographies."""

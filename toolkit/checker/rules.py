@@ -1,7 +1,7 @@
-"""What is wrong with a choreography although each service is right: one function per rule, over the graph alone.
+"""The rules for a choreography whose services are each right: one function per rule, over the graph alone.
 
-A choreography without findings can't lose its way: each event is heard, the saga ends once and waits for what may still
-refuse, each refusal leads to the failed end, and what was done before it is undone on the way, in reverse order.
+In a choreography without findings each event is consumed, and a saga ends once, after all steps that may refuse. Each
+refusal leads to the failed end, and the steps before it are undone on the path there, in reverse order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from toolkit.declaration.paths import CompensationPath, SagaPaths
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault: the rule, what breaks it, and what to do about it."""
+    """One fault: the rule, the violation and its cure."""
 
     rule: str
     message: str
@@ -27,34 +27,34 @@ class Finding:
 
 
 def check(choreography: Choreography) -> list[Finding]:
-    """Return what is wrong, rule by rule."""
+    """Return the findings, rule by rule."""
     return [finding for rule in RULES for finding in rule(choreography)]
 
 
 def unconsumed_events(choreography: Choreography) -> Iterator[Finding]:
-    """Every event is heard by somebody, unless it is declared optional."""
+    """Every event is consumed, unless it is declared optional."""
     consumed = {event for node in choreography.nodes for event in node.triggers}
     for node in choreography.nodes:
         for event in node.emits:
             if event not in consumed and not _contract(choreography, event).optional:
                 yield Finding(
                     "unconsumed event",
-                    f"{node.name} ({node.service}) emits {event}, and nobody listens to it",
-                    "Let a step or a compensation take it, or declare the event with optional=True",
+                    f"{node.name} ({node.service}) emits {event}, and no service consumes it",
+                    "Let a step or a compensation run on it, or declare the event with optional=True",
                 )
 
 
 def unemitted_events(choreography: Choreography) -> Iterator[Finding]:
-    """Every event that somebody waits for is emitted, or starts a saga."""
-    told = {event for node in choreography.nodes for event in node.emits}
-    told |= {saga.starts_with for saga in choreography.sagas}
+    """Every event that a step or a compensation runs on is emitted, or starts a saga."""
+    emitted = {event for node in choreography.nodes for event in node.emits}
+    emitted |= {saga.starts_with for saga in choreography.sagas}
     for node in choreography.nodes:
         for event in node.triggers:
-            if event not in told:
+            if event not in emitted:
                 yield Finding(
                     "unemitted event",
-                    f"{node.name} ({node.service}) waits for {event}, which nobody emits",
-                    "Return it from a step, or take it out of the parameter's type",
+                    f"{node.name} ({node.service}) runs on {event}, and no service emits it",
+                    "Return it from a step, or remove it from the parameter's type",
                 )
 
 
@@ -67,15 +67,15 @@ def unreachable_nodes(choreography: Choreography) -> Iterator[Finding]:
                 yield Finding(
                     "unreachable",
                     f"nothing leads from {saga.starts_with} to {node.name} ({node.service})",
-                    f"Let it listen to an event that the saga {saga.name} comes by, or delete it",
+                    f"Let it run on an event that the saga {saga.name} reaches, or delete it",
                 )
 
 
 def unreached_ends(choreography: Choreography) -> Iterator[Finding]:
     """Every saga completes where no step refuses."""
-    for ways in _ways(choreography):
-        saga = ways.saga
-        if not any(step.success == saga.completes_with for step in ways.ahead(saga.starts_with)):
+    for paths in _ways(choreography):
+        saga = paths.saga
+        if not any(step.success == saga.completes_with for step in paths.ahead(saga.starts_with)):
             yield Finding(
                 "unreached end",
                 f"nothing leads from {saga.starts_with} to {saga.completes_with}, which completes the saga {saga.name}",
@@ -84,55 +84,54 @@ def unreached_ends(choreography: Choreography) -> Iterator[Finding]:
 
 
 def lost_refusals(choreography: Choreography) -> Iterator[Finding]:
-    """Every refusal leads to the event that fails the saga, past what has refused or was fenced itself."""
-    for ways in _ways(choreography):
-        for way in ways.back():
-            if ways.is_lost(way):
+    """Every refusal leads to the event that fails the saga, without the compensations of refused and fenced steps."""
+    for paths in _ways(choreography):
+        for way in paths.back():
+            if paths.is_lost(way):
                 yield Finding(
                     "lost refusal",
-                    f"{way.refusal} of {_place(way.step)} never leads to {ways.saga.fails_with}",
-                    "Let the compensation of the step before take it, or the step that ends the saga",
+                    f"{way.refusal} of {_place(way.step)} never leads to {paths.saga.fails_with}",
+                    "Let the compensation of the step before run on it, or the step that ends the saga",
                 )
 
 
 def unawaited_steps(choreography: Choreography) -> Iterator[Finding]:
-    """No saga ends while a step is under way that may refuse."""
-    for ways in _ways(choreography):
-        steps = dict.fromkeys(step for event in ways.events() for step in ways.ahead(event) if step.refusals)
+    """No saga ends before a step that may refuse is done."""
+    for paths in _ways(choreography):
+        steps = dict.fromkeys(step for event in paths.events() for step in paths.ahead(event) if step.refusals)
         for step in steps:
-            endings = [
-                end for event in ways.events() if step in ways.ahead(event) for end in ways.endings(event, without=step)
-            ]
+            before = [event for event in paths.events() if step in paths.ahead(event)]
+            endings = [end for event in before for end in paths.endings(event, without=step)]
             if endings:
-                yield _unawaited(ways, step, endings[0])
+                yield _unawaited(paths, step, endings[0])
 
 
 def second_ends(choreography: Choreography) -> Iterator[Finding]:
     """No saga ends twice."""
-    for ways in _ways(choreography):
-        ends = next((found for event in ways.events() if len(found := ways.endings(event)) > 1), [])
+    for paths in _ways(choreography):
+        ends = next((found for event in paths.events() if len(found := paths.endings(event)) > 1), [])
         if ends:
             yield Finding(
                 "second end",
-                f"{' and '.join(map(_place, ends))} both run in the saga {ways.saga.name}, and each ends it",
-                "Let one step end the saga, after all that it has to wait for",
+                f"{' and '.join(map(_place, ends))} both run in the saga {paths.saga.name}, and each ends it",
+                "Let one step end the saga, after all steps that may refuse",
             )
 
 
 def same_ends(choreography: Choreography) -> Iterator[Finding]:
     """A saga in which a step may refuse has two ends."""
-    for ways in _ways(choreography):
-        saga = ways.saga
+    for paths in _ways(choreography):
+        saga = paths.saga
         if saga.completes_with == saga.fails_with and any(node.refusals for node in choreography.nodes_of(saga)):
             yield Finding(
                 "same end",
                 f"{saga.completes_with} ends {saga.name} completed and failed, so a refused saga counts as completed",
-                "Give it another event for `fails_with`, which a step emits once all is undone",
+                "Declare another event as `fails_with`, emitted by a step once all is undone",
             )
 
 
 def unreadable_events(choreography: Choreography) -> Iterator[Finding]:
-    """Every service that takes an event requires no more of it than its owner declares."""
+    """Every consumer of an event requires no more fields than its owner declares."""
     for contract in choreography.contracts:
         taken = {event for handler in contract.handlers for event in handler.triggers}
         for name in sorted(taken):
@@ -143,18 +142,18 @@ def unreadable_events(choreography: Choreography) -> Iterator[Finding]:
             if missing := sorted(required - set(emitted.json_schema.get("properties", {}))):
                 fault = f"requires {', '.join(missing)}, which it does not have in {emitted.owner}"
             elif event.version != emitted.version:
-                fault = f"takes version {event.version}, and {emitted.owner} emits {emitted.version}"
+                fault = f"consumes version {event.version}, and {emitted.owner} emits {emitted.version}"
             else:
                 continue
             yield Finding(
                 "unreadable event",
                 f"{name}, as {contract.service} declares it, {fault}",
-                "Let both import one declaration of it",
+                "Let both services import one declaration of it",
             )
 
 
 def foreign_events(choreography: Choreography) -> Iterator[Finding]:
-    """Every event is emitted by the service that owns it, and by no other."""
+    """Every event is emitted by its owner alone."""
     for node in choreography.nodes:
         for event in node.emits:
             owner = _contract(choreography, event).owner
@@ -166,61 +165,61 @@ def foreign_events(choreography: Choreography) -> Iterator[Finding]:
                 )
 
 
-def standing_steps(choreography: Choreography) -> Iterator[Finding]:
-    """Every step that may be done before a refusal is undone on the way back from it."""
-    for ways in _ways(choreography):
-        for node in ways.ahead(ways.saga.starts_with):
-            refusals = [way.refusal for way in ways.back() if node in way.done]
-            if standing := [refusal for refusal in refusals if not ways.undoing(refusal, node)]:
+def uncompensated_steps(choreography: Choreography) -> Iterator[Finding]:
+    """Every step that may be done before a refusal is undone after it."""
+    for paths in _ways(choreography):
+        for node in paths.ahead(paths.saga.starts_with):
+            refusals = [way.refusal for way in paths.back() if node in way.done]
+            if missing := [refusal for refusal in refusals if not paths.undoing(refusal, node)]:
                 yield Finding(
-                    "standing step",
-                    f"{_place(node)} is still done after {_names(standing)}",
-                    f"Give it a compensation that the way back from there leads to: @….compensation(of={node.name})",
+                    "uncompensated step",
+                    f"{_place(node)} is still done after {_names(missing)}",
+                    f"Give it a compensation that is reached from there: @….compensation(of={node.name})",
                 )
 
 
 def early_compensations(choreography: Choreography) -> Iterator[Finding]:
-    """Every step is undone after the steps that followed from it."""
-    for ways in _ways(choreography):
-        for way in ways.back():
-            for first, last in _successions(ways, way):
-                undoing, after = ways.undoing(way.refusal, first), ways.undoing(way.refusal, last)
-                if undoing and after and ways.is_passed(way.refusal, after, undoing):
+    """Every step is undone after the steps that it led to."""
+    for paths in _ways(choreography):
+        for way in paths.back():
+            for first, last in _successions(paths, way):
+                undoing, after = paths.undoing(way.refusal, first), paths.undoing(way.refusal, last)
+                if undoing and after and paths.is_passed(way.refusal, after, undoing):
                     yield Finding(
                         "early compensation",
                         f"after {way.refusal}, {_place(undoing)} may undo {first.name} before {_place(after)} has "
-                        f"undone {last.name}, which followed from it",
-                        f"Let {undoing.name} run on {after.success} instead of what comes before it",
+                        f"undone {last.name}, which it led to",
+                        f"Let {undoing.name} run on {after.success} instead of an earlier event",
                     )
 
 
 def early_ends(choreography: Choreography) -> Iterator[Finding]:
     """Every saga fails after all is undone."""
-    for ways in _ways(choreography):
-        for way in ways.back():
-            undoings = [undoing for step in way.done if (undoing := ways.undoing(way.refusal, step))]
-            if early := [undoing for undoing in undoings if ways.fails(way.refusal, without=(undoing,))]:
+    for paths in _ways(choreography):
+        for way in paths.back():
+            undoings = [undoing for step in way.done if (undoing := paths.undoing(way.refusal, step))]
+            if early := [undoing for undoing in undoings if paths.fails(way.refusal, without=(undoing,))]:
                 yield Finding(
                     "early end",
-                    f"after {way.refusal}, {ways.saga.fails_with} may end the saga before {_listed(early)} has run",
-                    f"Let the step that emits {ways.saga.fails_with} run on {early[0].success} instead",
+                    f"after {way.refusal}, {paths.saga.fails_with} may end the saga before {_listed(early)} has run",
+                    f"Let the step that emits {paths.saga.fails_with} run on {early[0].success} instead",
                 )
 
 
-def _unawaited(ways: SagaPaths, step: Node, end: Node) -> Finding:
+def _unawaited(paths: SagaPaths, step: Node, end: Node) -> Finding:
     return Finding(
         "unawaited step",
-        f"{ways.fork(step)} starts two branches, and {_place(end)} may end the saga {ways.saga.name} by {end.success} "
-        f"while {_place(step)} has not answered; {_names(step.refusals)} would come too late, and undo nothing",
-        f"Chain the branches, so that the way to {end.name} leads through {step.success}, "
+        f"{paths.fork(step)} starts two branches, and {_place(end)} may end the saga {paths.saga.name} by "
+        f"{end.success} before {_place(step)} has answered; {_names(step.refusals)} would be too late to undo anything",
+        f"Chain the branches, so that the path to {end.name} leads through {step.success}, "
         f"or let {step.name} return no refusal",
     )
 
 
-def _successions(ways: SagaPaths, way: CompensationPath) -> Iterator[tuple[Node, Node]]:
-    """Yield the pairs of steps, of those that may be done, of which the second followed from the first."""
+def _successions(paths: SagaPaths, way: CompensationPath) -> Iterator[tuple[Node, Node]]:
+    """Yield pairs of steps that may be done, where the first led to the second."""
     for first in way.done:
-        yield from ((first, each) for each in ways.ahead(first.success) if each in way.done and each != first)
+        yield from ((first, each) for each in paths.ahead(first.success) if each in way.done and each != first)
 
 
 def _ways(choreography: Choreography) -> list[SagaPaths]:
@@ -237,7 +236,7 @@ def _listed(nodes: Iterable[Node]) -> str:
 
 def _contract(choreography: Choreography, event: str) -> EventContract:
     found = choreography.event(event)
-    assert found is not None  # noqa: S101 -- tells the type checker that whoever emits an event declares it
+    assert found is not None  # noqa: S101 -- for the type checker: a contract declares each event that it emits
     return found
 
 
@@ -256,7 +255,7 @@ RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
     same_ends,
     unreadable_events,
     foreign_events,
-    standing_steps,
+    uncompensated_steps,
     early_compensations,
     early_ends,
 )

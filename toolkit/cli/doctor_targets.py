@@ -10,7 +10,7 @@ from toolkit.cli.service_locations import locate
 from toolkit.client.database_client import DatabaseClient
 from toolkit.client.http_client import HttpClient
 from toolkit.client.service_client import ServiceClient
-from toolkit.configuration.environment import said
+from toolkit.configuration.environment import secret_variable
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
 from toolkit.doctor import Target
@@ -22,7 +22,7 @@ def targets_of(names: Sequence[str], located: list[str] | None, settings: Settin
     Raises:
         UsageError: one of them is not known, or none is.
     """
-    is_said = bool(located or said("SAGA_SERVICES").strip())
+    is_said = bool(located or secret_variable("SAGA_SERVICES").strip())
     clients, declared = _clients(located, is_said=is_said), _declared()
     known = list(dict.fromkeys([*clients, *declared]))
     if unknown := [name for name in names if name not in known]:

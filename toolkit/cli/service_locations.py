@@ -39,10 +39,10 @@ async def opened(named: Sequence[str] | None) -> AsyncIterator[list[ServiceClien
 
 def locate(named: Sequence[str] | None) -> list[ServiceClient]:
     """Return the clients by the first way that names any."""
-    from toolkit.configuration.environment import said
+    from toolkit.configuration.environment import secret_variable
     from toolkit.configuration.settings import load_settings
 
-    listed = [each.strip() for each in said("SAGA_SERVICES").split(",") if each.strip()]
+    listed = [each.strip() for each in secret_variable("SAGA_SERVICES").split(",") if each.strip()]
     if named or listed:
         return _by_name(named or listed, load_settings())
     settings = load_settings()

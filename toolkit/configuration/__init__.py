@@ -1,1 +1,1 @@
-"""Settings by environment: what each variable may hold, and where its value comes from."""
+"""Settings from the environment: the variables, their allowed values and their sources."""

@@ -1,4 +1,4 @@
-"""Settings by environment, or by a file that it names; a bad value is named with what is allowed."""
+"""Read settings from environment variables and from files that they name; errors show the allowed values."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from toolkit.errors import SettingsError
 from toolkit.urls import HIDDEN, is_loopback, shown_url
 
 PREFIX = "SAGA_"
-#: What is written behind a variable's name to name a file that holds its value.
+#: The suffix of a variable that names a file with the setting's value.
 FILE = "_FILE"
-#: How the names of settings end that are secrets, or hold one: these may come from files.
+#: The suffixes of settings that are secrets, or hold one: these may come from files.
 _SECRETS = ("url", "token", "password")
-#: A longer file holds something else.
+#: A longer file is not a secret.
 _LONGEST_SECRET = 64 * 1024
-#: Passwords that are tried before all others, beside one that equals its login; and the token of our compose.yaml.
-DEMO_TOKEN = "demo-token-everybody-knows"  # noqa: S105 -- it is no secret, and that is what is looked for
+#: Well-known passwords, beside one that equals its login; and the token of our compose.yaml.
+DEMO_TOKEN = "demo-token-everybody-knows"  # noqa: S105 -- not a secret: the check for well-known ones looks for it
 _DEMO_PASSWORDS = {"guest", "admin", "postgres", "rabbitmq", "password", "secret", "saga", "changeme", DEMO_TOKEN}
 #: A token of fewer characters can be guessed, however slowly.
 SHORTEST_TOKEN = 16
 _IS_DEMO = f"{PREFIX}DEMO"
-_DEMO_CURE = f"set another, or {_IS_DEMO}=1 where this is but a demonstration"
-#: As many characters of a bad value are shown.
+_DEMO_CURE = f"set another, or {_IS_DEMO}=1 for a demonstration"
+#: The most characters of a bad value that an error shows.
 SHOWN = 200
-#: So alike a name has to be to one that is known, to be taken for misspelt.
+#: The similarity to a known name from which an unknown one counts as misspelt.
 _ALIKE = 0.8
 
 S = TypeVar("S", bound=BaseSettings)
 
 
 class _Files(PydanticBaseSettingsSource):
-    """The values of secrets from the files that `…_FILE` names."""
+    """Reads secrets from the files that `…_FILE` variables name."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Read one setting's file."""
@@ -48,14 +48,14 @@ class _Files(PydanticBaseSettingsSource):
         return _from_file(f"{prefix}{field_name}".upper()), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Read all files that are named."""
+        """Read all named files."""
         fields = self.settings_cls.model_fields
         found = {name: self.get_field_value(fields[name], name)[0] for name in fields if _may_be_a_file(name)}
         return {name: value for name, value in found.items() if value is not None}
 
 
 class FromEnvironment(BaseSettings):
-    """Settings whose secrets may come from files, and are shown nowhere; known passwords are for this machine alone."""
+    """Settings whose secrets may come from files and are never shown; well-known passwords need a local server."""
 
     model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -68,29 +68,29 @@ class FromEnvironment(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read files beside the environment."""
+        """Add the files to the sources."""
         return init_settings, _Files(settings_cls), env_settings
 
     @field_validator("*", mode="after")
     @classmethod
     def is_no_demo_password(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a URL that leads to another machine with a password that everybody tries."""
+        """Refuse a URL that leads to another machine with a well-known password."""
         is_url = isinstance(value, str) and (info.field_name or "").endswith("url") and "://" in value
         if is_url and not info.data.get("demo", _is_demo()) and has_demo_password(value):
-            raise ValueError(f"everybody knows that password, and the server is reached by a network: {_DEMO_CURE}")
+            raise ValueError(f"its password is well known, and the server is not on this machine: {_DEMO_CURE}")
         return value
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Show each setting as `saga config` does: whoever logs them shows no password."""
+        """Show each setting as `saga config` does, so that a log line shows no password."""
         return [(name, _shown(getattr(self, name))) for name in type(self).model_fields]
 
 
 def has_demo_password(url: str) -> bool:
-    """Whether a server off this machine is logged in to with a password that everybody tries first."""
+    """Whether a URL leads to another machine with a well-known password."""
     if url.startswith("sqlite:"):
         return False
     if url.startswith("postgresql:"):
-        from sqlalchemy.engine import make_url  # what is special in a password need not be encoded for it
+        from sqlalchemy.engine import make_url  # it parses passwords with special characters that are not encoded
 
         url = make_url(url).render_as_string(hide_password=False)
     login, password = login_of(url)
@@ -99,32 +99,32 @@ def has_demo_password(url: str) -> bool:
 
 
 def guard_token(variable: str, token: SecretStr | None, place: str) -> None:
-    """Refuse a token that can be guessed where others than this machine may guess at it; no token is none of those.
+    """Refuse a guessable token where other machines can guess it; `place` describes the exposure. None is allowed.
 
     Raises:
-        SettingsError: it is short, or the demo's though this is no demonstration.
+        SettingsError: the token is short, or is the demo's outside a demonstration.
     """
     shown = token.get_secret_value() if token else ""
     if shown == DEMO_TOKEN and not _is_demo():
-        raise SettingsError(f"{place}, and everybody knows {variable}={DEMO_TOKEN}: {_DEMO_CURE}")
+        raise SettingsError(f"{place}, and {variable}={DEMO_TOKEN} is well known: {_DEMO_CURE}")
     if shown and len(shown) < SHORTEST_TOKEN:
         raise SettingsError(
             f"{place}, and {variable} has {len(shown)} characters: "
-            f"give it {SHORTEST_TOKEN} or more, by `openssl rand -hex 32` say"
+            f"give it {SHORTEST_TOKEN} or more, for example by `openssl rand -hex 32`"
         )
 
 
-def said(variable: str) -> str:
-    """Return what the environment, or the file that it names, says of a secret that is no setting; else nothing.
+def secret_variable(variable: str) -> str:
+    """Return a secret that is not a setting, from its variable or from the file that `…_FILE` names; else nothing.
 
     Raises:
-        SettingsError: the file can't be read, or both say something.
+        SettingsError: the file can't be read, or both variables are set.
     """
     return _from_file(variable) or os.environ.get(variable, "")
 
 
 def read_settings(kind: type[S], **overrides: Any) -> S:
-    """Read settings of this kind, a service's own perhaps, from the environment.
+    """Read settings of this class, which may be a service's own, from the environment.
 
     Raises:
         SettingsError: a value is not allowed.
@@ -134,24 +134,24 @@ def read_settings(kind: type[S], **overrides: Any) -> S:
     except ValidationError as error:
         raise SettingsError(
             "; ".join(_explain(fault, kind) for fault in error.errors(include_url=False))
-        ) from None  # which would repeat the values in a traceback, and their passwords
+        ) from None  # its traceback would repeat the values, and their passwords
 
 
 def known_variables(kind: type[BaseSettings]) -> list[str]:
-    """Return the variables that such settings are read from, those that name files too."""
+    """Return the variables that these settings are read from, including those that name files."""
     names = {name: f"{kind.model_config.get('env_prefix', '')}{name}".upper() for name in kind.model_fields}
     return [*names.values(), *(f"{variable}{FILE}" for name, variable in names.items() if _may_be_a_file(name))]
 
 
 def misspelt(environment: Mapping[str, str], known: list[str]) -> dict[str, str]:
-    """Return the variables that no setting reads and that look like one, with the setting that was meant."""
+    """Return the variables that no setting reads and that resemble one, with the resembled variable."""
     unknown = [name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known]
     close = {name: get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE) for name in unknown}
-    return {name: meant[0] for name, meant in close.items() if meant}
+    return {name: matches[0] for name, matches in close.items() if matches}
 
 
 def shown_settings(settings: BaseSettings) -> list[dict[str, str | None]]:
-    """Return each setting as `variable`, `value` and `source`, without any password or token.
+    """Return each setting as `variable`, `value` and `source`, without passwords and tokens.
 
     A source is `environment`, `file` or `default`.
     """
@@ -169,7 +169,7 @@ def _source_of(variable: str) -> str:
 
 
 def _named(variable: str) -> str | None:
-    """Return a variable's value in the environment, where its case does not count."""
+    """Return a variable's value in the environment, ignoring the case of its name."""
     return next((value for name, value in os.environ.items() if name.upper() == variable), None)
 
 
@@ -178,7 +178,7 @@ def _may_be_a_file(name: str) -> bool:
 
 
 def _from_file(variable: str) -> str | None:
-    """Return what the file holds that `<variable>_FILE` names; None where none is named."""
+    """Return the content of the file that `<variable>_FILE` names; None where it names none."""
     path = _named(f"{variable}{FILE}")
     if not path:
         return None
@@ -188,9 +188,9 @@ def _from_file(variable: str) -> str | None:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(_LONGEST_SECRET + 1)
-    except (OSError, ValueError) as error:  # a text with a NUL is no path, and what is no UTF-8 no value
-        told = getattr(error, "strerror", None) or "it holds no UTF-8"
-        raise SettingsError(f"{where} can't be read: {told}; name a file that holds the value alone") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or content that is not UTF-8
+        cause = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise SettingsError(f"{where} can't be read: {cause}; name a file that holds the value alone") from None
     value = text.rstrip("\r\n")
     if not value or len(text) > _LONGEST_SECRET or not value.isprintable():
         fault = "is empty" if not value else "holds more than one line of text"
@@ -203,7 +203,7 @@ def _is_demo() -> bool:
 
 
 def _shown(value: Any) -> str | None:
-    """Return a value as the environment would say it."""
+    """Return a value in the form of an environment variable, passwords masked."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -217,7 +217,7 @@ def _shown(value: Any) -> str | None:
 
 
 def _shown_input(field: str, value: Any) -> str:
-    """Return a bad value as it may be shown: of a token nothing, of a URL no password, wherever it was put."""
+    """Return a bad value for an error: a token is masked, and so are passwords in any URL."""
     if field.endswith(("token", "password")):
         return repr(HIDDEN)
     if isinstance(value, timedelta):
@@ -232,7 +232,7 @@ def _explain(fault: Any, kind: type[BaseSettings]) -> str:
     file = _named(f"{variable}{FILE}") if _may_be_a_file(field) else None
     shown = f"{_shown_input(field, fault['input'])[:SHOWN]}" + (f", from {file}," if file else "")
     place = f" for {within[0]}" if within else ""
-    told = fault["msg"].removeprefix("Value error, ")
+    reason = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch" and field in kind.model_fields:
-        told = f"give {kind.model_fields[field].description}"
-    return f"{variable}={shown}{place} is not allowed: {told}"
+        reason = f"give {kind.model_fields[field].description}"
+    return f"{variable}={shown}{place} is not allowed: {reason}"

@@ -1,4 +1,4 @@
-"""The URLs of brokers and databases: what they may hold, and what a driver makes of them."""
+"""The URLs of brokers and databases: their validation, and the options that a driver takes from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-#: What PostgreSQL's driver takes from a URL: as numbers, and as texts. What else it knows can't be said as text.
+#: The parameters that PostgreSQL's driver takes from a URL: numbers, and texts. Its other options have no text form.
 _DRIVER_NUMBERS: dict[str, type[float]] = {
     "statement_cache_size": int,
     "prepared_statement_cache_size": int,
@@ -19,38 +19,38 @@ _DRIVER_NUMBERS: dict[str, type[float]] = {
     "timeout": float,
     "command_timeout": float,
 }
-#: The files by which the two prove to each other who they are.
+#: The files by which server and client authenticate each other.
 CERTIFICATES = ("sslrootcert", "sslcert", "sslkey")
 _DRIVER_TEXTS = {
     *("host", "port", "user", "password", "database", "passfile", "service", "servicefile", "krbsrvname", "gsslib"),
     *("ssl", "sslmode", "target_session_attrs", *CERTIFICATES),
 }
-#: What proves who the server is, before it learns anything; the rest of the modes does not.
+#: The modes that verify the server's identity before they send anything.
 VERIFYING = ("verify-ca", "verify-full")
 _TLS = ("disable", "allow", "prefer", "require", *VERIFYING)
-#: The words that these of them may be.
+#: The parameters that have a fixed set of values.
 _DRIVER_WORDS = {
     "ssl": _TLS,
     "sslmode": _TLS,
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
-#: A connection that went silent is noticed after three beats: later than this nobody wants to know.
+#: A silent connection is detected after three heartbeats; a longer interval, in seconds, is useless. And its digits.
 _SLOWEST_HEARTBEAT, _DIGITS = 600, 9
-#: No such number means anything beyond this.
+#: The largest number that a parameter may have.
 _MOST = 1_000_000
-#: What is said where something else stands in the port's place; it may be the rest of a password.
-_NO_PORT = "its port is no number up to 65535, or what is special in its password (@ : / ? #) is not percent-encoded"
+#: The error for an invalid port, which is not repeated: it may be the rest of a password.
+_NO_PORT = "its port is not a number up to 65535, or special characters of its password (@ : / ? #) are not encoded"
 
 
 def has_sound_address(url: str) -> str:
-    """Return the URL of a server, if anything can listen there.
+    """Return the URL of a server if its address is valid.
 
     Raises:
-        ValueError: the host or the port is none.
+        ValueError: the host or the port is invalid.
     """
     try:
         port = urlsplit(url).port
-    except ValueError:  # the library's own text repeats what stands in the port's place, a part of the password say
+    except ValueError:  # the library's own text repeats the invalid port, which may be a part of the password
         raise ValueError(_NO_PORT) from None
     if port == 0:
         raise ValueError("nothing listens on port 0")
@@ -58,10 +58,10 @@ def has_sound_address(url: str) -> str:
 
 
 def has_heartbeat(url: str) -> str:
-    """Return the broker's URL, unless its heartbeat could not notice a broker that went silent.
+    """Return the broker's URL if its heartbeat can detect a silent broker.
 
     Raises:
-        ValueError: it is no number of seconds, or none.
+        ValueError: the heartbeat is zero, too long, or not a number of seconds.
     """
     for beat in parse_qs(urlsplit(url).query, keep_blank_values=True).get("heartbeat", []):
         if not (beat.isascii() and beat.isdecimal() and 1 <= int(beat[:_DIGITS]) <= _SLOWEST_HEARTBEAT):
@@ -70,18 +70,18 @@ def has_heartbeat(url: str) -> str:
 
 
 def is_database_url(url: str) -> str:
-    """Return the URL of a database, if its driver can make anything of it.
+    """Return the URL of a database if its driver accepts it.
 
     Raises:
-        ValueError: it can't; the text says at what it stumbles.
+        ValueError: it does not; the text names the invalid part.
     """
-    from sqlalchemy.engine import make_url  # it takes long, and most settings do not need it
+    from sqlalchemy.engine import make_url  # a slow import that most settings do not need
     from sqlalchemy.exc import ArgumentError
 
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise ValueError("it is no URL") from None
+        raise ValueError("it is not a URL") from None
     except ValueError:
         raise ValueError(_NO_PORT) from None
     if parsed.port is not None and not 1 <= parsed.port <= 65_535:
@@ -97,10 +97,10 @@ DatabaseUrl = Annotated[str, Field(pattern=r"^(sqlite:///|postgresql://).+"), Af
 
 
 def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Return a PostgreSQL URL without those parameters that the driver wants in another form, and these.
+    """Return a PostgreSQL URL without the parameters that the driver takes as options, and these options.
 
     Raises:
-        ValueError: a parameter is unknown, or its value is none.
+        ValueError: a parameter is unknown, or its value is invalid.
     """
     texts, options = dict(url.query), {}
     if unknown := sorted(texts.keys() - _DRIVER_NUMBERS.keys() - _DRIVER_TEXTS):
@@ -111,30 +111,30 @@ def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
             raise ValueError(f"the driver's parameter {name} is one of {', '.join(_DRIVER_WORDS[name])}, given once")
     for name in texts.keys() & _DRIVER_NUMBERS.keys():
         options[name] = _number(name, texts.pop(name), _DRIVER_NUMBERS[name])
-    mode = texts.pop("sslmode", texts.get("ssl"))  # libpq's word for what asyncpg calls ssl
+    mode = texts.pop("sslmode", texts.get("ssl"))  # asyncpg's name for libpq's sslmode is ssl
     if mode is not None:
         texts["ssl"] = mode
     given = {name: texts.pop(name) for name in CERTIFICATES if name in texts}
     if not all(isinstance(path, str) for path in given.values()):
         raise ValueError(f"the driver's parameters {', '.join(given)} are files, each given once")
     if given and mode not in (None, *VERIFYING):
-        raise ValueError(f"{', '.join(given)} says nothing with sslmode={mode}: take verify-full, or leave it out")
+        raise ValueError(f"{', '.join(given)} has no effect with sslmode={mode}: use verify-full, or leave it out")
     return url.set(query=texts), options | given
 
 
 def _number(name: str, value: str | tuple[str, ...], kind: type[float]) -> float:
     try:
-        number = kind(value)  # type: ignore[arg-type]  # given twice it is a tuple, which is no number either
+        number = kind(value)  # type: ignore[arg-type]  # a parameter given twice is a tuple, which raises TypeError
     except (TypeError, ValueError) as error:
         raise ValueError(f"the driver's parameter {name} is a number, given once") from error
-    least = 1 if kind is float else 0  # a wait of no time at all never succeeds
+    least = 1 if kind is float else 0  # a timeout of zero never succeeds
     if not least <= number <= _MOST:
         raise ValueError(f"the driver's parameter {name} lies between {least} and {_MOST}")
     return number
 
 
 def hosts_of(url: str) -> list[str]:
-    """Return the hosts that a server's URL leads to, those of its query too; none where it names none."""
+    """Return the hosts of a server's URL, those in its query included; empty where it names none."""
     place = urlsplit(url)
     named = place.netloc.rpartition("@")[2].split(",")
     asked = [host for each in parse_qs(place.query).get("host", []) for host in each.split(",")]
@@ -142,7 +142,7 @@ def hosts_of(url: str) -> list[str]:
 
 
 def login_of(url: str) -> tuple[str, str]:
-    """Return the login and the password of a server's URL, those of its query before others; empty where none is."""
+    """Return the login and the password of a server's URL, its query first; empty where it has none."""
     place = urlsplit(url)
     login, _, _ = place.netloc.rpartition("@")
     user, _, password = login.partition(":")
@@ -151,7 +151,7 @@ def login_of(url: str) -> tuple[str, str]:
 
 
 def _host_of(place: str) -> str:
-    """Return the host of `host:port`, `[host]:port` or a directory of sockets."""
+    """Return the host of `host:port`, `[host]:port` or a socket's directory."""
     if place.startswith("/"):
         return place
     return place[1:].partition("]")[0] if place.startswith("[") else place.partition(":")[0]

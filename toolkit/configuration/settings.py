@@ -1,4 +1,4 @@
-"""Settings by environment; a bad value is named with the variable and with what is allowed."""
+"""The settings of a service, from `SAGA_…` variables; errors show the variable, the value and the allowed values."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from toolkit.configuration.environment import PREFIX, SHOWN, FromEnvironment, known_variables, misspelt, read_settings
 from toolkit.configuration.server_urls import DatabaseUrl, has_heartbeat, has_sound_address
 
-#: A longer wait means never, and can be added to any time without leaving the calendar.
+#: The longest timeout; it can be added to any time without leaving the calendar.
 LONGEST_WAIT = timedelta(days=3650)
 
 
-#: Nothing younger is ever pruned from the saga log, because the log is the fence, and the fence must outlive whatever
-#: may bring an event again: a retry of a call (10 minutes at most), an outbox row whose confirm was lost (a lease, then
-#: a minute), the nudges of a saga (which end with it), a broker or a service that is down overnight. What comes later
-#: still is not run either: older than the log and unknown to it, it becomes a dead letter.
+#: No younger entry is pruned from the saga log: the log is the fence, and has to outlive each cause of a repeated
+#: delivery. Such causes are a retry of a call (10 minutes at most), an outbox row whose confirm was lost (a lease, then
+#: a minute), a saga's nudges (which end with it), and a broker or service that is down overnight. A later delivery does
+#: not run either: it is older than the log, and becomes a dead letter.
 SHORTEST_RETENTION = timedelta(days=1)
 
-#: A message of more bytes is none, unless the settings say otherwise: large data belongs elsewhere.
+#: The default limit of a message, in bytes: large data belongs elsewhere.
 LARGEST_MESSAGE = 256 * 1024
 
-#: What any service must be able to take: a refusal with the longest reason, each character of which JSON escapes.
+#: The smallest limit, in bytes: a refusal with the longest reason fits, even if JSON escapes each of its characters.
 SMALLEST_LIMIT = 8 * 1024
 
 LONGEST_RETENTION = timedelta(days=36_500)
 
-#: As much is a short string of AMQP.
+#: The most bytes of an AMQP short string.
 _LONGEST_LOGIN = 255
 _UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", re.ASCII)
 
 
 def _seconds(value: Any) -> Any:
-    """Take a plain number from the environment as seconds, and one with a unit for what it says."""
+    """Return a number from the environment as seconds; a unit after it counts."""
     if not isinstance(value, str):
         return value
     if span := _SPAN.fullmatch(value.strip()):
@@ -57,7 +57,7 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 
 
 def _directory(value: str | Path) -> Path:
-    """Return a directory that is there or may be made."""
+    """Return the path of a directory that exists or can be created."""
     path = Path(value)
     try:
         if not value:
@@ -70,7 +70,7 @@ def _directory(value: str | Path) -> Path:
 
 
 def _object_like(example: dict[str, Any]) -> BeforeValidator:
-    """Read JSON from the environment here, not in the library: it would name neither the variable nor the value."""
+    """Parse JSON from the environment here: the library's error would show neither the variable nor the value."""
 
     def read(value: Any) -> Any:
         if not isinstance(value, str):
@@ -87,25 +87,25 @@ def _object_like(example: dict[str, Any]) -> BeforeValidator:
 
 
 def _are_logins(value: Any) -> Any:
-    """Return the logins of one owner, in a list.
+    """Return the list of one owner's logins.
 
     Raises:
-        ValueError: there is none, or one that no AMQP property can hold.
+        ValueError: it is empty, or a login is longer than an AMQP property can be.
     """
     if not (isinstance(value, list | tuple) and value and all(isinstance(each, str) and each for each in value)):
         raise ValueError('give a list of logins, such as ["payment"]; leave out an owner whose events anyone may send')
     if long := [each for each in value if len(each.encode()) > _LONGEST_LOGIN]:
-        raise ValueError(f"{long[0][:SHOWN]!r} is no login: it has more than {_LONGEST_LOGIN} bytes")
+        raise ValueError(f"{long[0][:SHOWN]!r} is not a login: it has more than {_LONGEST_LOGIN} bytes")
     return value
 
 
 class Settings(FromEnvironment):
-    """What a service reads from `SAGA_…`; the names below, in capitals, behind the prefix."""
+    """A service's settings: each is read from its name in capitals, after the prefix `SAGA_`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     demo: Annotated[bool, BeforeValidator(lambda value: value or False)] = False
-    """Whether passwords and tokens that everybody knows are taken off this machine, too."""
+    """Whether well-known passwords and tokens are accepted for other machines, too."""
     broker_url: Annotated[
         str,
         Field(
@@ -121,7 +121,7 @@ class Settings(FromEnvironment):
     )
     """`sqlite:///path` or `postgresql://user:password@host/database`; a file in `data_dir` if unset."""
     data_dir: Annotated[Path, BeforeValidator(_directory)] = Path(".saga")
-    """Where the SQLite files lie."""
+    """The directory of the SQLite files."""
     exchange: str = Field(
         "saga", pattern=r"^[A-Za-z0-9._\-]{1,60}$", description="1 to 60 letters, digits, dots, hyphens or underscores"
     )
@@ -131,21 +131,21 @@ class Settings(FromEnvironment):
         NoDecode,
         _object_like({"payment": ["payment"]}),
     ] = Field(default_factory=dict)
-    """By owner, the logins that may send its events, in JSON; those of an owner that is not named are not checked."""
+    """By owner, the logins that may send its events, in JSON; events of other owners are not checked."""
     prefetch: int = Field(200, ge=1, le=10_000)
-    """How many deliveries a service holds unacknowledged at most."""
+    """The most unacknowledged deliveries of a service."""
     redeclare_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1))
-    """How often a service makes sure of its queue and its bindings, which may be deleted behind its back."""
+    """How often a service declares its queue and its bindings again, in case they were deleted."""
     batch_size: int = Field(50, ge=1, le=1_000)
-    """How many steps share one transaction at most."""
+    """The most steps that share one transaction."""
     external_concurrency: int = Field(32, ge=1, le=1_000)
-    """How many external steps call the outside world at once."""
+    """The most external steps that run at once."""
     relay_window: int = Field(500, ge=1, le=10_000)
-    """How many outbox rows one relay has in flight at most."""
+    """The most outbox rows that a relay has in flight."""
     relay_lease: Duration = Field(timedelta(seconds=5), ge=timedelta(seconds=1), le=timedelta(minutes=5))
-    """How long a claimed outbox row is left to the relay that claimed it."""
+    """How long an outbox row belongs to the relay that claimed it."""
     relay_poll: Duration = Field(timedelta(seconds=1), ge=timedelta(milliseconds=10), le=timedelta(minutes=1))
-    """How often the relay looks for due rows when nobody wakes it."""
+    """How often the relay looks for due rows when no commit wakes it."""
     step_timeouts: Annotated[
         dict[str, Annotated[Duration, Field(ge=timedelta(milliseconds=1), le=LONGEST_WAIT)]],
         NoDecode,
@@ -153,43 +153,43 @@ class Settings(FromEnvironment):
     ] = Field(default_factory=dict)
     """Timeouts by step name that override the declared ones: JSON, seconds or ISO 8601 durations."""
     overdue_after: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
-    """How long after a step the saga may go on before the step counts as overdue, and is nudged."""
+    """How long after a step the saga may pause before the step counts as overdue, and is nudged."""
     nudge_every: Duration = Field(timedelta(minutes=1), ge=timedelta(milliseconds=100), le=LONGEST_WAIT)
-    """How soon the event of an overdue step is sent again; each pause is twice the one before, up to an hour."""
+    """The delay before an overdue step's event is sent again; it doubles each time, up to an hour."""
     abort_after: Duration = Field(timedelta(hours=1), ge=timedelta(seconds=1), le=LONGEST_WAIT)
-    """How long after a step whose saga has not ended an abort is sent to all."""
+    """How long after a step an unfinished saga is aborted."""
     watch_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=10), le=timedelta(minutes=5))
     """How often overdue steps are looked for."""
     retention: Duration | None = Field(None, ge=SHORTEST_RETENTION, le=LONGEST_RETENTION)
-    """How long after its last entry an ended saga, or a dead letter, is kept; unset: for ever."""
+    """How long an ended saga is kept after its last entry, a dead letter after its last arrival; unset: for ever."""
     max_message_bytes: int = Field(LARGEST_MESSAGE, ge=SMALLEST_LIMIT, le=16 * 1024 * 1024)
-    """A step that emits more has failed; a larger message goes to the dead letters unread. The same in each service."""
+    """The largest event: emitting a larger one fails the step, receiving one dead-letters it. Equal in all services."""
     allow_undeclared_steps: bool = False
-    """Whether a service starts though sagas are under way at steps that it does not declare any more."""
+    """Whether a service starts although unfinished sagas are at steps that it no longer declares."""
     http_host: str = Field("127.0.0.1", min_length=1)
-    """Where the health checks and the API listen."""
+    """The address of the health checks and the API."""
     http_port: int | None = Field(None, ge=0, le=65_535)
     """Their port; unset: 8000, or any free one where that is taken."""
     health_port: int = Field(0, ge=0, le=65_535)
-    """Where the health checks and the metrics listen, too; 0: any free one, which the log names."""
+    """Another port for the health checks and the metrics; 0: any free one, which the log names."""
     http_names: str = Field(
         "",
         pattern=r"^((\*\.)?[A-Za-z0-9._\-]+( *, *(\*\.)?[A-Za-z0-9._\-]+)*)?$",
         description="names, separated by commas: payment.shop.example, *.svc.cluster.local",
     )
-    """Under which further names clients ask the API, beside its service's, this machine's, and any address."""
+    """Further host names of the API, beside its service's name, this machine's names, and any address."""
     api_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
-    """What a client of the API must show to write; unset: it only reads."""
+    """The token for writing by the API; unset: the API is read-only."""
     api_read_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
-    """What a client of the API may show to read where reading needs a token, too."""
+    """The token for reading by the API, where reading needs one."""
     behind_https: bool = False
-    """Whether browsers reach the console by a proxy that speaks HTTPS; its forwarded headers are believed then."""
+    """Whether an HTTPS proxy is in front of the console; its forwarded headers are then trusted."""
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
     def login(self) -> str:
-        """The login by which the broker knows us, which it verifies of each message."""
+        """The login at the broker, which verifies it in each message."""
         return unquote(urlsplit(self.broker_url).username or "guest")
 
     @property
@@ -198,7 +198,7 @@ class Settings(FromEnvironment):
         return unquote(urlsplit(self.broker_url).path[1:]) or "/"
 
     def database_for(self, service: str) -> str:
-        """Return the database of this service: the one that is set, or its file in the data directory."""
+        """Return the URL of this service's database: the setting, or its file in the data directory."""
         return self.database_url or f"sqlite:///{self.data_dir / service}.db"
 
 
@@ -212,7 +212,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def misspelt_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that no setting reads and that look like one, with the setting that was meant."""
+    """Return the variables that no setting reads and that resemble one, with the resembled variable."""
     return misspelt(environment, known_variables(Settings))
 
 
@@ -221,5 +221,5 @@ def queue_name(settings: Settings, service: str) -> str:
     return f"{settings.exchange}.{service}"
 
 
-#: What OpenTelemetry calls a broker that there is none of.
+#: The value of `broker_url` without a broker; also OpenTelemetry's name of the messaging system.
 EMBEDDED = "embedded"

@@ -1,1 +1,1 @@
-"""What a service's author writes: events, sagas, steps, retry policies; and the choreography that they form."""
+"""The declarations of a service's author: events, sagas, steps, retry policies, and the choreography they form."""

@@ -1,6 +1,6 @@
-"""The choreography as data: who hears what and emits what, read from the contracts of all services alone.
+"""The choreography as a graph: which step consumes and emits which event, read from the services' contracts alone.
 
-The order of a saga's steps is nowhere written down; it follows from the edges.
+No declaration lists the order of a saga's steps; the order follows from the edges.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from toolkit.declaration.service import Service
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A step or a compensation, and the service that it belongs to; events go by their names."""
+    """A step or a compensation with its service; events are given by name."""
 
     service: str
     handler: HandlerContract
@@ -28,7 +28,7 @@ class Node:
 
     @property
     def step(self) -> str:
-        """The name of the step itself, or of the one that is undone."""
+        """The name of the step; of a compensation, the name of the step that it undoes."""
         return self.handler.of or self.handler.name
 
     @property
@@ -38,17 +38,17 @@ class Node:
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """The events that it runs on."""
+        """The names of the events that it runs on."""
         return self.handler.triggers
 
     @property
     def success(self) -> str:
-        """The event that says that it is done."""
+        """The name of the event that it emits on success."""
         return self.handler.success
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """The events by which it may say no; a compensation never does."""
+        """The names of its refusals; a compensation has none."""
         return self.handler.refusals
 
     @property
@@ -59,7 +59,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An event on its way from one node to another; None stands for the world outside."""
+    """An event that leads from one node to another; None stands for the outside world."""
 
     event: str
     emitter: Node | None
@@ -83,13 +83,13 @@ class Choreography:
         return next((saga for saga in self.sagas if saga.name == name), None)
 
     def event(self, name: str) -> EventContract | None:
-        """Return an event as its owner declares it, else as anybody does; None where nobody knows it."""
+        """Return an event as its owner declares it, else as any other service does; None if no service declares it."""
         known = [(contract.service, contract.events[name]) for contract in self.contracts if name in contract.events]
         owned = [event for service, event in known if event.owner == service]
         return next(iter([*owned, *(event for _, event in known)]), None)
 
     def nodes_of(self, saga: SagaContract) -> list[Node]:
-        """Return the saga's nodes: the way forward first, then the way back, then what nothing leads to."""
+        """Return the saga's nodes: the forward path first, then the compensation path, then the unreachable ones."""
         ordered = [*self.forward(saga), *self._backward(saga), *self.nodes]
         return list(dict.fromkeys(node for node in ordered if node.saga.name == saga.name))
 
@@ -107,14 +107,14 @@ class Choreography:
         return [node for node in self.nodes if event in node.triggers and node.saga.name == saga.name]
 
     def forward(self, saga: SagaContract, *, since: str | None = None, without: Collection[Node] = ()) -> list[Node]:
-        """Return the steps that a saga takes in which nobody refuses, in their order.
+        """Return the steps of a saga in which no step refuses, in order.
 
-        `since`: from that event on, instead of the starting one; `without`: as if these steps did nothing.
+        `since`: start from that event instead of the starting one; `without`: as if these steps emitted nothing.
         """
         return self._reached(since or saga.starts_with, saga, onwards=_success_of_step, without=without)
 
     def reached_from(self, event: str, saga: SagaContract, *, without: Collection[Node] = ()) -> list[Node]:
-        """Return all nodes that this event leads to, directly or not, the nearest first; `without` do nothing."""
+        """Return all nodes that this event leads to, directly or not, nearest first; `without` emit nothing."""
         return self._reached(event, saga, onwards=lambda node: node.emits, without=without)
 
     def events_after(self, event: str, saga: SagaContract) -> set[str]:
@@ -122,7 +122,7 @@ class Choreography:
         return {emitted for node in self.reached_from(event, saga) for emitted in node.emits}
 
     def _backward(self, saga: SagaContract) -> Iterator[Node]:
-        """Yield what the last refusal leads to, then what the one before it adds, and so on."""
+        """Yield the nodes that the last refusal leads to, then those that the refusal before it adds, and so on."""
         for node in reversed(self.forward(saga)):
             for refusal in node.refusals:
                 yield from self.reached_from(refusal, saga)
@@ -155,7 +155,7 @@ def _success_of_step(node: Node) -> Iterable[str]:
 
 
 def as_text(choreography: Choreography) -> str:
-    """Return the choreography as a page to read: each step, on what it runs, and who hears of it."""
+    """Return the choreography as text: each step, its triggers, its events and their consumers."""
     return "\n".join(line for saga in choreography.sagas for line in _saga_lines(choreography, saga))
 
 
@@ -174,7 +174,7 @@ def _saga_lines(choreography: Choreography, saga: SagaContract) -> Iterator[str]
 
 def _end(event: str, saga: SagaContract) -> str:
     ends = {saga.completes_with: "the saga is completed", saga.fails_with: "the saga has failed"}
-    return ends.get(event, "nobody")
+    return ends.get(event, "no consumer")
 
 
 def _names(events: Iterable[str]) -> str:
@@ -182,7 +182,7 @@ def _names(events: Iterable[str]) -> str:
 
 
 def as_mermaid(choreography: Choreography) -> str:
-    """Return the choreography as a Mermaid flowchart: the way forward solid, the way back dashed."""
+    """Return the choreography as a Mermaid flowchart: the forward path solid, the compensation path dashed."""
     return "\n".join(["flowchart LR", *_groups(choreography), *_arrows(choreography)])
 
 

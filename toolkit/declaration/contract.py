@@ -1,6 +1,6 @@
-"""What a service hears and says, as data: its sagas, its steps and compensations, and its events with their schemas.
+"""A service's contract as data: its sagas, its steps and compensations, and its events with their schemas.
 
-It is made from the declarations and sent as JSON, so that whoever reads a running service needs none of its code.
+The contract is built from the declarations and served as JSON: a client of a running service needs none of its code.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from toolkit.declaration.service import Service
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may tell more
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may send more fields
 
 
 class EventContract(_Part):
-    """One event: who may emit it, and what it holds. `sensitive` are the fields that nobody is shown, with dots."""
+    """One event: its owner, its schema and an example. `sensitive` are the dotted paths of its masked fields."""
 
     name: str
     owner: str
@@ -38,7 +38,7 @@ class EventContract(_Part):
 
 
 class HandlerContract(_Part):
-    """A step, or a compensation `of` one. `timeout` is in seconds; `attempts` are those that it has in all."""
+    """A step, or a compensation `of` one. `timeout` is in seconds; `attempts` counts the first one, too."""
 
     name: str
     kind: Literal["step", "compensation"]
@@ -69,7 +69,7 @@ class SagaContract(_Part):
 
 
 class Contract(_Part):
-    """One service's part in its sagas; `events` by name, both those that it hears and those that it says."""
+    """One service's part in its sagas; `events` maps names to the events that it consumes or emits."""
 
     service: str
     toolkit_version: str
@@ -92,12 +92,12 @@ class Contract(_Part):
 
     @property
     def ends_sagas(self) -> bool:
-        """Whether any of its steps ends a saga: only such a service may say that one has ended."""
+        """Whether any of its steps ends a saga: only such a service may publish `SagaEnded`."""
         ends = {end for saga in self.sagas for end in (saga.completes_with, saga.fails_with)}
         return not ends.isdisjoint(_emitted_events(self))
 
     def consumed(self) -> list[EventContract]:
-        """Return the events that the service listens to."""
+        """Return the events that the service consumes."""
         return [self.events[name] for name in dict.fromkeys(_triggers(self))]
 
     def emitted(self) -> list[EventContract]:

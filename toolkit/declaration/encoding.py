@@ -1,7 +1,7 @@
-"""An event as the bytes that go out, and whether the next service will read in them what the step returned.
+"""Encode an event as JSON, and check that the next service decodes the same event from it.
 
 A step's event is committed only if it survives its own JSON, fits into a message, and belongs to the saga that it
-answers: what only the next service would notice would leave the saga half done.
+answers: a fault that only the next service notices would leave the saga half done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from toolkit.declaration.events import Event, Saga
 from toolkit.errors import StepError
 
-#: So many faults of one event are named at most.
+#: The most faults of one event that an error names.
 _MOST_FAULTS = 5
 
 
@@ -23,26 +23,26 @@ def encode(event: Event, *, saga: Saga, saga_id: str, most: int) -> bytes:
     """Return the body of an event that a step or a compensation returned.
 
     Raises:
-        StepError: it is of another saga, is larger than `most` bytes, or does not survive its own JSON.
+        StepError: it belongs to another saga, is larger than `most` bytes, or does not survive its own JSON.
     """
     name = type(event).__name__
     if (own := own_id(event, saga)) not in (None, saga_id):
         raise StepError(
-            f"the {name} is of the saga {own!r}, but answers an event of {saga_id!r}: "
+            f"the {name} belongs to the saga {own!r}, but answers an event of {saga_id!r}: "
             f"return it with `{saga.id_field}=event.{saga.id_field}`"
         )
     body = survived(event)
     if len(body) > most:
         raise StepError(
-            f"the {name} has {len(body)} bytes as JSON, and messages of at most {most} are taken: "
-            "keep what is large elsewhere and emit where it is, or raise SAGA_MAX_MESSAGE_BYTES in each service"
+            f"the {name} has {len(body)} bytes as JSON, more than the limit of {most}: "
+            "store large data elsewhere and emit a reference to it, or raise SAGA_MAX_MESSAGE_BYTES in each service"
         )
     return body
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The event that a step emitted, as its log keeps it: under the name and the version that it had then."""
+    """The event that a step emitted, as its log keeps it: with the name and version it had when it was emitted."""
 
     body: str
     event_type: str
@@ -52,28 +52,28 @@ class Original:
         """Return the event, for the compensation of the step.
 
         Raises:
-            StepError: this release declares it otherwise: it may be readable, and mean something else.
+            StepError: this release declares another name or version: the body might parse, and mean something else.
         """
-        version = kind.__version__ if self.version is None else self.version  # the log of before kept none
+        version = kind.__version__ if self.version is None else self.version  # older log entries have no version
         if (self.event_type, version) != (kind.__name__, kind.__version__):
             raise StepError(
                 f"{step} emitted {self.event_type} in version {version}, but this release declares {kind.__name__} in "
-                f"version {kind.__version__}: undo it by a release that declares that, and redrive the letter there"
+                f"version {kind.__version__}: redrive the dead letter with a release that declares version {version}"
             )
         return kind.model_validate_json(self.body)
 
 
 def own_id(event: Event, saga: Saga) -> str | None:
-    """Return the saga's id as the event's body has it; None where it has none."""
+    """Return the saga's id from the event's body; None where the body has none."""
     own = getattr(event, saga.id_field, None)
     return None if own is None else str(own)
 
 
 def survived(event: Event) -> bytes:
-    """Return an event's JSON, having read it again.
+    """Return an event's JSON after decoding it once.
 
     Raises:
-        StepError: that can't be written, can't be read, or is another event then; its text names fields, no values.
+        StepError: the JSON can't be written, can't be read, or gives another event; the text names fields, no values.
     """
     kind = type(event)
     try:
@@ -88,28 +88,28 @@ def survived(event: Event) -> bytes:
         fault = type(error).__name__
         raise StepError(f"the {kind.__name__} can't be read from its own JSON ({fault}): {_CURE}") from None
     if again != event and (changed := _changed(event, again)):
-        raise StepError(f"the {kind.__name__} is another once it is read from its own JSON ({changed}): {_CURE}")
+        raise StepError(f"the {kind.__name__} changes when it is read from its own JSON ({changed}): {_CURE}")
     return body
 
 
-_CURE = "build it by its class, with valid values of types that JSON keeps as they are"
+_CURE = "build it with its class, from valid values of types that JSON preserves"
 
 
 def faults_of(error: ValidationError) -> str:
-    """Return which fields are at fault, and how, without their values."""
+    """Return the invalid fields and the kind of each fault, without their values."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_FAULTS]
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['type']}" for fault in faults)
 
 
 def _changed(event: Event, again: Event) -> str:
-    """Return the fields that differ; what is private to an object was never meant to go out."""
+    """Return the fields that differ; private attributes are not part of the event."""
     return ", ".join(
         name for name in type(event).model_fields if not _is_same(getattr(event, name), getattr(again, name))
     )
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, or are for all but Python: an ambiguous local time, an object's private parts."""
+    """Whether two values are equal, or differ only as Python objects: an ambiguous local time, private attributes."""
     if one == other:
         return True
     if isinstance(one, datetime) and isinstance(other, datetime):

@@ -1,6 +1,6 @@
-"""The decoder of a choreography: events, refusals, and the saga that they tell.
+"""Events, refusals, and the saga that they belong to.
 
-An event is a frozen Pydantic model that names its owner, the one service which may emit it.
+An event is a frozen Pydantic model that names its owner, the one service that may emit it.
 """
 
 from __future__ import annotations
@@ -26,33 +26,34 @@ from pydantic_core import CoreSchema
 from toolkit.errors import DeclarationError
 from toolkit.protocol.fence import SagaState as SagaState
 
-#: The identity of one saga, chosen by whoever starts it: an order number, say. Printable, so that it can
-#: stand in a URL, a log line and a shell command without quoting.
+#: The identity of one saga, chosen by the client that starts it, such as an order number. Its characters need no
+#: quoting in a URL, a log line or a shell command.
 SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]*$")]
 
-#: A saga's type stands before the id, and a colon between them; so the type has none.
-#: What may stand between the dots of a routing key and of a queue's name, and in a file's.
+#: A word between the dots of a routing key or a queue's name, or in a file's name.
 PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 
 #: The toolkit's own events, which each service consumes.
 _CONTROL_NAMES = ("SagaEnded", "AbortRequested", "EndRequested")
 
+#: A saga's type; it has no colon, since a colon separates it from the id.
 _SAGA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
 
-#: What tells whether a value is one, and why not.
+#: Validates a saga's id; its error gives the reason.
 SAGA_ID: TypeAdapter[str] = TypeAdapter(SagaId)
 
-#: What an external step hands to the outside world so that a repeated call is the same call: `saga_type:saga_id:step`.
+#: Identifies an external step's call to the outside system, so that a repeated call is the same call:
+#: `saga_type:saga_id:step`.
 IdempotencyKey = NewType("IdempotencyKey", str)
 
-#: How an event's JSON schema says that a field is sensitive.
+#: The keyword that marks a sensitive field in an event's JSON schema.
 SENSITIVE = "x-sensitive"
 
 
 class Sensitive:
-    """Marks a field that nobody is shown: `customer_email: Annotated[str, Sensitive]`.
+    """Marks a field that is masked wherever it is shown: `customer_email: Annotated[str, Sensitive]`.
 
-    It travels and is stored as it is; the API, the console, the command line, logs and traces have `***` instead.
+    Messages and tables hold its value; the API, the console, the command line, logs and traces show `***` instead.
     """
 
     def __class_getitem__(cls, item: object) -> None:
@@ -61,42 +62,42 @@ class Sensitive:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Leave the field's type as it is; the mark itself is none."""
+        """Leave the field's type as it is; the mark itself is not a type."""
         if source is cls:
             raise _no_type()
         return handler(source)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Mark the field in its event's JSON schema, which is what everybody goes by."""
+        """Mark the field in its event's JSON schema, by which every reader masks."""
         return handler(core) | {SENSITIVE: True}
 
 
 def _no_type() -> DeclarationError:
-    return DeclarationError("Sensitive", "it is a mark and no type", "Write `Annotated[str, Sensitive]`")
+    return DeclarationError("Sensitive", "it is a mark, not a type", "Write `Annotated[str, Sensitive]`")
 
 
-#: A reason is for people, and travels with each event of the way back: so many characters, and no more.
+#: A reason is for people, and each event of the compensation path carries it: at most so many characters.
 _LONGEST_REASON = 1000
 
 
 def bounded(reason: str) -> str:
-    """Return as much of a reason as is passed on, and without NUL, which PostgreSQL keeps in no text."""
+    """Return a reason without NUL, which PostgreSQL stores in no text, and cut to the longest that is passed on."""
     return reason.replace("\0", "")[:_LONGEST_REASON]
 
 
-#: Why something did not come about.
+#: Why a step refused or was undone.
 Reason = Annotated[str, AfterValidator(bounded)]
 
 
 class Event(BaseModel):
-    """Something that happened, told to whoever listens.
+    """Something that happened, published to the services that consume it.
 
     Subclasses name their owner: `class OrderCreated(Event, owner="order")`. The class name is the event's
     name on the wire. Fields of a newer producer are ignored, missing ones are an error.
 
-    - `version`: raised with every incompatible change; a participant takes only the version it knows.
-    - `optional`: nobody has to listen. Without it, an event that no queue is bound to is kept and retried.
+    - `version`: raised with every incompatible change; a participant accepts only the version that it declares.
+    - `optional`: the event needs no consumer. Other events that no queue is bound to are kept and retried.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -109,9 +110,9 @@ class Event(BaseModel):
         try:
             super().__init_subclass__(**kwargs)
         except TypeError as error:
-            cure = "An event takes owner=, version= and optional=, and Pydantic's own settings"
+            cure = "Use owner=, version=, optional= and Pydantic's own settings"
             where = f"{cls.__module__}.{cls.__name__}"
-            raise DeclarationError(where, f"its class keyword {', '.join(kwargs)} is none", cure) from error
+            raise DeclarationError(where, f"it has an unknown class keyword {', '.join(kwargs)}", cure) from error
         _check_names(cls, owner, version)
         cls.__owner__ = owner or cls.__owner__
         cls.__version__ = version
@@ -119,19 +120,19 @@ class Event(BaseModel):
 
 
 def _check_names(event_type: type[Event], owner: str, version: int) -> None:
-    """Check what stands for the event on the wire; the control messages' owner and names are the toolkit's.
+    """Check the event's owner, name and version; the control messages' owner and names are reserved.
 
     Raises:
-        DeclarationError: another event has one of these, or the owner is no part of a routing key.
+        DeclarationError: one of them is reserved, or has another form than a routing key needs.
     """
     where = f"{event_type.__module__}.{event_type.__name__}"
     if owner and not (isinstance(owner, str) and PLAIN_WORD.fullmatch(owner)):
-        cure = "Take letters, digits, `_` and `-`, 64 at most: it is the first part of the event's routing key"
-        raise DeclarationError(where, f"its owner {owner!r} is no plain word", cure)
+        cure = "Use up to 64 ASCII letters, digits, `_` and `-`: it is the first part of the event's routing key"
+        raise DeclarationError(where, f"its owner {owner!r} is not a plain word", cure)
     if not (type(version) is int and version > 0):
-        raise DeclarationError(where, f"its version {version!r} is no whole number from 1", "Count from 1")
+        raise DeclarationError(where, f"its version {version!r} is not a whole number from 1", "Count from 1")
     if event_type.__module__ != __name__ and (owner == "saga" or event_type.__name__ in _CONTROL_NAMES):
-        raise DeclarationError(where, "its owner or its name is that of a control message", "Rename it")
+        raise DeclarationError(where, "a control message has its owner or its name", "Rename it")
 
 
 def routing_key(event_type: type[Event]) -> str:
@@ -147,21 +148,21 @@ def documented_example(event_type: type[Event]) -> dict[str, Any]:
 
 
 class Refusal(Event):
-    """A step's no: the business outcome that starts the way back. It is returned, never raised."""
+    """A step's refusal: the business outcome that starts the compensation path. It is returned, never raised."""
 
     reason: Reason
 
 
 class SagaEnded(Event, owner="saga"):
-    """Control message: these sagas have ended, and how. One message closes all that ended in a batch."""
+    """Control message: these sagas have completed or failed. One message covers all that ended in a batch."""
 
     saga_type: str
-    completed: tuple[SagaId, ...] = Field((), max_length=1000)  # no batch is larger, and one statement takes them all
+    completed: tuple[SagaId, ...] = Field((), max_length=1000)  # no batch is larger, and one statement covers them all
     failed: tuple[SagaId, ...] = Field((), max_length=1000)
 
 
 class AbortRequested(Event, owner="saga"):
-    """Control message: whoever has not done its step of this saga yet shall refuse it."""
+    """Control message: each service refuses its steps of this saga that are not done yet."""
 
     saga_type: str
     saga_id: SagaId
@@ -169,7 +170,7 @@ class AbortRequested(Event, owner="saga"):
 
 
 class EndRequested(Event, owner="saga", optional=True):
-    """Control message: a service has missed the end of this saga; the service that ended it says once more how."""
+    """Control message: a service has missed this saga's end; the service that ended it publishes `SagaEnded` again."""
 
     saga_type: str
     saga_id: SagaId
@@ -177,10 +178,10 @@ class EndRequested(Event, owner="saga", optional=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saga:
-    """A business transaction across services: how it begins, and the two ways in which it ends.
+    """A business transaction across services: the event that starts it, and the two that end it.
 
-    - `id_field`: the field of the events that holds the saga's id, `order_id` say.
-    - `starts_with`: the event that anyone may send to start one.
+    - `id_field`: the field of the events that holds the saga's id, such as `order_id`.
+    - `starts_with`: the event that any client may send to start one.
     - `completes_with`, `fails_with`: the events whose emission ends it.
     """
 
@@ -194,12 +195,12 @@ class Saga:
         if not (isinstance(self.name, str) and _SAGA_NAME.fullmatch(self.name)):
             raise DeclarationError(
                 f"Saga {self.name!r}",
-                "its name is no plain word, and it is half of each saga's identity",
-                "Take letters, digits, `.`, `_` and `-`, 64 at most",
+                "its name is not a plain word, and it is half of each saga's identity",
+                "Use up to 64 ASCII letters, digits, `.`, `_` and `-`",
             )
 
     def build(self, event_type: type[Event], *, saga_id: str, reason: str) -> Event:
-        """Return an event that is known by its saga alone: nothing was done, so there is nothing else to tell."""
+        """Return an event built from the saga's id and the reason alone, for a step that was never done."""
         facts = {self.id_field: saga_id, "reason": bounded(reason)}
         known = {name: fact for name, fact in facts.items() if name in event_type.model_fields}
         return event_type.model_validate(known, by_name=True)
@@ -214,7 +215,7 @@ class Saga:
 
 
 def is_saga_id(value: str) -> bool:
-    """Whether this can be a saga's id at all."""
+    """Whether this has the form of a saga's id."""
     try:
         SAGA_ID.validate_python(value)
     except ValidationError:

@@ -1,7 +1,7 @@
-"""The ways that a saga may take through its choreography, and what it may pass by on each.
+"""The paths that a saga may take through its choreography, and the steps that it may pass by on each.
 
-A step runs on one event and emits one, so no step joins two branches. Where the saga comes to a place without a certain
-step, that step may still be under way then, or may be done.
+A step runs on one event and emits one, so no step joins two branches. When the saga reaches a point without a certain
+step, that step may still be running, or may be done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from toolkit.declaration.contract import SagaContract
 
 @dataclass(frozen=True, slots=True)
 class CompensationPath:
-    """A refusal of a step on the way ahead, and the steps that may be done by then; those that end the saga aside."""
+    """A step's refusal on the forward path, and the steps that may be done by then, except those that end the saga."""
 
     step: Node
     refusal: str
@@ -24,17 +24,17 @@ class CompensationPath:
 
 @dataclass(frozen=True, slots=True)
 class SagaPaths:
-    """The ways of one saga."""
+    """The paths of one saga."""
 
     choreography: Choreography
     saga: SagaContract
 
     def ahead(self, event: str, *, without: Node | None = None) -> list[Node]:
-        """Return the steps that follow from an event where no step refuses, past one of them."""
+        """Return the steps that follow from an event where no step refuses, as if `without` emitted nothing."""
         return self.choreography.forward(self.saga, since=event, without=(without,) if without else ())
 
     def endings(self, event: str, *, without: Node | None = None) -> list[Node]:
-        """Return the steps that follow from an event and end the saga, past one of the steps."""
+        """Return the steps that follow from an event and end the saga, as if `without` emitted nothing."""
         return [step for step in self.ahead(event, without=without) if self.is_end(step)]
 
     def is_end(self, step: Node) -> bool:
@@ -46,28 +46,28 @@ class SagaPaths:
         return list(dict.fromkeys(edge.event for edge in self.choreography.edges(self.saga)))
 
     def back(self) -> Iterator[CompensationPath]:
-        """Yield the beginning of each way back, in the order of the steps."""
+        """Yield the start of each compensation path, in the order of the steps."""
         start = self.saga.starts_with
         for step in self.ahead(start):
             done = [each for each in self.ahead(start, without=step) if not self.is_end(each)]
             yield from (CompensationPath(step, refusal, done) for refusal in step.refusals)
 
     def compensation(self, step: Node) -> Node | None:
-        """Return what undoes the step."""
+        """Return the compensation that undoes the step."""
         own = (each for each in self.choreography.nodes_of(self.saga) if each.is_compensation)
         return next((each for each in own if (each.service, each.step) == (step.service, step.step)), None)
 
     def undoing(self, refusal: str, step: Node) -> Node | None:
-        """Return what undoes the step, if the refusal leads to it."""
+        """Return the compensation that undoes the step, if the refusal leads to it."""
         compensation = self.compensation(step)
         return compensation if compensation in self.choreography.reached_from(refusal, self.saga) else None
 
     def is_passed(self, refusal: str, by: Node, to: Node) -> bool:
-        """Whether the refusal leads to a compensation also where another one has emitted nothing."""
+        """Whether the refusal leads to the compensation `to` even if `by` has emitted nothing."""
         return to in self.choreography.reached_from(refusal, self.saga, without=(by,))
 
     def fails(self, *refusals: str, without: Collection[Node]) -> bool:
-        """Whether one of the refusals leads to the failed end where these nodes have emitted nothing."""
+        """Whether one of the refusals leads to the failed end even if these nodes have emitted nothing."""
         emitted = {
             event
             for refusal in refusals
@@ -77,9 +77,10 @@ class SagaPaths:
         return self.saga.fails_with in emitted
 
     def is_lost(self, way: CompensationPath) -> bool:
-        """Whether the saga may not fail: what has refused passes nothing on, nor does what an abort has fenced.
+        """Whether the saga may miss its failed end: refused and fenced steps have nothing to compensate.
 
-        A step that an abort has fenced has sent its refusal instead.
+        The compensation of a step that refused, or that an abort has fenced, emits nothing. A fenced step has emitted
+        its refusal instead.
         """
         steps = [each for each in self.choreography.nodes_of(self.saga) if each.refusals and each not in way.done]
         own = [found for each in (way.step,) if (found := self.compensation(each))]

@@ -1,7 +1,7 @@
-"""What is shown of an event: its sensitive fields, and whatever it does not declare, as `***`.
+"""Redact events for display: sensitive fields, and fields that the event does not declare, become `***`.
 
-It goes by the event's JSON schema alone, so that whoever reads a remote service masks as the service itself does. What
-can't be read against a schema is not shown at all: silence leaks nothing.
+Redaction uses the event's JSON schema alone, so that clients of a remote service mask as the service itself does. A
+body that can't be read against a schema is not shown at all.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from toolkit.json_output import as_json
 Schema = Mapping[str, Any]
 
 REDACTED = "***"
-#: What stands for a body whose event nobody declares, or which is no event at all.
+#: Replaces a body whose event is not declared, or that is not an event at all.
 UNKNOWN = "(not shown: unknown event)"
-NO_OBJECT = "(not shown: it is no JSON object)"
+NO_OBJECT = "(not shown: it is not a JSON object)"
 
-#: A schema that declares nothing, by which all fields are masked.
+#: A schema that declares nothing: it masks all fields.
 _NOTHING: Schema = {"type": "object", "properties": {}}
 
-#: What lies deeper in a body is not shown: Python's own stack ends at about a thousand calls.
+#: Deeper parts of a body are not shown: Python's own stack ends at about a thousand calls.
 _DEEPEST = 100
 
 
 class HasSchema(Protocol):
-    """Whatever tells an event's schema; an `EventContract`, say."""
+    """An object with an event's schema, such as an `EventContract`."""
 
     @property
     def json_schema(self) -> Schema:
@@ -40,7 +40,7 @@ class HasSchema(Protocol):
         ...
 
 
-#: What an event declares; None where nobody knows it.
+#: An event's declaration; None for an unknown event.
 Declared = type[Event] | HasSchema | None
 
 
@@ -49,9 +49,9 @@ def redacted_body(declared: Declared, body: Mapping[str, Any]) -> dict[str, Any]
 @overload
 def redacted_body(declared: Declared, body: bytes | str) -> str: ...
 def redacted_body(declared: Declared, body: bytes | str | Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return an event's body with `***` for what is sensitive: an object as an object, a text as a text.
+    """Return an event's body with `***` for its sensitive fields: an object as an object, a text as a text.
 
-    A text that is no event, or an unknown one, comes back as a remark that it is not shown.
+    Of a text that is not an event, or is an unknown one, only a remark is returned that it is not shown.
     """
     if isinstance(body, Mapping):
         return _object(_schema(declared), body)
@@ -62,13 +62,13 @@ def redacted_body(declared: Declared, body: bytes | str | Mapping[str, Any]) -> 
 
 
 def redacted_object(declared: Declared, body: bytes | str | None) -> dict[str, Any] | None:
-    """Return an event's body as an object with `***` for what is sensitive; None where it can't be told."""
+    """Return an event's body as an object with `***` for its sensitive fields; None for an unknown or invalid one."""
     found = _parsed(body)
     return None if declared is None or found is None else _object(_schema(declared), found)
 
 
 def sensitive_values(declared: type[Event] | HasSchema, body: bytes | str | None) -> Iterator[str]:
-    """Yield, in each form that a text may have them, the values of a body that are masked where it is shown.
+    """Yield the values of a body that are masked, in each form that a text may hold them.
 
     Raises:
         TooDeepError: the body is nested too deeply.
@@ -81,10 +81,10 @@ def sensitive_values(declared: type[Event] | HasSchema, body: bytes | str | None
 
 
 def _in_python(event_type: type[Event], body: bytes | str) -> Any:
-    """Return an event's fields as its steps have them: dates, decimals, members of enumerations; else None."""
+    """Return an event's fields as Python objects (dates, decimals, enum members), as its steps have them, or None."""
     try:
         return event_type.model_validate_json(body).model_dump(mode="python", by_alias=True, warnings=False)
-    except Exception:  # noqa: BLE001 -- it is no such event, or a validator of the service's own is at fault
+    except Exception:  # noqa: BLE001 -- it is not such an event, or a validator of the service's own is at fault
         return None
 
 
@@ -94,7 +94,7 @@ def sensitive_paths(schema: Schema) -> tuple[str, ...]:
 
 
 def has_sensitive_fields(declared: type[Event] | HasSchema) -> bool:
-    """Whether any field of the event is sensitive; where no schema tells, any may be."""
+    """Whether any field of the event is sensitive; without a schema, every field counts as sensitive."""
     if isinstance(declared, type):
         return bool(_paths_of(declared)) or schema_of(declared) is _NOTHING
     return bool(sensitive_paths(declared.json_schema)) or declared.json_schema == _NOTHING
@@ -102,7 +102,7 @@ def has_sensitive_fields(declared: type[Event] | HasSchema) -> bool:
 
 @cache
 def schema_of(event_type: type[Event]) -> Schema:
-    """Return an event's JSON schema; where Pydantic can't tell it, one that declares nothing."""
+    """Return an event's JSON schema; where Pydantic can't make one, a schema that declares nothing."""
     try:
         return event_type.model_json_schema()
     except PydanticInvalidForJsonSchema:
@@ -134,7 +134,7 @@ def _object(schema: Schema, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _redacted(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Any:
-    """Return a value as these schemas, any of which may be meant, allow it to be shown."""
+    """Return a value with `***` for what these alternative schemas mask."""
     if value is None:
         return None
     if depth > _DEEPEST:
@@ -150,7 +150,7 @@ def _redacted(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 
 
 
 def _hidden(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Iterator[str]:
-    """Yield, as texts, the values that would be masked.
+    """Yield the masked values as texts.
 
     Raises:
         TooDeepError: the value is nested too deeply.
@@ -191,7 +191,7 @@ def _items_of(schema: Schema) -> Iterator[Schema]:
 
 
 def steps_into(schema: Schema, root: Schema) -> list[Schema]:
-    """Return the schemas behind one, where masking looks: its alternatives, what it refers to, its items and values."""
+    """Return the schemas within one that redaction follows: its alternatives, references, items and values."""
     behind = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ()), *_items_of(schema)]
     return behind + ([_referred(str(schema["$ref"]), root)] if "$ref" in schema else [])
 
@@ -202,9 +202,9 @@ def _referred(reference: str, root: Schema) -> Schema:
 
 
 def _flattened(schemas: Sequence[Schema], root: Schema) -> list[Schema]:
-    """Return the schemas behind references and unions, each once; a mark on a reference stands beside it.
+    """Return the schemas behind references and unions, each once; a mark on a reference is kept.
 
-    Once: the alternatives of a union that contains itself would double at each depth of a body.
+    Each once, because the alternatives of a union that contains itself would double at each depth of a body.
     """
     flat: dict[int, Schema] = {}
     seen: set[int] = set()
@@ -229,8 +229,8 @@ _KINDS: dict[str, Any] = {
 
 
 def _allows(schema: Schema, value: Any) -> bool:
-    """Whether a value is of the schema's kind; what is not may be anything, a misplaced secret too."""
-    if not isinstance(value, IN_JSON):  # what Python makes of it: its type was seen to
+    """Whether a value has the schema's type; a value of another type may be a misplaced secret."""
+    if not isinstance(value, IN_JSON):  # a Python object: Pydantic has checked its type
         return True
     kind = schema.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
@@ -238,17 +238,17 @@ def _allows(schema: Schema, value: Any) -> bool:
 
 
 def _property(flat: Sequence[Schema], key: str) -> list[Schema]:
-    """Return the schemas of one field; none, by which it is masked, where nothing declares it."""
+    """Return the schemas of one field; an undeclared field has none, and is masked."""
     found = [each["properties"][key] for each in flat if key in each.get("properties", {})]
     return found or [schema for each in flat for schema in _open(each)]
 
 
-#: The schema of what may be anything; one object, so that it is known again.
+#: The schema that allows any value; one object, since schemas are compared by identity.
 _ANYTHING: Schema = {}
 
 
 def _open(schema: Schema) -> Iterator[Schema]:
-    """Yield what holds for the fields of an object that have no names, a map's say."""
+    """Yield the schemas of an object's unnamed fields, such as a map's values."""
     others = schema.get("additionalProperties", "properties" not in schema)
     if isinstance(others, Mapping):
         yield others

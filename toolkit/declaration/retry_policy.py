@@ -1,4 +1,4 @@
-"""When a failed attempt is worth another, and when; as pure functions of the policy and the clock."""
+"""Whether and when a failed attempt is repeated: pure functions of the policy and the time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.errors import describe
 
 
 class Retry(Exception):  # noqa: N818 -- reads as the request it is: `raise Retry(after=...)`
-    """Raised by a step that asks to be run again, whatever its policy says about the exception's type."""
+    """Raised by a step to be run again, regardless of its policy's `retry_on`."""
 
     def __init__(self, reason: str = "the step asked for a retry", *, after: timedelta | None = None) -> None:
         super().__init__(reason)
@@ -21,11 +21,11 @@ class Retry(Exception):  # noqa: N818 -- reads as the request it is: `raise Retr
 class RetryPolicy:
     """Exponential backoff with jitter.
 
-    - `attempts`: how many times a step is run at most, the first included.
+    - `attempts`: the most times that a step is run, the first included.
     - `first_delay`, `factor`, `ceiling`: the delay before attempt n is `first_delay * factor ** (n - 2)`,
       never more than `ceiling`.
-    - `jitter`: the share of the delay, 0 to 1, by which it varies at random to either side.
-    - `retry_on`: the exceptions that are worth another attempt; others are final at once.
+    - `jitter`: the share of the delay, 0 to 1, by which it varies at random in either direction.
+    - `retry_on`: the exceptions that are followed by another attempt; others are final at once.
     """
 
     attempts: int = 5
@@ -43,7 +43,7 @@ class RetryPolicy:
             )
 
     def delay_after(self, attempt: int) -> timedelta:
-        """Return how long to wait after the failed attempt with this number, counted from 1."""
+        """Return the delay after the failed attempt with this number, counted from 1."""
         # In seconds and with a bounded exponent, so that a thousand attempts overflow neither timedelta nor float.
         grown = self.first_delay.total_seconds() * self.factor ** min(attempt - 1, 64)
         plain = timedelta(seconds=min(grown, self.ceiling.total_seconds()))
@@ -59,7 +59,7 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The attempt failed, and no other follows, for this reason."""
+    """The attempt failed, and no other follows; `reason` explains why."""
 
     reason: str
 
@@ -67,7 +67,7 @@ class GiveUp:
 def after_failure(
     error: Exception, *, policy: RetryPolicy, attempt: int, now: datetime, deadline: datetime | None
 ) -> TryAgain | GiveUp:
-    """Decide what follows a failed attempt; never an attempt at or past the deadline."""
+    """Decide whether another attempt follows a failed one; none follows at or past the deadline."""
     asked = isinstance(error, Retry)
     if not asked and not isinstance(error, policy.retry_on):
         return GiveUp(f"not worth a retry: {describe(error)}")

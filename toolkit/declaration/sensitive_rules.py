@@ -1,7 +1,7 @@
-"""A mark that would be lost is refused at the declaration: what an event's JSON schema does not say, nothing masks.
+"""Refuse, at the declaration, sensitive marks that would not reach an event's JSON schema.
 
-The mark goes from the annotation into the schema, by which services and readers mask. Some annotations have no place
-for it there (a map's keys, JSON within a text), and some take it away again (a schema of the field's own, a subclass).
+The mark goes from the annotation into the schema, by which services and clients mask. Some annotations have no place
+for it there (a map's keys, JSON within a text), and some remove it again (a schema of the field's own, a subclass).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from toolkit.declaration.events import SENSITIVE, Event, Sensitive
 from toolkit.declaration.redaction import Schema, steps_into
 
 _MARK = "`Annotated[…, Sensitive]`"
-#: How deep an annotation is looked into; deeper ones, that contain themselves say, hold what was seen already.
+#: How deep an annotation is searched; a deeper one contains itself, and repeats what was found already.
 _DEEPEST = 50
 
 
 def sensitive_faults(event_type: type[Event]) -> Iterator[tuple[str, str]]:
-    """Yield where an event, or what it holds, loses a mark, and the cure."""
+    """Yield each place where an event, or a class within it, loses a mark, with the cure."""
     for kind in _kinds(event_type, []):
         yield from _schema_faults(kind)
         if issubclass(kind, BaseModel):
@@ -31,7 +31,7 @@ def sensitive_faults(event_type: type[Event]) -> Iterator[tuple[str, str]]:
 
 
 def _schema_faults(kind: type[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the fields of one class whose marks its schema does not hold."""
+    """Yield the fields of one class whose marks are missing in its schema."""
     marked = {name: marks for name, hint in _hints(kind).items() if (marks := _marks(hint))}
     if not marked:
         return
@@ -39,23 +39,23 @@ def _schema_faults(kind: type[Any]) -> Iterator[tuple[str, str]]:
         root = TypeAdapter(kind).json_schema()
     except PydanticUserError:
         yield (
-            f"{kind.__name__} has no JSON schema, which would say what of it is sensitive",
-            "Take types that JSON can hold",
+            f"{kind.__name__} has no JSON schema, which has to mark its sensitive fields",
+            "Use types that JSON can hold",
         )
         return
     places = _places(kind, root)
     for name, marks in marked.items():
         if (found := places.get(name)) is None or _marks_in_schema(found, root) < marks:
             yield (
-                f"{kind.__name__}.{name} is sensitive in a place that its JSON schema does not tell",
-                f"Mark the whole field, {_MARK}, with the mark behind all that makes a schema",
+                f"{kind.__name__}.{name} is sensitive in a place that its JSON schema does not mark",
+                f"Mark the whole field, {_MARK}, with the mark last among its annotations",
             )
 
 
 def _model_faults(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     for name, info in model.model_fields.items():
         if info.default is Sensitive or isinstance(info.default, Sensitive):
-            yield f"{model.__name__}.{name} has the mark for its default", f"Write it into the type: {_MARK}"
+            yield f"{model.__name__}.{name} has the mark as its default", f"Write it into the type: {_MARK}"
         bases = [base for base in model.__mro__[1:] if issubclass(base, BaseModel) and name in base.model_fields]
         if any(_marks(_hint_of(base.model_fields[name])) for base in bases) and not _marks(_hint_of(info)):
             yield (
@@ -65,13 +65,13 @@ def _model_faults(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     for name, computed in model.model_computed_fields.items():
         if _marks(computed.return_type):
             yield (
-                f"{model.__name__}.{name} is computed, and its mark stands in no JSON schema",
+                f"{model.__name__}.{name} is computed, and no JSON schema holds its mark",
                 "Make it a property, or a field of its own",
             )
 
 
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    """Return the annotations of a class's fields, with what is annotated."""
+    """Return the annotated types of a class's fields, by name."""
     if issubclass(kind, BaseModel):
         return {name: _hint_of(info) for name, info in kind.model_fields.items()}
     try:
@@ -85,7 +85,7 @@ def _hint_of(info: FieldInfo) -> Any:
 
 
 def _places(kind: type[Any], root: Schema) -> dict[str, Schema]:
-    """Return the schemas of a class's fields by their names in Python."""
+    """Return the schemas of a class's fields, by their names in Python."""
     whole = root.get("$defs", {}).get(str(root["$ref"]).rpartition("/")[2], {}) if "$ref" in root else root
     properties: dict[str, Schema] = whole.get("properties", {})
     if issubclass(kind, BaseModel):
@@ -97,7 +97,7 @@ def _places(kind: type[Any], root: Schema) -> dict[str, Schema]:
 
 
 def _marks(hint: Any, depth: int = 0) -> int:
-    """Return how many places of an annotation are marked; those of the classes in it are their own."""
+    """Return how many places of an annotation are marked, without those inside its classes."""
     if depth > _DEEPEST:
         return 0
     if typing.get_origin(hint) is Annotated:
@@ -109,7 +109,7 @@ def _marks(hint: Any, depth: int = 0) -> int:
 
 
 def _within(hint: Any) -> tuple[Any, ...]:
-    """Return what an annotation is made of: an alias's value, a new type's, the arguments of a generic one."""
+    """Return the parts of an annotation: an alias's value, a new type's base, a generic type's arguments."""
     for name in ("__value__", "__supertype__"):
         if (inner := getattr(hint, name, None)) is not None:
             return (inner,)
@@ -117,7 +117,7 @@ def _within(hint: Any) -> tuple[Any, ...]:
 
 
 def _marks_in_schema(schema: Schema, root: Schema, depth: int = 0) -> int:
-    """Return how many places of a field's schema are marked, where masking looks; not those of objects within."""
+    """Return how many places of a field's schema are marked, without those inside its objects."""
     if schema.get(SENSITIVE):
         return 1
     if depth > _DEEPEST or (depth and "properties" in schema):
@@ -126,7 +126,7 @@ def _marks_in_schema(schema: Schema, root: Schema, depth: int = 0) -> int:
 
 
 def _kinds(kind: type[Any], seen: list[type[Any]]) -> list[type[Any]]:
-    """Return a class and all those with fields that its fields hold."""
+    """Return a class and all classes with fields that its fields hold."""
     if kind not in seen:
         seen.append(kind)
         for hint in _hints(kind).values():

@@ -1,6 +1,6 @@
-"""A service as its author declares it: the participants, the tables, and what the steps are given.
+"""The declaration of a service: its participants, its tables, and the resources of its steps.
 
-Nothing runs here; a transport's host brings it to life.
+Nothing runs here; the runtime runs a service over a transport.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import Event, Saga
 from toolkit.declaration.middleware import Middleware, check_middleware
-from toolkit.declaration.participant import Compensation, Participant, Step, check_name
+from toolkit.declaration.participant import Compensation, Participant, Step
+from toolkit.declaration.participant_rules import check_name
 from toolkit.declaration.signature import is_coroutine_function
 from toolkit.errors import DeclarationError
 
-#: Opens something that steps ask for by its type, and closes it when the service stops.
+#: Opens a resource that steps take as a parameter of its type, and closes it when the service stops.
 Provider = Callable[[Settings], AbstractAsyncContextManager[Any]]
-#: Runs once at each start, in a transaction of its own: seed data, say. It must bear being run again.
+#: Fills the tables, in a transaction of its own at each start. It must be idempotent.
 Seed = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One service: what `saga run` runs, and what the embedded transport holds several of.
+    """One service: `saga run` runs one, the embedded transport several in one process.
 
-    - `tables`: the service's own, made at start.
-    - `provides`: by type, what steps may ask for beside event and session; a gateway, say.
-    - `seed`: fills the tables at the first start.
+    - `tables`: the service's own tables, created at the start.
+    - `provides`: by type, the resources that steps may take beside event and session, such as a gateway.
+    - `seed`: fills the tables at each start; it must be idempotent.
     - `middleware`: functions around each step and compensation, the first one outermost.
     """
 
@@ -56,7 +57,7 @@ class Service:
         if self.seed is not None and not is_coroutine_function(self.seed):
             raise DeclarationError(
                 f"Service {self.name!r}",
-                f"its seed {getattr(self.seed, '__name__', self.seed)!r} is no coroutine function",
+                f"its seed {getattr(self.seed, '__name__', self.seed)!r} is not a coroutine function",
                 "Declare it as `async def seed(session: AsyncSession) -> None`",
             )
         check_middleware(self.name, self.middleware)
@@ -67,25 +68,25 @@ class Service:
                 if wanted not in self.provides:
                     raise DeclarationError(
                         f"{handler.function.__module__}.{handler.name}",
-                        f"the parameter {name!r} wants a {wanted.__name__}, which {self.name} does not provide",
+                        f"the parameter {name!r} takes a {wanted.__name__}, which {self.name} does not provide",
                         f"Add it: Service(provides={{{wanted.__name__}: how_to_open_one}})",
                     )
 
     def _check_sagas(self) -> None:
-        """Check that a saga's name, and the event that starts it, each mean one saga alone."""
+        """Check that each saga's name, and each starting event, identifies one saga."""
         sagas = {id(participant.saga): participant.saga for participant in self.participants}.values()
         for one, other in combinations(sagas, 2):
             if one.name == other.name and one != other:
                 raise DeclarationError(
                     f"Service {self.name!r}",
                     f"two sagas are named {one.name}",
-                    "Rename one, or let all participants in it share one declaration: a saga is its type and its id",
+                    "Rename one, or share one declaration: a saga's identity is its type and its id",
                 )
             if one.starts_with is other.starts_with and one != other:
                 raise DeclarationError(
                     f"Service {self.name!r}",
                     f"{one.starts_with.__name__} starts two sagas, {one.name} and {other.name}",
-                    "Give each an event of its own to start with: it tells which of them a message begins",
+                    "Give each a starting event of its own: the event decides which saga a message starts",
                 )
 
     @property
@@ -104,15 +105,15 @@ class Service:
         return list({participant.saga.name: participant.saga for participant in self.participants}.values())
 
     def consumed(self) -> set[type[Event]]:
-        """Return the domain events that the service listens to."""
+        """Return the domain events that the service consumes."""
         return {event for participant in self.participants for event in participant.consumed()}
 
     def emitted(self) -> dict[str, type[Event]]:
-        """Return, by name, the events that the service may emit."""
+        """Return the events that the service may emit, by name."""
         return {event.__name__: event for participant in self.participants for event in participant.emitted()}
 
     def compensation_events(self) -> set[type[Event]]:
-        """Return the events that the service takes or emits on a saga's way back, the failed end included."""
+        """Return the events that the service consumes or emits on compensation paths, the failed end included."""
         endings = [step for step in self.steps if step.success is step.saga.fails_with]
         undoing = {event for each in self.compensations for event in (*each.triggers, each.emits)}
         return undoing | {event for step in endings for event in (*step.triggers, step.success)}

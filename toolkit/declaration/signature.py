@@ -1,6 +1,6 @@
-"""Read what a step's or a compensation's function says by its signature: what it takes, and what it may emit.
+"""Read a step's or a compensation's signature: the events and resources that it takes, the events that it may emit.
 
-What can't be understood is a `DeclarationError` with the function, the fault and the cure, never a guess.
+An annotation without a meaning raises a `DeclarationError` with the function, the fault and the cure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Union
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from toolkit.declaration.events import Event, IdempotencyKey
+from toolkit.declaration.events import Event, IdempotencyKey, Refusal
 from toolkit.errors import DeclarationError
 
 Function = Callable[..., Awaitable[Event]]
@@ -22,7 +22,7 @@ Function = Callable[..., Awaitable[Event]]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a step's function asks for, by parameter name, and what it may return."""
+    """The parameters of a step's function, by role, and the events that it may return."""
 
     triggers: tuple[type[Event], ...]
     emits: tuple[type[Event], ...]
@@ -34,12 +34,22 @@ class Signature:
     key: str | None
     resources: Mapping[str, type]
 
+    @property
+    def successes(self) -> tuple[type[Event], ...]:
+        """The events among `emits` that are not refusals; a step has exactly one."""
+        return tuple(event for event in self.emits if not issubclass(event, Refusal))
+
+    @property
+    def refusals(self) -> tuple[type[Refusal], ...]:
+        """The refusals among `emits`."""
+        return tuple(event for event in self.emits if issubclass(event, Refusal))
+
 
 def read_signature(function: Function) -> Signature:
     """Read a step's or a compensation's signature.
 
     Raises:
-        DeclarationError: it can't be understood; the text says what to change.
+        DeclarationError: an annotation is missing or has no meaning; the text names the cure.
     """
     where = place_of(function)
     if not inspect.iscoroutinefunction(function):
@@ -52,9 +62,11 @@ def read_signature(function: Function) -> Signature:
         ) from error
     names = list(inspect.signature(function).parameters)
     if "return" not in hints:
-        raise DeclarationError(where, "it has no return type", "Declare what it emits, `-> Done | NotDone`")
+        raise DeclarationError(where, "it has no return type", "Declare the events that it emits, `-> Done | NotDone`")
     if not names:
-        raise DeclarationError(where, "it takes no event", "Take the event first, `event: SomethingHappened`")
+        raise DeclarationError(
+            where, "it takes no event", "Take the event as the first parameter, `event: SomethingHappened`"
+        )
     roles = _roles(where, names[1:], hints)
     return Signature(
         triggers=_events(where, hints.get(names[0]), f"the parameter {names[0]!r}"),
@@ -83,7 +95,7 @@ def _roles(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, Any
         else:
             raise DeclarationError(
                 where,
-                f"the parameter {name!r} is a {hint!r}, which nothing provides",
+                f"the parameter {name!r} is annotated {hint!r}, which is nothing that a step may take",
                 "Annotate it with AsyncSession, IdempotencyKey, or a class that the Service provides",
             )
     return roles
@@ -94,7 +106,7 @@ def _events(where: str, hint: Any, what: str, *, may_be_none: bool = False) -> t
     for member in members:
         if not (isinstance(member, type) and issubclass(member, Event)):
             shown = getattr(member, "__name__", repr(member))
-            raise DeclarationError(where, f"{what} is {shown}, which is no Event", "Subclass toolkit.Event")
+            raise DeclarationError(where, f"{what} is {shown}, which is not an Event", "Subclass toolkit.Event")
         if not member.__owner__:
             raise DeclarationError(
                 where,
@@ -115,5 +127,5 @@ def is_coroutine_function(function: object) -> bool:
 
 
 def place_of(function: Callable[..., object]) -> str:
-    """Return where a function stands, as an error names it."""
+    """Return a function's module and name, as errors show them."""
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"

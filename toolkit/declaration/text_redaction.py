@@ -1,6 +1,6 @@
-"""A text about an event, an error say, without the event's sensitive values.
+"""Redact texts about an event, such as errors: they lose the event's sensitive values.
 
-The body may be any client's: whatever it holds, the search for its values in the text takes a bounded time.
+Any client may have written the body, so the search for its values in the text takes a bounded time.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from toolkit.declaration.redaction import REDACTED, Declared, has_sensitive_fields, sensitive_values
 from toolkit.declaration.value_forms import TooDeepError
 
-#: Shorter values are masked in a text only where they stand as a word: one letter stands in many.
+#: Shorter values are masked in a text only as whole words: a single character occurs in many.
 _SHORT = 4
-#: A text that long may have been cut, and a value with it; what is left of one shall not show either.
+#: A text of this length may have been cut within a value; the rest of the value is masked, too.
 _CUT = 500
-#: So many characters of a value are masked wherever they stand, though the rest of it was cut off.
+#: So many consecutive characters of a value are masked wherever they occur, even if the rest of it was cut off.
 _PART = 8
-#: What stands where a text was cut.
+#: Marks the place where a text was cut.
 _DOTS = re.compile(r"\.\.\.|…")
-#: A longer text about an event is cut: with the next two bounds it keeps the search for values short.
+#: A longer text about an event is cut; this and the next two bounds keep the search for values short.
 _LONGEST_TEXT = 10_000
-#: So many sensitive values, and characters of them, are searched for in a text. A body with more is withheld from it,
-#: since any client may send one.
+#: The most sensitive values, and characters in them, that are searched for. Any client may send a body with more; a
+#: text about it is withheld.
 _MOST_VALUES, _MOST_CHARACTERS = 2_000, 50_000
-#: What stands for a text about such a body.
+#: Replaces a text about such a body.
 WITHHELD = "(not shown: the message has more sensitive values than can be searched for)"
-#: What Pydantic repeats of its input; up to the text's end where the text was cut, so that no search begins in vain.
+#: The input that Pydantic repeats in its errors; up to the text's end where the text was cut, which keeps the search
+#: linear.
 _INPUT = re.compile(r"input_value=.*?(?:, input_type=|\Z)", re.DOTALL)
 
 
 def redact(declared: Declared, body: bytes | str | None, text: str) -> str:
-    """Return a text about an event without the values of its sensitive fields, and without any input of Pydantic's.
+    """Return a text about an event without the values of its sensitive fields, and without Pydantic's input values.
 
-    The work is bounded whatever the body holds: a text is cut at 10,000 characters, and withheld where the body has
-    too many sensitive values.
+    The work is bounded for any body: a text is cut at 10,000 characters, and withheld where the body has too many
+    sensitive values.
     """
     text = _INPUT.sub(f"input_value={REDACTED}, input_type=", text)
     if declared is None or not has_sensitive_fields(declared):
@@ -52,7 +53,7 @@ class _TooMuchError(Exception):
 
 
 def _bounded(values: Iterator[str], *, longest: int) -> frozenset[str]:
-    """Return the values; of one that is longer than a text only its ends can stand there.
+    """Return the values; one longer than the text counts with the text's length, since only a part of it fits.
 
     Raises:
         _TooMuchError: there are too many of them.
@@ -70,7 +71,7 @@ def _bounded(values: Iterator[str], *, longest: int) -> frozenset[str]:
 
 
 def _without(text: str, values: Collection[str]) -> str:
-    """Return a text with `***` for each of the values, in whichever case, and for each part of one."""
+    """Return a text with `***` for each of the values, in any case, and for each part of one."""
     folded, wanted = _folded(text), [_folded(value) for value in values]
     spans = [span for value in wanted for span in _spans(folded, value)]
     spans += _parts(folded, wanted)
@@ -84,10 +85,10 @@ def _without(text: str, values: Collection[str]) -> str:
 
 
 def _parts(text: str, values: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield where so many characters of a value stand in a row: somebody cut it, or wrote more than it into its place.
+    """Yield where `_PART` consecutive characters of a value occur: the value was cut, or is part of a longer word.
 
-    Of very long values only each eighth beginning is looked for, so that the work stays small; what is left of them
-    then is as short as what is not looked for at all.
+    Of very long values only the parts at each eighth character are searched for, which bounds the work; what remains
+    of such a value is no longer than the parts that are never searched for.
     """
     there = {text[start : start + _PART] for start in range(len(text) - _PART + 1)}
     stride = 1 if sum(map(len, values)) <= _MOST_CHARACTERS else _PART
@@ -102,12 +103,12 @@ def _parts(text: str, values: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _tells(part: str) -> bool:
-    """Whether a part is more than spaces and lines, which stand everywhere."""
+    """Whether a part is more than spaces and lines, which occur everywhere."""
     return sum(each.isalnum() for each in part) * 2 >= _PART
 
 
 def _beginnings_and_ends(text: str, values: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield where dots say that a value was cut, and what is left of it is shorter than a part."""
+    """Yield the rest of a value beside dots that mark a cut, where the rest is shorter than a part."""
     cuts = [(cut.start(), cut.end()) for cut in _DOTS.finditer(text)]
     if not cuts:
         return
@@ -121,7 +122,7 @@ def _beginnings_and_ends(text: str, values: Iterable[str]) -> Iterator[tuple[int
 
 
 def _folded(text: str) -> str:
-    """Return a text without the difference of case, each character at its own place."""
+    """Return a text with its case folded, each character at its own index."""
     folded = text.casefold()
     if len(folded) == len(text):
         return folded
@@ -129,7 +130,7 @@ def _folded(text: str) -> str:
 
 
 def _spans(text: str, value: str) -> Iterator[tuple[int, int]]:
-    """Yield where a value stands in a text: from here to there."""
+    """Yield where a value occurs in a text, as start and end."""
     start = text.find(value)
     while start >= 0:
         stop = start + len(value)
@@ -146,7 +147,7 @@ def _is_word(text: str, start: int, stop: int) -> bool:
 
 
 def _cut_ends(text: str, value: str) -> Iterator[tuple[int, int]]:
-    """Yield where the text was cut off within the value: the value's longest beginning at its end, and vice versa."""
+    """Yield where the text was cut within the value: the value's longest prefix at its end, and vice versa."""
     least = _SHORT - 1
     start = text.find(value[:least], max(len(text) - len(value) + 1, 0))
     while start >= 0:

@@ -1,4 +1,4 @@
-"""In which forms a value may stand in a text: as it is, escaped, as Python shows it, or in bytes."""
+"""The forms in which a text may hold a value: as it is, escaped, as Python shows it, or in bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from enum import Enum
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-#: What a list may be in Python, and what JSON has; the rest is what Python makes of it.
+#: The types of a list in Python, and the types that JSON has.
 LISTS = (list, tuple, set, frozenset)
 IN_JSON = (str, int, float, bool, type(None), Mapping, *LISTS)
-#: What lies deeper is not looked at: Python's own stack ends at about a thousand calls.
+#: Deeper values are not searched: Python's own stack ends at about a thousand calls.
 _DEEPEST = 100
-#: In a longer value only the usual escapes are made: of what is encoded, its parts are found.
+#: Of a longer value only the usual escapes are made; its encoded forms are found by their parts.
 _LONG = 2_000
 
 
@@ -25,7 +25,7 @@ class TooDeepError(Exception):
 
 
 def texts_of(value: Any, depth: int = 0) -> Iterator[str]:
-    """Yield the forms of a value, and of each one in it; a map's keys are none of its values.
+    """Yield the forms of a value, and of each value in it; a map's keys are not searched.
 
     Raises:
         TooDeepError: it is nested too deeply.

@@ -1,1 +1,1 @@
-"""Code that the toolkit does not own, a step say: what it may raise, and how long it may take."""
+"""Code that the toolkit does not own, such as steps: contain the errors it raises, and limit its time."""

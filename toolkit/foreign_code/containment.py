@@ -1,7 +1,7 @@
-"""What is no Exception becomes one where code that the toolkit does not own comes to its end.
+"""Turn any BaseException that foreign code raises into an Exception.
 
-`except Exception` misses a CancelledError that nothing asked for, and a task that ends with it ends without a word; a
-SystemExit in a task ends the event loop. Only the cancellation of the task itself passes, and Ctrl-C.
+`except Exception` misses a CancelledError that no caller requested, and a task that ends with it ends silently; a
+SystemExit in a task ends the event loop. Only Ctrl-C and the cancellation of the task itself pass.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from toolkit.errors import EscapedError, describe
 
 T = TypeVar("T")
 
-#: How the note begins that names an error's origin.
+#: The prefix of the note that names an error's origin.
 _RAISED_BY = "raised by "
 
 
 @contextmanager
 def contained(what: str) -> Iterator[None]:
-    """Raise what ends the block as an Exception, unless its own task is cancelled or the process interrupted.
+    """Run the block and raise its errors as Exceptions, unless its task is cancelled or the process interrupted.
 
     Raises:
-        EscapedError: `what` raised something else, which is its cause.
+        EscapedError: `what` raised another BaseException, which is the cause.
     """
     before = _cancellations()
     try:
         yield
-    except Exception:  # an Exception is what the callers expect
+    except Exception:  # the callers handle it
         raise
     except KeyboardInterrupt as error:
         _note_origin(error, what)
@@ -38,14 +38,14 @@ def contained(what: str) -> Iterator[None]:
         if _cancellations() > before:
             raise
         raise EscapedError(
-            f"{what} ended in CancelledError, and nothing had cancelled it: it awaited a task, a future or a scope "
+            f"{what} raised CancelledError without being cancelled: it awaited a task, a future or a scope "
             "that was cancelled, or cancelled its own task; catch the CancelledError there"
         ) from error
     except BaseException as error:
         _note_origin(error, what)
-        if _cancellations() > before:  # a `wait_for` or `gather` in it has swallowed the cancellation of its task
+        if _cancellations() > before:  # a `wait_for` or `gather` in it swallowed its task's cancellation
             raise asyncio.CancelledError from error
-        raise EscapedError(f"{what} raised what is no Exception: {describe(error)}; raise an Exception") from error
+        raise EscapedError(f"{what} raised {describe(error)}, which is not an Exception; raise an Exception") from error
 
 
 async def contain(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -55,13 +55,13 @@ async def contain(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def apart(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine in a task of its own, contained: the task that it may cancel is not the caller's."""
+    """Await a coroutine, contained, in a task of its own: if it cancels its task, the caller's goes on."""
     with contained(what):
         return await asyncio.create_task(contain(what, coroutine))
 
 
 def escaped(ending: BaseException) -> EscapedError:
-    """Return the error for what ended the event loop: it names the step, where a contained block knows it."""
+    """Return the error for an exception that ended the event loop; it names the step if a contained block noted it."""
     where = _origin(ending) or "a task or callback of the service"
     return EscapedError(f"{where} ended the process: {describe(ending)}; raise an Exception instead")
 
@@ -72,7 +72,7 @@ def _origin(error: BaseException) -> str | None:
 
 
 def _note_origin(error: BaseException, what: str) -> None:
-    """Note the innermost block that an error came through: the event loop passes the same object on."""
+    """Note the innermost block that raised an error; the event loop re-raises the same object."""
     if _origin(error) is None:
         error.add_note(f"{_RAISED_BY}{what}")
 

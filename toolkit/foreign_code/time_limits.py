@@ -1,4 +1,4 @@
-"""How long code that the toolkit does not own may take, where others wait for it."""
+"""Time limits for code that the toolkit does not own, where other messages wait for it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-#: So many seconds a step may take that is not external: no other message of its service moves meanwhile.
+#: The most seconds of a step that is not external: meanwhile no other message of its service is processed.
 LONGEST_STEP = 60.0
-#: How long until it is asked again whether a block may be cut off, in seconds.
-_MOMENT = 0.05
+#: Seconds until a block that may not be cancelled yet is checked again.
+_RECHECK = 0.05
 
 
 @asynccontextmanager
 async def at_most(seconds: float, *, unless: Callable[[], bool]) -> AsyncIterator[None]:
-    """Cut a block off after so many seconds; while `unless` holds, as soon as it does not.
+    """Cancel a block after so many seconds; while `unless` returns true, as soon as it returns false.
 
     Raises:
-        TimeoutError: the block was cut off.
+        TimeoutError: the block was cancelled.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as bound:
@@ -26,7 +26,7 @@ async def at_most(seconds: float, *, unless: Callable[[], bool]) -> AsyncIterato
         def cut() -> None:
             nonlocal handle
             if unless():
-                handle = loop.call_later(_MOMENT, cut)
+                handle = loop.call_later(_RECHECK, cut)
             else:
                 bound.reschedule(loop.time())
 

@@ -1,1 +1,1 @@
-"""What the API, the console and their clients share: the HTTP server, bounded answers, host names, guess limits."""
+"""HTTP parts that the API, the console and their clients share: server, bounded client, host names, guess limits."""

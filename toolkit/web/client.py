@@ -1,4 +1,4 @@
-"""Asking over HTTP without trust in the answer's size: what is larger than it can be is not read to its end."""
+"""An HTTP client that does not trust an answer's size: it stops reading at a limit."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from typing import Any
 
 import httpx
 
-#: No answer of a service is larger: a thousand rows are a megabyte, and the largest message, escaped, is a few.
+#: The most bytes of an answer: a thousand rows take one megabyte, and the largest message, escaped, a few.
 LARGEST_ANSWER = 16 * 1024 * 1024
 
 
 class AnswerTooLargeError(httpx.TransportError):
-    """An answer is larger than it is read; the text says how large it may be."""
+    """An answer exceeds the limit; the text names the limit."""
 
 
 class BoundedClient(httpx.AsyncClient):
-    """A client that reads no answer beyond so many bytes. httpx has no limit of its own.
+    """A client that limits the size of answers; httpx has no such limit.
 
-    It asks for answers as they are: a compressed one could be a thousand times as large as what comes over the wire.
+    It requests uncompressed answers: a compressed one could be a thousand times as large as its bytes on the wire.
     """
 
     def __init__(self, **options: Any) -> None:
-        # Services are asked directly: a proxy that the environment names does not know this network.
+        # Requests go to services directly: a proxy that the environment names may not reach this network.
         super().__init__(trust_env=False, **options)
         self.headers["Accept-Encoding"] = "identity"
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        """Return the answer, which is read whole.
+        """Return the answer after reading it completely.
 
         Raises:
-            AnswerTooLargeError: it is larger than `LARGEST_ANSWER`, or compressed.
+            AnswerTooLargeError: the answer is larger than `LARGEST_ANSWER`, or compressed.
         """
         response = await super().send(request, stream=True, **options)
         try:
@@ -43,7 +43,7 @@ class BoundedClient(httpx.AsyncClient):
 async def _content(response: httpx.Response) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise AnswerTooLargeError(f"its answer is compressed, and so may be larger than {LARGEST_ANSWER:,} bytes")
-    content, too_large = bytearray(), f"its answer is larger than {LARGEST_ANSWER:,} bytes, the most that is read"
+    content, too_large = bytearray(), f"its answer is larger than the limit of {LARGEST_ANSWER:,} bytes"
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > LARGEST_ANSWER):
         raise AnswerTooLargeError(too_large)

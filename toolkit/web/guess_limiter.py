@@ -1,6 +1,6 @@
-"""How fast a token can be guessed: one guess at a time for each client, with few that wait.
+"""Limit how fast a token can be guessed: one guess at a time for each client, with a short queue.
 
-A client is a network address, of IPv6 its /64. The guesses of one client delay no other client.
+A client is a network address, for IPv6 its /64. The guesses of one client delay no other client.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 from starlette.exceptions import HTTPException
 
-#: How long the next guess of a client waits after a wrong one, in seconds.
+#: Seconds between a client's wrong guess and its next one.
 PAUSE = 0.5
-#: So many guesses of one client wait for their turn, the one that has it included; a person has one.
+#: The most guesses of one client, the current one included; a person has one.
 _MOST_OF_ONE = 4
-#: So many clients guess at once; more do not sign in at the same moment.
+#: The most clients that guess at once, which is more than sign in at the same moment.
 _MOST_CLIENTS = 1_000
-#: After so many seconds a refused client may try again: by then its waiting guesses are done.
+#: Seconds after which a rejected client may try again: by then its queued guesses are done.
 _RETRY_AFTER = 2
 
 
@@ -30,14 +30,14 @@ class _Queue:
 
 
 class Guesses:
-    """The clients that guess at this moment."""
+    """The queues of the clients that are guessing."""
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for the client's turn, and keep it within the block.
+        """Wait for the client's turn, and hold it within the block.
 
         Raises:
             HTTPException: 429, with the seconds until the client may try again.
@@ -45,8 +45,8 @@ class Guesses:
         name = network_of(client)
         queue = self._queues.get(name) or _Queue()
         if queue.length >= _MOST_OF_ONE or (queue.length == 0 and len(self._queues) >= _MOST_CLIENTS):
-            told = f"Too many guesses. Try again in {_RETRY_AFTER} seconds."
-            raise HTTPException(429, told, headers={"Retry-After": str(_RETRY_AFTER)})
+            detail = f"Too many guesses. Try again in {_RETRY_AFTER} seconds."
+            raise HTTPException(429, detail, headers={"Retry-After": str(_RETRY_AFTER)})
         self._queues[name] = queue
         queue.length += 1
         try:
@@ -59,7 +59,7 @@ class Guesses:
 
 
 def network_of(client: str) -> str:
-    """Return what one client can't change about its address."""
+    """Return the part of an address that its client can't change."""
     try:
         address = ip_address(client.partition("%")[0])
     except ValueError:

@@ -1,7 +1,7 @@
-"""Under which names a server is asked.
+"""The host names under which a server answers, against DNS rebinding.
 
-A web page may point a name of its own at any address (DNS rebinding), and then read what answers there as if it were
-its own site's. The Host header has that name, so a server refuses names that it does not know. An address is no name.
+A web page may point a name of its own at any address, and then read the answers from there as its own site's. The Host
+header has that name, so a server rejects names that it does not know. Addresses are always accepted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 def name_in(host: str) -> str:
-    """Return the name in a Host header, without its port; nothing where there is none."""
+    """Return the name in a Host header, without the port; empty where there is none."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
@@ -20,9 +20,9 @@ def name_in(host: str) -> str:
 
 
 def answers_to(name: str, names: Collection[str]) -> bool:
-    """Whether a server that has these names answers to that one: to `localhost` and any address, too.
+    """Whether a server with these names answers to that one; each answers to `localhost` and any address.
 
-    A name `*.shop.example` stands for all below `shop.example`.
+    A name `*.shop.example` covers all names below `shop.example`.
     """
     try:
         ip_address(name)

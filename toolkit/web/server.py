@@ -1,7 +1,7 @@
-"""Serving HTTP with bounds: how long a client may take, how many connections there are, and where they arrive.
+"""An HTTP server that limits clients' time and the number of connections.
 
-uvicorn bounds a head's size (16 kB), an idle connection (5 s) and the requests under way. `BoundedProtocol` adds what
-it has no option for: the time for a head and a body, for a client that does not read, and the number of connections.
+uvicorn limits a head's size (16 kB), an idle connection (5 s) and the concurrent requests. `BoundedProtocol` adds the
+limits that uvicorn lacks: the time for a head and a body, the time for reading an answer, and the connections.
 """
 
 from __future__ import annotations
@@ -18,29 +18,28 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: Seconds for a request's head, then for its body, and for a client to read what it has asked for.
+#: Seconds for a request's head, then for its body, and for a client to read the answer.
 PATIENCE = 10
-#: So many connections a listener holds; an operator, the console and a load balancer have a few dozen.
+#: The most connections of a listener; an operator, the console and a load balancer use a few dozen.
 MOST_CONNECTIONS = 256
-#: A listener takes at most this part of the files that the process may open; databases and the broker need the rest.
+#: A listener uses at most one in so many of the process's file descriptors; databases and the broker need the rest.
 _SHARE_OF_FILES = 4
-#: So many connections are accepted at once; asyncio would go on beyond the file limit before the first one is counted.
+#: The most connections accepted at once; asyncio would exceed the file limit before the first one is counted.
 _BACKLOG = 64
 
 
 class BoundedProtocol(H11Protocol):
     """One connection, closed when its client takes too long, or when a newer one needs its place.
 
-    Where `limit_concurrency` connections are there, a new one takes the place of the one whose client has been waited
-    for longest, so that half-sent requests keep no honest client out; where all are being answered, the new one is
-    closed.
+    At `limit_concurrency` connections, a new one replaces the one that has waited longest for its client, so that
+    half-sent requests keep no honest client out. If all of them are being answered, the new one is closed.
     """
 
     _clock: asyncio.TimerHandle | None = None
     _awaited: type[Any] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Take a connection if there is room for it."""
+        """Accept a connection if there is room for it."""
         if self._is_room() or self._make_room():
             super().connection_made(transport)
             self._watch()
@@ -55,12 +54,12 @@ class BoundedProtocol(H11Protocol):
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Process bytes from the client."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, and for what the client still sends of this one; it is thrown away."""
+        """Wait for the next request, and for the rest of this one's body, which is discarded."""
         super().on_response_complete()
         self._watch()
 
@@ -70,17 +69,17 @@ class BoundedProtocol(H11Protocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read as fast as it is answered."""
+        """Wait for a client that reads more slowly than it is answered."""
         super().pause_writing()
         self._watch()
 
     def resume_writing(self) -> None:
-        """Go on: the client has read."""
+        """Continue after the client has read."""
         super().resume_writing()
         self._watch()
 
     def _watch(self) -> None:
-        """Start the clock where it becomes the client's turn, and stop it where the client has done its part."""
+        """Start the timer when the client has to act, and stop it when the client has acted."""
         awaited = self._turn()
         if awaited is self._awaited:
             return
@@ -90,17 +89,17 @@ class BoundedProtocol(H11Protocol):
         self._clock = self.loop.call_later(PATIENCE, self.transport.abort) if awaited else None
 
     def _turn(self) -> type[Any] | None:
-        """Return what the client is to do: read, send a head (IDLE) or a body; None where it is our turn."""
+        """Return what the client has to do: read (CLOSED), send a head (IDLE) or a body; None on the server's turn."""
         if self.flow.write_paused or self.transport.is_closing():
             return h11.CLOSED
         return self.conn.their_state if self.conn.their_state in (h11.IDLE, h11.SEND_BODY) else None
 
     def _is_room(self) -> bool:
         limit = self.limit_concurrency
-        return limit is None or len(self.connections) < limit - 1  # uvicorn itself refuses requests from the limit on
+        return limit is None or len(self.connections) < limit - 1  # uvicorn itself rejects requests at the limit
 
     def _make_room(self) -> bool:
-        """Close the connection whose client has been waited for longest, if there is one."""
+        """Close the connection that has waited longest for its client, if one waits."""
         waiting = {each: each._clock.when() for each in cast("set[BoundedProtocol]", self.connections) if each._clock}
         if not waiting:
             return False
@@ -111,16 +110,16 @@ class BoundedProtocol(H11Protocol):
 
 
 class SideServer(uvicorn.Server):
-    """A server beside another one in the same process, to which the signals go."""
+    """A second server in a process; the first one handles the signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
+        """Handle no signals."""
         yield
 
 
 def server_config(app: ASGIApp, *, most_connections: int = MOST_CONNECTIONS, **options: Any) -> uvicorn.Config:
-    """Return how uvicorn serves this application: bounded, and trusting no header of a proxy."""
+    """Return uvicorn's configuration for this application: bounded, and trusting no proxy's headers."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = most_connections if soft == resource.RLIM_INFINITY else min(most_connections, soft // _SHARE_OF_FILES)
     bounds: dict[str, Any] = {"limit_concurrency": most + 1, "backlog": _BACKLOG, "timeout_graceful_shutdown": 1}
@@ -129,11 +128,11 @@ def server_config(app: ASGIApp, *, most_connections: int = MOST_CONNECTIONS, **o
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there: until one does, others may bind the same port, and find out too late.
+    """Return a listening socket: before it listens, another process could bind the same port, and fail later.
 
     Raises:
-        OSError: nothing can listen there.
-        UnicodeError: the host is no name.
+        OSError: the address can't be listened on.
+        UnicodeError: the host is not a name.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -12,7 +12,7 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/declaration/test_event_rules.py::test_a_field_that_takes_no_ids_is_refused",
-    "tests/unit/declaration/test_event_rules.py::test_a_saga_that_its_messages_cannot_name_is_refused",
+    "tests/unit/declaration/test_event_ids.py::test_a_field_that_accepts_other_ids_is_refused",
+    "tests/unit/declaration/test_event_ids.py::test_a_starting_event_without_an_id_is_refused",
     "tests/unit/messaging/test_decoding.py::test_a_saga_does_not_start_under_an_id_that_the_next_service_refuses",
 ]

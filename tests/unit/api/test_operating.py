@@ -446,7 +446,7 @@ async def test_an_id_of_two_types_is_told_of_by_its_type(operator, gift):
 
     assert unsaid.status_code == 409
     assert (unsaid.json()["saga_id"], unsaid.json()["types"]) == ("order-2", ["gift", "order"])
-    assert "say which type is meant" in unsaid.json()["error"]
+    assert "name the type" in unsaid.json()["error"]
     for kind, told in said.items():
         rows = [*told["entries"], *told["dead_letters"]]
         assert (told["saga_type"], {row["saga_type"] for row in rows}) == (kind, {kind})

@@ -83,7 +83,7 @@ def test_the_services_that_ship_have_no_findings():
     assert check(choreography) == []
 
 
-def test_a_saga_of_two_steps_that_is_whole_has_no_findings(airline, hotel):
+def test_a_sound_saga_of_two_steps_passes(airline, hotel):
     airline.step()(take_seat)
     airline.compensation(of=take_seat)(give_seat_back)
     hotel.step()(take_room)
@@ -92,26 +92,26 @@ def test_a_saga_of_two_steps_that_is_whole_has_no_findings(airline, hotel):
     assert _findings(airline, hotel) == []
 
 
-def test_an_event_that_nobody_hears_is_found_unless_it_is_optional(airline, hotel):
+def test_an_unconsumed_event_is_found_unless_optional(airline, hotel):
     airline.step()(take_seat)
     airline.compensation(of=take_seat)(give_seat_back)
     hotel.step()(take_room)
 
-    assert "unconsumed event: give_seat_back (airline) emits SeatGivenBack, and nobody listens to it" in _lines(
+    assert "unconsumed event: give_seat_back (airline) emits SeatGivenBack, and no service consumes it" in _lines(
         airline, hotel
     )
     assert not any("TripReady" in line for line in _lines(airline, hotel))
 
 
-def test_an_event_that_nobody_emits_is_found_unless_it_starts_a_saga(airline, hotel):
+def test_an_unemitted_event_is_found_unless_it_starts(airline, hotel):
     async def read_news(event: StaleNews) -> TripReady:
         raise NotImplementedError
 
     airline.step()(take_seat)
     hotel.step()(read_news)
 
-    assert "unemitted event: read_news (hotel) waits for StaleNews, which nobody emits" in _lines(airline, hotel)
-    assert not any("waits for TripBooked" in line for line in _lines(airline, hotel))
+    assert "unemitted event: read_news (hotel) runs on StaleNews, and no service emits it" in _lines(airline, hotel)
+    assert not any("runs on TripBooked" in line for line in _lines(airline, hotel))
 
 
 def test_a_step_that_nothing_leads_to_is_found(airline, hotel):
@@ -124,7 +124,7 @@ def test_a_step_that_nothing_leads_to_is_found(airline, hotel):
     assert "unreachable: nothing leads from TripBooked to read_news (hotel)" in _lines(airline, hotel)
 
 
-def test_a_refusal_that_does_not_lead_to_the_failed_end_is_found(airline, hotel):
+def test_a_refusal_without_a_failed_end_is_found(airline, hotel):
     async def cancel_only_without_seat(event: SeatRefused) -> TripCancelled:
         raise NotImplementedError
 
@@ -148,7 +148,7 @@ def test_an_event_of_another_owner_is_found(airline):
     assert "foreign event: take_seat_and_room (airline) emits TripReady, which belongs to hotel" in _lines(airline)
 
 
-def test_a_step_that_stays_done_when_a_later_one_refuses_is_found(airline, hotel):
+def test_a_step_without_a_compensation_is_found(airline, hotel):
     async def cancel_all(event: SeatRefused | RoomRefused) -> TripCancelled:
         raise NotImplementedError
 
@@ -156,10 +156,10 @@ def test_a_step_that_stays_done_when_a_later_one_refuses_is_found(airline, hotel
     hotel.step()(take_room)
     hotel.step()(cancel_all)
 
-    assert _lines(airline, hotel) == ["standing step: take_seat (airline) is still done after RoomRefused"]
+    assert _lines(airline, hotel) == ["uncompensated step: take_seat (airline) is still done after RoomRefused"]
 
 
-def test_one_end_for_both_outcomes_is_found_where_a_step_may_refuse():
+def test_one_event_for_both_ends_is_found():
     both = Saga(name="trip", id_field="trip_id", starts_with=TripBooked, completes_with=TripReady, fails_with=TripReady)
 
     async def take_or_refuse(event: TripBooked) -> TripReady | RoomRefused:
@@ -171,7 +171,7 @@ def test_one_end_for_both_outcomes_is_found_where_a_step_may_refuse():
     assert [each.rule for each in _findings(participant)].count("same end") == 1
 
 
-def test_an_event_that_its_reader_requires_more_of_is_found(airline):
+def test_a_consumer_that_requires_unknown_fields_is_found(airline):
     other = type("SeatTaken", (Event,), {"__annotations__": {"trip_id": SagaId, "row": int}}, owner="airline")
     newer = type("SeatTaken", (Event,), {"__annotations__": {"trip_id": SagaId}}, owner="airline", version=2)
     airline.step()(take_seat)
@@ -180,7 +180,7 @@ def test_an_event_that_its_reader_requires_more_of_is_found(airline):
     assert _unreadable(airline, other) == [
         "SeatTaken, as hotel declares it, requires row, which it does not have in airline"
     ]
-    assert _unreadable(airline, newer) == ["SeatTaken, as hotel declares it, takes version 2, and airline emits 1"]
+    assert _unreadable(airline, newer) == ["SeatTaken, as hotel declares it, consumes version 2, and airline emits 1"]
     assert _unreadable(airline, SeatTaken) == []
 
 
@@ -194,7 +194,7 @@ def _unreadable(airline, event):
     return [each.message for each in _findings(airline, hotel) if each.rule == "unreadable event"]
 
 
-def test_every_finding_says_what_to_do(airline, hotel):
+def test_every_finding_has_a_cure(airline, hotel):
     airline.step()(take_seat)
     hotel.step()(take_room)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.payment.gateway import GatewaySettings
-from toolkit.configuration.environment import FromEnvironment, read_settings, said, shown_settings
+from toolkit.configuration.environment import FromEnvironment, read_settings, secret_variable, shown_settings
 from toolkit.configuration.settings import Settings, load_settings, misspelt_settings
 from toolkit.errors import SettingsError
 
@@ -33,7 +33,7 @@ def file_with(tmp_path: Path, text: str | bytes) -> str:
     ],
 )
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
-def test_a_secret_comes_from_the_file_that_is_named(monkeypatch, tmp_path, kind, variable, value, ending):
+def test_a_secret_comes_from_the_named_file(monkeypatch, tmp_path, kind, variable, value, ending):
     monkeypatch.setenv(f"{variable}_FILE", file_with(tmp_path, value + ending))
 
     settings = read_settings(kind)
@@ -46,7 +46,7 @@ def test_a_secret_comes_from_the_file_that_is_named(monkeypatch, tmp_path, kind,
     assert SECRET not in str(told) + repr(settings)
 
 
-def test_every_secret_of_the_settings_may_come_from_a_file(monkeypatch, tmp_path):
+def test_every_secret_setting_may_come_from_files(monkeypatch, tmp_path):
     secrets = [name for name in Settings.model_fields if name.endswith(("url", "token"))]
 
     assert {"broker_url", "database_url", "api_token"} <= set(secrets)
@@ -58,10 +58,10 @@ def test_every_secret_of_the_settings_may_come_from_a_file(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("variable", ["SAGA_SERVICES", "SAGA_MANAGEMENT_URL"])
-def test_what_is_no_setting_of_a_service_comes_from_a_file_too(monkeypatch, tmp_path, variable):
+def test_other_secrets_may_come_from_files_too(monkeypatch, tmp_path, variable):
     monkeypatch.setenv(f"{variable}_FILE", file_with(tmp_path, f"http://ada:{SECRET}@h\n"))
 
-    assert said(variable) == f"http://ada:{SECRET}@h"
+    assert secret_variable(variable) == f"http://ada:{SECRET}@h"
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_what_is_no_setting_of_a_service_comes_from_a_file_too(monkeypatch, tmp_
         (b"\n", "is empty"),
         (b"one\ntwo\n", "holds more than one line"),
         (b"x" * 70_000, "holds more than one line"),
-        (b"\xff\xfe", "it holds no UTF-8"),
+        (b"\xff\xfe", "it is not UTF-8"),
     ],
 )
-def test_a_file_that_holds_no_secret_is_named_with_its_cure(monkeypatch, tmp_path, content, fault):
+def test_a_file_without_a_secret_has_a_cure(monkeypatch, tmp_path, content, fault):
     path = file_with(tmp_path, content)
     monkeypatch.setenv("SAGA_API_TOKEN_FILE", path)
 
@@ -100,7 +100,7 @@ def test_a_secret_that_is_given_twice_is_refused(monkeypatch, tmp_path):
         load_settings()
 
 
-def test_a_bad_value_from_a_file_is_named_with_the_file(monkeypatch, tmp_path):
+def test_a_bad_value_names_its_file(monkeypatch, tmp_path):
     path = file_with(tmp_path, f"amqp://ada:{SECRET}@broker/?heartbeat=0\n")
     monkeypatch.setenv("SAGA_BROKER_URL_FILE", path)
 
@@ -131,10 +131,10 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("variable", "url"), KNOWN)
-def test_a_password_that_everybody_knows_is_for_this_machine_alone(monkeypatch, variable, url):
+def test_a_known_password_is_for_this_machine_alone(monkeypatch, variable, url):
     monkeypatch.setenv(variable, url)
 
-    with pytest.raises(SettingsError, match=f"^{variable}=.* everybody knows that password.*SAGA_DEMO=1"):
+    with pytest.raises(SettingsError, match=f"^{variable}=.* its password is well known.*SAGA_DEMO=1"):
         load_settings()
 
     monkeypatch.setenv("SAGA_DEMO", "1")

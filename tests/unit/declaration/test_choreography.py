@@ -1,4 +1,4 @@
-"""The graph of a choreography: the order of its steps follows from who hears whom."""
+"""The graph of a choreography: the order of its steps follows from the events that they consume and emit."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def choreography() -> Choreography:
     return Choreography([shipping, notification, payment, inventory])
 
 
-def test_the_order_of_the_steps_follows_from_the_events_and_not_from_the_declarations(choreography):
+def test_the_events_decide_the_order_of_the_steps(choreography):
     names = [node.name for node in choreography.nodes_of(ORDER)]
 
     assert names == FORWARD + BACKWARD
 
 
-def test_the_way_forward_is_that_on_which_nobody_refuses(choreography):
+def test_no_step_refuses_on_the_forward_path(choreography):
     names = [node.name for node in choreography.forward(ORDER)]
 
     assert names == FORWARD
 
 
 @pytest.mark.parametrize("undone", [0, 1, 2, 3])
-def test_a_refusal_undoes_what_was_done_before_it_in_strict_reverse_order(choreography, undone):
+def test_a_refusal_undoes_earlier_steps_in_reverse(choreography, undone):
     refusing = choreography.forward(ORDER)[undone]
 
     compensation_events = choreography.reached_from(refusing.refusals[0], ORDER)
@@ -58,7 +58,7 @@ def test_a_refusal_undoes_what_was_done_before_it_in_strict_reverse_order(choreo
     assert [node.step for node in compensation_events if node.is_compensation] == FORWARD[:undone][::-1]
 
 
-def test_an_edge_comes_from_the_world_outside_where_the_saga_begins_and_goes_there_where_it_ends(choreography):
+def test_edges_join_the_saga_to_the_outside_world(choreography):
     edges = choreography.edges(ORDER)
 
     assert [(edge.event, edge.listener.name) for edge in edges if not edge.emitter] == [
@@ -67,7 +67,7 @@ def test_an_edge_comes_from_the_world_outside_where_the_saga_begins_and_goes_the
     assert [edge.event for edge in edges if not edge.listener] == ["OrderFulfilled", "OrderFailed"]
 
 
-def test_the_page_names_each_step_its_service_and_who_hears_of_it(choreography):
+def test_the_text_names_steps_services_and_consumers(choreography):
     page = as_text(choreography)
 
     assert "saga order: OrderCreated → OrderFulfilled | OrderFailed" in page
@@ -76,7 +76,7 @@ def test_the_page_names_each_step_its_service_and_who_hears_of_it(choreography):
     assert "✓ OrderFailed → the saga has failed" in page
 
 
-def test_the_chart_draws_the_way_forward_solid_and_the_way_back_dashed(choreography):
+def test_the_chart_draws_compensation_paths_dashed(choreography):
     chart = as_mermaid(choreography).splitlines()
 
     assert chart[0] == "flowchart LR"
@@ -86,7 +86,7 @@ def test_the_chart_draws_the_way_forward_solid_and_the_way_back_dashed(choreogra
     assert "    send_confirmation --> OrderFulfilled([OrderFulfilled])" in chart
 
 
-def test_two_sagas_on_one_exchange_are_drawn_each_by_itself(choreography):
+def test_two_sagas_on_one_exchange_are_drawn_separately(choreography):
     claims = Participant("claims", saga=LOSS)
     claims.step()(pay_parcel)
 

@@ -1,4 +1,4 @@
-"""A contract says all that a remote reader needs to know of a service, without its code."""
+"""A contract describes a service completely: a client needs none of its code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_a_contract_survives_being_sent():
         assert Contract.model_validate_json(contract.model_dump_json()) == contract
 
 
-def test_the_choreography_of_contracts_is_that_of_the_declarations():
+def test_contracts_and_declarations_form_the_same_choreography():
     sent = [Contract.model_validate_json(Contract.of(service).model_dump_json()) for service in SERVICES]
 
     assert as_text(Choreography(sent)) == as_text(Choreography(SERVICES))
     assert as_mermaid(Choreography(sent)) == as_mermaid(Choreography(SERVICES))
 
 
-def test_a_contract_names_what_is_heard_and_what_is_said():
+def test_a_contract_names_consumed_and_emitted_events():
     contract = Contract.of(payment)
 
     assert [event.name for event in contract.consumed()] == ["InventoryReserved", "ShipmentFailed", "ShipmentCancelled"]
@@ -47,13 +47,13 @@ def test_a_handler_tells_its_policy():
     assert process.description.startswith("Take the money")
 
 
-def test_a_timeout_that_the_settings_override_is_told_as_it_holds():
+def test_a_contract_shows_an_overridden_timeout():
     contract = Contract.of(payment, timeouts={"process_payment": timedelta(seconds=5)})
 
     assert contract.handlers[0].timeout == 5.0
 
 
-def test_an_event_tells_its_schema_its_example_and_what_is_sensitive():
+def test_a_contract_has_schema_example_and_sensitive_fields():
     event = Contract.of(inventory).events["OrderCreated"]
 
     assert (event.owner, event.routing_key, event.version) == ("order", "order.OrderCreated", 1)
@@ -66,7 +66,7 @@ def test_an_event_tells_its_schema_its_example_and_what_is_sensitive():
     )  # fmt: skip
 
 
-def test_where_services_differ_about_an_event_its_owner_is_believed():
+def test_the_owners_declaration_of_an_event_counts():
     told = Contract.of(shipping)
     old = told.events["PaymentProcessed"].model_copy(update={"version": 7})
     wrong = told.model_copy(update={"events": told.events | {"PaymentProcessed": old}})

@@ -51,11 +51,11 @@ def holds(kind: Any, value: Any, config: ConfigDict | None = None) -> Event:
     """Return an event with one field of this kind."""
     settings = config or ConfigDict()
 
-    class Told(Event, owner="hotel"):
+    class Sample(Event, owner="hotel"):
         model_config = settings
         it: kind
 
-    return Told(it=value)
+    return Sample(it=value)
 
 
 class Bed(BaseModel):
@@ -123,33 +123,33 @@ def test_what_json_keeps_goes_out_as_it_is(kind: Any, value: Any, is_strict: boo
 
 
 UNSOUND = [
-    (float, float("nan"), "the Told can't be read from its own JSON (it: float_type)"),
-    (float, float("inf"), "the Told can't be read from its own JSON (it: float_type)"),
-    (bytes, b"\xff", "the Told can't be written as JSON (PydanticSerializationError)"),
-    (Any, (1, 2), "the Told is another once it is read from its own JSON (it)"),
-    (Any, {1: "a"}, "the Told is another once it is read from its own JSON (it)"),
-    (Any, object(), "the Told can't be written as JSON (PydanticSerializationError)"),
-    (Any, Decimal("1.1"), "the Told is another once it is read from its own JSON (it)"),
-    (Bed, WideBed(width=1), "the Told is another once it is read from its own JSON (it)"),
-    (Annotated[str | date, Field(union_mode="left_to_right")], date(1, 1, 1), "the Told is another once it is read"),
-    (list[Bed], [WideBed(width=1)], "the Told is another once it is read"),
-    (dict[str, Any], {"a": {1}}, "the Told is another once it is read"),
-    (list[Any], [[1], (1,)], "the Told is another once it is read"),
-    (Annotated[list[int], AfterValidator(lambda it: [*it, 1])], [], "the Told is another once it is read"),
+    (float, float("nan"), "the Sample can't be read from its own JSON (it: float_type)"),
+    (float, float("inf"), "the Sample can't be read from its own JSON (it: float_type)"),
+    (bytes, b"\xff", "the Sample can't be written as JSON (PydanticSerializationError)"),
+    (Any, (1, 2), "the Sample changes when it is read from its own JSON (it)"),
+    (Any, {1: "a"}, "the Sample changes when it is read from its own JSON (it)"),
+    (Any, object(), "the Sample can't be written as JSON (PydanticSerializationError)"),
+    (Any, Decimal("1.1"), "the Sample changes when it is read from its own JSON (it)"),
+    (Bed, WideBed(width=1), "the Sample changes when it is read from its own JSON (it)"),
+    (Annotated[str | date, Field(union_mode="left_to_right")], date(1, 1, 1), "the Sample changes when it is read"),
+    (list[Bed], [WideBed(width=1)], "the Sample changes when it is read"),
+    (dict[str, Any], {"a": {1}}, "the Sample changes when it is read"),
+    (list[Any], [[1], (1,)], "the Sample changes when it is read"),
+    (Annotated[list[int], AfterValidator(lambda it: [*it, 1])], [], "the Sample changes when it is read"),
     (
         Annotated[dict[int, int], AfterValidator(lambda it: it | {len(it): 1})],
         {},
-        "the Told is another once it is read",
+        "the Sample changes when it is read",
     ),
     (
         Annotated[datetime, AfterValidator(lambda it: it + timedelta(1))],
         datetime(2026, 5, 4, tzinfo=UTC),
-        "the Told is",
+        "the Sample changes",
     ),
-    (Json, "[1]", "the Told can't be read from its own JSON (it: json_type)"),
-    (Annotated[int, AfterValidator(lambda it: it + 1)], 1, "the Told is another once it is read"),
-    (Annotated[int, PlainSerializer(lambda it: f"{it} m")], 1, "the Told can't be read from its own JSON (it: int_"),
-    (Annotated[int, PlainSerializer(lambda it: 1 // 0)], 1, "the Told can't be written as JSON"),
+    (Json, "[1]", "the Sample can't be read from its own JSON (it: json_type)"),
+    (Annotated[int, AfterValidator(lambda it: it + 1)], 1, "the Sample changes when it is read"),
+    (Annotated[int, PlainSerializer(lambda it: f"{it} m")], 1, "the Sample can't be read from its own JSON (it: int_"),
+    (Annotated[int, PlainSerializer(lambda it: 1 // 0)], 1, "the Sample can't be written as JSON"),
 ]
 
 
@@ -158,10 +158,10 @@ def test_what_json_loses_fails_the_attempt(kind: Any, value: Any, fault: str) ->
     error = refused(holds(kind, value))
 
     assert error.startswith(fault)
-    assert error.endswith("build it by its class, with valid values of types that JSON keeps as they are")
+    assert error.endswith("build it with its class, from valid values of types that JSON preserves")
 
 
-def test_an_event_that_bypassed_its_own_rules_fails_the_attempt() -> None:
+def test_an_event_that_bypassed_validation_fails_the_attempt() -> None:
     given_room = RoomGiven(stay_id="stay-1")
     changed = RoomGiven(stay_id="stay-1", rates=[1])
     changed.rates.append("a secret")
@@ -173,7 +173,7 @@ def test_an_event_that_bypassed_its_own_rules_fails_the_attempt() -> None:
 
 
 def test_a_validator_that_raises_fails_the_attempt() -> None:
-    class Told(Event, owner="hotel"):
+    class Sample(Event, owner="hotel"):
         it: int
 
         @field_validator("it")
@@ -183,31 +183,31 @@ def test_a_validator_that_raises_fails_the_attempt() -> None:
 
     calls: list[int] = []
 
-    assert refused(Told(it=1)).startswith("the Told can't be read from its own JSON (KeyError)")
+    assert refused(Sample(it=1)).startswith("the Sample can't be read from its own JSON (KeyError)")
 
 
-def test_what_is_private_to_an_object_need_not_go_out() -> None:
-    class Told(Event, owner="hotel"):
+def test_private_attributes_need_not_survive_json() -> None:
+    class Sample(Event, owner="hotel"):
         it: int
         _seen: object = PrivateAttr(default_factory=object)
 
-    assert encoded(Told(it=1)) == b'{"it":1}'
+    assert encoded(Sample(it=1)) == b'{"it":1}'
 
 
 @pytest.mark.parametrize("event", [RoomGiven(stay_id="stay-2"), RoomRefused(stay_id="stay-2", reason="full")])
 def test_an_event_of_another_saga_fails_the_attempt(event: Event) -> None:
     error = refused(event)
 
-    assert f"the {type(event).__name__} is of the saga 'stay-2', but answers an event of 'stay-1'" in error
+    assert f"the {type(event).__name__} belongs to the saga 'stay-2', but answers an event of 'stay-1'" in error
     assert "`stay_id=event.stay_id`" in error
 
 
-def test_an_event_as_large_as_a_message_goes_out_and_a_larger_one_fails() -> None:
+def test_an_event_may_reach_the_size_limit() -> None:
     event = RoomGiven(stay_id="stay-1", note="é" * 1000)
     size = len(event.model_dump_json().encode())
 
     assert len(encoded(event, most=size)) == size
-    with pytest.raises(StepError, match=f"has {size} bytes as JSON, and messages of at most {size - 1} are taken"):
+    with pytest.raises(StepError, match=f"has {size} bytes as JSON, more than the limit of {size - 1}:"):
         encoded(event, most=size - 1)
 
 

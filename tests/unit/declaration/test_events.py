@@ -19,7 +19,7 @@ class BookReturnedLate(BookReturned):
     days: int = 1
 
 
-def test_an_event_is_routed_by_its_owner_and_its_name() -> None:
+def test_owner_and_name_form_the_routing_key() -> None:
     assert routing_key(BookReturned) == "library.BookReturned"
 
 
@@ -29,14 +29,14 @@ def test_an_event_inherits_its_owner_and_nothing_else() -> None:
     assert (BookReturned.__version__, BookReturned.__optional__) == (2, True)
 
 
-def test_a_class_keyword_that_an_event_does_not_have_is_named_with_those_that_it_has() -> None:
+def test_an_unknown_class_keyword_is_named() -> None:
     with pytest.raises(DeclarationError) as caught:
 
         class Misspelt(Event, owner="library", vresion=2):
             loan_id: SagaId
 
-    assert caught.value.fault == "its class keyword vresion is none"
-    assert caught.value.cure.startswith("An event takes owner=, version= and optional=")
+    assert caught.value.fault == "it has an unknown class keyword vresion"
+    assert caught.value.cure.startswith("Use owner=, version=, optional=")
 
 
 def test_an_event_does_not_change() -> None:

@@ -59,7 +59,7 @@ def test_a_second_try_is_no_fork() -> None:
     assert "unawaited step" not in rules_broken(SECOND_TRY)
 
 
-def test_a_slow_screening_that_the_end_does_not_wait_for_is_named() -> None:
+def test_an_end_that_awaits_no_screening_is_found() -> None:
     steps = SURE_BRANCH | {
         "screen": step("Ordered", "Screened", "FraudSuspected", "NotShipped", "ScreeningClosed"),
         "order": replace(SURE_BRANCH["order"], undo_on=frozenset({"BonusRevoked", "FraudSuspected"})),
@@ -68,20 +68,20 @@ def test_a_slow_screening_that_the_end_does_not_wait_for_is_named() -> None:
     found = [str(each) for each in findings(steps) if each.rule == "unawaited step"]
 
     assert found == [
-        "unawaited step: Ordered starts two branches, and ship (ship) may end the saga deal by Good while screen "
-        "(screen) has not answered; FraudSuspected would come too late, and undo nothing. "
-        "Chain the branches, so that the way to ship leads through Screened, or let screen return no refusal."
+        "unawaited step: Ordered starts two branches, and ship (ship) may end the saga deal by Good before screen "
+        "(screen) has answered; FraudSuspected would be too late to undo anything. "
+        "Chain the branches, so that the path to ship leads through Screened, or let screen return no refusal."
     ]
     assert any("failed" in fault or "both" in fault for fault in faults(steps))
 
 
-def test_two_branches_that_both_end_the_saga_are_named() -> None:
+def test_two_branches_that_end_one_saga_are_found() -> None:
     steps = LINE | {"deliver": step("Paid", GOOD)}
 
     assert "second end: ship (ship) and deliver (deliver) both run in the saga deal, and each ends it" in lines(steps)
 
 
-def test_branches_that_do_not_hear_a_sibling_are_left_standing() -> None:
+def test_branches_that_ignore_a_siblings_refusal_are_found() -> None:
     """The rules that shapes beyond a line break most easily, as far as they can be declared without joins."""
     trip = {
         "hotel": step(START, "HotelBooked", "HotelFull", "FlightFull|CarFull", "HotelCancelled"),
@@ -93,8 +93,8 @@ def test_branches_that_do_not_hear_a_sibling_are_left_standing() -> None:
 
     broken = rules_broken(trip)
 
-    assert {"standing step", "unawaited step", "early end"} <= broken
-    assert "standing step: car (car) is still done after HotelFull" in lines(trip)
+    assert {"uncompensated step", "unawaited step", "early end"} <= broken
+    assert "uncompensated step: car (car) is still done after HotelFull" in lines(trip)
 
 
 def test_undoing_all_at_once_is_found() -> None:
@@ -102,7 +102,7 @@ def test_undoing_all_at_once_is_found() -> None:
 
     assert (
         "early compensation: after NotShipped, undo_reserve (reserve) may undo reserve before undo_pay (pay) has "
-        "undone pay, which followed from it"
+        "undone pay, which it led to"
     ) in lines(hasty)
 
 

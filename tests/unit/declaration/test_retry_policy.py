@@ -34,7 +34,7 @@ def test_jitter_stays_within_its_share(attempt: int, jitter: float) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("attempts", 0), ("factor", 0.5), ("factor", 101), ("jitter", -0.1), ("jitter", 1.1)]
 )
-def test_a_policy_out_of_its_bounds_names_the_value(name: str, value: float) -> None:
+def test_a_policy_names_a_value_out_of_bounds(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}={value}"):
         RetryPolicy(**{name: value})
 
@@ -66,7 +66,7 @@ def test_no_attempt_comes_at_or_after_the_deadline(seconds: float, kind: type) -
     assert isinstance(verdict, kind)
 
 
-def test_an_error_that_the_policy_does_not_name_is_final() -> None:
+def test_an_error_outside_retry_on_is_final() -> None:
     picky = RetryPolicy(retry_on=(ConnectionError,))
 
     verdict = after_failure(ValueError("wrong\0 card"), policy=picky, attempt=1, now=NOON, deadline=None)
@@ -74,7 +74,7 @@ def test_an_error_that_the_policy_does_not_name_is_final() -> None:
     assert verdict == GiveUp("not worth a retry: ValueError: wrong card")
 
 
-def test_a_step_that_asks_for_a_retry_gets_one_whatever_the_policy_names() -> None:
+def test_a_raised_retry_overrides_the_policys_exceptions() -> None:
     picky = RetryPolicy(attempts=2, retry_on=(ConnectionError,), jitter=0)
     after_a_day = Retry("closed on Sundays", after=timedelta(days=1))
 

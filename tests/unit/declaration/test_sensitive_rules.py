@@ -85,7 +85,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_mark_is_kept(name):
+def test_a_mark_reaches_the_json_schema(name):
     annotation, value = KEPT[name]
     event_type = event_with(annotation)
     body = {"field": value}
@@ -111,7 +111,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_a_mark_that_would_be_lost_is_refused_with_the_cure(name):
+def test_a_lost_mark_is_refused_with_its_cure(name):
     ((fault, cure), *_) = sensitive_faults(event_with(LOST[name]))
 
     assert ".field is sensitive" in fault or ".content is sensitive" in fault or "has no JSON schema" in fault
@@ -140,23 +140,23 @@ def test_a_mark_on_a_computed_field_is_refused():
             return self.digits
 
     ((fault, _),) = sensitive_faults(Paid)
-    assert fault == "Paid.card is computed, and its mark stands in no JSON schema"
+    assert fault == "Paid.card is computed, and no JSON schema holds its mark"
 
 
 def test_a_mark_for_a_default_is_refused():
     ((fault, cure),) = sensitive_faults(event_with(Any, field=Sensitive))
 
-    assert fault == "CardShown.field has the mark for its default"
+    assert fault == "CardShown.field has the mark as its default"
     assert cure == "Write it into the type: `Annotated[…, Sensitive]`"
 
 
 @pytest.mark.parametrize("declare", [lambda: Sensitive[SecretStr], lambda: event_with(Sensitive)])
 def test_the_mark_itself_is_no_type(declare):
-    with pytest.raises(DeclarationError, match=r"it is a mark and no type.*Annotated"):
+    with pytest.raises(DeclarationError, match=r"it is a mark, not a type.*Annotated"):
         declare()
 
 
-def test_a_model_that_contains_itself_is_judged_in_the_end():
+def test_a_recursive_model_can_be_checked():
     class RequestBody(Event, owner="client"):
         order_id: SagaId
         parts: tuple[RequestBody, ...] = ()

@@ -43,16 +43,16 @@ async def a_catalogue(_: Settings) -> AsyncIterator[Catalogue]:
     yield Catalogue()
 
 
-def test_what_a_step_asks_for_and_nobody_provides_is_named() -> None:
+def test_a_steps_missing_resource_is_named() -> None:
     with pytest.raises(DeclarationError) as caught:
         Service(name="library", participants=[searching()])
 
     assert caught.value.function == f"{__name__}.search"
-    assert caught.value.fault == "the parameter 'catalogue' wants a Catalogue, which library does not provide"
+    assert caught.value.fault == "the parameter 'catalogue' takes a Catalogue, which library does not provide"
     assert caught.value.cure == "Add it: Service(provides={Catalogue: how_to_open_one})"
 
 
-def test_what_a_compensation_asks_for_has_to_be_provided_too() -> None:
+def test_a_compensations_missing_resource_is_named() -> None:
     participant = Participant("library", saga=loan_saga)
 
     @participant.step()
@@ -61,7 +61,7 @@ def test_what_a_compensation_asks_for_has_to_be_provided_too() -> None:
     @participant.compensation(of=lend)
     async def take_back(event: CardRefused, catalogue: Catalogue) -> BookTakenBack: ...
 
-    with pytest.raises(DeclarationError, match="take_back: the parameter 'catalogue' wants a Catalogue"):
+    with pytest.raises(DeclarationError, match="take_back: the parameter 'catalogue' takes a Catalogue"):
         Service(name="library", participants=[participant])
 
 
@@ -106,12 +106,12 @@ def test_a_service_is_the_sum_of_its_participants() -> None:
 
 
 @pytest.mark.parametrize("seed", [lambda session: None, len, "seed.sql"], ids=["lambda", "built-in", "text"])
-def test_a_seed_that_is_no_coroutine_function_says_how_to_declare_it(seed: Any) -> None:
-    with pytest.raises(DeclarationError, match=r"is no coroutine function\. Declare it as `async def seed"):
+def test_a_seed_has_to_be_a_coroutine_function(seed: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"is not a coroutine function\. Declare it as `async def seed"):
         Service(name="library", participants=[searching()], provides={Catalogue: a_catalogue}, seed=seed)
 
 
-def test_a_seed_may_be_whatever_is_called_as_a_coroutine_function() -> None:
+def test_a_seed_may_be_an_awaitable_callable() -> None:
     class Shelves:
         async def __call__(self, session: AsyncSession) -> None: ...
 

@@ -19,19 +19,19 @@ class ManifestSigned(Event, owner="airline"):
     seats: Annotated[dict[str, Any], Sensitive] = Field(default_factory=dict)
 
 
-def test_a_text_is_rid_of_the_events_sensitive_values():
+def test_a_text_loses_the_events_sensitive_values():
     text = "ada lovelace paid 12345 from +44 20 1; passport {'number': 'GB-1815'}; 2 nights"
 
     assert redact(RoomBooked, json.dumps(BODY), text) == "*** paid *** from ***; passport {'number': '***'}; 2 nights"
 
 
-def test_a_short_value_is_masked_only_where_it_stands_as_a_word():
+def test_a_short_value_is_masked_as_a_word():
     body = json.dumps(BODY | {"guest": {"name": "A", "nights": 1}})
 
     assert redact(RoomBooked, body, "A was Away") == "*** was Away"
 
 
-def test_a_value_that_was_cut_off_with_its_text_leaves_nothing_behind():
+def test_a_value_cut_with_its_text_is_masked():
     body = json.dumps(BODY)
     text = "x" * 490 + " Ada Lovel"
 
@@ -45,7 +45,7 @@ def test_pydantics_input_is_never_repeated():
     assert "Ada" not in redact(None, None, str(raised.value))
 
 
-def test_an_input_that_was_cut_with_its_text_is_not_repeated():
+def test_an_input_cut_with_its_text_is_masked():
     assert "Ada" not in redact(None, None, "input_value='Ada Lovel")
 
 
@@ -72,7 +72,7 @@ def test_a_body_that_nests_too_deeply_is_withheld():
     assert redact(ManifestSigned, json.dumps({"flight_id": "f-1", "seats": seats}), "Ada") == WITHHELD
 
 
-def test_one_value_longer_than_the_text_is_masked_at_its_ends():
+def test_a_value_longer_than_the_text_is_masked():
     body = json.dumps({"flight_id": "f-1", "passengers": ["Ada Lovelace " * 100_000]})
 
     text = redact(ManifestSigned, body, f"Lovelace {'x' * 600} Ada Lovelace Ada")
@@ -92,7 +92,7 @@ def test_values_that_overlap_are_masked_as_one():
     assert redact(ManifestSigned, body, "no seat for Ada Lovelace of London") == "no seat for ***"
 
 
-def test_a_letter_that_folds_to_two_is_found_at_its_place():
+def test_a_character_that_folds_to_two_is_located():
     body = json.dumps({"flight_id": "f-1", "passengers": ["Weiß"]})
 
     assert redact(ManifestSigned, body, "Straße: WEIß, weiß") == "Straße: ***, ***"

@@ -100,7 +100,7 @@ def wanted(number: int) -> WireMessage:
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["step", "external"])
-async def test_what_is_no_exception_is_a_failed_attempt_of_its_step(
+async def test_an_escaping_error_fails_the_steps_attempt(
     database: Database, clerk: Clerk, escape: Act, external: bool
 ) -> None:
     branch = Branch(library(clerk, external=external, undoable=False), database, resources={Clerk: clerk})
@@ -129,12 +129,12 @@ async def test_the_error_says_what_to_look_for(database: Database, clerk: Clerk)
 
     (note,) = await log_of(database, "loan-1")
     assert note.error.startswith(
-        "EscapedError: lend_book ended in CancelledError, and nothing had cancelled it: it awaited a task"
+        "EscapedError: lend_book raised CancelledError without being cancelled: it awaited a task"
     )
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["step", "external"])
-async def test_what_is_no_exception_fails_a_compensation_in_the_end(
+async def test_an_escaping_error_fails_a_compensation(
     database: Database, clerk: Clerk, escape: Act, external: bool
 ) -> None:
     branch = Branch(library(clerk, external=external), database, resources={Clerk: clerk})
@@ -150,7 +150,7 @@ async def test_what_is_no_exception_fails_a_compensation_in_the_end(
     assert "EscapedError" in letter["traceback"]
 
 
-async def test_an_outside_call_that_uses_its_session_may_escape_too(
+async def test_errors_escape_external_calls_with_sessions_too(
     database: Database, clerk: Clerk, escape: Act
 ) -> None:
     branch = Branch(library(clerk, external=True, undoable=False), database, resources={Clerk: clerk})
@@ -170,7 +170,7 @@ async def test_an_outside_call_that_uses_its_session_may_escape_too(
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["step", "external"])
-async def test_a_statement_that_a_step_cuts_off_leaves_no_lock_behind(
+async def test_a_cancelled_statement_leaves_no_lock_behind(
     database: Database, clerk: Clerk, external: bool
 ) -> None:
     branch = Branch(library(clerk, external=external, undoable=False), database, resources={Clerk: clerk})
@@ -212,7 +212,7 @@ async def test_a_hook_that_raises_no_exception_stops_nothing(database: Database,
 
 
 @pytest.mark.parametrize("error", [ValueError("no such key"), SystemExit(0)], ids=repr)
-async def test_a_log_processor_that_raises_has_nothing_executed_again(
+async def test_a_raising_log_processor_repeats_no_step(
     database: Database, clerk: Clerk, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     branch = Branch(library(clerk), database, resources={Clerk: clerk})
@@ -252,7 +252,7 @@ async def test_a_cancellation_of_the_task_itself_passes(database: Database, cler
     assert await log_of(database, "loan-1") == []
 
 
-async def test_ctrl_c_passes() -> None:
+async def test_ctrl_c_passes_through_a_contained_block() -> None:
     with pytest.raises(KeyboardInterrupt), contained("it"):
         raise KeyboardInterrupt
 
@@ -278,7 +278,7 @@ async def test_an_ordinary_error_passes_as_it_is() -> None:
         await contain("it", _raise(ValueError("as it is")))
 
 
-async def test_a_task_that_cancels_itself_apart_leaves_the_caller_alone() -> None:
+async def test_a_task_cancelled_apart_spares_its_caller() -> None:
     task = asyncio.current_task()
     assert task is not None
 
@@ -292,7 +292,7 @@ async def _raise(error: Exception) -> None:
     raise error
 
 
-def test_an_error_that_can_not_tell_its_text_is_described_all_the_same() -> None:
+def test_an_error_without_a_text_is_described() -> None:
     class MuteError(Exception):
         def __str__(self) -> str:
             raise AttributeError("no text")

@@ -107,7 +107,7 @@ async def test_an_original_of_another_version_is_never_read_as_one_of_today(
 
     (letter,) = await loans.letters(database)
     assert fault in letter["error"]
-    assert "redrive the letter there" in letter["error"]
+    assert "redrive the dead letter with a release" in letter["error"]
     assert (await states(database, "loan-1"))[0] == "completed"
     assert "compensated" not in await states(database, "loan-1")
 

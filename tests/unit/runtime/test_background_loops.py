@@ -50,8 +50,8 @@ def loop_named(name: str) -> asyncio.Task[None]:
     ("loop", "fault"),
     [
         (return_at_once, "it returned"),
-        (await_a_cancelled_task, "EscapedError: the loop batcher ended in CancelledError"),
-        (leave_the_process, "EscapedError: the loop batcher raised what is no Exception: SystemExit: 0"),
+        (await_a_cancelled_task, "EscapedError: the loop batcher raised CancelledError"),
+        (leave_the_process, "EscapedError: the loop batcher raised SystemExit: 0"),
         (fail_in_a_group, "ValueError: a bug"),
         (fail, "ValueError: a bug"),
     ],

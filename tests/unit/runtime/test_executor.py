@@ -183,10 +183,10 @@ async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> No
         (invalidate, "StepError: a step never invalidates"),
         (say_commit, "StepError: a step never commits"),
         (return_something_undeclared, "StepError: lend_book returned a BookTakenBack"),
-        (return_another_saga, "StepError: the BookLent is of the saga 'loan-2', but answers an event of 'loan-1'"),
-        (refuse_another_saga, "StepError: the LoanRefused is of the saga 'loan-2'"),
+        (return_another_saga, "StepError: the BookLent belongs to the saga 'loan-2', but answers an event of 'loan-1'"),
+        (refuse_another_saga, "StepError: the LoanRefused belongs to the saga 'loan-2'"),
         (return_what_bypassed_its_rules, "StepError: the BookLent can't be read from its own JSON (shelf: int_"),
-        (refuse_at_length, "StepError: the LoanRefused is another once it is read from its own JSON (reason)"),
+        (refuse_at_length, "StepError: the LoanRefused changes when it is read from its own JSON (reason)"),
         (write_what_the_database_refuses, "IntegrityError"),
     ],
 )

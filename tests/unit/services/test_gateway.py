@@ -29,7 +29,7 @@ async def only_charge(gateway: Gateway) -> Charge:
     return charge
 
 
-async def test_a_charge_that_is_repeated_takes_the_money_once(gateway):
+async def test_a_repeated_charge_takes_the_money_once(gateway):
     first = await gateway.charge(KEY, 1200, payment_method="card_ok")
 
     second = await gateway.charge(KEY, 1200, payment_method="card_ok")
@@ -38,7 +38,7 @@ async def test_a_charge_that_is_repeated_takes_the_money_once(gateway):
     assert await gateway.kept() == 1200
 
 
-async def test_a_charge_that_comes_ten_times_at_once_takes_the_money_once(gateway):
+async def test_ten_concurrent_charges_take_the_money_once(gateway):
     calls = [gateway.charge(KEY, 1200, payment_method="card_ok") for _ in range(10)]
 
     answers = await asyncio.gather(*calls)
@@ -69,7 +69,7 @@ async def test_a_flaky_card_fails_twice_and_then_works(gateway):
     assert (await only_charge(gateway)).attempts == 3
 
 
-async def test_a_slow_card_is_charged_long_before_it_answers(gateway):
+async def test_a_slow_card_is_charged_before_answering(gateway):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await gateway.charge(KEY, 1200, payment_method="card_slow")
@@ -77,7 +77,7 @@ async def test_a_slow_card_is_charged_long_before_it_answers(gateway):
     assert await gateway.kept() == 1200
 
 
-async def test_a_charge_whose_caller_hangs_up_runs_its_course(settings):
+async def test_a_charge_outlives_a_caller_that_hangs_up(settings):
     async with open_gateway(settings) as gateway:
         call = asyncio.create_task(gateway.charge(KEY, 1200, payment_method="card_ok"))
         await asyncio.sleep(0)  # the call begins, and no more
@@ -88,7 +88,7 @@ async def test_a_charge_whose_caller_hangs_up_runs_its_course(settings):
         assert await gateway.kept() == 1200
 
 
-async def test_where_the_provider_is_down_a_void_still_sees_that_nothing_is_taken(gateway):
+async def test_a_void_works_while_charges_fail(gateway):
     with pytest.raises(GatewayUnavailableError):
         await gateway.charge(KEY, 1200, payment_method="card_down")
 
@@ -108,7 +108,7 @@ async def test_a_void_gives_back_what_was_charged(gateway):
     )
 
 
-async def test_a_charge_that_comes_after_its_void_is_declined(gateway):
+async def test_a_charge_after_its_void_is_declined(gateway):
     await gateway.void(KEY)
 
     answer = await gateway.charge(KEY, 1200, payment_method="card_ok")
@@ -117,7 +117,7 @@ async def test_a_charge_that_comes_after_its_void_is_declined(gateway):
     assert await gateway.kept() == 0
 
 
-async def test_a_charge_and_its_void_at_once_never_keep_money(settings):
+async def test_a_charge_racing_its_void_keeps_nothing(settings):
     async with AsyncExitStack() as stack:
         replicas = [await stack.enter_async_context(open_gateway(settings)) for _ in range(2)]
         calls = []
@@ -131,7 +131,7 @@ async def test_a_charge_and_its_void_at_once_never_keep_money(settings):
         assert await replicas[0].kept() == 0
 
 
-async def test_a_refund_that_is_repeated_gives_the_money_back_once(gateway):
+async def test_a_repeated_refund_gives_money_back_once(gateway):
     await gateway.charge(KEY, 1200, payment_method="card_ok")
 
     await asyncio.gather(gateway.refund(KEY, 1200), gateway.refund(KEY, 1200))
@@ -162,7 +162,7 @@ async def test_replicas_that_start_at_once_make_one_ledger(settings):
         assert await gateway.kept() == 500
 
 
-async def test_without_an_address_the_ledger_lies_in_the_data_directory(tmp_path, monkeypatch):
+async def test_the_ledger_is_in_the_data_directory(tmp_path, monkeypatch):
     monkeypatch.delenv("PAYMENT_GATEWAY_URL", raising=False)
 
     async with open_gateway(Settings(data_dir=tmp_path / "data")) as gateway:

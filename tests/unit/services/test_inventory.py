@@ -73,7 +73,7 @@ async def test_ordered_goods_move_from_on_hand_to_reserved(stocked):
     )
 
 
-async def test_a_sku_that_is_ordered_twice_counts_as_one_sum(stocked):
+async def test_a_sku_ordered_twice_counts_in_total(stocked):
     event = order(("TEA-POT", 2), ("TEA-CUP", 1), ("TEA-POT", 2))
 
     result = await reserve_inventory(event, stocked)
@@ -92,7 +92,7 @@ async def test_an_unknown_sku_is_refused_by_name(stocked):
     assert result.reason == "UNICORN is not among our goods"
 
 
-async def test_an_order_that_is_short_of_its_third_item_leaves_nothing_behind(stocked):
+async def test_a_partly_short_order_reserves_nothing(stocked):
     event = order(("TEA-CUP", 4), ("TEA-POT", 1), ("LAST-ONE", 2))
 
     result = await reserve_as_the_toolkit_does(stocked, event)
@@ -104,7 +104,7 @@ async def test_an_order_that_is_short_of_its_third_item_leaves_nothing_behind(st
     assert (await stocked.exec(select(ReservationLine))).all() == []
 
 
-async def test_the_next_order_of_the_same_transaction_gets_what_a_refused_one_gave_up(stocked):
+async def test_goods_of_a_refused_order_are_available(stocked):
     greedy, modest = order(("TEA-POT", 3), ("LAST-ONE", 2)), order(("TEA-POT", 3), order_id="order-2")
 
     results = [await reserve_as_the_toolkit_does(stocked, each) for each in (greedy, modest)]
@@ -114,7 +114,7 @@ async def test_the_next_order_of_the_same_transaction_gets_what_a_refused_one_ga
     assert (await levels(stocked))["TEA-POT"] == (0, 3)
 
 
-async def test_released_goods_are_on_hand_again_and_the_reason_is_passed_on(engine, stocked):
+async def test_released_goods_are_on_hand_again(engine, stocked):
     original = await reserve_inventory(order(("TEA-POT", 1), ("TEA-CUP", 4)), stocked)
     await stocked.commit()
 
@@ -130,7 +130,7 @@ async def test_released_goods_are_on_hand_again_and_the_reason_is_passed_on(engi
     assert (await stocked.get_one(Reservation, "order-1", populate_existing=True)).is_released
 
 
-async def test_of_ten_orders_for_the_last_one_at_once_exactly_one_gets_it(engine, stocked):
+async def test_one_of_ten_concurrent_orders_succeeds(engine, stocked):
     orders = [order(("TEA-CUP", 1), ("LAST-ONE", 1), order_id=f"order-{number}") for number in range(10)]
 
     results = await asyncio.gather(*(reserve_alone(engine, each) for each in orders))
@@ -139,7 +139,7 @@ async def test_of_ten_orders_for_the_last_one_at_once_exactly_one_gets_it(engine
     assert await levels(stocked) == {"TEA-CUP": (9, 1), "TEA-POT": (3, 0), "LAST-ONE": (0, 1)}
 
 
-async def test_orders_that_name_the_same_goods_crosswise_do_not_block_each_other(engine, stocked):
+async def test_orders_for_the_same_goods_never_deadlock(engine, stocked):
     forwards, backwards = (("TEA-CUP", 1), ("TEA-POT", 1)), (("TEA-POT", 1), ("TEA-CUP", 1))
     orders = [order(*(backwards if n % 2 else forwards), order_id=f"order-{n}") for n in range(6)]
 
@@ -156,7 +156,7 @@ async def reserve_alone(engine: AsyncEngine, event: OrderCreated) -> InventoryRe
         return result
 
 
-async def test_the_database_itself_lets_no_stock_fall_below_zero(stocked):
+async def test_the_database_refuses_negative_stock(stocked):
     pot = await stocked.get_one(Stock, "TEA-POT")
 
     pot.on_hand = -1
@@ -165,7 +165,7 @@ async def test_the_database_itself_lets_no_stock_fall_below_zero(stocked):
         await stocked.commit()
 
 
-async def test_two_replicas_that_start_at_once_seed_every_sku_once(engine, session):
+async def test_two_starting_replicas_seed_each_sku_once(engine, session):
     await asyncio.gather(seed_alone(engine), seed_alone(engine))
 
     goods = {each["sku"]: (each["on_hand"], 0) for each in json.loads(STOCK_FILE.read_text())}

@@ -22,7 +22,7 @@ def shipped(customer_email: str = "ada@shop.example") -> ShipmentCreated:
     return ShipmentCreated(order_id="order-1", tracking_number="TRK-1", customer_email=customer_email)
 
 
-async def test_the_customer_learns_that_the_order_is_on_its_way(session):
+async def test_a_shipped_order_is_confirmed_to_the_customer(session):
     result = await send_confirmation(shipped(), session)
     await session.commit()
 
@@ -48,7 +48,7 @@ async def test_a_confirmation_that_bounces_is_a_refusal(session, address):
         (None, Delivery.ADDRESS_UNKNOWN),
     ],
 )
-async def test_a_cancelled_order_ends_failed_whether_or_not_the_customer_can_be_told(session, address, delivery):
+async def test_an_undeliverable_cancellation_still_ends_the_saga(session, address, delivery):
     event = InventoryReleased(order_id="order-1", reason="the card was declined", customer_email=address)
 
     result = await send_cancellation_notice(event, session)
@@ -60,7 +60,7 @@ async def test_a_cancelled_order_ends_failed_whether_or_not_the_customer_can_be_
     assert "the card was declined" in message.text
 
 
-async def test_an_order_that_was_never_reserved_is_cancelled_too(session):
+async def test_an_order_never_reserved_is_cancelled_too(session):
     event = InventoryReservationFailed(order_id="order-1", reason="SOLD-OUT is short: 1 asked for, 0 there")
 
     result = await send_cancellation_notice(event, session)

@@ -60,21 +60,21 @@ async def test_the_money_for_the_reserved_goods_is_taken(session, gateway):
     assert (await session.get_one(Payment, "order-1")).kept == await gateway.kept() == 8750
 
 
-async def test_a_declined_card_is_a_refusal_with_the_providers_reason(session, gateway):
+async def test_a_declined_card_refuses_with_the_reason(session, gateway):
     result = await process_payment(reserved("card_declined"), session, KEY, gateway)
 
     assert result == PaymentFailed(order_id="order-1", reason="the card was declined")
     assert (await session.exec(select(Payment))).all() == []
 
 
-async def test_a_provider_that_does_not_answer_is_an_error_before_the_session_is_used(session, gateway):
+async def test_an_unavailable_provider_raises_before_session_use(session, gateway):
     with pytest.raises(GatewayUnavailableError):
         await process_payment(reserved("card_down"), session, KEY, gateway)
 
     assert not session.in_transaction()
 
 
-async def test_a_flaky_provider_is_overcome_within_the_attempts_of_the_step(session, gateway):
+async def test_the_steps_attempts_outlast_a_flaky_provider(session, gateway):
     attempts = payment.steps[0].retry.attempts
 
     failures = 0
@@ -89,7 +89,7 @@ async def test_a_flaky_provider_is_overcome_within_the_attempts_of_the_step(sess
     assert isinstance(result, PaymentProcessed)
 
 
-async def test_a_step_that_is_run_again_after_a_crash_charges_nothing_more(session, gateway):
+async def test_a_payment_repeated_after_crashes_charges_once(session, gateway):
     await process_payment(reserved(), session, KEY, gateway)
     await session.rollback()
 
@@ -112,7 +112,7 @@ async def test_a_refund_gives_back_exactly_what_was_taken(session, gateway):
     assert (await session.get_one(Payment, "order-1")).kept == await gateway.kept() == 0
 
 
-async def test_a_refund_that_is_run_again_after_a_crash_gives_nothing_more_back(session, gateway):
+async def test_a_refund_repeated_after_crashes_refunds_once(session, gateway):
     original = await process_payment(reserved(), session, KEY, gateway)
     await session.commit()
     event = ShipmentCancelled(order_id="order-1", reason="nobody@bounce.example does not exist")
@@ -139,7 +139,7 @@ async def test_a_payment_whose_outcome_nobody_knows_is_voided(session, gateway, 
     assert await gateway.kept() == 0
 
 
-async def test_the_database_itself_lets_nobody_refund_more_than_was_captured(session):
+async def test_the_database_refuses_refunds_beyond_the_capture(session):
     session.add(Payment(order_id="order-1", captured=100, refunded=101))
 
     with pytest.raises(IntegrityError):

@@ -36,7 +36,7 @@ def order_with(**changes) -> dict:
     return documented_example(OrderCreated) | changes
 
 
-def test_the_documented_example_of_an_order_is_an_order():
+def test_the_documented_example_order_is_valid():
     example = documented_example(OrderCreated)
 
     order = OrderCreated.model_validate(example)
@@ -45,7 +45,7 @@ def test_the_documented_example_of_an_order_is_an_order():
 
 
 @pytest.mark.parametrize("event", WAY_BACK)
-def test_every_event_of_the_way_back_can_be_told_from_the_order_and_a_reason(event):
+def test_compensation_events_need_id_and_reason_only(event):
     built = order_saga.build(event, saga_id="order-1", reason="aborted by the operator")
 
     assert (built.order_id, built.reason) == ("order-1", "aborted by the operator")
@@ -65,18 +65,18 @@ def test_every_event_of_the_way_back_can_be_told_from_the_order_and_a_reason(eve
         {"order_id": "has a space"},
     ],
 )
-def test_an_order_that_no_service_could_work_with_is_not_an_order(changes):
+def test_an_unusable_order_is_not_an_order(changes):
     with pytest.raises(ValidationError):
         OrderCreated.model_validate(order_with(**changes))
 
 
-def test_every_event_is_emitted_by_the_service_that_owns_it():
+def test_each_event_is_emitted_by_its_owner():
     emitted = {event: app.name for app in SERVICES for part in app.participants for event in part.emitted()}
 
     assert emitted == {event: event.__owner__ for event in emitted}
 
 
-def test_every_event_is_heard_unless_it_may_go_unheard():
+def test_each_event_is_consumed_or_optional():
     emitted = {event for app in SERVICES for part in app.participants for event in part.emitted()}
 
     heard = {event for app in SERVICES for event in app.consumed()}
@@ -86,7 +86,7 @@ def test_every_event_is_heard_unless_it_may_go_unheard():
     assert all(event.__optional__ for event in emitted - heard)
 
 
-def test_the_tables_of_the_services_do_not_meet_in_one_process():
+def test_each_service_has_tables_of_its_own():
     owned = [set(app.tables.tables) for app in SERVICES]
 
     assert owned == [{"stock", "reservation", "reservation_line"}, {"payment"}, {"shipment"}, {"message"}]

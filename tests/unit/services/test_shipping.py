@@ -28,7 +28,7 @@ def paid(country: str = "GB") -> PaymentProcessed:
     )
 
 
-async def test_paid_goods_go_to_the_address_of_the_order(session):
+async def test_paid_goods_go_to_the_orders_address(session):
     result = await create_shipment(paid(), session)
     await session.commit()
 
@@ -60,7 +60,7 @@ async def test_a_cancelled_shipment_passes_the_reason_on(session):
     )
 
 
-def test_an_order_has_always_the_same_tracking_number_and_no_other_has_it():
+def test_an_orders_tracking_number_is_stable_and_unique():
     numbers = {tracking_number_for(f"order-{number}") for number in range(1000)}
 
     assert len(numbers) == 1000

@@ -24,14 +24,14 @@ def asyncapi(
     In JSON, with every event's schema. It is read from the declarations below the current directory; where services are
     named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
     """
-    from toolkit.configuration.environment import said
+    from toolkit.configuration.environment import secret_variable
     from toolkit.configuration.settings import load_settings, queue_name
     from toolkit.declaration.contract import Contract
     from toolkit.json_output import as_json
     from toolkit.messaging.asyncapi import asyncapi as document_of
 
     settings = load_settings()
-    is_named = bool(service or said("SAGA_SERVICES"))
+    is_named = bool(service or secret_variable("SAGA_SERVICES"))
     contract = run_async(_read(of, service)) if is_named else Contract.of(find_service(of))
     document = document_of(contract, exchange=settings.exchange, queue=queue_name(settings, contract.service))
     typer.echo(as_json(document, indent=2).encode())

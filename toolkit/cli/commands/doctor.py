@@ -75,10 +75,10 @@ def _management_url() -> str | None:
     Raises:
         SettingsError: the address is none.
     """
-    from toolkit.configuration.environment import said
+    from toolkit.configuration.environment import secret_variable
     from toolkit.configuration.server_urls import has_sound_address
 
-    url = said(_MANAGEMENT_URL)
+    url = secret_variable(_MANAGEMENT_URL)
     try:
         if not url or (url.startswith(("http://", "https://")) and urlsplit(has_sound_address(url)).hostname):
             return url or None
