@@ -1,7 +1,7 @@
-"""Whether goods and money add up after some orders: what the shop has is what it should have, to the piece and cent.
+"""Check that goods and money add up after some orders, to the piece and the cent.
 
-Where the orders are at hand, the expected figures come from them and the price list alone, never from the services'
-own sums. `saga verify` has no orders at hand but how each ended: it runs `CHECKS`, which hold table against table.
+Where the orders are known, the expected figures come from them and the price list alone, never from the services' own
+sums. `saga verify` knows only how each order ended: it runs `CHECKS`, which compare tables with tables.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
 from toolkit.persistence.database import Database
 
-#: How each saga ended, by its type and id; None where it has not.
-ExternalResults = Mapping[tuple[str, str], SagaState | None]
+#: The state in which each saga ended, by its type and id; None for an unfinished one.
+SagaStates = Mapping[tuple[str, str], SagaState | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that has to hold, whether it does, and what was found."""
+    """A claim, whether it holds, and the figures that were found."""
 
     claim: str
     holds: bool
@@ -39,7 +39,7 @@ class Check:
 
 
 async def stock_adds_up(inventory: Database, fulfilled: Iterable[OrderCreated]) -> Check:
-    """Check that no goods came or went, and that exactly those of the fulfilled orders are reserved."""
+    """Check that no goods are lost, and that exactly those of the fulfilled orders are reserved."""
     async with inventory.session() as session:
         stock = (await session.exec(select(Stock))).all()
     reserved = +Counter({each.sku: each.reserved for each in stock})
@@ -52,7 +52,7 @@ async def stock_adds_up(inventory: Database, fulfilled: Iterable[OrderCreated]) 
 
 
 async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> Check:
-    """Check that the provider holds the price of the fulfilled orders, and not a cent more."""
+    """Check that the provider holds exactly the price of the fulfilled orders."""
     prices = _by_sku("unit_price")
     owed = sum(prices[sku] * quantity for sku, quantity in ordered(fulfilled).items())
     kept = await gateway.kept()
@@ -63,8 +63,8 @@ async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> 
     )
 
 
-async def reserved_as_ended(databases: Mapping[str, str], outcomes: ExternalResults) -> Check:
-    """Check that exactly the orders that were not refused hold goods, and that the stock says the same."""
+async def reserved_as_ended(databases: Mapping[str, str], states: SagaStates) -> Check:
+    """Check that exactly the completed orders hold goods, and that the stock agrees with the reservations."""
     async with _opened("inventory", databases) as inventory, inventory.session() as session:
         stock = (await session.exec(select(Stock))).all()
         holding = {
@@ -79,16 +79,14 @@ async def reserved_as_ended(databases: Mapping[str, str], outcomes: ExternalResu
           if each.reserved != lines[each.sku]),
         *(f"{each.sku}: {each.on_hand} and {each.reserved} reserved, of {initial.get(each.sku)}" for each in stock
           if each.on_hand + each.reserved != initial.get(each.sku) or min(each.on_hand, each.reserved) < 0),
-        *(f"{order} ended {state} and holds goods: {order in holding}" for order, state in _orders(outcomes).items()
+        *(f"{order} ended {state} and holds goods: {order in holding}" for order, state in _orders(states).items()
           if state and (state is SagaState.COMPLETED) != (order in holding)),
     ]  # fmt: skip
     return Check("exactly the fulfilled orders hold goods, and no goods are lost", not faults, "; ".join(faults))
 
 
-async def paid_as_ended(
-    databases: Mapping[str, str], outcomes: ExternalResults, *, settings: Settings | None = None
-) -> Check:
-    """Check that the shop and the provider both have exactly the price of each fulfilled order, and no other money."""
+async def paid_as_ended(databases: Mapping[str, str], states: SagaStates, *, settings: Settings | None = None) -> Check:
+    """Check that shop and provider each have exactly the price of every fulfilled order, and no other money."""
     async with _opened("inventory", databases) as inventory, inventory.session() as session:
         prices = {each.sku: each.unit_price for each in await session.exec(select(Stock))}
         lines = {each.order_id: each.lines for each in await session.exec(select(Reservation))}
@@ -97,7 +95,7 @@ async def paid_as_ended(
     async with _provider(settings or _settings_beside(databases["payment"])) as gateway:
         kept = {charge.key: charge.kept for charge in await gateway.ledger()}
     faults = []
-    for order, state in _orders(outcomes).items():
+    for order, state in _orders(states).items():
         due = sum(prices[line.sku] * line.quantity for line in lines.get(order, ())) * (state is SagaState.COMPLETED)
         has = booked.get(order, 0), kept.get(f"{order_saga.name}:{order}:process_payment", 0)
         if state and has != (due, due):
@@ -105,18 +103,18 @@ async def paid_as_ended(
     return Check("shop and provider hold the price of each fulfilled order", not faults, "; ".join(faults))
 
 
-#: What `saga verify` runs beside the toolkit's own invariants.
+#: The checks that `saga verify` runs beside the toolkit's own invariants.
 CHECKS = (reserved_as_ended, paid_as_ended)
 
 
-def _orders(outcomes: ExternalResults) -> dict[str, SagaState | None]:
-    return {saga_id: state for (saga_type, saga_id), state in outcomes.items() if saga_type == order_saga.name}
+def _orders(states: SagaStates) -> dict[str, SagaState | None]:
+    return {saga_id: state for (saga_type, saga_id), state in states.items() if saga_type == order_saga.name}
 
 
 @asynccontextmanager
 async def _opened(service: str, databases: Mapping[str, str]) -> AsyncIterator[Database]:
     if service not in databases:
-        raise UnreachableError(f"goods and money: {service} has to be named by its database, not by its API")
+        raise UnreachableError(f"goods and money: name {service} by its database, not by its API")
     database = Database(databases[service])
     try:
         yield database
@@ -133,7 +131,7 @@ async def _provider(settings: Settings) -> AsyncIterator[Gateway]:
 
 
 def _settings_beside(url: str) -> Settings:
-    """Return settings whose data directory is where this database lies: there the provider's ledger lies, too."""
+    """Return settings with the data directory of this database, which also holds the provider's ledger."""
     is_file = url.startswith("sqlite:///")
     return load_settings(data_dir=Path(url.removeprefix("sqlite:///")).parent) if is_file else load_settings()
 
@@ -147,6 +145,6 @@ def ordered(orders: Iterable[OrderCreated]) -> Counter[str]:
 
 
 def _by_sku(column: str) -> dict[str, int]:
-    """Return a column of the list of goods that the shop begins with."""
+    """Return a column of the shop's initial stock, by sku."""
     goods: Sequence[dict[str, Any]] = json.loads(STOCK_FILE.read_text())
     return {each["sku"]: int(each[column]) for each in goods}

@@ -1,7 +1,7 @@
-"""The order saga's demonstration, `saga demo`: orders that go well, orders refused at each step, and what is left.
+"""The order saga's demonstration, `saga demo`: orders that succeed, and orders that are refused at each step.
 
-All services run in this process on fresh files. What became of each order is not only shown: it is compared with
-what should have become of it, and goods and money have to add up.
+All services run in this process on fresh files. Each order's outcome is shown and compared with the expected one, and
+goods and money have to add up.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from toolkit.protocol.timeline import Timeline
 from toolkit.transport.embedded import Embedded
 
 SERVICES = (inventory, payment, shipping, notification)
-#: The slowest order spends four attempts at its payment, which take about two seconds.
+#: The slowest order makes four attempts at its payment, which take about two seconds.
 PATIENCE = timedelta(seconds=12)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an order: how it ended, where it was undone in which order, and how many attempts failed."""
+    """An order's end: its state, the services that undid it in their order, and the number of failed attempts."""
 
     state: SagaState | None
     undone: tuple[str, ...] = ()
@@ -58,12 +58,12 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestBody:
-    """One order: the example of `OrderCreated` with these changes, and what should become of it."""
+class DemoOrder:
+    """One order: the example of `OrderCreated` with these changes, and its expected outcome."""
 
     id: str
     plot: str
-    due: Outcome
+    expected: Outcome
     changes: tuple[str, ...] = ()
     sent: int = 1
 
@@ -71,35 +71,35 @@ class RequestBody:
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 
 ORDERS = (
-    RequestBody("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
-    RequestBody("demo-sold-out", "the goods are short", Outcome(FAILED), ("items.0.sku=SOLD-OUT",)),
-    RequestBody(
+    DemoOrder("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
+    DemoOrder("demo-sold-out", "the goods are short", Outcome(FAILED), ("items.0.sku=SOLD-OUT",)),
+    DemoOrder(
         "demo-declined", "the card is declined", Outcome(FAILED, ("inventory",)), ("payment_method=card_declined",)
     ),
-    RequestBody(
+    DemoOrder(
         "demo-antarctica",
         "no carrier goes there",
         Outcome(FAILED, ("payment", "inventory")),
         ("shipping_address.country=AQ",),
     ),
-    RequestBody(
+    DemoOrder(
         "demo-bounced",
         "the e-mail bounces",
         Outcome(FAILED, ("shipping", "payment", "inventory")),
         ("customer_email=nobody@bounce.example",),
     ),
-    RequestBody("demo-flaky", "the card works at last", Outcome(COMPLETED, retries=2), ("payment_method=card_flaky",)),
-    RequestBody("demo-down", "the card never works", Outcome(FAILED, ("inventory",), 3), ("payment_method=card_down",)),
-    RequestBody("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
+    DemoOrder("demo-flaky", "the card works at last", Outcome(COMPLETED, retries=2), ("payment_method=card_flaky",)),
+    DemoOrder("demo-down", "the card never works", Outcome(FAILED, ("inventory",), 3), ("payment_method=card_down",)),
+    DemoOrder("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
 )
 
 
 def main() -> int:
-    """Run the demonstration; return 0 if every order ended as it should and all adds up, else 1."""
+    """Run the demonstration; return 0 if every order ended as expected and the accounts add up, else 1."""
     settings = fresh_settings()
     timelines, checks = asyncio.run(perform(settings))
     print_outcomes(timelines)
-    print_longest_way_back(list(timelines.values()))
+    print_longest_compensation(list(timelines.values()))
     print_checks(checks)
     is_right = all(check.holds for check in checks) and not any(faults(timelines))
     print_ending(settings, is_right=is_right)
@@ -107,8 +107,8 @@ def main() -> int:
 
 
 def fresh_settings() -> Settings:
-    """Return settings for a data directory of the demonstration's own, emptied of the last one's files."""
-    os.environ.pop("PAYMENT_GATEWAY_URL", None)  # a lasting ledger would remember the last demonstration's orders
+    """Return settings with the demonstration's own data directory, after deleting an earlier run's files."""
+    os.environ.pop("PAYMENT_GATEWAY_URL", None)  # a permanent ledger would hold an earlier run's orders
     directory = load_settings().data_dir / "demo"
     for path in directory.glob("*.db*"):
         path.unlink()
@@ -118,7 +118,7 @@ def fresh_settings() -> Settings:
 
 
 async def perform(settings: Settings) -> tuple[dict[str, Timeline], list[Check]]:
-    """Send all orders, wait for their ends, and look at what is left."""
+    """Send all orders, wait for their ends, and check the accounts."""
     clients = [DatabaseClient(each.name, settings.database_for(each.name)) for each in SERVICES]
     async with Embedded(SERVICES, settings) as embedded, open_gateway(settings) as gateway:
         for order in ORDERS:
@@ -133,8 +133,8 @@ async def perform(settings: Settings) -> tuple[dict[str, Timeline], list[Check]]
     return timelines, [goods, money, steps_are_done_once(timelines)]
 
 
-def created(order: RequestBody) -> OrderCreated:
-    """Return the event that places the order, made as `saga trigger --set …` makes it."""
+def created(order: DemoOrder) -> OrderCreated:
+    """Return the event that places the order, built as by `saga trigger --set …`."""
     fields = example_of(order_saga) | {"order_id": order.id}
     for change in order.changes:
         apply(change, fields)
@@ -142,7 +142,7 @@ def created(order: RequestBody) -> OrderCreated:
 
 
 async def ended(embedded: Embedded, clients: Sequence[LogReader]) -> dict[str, Timeline]:
-    """Return the stories of all orders once nothing is on its way any more, and show meanwhile how many ended."""
+    """Return the timelines of all orders once no message is in flight; meanwhile, show how many have ended."""
     ids = [order.id for order in ORDERS]
     with progress() as bar:
         task = bar.add_task("orders ended", total=len(ids))
@@ -153,16 +153,16 @@ async def ended(embedded: Embedded, clients: Sequence[LogReader]) -> dict[str, T
 
 
 def outcome_of(timeline: Timeline) -> Outcome:
-    """Return what became of the order that this story tells of."""
+    """Return the outcome of the order with this timeline."""
     undone = tuple(each.service for each in timeline.entries if each.to_state == StepState.COMPENSATED)
     return Outcome(timeline.state, undone, retries=sum(each.to_state == Note.RETRYING for each in timeline.entries))
 
 
 def faults(timelines: Mapping[str, Timeline]) -> Iterator[str]:
-    """Yield what did not end as it should."""
+    """Yield each order whose outcome is not the expected one."""
     for order in ORDERS:
-        if (outcome := outcome_of(timelines[order.id])) != order.due:
-            yield f"{order.id} should have come to {order.due}, and came to {outcome}"
+        if (outcome := outcome_of(timelines[order.id])) != order.expected:
+            yield f"{order.id} should have ended as {order.expected}, and ended as {outcome}"
 
 
 def steps_are_done_once(timelines: Mapping[str, Timeline]) -> Check:
@@ -175,29 +175,29 @@ def steps_are_done_once(timelines: Mapping[str, Timeline]) -> Check:
 
 
 def print_outcomes(timelines: Mapping[str, Timeline]) -> None:
-    """Print a line for each order, and beneath them what did not end as it should."""
+    """Print a line for each order, and below them the unexpected outcomes."""
     rows = [_outcome_line(order, timelines[order.id]) for order in ORDERS]
     print_table(("", "order", "plot", "ended", "retries", "way"), rows)
     for fault in faults(timelines):
         console().print(Text(f"✗ WRONG: {fault}", style="bold red"))
 
 
-def print_longest_way_back(timelines: Sequence[Timeline]) -> None:
-    """Print the story in which most was undone."""
-    console().print("\nThe longest way back, as all services together tell it:\n", style="bold")
+def print_longest_compensation(timelines: Sequence[Timeline]) -> None:
+    """Print the timeline with the most compensations."""
+    console().print("\nThe longest compensation path, from the logs of all services:\n", style="bold")
     print_timeline(max(timelines, key=lambda timeline: len(outcome_of(timeline).undone)))
 
 
 def print_checks(checks: Sequence[Check]) -> None:
-    """Print what has to hold, and whether it does."""
-    console().print("\nWhat is left:\n", style="bold")
-    print_table(("", "claim", "found"), [[_verdict(each.holds), Text(each.claim), Text(each.found)] for each in checks])
+    """Print each claim about the accounts, and whether it holds."""
+    console().print("\nThe accounts:\n", style="bold")
+    print_table(("", "claim", "found"), [[_mark(each.holds), Text(each.claim), Text(each.found)] for each in checks])
 
 
 def print_ending(settings: Settings, *, is_right: bool) -> None:
-    """Print whether all is as it should be, and what to try next."""
-    verdict = "All is as it should be." if is_right else "Not all is as it should be: see the lines marked WRONG."
-    console().print(f"\n{verdict}\n", style="bold green" if is_right else "bold red")
+    """Print whether all results are as expected, and commands to try next."""
+    summary = "All is as expected." if is_right else "Not all is as expected: see the lines marked WRONG."
+    console().print(f"\n{summary}\n", style="bold green" if is_right else "bold red")
     saga = "saga" if shutil.which("saga") else os.path.relpath(sys.argv[0])
     print(  # noqa: T201 -- commands to copy: never wrapped, never coloured
         f"Try next:\n"
@@ -210,17 +210,17 @@ def print_ending(settings: Settings, *, is_right: bool) -> None:
     )
 
 
-def _outcome_line(order: RequestBody, timeline: Timeline) -> list[Text]:
+def _outcome_line(order: DemoOrder, timeline: Timeline) -> list[Text]:
     outcome = outcome_of(timeline)
     facts = [Text(order.id), Text(order.plot), styled_state(outcome.state), Text(str(outcome.retries or "-"))]
-    return [_verdict(outcome == order.due), *facts, Text(_way(timeline))]
+    return [_mark(outcome == order.expected), *facts, Text(_way(timeline))]
 
 
 def _way(timeline: Timeline) -> str:
-    """Return where the order came by: `✓` done, `✗` refused, `↩` undone."""
+    """Return the order's path through the services: `✓` done, `✗` refused, `↩` undone."""
     signs: dict[str, str] = {StepState.COMPLETED: "✓", StepState.FAILED: "✗", StepState.COMPENSATED: "↩"}
     return "  ".join(f"{signs[each.to_state]} {each.service}" for each in timeline.entries if each.to_state in signs)
 
 
-def _verdict(holds: bool) -> Text:
+def _mark(holds: bool) -> Text:
     return Text("✓ right", style="green") if holds else Text("✗ WRONG", style="bold red")

@@ -1,8 +1,8 @@
 """The published language of the order saga: every event on one page, with the service that owns it.
 
-An event carries what the services after it need, since no service reads another's tables. A fact that nobody
-needs any more is not carried further. Refusals and the events of compensations can be told from the order's id
-and a reason alone, because they are also emitted where nothing had been done.
+An event carries the data that later services need, since no service reads another's tables. It carries no data that
+no later service needs. Refusals and the events of compensations can be built from the order's id and a reason alone,
+because they are also emitted for steps that never ran.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from toolkit import Event, Refusal, Saga, SagaId, Sensitive
 #: One line of text that any database can store: PostgreSQL takes no NUL, and a label no line break.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\P{Cc}+$")]
 Sku = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._\-]+$")]
-#: What tells who a customer is, where they live, or how they pay; nobody is shown it.
+#: Personal data: who a customer is, where they live, or how they pay. It is masked wherever it is shown.
 Personal = Annotated[Text, Sensitive]
 Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\p{Cc}]+@[^@\s\p{Cc}]+$"), Sensitive]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
@@ -25,7 +25,7 @@ Amount = Annotated[int, Field(ge=0)]
 
 
 class Item(BaseModel):
-    """So many of one kind of goods."""
+    """A quantity of one kind of goods."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +47,7 @@ class Address(BaseModel):
 
 
 class OrderCreated(Event, owner="order"):
-    """A customer has ordered; anyone may send it to start the saga."""
+    """A customer has ordered; any client may send it to start the saga."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -79,7 +79,7 @@ class OrderCreated(Event, owner="order"):
 
 
 class InventoryReserved(Event, owner="inventory"):
-    """The goods are set aside for the order, and this is what they cost."""
+    """The goods are reserved for the order; `total_amount` is their price."""
 
     order_id: SagaId
     reservation_id: str
@@ -90,14 +90,14 @@ class InventoryReserved(Event, owner="inventory"):
 
 
 class InventoryReservationFailed(Refusal, owner="inventory"):
-    """The goods can't be had."""
+    """The goods are not available."""
 
     order_id: SagaId
     customer_email: Email | None = None
 
 
 class InventoryReleased(Event, owner="inventory"):
-    """The goods are free again."""
+    """The goods are available again."""
 
     order_id: SagaId
     reason: str = ""
@@ -114,13 +114,13 @@ class PaymentProcessed(Event, owner="payment"):
 
 
 class PaymentFailed(Refusal, owner="payment"):
-    """The money can't be had."""
+    """The payment was declined or given up."""
 
     order_id: SagaId
 
 
 class PaymentRefunded(Event, owner="payment"):
-    """All money that was taken is given back."""
+    """All money that was taken is refunded."""
 
     order_id: SagaId
     reason: str = ""
@@ -136,7 +136,7 @@ class ShipmentCreated(Event, owner="shipping"):
 
 
 class ShipmentFailed(Refusal, owner="shipping"):
-    """The goods can't be sent to where they should go."""
+    """The goods can't be sent to their address."""
 
     order_id: SagaId
 
@@ -156,14 +156,14 @@ class NotificationFailed(Refusal, owner="notification"):
 
 
 class OrderFulfilled(Event, owner="notification", optional=True):
-    """The order is done, and the customer knows: the saga ended well."""
+    """The order is done and confirmed to the customer: the saga has completed."""
 
     order_id: SagaId
     tracking_number: Text
 
 
 class OrderFailed(Event, owner="notification", optional=True):
-    """The order came to nothing, and nothing is left of it: the saga ended failed."""
+    """The order was refused and everything is undone: the saga has failed."""
 
     order_id: SagaId
     reason: str

@@ -1,1 +1,1 @@
-"""The inventory service holds the stock, and reserves what an order asks for."""
+"""The inventory service holds the stock, and reserves the goods of an order."""

@@ -1,6 +1,6 @@
-"""What the inventory keeps: the stock, and what each order has reserved of it.
+"""The inventory's tables: the stock, and each order's reservation.
 
-For every sku, `on_hand + reserved` never changes, and neither is ever below zero.
+For every sku, `on_hand + reserved` never changes, and neither is ever negative.
 """
 
 import json
@@ -15,12 +15,12 @@ from toolkit.ids import new_id
 
 metadata = MetaData()
 
-#: The goods that the shop begins with.
+#: The shop's initial stock.
 STOCK_FILE = Path(__file__).with_name("stock.json")
 
 
 class Base(SQLModel, registry=registry(metadata=metadata)):
-    """The tables of this service alone, so that several services can live in one process."""
+    """The base of this service's tables alone, so that several services can share a process."""
 
 
 class Stock(Base, table=True):
@@ -37,22 +37,22 @@ class Stock(Base, table=True):
     unit_price: int
 
     def can_reserve(self, quantity: int) -> bool:
-        """Whether so many can be sold."""
+        """Whether this quantity is on hand."""
         return quantity <= self.on_hand
 
     def reserve(self, quantity: int) -> None:
-        """Promise so many to an order."""
+        """Move this quantity from the goods on hand to the reserved ones."""
         self.on_hand -= quantity
         self.reserved += quantity
 
     def release(self, quantity: int) -> None:
-        """Take back the promise of so many."""
+        """Move this quantity from the reserved goods to those on hand."""
         self.on_hand += quantity
         self.reserved -= quantity
 
 
 class Reservation(Base, table=True):
-    """What one order has reserved, until it is released; it stays reserved when the order is fulfilled."""
+    """One order's reserved goods, until they are released; a fulfilled order keeps its reservation."""
 
     order_id: str = Field(primary_key=True)
     reservation_id: str = Field(default_factory=new_id, unique=True)
@@ -61,7 +61,7 @@ class Reservation(Base, table=True):
 
 
 class ReservationLine(Base, table=True):
-    """So many of one sku, for one order."""
+    """The reserved quantity of one sku for one order."""
 
     __tablename__ = "reservation_line"
 
@@ -71,14 +71,14 @@ class ReservationLine(Base, table=True):
 
 
 async def seed_stock(session: AsyncSession) -> None:
-    """Add the goods of `stock.json` that are not there yet; replicas may do so at once."""
+    """Insert the goods of `stock.json` that are missing; replicas may do so concurrently."""
     goods = json.loads(STOCK_FILE.read_text())
     connection = await session.connection()
-    # In the order of the skus: two replicas that insert the same rows crosswise would wait for each other.
+    # Sorted by sku: two replicas that insert the same rows in opposite orders would deadlock.
     await connection.execute(_ADD_UNLESS_THERE, sorted(goods, key=lambda each: str(each["sku"])))
 
 
-#: Text, because SQLite and PostgreSQL share these words but not SQLAlchemy's construct for them.
+#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
 _ADD_UNLESS_THERE = text(
     "INSERT INTO stock (sku, on_hand, reserved, unit_price) VALUES (:sku, :on_hand, 0, :unit_price)"
     " ON CONFLICT (sku) DO NOTHING"

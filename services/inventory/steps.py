@@ -1,7 +1,7 @@
 """The inventory's part in the order saga: reserve the goods, and release them.
 
-Whoever changes stock holds its rows, taken in the order of their skus: no update is lost, and no two steps
-wait for each other.
+A step locks the rows of the stock that it changes, in the order of their skus: no update is lost, and no two steps
+deadlock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ inventory = Participant("inventory", saga=order_saga)
 async def reserve_inventory(
     event: OrderCreated, session: AsyncSession
 ) -> InventoryReserved | InventoryReservationFailed:
-    """Set the ordered goods aside, or say which of them is short."""
+    """Reserve the ordered goods, or refuse and name the missing one."""
     asked = quantities(event.items)
     stock = await held_stock(session, asked)
     reservation = Reservation(order_id=event.order_id)
@@ -59,7 +59,7 @@ async def reserve_inventory(
 async def release_inventory(
     event: PaymentFailed | PaymentRefunded, original: InventoryReserved, session: AsyncSession
 ) -> InventoryReleased:
-    """Put the goods that the order had reserved back on sale."""
+    """Release the goods that the order had reserved."""
     reservation = await session.get_one(Reservation, event.order_id)
     stock = await held_stock(session, (line.sku for line in reservation.lines))
     for line in reservation.lines:
@@ -69,7 +69,7 @@ async def release_inventory(
 
 
 def quantities(items: Iterable[Item]) -> Counter[str]:
-    """Return how many of each sku are asked for in all."""
+    """Return the total quantity of each sku."""
     asked: Counter[str] = Counter()
     for item in items:
         asked[item.sku] += item.quantity
@@ -77,13 +77,13 @@ def quantities(items: Iterable[Item]) -> Counter[str]:
 
 
 async def held_stock(session: AsyncSession, skus: Iterable[str]) -> dict[str, Stock]:
-    """Return the stock of these skus as it stands now, held until the transaction ends."""
+    """Return the current stock of these skus, locked until the transaction ends."""
     statement = select(Stock).where(col(Stock.sku).in_(list(skus))).order_by(col(Stock.sku)).with_for_update()
-    # Populated anew: the session may remember a row from before another replica changed it.
+    # populate_existing: the session may hold a row from before another replica changed it.
     rows = await session.exec(statement, execution_options={"populate_existing": True})
     return {stock.sku: stock for stock in rows}
 
 
 def refusal(event: OrderCreated, reason: str) -> InventoryReservationFailed:
-    """Return the no to this order; its customer is told why."""
+    """Return the refusal of this order, with the address to which the reason is sent."""
     return InventoryReservationFailed(order_id=event.order_id, reason=reason, customer_email=event.customer_email)

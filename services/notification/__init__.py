@@ -1,1 +1,1 @@
-"""The notification service tells the customer how an order ended."""
+"""The notification service sends the customer a message about the end of an order."""

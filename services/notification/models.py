@@ -1,4 +1,4 @@
-"""What notification keeps: the messages to customers, and what became of each.
+"""Notification's table: the messages to customers, and whether each was delivered.
 
 An order has at most one message of a kind.
 """
@@ -11,19 +11,19 @@ from sqlmodel import AutoString, Field, SQLModel
 
 metadata = MetaData()
 
-#: The domain whose mailboxes take nothing; it stands for every address that does not exist.
+#: The domain whose mailboxes reject all mail; it stands for addresses that do not exist.
 BOUNCING_DOMAIN = "@bounce.example"
 
 
 class MessageKind(StrEnum):
-    """What a message tells the customer."""
+    """The subject of a message."""
 
     CONFIRMATION = "confirmation"
     CANCELLATION = "cancellation"
 
 
 class Delivery(StrEnum):
-    """What became of a message."""
+    """The result of sending a message."""
 
     SENT = "sent"
     BOUNCED = "bounced"
@@ -31,7 +31,7 @@ class Delivery(StrEnum):
 
 
 class Base(SQLModel, registry=registry(metadata=metadata)):
-    """The tables of this service alone, so that several services can live in one process."""
+    """The base of this service's tables alone, so that several services can share a process."""
 
 
 class Message(Base, table=True):
@@ -45,7 +45,7 @@ class Message(Base, table=True):
 
 
 def deliver(address: str | None) -> Delivery:
-    """Send something to this address, and return what became of it."""
+    """Simulate sending a message to this address, and return the result."""
     if address is None:
         return Delivery.ADDRESS_UNKNOWN
     return Delivery.BOUNCED if address.lower().endswith(BOUNCING_DOMAIN) else Delivery.SENT

@@ -1,6 +1,6 @@
-"""Notification's part in the order saga: tell the customer that the order is done, or that it came to nothing.
+"""Notification's part in the order saga: confirm the order to the customer, or announce its cancellation.
 
-Both ends of the saga are here, so nothing has to be undone: there is no compensation.
+Both steps end the saga, so nothing has to be undone: there is no compensation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ notification = Participant("notification", saga=order_saga)
 
 @notification.step(timeout=timedelta(minutes=2))
 async def send_confirmation(event: ShipmentCreated, session: AsyncSession) -> OrderFulfilled | NotificationFailed:
-    """Tell the customer that the goods are on their way, or say that nobody hears it."""
+    """Confirm the shipment to the customer, or refuse if the message can't be delivered."""
     delivery = deliver(event.customer_email)
     if delivery is not Delivery.SENT:
         return NotificationFailed(order_id=event.order_id, reason="the customer has no such mailbox")
@@ -46,7 +46,7 @@ async def send_confirmation(event: ShipmentCreated, session: AsyncSession) -> Or
 async def send_cancellation_notice(
     event: InventoryReservationFailed | InventoryReleased, session: AsyncSession
 ) -> OrderFailed:
-    """Tell the customer why the order came to nothing; where that can't be delivered, the saga ends all the same."""
+    """Send the customer the reason of the cancellation; the saga also ends if that can't be delivered."""
     session.add(
         Message(
             order_id=event.order_id,

@@ -1,1 +1,1 @@
-"""The payment service takes the money for an order, and gives it back."""
+"""The payment service takes the money for an order, and refunds it."""

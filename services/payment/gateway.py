@@ -1,14 +1,14 @@
-"""A sandbox that stands for a payment provider: its ledger is a store of its own, outside our transactions.
+"""A sandbox that simulates a payment provider, with a ledger of its own, outside the service's transactions.
 
-One key is one charge, whatever is lost, repeated or crosses: each call is one transaction on the charge's row,
-and it is the same row for every replica. These payment methods behave differently:
+One key is one charge, even if calls are lost, repeated or concurrent: each call is one transaction on the charge's
+row, and all replicas share the rows. The payment method decides what a charge does:
 
 | payment method | what a charge does |
 |---|---|
 | `card_ok` | takes the money |
 | `card_declined`, and any that is not listed | is declined |
 | `card_flaky` | fails twice, then takes the money |
-| `card_slow` | takes the money, and answers when the caller's patience is long spent |
+| `card_slow` | takes the money, and answers long after the caller's timeout |
 | `card_down` | always fails; a void works |
 """
 
@@ -39,23 +39,23 @@ from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.postgres_tls import with_tls
 from toolkit.persistence.sqlite_files import make_private, make_room_for
 
-#: The advisory lock under which PostgreSQL makes the ledger: two `CREATE TABLE` at once can fail. Any number does.
+#: The advisory lock for creating the ledger on PostgreSQL, an arbitrary number: concurrent `CREATE TABLE` can fail.
 LEDGER_LOCK = 7_243_001
 
 
 class GatewayUnavailableError(Exception):
-    """The payment provider did not answer, so nobody knows the outcome; call again with the same key, or void it."""
+    """The payment provider did not answer, so the outcome is unknown; call again with the same key, or void it."""
 
 
 class GatewaySettings(FromEnvironment):
-    """What the sandbox reads from `PAYMENT_GATEWAY_…`."""
+    """The sandbox's settings, from `PAYMENT_GATEWAY_…`."""
 
     model_config = SettingsConfigDict(env_prefix="PAYMENT_GATEWAY_")
 
     url: DatabaseUrl | None = None
-    """Where the ledger lies: `sqlite:///path` or `postgresql://…`; `gateway.db` in the data directory if unset."""
+    """The ledger's URL, `sqlite:///path` or `postgresql://…`; if unset, `gateway.db` in the data directory."""
     slowness: Annotated[Duration, Field(ge=timedelta(0), le=LONGEST_WAIT)] = timedelta(seconds=120)
-    """How long `card_slow` lets its caller wait, in seconds."""
+    """The time until `card_slow` answers, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Declined:
 
 
 class Gateway:
-    """The provider as its callers see it: they name a charge by their idempotency key; amounts are in minor units."""
+    """The provider's interface: an idempotency key identifies a charge; amounts are in minor units."""
 
     def __init__(self, engine: AsyncEngine, *, slowness: timedelta) -> None:
         self._engine = engine
@@ -81,7 +81,7 @@ class Gateway:
         self._under_way: set[asyncio.Task[Charge]] = set()
 
     async def charge(self, key: str, amount: int, *, payment_method: str) -> Charged | Declined:
-        """Take this much, once per key.
+        """Take this amount, once per key.
 
         Raises:
             GatewayUnavailableError: no answer, so the outcome is unknown.
@@ -93,14 +93,14 @@ class Gateway:
         return _answer(charge)
 
     async def void(self, key: str) -> None:
-        """Undo the charge if there was one, and see that there never will be one."""
+        """Undo the charge if there was one, and prevent a later one."""
         await self._change(key, Charge.void)
 
     async def refund(self, key: str, amount: int) -> None:
-        """Give this much back, once per key.
+        """Refund this amount, once per key.
 
         Raises:
-            RefundRefusedError: so much was not taken under this key.
+            RefundRefusedError: this amount was not taken under this key.
         """
         await self._change(key, lambda charge: charge.refund(amount))
 
@@ -111,24 +111,24 @@ class Gateway:
             return [_read(row) for row in rows.mappings()]
 
     async def kept(self) -> int:
-        """Return what the shop has in all: the sum of what was taken, less what was given back."""
+        """Return the shop's total: the sum of all charges less all refunds."""
         total = select(func.coalesce(func.sum(charges.c.taken - charges.c.returned), 0))
         async with self._engine.begin() as connection:
             return int((await connection.execute(total)).scalar_one())
 
     async def finish(self) -> None:
-        """Wait for the calls whose callers have gone."""
+        """Wait for the calls whose callers have hung up."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _change(self, key: str, change: Callable[[Charge], Charge]) -> Charge:
-        """Let the call take its course, also when the caller hangs up: that is what a provider does."""
+        """Complete the call even if the caller hangs up, as a provider does."""
         task = asyncio.create_task(self._write(key, change))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
     async def _write(self, key: str, change: Callable[[Charge], Charge]) -> Charge:
-        """Open the charge if it is new, hold its row, and write what the change makes of it."""
+        """Insert the charge if it is new, lock its row, and write the changed charge."""
         this = charges.c.key == key
         async with self._engine.begin() as connection:
             await connection.execute(_OPEN_UNLESS_KNOWN, asdict(Charge(key=key)))
@@ -138,7 +138,7 @@ class Gateway:
         return charge
 
 
-#: Text, because SQLite and PostgreSQL share these words but not SQLAlchemy's construct for them.
+#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
 _OPEN_UNLESS_KNOWN = text(
     "INSERT INTO charge (key, state, taken, returned, reason, attempts)"
     " VALUES (:key, :state, :taken, :returned, :reason, :attempts) ON CONFLICT (key) DO NOTHING"
@@ -157,7 +157,7 @@ def _answer(charge: Charge) -> Charged | Declined:
 
 @asynccontextmanager
 async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
-    """Open the sandbox on its own ledger; replicas on several machines share one by `PAYMENT_GATEWAY_URL`.
+    """Open the sandbox on its ledger; `PAYMENT_GATEWAY_URL` lets replicas on several machines share one.
 
     Raises:
         SettingsError: a setting is not allowed.
@@ -187,24 +187,24 @@ def _engine(url: str) -> AsyncEngine:
         address = place.set(drivername="postgresql+asyncpg")
         return create_async_engine(address, hide_parameters=True, connect_args=options)
     make_room_for(parsed)
-    # One connection: SQLite has one writer anyway, and waiting for the pool is fair where polling a lock is not.
+    # One connection: SQLite has one writer anyway, and the pool is fair, whereas polling a lock is not.
     engine = create_async_engine(
         parsed.set(drivername="sqlite+aiosqlite"), pool_size=1, max_overflow=0, hide_parameters=True
     )
     event.listen(engine.sync_engine, "do_connect", lambda *_: make_private(parsed.database))
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    # For writing from the start: of two transactions that read first, only one could go on to write.
+    # IMMEDIATE: of two transactions that read first, only one could go on to write.
     event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # the driver shall begin no transaction of its own
+    connection.isolation_level = None  # the driver begins no transaction of its own
     cursor = connection.cursor()
-    # NORMAL: the file is safe from a killed process, and a sandbox needs no more.
+    # NORMAL: the file survives a killed process, which is enough for a sandbox.
     cursor.execute("PRAGMA busy_timeout = 5000")
     cursor.execute("PRAGMA synchronous = NORMAL")
-    # The one lock that SQLite does not wait for. Whoever holds it switches the file, for everybody and for good.
+    # SQLite does not wait for this lock. The connection that holds it switches the file for all others, permanently.
     with suppress(sqlite3.OperationalError):
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.close()

@@ -1,6 +1,6 @@
-"""The ledger of the sandbox provider: one row per charge, and what each call makes of it.
+"""The ledger of the sandbox provider: one row per charge, and the transitions of a charge.
 
-A charge takes money once at most; once it is voided or refunded it keeps none, and never takes any again.
+A charge takes money at most once; a voided or refunded charge keeps none and never takes any again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from enum import StrEnum
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table
 
 WORKING_CARDS = frozenset({"card_ok", "card_flaky", "card_slow"})
-#: How often `card_flaky` fails before it works: fewer times than a step is attempted.
+#: How often `card_flaky` fails before it works; the step has more attempts.
 FLAKY_FAILURES = 2
 
 
 class RefundRefusedError(Exception):
-    """The payment provider can't give back what was not taken under this key."""
+    """The payment provider can't refund an amount that was not taken under this key."""
 
 
 class ChargeState(StrEnum):
-    """What became of a charge; only an open one can still take money."""
+    """The state of a charge; only an open one can still take money."""
 
     OPEN = "open"
     CHARGED = "charged"
@@ -31,7 +31,7 @@ class ChargeState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One row of the ledger: `taken` and `returned` in minor units, and why no money is taken (any more)."""
+    """One row of the ledger: `taken` and `returned` in minor units, and the reason why no money is kept."""
 
     key: str
     state: ChargeState = ChargeState.OPEN
@@ -42,11 +42,11 @@ class Charge:
 
     @property
     def kept(self) -> int:
-        """What the shop has of it."""
+        """The amount that the shop keeps."""
         return self.taken - self.returned
 
     def charge(self, amount: int, payment_method: str) -> Charge:
-        """Return the charge after one more attempt to take the money; what is settled stays as it is."""
+        """Return the charge after one more attempt to take the money; a settled charge only counts the attempt."""
         tried = replace(self, attempts=self.attempts + 1)
         if self.state is not ChargeState.OPEN or _fails(payment_method, tried.attempts):
             return tried
@@ -55,16 +55,16 @@ class Charge:
         return replace(tried, state=ChargeState.DECLINED, reason=_why_declined(payment_method))
 
     def void(self) -> Charge:
-        """Return the charge with all money given back, and none to be taken ever."""
+        """Return the charge voided: all money is returned, and none can be taken later."""
         if self.state in (ChargeState.OPEN, ChargeState.CHARGED):
             return replace(self, state=ChargeState.VOIDED, returned=self.taken, reason="the charge was voided")
         return self
 
     def refund(self, amount: int) -> Charge:
-        """Return the charge with this much given back, once.
+        """Return the charge with this amount refunded, once.
 
         Raises:
-            RefundRefusedError: so much was not taken.
+            RefundRefusedError: this amount was not taken.
         """
         if self.state is ChargeState.CHARGED and amount <= self.taken:
             return replace(self, state=ChargeState.REFUNDED, returned=amount, reason="the charge was refunded")
@@ -72,7 +72,7 @@ class Charge:
             return self
         raise RefundRefusedError(
             f"refund of {amount} for {self.key}: the charge is {self.state}, {self.taken} taken and "
-            f"{self.returned} given back; look it up in the ledger"
+            f"{self.returned} returned; look it up in the ledger"
         )
 
 

@@ -1,6 +1,6 @@
-"""What payment keeps: how much was taken for each order, and how much of it given back.
+"""Payment's table: the captured and the refunded amount of each order, in minor units.
 
-No more is ever given back than was taken. Amounts are in minor units.
+A refund never exceeds the captured amount.
 """
 
 from sqlalchemy import BigInteger, CheckConstraint, MetaData
@@ -11,11 +11,11 @@ metadata = MetaData()
 
 
 class Base(SQLModel, registry=registry(metadata=metadata)):
-    """The tables of this service alone, so that several services can live in one process."""
+    """The base of this service's tables alone, so that several services can share a process."""
 
 
 class Payment(Base, table=True):
-    """The money of one order: `captured` was taken from the customer, `refunded` given back."""
+    """The payment of one order: `captured` was taken from the customer, `refunded` returned."""
 
     __table_args__ = (
         CheckConstraint("refunded BETWEEN 0 AND captured", name="payment_refunds_at_most_what_was_captured"),
@@ -27,9 +27,9 @@ class Payment(Base, table=True):
 
     @property
     def kept(self) -> int:
-        """What the shop has of it."""
+        """The amount that the shop keeps."""
         return self.captured - self.refunded
 
     def refund(self) -> None:
-        """Note that all of it was given back."""
+        """Record that all of it was refunded."""
         self.refunded = self.captured

@@ -1,6 +1,6 @@
-"""Payment's part in the order saga: take the money, and give it back.
+"""Payment's part in the order saga: take the money, and refund it.
 
-The money lies with a provider that no transaction of ours covers. So every call bears the step's idempotency
+A provider holds the money, and the service's transaction does not cover it. So each call has the step's idempotency
 key, comes before the first use of the session, and may be repeated.
 """
 
@@ -25,9 +25,9 @@ from toolkit import IdempotencyKey, Participant, RetryPolicy
 
 payment = Participant("payment", saga=order_saga)
 
-#: A customer waits meanwhile, so it gives up within seconds.
+#: The customer waits for a charge, so it gives up within seconds.
 FOR_A_CHARGE = RetryPolicy(attempts=4, first_delay=timedelta(milliseconds=200))
-#: Nobody waits, and it has to succeed: it outlasts a provider that is away for some minutes.
+#: A refund has to succeed, and no customer waits for it: it outlasts an outage of some minutes.
 FOR_A_REFUND = RetryPolicy(attempts=12, first_delay=timedelta(milliseconds=200))
 
 
@@ -35,7 +35,7 @@ FOR_A_REFUND = RetryPolicy(attempts=12, first_delay=timedelta(milliseconds=200))
 async def process_payment(
     event: InventoryReserved, session: AsyncSession, key: IdempotencyKey, gateway: Gateway
 ) -> PaymentProcessed | PaymentFailed:
-    """Take the money for the reserved goods, or say why not."""
+    """Take the money for the reserved goods, or refuse with the provider's reason."""
     answer = await gateway.charge(key, event.total_amount, payment_method=event.payment_method)
     if isinstance(answer, Declined):
         return PaymentFailed(order_id=event.order_id, reason=answer.reason)
@@ -56,7 +56,7 @@ async def refund_payment(
     key: IdempotencyKey,
     gateway: Gateway,
 ) -> PaymentRefunded:
-    """Give back exactly what was taken; where nobody knows whether it was, see that it is not."""
+    """Refund exactly the taken amount; where the outcome is unknown, void the charge."""
     if original is None:
         await gateway.void(key)
         return PaymentRefunded(order_id=event.order_id, reason=event.reason)

@@ -1,6 +1,6 @@
-"""What shipping keeps: the shipment of each order, and where it goes.
+"""Shipping's table: the shipment of each order, with its address.
 
-An order has one shipment; its tracking number follows from the order, so that a step run again gives the same.
+An order has one shipment; its tracking number derives from the order's id, so that a repeated step gives the same one.
 """
 
 import hashlib
@@ -12,19 +12,19 @@ from sqlmodel import AutoString, Field, SQLModel
 
 metadata = MetaData()
 
-#: Antarctica: no carrier of ours goes there.
+#: Antarctica: no carrier delivers there.
 COUNTRIES_NOT_SERVED = frozenset({"AQ"})
 
 
 class ShipmentStatus(StrEnum):
-    """Whether the goods go out."""
+    """The state of a shipment."""
 
     CREATED = "created"
     CANCELLED = "cancelled"
 
 
 class Base(SQLModel, registry=registry(metadata=metadata)):
-    """The tables of this service alone, so that several services can live in one process."""
+    """The base of this service's tables alone, so that several services can share a process."""
 
 
 class Shipment(Base, table=True):
@@ -40,12 +40,12 @@ class Shipment(Base, table=True):
     country: str
 
     def cancel(self) -> None:
-        """Call the goods back."""
+        """Cancel the shipment."""
         self.status = ShipmentStatus.CANCELLED
 
 
 def can_ship_to(country: str) -> bool:
-    """Whether a carrier goes there; ISO 3166-1 alpha-2."""
+    """Whether a carrier delivers to this country, ISO 3166-1 alpha-2."""
     return country not in COUNTRIES_NOT_SERVED
 
 

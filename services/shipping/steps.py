@@ -1,4 +1,4 @@
-"""Shipping's part in the order saga: send the goods, and call them back."""
+"""Shipping's part in the order saga: ship the goods, and cancel the shipment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ shipping = Participant("shipping", saga=order_saga)
 
 @shipping.step(timeout=timedelta(minutes=2))
 async def create_shipment(event: PaymentProcessed, session: AsyncSession) -> ShipmentCreated | ShipmentFailed:
-    """Send the paid goods on their way, or say why they can't go there."""
+    """Ship the paid goods, or refuse with the reason."""
     address = event.shipping_address
     if not can_ship_to(address.country):
         return ShipmentFailed(order_id=event.order_id, reason=f"we do not ship to {address.country}")
@@ -35,7 +35,7 @@ async def create_shipment(event: PaymentProcessed, session: AsyncSession) -> Shi
 
 @shipping.compensation(of=create_shipment)
 async def cancel_shipment(event: NotificationFailed, session: AsyncSession) -> ShipmentCancelled:
-    """Call the goods back."""
+    """Cancel the shipment."""
     shipment = await session.get_one(Shipment, event.order_id)
     shipment.cancel()
     return ShipmentCancelled(order_id=event.order_id, reason=event.reason, tracking_number=shipment.tracking_number)

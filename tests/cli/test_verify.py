@@ -200,7 +200,7 @@ def test_goods_and_money_over_http_are_said_not_to_be_checked(saga, urls, serve,
     result = saga("verify", *service_options({name: serve(name, url) for name, url in urls.items()}))
 
     assert result.exit_code == 0
-    assert "inventory has to be named by its database" in result.stderr
+    assert "name inventory by its database" in result.stderr
 
 
 async def keep_goods(url: str) -> None:
