@@ -150,9 +150,7 @@ async def test_an_escaping_error_fails_a_compensation(
     assert "EscapedError" in letter["traceback"]
 
 
-async def test_errors_escape_external_calls_with_sessions_too(
-    database: Database, clerk: Clerk, escape: Act
-) -> None:
+async def test_errors_escape_external_calls_with_sessions_too(database: Database, clerk: Clerk, escape: Act) -> None:
     branch = Branch(library(clerk, external=True, undoable=False), database, resources={Clerk: clerk})
 
     async def write_and_escape(event: Any, session: AsyncSession) -> None:
@@ -170,9 +168,7 @@ async def test_errors_escape_external_calls_with_sessions_too(
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["step", "external"])
-async def test_a_cancelled_statement_leaves_no_lock_behind(
-    database: Database, clerk: Clerk, external: bool
-) -> None:
+async def test_a_cancelled_statement_leaves_no_lock_behind(database: Database, clerk: Clerk, external: bool) -> None:
     branch = Branch(library(clerk, external=external, undoable=False), database, resources={Clerk: clerk})
 
     async def wait_too_short(event: Any, session: AsyncSession) -> None:
