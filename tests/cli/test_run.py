@@ -170,7 +170,7 @@ def test_a_bad_setting_is_wrong_use_and_names_the_variable(saga, monkeypatch):
             "::",
             "error: SAGA_HTTP_HOST='::' is reached from other machines, and SAGA_API_TOKEN is not",
         ),
-        ("SAGA_DATABASE_URL", f"sqlite:///{__file__}/payment.db", "error: no database can lie in "),
+        ("SAGA_DATABASE_URL", f"sqlite:///{__file__}/payment.db", "error: can't create a database in "),
     ],
 )
 def test_what_can_not_be_run_is_wrong_use_in_one_line(saga, monkeypatch, variable, value, fault):

@@ -1,6 +1,6 @@
-"""The audit: who changed what by hand in this service, when and why; one row for each thing that was changed.
+"""The audit log: which operator changed what in this service, when and why; one row for each thing changed.
 
-A row is written in the transaction of the change itself, so that neither is ever there without the other.
+A row is committed in the transaction of the change itself, so neither exists without the other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ audit = Table(
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who acts, and why."""
+    """The person who acts, and the reason."""
 
     name: str
     reason: str
@@ -41,7 +41,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """What was done to one thing: the verb, the thing, and the saga that it belongs to, if any."""
+    """One change: the verb, the thing that was changed, and the saga that it belongs to, if any."""
 
     verb: str
     subject: str
@@ -50,20 +50,20 @@ class AuditEntry:
 
 
 async def add(connection: AsyncConnection, entries: Sequence[AuditEntry], by: Operator, *, now: datetime) -> None:
-    """Add what an operator did, in one statement."""
+    """Insert an operator's audit entries in one statement."""
     if entries:
         await connection.execute(insert(audit), [_values(entry, by, now) for entry in entries])
 
 
 async def listed(connection: AsyncConnection, *, limit: int = 100, before: str | None = None) -> list[dict[str, Any]]:
-    """Return rows of the audit, the newest first; those behind the one with the id `before`, where that is said."""
+    """Return audit rows, newest first; with `before`, only rows older than the one with that id."""
     query = select(audit) if before is None else select(audit).where(audit.c.id < before)
     rows = await connection.execute(query.order_by(audit.c.id.desc()).limit(limit))
     return [dict(row._mapping) for row in rows]
 
 
 async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> int:
-    """Delete up to so many rows of that time or earlier, and return how many."""
+    """Delete up to `most` rows of that time or earlier, and return how many."""
     old = select(audit.c.id).where(audit.c.at <= before).order_by(audit.c.at).limit(most)
     return (await connection.execute(delete(audit).where(audit.c.id.in_(old)))).rowcount
 

@@ -1,7 +1,7 @@
-"""Whether the database is away: asked by a connection of its own, one probe at a time, and waited for.
+"""Availability of the database, measured by a probe on a connection of its own; callers wait until it is back.
 
-What a message does to its own connection says nothing of the database. So each error of a transaction is followed by
-a probe, which does what every transaction of the toolkit does, and takes it back. While it fails, nothing is executed.
+An error on a message's own connection doesn't prove an outage: the message may have caused it. So after each failed
+transaction a probe does what every transaction of the toolkit does, and rolls back. While it fails, nothing runs.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.protocol.fence import StepState
 
-#: The pauses between the probes of a database that is away, in seconds: short at first, for a mere restart.
+#: Pauses between probes during an outage, in seconds: short at first, for a mere restart.
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-#: After so many seconds an outage is a long one, and what is in hand is given back to the broker: far less than the
-#: half hour after which a broker takes back what is held, and counts that as a delivery.
+#: After so many seconds an outage is long, and unacknowledged messages are returned to the broker: far less than the
+#: half hour after which a broker takes them back itself, and counts that as a delivery.
 LONG_OUTAGE = 60.0
-#: How long nothing is logged of an outage that goes on with the same error, in seconds.
+#: An outage that continues with the same error is logged once in so many seconds.
 _QUIET = 60.0
-#: So many bytes the probe writes: more than a page, so that a full disk can't take it.
+#: How many bytes the probe writes: more than a page, so that it fails on a full disk.
 _PROBE_BYTES = 65_536
 
 
-class _TakenBackError(Exception):
-    """The probe did all that it was to do, and nothing of it is to stay."""
+class _ProbeRollback(Exception):  # noqa: N818 -- no error: it rolls the probe back
+    """The probe succeeded; its transaction is rolled back."""
 
 
 class Availability:
-    """Knows whether one service's database is there, and waits for it.
+    """Whether one service's database is available, and how to wait for it.
 
-    - `paused`: set while an outage is a long one; `taking` is the contrary.
+    - `paused`: set during a long outage; `taking` is the opposite.
     """
 
     def __init__(self, database: Database, *, service: str, clock: Clock) -> None:
@@ -56,12 +56,12 @@ class Availability:
         self._clock = clock
         self._stopping = asyncio.Event()
         self._waiting: asyncio.Task[bool] | None = None
-        self._said: tuple[str, float] = ("", 0.0)
+        self._logged: tuple[str, float] = ("", 0.0)
 
     async def regained(self) -> bool:
-        """Return once the database does what the toolkit needs, or the service stops: whether it was away until then.
+        """Wait until the database is available or the service stops; return whether it was away.
 
-        Those who wait at the same time wait for the same probe.
+        Concurrent callers share the same probe.
         """
         if self._waiting is None:
             self._waiting = asyncio.create_task(self._regain())
@@ -69,11 +69,11 @@ class Availability:
         return await asyncio.shield(self._waiting)
 
     async def answers(self) -> bool:
-        """Whether the database does what the toolkit needs, by one probe."""
+        """Whether one probe of the database succeeds."""
         return await self._trouble() is None
 
     def stop(self) -> None:
-        """Have all who wait return after the probe that is under way."""
+        """Let all waiting callers return after the current probe."""
         self._stopping.set()
 
     def _forget(self, _: asyncio.Task[bool]) -> None:
@@ -83,7 +83,7 @@ class Availability:
         probes, since = 0, time.monotonic()
         while (trouble := await self._trouble()) and not self._stopping.is_set():
             self.is_there = False
-            self._say(trouble)
+            self._log(trouble)
             if time.monotonic() - since >= LONG_OUTAGE:
                 self.taking.clear()
                 self.paused.set()
@@ -103,20 +103,20 @@ class Availability:
     async def _trouble(self) -> Exception | None:
         try:
             await contain("a probe of the database", self._probe())
-        except _TakenBackError:
+        except _ProbeRollback:
             pass
-        except Exception as error:  # noqa: BLE001 -- whatever keeps the probe from its work keeps each message from its own
-            # What is said of the probe's made-up values says nothing of a message's.
+        except Exception as error:  # noqa: BLE001 -- what stops the probe stops each message, too
+            # The database may reject the probe's made-up values and still accept a message's.
             return None if is_of_values(error) else error
         return None
 
     async def _probe(self) -> None:
         async with self._database.transaction() as session:
             await self._work(await session.connection())
-            raise _TakenBackError
+            raise _ProbeRollback
 
     async def _work(self, connection: AsyncConnection) -> None:
-        """Do what the transaction of any message may do; dead letters are for a few only, which can wait alone."""
+        """Do what any message's transaction may do; few messages write dead letters, and those can wait alone."""
         now, probe = self._clock.now(), f"probe-{new_id()}"
         await read_streams(connection, [probe])
         await pruning_watermark.reached(connection)
@@ -138,10 +138,10 @@ class Availability:
             at=self._clock.now(),
         )
 
-    def _say(self, trouble: Exception) -> None:
-        """Log what is wrong: at first, when it changes, and now and then."""
+    def _log(self, trouble: Exception) -> None:
+        """Log the outage at its start, when its error changes, and once in `_QUIET` seconds."""
         text, now = describe_fault(trouble), time.monotonic()
-        if self._said[0] == text and now - self._said[1] < _QUIET:
+        if self._logged[0] == text and now - self._logged[1] < _QUIET:
             return
-        self._said = text, now
+        self._logged = text, now
         complain("the database is away; nothing is acknowledged meanwhile", trouble)

@@ -1,6 +1,6 @@
-"""Steps that do not stand as their sagas' ends have it: confirmed here and failed there, or done in a saga that failed.
+"""Steps whose state contradicts their saga's end: failed in a completed saga, or still completed in a failed one.
 
-No rule of the protocol mends that, so they are listed for a person until their sagas are pruned.
+No rule of the protocol repairs them, so they are listed for an operator until their sagas are pruned.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ _CONTRADICTIONS = (
 
 
 async def listed(connection: AsyncConnection, *, limit: int) -> list[dict[str, Any]]:
-    """Return the newest contradictions: `saga_id`, `saga_type`, `step`, `error`, and `since` when they are noted."""
+    """Return the newest contradictions: `saga_id`, `saga_type`, `step`, `error`, and `since`, when they were noted."""
     return [dict(row._mapping) for row in await connection.execute(_CONTRADICTIONS.limit(limit))]

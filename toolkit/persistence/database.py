@@ -41,29 +41,29 @@ class Database:
                 raise
 
     def session(self) -> StepSession:
-        """Return a session that takes a connection at its first use, and not before."""
+        """Return a session that takes a connection at its first use."""
         return StepSession(self.engine, expire_on_commit=False)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Open a connection that only reads, so that it waits for no writer."""
+        """Open a read-only connection, which waits for no writer."""
         async with self.engine.connect() as connection:
             yield await connection.execution_options(reading=True)
 
     async def create_tables(self, *tables: MetaData) -> None:
-        """Make the toolkit's tables and these, where they are missing; replicas may do so at the same time.
+        """Create the toolkit's tables and these where they are missing; replicas may do so at the same time.
 
         Raises:
-            SettingsError: a table is there that lacks a column.
+            SettingsError: an existing table lacks a column.
         """
         async with self.engine.begin() as connection:
             await create_tables(connection, metadata, *tables)
 
     async def ping(self) -> None:
-        """Ask the database for a sign of life.
+        """Check that the database answers.
 
         Raises:
-            DatabaseUnavailableError: it gave none within two seconds.
+            DatabaseUnavailableError: it did not answer within two seconds.
         """
         try:
             async with asyncio.timeout(2), self.reading() as connection:
@@ -72,5 +72,5 @@ class Database:
             raise DatabaseUnavailableError(f"the database does not answer: {describe_fault(error)}") from error
 
     async def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         await self.engine.dispose()

@@ -1,4 +1,4 @@
-"""What people and clients read of the dead letters."""
+"""Queries of dead letters for people and clients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.persistence.dead_letters import Selection, dead_letters, headers_or_none
 
-#: What a list has room for, in this order; the whole letter is a message, and so people's data, to be masked.
+#: The columns of a list, in this order; a whole dead letter holds a message, which must be redacted before it is shown.
 SHOWN = (
     "id", "service", "reason", "error", "saga_type", "saga_id", "step", "event_type", "message_id", "routing_key",
     "attempts", "first_at", "last_at",
 )  # fmt: skip
 
-#: What the whole letter has beside that.
+#: The columns of a whole dead letter.
 _WHOLE = (*SHOWN, "sent_at", "traceback", "headers", "body")
 
 
 async def listed(
     connection: AsyncConnection, which: Selection | None = None, *, limit: int = 100, whole: bool = True
 ) -> list[dict[str, Any]]:
-    """Return dead letters, the newest first; the body as text, with what is no UTF-8 escaped."""
+    """Return dead letters, newest first; the body is text, with invalid UTF-8 escaped."""
     columns = [dead_letters.c[name] for name in (_WHOLE if whole else SHOWN)]
     query = select(*columns).where((which or Selection()).condition())
     rows = await connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
@@ -31,27 +31,27 @@ async def listed(
 
 
 async def bodies(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, bytes]:
-    """Return the bodies of these letters, by the letters' ids."""
+    """Return the bodies of these dead letters, by id."""
     rows = await connection.execute(select(dead_letters.c.id, dead_letters.c.body).where(dead_letters.c.id.in_(ids)))
     return {row.id: row.body for row in rows}
 
 
 async def types(connection: AsyncConnection, which: Selection) -> list[str]:
-    """Return the types of the sagas whose letters are meant, as far as they are known."""
+    """Return the known saga types of the selected dead letters."""
     query = select(dead_letters.c.saga_type).where(which.condition(), dead_letters.c.saga_type.is_not(None))
     return sorted((await connection.execute(query.distinct())).scalars())
 
 
 async def count(connection: AsyncConnection, which: Selection | None = None) -> int:
-    """Return how many letters there are, or are meant."""
+    """Return how many dead letters there are, or are selected."""
     query = select(func.count()).select_from(dead_letters).where((which or Selection()).condition())
     return int(await connection.scalar(query) or 0)
 
 
 async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
-    """Return the letters in groups, the largest first: each reason and step, how many, since and until when.
+    """Return the number of dead letters by reason and step, the largest group first.
 
-    `newest` is the id of the newest letter.
+    `first_at` and `last_at` bound a group in time; `newest` is the id of its newest dead letter.
     """
     table = dead_letters.c
     columns = (

@@ -1,7 +1,7 @@
-"""Dead letters: what could not be handled, whole, with the reason, where people look and act.
+"""Dead letters: messages that could not be handled, kept whole, with the reason, until an operator acts.
 
-The same message given up again for the same reason is one letter, that counts. Whoever deletes a letter has it:
-of two operators who redrive it at once, one finds it gone.
+A message that is dead-lettered again for the same reason increments one dead letter's count. The operator who deletes
+a dead letter owns it: if two redrive it at once, one of them finds it gone.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ dead_letters = Table(
     Index("dead_letters_by_time", "last_at"),
 )
 
-#: No saga's type is longer; so much of a stranger's is kept.
+#: No saga's type is longer; the header of an unknown sender is cut to it.
 _LONGEST_TYPE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One message that was given up, as it came; `reason` is a short, stable word, `error` the whole story.
+    """One dead-lettered message, as received; `reason` is a short, stable word, `error` the full text.
 
-    `at` is when it was given up last, `first_at` when it was for the first time. Without a `saga_type` it is of the
-    type that the message names, if it names any.
+    `at` is when it was last dead-lettered, `first_at` when it first was. Without a `saga_type`, the type that the
+    message names applies, if any.
     """
 
     id: str
@@ -90,12 +90,12 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which letters are meant: those for which all of this holds, and all of them where nothing is said.
+    """A filter of dead letters: those that meet all conditions; without conditions, all of them.
 
-    - `saga_type`: of the saga's id, this type alone; without it, those of all sagas with that id.
-    - `before`: given up last at that time, or earlier.
-    - `up_to`: no letter newer than the one with this id, for whoever takes several bites: what was redriven in the
-      first may have come back by the last.
+    - `saga_type`: narrows `saga_id` to one type; without it, all sagas with that id are selected.
+    - `before`: last dead-lettered at that time or earlier.
+    - `up_to`: no dead letter newer than the one with this id. It bounds work done in several batches: what the first
+      batch redrives may be dead-lettered again before the last.
     """
 
     ids: tuple[str, ...] = ()
@@ -107,11 +107,11 @@ class Selection:
     up_to: str | None = None
 
     def condition(self) -> ColumnElement[bool]:
-        """Return what holds for these letters."""
+        """Return the filter as an SQL condition."""
         table = dead_letters.c
         names = ("reason", "step", "saga_id", "saga_type")
-        said = {name: value for name in names if (value := getattr(self, name)) is not None}
-        conditions = [table[name] == value for name, value in said.items()]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        conditions = [table[name] == value for name, value in given.items()]
         conditions += [table.id.in_(self.ids)] if self.ids else []
         conditions += [table.last_at <= self.before] if self.before else []
         conditions += [table.id <= self.up_to] if self.up_to else []
@@ -119,7 +119,7 @@ class Selection:
 
 
 async def add(connection: AsyncConnection, added: Sequence[DeadLetter]) -> None:
-    """Add letters in one statement; one that is there already counts one attempt more."""
+    """Insert dead letters in one statement; one that exists already counts one more attempt."""
     if not added:
         return
     new = insert_into(dead_letters, connection)
@@ -131,13 +131,13 @@ async def add(connection: AsyncConnection, added: Sequence[DeadLetter]) -> None:
 
 
 def log_dead_letter(dead_letter: DeadLetter) -> None:
-    """Log that a letter was kept: somebody must look."""
+    """Log a dead letter as an error: an operator must act."""
     log.error(
         "message dead-lettered",
         service=dead_letter.service,
         reason=dead_letter.reason,
         error=dead_letter.error,
-        saga_type=dead_letter.saga_type or said_type(dead_letter.message),
+        saga_type=dead_letter.saga_type or _named_type(dead_letter.message),
         saga_id=dead_letter.message.correlation_id,
         step=dead_letter.step,
         event_id=dead_letter.message.message_id,
@@ -148,7 +148,7 @@ def log_dead_letter(dead_letter: DeadLetter) -> None:
 async def choose(
     connection: AsyncConnection, which: Selection, *, after: str = "", most: int, locked: bool
 ) -> list[DeadLetter]:
-    """Return up to so many of the letters meant, the oldest first, behind the one with the id `after`."""
+    """Return up to `most` of the selected dead letters, oldest first, after the one with the id `after`."""
     query = select(dead_letters).where(which.condition(), dead_letters.c.id > after)
     query = query.order_by(dead_letters.c.id).limit(most)
     rows = await connection.execute(query.with_for_update() if locked else query)
@@ -156,7 +156,7 @@ async def choose(
 
 
 async def take(connection: AsyncConnection, wanted: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """Delete these letters, and return those that were still there."""
+    """Delete these dead letters, and return those that still existed."""
     ids = [dead_letter.id for dead_letter in wanted]
     rows = await connection.execute(delete(dead_letters).where(dead_letters.c.id.in_(ids)).returning(dead_letters.c.id))
     taken = set(rows.scalars())
@@ -166,7 +166,7 @@ async def take(connection: AsyncConnection, wanted: Sequence[DeadLetter]) -> lis
 async def prune(
     connection: AsyncConnection, *, before: datetime, most: int, unless: ColumnElement[bool] | None = None
 ) -> int:
-    """Delete up to so many letters of that time or earlier, and return how many."""
+    """Delete up to `most` dead letters of that time or earlier, and return how many."""
     old = select(dead_letters.c.id).where(dead_letters.c.last_at <= before)
     if unless is not None:
         old = old.where(~unless)
@@ -182,7 +182,7 @@ def _values(dead_letter: DeadLetter) -> dict[str, Any]:
         "reason": dead_letter.reason,
         "error": dead_letter.error,
         "traceback": dead_letter.traceback,
-        "saga_type": dead_letter.saga_type or said_type(message),
+        "saga_type": dead_letter.saga_type or _named_type(message),
         "saga_id": message.correlation_id,
         "step": dead_letter.step,
         "event_type": message.type,
@@ -196,18 +196,18 @@ def _values(dead_letter: DeadLetter) -> dict[str, Any]:
         "last_at": dead_letter.at,
         "fingerprint": _fingerprint(dead_letter),
     }
-    # PostgreSQL keeps no NUL in a text; the body is bytes and stays whole.
+    # PostgreSQL stores no NUL in text; the body is bytes and stays whole.
     return {name: value.replace("\0", "") if isinstance(value, str) else value for name, value in values.items()}
 
 
-def said_type(message: WireMessage) -> str | None:
-    """Return the type of its saga that a message says; a stranger's header may hold anything."""
-    said = message.headers.get(SAGA_TYPE)
-    return said[:_LONGEST_TYPE] if isinstance(said, str) and said else None
+def _named_type(message: WireMessage) -> str | None:
+    """Return the saga type in a message's header, which may hold anything if the sender is unknown."""
+    name = message.headers.get(SAGA_TYPE)
+    return name[:_LONGEST_TYPE] if isinstance(name, str) and name else None
 
 
 def _fingerprint(dead_letter: DeadLetter) -> str:
-    """Return what makes two letters the same; the body too, lest a client that never changes its id lose something."""
+    """Return what identifies a dead letter; the body, too, so that a client that reuses its id loses no message."""
     message = dead_letter.message
     facts = [dead_letter.step, dead_letter.reason, message.message_id, message.routing_key, message.correlation_id]
     return hashlib.sha256(json.dumps(facts).encode() + message.body).hexdigest()
@@ -242,5 +242,5 @@ def headers_or_none(text: str) -> dict[str, Any]:
     """Return a dead letter's headers; none where the text can't be read."""
     try:
         return headers_of(text)
-    except ValueError:  # without them a letter can still be read, redriven and dropped, and so can its neighbours
+    except ValueError:  # without them a dead letter can still be read, redriven and dropped, and so can its neighbours
         return {}

@@ -1,7 +1,7 @@
-"""What a database's error repeats of its rows is taken out of it, where it is raised and before anything shows it.
+"""Row values are removed from a database's errors where these are raised, before anything shows them.
 
-PostgreSQL repeats values in its DETAIL, cut where they are long, and in the text of some errors; a driver repeats what
-it could not encode. What such an error is about stays: its SQLSTATE, and the names of table, constraint and column.
+PostgreSQL repeats values in its DETAIL, cut where they are long, and in the text of some errors; a driver repeats a
+value that it could not encode. The SQLSTATE and the names of table, constraint and column stay.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from sqlalchemy.exc import DBAPIError, StatementError
 
 from toolkit.urls import HIDDEN
 
-#: What is told of an error beside its text, by the driver's names for it.
+#: An error's attributes that are kept, by the driver's names.
 _FACTS = {"sqlstate": "SQLSTATE", "table_name": "table", "constraint_name": "constraint", "column_name": "column"}
-#: What PostgreSQL puts behind a colon and into quotes, or a driver behind the parameter's number, is a value; and what
-#: follows the text in lines of its own is about one.
+#: Where values occur: after PostgreSQL's colon in quotes, after a driver's parameter number, and in the lines that
+#: follow the text.
 _VALUES = (
     (re.compile(r"\n(?:DETAIL|CONTEXT|PARAMETERS):.*", re.DOTALL), ""),
     (re.compile(r'(: )"[^\n]*"'), rf'\1"{HIDDEN}"'),
     (re.compile(r"(invalid input for query argument \$\d+[^:]*: ).*", re.DOTALL), rf"\1{HIDDEN}"),
 )
-#: A text within a statement: a value that somebody wrote into it rather than beside it.
+#: A text literal: a value that is part of the statement instead of a parameter.
 _LITERAL = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*')", re.DOTALL)
-#: So long a chain of causes is followed.
+#: A chain of causes is followed so far.
 _LONGEST_CHAIN = 20
 _DRIVERS = ("asyncpg.", "psycopg", "sqlalchemy.", "aiosqlite", "sqlite3")
 
 
 def take_values_out(context: ExceptionContext) -> None:
-    """Take the values out of an error when SQLAlchemy handles it: as `handle_error` wants it."""
+    """Remove the values from an error: a listener for SQLAlchemy's `handle_error`."""
     for error in (context.sqlalchemy_exception, context.original_exception):
         if error is not None:
             without_values(error)
 
 
 def without_values(error: BaseException) -> None:
-    """Change an error and its causes so that none tells a row's values, as far as they are a database's."""
+    """Remove row values from an error and its causes, as far as a database raised them."""
     for each in causes_of(error):
         if type(each).__module__.startswith(_DRIVERS):
             _clean(each)
@@ -61,16 +61,16 @@ def _cleaned(text: str, facts: str) -> str:
 
 
 def _facts(error: BaseException) -> str:
-    """Return what is told of an error beside its text; of SQLAlchemy's, what its driver's tells."""
+    """Return an error's attributes; for SQLAlchemy's errors, those of the driver's error."""
     source: Any = error.orig if isinstance(error, DBAPIError) else error
     if (cause := getattr(source, "__cause__", None)) is not None and getattr(cause, "sqlstate", None):
         source = cause
-    told = ((word, getattr(source, name, None)) for name, word in _FACTS.items())
-    return ", ".join(f"{word} {value}" for word, value in told if isinstance(value, str) and value)
+    known = ((word, getattr(source, name, None)) for name, word in _FACTS.items())
+    return ", ".join(f"{word} {value}" for word, value in known if isinstance(value, str) and value)
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it wraps, follows or groups; a chain that leads back to itself ends."""
+    """Yield an error and all that it wraps, follows or groups; a cycle ends."""
     waiting, seen = [error], set[int]()
     while waiting and len(seen) < _LONGEST_CHAIN:
         each = waiting.pop()

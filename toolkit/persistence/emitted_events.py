@@ -1,4 +1,4 @@
-"""Emissions: the events that steps emitted, as the saga log keeps them; enough to send one again as the same event."""
+"""Emitted events, as the saga log keeps them: complete enough to send one again as the same event."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class EmittedEvent:
 
     @property
     def key(self) -> StreamKey:
-        """Which step of which saga emitted it."""
+        """The step that emitted it, and its saga."""
         return self.saga_type, self.saga_id, self.step
 
     def as_sent(self, event_type: type[Event], *, nudge: str = "") -> WireMessage:
-        """Return the message as it was sent, the same id and version, so that it is the same event, or as a nudge."""
+        """Return the message as it was sent, with the same id and version, or as a nudge."""
         envelope = Envelope.of(
             event_type,
             event_id=self.emitted_id,
@@ -58,10 +58,10 @@ class EmittedEvent:
 
 
 async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, str, int]]) -> list[EmittedEvent]:
-    """Return what was emitted at these positions, each a saga's type and id, a step and a position."""
+    """Return the events emitted at these positions: a saga's type and id, a step, and the position."""
     if not positions:
         return []
-    # By id alone, which each database finds by its index; SQLite reads the whole table for a list of tuples.
+    # By id alone, which both databases look up in an index; SQLite scans the table for a list of tuples.
     query = (
         _emitted_events()
         .add_columns(saga_log.c.position)
@@ -74,7 +74,7 @@ async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, st
 
 
 async def last_of(connection: AsyncConnection, saga_id: str, saga_type: str) -> list[EmittedEvent]:
-    """Return what each step of a saga emitted last."""
+    """Return the last event of each step of a saga."""
     query = _emitted_events().where(of(saga_id, saga_type)).order_by(saga_log.c.id)
     by_step = {row.step: EmittedEvent(**row._mapping) for row in await connection.execute(query)}
     return list(by_step.values())

@@ -1,6 +1,6 @@
-"""One parameter for a list of ids, however many: an IN list is another statement for each length that it has.
+"""One parameter for a list of ids of any length: an IN list makes another statement for each length.
 
-Its text is built anew each time, and the database has to read, plan and keep each of them; batches have all lengths.
+Batches have all lengths, and each statement would have to be built, parsed, planned and cached.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Ids(TypeDecorator[Sequence[str]]):
         return dialect.type_descriptor(String() if dialect.name == "sqlite" else ARRAY(String))
 
     def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> str | list[str]:
-        """Return the list as the database takes it."""
+        """Return the list in the database's form."""
         ids = list(value or ())
         return json.dumps(ids) if dialect.name == "sqlite" else ids
 
 
 class OneOf(FunctionElement[bool]):
-    """Whether a column's value is one of the ids that the parameter brings."""
+    """The condition that a column's value is one of the parameter's ids."""
 
     inherit_cache = True
     type = Boolean()
@@ -43,7 +43,7 @@ class OneOf(FunctionElement[bool]):
         super().__init__(column, bindparam(parameter, type_=Ids()))
 
     def self_group(self, against: Any = None) -> Self:
-        """Return it as it is: SQLite, which has no truth of its own, would be asked for `… = 1`, and use no index."""
+        """Return it unchanged: for SQLite, which has no boolean, SQLAlchemy would add `= 1` and prevent the index."""
         return self
 
 

@@ -1,7 +1,7 @@
-"""What a service's queue is bound to, in the service's own memory: AMQP can't list bindings.
+"""The bindings of a service's queue, recorded in its database, since AMQP can't list them.
 
-Each process renews the keys that it declares, as a lease. A key that this release does not declare and that no process
-renews any more was left by a former release: it is unbound, and remembered as no longer consumed.
+Each process renews a lease on the keys that it declares. A key that this release does not declare and that no process
+renews was left by a former release: it is unbound, and recorded as no longer consumed.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ bindings = Table(
     Column("unbound", Integer, nullable=False),
 )
 
-#: A key is given up after so many renewals that did not come, and not before a minute: in a rolling deployment a
-#: process that stands still for a while keeps what only its own release declares.
+#: A lease ends after so many missed renewals, and not before a minute: in a rolling deployment a process that pauses
+#: for a while keeps the keys that only its own release declares.
 _RENEWALS, _LEAST_LEASE = 3, timedelta(minutes=1)
-#: How long a database may take to answer, in seconds, before queue and bindings are declared without it.
+#: How long, in seconds, the declaration of queue and bindings waits for the database.
 _PATIENCE = 2.0
-#: When a process ends in good order, its lease ends with it.
+#: A process that stops in order ends its lease by this time.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Bindings:
-    """The memory of one process, shared with the other processes of its service by the database.
+    """The bindings that one process declares, and those of its service's other processes.
 
-    - `former`: the routing keys that only other releases have declared.
+    - `former`: the routing keys that only other releases declared.
     """
 
     def __init__(self, database: Database, *, renewed_every: timedelta) -> None:
@@ -54,11 +54,11 @@ class Bindings:
         self._renewing: asyncio.Task[list[str]] | None = None
 
     async def renew(self, keys: Collection[str]) -> list[str]:
-        """Renew the lease of these keys, before they are bound, and return those to be unbound.
+        """Renew the lease of these keys, before they are bound, and return the keys to unbind.
 
-        A database that is away is left alone: nothing is unbound meanwhile.
+        During an outage of the database nothing is unbound.
         """
-        # In a task of its own, which nobody cancels: a statement that is cut off may keep SQLite's lock.
+        # In a separate task, which is never cancelled: an interrupted statement may keep SQLite's lock.
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew(keys))
         await asyncio.wait({self._renewing}, timeout=_PATIENCE)
@@ -68,7 +68,7 @@ class Bindings:
         return renewed.result()
 
     async def unbound(self, keys: Collection[str]) -> None:
-        """Remember that these keys were unbound."""
+        """Record that these keys were unbound."""
         if keys:
             log.info("unbound what no release consumes any more", routing_keys=sorted(keys))
             statement = update(bindings).where(bindings.c.routing_key.in_(list(keys))).values(unbound=1)
@@ -76,7 +76,7 @@ class Bindings:
                 await (await session.connection()).execute(statement)
 
     async def leave(self) -> None:
-        """End this process's lease at once; where the database does not take that, it ends by itself."""
+        """End this process's lease at once; if the database does not accept that, the lease expires."""
         await asyncio.wait({asyncio.create_task(self._leave())}, timeout=_PATIENCE)
 
     async def _leave(self) -> None:
@@ -93,8 +93,8 @@ class Bindings:
                 await self._write(connection, keys, now)
                 self.former = await _others(connection, keys)
                 return await _abandoned(connection, keys, before=now - self._lease)
-        except Exception as error:  # noqa: BLE001 -- the broker's side goes on without: the next renewal catches up
-            log.warning("bindings could not be remembered", error=describe(error))
+        except Exception as error:  # noqa: BLE001 -- the broker's side continues: the next renewal catches up
+            log.warning("bindings could not be recorded", error=describe(error))
             return []
 
     async def _write(self, connection: AsyncConnection, keys: Collection[str], now: datetime) -> None:
@@ -114,7 +114,7 @@ async def _others(connection: AsyncConnection, keys: Collection[str]) -> frozens
 
 
 async def _abandoned(connection: AsyncConnection, keys: Collection[str], *, before: datetime) -> list[str]:
-    """Return the other keys that are bound and that no process has renewed since."""
+    """Return the other keys that are bound and were not renewed since `before`."""
     query = (
         select(bindings.c.routing_key)
         .where(bindings.c.routing_key.not_in(list(keys)), bindings.c.unbound == 0)

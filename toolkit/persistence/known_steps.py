@@ -1,7 +1,7 @@
-"""The steps that a service has ever declared upon this database: one that is gone, with sagas under way, is noticed.
+"""The steps that a service ever declared on this database: a step that is removed while its sagas run is detected.
 
-A step's name is a key of the log. Under another name it finds nothing: its compensation would fence it instead of
-undoing it, and a late event would run it once more. The table is tiny, so that a start costs no search of the log.
+A step's name is a key of the log. A renamed step finds no entries: its compensation would fence it instead of undoing
+it, and a late event would run it once more. The table is tiny, so that a start needs no search of the log.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ known_steps = Table(
     Column("step", String, primary_key=True),
 )
 
-#: As many unfinished sagas of a step are counted: it is known by then that there are.
+#: The count of a step's unfinished sagas stops here: it matters only that there are some.
 MOST_COUNTED = 1_000
 
-#: So many rows are searched in one statement: a second's work or two.
-_STRETCH = 200_000
+#: How many rows one statement searches: a second or two.
+_RANGE = 200_000
 
 _KEY = ("service", "saga_type", "step")
-_IN_STRETCH = (saga_log.c.id >= bindparam("from_id"), saga_log.c.id < bindparam("to_id"))
+_IN_RANGE = (saga_log.c.id >= bindparam("from_id"), saga_log.c.id < bindparam("to_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undeclared:
-    """A step that stands in the log and that no participant declares; `unfinished` sagas have been through it."""
+    """A step that is in the log and that no participant declares, and how many of its sagas are unfinished."""
 
     service: str
     saga_type: str
@@ -57,11 +57,11 @@ class Undeclared:
 
 
 async def undeclared(connection: AsyncConnection, service: Service) -> list[Undeclared]:
-    """Note the steps that are declared now, and return those that were before, and still stand in the log."""
+    """Record the declared steps, and return the former ones that are still in the log."""
     declared = {(step.saga.name, step.name) for step in service.steps}
     known = await _known(connection)
     gone = [key for key in known if key[1:] not in declared]
-    found = [await _look_at(connection, *key) for key in gone]
+    found = [await _undeclared(connection, *key) for key in gone]
     await _forget(connection, [key for key, each in zip(gone, found, strict=True) if each is None])
     new = [dict(zip(_KEY, (service.name, *each), strict=True)) for each in sorted(declared)]
     if new:
@@ -70,21 +70,21 @@ async def undeclared(connection: AsyncConnection, service: Service) -> list[Unde
 
 
 async def former(connection: AsyncConnection, contract: Contract) -> list[Undeclared]:
-    """Return the steps of this service that were noted, still stand in the log and are not declared; change nothing."""
+    """Return this service's recorded steps that are still in the log and not declared; change nothing."""
     declared = {(each.saga, each.name) for each in contract.handlers if each.kind == "step"}
     noted = select(known_steps.c.saga_type, known_steps.c.step).where(known_steps.c.service == contract.service)
     rows = (await connection.execute(noted.order_by(*known_steps.c))).all()
     gone = [row for row in rows if tuple(row) not in declared]
-    found = [await _look_at(connection, contract.service, row.saga_type, row.step) for row in gone]
+    found = [await _undeclared(connection, contract.service, row.saga_type, row.step) for row in gone]
     return [each for each in found if each]
 
 
 async def _known(connection: AsyncConnection) -> list[tuple[str, str, str]]:
-    """Return the noted steps; at the first start upon a log of before, those that it holds, in one search of it all."""
+    """Return the recorded steps; if there are none yet, record those of the existing log, by one search of it."""
     noted = (await connection.execute(select(*known_steps.c).order_by(*known_steps.c))).all()
     if not noted:
-        logged = select(*(saga_log.c[name] for name in _KEY)).where(*_IN_STRETCH).distinct()
-        found = {tuple(row) async for each in _stretches(connection) for row in await connection.execute(logged, each)}
+        logged = select(*(saga_log.c[name] for name in _KEY)).where(*_IN_RANGE).distinct()
+        found = {tuple(row) async for each in _ranges(connection) for row in await connection.execute(logged, each)}
         if found:
             insertion = insert_into(known_steps, connection).on_conflict_do_nothing()
             await connection.execute(insertion, [dict(zip(_KEY, key, strict=True)) for key in sorted(found)])
@@ -92,18 +92,18 @@ async def _known(connection: AsyncConnection) -> list[tuple[str, str, str]]:
     return [(row.service, row.saga_type, row.step) for row in noted]
 
 
-async def _stretches(connection: AsyncConnection) -> AsyncIterator[dict[str, int]]:
-    """Yield the log in stretches of its ids: a search of all of it at once would be cut off as an outage."""
+async def _ranges(connection: AsyncConnection) -> AsyncIterator[dict[str, int]]:
+    """Yield the log in ranges of ids: a search of all of it at once would time out as an outage."""
     first, last = (await connection.execute(select(func.min(saga_log.c.id), func.max(saga_log.c.id)))).one()
-    for start in range(first or 0, (last or -1) + 1, _STRETCH):
-        yield {"from_id": start, "to_id": start + _STRETCH}
+    for start in range(first or 0, (last or -1) + 1, _RANGE):
+        yield {"from_id": start, "to_id": start + _RANGE}
 
 
-async def _look_at(connection: AsyncConnection, service: str, saga_type: str, step: str) -> Undeclared | None:
-    """Return how many sagas wait for a step; None where all that it did is pruned."""
+async def _undeclared(connection: AsyncConnection, service: str, saga_type: str, step: str) -> Undeclared | None:
+    """Return how many of a step's sagas are unfinished; None where all its entries are pruned."""
     which = {"of_type": saga_type, "of_step": step}
     unfinished = 0
-    async for each in _stretches(connection):
+    async for each in _ranges(connection):
         unfinished += int(await connection.scalar(_UNFINISHED, which | each) or 0)
         if unfinished >= MOST_COUNTED:
             break
@@ -119,7 +119,7 @@ async def _forget(connection: AsyncConnection, keys: Sequence[tuple[str, str, st
 
 
 def _unfinished() -> Select[Any]:
-    """Return the count of a step's last entries in sagas that have not ended; built once."""
+    """Count a step's last entries in sagas that have not ended; built once."""
     later, other = saga_log.alias(), saga_log.alias()
     of_saga = and_(other.c.saga_id == saga_log.c.saga_id, other.c.saga_type == saga_log.c.saga_type)
     is_end = or_(
@@ -132,14 +132,14 @@ def _unfinished() -> Select[Any]:
         later.c.step == saga_log.c.step,
         later.c.position > saga_log.c.position,
     )
-    standing = (
-        *_IN_STRETCH,
+    last_entries = (
+        *_IN_RANGE,
         *_of_step(),
         saga_log.c.position.is_not(None),
         ~has_moved,
         ~exists().where(of_saga, is_end),
     )
-    return select(func.count()).select_from(select(saga_log.c.id).where(*standing).limit(MOST_COUNTED).subquery())
+    return select(func.count()).select_from(select(saga_log.c.id).where(*last_entries).limit(MOST_COUNTED).subquery())
 
 
 def _of_step() -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
-"""What a stretch of the saga log changed: how many sagas moved to which state, which ended, and what was emitted.
+"""The changes in a range of the saga log: sagas by state, ended sagas and emitted events.
 
-A stretch costs what its own entries cost, however long the log before it is; so the sagas are counted once, stretch by
-stretch, and from then on only what is new.
+A range costs what its own entries cost, however long the log before it is. So the sagas are counted once, range by
+range, and from then on only new entries are read.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from toolkit.persistence.schema import UtcDateTime
 Kind = tuple[str, str]
 
 _ENDED = (SagaState.COMPLETED.value, SagaState.FAILED.value)
-#: Hardly a transaction writes and does not commit for so long.
+#: Transactions rarely stay uncommitted for so long after a write.
 _SETTLED_AFTER = timedelta(seconds=10)
-#: How many ends are remembered at most: those of five minutes at a steady 150 a second.
+#: How many ends are kept at most: those of five minutes at a steady 150 a second.
 _MOST_ENDS = 50_000
 
 
 @dataclass(slots=True)
 class LogDeltas:
-    """What a stretch of the log changed.
+    """The changes in a range of the log.
 
-    - `counts`: by how many sagas each kind grew; what left one kind for another is there with a minus.
-    - `ends`: when each saga ended that did, and how long it took.
+    - `counts`: by how many sagas each kind grew; a saga that left a kind counts negative there.
+    - `ends`: when each saga ended, and how long it took.
     - `emitted_events`: how often each event was emitted, by second since the epoch and name.
     """
 
@@ -41,20 +41,20 @@ class LogDeltas:
     emitted_events: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def add(self, later: LogDeltas) -> None:
-        """Take up what the stretch behind this one changed."""
+        """Add the changes of the following range."""
         self.counts.update(later.counts)
         self.ends += later.ends
         self.emitted_events.update(later.emitted_events)
 
     def forget(self, before: datetime) -> None:
-        """Forget the ends and emissions of before."""
+        """Forget ends and emitted events before that moment."""
         self.ends = [each for each in self.ends if each[0] > before][-_MOST_ENDS:]
         second = before.timestamp()
         self.emitted_events = Counter({key: count for key, count in self.emitted_events.items() if key[0] > second})
 
 
 async def deltas(connection: AsyncConnection, *, after: int, until: int, since: datetime) -> LogDeltas:
-    """Return what the rows behind `after` up to `until` changed; ends and emissions only since that moment."""
+    """Return the changes of the rows after `after`, up to `until`; ends and emitted events only since `since`."""
     return LogDeltas(
         counts=await _counts(connection, after, until),
         ends=await _ends(connection, after, until, since),
@@ -63,15 +63,15 @@ async def deltas(connection: AsyncConnection, *, after: int, until: int, since: 
 
 
 async def last_row(connection: AsyncConnection) -> int:
-    """Return the number of the last row; 0 where there is none."""
+    """Return the number of the last row; 0 without rows."""
     return int(await connection.scalar(select(func.max(saga_log.c.id))) or 0)
 
 
 async def settled_row(connection: AsyncConnection, *, now: datetime) -> int:
-    """Return a row before which none can appear any more.
+    """Return the number of a row before which no row can appear any more.
 
-    SQLite has one writer, so that any row is one. PostgreSQL gives numbers before the commit, so it is the last that is
-    old enough; a transaction that takes still longer is missed until the sagas are counted anew.
+    SQLite has one writer, so the last row qualifies. PostgreSQL assigns numbers before the commit, so the last row that
+    is old enough does; a transaction that takes longer is missed until the sagas are counted again.
     """
     if connection.dialect.name == "sqlite":
         return await last_row(connection)
@@ -80,7 +80,7 @@ async def settled_row(connection: AsyncConnection, *, now: datetime) -> int:
 
 
 async def _counts(connection: AsyncConnection, after: int, until: int) -> Counter[Kind]:
-    """Compare the last entry of each saga in the stretch with its last one before."""
+    """Compare each saga's last entry in the range with its last entry before."""
     latest = _latest(after, until)
     now, before = saga_log.alias(), saga_log.alias()
     previous = (

@@ -1,4 +1,4 @@
-"""Entries of the saga log: a step's move, and a note."""
+"""Constructors for saga log entries: a step's move, and a note."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def note(
     event: tuple[str | None, str | None] = (None, None),
     **facts: Any,
 ) -> Entry:
-    """Return the entry that notes something on a step without moving it.
+    """Return a note: an entry about a step that does not move it.
 
     `state` is the step's state, `event` the id and the type of the event that the note is about.
     """

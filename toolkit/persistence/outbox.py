@@ -1,7 +1,7 @@
-"""The outbox: all that leaves a service, committed together with what caused it.
+"""The outbox: every message that a service sends, committed together with the change that caused it.
 
 A row is deleted only after the broker's positive confirm. `due_at` is both the time of a delayed message and the
-lease of a claimed one: whoever claims a row moves it into the future, and if he dies it comes due again.
+lease of a claimed one: a relay claims a row by moving it into the future; if the relay dies, the row is due again.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ _LISTED = ("id", "message_id", "event_type", "saga_id", "occurred_at", "due_at",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
-    """A message on its way out.
+    """An outgoing message.
 
-    - `destination`: the service's own queue for what it sends to itself; None for the exchange of all.
-    - `optional`: it may go unheard.
+    - `destination`: the service's own queue for a message to itself; None for the common exchange.
+    - `optional`: it needs no consumer.
     - `tries`: how often it was sent without a confirm.
     """
 
@@ -81,7 +81,7 @@ _DELETE = delete(outbox).where(OneOf(outbox.c.id, "ids"))
 _RETURN = (
     update(outbox).where(outbox.c.id == bindparam("row_id")).values(due_at=bindparam("until"), tries=outbox.c.tries + 1)
 )
-# A claim is a move of due_at, not a lock: no row lock is held while a message is published.
+# A claim moves due_at and holds no row lock while a message is published.
 _DUE = (
     select(outbox.c.id)
     .where(outbox.c.due_at <= bindparam("now"))
@@ -95,13 +95,13 @@ _CLAIM = (
 
 
 async def add(connection: AsyncConnection, rows: Sequence[OutboxRow]) -> None:
-    """Add rows in one statement; a row that is there already stays as it is."""
+    """Insert rows in one statement; an existing row stays as it is."""
     if rows:
         await connection.execute(_ADD[connection.dialect.name], [_values(row) for row in rows])
 
 
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime, most: int) -> list[OutboxRow]:
-    """Take up to so many due rows, so that no other relay takes them before `until`; one that can't be read rests."""
+    """Claim up to `most` due rows: no other relay claims them before `until`. Unreadable rows are set aside."""
     result = await connection.execute(_CLAIM, {"now": now, "until": until, "most": most})
     rows, broken = readable("outbox", result, _row)
     for row in broken:
@@ -110,32 +110,31 @@ async def claim(connection: AsyncConnection, *, now: datetime, until: datetime, 
 
 
 async def delete_sent(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Delete rows whose messages the broker has confirmed."""
+    """Delete rows whose messages the broker confirmed."""
     await connection.execute(_DELETE, {"ids": list(ids)})
 
 
 async def put_back(connection: AsyncConnection, row_id: str, *, until: datetime) -> None:
-    """Count a try without a confirm, and have the row come due again."""
+    """Count a try without a confirm; the row is due again at `until`."""
     await connection.execute(_RETURN, {"row_id": row_id, "until": until})
 
 
 async def count(connection: AsyncConnection) -> int:
-    """Return how many rows have not been confirmed yet."""
+    """Return how many rows are not confirmed yet."""
     return int(await connection.scalar(select(func.count()).select_from(outbox)) or 0)
 
 
 async def message_ids(connection: AsyncConnection) -> set[str]:
-    """Return the ids of all messages that have not been confirmed yet."""
+    """Return the ids of all messages that are not confirmed yet."""
     return set((await connection.execute(select(outbox.c.message_id))).scalars())
 
 
 async def listed(
     connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 100, after: str = ""
 ) -> list[dict[str, Any]]:
-    """Return rows without their messages, in the order of their ids, which is nearly that of their age.
+    """Return rows without their messages, in the order of their ids, which is nearly the order of their age.
 
-    By a saga's id, of whatever type, it reads all of them: at rest there are none, and whoever adds them shall not pay
-    for an index.
+    A saga's id, of any type, costs a scan: an idle outbox is empty, and an index would slow down every insert.
     """
     query = select(*(outbox.c[name] for name in _LISTED)).where(outbox.c.id > after)
     query = query if saga_id is None else query.where(outbox.c.saga_id == saga_id)
@@ -143,7 +142,7 @@ async def listed(
 
 
 async def backlog(connection: AsyncConnection) -> tuple[int, datetime | None]:
-    """Return how many rows have not been confirmed yet, and when the oldest of their events occurred."""
+    """Return how many rows are not confirmed yet, and when the oldest of their events occurred."""
     row = (await connection.execute(select(func.count(), func.min(outbox.c.occurred_at)).select_from(outbox))).one()
     return int(row[0]), row[1]
 
@@ -151,7 +150,7 @@ async def backlog(connection: AsyncConnection) -> tuple[int, datetime | None]:
 def _shown(row: Row[Any]) -> dict[str, Any]:
     try:
         headers = headers_of(row.headers)
-    except ValueError:  # it is listed all the same: whoever mends it looks for it here
+    except ValueError:  # the row is listed all the same, for the operator who repairs it
         headers = {ATTEMPT: None}
     return {
         "id": row.id,
@@ -168,7 +167,7 @@ def _shown(row: Row[Any]) -> dict[str, Any]:
 
 
 async def oldest(connection: AsyncConnection) -> datetime | None:
-    """Return when the oldest event was emitted that is still to go out; what a service sends to itself may wait."""
+    """Return when the oldest unsent event was emitted; messages to the service itself don't count."""
     query = select(func.min(outbox.c.occurred_at)).where(outbox.c.destination.is_(None))
     found: datetime | None = await connection.scalar(query)
     return found

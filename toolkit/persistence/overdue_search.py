@@ -1,4 +1,4 @@
-"""The search for overdue steps and contradictions: a window over the saga log that moves on with time.
+"""The search for overdue steps and contradictions: a window over the saga log that advances with time.
 
 The search costs the same however long the log is.
 """
@@ -34,20 +34,20 @@ from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 from toolkit.persistence.unreadable_rows import readable
 from toolkit.protocol.fence import Note, StepState
 
-#: How far the search has come; one row. Whoever moves it has found what lies between.
+#: How far the search has come; one row. The replica that advances it owns what the window holds.
 watched = Table(
     "watched", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
 )
 
 _BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
 
-#: An entry's time is taken before its commit, and by its replica's clock: the window looks back this far again.
+#: An entry's time is taken before its commit, by its replica's clock: so consecutive windows overlap.
 _OVERLAP = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contradiction:
-    """A step that does not stand as its saga's end has it: no rule mends that, so it needs a person."""
+    """A step whose state contradicts its saga's end: no rule repairs it, so it needs an operator."""
 
     saga_id: str
     saga_type: str
@@ -57,11 +57,11 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one search has found.
+    """The result of one search.
 
-    - `steps`: those whose sagas should have ended.
-    - `ends`: sagas whose end this service knows, and has not received: its own step has ended them.
-    - `contradictions`: steps that do not stand as their sagas' ends have it.
+    - `steps`: steps whose sagas should have ended.
+    - `ends`: sagas that this service's own step ended, and whose `SagaEnded` it has not received.
+    - `contradictions`: steps whose state contradicts their sagas' ends.
     """
 
     steps: list[OverdueStep]
@@ -70,15 +70,15 @@ class Found:
 
 
 async def find(connection: AsyncConnection, *, before: datetime, now: datetime) -> Found:
-    """Note the steps that moved last before that moment, and whose sagas have not ended since; and find what is odd."""
+    """Record steps that last moved before `before` and whose sagas have not ended; find ends and contradictions."""
     since = await _advance(connection, before)
     if since is None:
         return Found([], [], [])
     window = {"since": since - _OVERLAP, "before": before}
     steps = await _find_steps(connection, window, now)
     ended = (await connection.execute(_UNCLOSED, window)).all()
-    odd = await connection.execute(_CONTRADICTED, window | {"since": since})
-    return Found(steps, _ends(ended), [Contradiction(**row._mapping) for row in odd])
+    contradictions = await connection.execute(_CONTRADICTED, window | {"since": since})
+    return Found(steps, _ends(ended), [Contradiction(**row._mapping) for row in contradictions])
 
 
 async def _find_steps(connection: AsyncConnection, window: dict[str, datetime], now: datetime) -> list[OverdueStep]:
@@ -91,19 +91,19 @@ async def _find_steps(connection: AsyncConnection, window: dict[str, datetime], 
 
 
 async def _advance(connection: AsyncConnection, until: datetime) -> datetime | None:
-    """Move the window's end on, and return where it stood; None where another replica was faster or nothing is new."""
-    stood: datetime | None = await connection.scalar(select(watched.c.until))
-    if stood is None:
+    """Advance the window's end, and return the former one; None where another replica was faster or nothing is new."""
+    former: datetime | None = await connection.scalar(select(watched.c.until))
+    if former is None:
         first = insert_into(watched, connection).values(id=1, until=until).on_conflict_do_nothing()
         return _BEGINNING if (await connection.execute(first)).rowcount else None
     moved = await connection.execute(
-        update(watched).where(watched.c.until == stood, watched.c.until < until).values(until=until)
+        update(watched).where(watched.c.until == former, watched.c.until < until).values(until=until)
     )
-    return stood if moved.rowcount else None
+    return former if moved.rowcount else None
 
 
 def _ends(rows: Sequence[Row[Any]]) -> list[SagaEnded]:
-    """Return the messages that these ends would have come by; unchecked, since no row may stop the others."""
+    """Return the `SagaEnded` messages for these ends; unvalidated, since one bad row may not stop the others."""
     by_type: dict[str, dict[str, list[str]]] = {}
     for saga_type, saga_id, state in map(tuple, rows):
         by_type.setdefault(saga_type, {}).setdefault(state, []).append(saga_id)
@@ -130,7 +130,7 @@ def _has_moved() -> ColumnElement[bool]:
 
 
 def _unfinished() -> Select[Any]:
-    """Return the steps that moved last after `since`, up to `before`, and whose sagas have not ended; built once."""
+    """Select the steps that last moved after `since`, up to `before`, and whose sagas have not ended; built once."""
     other = saga_log.alias()
     is_known = exists().where(is_same_step(overdue), overdue.c.position == saga_log.c.position)
     has_ended = exists().where(
@@ -152,24 +152,24 @@ def _unfinished() -> Select[Any]:
 
 
 def _unclosed() -> Select[Any]:
-    """Return the sagas, and their ends, of steps that are still completed where the end is known; built once."""
+    """Select the sagas, with their ends, of steps that are still completed although the end is known; built once."""
     noted, other = saga_log.alias(), saga_log.alias()
     is_noted = exists().where(is_same_step(noted), noted.c.to_state == Note.ENDED.value)
     ended = [SagaState.COMPLETED.value, SagaState.FAILED.value]
     of_saga = is_same_saga(other), other.c.saga_state.in_(ended)
     end = select(other.c.saga_state).where(*of_saga).order_by(other.c.id).limit(1).scalar_subquery()
-    is_standing = (
+    is_still_completed = (
         saga_log.c.position.is_not(None),
         saga_log.c.to_state == StepState.COMPLETED.value,
         ~_has_moved(),
         ~is_noted,
         exists().where(*of_saga),
     )
-    return select(saga_log.c.saga_type, saga_log.c.saga_id, end).where(*_in_window(), *is_standing).distinct()
+    return select(saga_log.c.saga_type, saga_log.c.saga_id, end).where(*_in_window(), *is_still_completed).distinct()
 
 
 def _contradicted() -> Select[Any]:
-    """Return the steps that contradict how their sagas ended; built once."""
+    """Select the steps that contradict their sagas' ends; built once."""
     shown = ("saga_id", "saga_type", "step", "error")
     return select(*(saga_log.c[name] for name in shown)).where(*_in_window(), is_contradiction)
 
@@ -178,7 +178,7 @@ _UNFINISHED, _UNCLOSED, _CONTRADICTED = _unfinished(), _unclosed(), _contradicte
 
 
 def _found(row: Row[Any]) -> OverdueStep:
-    """Return the step that an entry of the log tells of."""
+    """Return an entry of the log as an overdue step."""
     return OverdueStep(
         saga_id=row.saga_id,
         step=row.step,

@@ -1,7 +1,7 @@
-"""Overdue steps: what was done here, in sagas that should have ended long ago and have not.
+"""Overdue steps: steps of this service in sagas that should have ended and have not.
 
-Found by a window over the saga log that moves on with time, so that the search costs the same however long the log
-is. A row goes when its step moves or its saga ends; what stands here is what needs a person, or a little push.
+`overdue_search` finds them. A row is deleted when its step moves or its saga ends; the remaining ones are nudged, or
+need an operator.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ overdue = Table(
     Index("overdue_by_saga", "saga_id"),
 )
 
-#: How many steps one sweep pushes at most; the rest are due at the next.
+#: How many steps one sweep nudges at most; the next sweep takes the rest.
 _AT_ONCE = 500
 
 
@@ -56,17 +56,17 @@ class OverdueStep:
 
     @property
     def saga(self) -> SagaKey:
-        """Whose step it is."""
+        """The saga that the step belongs to."""
         return self.saga_type, self.saga_id
 
     @property
     def key(self) -> StreamKey:
-        """Which step of which saga it is."""
+        """The step's stream in the saga log."""
         return self.saga_type, self.saga_id, self.step
 
 
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) -> list[OverdueStep]:
-    """Take the steps whose next push is due, so that no other replica pushes them before `until`."""
+    """Claim the steps whose next nudge is due: no other replica nudges them before `until`."""
     key = (overdue.c.saga_type, overdue.c.saga_id, overdue.c.step)
     due = select(*key).where(overdue.c.next_at <= now).limit(_AT_ONCE)
     taken = update(overdue).where(tuple_(*key).in_(due.with_for_update(skip_locked=True)))
@@ -78,7 +78,7 @@ async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) 
 
 
 async def postpone(connection: AsyncConnection, steps: Sequence[OverdueStep], until: Sequence[datetime]) -> None:
-    """Have the next push of each of these steps come due at its moment."""
+    """Set the time of each step's next nudge."""
     if steps:
         statement = update(overdue).where(_is_one).values(next_at=bindparam("until", type_=UtcDateTime()))
         moments = zip(steps, until, strict=True)
@@ -86,7 +86,7 @@ async def postpone(connection: AsyncConnection, steps: Sequence[OverdueStep], un
 
 
 async def mark_aborted(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> None:
-    """Remember that an abort was sent for these steps' sagas."""
+    """Record that an abort was sent to these steps' sagas."""
     if steps:
         statement = update(overdue).where(_is_one).values(aborted=1)
         await connection.execute(statement, [_key(step) for step in steps])
@@ -115,12 +115,12 @@ async def sagas_by_state(connection: AsyncConnection) -> list[tuple[str, SagaSta
     """Return how many sagas have an overdue step here, by their type and state."""
     query = select(overdue.c.saga_type, overdue.c.saga_state, func.count(overdue.c.saga_id.distinct()))
     rows = await connection.execute(query.group_by(overdue.c.saga_type, overdue.c.saga_state))
-    known = set(SagaState)  # another word is that of a row that the watch sets aside
+    known = set(SagaState)  # the watchdog sets rows with another state aside
     return [(saga_type, SagaState(state), sagas) for saga_type, state, sagas in rows if state in known]
 
 
 async def listed(connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 1000) -> list[OverdueStep]:
-    """Return overdue steps, the longest waiting first; with an id, those of all sagas that have it."""
+    """Return overdue steps, the longest waiting first; with a saga id, those of all sagas with it."""
     query = select(overdue) if saga_id is None else select(overdue).where(overdue.c.saga_id == saga_id)
     rows = await connection.execute(query.order_by(overdue.c.since).limit(limit))
     return readable("overdue", rows, _step)[0]

@@ -1,8 +1,7 @@
-"""What surely writes nothing: reading tables by SQLAlchemy's own constructs. All else may write.
+"""Statements that certainly write nothing: plain reads of tables, built from SQLAlchemy's constructs.
 
-The text of a statement does not tell: any function, operator, view, rule or policy may write. So the exception names
-what is allowed, in the construct and in the database's catalogue, and a statement that holds anything else counts as
-one that writes.
+The text of a statement proves nothing: any function, operator, view, rule or policy may write. So a list names what is
+allowed, in the construct and in the database's catalogue, and a statement with anything else counts as a write.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import Compiled
 from sqlalchemy.sql.operators import custom_op
 
-#: What a plain read is made of, as SQLAlchemy's visitors name it; no function, no text, no cast, no CTE.
+#: The parts of a plain read, as SQLAlchemy's visitors name them; no function, no text, no cast, no CTE.
 _PARTS = {
     "alias", "bindparam", "binary", "clause", "clauselist", "column", "compound_select", "expression_clauselist",
     "false", "grouping", "join", "label", "label_reference", "null", "select", "subquery", "table", "true", "unary",
 }  # fmt: skip
-#: The operators that no library of the database's own stands behind.
+#: The operators that no library of the database implements.
 _OPERATORS = {
     "and_", "asc_op", "comma_op", "desc_op", "eq", "exists", "ge", "gt", "in_op", "inv", "is_", "is_not", "le", "lt",
     "ne", "not_in_op", "or_",
 }  # fmt: skip
-#: What may stand before a parenthesis: a type may have put a function round its column, which only the text shows.
+#: The words allowed before a parenthesis: a type may wrap its column in a function, which only the text shows.
 _BEFORE_PARENTHESIS = {"", "AND", "EXISTS", "FROM", "IN", "JOIN", "NOT", "ON", "OR", "SELECT", "UNION", "ALL", "WHERE"}
 _WORD_BEFORE = re.compile(r'([\w"$\]/]*)\s*\(')
-#: Whether a table of PostgreSQL is read without any code of its owner's: no view, no policy, no partition elsewhere, no
-#: type, operator or cast but PostgreSQL's own.
+#: Whether reading a table of PostgreSQL runs no code of its owner: no view, no policy, no partition elsewhere, and only
+#: PostgreSQL's own types, operators and casts.
 _IS_PLAIN = text("""
 SELECT c.relkind = 'r' AND NOT c.relhassubclass AND NOT c.relrowsecurity
 AND NOT EXISTS (
@@ -47,31 +46,33 @@ FROM pg_class c WHERE c.oid = to_regclass(:name)
 
 
 class PlainReads:
-    """Knows which tables of one database are plain; each is looked up once."""
+    """The tables of one database that are plain; each is looked up once."""
 
     def __init__(self) -> None:
         self._is_plain: dict[str, bool] = {}
 
     async def are_all(self, executed: Iterable[Compiled | None], connection: AsyncConnection) -> bool:
-        """Whether all that was executed surely wrote nothing; None stands for what SQLAlchemy did not compile."""
+        """Whether the executed statements certainly wrote nothing; None is one that SQLAlchemy did not compile."""
         tables: set[Table] = set()
         for each in executed:
             if each is None or (found := tables_read(each)) is None:
                 return False
             tables |= found
-        return connection.dialect.name == "sqlite" or all([await self._knows(each, connection) for each in tables])
+        return connection.dialect.name == "sqlite" or all(
+            [await self._is_plain_table(each, connection) for each in tables]
+        )
 
-    async def _knows(self, table: Table, connection: AsyncConnection) -> bool:
+    async def _is_plain_table(self, table: Table, connection: AsyncConnection) -> bool:
         name = connection.dialect.identifier_preparer.format_table(table)
         if name not in self._is_plain:
             self._is_plain[name] = bool(await connection.scalar(_IS_PLAIN, {"name": name}))
         return self._is_plain[name]
 
 
-@lru_cache(maxsize=500)  # SQLAlchemy keeps as many compiled statements
+@lru_cache(maxsize=500)  # SQLAlchemy caches as many compiled statements
 def tables_read(compiled: Compiled) -> frozenset[Table] | None:
-    """Return the tables that a plain read reads; None where it may be something else."""
-    # The ORM adds what it joins by itself: its own statement is the one that is executed.
+    """Return the tables that a plain read reads; None if the statement may be anything else."""
+    # The ORM adds its own joins: its statement is the one that is executed.
     statement: Any = getattr(compiled.compile_state, "statement", None)
     statement = compiled.statement if statement is None else statement
     if not isinstance(statement, Select | CompoundSelect) or _calls(compiled.string):
@@ -83,7 +84,7 @@ def tables_read(compiled: Compiled) -> frozenset[Table] | None:
 
 
 def _calls(sql: str) -> bool:
-    """Whether something stands before a parenthesis that may be a function's name."""
+    """Whether a word before a parenthesis may be a function's name."""
     return not {word.upper() for word in _WORD_BEFORE.findall(sql)} <= _BEFORE_PARENTHESIS
 
 

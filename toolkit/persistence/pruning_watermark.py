@@ -1,7 +1,7 @@
-"""The horizon: what is pruned from the saga log, and how far back the log can be trusted to know every saga since.
+"""Pruning of the saga log, and the watermark: the log knows every saga that moved after it.
 
-The fence is the log, so what was pruned is fenced no more. A message from beyond the horizon, of a saga that the log
-does not know, may be a duplicate of one that was handled: it is never run, however late it comes.
+The log is the fence, so a pruned saga is not fenced any more. A message from before the watermark, of a saga that the
+log does not know, may be a duplicate of a handled one: it never runs.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ pruned = Table(
     "pruned", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
 )
 
-#: How far the clock of who emitted an event may be ahead of this service's.
+#: How far the clock of an event's emitter may be ahead of this service's clock.
 _SKEW = timedelta(hours=1)
 _ENDED = (SagaState.COMPLETED.value, SagaState.FAILED.value)
 
 
 async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> list[SagaKey]:
-    """Delete the entries of up to so many sagas that have ended and were not touched since, and move the horizon.
+    """Delete the entries of up to `most` sagas that ended and did not move after `before`; return the sagas.
 
-    The index on time finds the oldest ends, the one on sagas what belongs to them; return the sagas.
+    The watermark advances to `before`. The index on time finds the oldest ends, the one on sagas their entries.
     """
     later = saga_log.alias()
     was_touched = exists().where(is_same_saga(later), later.c.at > before)
@@ -44,26 +44,26 @@ async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> 
         own = and_(saga_log.c.saga_id.in_(saga_ids), saga_log.c.saga_type == saga_type)
         await connection.execute(delete(saga_log).where(own))
     if sagas:
-        await _move(connection, before)
+        await _advance(connection, before)
     return sagas
 
 
 async def reached(connection: AsyncConnection) -> datetime | None:
-    """Return where the horizon stands: what is not younger may be missing; None where nothing was ever pruned."""
+    """Return the watermark: older entries may be missing; None where nothing was ever pruned."""
     until: datetime | None = await connection.scalar(select(pruned.c.until))
     return until
 
 
 async def is_beyond(connection: AsyncConnection, moment: datetime) -> bool:
-    """Whether an event of that moment may belong to a saga that was pruned."""
+    """Whether an event of that moment may belong to a pruned saga."""
     until = await reached(connection)
     return until is not None and moment <= until + _SKEW
 
 
 def is_open(saga_id: ColumnElement[str], saga_type: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that a saga, as columns of another table name it, is known here and has not ended.
+    """Return the condition that a saga, named by columns of another table, is known here and has not ended.
 
-    Where they name no type, that any saga with that id is open.
+    Where they name no type, any open saga with that id fulfils it.
     """
     end = saga_log.alias()
     of_saga = and_(saga_log.c.saga_id == saga_id, or_(saga_type.is_(None), saga_log.c.saga_type == saga_type))
@@ -71,7 +71,7 @@ def is_open(saga_id: ColumnElement[str], saga_type: ColumnElement[str]) -> Colum
     return exists().where(of_saga, ~has_ended)
 
 
-async def _move(connection: AsyncConnection, until: datetime) -> None:
-    """Move the horizon on to this moment; never back."""
+async def _advance(connection: AsyncConnection, until: datetime) -> None:
+    """Advance the watermark to this moment; it never goes back."""
     await connection.execute(insert_into(pruned, connection).values(id=1, until=until).on_conflict_do_nothing())
     await connection.execute(update(pruned).where(pruned.c.until < until).values(until=until))

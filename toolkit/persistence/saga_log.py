@@ -1,7 +1,7 @@
-"""The saga log: what each step of each saga did in this service, append-only, and the fence.
+"""The saga log, append-only: every move of every step of every saga in this service. It is the fence.
 
-The entries of one step of one saga are a tiny stream; the unique key on the position in it decides every race.
-Notes (a retry, an ignored late event …) have no position, and there may be any number of them.
+The entries of one step of one saga form a small stream; the unique key on the position in it decides every race.
+Notes (a retry, an ignored late event, …) have no position, and there may be any number of them.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from toolkit.declaration.events import SagaState
 from toolkit.errors import PositionTakenError
 from toolkit.persistence.schema import UtcDateTime, metadata
 
-#: One saga: its type and its id. Two sagas of different types may have the same id, in one service, too.
+#: One saga: its type and its id. Two sagas of different types may have the same id, even in one service.
 SagaKey = tuple[str, str]
 #: One step of one saga: the saga's type and id, and the step's name.
 StreamKey = tuple[str, str, str]
 
 _FENCE = UniqueConstraint("saga_type", "saga_id", "step", "position", name="saga_log_fence")
-#: The fence in SQLite's words.
+#: The fence as SQLite's error text names it.
 _FENCE_COLUMNS = "saga_log.saga_type, saga_log.saga_id, saga_log.step, saga_log.position"
 
-#: An entry that says how a step contradicts its saga's end; as text, since a planner proves no parameter.
+#: The condition that an entry notes a contradiction; as text, since no planner proves it from a parameter.
 _CONTRADICTS = text("to_state = 'ended' AND error IS NOT NULL")
 is_contradiction = text("saga_log.to_state = 'ended' AND saga_log.error IS NOT NULL")
 
@@ -78,7 +78,7 @@ saga_log = Table(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One row; `position` None makes it a note."""
+    """One row of the log; without a `position` it is a note."""
 
     service: str
     saga_id: str
@@ -113,7 +113,7 @@ def of(saga_id: str, saga_type: str | None) -> ColumnElement[bool]:
 
 
 def is_same_saga(other: FromClause) -> ColumnElement[bool]:
-    """Return the condition that a row of another table, or of the log once more, is of the entry's saga."""
+    """Return the condition that a row of another table, or of an alias of the log, is of the entry's saga."""
     return and_(other.c.saga_id == saga_log.c.saga_id, other.c.saga_type == saga_log.c.saga_type)
 
 
@@ -126,7 +126,7 @@ async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     """Append entries in one statement.
 
     Raises:
-        PositionTakenError: somebody else took one of the positions first; nothing was appended.
+        PositionTakenError: another replica took one of the positions first; nothing was appended.
     """
     if not entries:
         return
@@ -139,6 +139,6 @@ async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
 
 
 def _is_fence(error: IntegrityError) -> bool:
-    """Whether it was the fence's key: PostgreSQL tells the constraint's name, SQLite its columns."""
+    """Whether the fence's key was violated: PostgreSQL's error names the constraint, SQLite's the columns."""
     violated = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
     return violated == _FENCE.name if violated else _FENCE_COLUMNS in str(error.orig)

@@ -1,4 +1,4 @@
-"""What people and clients read of the saga log."""
+"""Queries of the saga log for people and clients."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from toolkit.declaration.events import SagaState
 from toolkit.persistence.saga_log import Entry, of, saga_log
 from toolkit.protocol.log_entry import LogEntry, field_names
 
-#: What a reader sees of an entry, in this order.
+#: The columns of an entry in a list, in this order.
 SHOWN = field_names(LogEntry)
-#: All columns of an entry; a body is people's data, to be masked before it is shown.
+#: All columns of an entry; the body is personal data, and redacted before it is shown.
 _STORED = tuple(each.name for each in fields(Entry))
 
 
 async def entries(
     connection: AsyncConnection, *, saga_id: str | None = None, saga_type: str | None = None, limit: int | None = None
 ) -> list[LogEntry]:
-    """Return entries as readers see them, the oldest first; with a limit, the newest so many."""
+    """Return entries, oldest first; with a limit, only the newest ones."""
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).order_by(saga_log.c.id.desc())
     if saga_id is not None:
         query = query.where(of(saga_id, saga_type))
@@ -32,16 +32,16 @@ async def entries(
 
 
 async def timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[Entry]:
-    """Return all that is known of each entry of one saga, the oldest first; what was emitted is not masked yet.
+    """Return one saga's entries with all columns, oldest first; emitted bodies are not redacted yet.
 
-    Without a type, of all sagas with this id.
+    Without a type, the entries of all sagas with this id.
     """
     query = select(*(saga_log.c[name] for name in _STORED)).where(of(saga_id, saga_type)).order_by(saga_log.c.id)
     return [Entry(**row._mapping) for row in await connection.execute(query)]
 
 
 async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[list[LogEntry], int | None]:
-    """Return the next so many entries behind that row, and behind which row to go on; None where that was the last."""
+    """Return up to `limit` entries after row `after`, and the row to continue after; None at the end."""
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).where(saga_log.c.id > after)
     rows = (await connection.execute(query.order_by(saga_log.c.id).limit(limit))).all()
     return [LogEntry.of(row._mapping) for row in rows], rows[-1].id if len(rows) == limit else None
@@ -55,9 +55,9 @@ async def since(
     saga_id: str | None = None,
     saga_type: str | None = None,
 ) -> tuple[list[LogEntry], int]:
-    """Return the next so many entries behind that row, or the newest ones, the oldest first; and the row of the last.
+    """Return up to `limit` entries after row `after`, or the newest ones, oldest first; and the row of the last one.
 
-    With a saga's id, and its type, its entries alone. Where there is none, that is the row they were to stand behind.
+    A saga's id, and its type, narrow them to that saga. Without entries, the row is `after`.
     """
     query = select(saga_log.c.id, *(saga_log.c[name] for name in SHOWN)).limit(limit)
     query = query if saga_id is None else query.where(of(saga_id, saga_type))
@@ -71,7 +71,7 @@ async def since(
 async def sagas(
     connection: AsyncConnection, *, state: SagaState | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:
-    """Return what this service knows of each saga, the latest moved first: id, type, state, last step, since when."""
+    """Return this service's sagas, the last moved first: id, type, state, last step, and both times."""
     spans = (
         select(func.max(saga_log.c.id).label("last_id"), func.min(saga_log.c.at).label("started_at"))
         .group_by(saga_log.c.saga_type, saga_log.c.saga_id)

@@ -1,4 +1,4 @@
-"""The streams of the saga log: the entries of one step of one saga, summed up; the fence decides by them."""
+"""The streams of the saga log: the state of one step of one saga, folded from its entries, for the fence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolkit.persistence.saga_log import SagaKey, StreamKey, saga_log
 from toolkit.persistence.unreadable_rows import set_aside
 from toolkit.protocol.fence import Note, StepState
 
-# By the id alone, which the index finds; the other types' few entries are parted from them here.
+# By the id alone, which the index finds; the few entries of other types are separated here.
 _STREAMS = (
     select(
         saga_log.c.saga_type,
@@ -38,14 +38,14 @@ _STREAMS = (
 
 @dataclass(slots=True)
 class Stream:
-    """The entries of one step of one saga, summed up.
+    """The state of one step of one saga, folded from its entries.
 
-    - `retries`: how many attempts failed since the last position, or the last redrive; the log counts them, no
-      message does.
-    - `error`: what the last positioned entry says of its reason.
-    - `event_ids`: the events that were taken or noted as too late, to tell a copy from a new one.
+    - `retries`: how many attempts failed since the last position, or the last redrive; the log counts them, not the
+      message.
+    - `error`: the error of the last positioned entry.
+    - `event_ids`: the events that were handled, or ignored as too late, to recognise duplicates.
     - `original`: the event that the step emitted, for its compensation.
-    - `end`: how the saga ended, where the stream knows; `has_ended_it` where the step itself did.
+    - `end`: how the saga ended, if the stream shows it; `has_ended_it`: the step itself ended it.
     """
 
     state: StepState | None = None
@@ -64,7 +64,7 @@ class Stream:
         return self.original.body if self.original else None
 
     def advance(self, entry: Any) -> None:
-        """Move on to an `Entry` that was appended, or to a row of them that was read."""
+        """Apply an appended `Entry`, or a row of the log."""
         self.saga_state = SagaState(entry.saga_state)
         if self.saga_state.is_ended:
             self.end = self.end or self.saga_state
@@ -87,9 +87,9 @@ class Stream:
 
 
 async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[StreamKey, Stream]:
-    """Read all streams of the sagas with these ids, of whatever type, in one statement."""
+    """Read all streams of the sagas with these ids, of any type, in one statement."""
     streams: dict[StreamKey, Stream] = {}
-    if not (wanted := sorted(set(saga_ids))):  # the news that sagas have ended is of none by itself
+    if not (wanted := sorted(set(saga_ids))):  # a batch of SagaEnded alone names no saga
         return streams
     for row in await connection.execute(_STREAMS, {"saga_ids": wanted}):
         streams.setdefault((row.saga_type, row.saga_id, row.step), Stream()).advance(row)
@@ -99,7 +99,7 @@ async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> 
 async def readable_streams(
     connection: AsyncConnection, saga_ids: Iterable[str]
 ) -> tuple[dict[StreamKey, Stream], set[SagaKey]]:
-    """Read all streams of the sagas with these ids, but for those that can't be read, which are returned beside."""
+    """Read all streams of the sagas with these ids; also return the sagas whose rows can't be read."""
     streams: dict[StreamKey, Stream] = {}
     broken: set[SagaKey] = set()
     for row in await connection.execute(_STREAMS, {"saga_ids": sorted(set(saga_ids))}):

@@ -13,30 +13,30 @@ from sqlalchemy.types import TypeDecorator
 from toolkit.errors import SettingsError
 from toolkit.urls import shown_url
 
-#: The toolkit's own tables; every service's database has them beside its own.
+#: The toolkit's own tables, in every service's database beside the service's tables.
 metadata = MetaData()
 
-#: One key for all services: tables are made one service at a time, and seldom.
+#: One key for all services: tables are rarely created, so one service at a time may do it.
 _TABLES_LOCK = 7_241_530_011
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime, in UTC on both databases; SQLite itself keeps no zone."""
+    """An aware datetime, in UTC on both databases; SQLite stores no zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Bring a value from elsewhere to UTC, since SQLite drops the zone."""
+        """Convert a value to UTC, since SQLite drops the zone."""
         return value.astimezone(UTC) if value is not None else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give a value from SQLite its zone back."""
+        """Restore the zone of a value from SQLite."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
 def insert_into(table: Table, connection: AsyncConnection) -> postgresql.Insert | sqlite.Insert:
-    """Return an insert that may say what happens ON CONFLICT; both databases spell it alike, SQLAlchemy has two."""
+    """Return an insert that supports ON CONFLICT; the SQL is the same, but SQLAlchemy has a class per database."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
@@ -50,16 +50,16 @@ async def create_tables(connection: AsyncConnection, *tables: MetaData) -> None:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
     for each in tables:
         await connection.run_sync(each.create_all)
-        await connection.run_sync(_see_that_columns_exist, each)
+        await connection.run_sync(_check_columns, each)
 
 
-def _see_that_columns_exist(connection: Connection, tables: MetaData) -> None:
-    """Find a table of an older version before its first use does, in the middle of a saga."""
+def _check_columns(connection: Connection, tables: MetaData) -> None:
+    """Detect a table of another version at the start, rather than in the middle of a saga."""
     for table in tables.sorted_tables:
-        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
-        if missing := sorted(set(table.columns.keys()) - there):
+        columns = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        if missing := sorted(set(table.columns.keys()) - columns):
             place = shown_url(connection.engine.url.render_as_string())
             raise SettingsError(
-                f"the table {table.name} of {place} was made by another version: it has no "
-                f"{', '.join(missing)}; add what is missing, or name another database"
+                f"another version created the table {table.name} of {place}: it has no "
+                f"{', '.join(missing)}; add these columns, or name another database"
             )

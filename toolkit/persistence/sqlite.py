@@ -15,12 +15,12 @@ from sqlalchemy.util import await_only
 from toolkit.persistence.driver_errors import take_values_out
 from toolkit.persistence.sqlite_files import make_private, make_room_for
 
-#: How long SQLite waits for another process's write lock before it says that it is busy.
+#: How long SQLite waits for another process's write lock before it reports that it is busy.
 _BUSY_TIMEOUT_MS = 10_000
 
 
 def sqlite_engine(url: str) -> AsyncEngine:
-    """Set SQLite up so that it loses neither updates (IMMEDIATE) nor commits at a power cut (FULL)."""
+    """Return an engine that loses neither updates (IMMEDIATE) nor commits at a power cut (FULL)."""
     place = make_url(url)
     make_room_for(place)
     engine = create_async_engine(place.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
@@ -33,12 +33,12 @@ def sqlite_engine(url: str) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # else the driver begins transactions by itself, and too late
+        connection.isolation_level = None  # else the driver begins transactions itself, too late
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        # Of several who open a new file at once one makes it WAL; the pragma waits for no lock, so the others fail.
+        # If several processes open a new file at once, one makes it WAL; the others' pragma fails without waiting.
         with suppress(sqlite3.OperationalError):
             cursor.execute("PRAGMA journal_mode=WAL")
         cursor.close()
@@ -48,7 +48,7 @@ def sqlite_engine(url: str) -> AsyncEngine:
 
 
 def _one_writer_at_a_time(engine: AsyncEngine) -> None:
-    """Begin with the write lock, and queue for it here: SQLite itself would poll, unfairly, and give up."""
+    """Begin transactions with the write lock, and queue for it here: SQLite would poll, unfairly, and give up."""
     writer = asyncio.Lock()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -65,13 +65,13 @@ def _one_writer_at_a_time(engine: AsyncEngine) -> None:
             writer.release()
 
     def abandon(connection: Any, *_: Any) -> None:
-        # Cut off within a statement, it would be closed with the write lock in hand, until the garbage is collected.
-        with suppress(ValueError, sqlite3.ProgrammingError):  # it is closed already
+        # A connection that is interrupted within a statement would hold the write lock until garbage collection.
+        with suppress(ValueError, sqlite3.ProgrammingError):  # already closed
             driver = connection.driver_connection
             driver._conn.interrupt()
             driver._tx.put_nowait((None, driver._conn.rollback))
 
     event.listen(engine.sync_engine, "invalidate", abandon)
-    # A connection comes back to the pool after its transaction, or is thrown away: either way the next may write.
+    # After its transaction a connection returns to the pool or is discarded; either way the next writer may begin.
     event.listen(engine.sync_engine, "checkin", release)
     event.listen(engine.sync_engine, "invalidate", release)

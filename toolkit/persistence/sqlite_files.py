@@ -1,4 +1,4 @@
-"""SQLite's files: made for their owner alone, since they hold whole events; one that others may read is found."""
+"""SQLite's files: created for their owner alone, since they hold whole events; files that others may read are found."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sqlalchemy.engine import URL
 
 from toolkit.errors import SettingsError
 
-#: What SQLite writes beside a database; it gives these the database's own mode.
+#: Suffixes of the files beside a database; SQLite gives them the database's mode.
 _BESIDE = ("", "-wal", "-shm", "-journal")
 _OWNERS, _OF_OTHERS = 0o600, 0o077
 
 
 def make_room_for(url: URL) -> None:
-    """Make the directory that an SQLite file shall lie in, for its owner alone.
+    """Create the directory of an SQLite file, for its owner alone.
 
     Raises:
-        SettingsError: it can't be made, or nothing can be written there.
+        SettingsError: the directory can't be created.
     """
     place = Path(url.database or "").parent
     try:
@@ -30,14 +30,14 @@ def make_room_for(url: URL) -> None:
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise SettingsError(
-            f"no database can lie in {place}: {error.strerror}; name another directory, in SAGA_DATA_DIR say"
+            f"can't create a database in {place}: {error.strerror}; name another directory, e.g. in SAGA_DATA_DIR"
         ) from error
 
 
 def make_private(path: str | None) -> None:
-    """Make a database's empty file, unless it is there: SQLite itself would make one that others may read.
+    """Create a database's empty file where it is missing: SQLite would create one that others may read.
 
-    What keeps it from being made is left to SQLite, which says so at its connection.
+    If that fails, SQLite reports the error when it connects.
     """
     try:
         os.close(os.open(path or "", os.O_CREAT | os.O_EXCL | os.O_WRONLY, _OWNERS))
@@ -46,11 +46,11 @@ def make_private(path: str | None) -> None:
 
 
 def readable_by_others(path: str | None) -> Iterator[str]:
-    """Yield those of a database's files that others than their owner may read or write."""
+    """Yield the files of a database that others than their owner may read or write."""
     for each in (f"{path}{suffix}" for suffix in _BESIDE):
         try:
             mode = stat.S_IMODE(os.stat(each).st_mode)
-        except OSError:  # it is not there
+        except OSError:  # missing
             continue
         if mode & _OF_OTHERS:
             yield each

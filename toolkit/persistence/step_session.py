@@ -1,4 +1,4 @@
-"""The session that a step works with: it can do everything but end its transaction, which belongs to the toolkit."""
+"""The session that a step receives: it can do everything but end its transaction, which belongs to the toolkit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from toolkit import failpoints
 from toolkit.errors import StepError
 
-#: What would end a transaction if a step said it in SQL; a savepoint may be rolled back to.
+#: SQL that would end the transaction; a rollback to a savepoint is allowed.
 _ENDS_A_TRANSACTION = re.compile(r"\s*(COMMIT|END|ABORT|ROLLBACK(?!\s+TO))\b", re.IGNORECASE)
 
 
 class _SyncStepSession(Session):
-    """The session beneath a step's: it too refuses, since `run_sync` and `sync_session` lead here."""
+    """The synchronous session beneath a step's; it refuses, too, since `run_sync` and `sync_session` lead here."""
 
     is_lent = False
     has_connection = False
@@ -34,22 +34,22 @@ class _SyncStepSession(Session):
         self.executed: list[Compiled | None] = []
 
     def connection(self, *arguments: Any, **options: Any) -> Connection:
-        """Return the connection; what is done with the driver's own beneath it shows nowhere."""
+        """Return the connection, recorded as None: use of the driver beneath it can't be observed."""
         self.executed.append(None)
         return super().connection(*arguments, **options)
 
     def commit(self) -> None:
-        """Refuse, while a step has it: a commit would part the step's effect from its log entry and its event."""
+        """Refuse while a step has the session: a commit would separate the step's effect from its log entry."""
         self.refuse_commit()
         super().commit()
 
     def rollback(self) -> None:
-        """Refuse, while a step has it: what other steps of the same transaction wrote would be lost."""
-        self.refuse_if_lent("rolls back", "return a refusal or raise, and what it wrote is undone")
+        """Refuse while a step has the session: writes of other steps in the transaction would be lost."""
+        self.refuse_if_lent("rolls back", "return a refusal or raise, and the toolkit undoes its writes")
         super().rollback()
 
     def close(self) -> None:
-        """Refuse, while a step has it: what was written would be lost, and the step taken for done."""
+        """Refuse while a step has the session: its writes would be lost, but the step would count as completed."""
         self.refuse_if_lent("closes its session", "the toolkit does")
         super().close()
 
@@ -60,46 +60,46 @@ class _SyncStepSession(Session):
 
     def invalidate(self) -> None:
         """Refuse as `close` does."""
-        self.refuse_if_lent("invalidates its session", "raise, and the attempt is made again")
+        self.refuse_if_lent("invalidates its session", "raise, and the toolkit retries the step")
         super().invalidate()
 
     def refuse_commit(self) -> None:
         """Raise a StepError while a step has the session."""
-        self.refuse_if_lent("commits", "return the event, and the toolkit commits all of it together")
+        self.refuse_if_lent("commits", "return the event, and the toolkit commits everything together")
 
-    def refuse_if_lent(self, deed: str, cure: str) -> None:
+    def refuse_if_lent(self, attempt: str, cure: str) -> None:
         """Raise a StepError while a step has the session."""
         if self.is_lent:
-            raise StepError(f"a step never {deed}: {cure}")
+            raise StepError(f"a step never {attempt}: {cure}")
 
 
 class StepSession(AsyncSession):
-    """What a step works with: an ordinary SQLModel session that can't end the transaction it is in."""
+    """The session that a step receives: an ordinary SQLModel session that can't end its transaction."""
 
     sync_session_class = _SyncStepSession
     sync_session: _SyncStepSession
 
-    #: The events whose outcome the transaction holds; only a failpoint asks.
-    tells: Iterable[str | None] = ()
+    #: The events whose outcome the transaction holds; only a failpoint reads it.
+    outcomes: Iterable[str | None] = ()
 
     @property
     def has_connection(self) -> bool:
-        """Whether it has spoken to its database; new rows may wait in it before."""
+        """Whether the session has used its database; before that, new rows may wait in the session."""
         return self.sync_session.has_connection
 
     @property
     def is_busy(self) -> bool:
-        """Whether a statement of it is under way: a task cancelled within one on SQLite leaves the write lock taken."""
+        """Whether a statement is running: on SQLite, a task cancelled during one leaves the write lock taken."""
         return self.sync_session.is_busy
 
     @property
     def executed(self) -> list[Compiled | None]:
-        """The statements that it has executed, None for what SQLAlchemy has not compiled; clear it before."""
+        """The executed statements, None for those that SQLAlchemy did not compile; the caller clears the list."""
         return self.sync_session.executed
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Leave the session to somebody who can't end its transaction."""
+        """Lend the session: until the end of the block its transaction can't be ended."""
         before, self.sync_session.is_lent = self.sync_session.is_lent, True
         try:
             yield
@@ -108,17 +108,17 @@ class StepSession(AsyncSession):
 
     async def commit(self) -> None:
         """Commit, unless a step has the session."""
-        await failpoints.amid("commit-sent", super().commit(), self.tells)
+        await failpoints.amid("commit-sent", super().commit(), self.outcomes)
 
 
 @event.listens_for(_SyncStepSession, "after_begin")
-def _know_its_session(session: _SyncStepSession, _: Any, connection: Connection) -> None:
+def _remember_session(session: _SyncStepSession, _: Any, connection: Connection) -> None:
     session.has_connection = True
     connection.info["session"] = weakref.ref(session)
 
 
 def refuse_ends_while_lent(engine: AsyncEngine) -> None:
-    """Refuse what would end the transaction past the session: by its connection, or in SQL."""
+    """Refuse to end the transaction past the session: by its connection, or in SQL."""
 
     def session_of(connection: Connection) -> _SyncStepSession | None:
         known = connection.info.get("session")
@@ -129,26 +129,26 @@ def refuse_ends_while_lent(engine: AsyncEngine) -> None:
             if session := session_of(connection):
                 session.refuse_commit()
         except StepError:
-            # SQLAlchemy takes a commit that raises for an end all the same: the next user would commit what is open.
+            # For SQLAlchemy a commit that raises ends the transaction: the next user would commit what is open.
             connection.invalidate()
             raise
 
-    def judge_statement(connection: Connection, _: Any, statement: str, __: Any, context: Any, *___: Any) -> None:
+    def check_statement(connection: Connection, _: Any, statement: str, __: Any, context: Any, *___: Any) -> None:
         if session := session_of(connection):
             session.executed.append(getattr(context, "compiled", None))
             if _ENDS_A_TRANSACTION.match(statement):
                 session.refuse_commit()
             session.is_busy = True
 
-    def is_done(connection: Connection, *_: Any) -> None:
+    def mark_idle(connection: Connection, *_: Any) -> None:
         if session := session_of(connection):
             session.is_busy = False
 
-    def has_failed(context: ExceptionContext) -> None:
+    def mark_failed(context: ExceptionContext) -> None:
         if context.connection is not None:
-            is_done(context.connection)
+            mark_idle(context.connection)
 
     event.listen(engine.sync_engine, "commit", refuse_commit)
-    event.listen(engine.sync_engine, "before_cursor_execute", judge_statement)
-    event.listen(engine.sync_engine, "after_cursor_execute", is_done)
-    event.listen(engine.sync_engine, "handle_error", has_failed)
+    event.listen(engine.sync_engine, "before_cursor_execute", check_statement)
+    event.listen(engine.sync_engine, "after_cursor_execute", mark_idle)
+    event.listen(engine.sync_engine, "handle_error", mark_failed)

@@ -1,7 +1,7 @@
-"""Marks of messages that are executed with caution: a mark that is found standing says that a process ended meanwhile.
+"""Marks on messages that run in isolation: a mark that remains shows that a process ended during the message.
 
-A mark is committed before its message is executed and deleted when the message is settled. The database keeps it, so
-the count survives what it counts, and is that of one message alone: a broker counts all that a killed process held.
+A mark is committed before its message runs and deleted when the message is settled. The database keeps it, so the
+count survives the crash, and counts one message alone: a broker counts every message that a killed process held.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ suspects = Table(
 
 
 def fingerprint(message: WireMessage) -> str:
-    """Return what all deliveries of a message have in common, on whatever way it comes."""
+    """Return what all deliveries of a message have in common, by any route."""
     facts = [message.message_id, message.correlation_id]
     return hashlib.sha256(json.dumps(facts).encode() + message.body).hexdigest()
 
 
 async def marks(connection: AsyncConnection, suspect: str) -> int:
-    """Return how many marks of a message stand."""
+    """Return how many marks a message has."""
     return int(await connection.scalar(select(suspects.c.marks).where(suspects.c.id == suspect)) or 0)
 
 
 async def mark(connection: AsyncConnection, suspect: str, *, now: datetime) -> int:
-    """Add a mark to those that stand, and return how many there are."""
+    """Add a mark to a message, and return how many it has."""
     new = insert_into(suspects, connection).values(id=suspect, marks=1, at=now)
     statement = new.on_conflict_do_update(
         index_elements=["id"], set_={"marks": suspects.c.marks + 1, "at": now}
@@ -52,17 +52,17 @@ async def unmark(connection: AsyncConnection, some: Iterable[str]) -> None:
 
 
 async def take_back(connection: AsyncConnection, some: Iterable[str]) -> None:
-    """Take one mark from each of these messages: their process ends in good order."""
+    """Remove one mark from each of these messages: their process stops in order."""
     await connection.execute(
         update(suspects).where(suspects.c.id.in_(list(some)), suspects.c.marks > 0).values(marks=suspects.c.marks - 1)
     )
 
 
 async def condemned(connection: AsyncConnection, *, least: int) -> set[str]:
-    """Return the messages that have so many marks."""
+    """Return the messages with at least so many marks."""
     return set((await connection.execute(select(suspects.c.id).where(suspects.c.marks >= least))).scalars())
 
 
 async def prune(connection: AsyncConnection, *, before: datetime) -> None:
-    """Delete the marks that were last touched before: their messages were settled long ago."""
+    """Delete marks last set before that moment: their messages were settled long ago."""
     await connection.execute(delete(suspects).where(suspects.c.at < before))

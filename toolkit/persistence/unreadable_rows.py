@@ -1,6 +1,6 @@
-"""Rows of the toolkit's own tables that can't be read: each is set aside by itself, so that it stops no other.
+"""Unreadable rows of the toolkit's own tables: each is set aside alone, so that it stops no other row.
 
-No release writes such a row; a hand in the database, a restored backup or another release may. It stays for a person.
+This release writes no such row; a manual change, a restored backup or another release may. An operator repairs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = structlog.get_logger("toolkit")
 
 T = TypeVar("T")
 
-#: A row that is set aside is looked at again after so long: it may have been mended, and costs no sweep its pace.
+#: A row that is set aside is read again after so long: it may be repaired by then, and slows no sweep down.
 REST = timedelta(days=1)
 
 rows_set_aside = Counter(
@@ -28,12 +28,12 @@ rows_set_aside = Counter(
 
 
 def readable(table: str, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]) -> tuple[list[T], list[Row[Any]]]:
-    """Return what these rows hold, and the rows that can't be read, of which a person is told."""
+    """Return these rows as objects, and the unreadable rows, which are logged."""
     sound, broken = [], []
     for row in rows:
         try:
             sound.append(read(row))
-        except Exception as error:  # noqa: BLE001 -- whatever a row holds, the next one is read
+        except Exception as error:  # noqa: BLE001 -- whatever a row holds, the next one must be read
             set_aside(table, error, **_keys(row))
             broken.append(row)
     return sound, broken
@@ -42,12 +42,12 @@ def readable(table: str, rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]
 def set_aside(table: str, error: Exception, **keys: object) -> None:
     """Count and log a row that can't be read."""
     rows_set_aside.labels(get_contextvars().get("service", ""), table).inc()
-    cure = f"mend the row of {table} by hand, or delete it once its saga is known to have ended"
+    cure = f"repair the row of {table} by hand, or delete it once its saga is known to have ended"
     log.error("row can't be read and is set aside", table=table, error=str(error), cure=cure, **keys)
 
 
 def headers_of(text: str) -> dict[str, Any]:
-    """Return the headers that a row keeps.
+    """Parse a row's headers.
 
     Raises:
         ValueError: they are no JSON object.

@@ -151,7 +151,7 @@ class Executor:
                 with recording():
                     await work.write(connection)
                     await delete(connection)
-                session.tells = work.outcomes()
+                session.outcomes = work.outcomes()
         self.finish(work)
         self._meter.batch(len(batch))
         return calls

@@ -121,7 +121,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         with recording():
             await work.write(connection)
             await delete(connection)
-        session.tells = work.outcomes()
+        session.outcomes = work.outcomes()
         await session.commit()
     executor.finish(work)
     return spent

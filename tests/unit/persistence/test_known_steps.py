@@ -86,7 +86,7 @@ async def test_a_service_that_never_noted_its_steps_learns_them_from_its_log(
 async def test_a_long_log_is_searched_in_stretches(
     branch: Branch, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known_steps, "_STRETCH", 2)
+    monkeypatch.setattr(known_steps, "_RANGE", 2)
     monkeypatch.setattr(known_steps, "MOST_COUNTED", 5)
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(9)))
     await alter(database, "DELETE FROM known_steps", "DELETE FROM saga_log WHERE saga_id = 'loan-0'")

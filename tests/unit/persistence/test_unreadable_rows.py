@@ -83,7 +83,7 @@ async def test_an_outbox_row_that_cannot_be_read_lets_the_others_go_out(
         "outbox",
         "loan-1",
     )
-    assert told["cure"].startswith("mend the row of outbox")
+    assert told["cure"].startswith("repair the row of outbox")
     async with database.reading() as connection:
         assert [each["attempt"] for each in await outbox.listed(connection)] == [None]
 
