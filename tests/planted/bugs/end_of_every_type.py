@@ -1,12 +1,12 @@
 """The end of a saga closes every saga of its id, whatever its type: what another one completed is undone no more."""
 
 EDITS = {
-    "toolkit/persistence/saga_log.py": [
+    "toolkit/persistence/saga_ends.py": [
         ('(saga_log.c.saga_type == bindparam("of_type", type_=String))', '("" != bindparam("of_type", type_=String))'),
     ],
 }
 CAUGHT_BY = [
     "tests/conformance/test_two_types_under_one_id.py::test_the_end_of_one_leaves_the_other_to_be_undone",
     "tests/conformance/test_two_types_under_one_id.py::test_news_of_an_end_touches_its_own_type_alone",
-    "tests/unit/persistence/test_saga_log.py::test_the_end_closes_sagas_of_its_own_type_alone",
+    "tests/unit/persistence/test_saga_ends.py::test_an_end_closes_its_own_type_only",
 ]

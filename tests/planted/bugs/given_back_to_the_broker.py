@@ -12,6 +12,6 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/persistence/test_availability.py::test_what_is_wrong_with_the_toolkits_tables_is_waited_for_and_said",
-    "tests/unit/persistence/test_availability.py::test_a_right_or_a_rule_that_is_wrong_on_sqlite_is_waited_for_and_said",
+    "tests/unit/persistence/test_wrong_tables.py::test_a_wrong_table_is_waited_for_and_logged",
+    "tests/unit/persistence/test_wrong_tables.py::test_on_sqlite_a_wrong_rule_is_waited_for",
 ]

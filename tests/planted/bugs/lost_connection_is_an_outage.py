@@ -6,5 +6,5 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/persistence/test_availability.py::test_a_step_that_breaks_its_own_connection_fails_alone_on_sqlite",
+    "tests/unit/persistence/test_broken_connections.py::test_on_sqlite_a_broken_connection_fails_one_step",
 ]

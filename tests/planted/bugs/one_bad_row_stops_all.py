@@ -4,7 +4,7 @@ EDITS = {
     "toolkit/persistence/unreadable_rows.py": [
         ("            set_aside(table, error, **_keys(row))\n", "            raise\n"),
     ],
-    "toolkit/persistence/saga_log.py": [
+    "toolkit/persistence/saga_log_streams.py": [
         ("            if saga not in broken:\n", "            raise\n            if error:\n"),
     ],
 }

@@ -1,4 +1,4 @@
-"""Both databases behave alike: durable, one writer where there can be only one, and honest about being away."""
+"""Both databases behave alike: commits are durable, writers lose no update, and an outage is reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def books(database: Database) -> int:
 
 
 async def take_one_book(database: Database) -> None:
-    """Read, then write what was read less one: two at once must not read the same."""
+    """Read, then write the value less one: two transactions at once must not read the same value."""
     async with database.transaction() as session:
         connection = await session.connection()
         query = select(shelves.c.books).where(shelves.c.shelf == 1).with_for_update()
@@ -41,7 +41,7 @@ async def test_a_transaction_commits_at_its_end(database: Database) -> None:
     assert await books(database) == 99
 
 
-async def test_a_transaction_that_raises_or_is_cancelled_leaves_nothing(database: Database) -> None:
+async def test_a_failed_or_cancelled_transaction_leaves_nothing(database: Database) -> None:
     async def empty_the_shelves(error: type[BaseException]) -> None:
         async with database.transaction() as session:
             await (await session.connection()).execute(shelves.update().values(books=0))
@@ -69,7 +69,7 @@ async def test_two_processes_on_one_file_lose_no_update(sqlite: Database) -> Non
     assert await books(sqlite) == 60
 
 
-async def test_a_reader_waits_for_no_writer_and_sees_what_is_committed(database: Database) -> None:
+async def test_a_reader_sees_committed_rows_without_waiting(database: Database) -> None:
     async with database.transaction() as session:
         await (await session.connection()).execute(shelves.update().values(books=0))
         meanwhile = await books(database)
@@ -132,7 +132,7 @@ async def test_a_database_that_answers_is_there(database: Database) -> None:
     assert await database.ping() is None
 
 
-async def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
+async def test_an_outage_of_the_database_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a-folder.db").mkdir()
     away = [Database("postgresql://nobody@127.0.0.1:9/none"), Database(f"sqlite:///{tmp_path / 'a-folder.db'}")]
 
@@ -144,7 +144,7 @@ async def test_a_database_that_is_away_is_said_to_be(tmp_path: Path) -> None:
 
 
 async def fail_with(database: Database, sqlstate: str) -> DBAPIError:
-    statement = f"DO $$ BEGIN RAISE EXCEPTION 'as told' USING ERRCODE = '{sqlstate}'; END $$"
+    statement = f"DO $$ BEGIN RAISE EXCEPTION 'as asked' USING ERRCODE = '{sqlstate}'; END $$"
     with pytest.raises(DBAPIError) as caught:
         async with database.transaction() as session:
             await (await session.connection()).execute(text(statement))
@@ -159,16 +159,16 @@ async def fail_with(database: Database, sqlstate: str) -> DBAPIError:
         ("08006", True, True, False),  # connection lost
         ("53300", True, False, False),  # too many connections
         ("53100", True, False, False),  # disk full
-        ("25006", True, False, False),  # only a replica now
-        ("XX000", True, False, False),  # a fault of the server's own
+        ("25006", True, False, False),  # now a replica
+        ("XX000", True, False, False),  # the server's own fault
         ("40P01", False, False, True),  # deadlock
         ("40001", False, False, True),  # failed serialization
         ("23505", False, False, False),  # a unique key
         ("22P02", False, False, False),  # a value that can't be read
-        ("P0001", False, False, False),  # a trigger's own
+        ("P0001", False, False, False),  # raised by a trigger
     ],
 )
-async def test_an_error_of_postgresql_says_whose_fault_it_is(
+async def test_postgresql_errors_are_classified_by_sqlstate(
     postgres: Database, sqlstate: str, outage: bool, breaking: bool, contention: bool
 ) -> None:
     error = await fail_with(postgres, sqlstate)
@@ -176,14 +176,14 @@ async def test_an_error_of_postgresql_says_whose_fault_it_is(
     assert (is_outage(error), breaks_off(error), is_contention(error)) == (outage, breaking, contention)
 
 
-async def test_an_error_of_anything_else_is_neither_contention_nor_a_break() -> None:
+async def test_other_errors_are_no_contention_or_break() -> None:
     assert not is_contention(RuntimeError("deadlock"))
     assert not breaks_off(ConnectionError("away"))
     assert is_outage(ConnectionRefusedError("away"))
     assert not is_outage(ValueError("wrong"))
 
 
-async def test_a_statement_on_a_missing_table_is_a_wrong_statement_on_postgresql(postgres: Database) -> None:
+async def test_a_missing_table_is_no_outage_on_postgresql(postgres: Database) -> None:
     await rename(postgres, "shelves", "hidden")
 
     with pytest.raises(DBAPIError) as caught:
@@ -192,7 +192,7 @@ async def test_a_statement_on_a_missing_table_is_a_wrong_statement_on_postgresql
     assert not is_outage(caught.value)
 
 
-async def test_the_write_lock_comes_free_when_a_connection_breaks(sqlite: Database) -> None:
+async def test_a_broken_connection_releases_the_write_lock(sqlite: Database) -> None:
     async with sqlite.engine.connect() as connection:
         await connection.execute(shelves.update().values(books=0))
         await connection.invalidate()

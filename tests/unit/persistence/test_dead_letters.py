@@ -11,9 +11,9 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 
 
-async def bury(database: Database, *buried: DeadLetter) -> None:
+async def keep(database: Database, *kept: DeadLetter) -> None:
     async with database.transaction() as session:
-        await dead_letters.add(await session.connection(), buried)
+        await dead_letters.add(await session.connection(), kept)
 
 
 def dead(message: WireMessage, *, number: int = 1, **facts: object) -> DeadLetter:
@@ -23,13 +23,13 @@ def dead(message: WireMessage, *, number: int = 1, **facts: object) -> DeadLette
     )  # fmt: skip
 
 
-async def test_a_letter_comes_back_with_all_that_is_known(database: Database) -> None:
+async def test_a_dead_letter_keeps_all_its_fields(database: Database) -> None:
     message = wire(BookWanted(loan_id="loan-1"), at=NOON)
-    await bury(database, dead(message, step="lend_book", attempts=4, traceback="line 7"))
+    await keep(database, dead(message, step="lend_book", attempts=4, traceback="line 7"))
 
-    (letter,) = await letters(database)
+    (dead_letter,) = await letters(database)
 
-    assert letter == {
+    assert dead_letter == {
         "id": "letter-1",
         "service": "library",
         "reason": "schema",
@@ -50,36 +50,42 @@ async def test_a_letter_comes_back_with_all_that_is_known(database: Database) ->
     }
 
 
-async def test_a_message_given_up_again_for_the_same_reason_is_one_letter_that_counts(database: Database) -> None:
+async def test_a_repeated_dead_letter_counts_its_attempts(database: Database) -> None:
     message = wire(BookWanted(loan_id="loan-1"), at=NOON)
 
-    await bury(database, dead(message, number=1))
-    await bury(database, dead(message, number=9))
+    await keep(database, dead(message, number=1))
+    await keep(database, dead(message, number=9))
 
-    (letter,) = await letters(database)
-    assert (letter["id"], letter["attempts"]) == ("letter-1", 2)
-    assert (letter["first_at"], letter["last_at"]) == (NOON + timedelta(seconds=1), NOON + timedelta(seconds=9))
+    (dead_letter,) = await letters(database)
+    assert (dead_letter["id"], dead_letter["attempts"]) == ("letter-1", 2)
+    assert (dead_letter["first_at"], dead_letter["last_at"]) == (
+        NOON + timedelta(seconds=1),
+        NOON + timedelta(seconds=9),
+    )
 
 
-async def test_the_same_body_of_another_saga_is_another_letter_though_neither_has_an_id(database: Database) -> None:
+async def test_another_sagas_body_is_another_dead_letter(database: Database) -> None:
     stray = WireMessage(b"{}", "reader.BookWanted")
     of_a_saga = WireMessage(b"{}", "reader.BookWanted", correlation_id="loan-1")
 
-    await bury(database, dead(stray, number=1), dead(of_a_saga, number=2))
+    await keep(database, dead(stray, number=1), dead(of_a_saga, number=2))
 
-    assert {(letter["saga_id"], letter["attempts"]) for letter in await letters(database)} == {(None, 1), ("loan-1", 1)}
+    assert {(dead_letter["saga_id"], dead_letter["attempts"]) for dead_letter in await letters(database)} == {
+        (None, 1),
+        ("loan-1", 1),
+    }
 
 
-async def test_of_two_who_take_a_letter_one_finds_it_gone(database: Database) -> None:
-    letter = dead(wire(BookWanted(loan_id="loan-1"), at=NOON))
-    await bury(database, letter)
+async def test_only_one_operator_takes_a_dead_letter(database: Database) -> None:
+    dead_letter = dead(wire(BookWanted(loan_id="loan-1"), at=NOON))
+    await keep(database, dead_letter)
 
     taken = []
     for _ in range(2):
         async with database.transaction() as session:
-            taken.append(await dead_letters.take(await session.connection(), [letter]))
+            taken.append(await dead_letters.take(await session.connection(), [dead_letter]))
 
-    assert taken == [[letter], []]
+    assert taken == [[dead_letter], []]
     assert await letters(database) == []
 
 
@@ -87,21 +93,21 @@ async def test_a_message_of_nothing_but_bytes_is_kept(database: Database) -> Non
     message = WireMessage(
         body=b"\xff\x00", routing_key="any\0where", message_id="a\0b", headers={"odd": timedelta(seconds=1), "b": b"x"}
     )
-    await bury(database, dead(message))
+    await keep(database, dead(message))
 
-    (letter,) = await letters(database)
+    (dead_letter,) = await letters(database)
 
-    assert letter["body"] == "\\xff\x00"
-    assert (letter["routing_key"], letter["message_id"]) == ("anywhere", "ab")
-    assert letter["headers"] == {"odd": "0:00:01", "b": "b'x'"}
-    assert letter["saga_id"] is None
+    assert dead_letter["body"] == "\\xff\x00"
+    assert (dead_letter["routing_key"], dead_letter["message_id"]) == ("anywhere", "ab")
+    assert dead_letter["headers"] == {"odd": "0:00:01", "b": "b'x'"}
+    assert dead_letter["saga_id"] is None
 
 
-async def test_the_newest_letters_come_first_by_saga_and_up_to_a_limit(database: Database) -> None:
+async def test_dead_letters_are_listed_newest_first(database: Database) -> None:
     of_one, of_two = wire(BookWanted(loan_id="loan-1")), wire(BookWanted(loan_id="loan-2"))
     of_one_again = wire(BookWanted(loan_id="loan-1"), event_id="another")
-    await bury(database, dead(of_one, number=1), dead(of_two, number=2), dead(of_one_again, number=3))
-    await bury(database)
+    await keep(database, dead(of_one, number=1), dead(of_two, number=2), dead(of_one_again, number=3))
+    await keep(database)
 
     async with database.reading() as connection:
         newest = await dead_letter_queries.listed(connection, limit=2)

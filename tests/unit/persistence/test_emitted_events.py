@@ -1,4 +1,4 @@
-"""What a step emitted stands in its log, and can be sent again as the same event."""
+"""An emitted event is kept in the log, and can be sent again as the same event."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from toolkit.persistence import emitted_events
 from toolkit.persistence.database import Database
 
 
-async def test_what_was_emitted_at_a_position_is_sent_again_as_it_was(database: Database, clerk: Clerk) -> None:
+async def test_an_emitted_event_is_sent_again_unchanged(database: Database, clerk: Clerk) -> None:
     branch = Branch(library(clerk), database, resources={Clerk: clerk})
     await branch.take(BookWanted(loan_id="loan-1"), BookWanted(loan_id="loan-2"))
     await branch.relay.drain()

@@ -1,4 +1,4 @@
-"""What a saga costs does not grow with the tables: each statement on its way finds its rows by an index."""
+"""A saga's cost does not grow with the tables: each of its statements finds its rows by an index."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def old_entry(number: int) -> Entry:
 
 @contextmanager
 def recorded(database: Database) -> Iterator[Recorded]:
-    """Record the statements, with what stood in for their parameters."""
+    """Record the statements, each with one set of parameters."""
     statements: Recorded = []
 
     def record(_: Any, __: Any, statement: str, parameters: Any, ___: Any, is_many: bool) -> None:
@@ -60,7 +60,7 @@ def recorded(database: Database) -> Iterator[Recorded]:
 
 
 async def scans(database: Database, statements: Recorded) -> list[str]:
-    """Return what the planner can do in no better way than by reading a whole table."""
+    """Return the parts of the statements' plans that scan a whole table, if the planner has no alternative."""
     found = []
     async with database.engine.connect() as connection:
         for statement, parameters in statements:
@@ -73,7 +73,7 @@ async def plan_of(connection: AsyncConnection, statement: str, parameters: Any) 
     if connection.dialect.name == "sqlite":
         rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
         return [row.detail for row in rows]
-    # The tables of a test are small, where reading all of them costs least.
+    # A test's tables are small, so that a scan would be the cheapest plan.
     await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
     rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
     return [row[0] for row in rows]
@@ -90,7 +90,7 @@ async def a_saga_forward_and_one_back(branch: Branch) -> None:
     await branch.take(SagaEnded(saga_type="loan", completed=["loan-1"], failed=["loan-2"]))
 
 
-async def what_is_overdue(branch: Branch) -> None:
+async def an_overdue_saga(branch: Branch) -> None:
     service, settings = branch.executor.service, Settings()
     watch = Watchdog(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
     await watch.sweep()
@@ -98,8 +98,8 @@ async def what_is_overdue(branch: Branch) -> None:
     await watch.sweep()
 
 
-@pytest.mark.parametrize("work", [a_saga_forward_and_one_back, what_is_overdue])
-async def test_no_statement_on_a_sagas_way_reads_a_whole_table(branch: Branch, work: Any) -> None:
+@pytest.mark.parametrize("work", [a_saga_forward_and_one_back, an_overdue_saga])
+async def test_no_statement_of_a_saga_scans_a_table(branch: Branch, work: Any) -> None:
     with recorded(branch.database) as statements:
         await work(branch)
 
@@ -122,7 +122,7 @@ async def test_a_longer_batch_is_the_same_statements(branch: Branch, length: int
     assert many == one
 
 
-async def test_the_relays_search_for_due_rows_reads_no_whole_table(branch: Branch) -> None:
+async def test_the_relays_claim_scans_no_table(branch: Branch) -> None:
     with recorded(branch.database) as statements:
         await branch.relay._claim_due()
 
@@ -143,7 +143,7 @@ async def test_the_relays_search_for_due_rows_reads_no_whole_table(branch: Branc
     ],
     ids=str,
 )
-async def test_no_search_reads_a_whole_table(branch: Branch, which: Search) -> None:
+async def test_no_search_scans_a_whole_table(branch: Branch, which: Search) -> None:
     with recorded(branch.database) as statements:
         async with branch.database.reading() as connection:
             await search(connection, which, now=NOON, limit=10)
@@ -152,7 +152,7 @@ async def test_no_search_reads_a_whole_table(branch: Branch, which: Search) -> N
     assert await scans(branch.database, statements) == []
 
 
-async def test_one_saga_s_view_reads_no_whole_table_but_the_outbox_which_is_empty_at_rest(branch: Branch) -> None:
+async def test_a_sagas_view_scans_only_the_outbox(branch: Branch) -> None:
     with recorded(branch.database) as statements:
         async with branch.database.reading() as connection:
             await view(connection, "old-7", {})
@@ -161,21 +161,21 @@ async def test_one_saga_s_view_reads_no_whole_table_but_the_outbox_which_is_empt
     assert all("outbox" in each for each in found)
 
 
-async def test_figures_read_what_is_new_and_count_what_waits(branch: Branch) -> None:
-    figures = Statistics("library", branch.clock)
-    await figures.snapshot(branch.database, {})
-    figures._last = None
+async def test_statistics_scan_no_old_log_entries(branch: Branch) -> None:
+    statistics = Statistics("library", branch.clock)
+    await statistics.snapshot(branch.database, {})
+    statistics._last = None
 
     with recorded(branch.database) as statements:
-        await figures.snapshot(branch.database, {})
+        await statistics.snapshot(branch.database, {})
 
     assert len([each for each, _ in statements if "FROM saga_log" in each]) > 3
     assert [each for each in await scans(branch.database, statements) if "saga_log" in each] == []
 
 
-async def test_no_plan_outlives_the_size_of_the_tables_that_it_was_made_for(postgres: Database) -> None:
+async def test_no_cached_plan_outlives_the_table_size(postgres: Database) -> None:
     async with postgres.reading() as connection:
-        for _ in range(10):  # after five PostgreSQL would keep the plan, if it were let
+        for _ in range(10):  # by default PostgreSQL caches a plan after five executions
             await read_streams(connection, ["loan-1", "loan-2"])
         kept = text(
             "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT saga_log%'"
@@ -185,5 +185,5 @@ async def test_no_plan_outlives_the_size_of_the_tables_that_it_was_made_for(post
     assert tuple(plans) == (0, 10)
 
 
-async def test_a_statement_that_needs_a_whole_table_is_found(branch: Branch) -> None:
+async def test_a_statement_that_scans_is_found(branch: Branch) -> None:
     assert await scans(branch.database, [("SELECT * FROM saga_log WHERE error = 'none'", ())])

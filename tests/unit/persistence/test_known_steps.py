@@ -1,4 +1,4 @@
-"""A step that is renamed while sagas are under way is noticed at start, and loudly."""
+"""A step that is renamed while its sagas run is detected at startup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.example_sagas import loans
 from tests.example_sagas.loans import BookWanted, Branch, Clerk, Post, library
 from tests.example_sagas.loans import HandClock as Clock
-from tests.unit.persistence.test_unreadable_rows import alter
+from tests.unit.persistence.faults import change
 from toolkit import Participant, Service, Settings
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
@@ -22,7 +22,7 @@ from toolkit.runtime.service_runtime import ServiceRuntime
 
 
 def renamed(name: str = "hand_out_book") -> Service:
-    """Return the library of a release that has renamed its step."""
+    """Return the library of a release that renamed its step."""
     participant = Participant("library", saga=loans.loan_saga)
 
     async def step(event: BookWanted) -> loans.BookLent:
@@ -37,7 +37,7 @@ def renamed(name: str = "hand_out_book") -> Service:
 
 
 async def start(service: Service, database: Database, **settings: bool) -> list[dict]:
-    """Prepare a service's host as its start does, and return the warnings."""
+    """Prepare a service as its start does, and return the logged warnings."""
     host = ServiceRuntime(service, Settings(database_url=database.url, **settings), Post(), clock=SystemClock())
     try:
         with capture_logs() as logs:
@@ -57,9 +57,7 @@ async def end(branch: Branch, *loan_ids: str) -> None:
     await branch.executor.execute([loans.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
 
 
-async def test_a_service_does_not_start_upon_unfinished_sagas_of_an_undeclared_step(
-    branch: Branch, database: Database
-) -> None:
+async def test_unfinished_sagas_of_an_undeclared_step_stop_startup(branch: Branch, database: Database) -> None:
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
     await end(branch, "loan-1")
 
@@ -71,31 +69,29 @@ async def test_a_service_does_not_start_upon_unfinished_sagas_of_an_undeclared_s
     assert "SAGA_ALLOW_UNDECLARED_STEPS=true" in str(caught.value)
 
 
-async def test_a_service_that_never_noted_its_steps_learns_them_from_its_log(
-    branch: Branch, database: Database
-) -> None:
+async def test_steps_never_recorded_are_learned_from_the_log(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
-    await alter(database, "DELETE FROM known_steps")
+    await change(database, "DELETE FROM known_steps")
 
     with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(1 unfinished\)"):
         await start(renamed(), database)
-    with pytest.raises(UndeclaredStepsError):  # again and again
+    with pytest.raises(UndeclaredStepsError):  # on every start
         await start(renamed(), database)
 
 
-async def test_a_long_log_is_searched_in_stretches(
+async def test_a_long_log_is_searched_in_ranges(
     branch: Branch, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known_steps, "_RANGE", 2)
     monkeypatch.setattr(known_steps, "MOST_COUNTED", 5)
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(9)))
-    await alter(database, "DELETE FROM known_steps", "DELETE FROM saga_log WHERE saga_id = 'loan-0'")
+    await change(database, "DELETE FROM known_steps", "DELETE FROM saga_log WHERE saga_id = 'loan-0'")
 
     with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(5 or more unfinished\)"):
         await start(renamed(), database)
 
 
-async def test_a_service_may_be_allowed_to_start_all_the_same(branch: Branch, database: Database) -> None:
+async def test_a_setting_allows_undeclared_steps_at_startup(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
 
     (warning,) = await start(renamed(), database, allow_undeclared_steps=True)
@@ -103,9 +99,7 @@ async def test_a_service_may_be_allowed_to_start_all_the_same(branch: Branch, da
     assert (warning["saga_type"], warning["step"], warning["unfinished"]) == ("loan", "lend_book", 1)
 
 
-async def test_ended_sagas_of_an_undeclared_step_are_warned_of_until_they_are_pruned(
-    branch: Branch, database: Database
-) -> None:
+async def test_ended_sagas_of_an_undeclared_step_only_warn(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     await end(branch, "loan-1")
 
@@ -113,7 +107,7 @@ async def test_ended_sagas_of_an_undeclared_step_are_warned_of_until_they_are_pr
     assert warning["unfinished"] == 0
     assert warning["cure"].startswith("give the step its old name back")
 
-    await alter(database, "DELETE FROM saga_log")
+    await change(database, "DELETE FROM saga_log")
     assert await start(renamed(), database) == []
     async with database.reading() as connection:
         rows = (await connection.execute(known_steps.known_steps.select())).all()
@@ -122,14 +116,14 @@ async def test_ended_sagas_of_an_undeclared_step_are_warned_of_until_they_are_pr
 
 @pytest.fixture
 async def after(database: Database) -> AsyncIterator[ServiceRuntime]:
-    """The next release at work, which calls lend_book hand_out_book."""
+    """The next release, running, where lend_book is named hand_out_book."""
     host = ServiceRuntime(renamed(), Settings(database_url=database.url), Post(), clock=SystemClock())
     yield host
     await host.stop()
 
 
 @pytest.mark.parametrize("sent_again", ["the same message", "a new one"])
-async def test_a_late_first_event_of_an_ended_saga_does_not_run_the_renamed_step(
+async def test_a_late_first_event_skips_the_renamed_step(
     branch: Branch, database: Database, after: ServiceRuntime, sent_again: str
 ) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
@@ -144,7 +138,7 @@ async def test_a_late_first_event_of_an_ended_saga_does_not_run_the_renamed_step
     assert new == [("loan-1", "ignored"), ("loan-2", "completed")]
 
 
-async def test_a_late_event_that_undid_the_step_does_not_fence_it_under_its_new_name(
+async def test_late_events_do_not_fence_a_renamed_step(
     branch: Branch, database: Database, after: ServiceRuntime
 ) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
@@ -165,7 +159,7 @@ async def test_an_event_that_no_former_step_took_runs(
     await branch.take(BookWanted(loan_id="loan-1"))
     await end(branch, "loan-1")
     await after.start()
-    await alter(database, "UPDATE saga_log SET position = NULL, to_state = 'retrying' WHERE step = 'lend_book'")
+    await change(database, "UPDATE saga_log SET position = NULL, to_state = 'retrying' WHERE step = 'lend_book'")
 
     await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-1")))
 
@@ -173,29 +167,29 @@ async def test_an_event_that_no_former_step_took_runs(
 
 
 async def entries(database: Database, step: str) -> list[dict]:
-    """Return what the log holds of a step."""
+    """Return a step's log entries."""
     async with database.reading() as connection:
         return [each for each in await saga_log_queries.entries(connection) if each.step == step]
 
 
 async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database: Database, clerk: Clerk) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
-    await alter(database, "UPDATE saga_log SET saga_type = 'lending'", "DELETE FROM known_steps")
+    await change(database, "UPDATE saga_log SET saga_type = 'lending'", "DELETE FROM known_steps")
 
     with pytest.raises(UndeclaredStepsError, match=r"lending/lend_book \(1 unfinished\)"):
         await start(library(clerk), database)
 
 
-async def test_steps_of_another_service_in_the_same_database_are_its_own(branch: Branch, database: Database) -> None:
+async def test_another_services_steps_stay_its_own(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
-    await alter(database, "UPDATE saga_log SET service = 'archive'", "DELETE FROM known_steps")
+    await change(database, "UPDATE saga_log SET service = 'archive'", "DELETE FROM known_steps")
 
     (warning,) = await start(renamed(), database)
 
     assert (warning["service"], warning["of_service"], warning["unfinished"]) == ("library", "archive", 1)
 
 
-async def test_a_service_starts_again_without_a_word(branch: Branch, database: Database, clerk: Clerk) -> None:
+async def test_a_service_restarts_without_a_warning(branch: Branch, database: Database, clerk: Clerk) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
 
     assert await start(library(clerk), database) == []

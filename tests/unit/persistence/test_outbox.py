@@ -21,7 +21,7 @@ async def count(database: Database) -> int:
         return await outbox.count(connection)
 
 
-async def test_a_row_comes_back_as_it_was_put_out(database: Database) -> None:
+async def test_a_claimed_row_equals_the_inserted_row(database: Database) -> None:
     row = outgoing("loan-1", due_at=NOON, destination="saga.library", optional=True, tries=3)
     await put_out(database, row)
 
@@ -33,7 +33,7 @@ async def test_a_row_comes_back_as_it_was_put_out(database: Database) -> None:
     assert claimed[0].due_at == LATER
 
 
-async def test_only_due_rows_are_claimed_and_the_longest_due_first(database: Database) -> None:
+async def test_only_due_rows_are_claimed_oldest_first(database: Database) -> None:
     moments = {"loan-1": 0, "loan-2": -2, "loan-3": 1, "loan-4": -1}
     await put_out(database, *(outgoing(loan, due_at=NOON + timedelta(seconds=at)) for loan, at in moments.items()))
 
@@ -42,7 +42,7 @@ async def test_only_due_rows_are_claimed_and_the_longest_due_first(database: Dat
     assert {each.message.correlation_id for each in claimed} == {"loan-2", "loan-4"}
 
 
-async def test_a_claimed_row_is_left_alone_until_its_lease_ends(database: Database) -> None:
+async def test_a_claimed_row_rests_until_its_lease_ends(database: Database) -> None:
     await put_out(database, outgoing("loan-1", due_at=NOON))
     await claim(database)
 
@@ -53,7 +53,7 @@ async def test_a_claimed_row_is_left_alone_until_its_lease_ends(database: Databa
     assert len(after) == 1
 
 
-async def test_a_row_that_another_relay_is_claiming_is_passed_over(postgres: Database) -> None:
+async def test_a_row_being_claimed_is_passed_over(postgres: Database) -> None:
     await put_out(postgres, outgoing("loan-1", due_at=NOON), outgoing("loan-2", due_at=LATER))
 
     async with postgres.transaction() as session:
@@ -74,7 +74,7 @@ async def test_confirmed_rows_are_deleted_and_others_stay(database: Database) ->
     assert await rows_left(database) == ["loan-1"]
 
 
-async def test_a_row_that_is_put_back_comes_due_later_and_counts_the_try(database: Database) -> None:
+async def test_a_row_put_back_counts_the_try(database: Database) -> None:
     row = outgoing("loan-1", due_at=NOON)
     await put_out(database, row)
 
@@ -85,7 +85,7 @@ async def test_a_row_that_is_put_back_comes_due_later_and_counts_the_try(databas
     assert [each.tries for each in await claim(database, now=LATER)] == [1]
 
 
-async def test_the_count_is_of_all_rows_due_or_not(database: Database) -> None:
+async def test_the_count_includes_rows_not_due(database: Database) -> None:
     empty = await count(database)
     await put_out(database)
     await put_out(database, outgoing("loan-1", due_at=NOON), outgoing("loan-2", due_at=LATER))
@@ -93,7 +93,7 @@ async def test_the_count_is_of_all_rows_due_or_not(database: Database) -> None:
     assert (empty, await count(database)) == (0, 2)
 
 
-async def test_a_row_of_a_transaction_that_rolls_back_never_existed(database: Database) -> None:
+async def test_a_rolled_back_row_never_existed(database: Database) -> None:
     try:
         async with database.transaction() as session:
             await outbox.add(await session.connection(), [outgoing("loan-1", due_at=NOON)])

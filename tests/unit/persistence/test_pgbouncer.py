@@ -25,7 +25,7 @@ from toolkit.runtime.service_runtime import ServiceRuntime
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
 
-#: What the pooler does with startup parameters that it does not know: refuses them, or drops them.
+#: How the pooler treats unknown startup parameters.
 REFUSING, DROPPING = "", "ignore_startup_parameters = idle_in_transaction_session_timeout, plan_cache_mode"
 
 
@@ -38,7 +38,7 @@ async def pooled(request: pytest.FixtureRequest, postgres: Database, tmp_path: P
 
 @asynccontextmanager
 async def behind_pooler(postgres: Database, tmp_path: Path, mode: str, parameters: str = "") -> AsyncIterator[str]:
-    """Run a pooler in this mode before the library's database, and yield the URL that leads through it."""
+    """Run a pooler in this mode before the library's database, and yield the pooler's URL."""
     server, port = make_url(postgres.url), _free_port()
     place = f"host={server.host} port={server.port} dbname={server.database}"
     login = f"user={server.username} password={server.password or ''}"
@@ -64,8 +64,8 @@ async def behind_pooler(postgres: Database, tmp_path: Path, mode: str, parameter
 @contextmanager
 def running_pooler(settings: Path) -> Iterator[None]:
     """Run a pooler of this test's own."""
-    as_somebody = ["-u", "nobody"] if os.getuid() == 0 else []  # it refuses to run as root
-    command = ["pgbouncer", *as_somebody, str(settings)]
+    as_nobody = ["-u", "nobody"] if os.getuid() == 0 else []  # it refuses to run as root
+    command = ["pgbouncer", *as_nobody, str(settings)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             yield
@@ -89,7 +89,7 @@ async def _listens(port: int) -> bool:
 
 
 @pytest.mark.parametrize("parameters", ["", "?statement_cache_size=0"])
-async def test_two_replicas_behind_a_pooler_have_each_effect_once(pooled: str, clerk: Clerk, parameters: str) -> None:
+async def test_replicas_behind_a_pooler_act_once(pooled: str, clerk: Clerk, parameters: str) -> None:
     databases = [Database(pooled + parameters) for _ in range(2)]
     replicas = [Branch(library(clerk), each, resources={Clerk: clerk}, batch_size=7) for each in databases]
     messages = [wire(BookWanted(loan_id=f"loan-{number}")) for number in range(40)] * 2
@@ -107,7 +107,7 @@ async def test_two_replicas_behind_a_pooler_have_each_effect_once(pooled: str, c
 
 
 @pytest.mark.parametrize("parameters", ["", "?statement_cache_size=0"])
-async def test_a_service_does_not_start_behind_a_pooler_in_statement_mode_and_says_the_cure(
+async def test_statement_mode_stops_startup_with_the_cure(
     postgres: Database, tmp_path: Path, clerk: Clerk, parameters: str
 ) -> None:
     async with behind_pooler(postgres, tmp_path, "statement") as url:
@@ -118,9 +118,7 @@ async def test_a_service_does_not_start_behind_a_pooler_in_statement_mode_and_sa
         await host.stop()
 
 
-async def test_a_service_works_behind_a_pooler_in_session_mode(
-    postgres: Database, tmp_path: Path, clerk: Clerk
-) -> None:
+async def test_a_service_works_behind_session_mode(postgres: Database, tmp_path: Path, clerk: Clerk) -> None:
     async with behind_pooler(postgres, tmp_path, "session") as url:
         database = Database(url)
         await Branch(library(clerk), database, resources={Clerk: clerk}).take(BookWanted(loan_id="loan-1"))
@@ -129,20 +127,20 @@ async def test_a_service_works_behind_a_pooler_in_session_mode(
     assert await lent(postgres) == ["loan-1"]
 
 
-async def test_each_transaction_behind_a_pooler_is_told_how_long_it_may_idle(pooled: str) -> None:
+async def test_each_pooled_transaction_limits_its_idle_time(pooled: str) -> None:
     database = Database(pooled)
 
     async with database.transaction() as session:
-        told = await (await session.connection()).scalar(text("SHOW idle_in_transaction_session_timeout"))
+        limit = await (await session.connection()).scalar(text("SHOW idle_in_transaction_session_timeout"))
     async with database.engine.connect() as connection:
         alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
         left = await alone.scalar(text("SHOW idle_in_transaction_session_timeout"))
     await database.close()
 
-    assert (told, left) == ("75s", "0")
+    assert (limit, left) == ("75s", "0")
 
 
-async def test_a_step_that_breaks_its_connection_behind_a_pooler_fails_alone(pooled: str, clerk: Clerk) -> None:
+async def test_behind_a_pooler_a_broken_connection_fails_alone(pooled: str, clerk: Clerk) -> None:
     database = Database(pooled)
     branch = Branch(library(clerk), database, resources={Clerk: clerk})
 

@@ -1,4 +1,4 @@
-"""SQLite's files hold whole events: they are made for their owner alone, and one that others may read is named."""
+"""SQLite's files hold whole events: they are created for their owner alone; a file that others may read is reported."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from toolkit.transport.embedded import Embedded
 
 @pytest.fixture(autouse=True)
 def open_umask() -> Iterator[None]:
-    """The usual mask, which lets others read what is made."""
+    """The usual mask, which lets others read new files."""
     before = os.umask(0o022)
     yield
     os.umask(before)
 
 
 def modes(directory: Path) -> dict[str, str]:
-    """Return the mode of each file there."""
+    """Return the mode of each file in a directory."""
     return {each.name: oct(stat.S_IMODE(each.stat().st_mode)) for each in directory.iterdir()}
 
 
-async def test_a_new_database_is_its_owners_alone_with_all_that_lies_beside_it(tmp_path):
+async def test_a_new_databases_files_are_its_owners_alone(tmp_path):
     place = tmp_path / "new" / "place"
     database = Database(f"sqlite:///{place / 'orders.db'}")
     async with database.engine.begin() as connection:
@@ -57,19 +57,19 @@ async def test_a_journal_is_its_owners_alone(tmp_path):
     assert found["orders.db-journal"] == "0o600"
 
 
-async def test_the_sandbox_of_payment_keeps_its_ledger_so_too(tmp_path):
+async def test_payments_ledger_is_its_owners_alone(tmp_path):
     async with open_gateway(settings_for(tmp_path)):
         assert set(modes(tmp_path).values()) == {"0o600"}
 
 
-async def test_a_directory_that_is_there_stays_as_it_is(tmp_path):
+async def test_an_existing_directory_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o755)
     await Database(f"sqlite:///{tmp_path / 'orders.db'}").close()
 
     assert oct(stat.S_IMODE(tmp_path.stat().st_mode)) == "0o755"
 
 
-async def test_a_file_that_others_may_read_is_named_with_the_cure_and_left(tmp_path, capsys):
+async def test_a_file_readable_by_others_is_reported(tmp_path, capsys):
     settings = settings_for(tmp_path)
     async with Embedded([till(refusable=True)], settings):
         assert "others may read" not in capsys.readouterr().out
@@ -77,8 +77,8 @@ async def test_a_file_that_others_may_read_is_named_with_the_cure_and_left(tmp_p
     file.chmod(0o640)
 
     async with Embedded([till(refusable=True)], settings):
-        told = capsys.readouterr().out
+        output = capsys.readouterr().out
 
-    assert "others may read the database's files" in told
-    assert f"chmod 600 {file}" in told
+    assert "others may read the database's files" in output
+    assert f"chmod 600 {file}" in output
     assert oct(stat.S_IMODE(file.stat().st_mode)) == "0o640"

@@ -1,7 +1,7 @@
-"""A server that is not on this machine learns no password before it has proved who it is; PostgreSQL and broker alike.
+"""A remote server receives no password before it has proved its identity: PostgreSQL and the broker alike.
 
-The servers are real; before each stands one that speaks TLS with a self-signed certificate, and takes down what clients
-send once it is encrypted. `127.1` is this machine by a name that no rule takes for it.
+The servers are real; before each runs a proxy that speaks TLS with a self-signed certificate, and records what clients
+send after encryption. `127.1` is this machine by a name that no rule takes for local.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ PASSWORD = "h-u-s-h"
 
 @pytest.fixture
 async def place(postgresql: Server) -> tuple[str, int]:
-    """Where the real PostgreSQL listens."""
+    """The address of the real PostgreSQL."""
     url = make_url(postgresql.url)
     return url.host or HERE, url.port or 5432
 
 
 def url_of(postgresql: Server, host: str, front: FrontDoor, query: str = "") -> str:
-    """Return the database's URL through the front."""
+    """Return the database's URL through the proxy."""
     url = make_url(postgresql.url).set(host=host, port=front.port)
     return url.render_as_string(hide_password=False) + query
 
 
 async def ping(url: str) -> None:
-    """Connect, and let go."""
+    """Connect, and close."""
     database = Database(url)
     try:
         await database.ping()
@@ -49,7 +49,7 @@ async def ping(url: str) -> None:
         await database.close()
 
 
-async def test_an_unproved_server_elsewhere_is_sent_nothing(postgresql, place):
+async def test_an_unproved_remote_server_receives_nothing(postgresql, place):
     async with postgres_front(*place) as front:
         with pytest.raises(DatabaseUnavailableError, match=r"not trusted \(self-signed certificate\); .*sslrootcert="):
             await ping(url_of(postgresql, ELSEWHERE, front))
@@ -59,7 +59,7 @@ async def test_an_unproved_server_elsewhere_is_sent_nothing(postgresql, place):
 
 
 @pytest.mark.parametrize("query", [f"?sslrootcert={CERTIFICATE}", f"?sslmode=verify-ca&sslrootcert={CERTIFICATE}"])
-async def test_a_server_elsewhere_that_proves_itself_is_used(postgresql, place, query):
+async def test_a_proved_remote_server_is_used(postgresql, place, query):
     async with postgres_front(*place) as front:
         await ping(url_of(postgresql, ELSEWHERE, front, query))
 
@@ -75,7 +75,7 @@ async def test_a_certificate_for_another_name_proves_nothing(postgresql, place):
     assert front.sent == b""
 
 
-async def test_a_server_elsewhere_that_speaks_no_tls_is_sent_nothing(postgresql, place):
+async def test_a_remote_server_without_tls_receives_nothing(postgresql, place):
     async with postgres_front(*place, speaks_tls=False) as front:
         with pytest.raises(DatabaseUnavailableError, match=r"it speaks no TLS; .*sslmode=disable"):
             await ping(url_of(postgresql, ELSEWHERE, front))
@@ -85,7 +85,7 @@ async def test_a_server_elsewhere_that_speaks_no_tls_is_sent_nothing(postgresql,
 
 
 @pytest.mark.parametrize(("mode", "asked"), [("require", 1), ("disable", 0)])
-async def test_by_name_a_server_elsewhere_is_taken_unproved(postgresql, place, mode, asked):
+async def test_an_explicit_sslmode_accepts_an_unproved_server(postgresql, place, mode, asked):
     async with postgres_front(*place) as front:
         await ping(url_of(postgresql, ELSEWHERE, front, f"?sslmode={mode}"))
 
@@ -93,19 +93,19 @@ async def test_by_name_a_server_elsewhere_is_taken_unproved(postgresql, place, m
     assert b"user" in front.sent
 
 
-async def test_on_this_machine_no_proof_is_asked_for(postgresql, place):
+async def test_a_local_server_needs_no_proof(postgresql, place):
     async with postgres_front(*place, speaks_tls=False) as front:
         await ping(url_of(postgresql, HERE, front))
 
     assert b"user" in front.sent
 
 
-async def test_what_require_hands_to_anybody_is_the_password_itself():
-    """The reason for the default: a server that nobody has proved may ask for the password as it stands."""
+async def test_sslmode_require_gives_anyone_the_password():
+    """The reason for the default: an unproved server may ask for the plain password."""
 
     async def ask_for_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1_000)
-        writer.write(b"R\x00\x00\x00\x08\x00\x00\x00\x03")  # PostgreSQL's "give me the password in the clear"
+        writer.write(b"R\x00\x00\x00\x08\x00\x00\x00\x03")  # PostgreSQL's request for the password in plain text
         await reader.read(1_000)
         writer.close()
 
@@ -119,7 +119,7 @@ async def test_what_require_hands_to_anybody_is_the_password_itself():
                 assert (PASSWORD.encode() in front.sent) is is_handed
 
 
-async def test_a_service_does_not_start_beside_an_unproved_database(postgresql, place, tmp_path):
+async def test_a_service_refuses_an_unproved_database(postgresql, place, tmp_path):
     async with postgres_front(*place) as front:
         settings = Settings(
             database_url=url_of(postgresql, ELSEWHERE, front), data_dir=tmp_path, broker_url="embedded", demo=True

@@ -1,4 +1,4 @@
-"""A row that can't be read is logged, counted and set aside, and stops no other saga."""
+"""An unreadable row is logged, counted and set aside, and stops no other saga."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.example_sagas.loans import (
     rows_left,
 )
 from tests.example_sagas.loans import HandClock as Clock
+from tests.unit.persistence.faults import change
 from toolkit import Settings
 from toolkit.messaging.decoding import Unreadable
 from toolkit.observability import metrics
@@ -34,12 +35,6 @@ from toolkit.persistence.schema import UtcDateTime
 from toolkit.persistence.unreadable_rows import rows_set_aside
 from toolkit.runtime.pruner import prune
 from toolkit.runtime.watchdog import Watchdog
-
-
-async def alter(database: Database, *statements: str) -> None:
-    async with database.transaction() as session:
-        for statement in statements:
-            await (await session.connection()).execute(text(statement))
 
 
 def counted(table: str) -> float:
@@ -62,11 +57,9 @@ def watch(branch: Branch, clerk: Clerk) -> Watchdog:
 
 
 @pytest.mark.parametrize("headers", ["{broken", "[]", "null", ""])
-async def test_an_outbox_row_that_cannot_be_read_lets_the_others_go_out(
-    branch: Branch, database: Database, headers: str
-) -> None:
+async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database: Database, headers: str) -> None:
     await put_out(database, *(outgoing(f"loan-{each}", due_at=NOON) for each in range(3)))
-    await alter(database, f"UPDATE outbox SET headers = '{headers}' WHERE saga_id = 'loan-1'")
+    await change(database, f"UPDATE outbox SET headers = '{headers}' WHERE saga_id = 'loan-1'")
     before = counted("outbox")
 
     with capture_logs() as logs:
@@ -77,25 +70,23 @@ async def test_an_outbox_row_that_cannot_be_read_lets_the_others_go_out(
     assert sorted(branch.post.saga_ids()) == ["loan-0", "loan-2"]
     assert await rows_left(database) == ["loan-1"]
     assert counted("outbox") == before + 1
-    (told,) = [each for each in logs if each["log_level"] == "error"]
-    assert (told["event"], told["table"], told["saga_id"]) == (
+    (line,) = [each for each in logs if each["log_level"] == "error"]
+    assert (line["event"], line["table"], line["saga_id"]) == (
         "row can't be read and is set aside",
         "outbox",
         "loan-1",
     )
-    assert told["cure"].startswith("repair the row of outbox")
+    assert line["cure"].startswith("repair the row of outbox")
     async with database.reading() as connection:
         assert [each["attempt"] for each in await outbox.listed(connection)] == [None]
 
 
-async def test_an_outbox_row_that_was_mended_goes_out_a_day_later(
-    branch: Branch, database: Database, clock: Clock
-) -> None:
+async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database: Database, clock: Clock) -> None:
     await put_out(database, outgoing("loan-1", due_at=NOON))
-    await alter(database, "UPDATE outbox SET headers = ''")
+    await change(database, "UPDATE outbox SET headers = ''")
     await branch.relay._claim_due()
 
-    await alter(database, "UPDATE outbox SET headers = '{}'")
+    await change(database, "UPDATE outbox SET headers = '{}'")
     clock.advance(days=1, seconds=1)
     await branch.relay._claim_due()
     await branch.relay.drain()
@@ -104,30 +95,30 @@ async def test_an_outbox_row_that_was_mended_goes_out_a_day_later(
 
 
 BROKEN_LOG = {
-    "a state that is none": "UPDATE saga_log SET to_state = 'lent' WHERE saga_id = 'loan-1'",
-    "a saga's state that is none": "UPDATE saga_log SET saga_state = 'Lent' WHERE saga_id = 'loan-1'",
-    "an id that is none": "UPDATE saga_log SET saga_id = 'loan/1 %' WHERE saga_id = 'loan-1'",
-    "a body that is none": "UPDATE saga_log SET emitted_body = '{broken' WHERE saga_id = 'loan-1'",
+    "an unknown state": "UPDATE saga_log SET to_state = 'lent' WHERE saga_id = 'loan-1'",
+    "an unknown saga state": "UPDATE saga_log SET saga_state = 'Lent' WHERE saga_id = 'loan-1'",
+    "an invalid id": "UPDATE saga_log SET saga_id = 'loan/1 %' WHERE saga_id = 'loan-1'",
+    "an invalid body": "UPDATE saga_log SET emitted_body = '{broken' WHERE saga_id = 'loan-1'",
     "no body": "UPDATE saga_log SET emitted_body = NULL WHERE saga_id = 'loan-1'",
     "no saga type": "UPDATE saga_log SET saga_type = '' WHERE saga_id = 'loan-1'",
-    "an event that is none": "UPDATE saga_log SET emitted_type = 'BookGiven' WHERE saga_id = 'loan-1'",
+    "an unknown event": "UPDATE saga_log SET emitted_type = 'BookGiven' WHERE saga_id = 'loan-1'",
 }
 
 
 async def overdue_loans(branch: Branch, clock: Clock) -> None:
-    """Have three loans whose sagas should have ended two hours ago."""
+    """Take three loans whose sagas should have ended two hours ago."""
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
     await branch.relay.drain()
     branch.post.taken.clear()
     clock.advance(hours=2)
 
 
-@pytest.mark.parametrize("word", BROKEN_LOG)
-async def test_a_log_entry_that_cannot_be_read_lets_the_other_sagas_be_nudged(
-    branch: Branch, watch: Watchdog, database: Database, clock: Clock, word: str
+@pytest.mark.parametrize("fault", BROKEN_LOG)
+async def test_an_unreadable_log_entry_stops_no_nudge(
+    branch: Branch, watch: Watchdog, database: Database, clock: Clock, fault: str
 ) -> None:
     await overdue_loans(branch, clock)
-    await alter(database, BROKEN_LOG[word])
+    await change(database, BROKEN_LOG[fault])
 
     await watch.sweep()
     await branch.relay.drain()
@@ -137,13 +128,13 @@ async def test_a_log_entry_that_cannot_be_read_lets_the_other_sagas_be_nudged(
         assert [each.type for each in branch.post.taken if each.correlation_id == loan].count("BookLent") == 1
 
 
-@pytest.mark.parametrize("word", BROKEN_LOG)
-async def test_a_log_entry_that_broke_since_it_was_found_lets_the_others_be_nudged(
-    branch: Branch, watch: Watchdog, database: Database, clock: Clock, word: str
+@pytest.mark.parametrize("fault", BROKEN_LOG)
+async def test_an_entry_broken_later_stops_no_nudge(
+    branch: Branch, watch: Watchdog, database: Database, clock: Clock, fault: str
 ) -> None:
     await overdue_loans(branch, clock)
     await watch.sweep()
-    await alter(database, BROKEN_LOG[word])
+    await change(database, BROKEN_LOG[fault])
 
     clock.advance(minutes=2)
     await watch.sweep()
@@ -160,11 +151,11 @@ async def test_a_log_entry_that_broke_since_it_was_found_lets_the_others_be_nudg
         "UPDATE saga_log SET saga_id = 'ORD/2024/001' WHERE saga_id = 'loan-1'",
     ],
 )
-async def test_what_the_next_service_could_not_read_is_not_sent_and_rests_for_a_day(
+async def test_an_invalid_event_rests_for_a_day(
     branch: Branch, watch: Watchdog, database: Database, clock: Clock, broken: str
 ) -> None:
     await overdue_loans(branch, clock)
-    await alter(database, broken)
+    await change(database, broken)
 
     await watch.sweep()
     await branch.relay.drain()
@@ -186,12 +177,12 @@ async def test_what_the_next_service_could_not_read_is_not_sent_and_rests_for_a_
         "UPDATE overdue SET saga_id = '' WHERE saga_id = 'loan-1'",
     ],
 )
-async def test_an_overdue_row_that_cannot_be_read_lets_the_others_be_nudged(
+async def test_an_unreadable_overdue_row_stops_no_nudge(
     branch: Branch, watch: Watchdog, database: Database, clock: Clock, broken: str
 ) -> None:
     await overdue_loans(branch, clock)
     await watch.sweep()
-    await alter(database, broken)
+    await change(database, broken)
 
     clock.advance(minutes=2)
     await watch.sweep()
@@ -206,7 +197,7 @@ async def test_an_overdue_row_that_cannot_be_read_lets_the_others_be_nudged(
         assert {each.saga_id for each in await overdue_steps.listed(connection)} >= {"loan-0", "loan-2"}
 
 
-async def test_metrics_are_told_beside_a_row_that_cannot_be_read(
+async def test_metrics_leave_out_an_unreadable_row(
     branch: Branch, watch: Watchdog, database: Database, clock: Clock, clerk: Clerk
 ) -> None:
     async def ready() -> dict[str, bool]:
@@ -214,7 +205,7 @@ async def test_metrics_are_told_beside_a_row_that_cannot_be_read(
 
     await overdue_loans(branch, clock)
     await watch.sweep()
-    await alter(database, "UPDATE overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'")
+    await change(database, "UPDATE overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'")
 
     page = (await metrics.page(library(clerk), database, ready)).decode()
 
@@ -222,9 +213,9 @@ async def test_metrics_are_told_beside_a_row_that_cannot_be_read(
     assert 'saga_stuck{saga_type="loan",service="library",state="Started"} 2.0' in page
 
 
-async def test_a_row_that_cannot_be_read_is_pruned_with_the_others(branch: Branch, database: Database) -> None:
+async def test_an_unreadable_row_is_pruned_with_others(branch: Branch, database: Database) -> None:
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
-    await alter(
+    await change(
         database,
         "UPDATE saga_log SET saga_state = 'Completed'",
         "UPDATE saga_log SET to_state = 'lent', saga_id = 'loan/1 %', emitted_body = '{' WHERE saga_id = 'loan-1'",
@@ -235,13 +226,11 @@ async def test_a_row_that_cannot_be_read_is_pruned_with_the_others(branch: Branc
     assert pruned.sagas == 3
 
 
-async def test_a_letter_whose_headers_cannot_be_read_is_redriven_with_the_others(
-    branch: Branch, database: Database
-) -> None:
+async def test_unreadable_headers_do_not_stop_a_redrive(branch: Branch, database: Database) -> None:
     messages = [letter(BookWanted(loan_id=f"loan-{each}"), at=NOON).on_attempt(1) for each in range(3)]
     await branch.executor.execute([Unreadable(each, "schema", "no loan") for each in messages])
-    await alter(database, "UPDATE dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'")
-    by = Operator(name="ada", reason="mended")
+    await change(database, "UPDATE dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'")
+    by = Operator(name="ada", reason="repaired")
 
     assert [each["headers"] for each in await letters(database) if each["saga_id"] == "loan-1"] == [{}]
     batch = await dead_letters.redrive(database, Selection(), by, queue="saga.library", now=NOON)

@@ -1,4 +1,4 @@
-"""A stored event stays what it was: it goes out, and is undone, in the version that it was emitted in."""
+"""A stored event keeps its version: it is sent, and compensated, in the version that it was emitted in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.example_sagas import loans
 from tests.example_sagas.loans import BookWanted, Branch, Clerk, library, states
 from tests.example_sagas.loans import HandClock as Clock
-from tests.unit.persistence.test_unreadable_rows import alter
+from tests.unit.persistence.faults import change
 from toolkit import Event, Participant, SagaId, Service, Settings
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
@@ -22,11 +22,13 @@ from toolkit.runtime.watchdog import Watchdog
 BY = Operator(name="ada", reason="it was lost")
 
 
-def release(*, version: int = 2, external: bool = False, name: str = "BookLent", deed: Any = None) -> Service:
-    """Return the library as another release declares it: its event is of another version, or has another name."""
+def release(*, version: int = 2, external: bool = False, name: str = "BookLent") -> Service:
+    """Return the library of another release: its event has another version, or another name."""
     participant = Participant("library", saga=loans.loan_saga, retry=loans.QUICK)
     fields = {"loan_id": SagaId, "shelf": int, "days": int}
-    told = type(name, (Event,), {"__annotations__": fields, "shelf": 1, "days": 14}, owner="library", version=version)
+    emitted = type(
+        name, (Event,), {"__annotations__": fields, "shelf": 1, "days": 14}, owner="library", version=version
+    )
 
     async def lend_book(event): ...
 
@@ -34,8 +36,8 @@ def release(*, version: int = 2, external: bool = False, name: str = "BookLent",
         undone.append(original)
         return loans.BookTakenBack(loan_id=event.loan_id)
 
-    lend_book.__annotations__ = {"event": BookWanted, "return": told | loans.LoanRefused}
-    take_back.__annotations__ = {"event": loans.CardRefused, "original": told | None, "return": loans.BookTakenBack}
+    lend_book.__annotations__ = {"event": BookWanted, "return": emitted | loans.LoanRefused}
+    take_back.__annotations__ = {"event": loans.CardRefused, "original": emitted | None, "return": loans.BookTakenBack}
     undone: list[Event] = []
     participant.step(external=external)(lend_book)
     participant.compensation(of=lend_book)(take_back)
@@ -52,8 +54,8 @@ def before(database: Database, clerk: Clerk, clock: Clock) -> Branch:
     return Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
 
 
-@pytest.mark.parametrize("way", ["nudge of the watch", "nudge", "replay"])
-async def test_what_is_sent_again_has_the_version_that_it_was_emitted_in(
+@pytest.mark.parametrize("way", ["nudge of the watchdog", "nudge", "replay"])
+async def test_a_resent_event_keeps_its_emitted_version(
     before: Branch, database: Database, clock: Clock, way: str
 ) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
@@ -62,7 +64,7 @@ async def test_what_is_sent_again_has_the_version_that_it_was_emitted_in(
     emitted = release().emitted()
 
     clock.advance(minutes=30)
-    if way == "nudge of the watch":
+    if way == "nudge of the watchdog":
         await Watchdog(release(), Settings(), database=database, relay=after.relay, clock=clock).sweep()
     elif way == "nudge":
         await sagas.nudge(database, emitted, "loan-1", BY, now=clock.now())
@@ -77,7 +79,7 @@ async def test_what_is_sent_again_has_the_version_that_it_was_emitted_in(
     assert (first.headers["event-version"], again.headers["event-version"]) == (1, 1)
 
 
-async def test_a_new_event_has_the_version_of_today(before: Branch, database: Database) -> None:
+async def test_a_new_event_has_the_declared_version(before: Branch, database: Database) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
 
     async with database.reading() as connection:
@@ -96,7 +98,7 @@ async def test_a_new_event_has_the_version_of_today(before: Branch, database: Da
         ),
     ],
 )
-async def test_an_original_of_another_version_is_never_read_as_one_of_today(
+async def test_an_original_of_another_version_is_never_read(
     before: Branch, database: Database, clock: Clock, external: bool, today: dict[str, Any], fault: str
 ) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
@@ -112,11 +114,9 @@ async def test_an_original_of_another_version_is_never_read_as_one_of_today(
     assert "compensated" not in await states(database, "loan-1")
 
 
-async def test_a_log_of_before_versions_were_kept_counts_as_of_today(
-    before: Branch, database: Database, clock: Clock
-) -> None:
+async def test_a_log_without_versions_counts_as_current(before: Branch, database: Database, clock: Clock) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
-    await alter(database, "UPDATE saga_log SET emitted_version = NULL")
+    await change(database, "UPDATE saga_log SET emitted_version = NULL")
     after = Branch(release(), database, resources={}, clock=clock)
 
     await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
@@ -124,9 +124,7 @@ async def test_a_log_of_before_versions_were_kept_counts_as_of_today(
     assert await states(database, "loan-1") == ["completed", "compensated"]
 
 
-async def test_a_redrive_sends_a_letter_in_the_version_that_it_came_in(
-    before: Branch, database: Database, clock: Clock
-) -> None:
+async def test_a_redriven_dead_letter_keeps_its_version(before: Branch, database: Database, clock: Clock) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
     after = Branch(release(), database, resources={}, clock=clock)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The search for overdue steps: one of several replicas finds each, and what is no longer there is forgotten."""
+"""The search for overdue steps: one of several replicas finds each, and steps whose log is gone are forgotten."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def watch_of(branch: Branch, clerk: Clerk) -> Watchdog:
     return Watchdog(library(clerk), Settings(), database=branch.database, relay=branch.relay, clock=branch.clock)
 
 
-async def test_two_replicas_that_search_for_the_first_time_at_once_find_each_step_once(
-    postgres: Database, clerk: Clerk
-) -> None:
+async def test_replicas_searching_at_once_find_a_step_once(postgres: Database, clerk: Clerk) -> None:
     await Branch(library(clerk), postgres, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
 
     async def second_waits() -> bool:
@@ -50,18 +48,14 @@ async def test_two_replicas_that_search_for_the_first_time_at_once_find_each_ste
     assert second == []
 
 
-async def test_the_first_search_looks_back_to_the_beginning_and_the_next_where_it_stopped(
-    database: Database, clerk: Clerk
-) -> None:
+async def test_the_next_search_continues_where_it_stopped(database: Database, clerk: Clerk) -> None:
     await Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
 
     assert [step.saga_id for step in await find(database)] == ["loan-1"]
     assert await find(database) == []
 
 
-async def test_an_event_that_is_declared_no_more_is_not_sent_again_and_holds_nothing_up(
-    database: Database, clerk: Clerk
-) -> None:
+async def test_an_undeclared_event_is_not_sent_again(database: Database, clerk: Clerk) -> None:
     clock = Clock()
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED, BookWanted(loan_id="loan-2"))
@@ -93,7 +87,7 @@ async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: 
         assert await overdue_steps.listed(connection) == []
 
 
-async def test_days_without_an_end_cost_a_few_entries_and_a_push_an_hour(database: Database, clerk: Clerk) -> None:
+async def test_an_endless_saga_costs_few_entries_and_nudges(database: Database, clerk: Clerk) -> None:
     clock = Clock()
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED)
@@ -109,12 +103,12 @@ async def test_days_without_an_end_cost_a_few_entries_and_a_push_an_hour(databas
     noted = await notes(database, "loan-1")
     sent = Counter(wire.type for wire in branch.post.taken)
     assert Counter(noted) == {"overdue": 1, "nudged": 8, "aborted": 1}
-    assert 48 <= sent["BookLent"] <= 56, "a push an hour, and a few more at first"
+    assert 48 <= sent["BookLent"] <= 56, "a nudge an hour, and a few more at first"
     assert 46 <= sent["AbortRequested"] <= 49
     assert len({wire.headers["nudge"] for wire in branch.post.taken if wire.type == "BookLent"}) == sent["BookLent"]
 
 
-async def test_the_first_abort_comes_in_time_however_long_the_pauses(database: Database, clerk: Clerk) -> None:
+async def test_the_first_abort_comes_in_time(database: Database, clerk: Clerk) -> None:
     clock = Clock()
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED)
