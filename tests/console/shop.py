@@ -129,7 +129,7 @@ class Shop:
     def dead_letter(self, count: int) -> list[str]:
         """Add dead letters to the notification service, as its step leaves them after its last attempt."""
         now = datetime.now(UTC)
-        orders = [f"dead-letter-{new_id()[-12:]}-{number}" for number in range(count)]
+        orders = [f"order-{new_id()[-8:]}-{number}" for number in range(count)]
         added = [_dead_letter(order, now - timedelta(minutes=2), number) for number, order in enumerate(orders)]
         self._background.run(self._refuse([_refusal(each) for each in added]))
         self._background.run(self._add(added, [_note(each) for each in added]))

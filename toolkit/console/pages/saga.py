@@ -101,7 +101,7 @@ class SagaPage:
         )
 
     async def nudge(self, request: Request) -> Response:
-        """Ask all services to send their last event of the saga again."""
+        """Ask all services to publish their last events of the saga again."""
         fields = await form(request, self._keys)
         by, saga_id = operator(request, self._keys, fields, default=self._actor), fields.get("saga", "")
         saga_type = fields.get("type") or None
@@ -138,7 +138,7 @@ async def _line_of(client: ServiceClient, action: Any) -> Line:
     try:
         batch: BatchResult = await action(client)
     except (UnreachableError, NotAllowedError) as error:
-        return Line(client.service, "away", str(error))
+        return Line(client.service, "unreachable", str(error))
     except AmbiguousSagaError as error:
         return Line(client.service, "refused", str(error))
     if not batch.rows:
