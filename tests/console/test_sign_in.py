@@ -34,11 +34,11 @@ async def test_other_machines_see_nothing_before_signing_in(remote: httpx.AsyncC
 async def test_signing_in_leads_to_the_requested_page(remote: httpx.AsyncClient):
     token = await form_token(remote, "/sign-in?next=/choreography")
     fields = {"token": token, "name": "Grace", "next": "/choreography"}
-    nobody = await remote.post("/sign-in", data=fields | {"name": " ", "secret": SECRET.get_secret_value()})
+    nameless = await remote.post("/sign-in", data=fields | {"name": " ", "secret": SECRET.get_secret_value()})
     wrong = await remote.post("/sign-in", data=fields | {"secret": "a guess"})
     right = await remote.post("/sign-in", data=fields | {"secret": SECRET.get_secret_value()})
 
-    assert (nobody.status_code, wrong.status_code) == (400, 401)
+    assert (nameless.status_code, wrong.status_code) == (400, 401)
     assert (right.status_code, right.headers["location"]) == (303, "/choreography")
     assert (await remote.get("/choreography")).status_code == 200
 

@@ -1,6 +1,6 @@
 """The column and the row of each box of a choreography.
 
-A step's column is behind those of the steps that lead to it; its compensation stands below it, so that the compensation
+A step's column is behind those of the steps that lead to it; its compensation is below it, so that the compensation
 path reads from right to left.
 """
 

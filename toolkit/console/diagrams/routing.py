@@ -71,9 +71,9 @@ class Routing:
         last = max((box.column for box in self.boxes.values()), default=0)
         x = float(_MARGIN)
         for column in range(last + 1):
-            ours = [box for box in self.boxes.values() if box.column == column]
-            width = max((box.width for box in ours), default=0)
-            for box in ours:
+            placed = [box for box in self.boxes.values() if box.column == column]
+            width = max((box.width for box in placed), default=0)
+            for box in placed:
                 if not box.part.is_event:
                     box.width = width
                 box.x = x + (width - box.width) / 2
@@ -105,9 +105,9 @@ class Routing:
         labels = [line.label_height for line in self.lines if self._is_straight(line) and self._ends(line)[0].row == 0]
         y = _MARGIN + max(0.0, max(labels, default=0) - 30)
         for row in range(last + 1):
-            ours = [box for box in self.boxes.values() if box.row == row]
-            height = max((box.height for box in ours), default=0)
-            for box in ours:
+            placed = [box for box in self.boxes.values() if box.row == row]
+            height = max((box.height for box in placed), default=0)
+            for box in placed:
                 box.y = y + (height - box.height) / 2
             y += height + self._channels.get(row, Channel()).height
         below = self._channels[last].height if last in self._channels else 0

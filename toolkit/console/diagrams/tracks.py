@@ -55,7 +55,7 @@ class Channel:
             taken[run.track].append((begin, end))
 
     def offset(self, run: Run) -> float:
-        """Return how far below the channel's upper edge a run lies."""
+        """Return how far below the channel's upper edge a run is."""
         return _BETWEEN_ROWS + sum(self._track_heights()[: run.track + 1]) - _TRACK / 2
 
     def _track_heights(self) -> list[float]:
