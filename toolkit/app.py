@@ -153,7 +153,7 @@ def run_service(service: Service, settings: Settings) -> int:
     finally:
         last_moment.cancel()
     if endings:  # before those of the loops, which end with it
-        log.debug("the whole story", exc_info=endings[0])
+        log.debug("the full traceback", exc_info=endings[0])
         failures.insert(0, escaped(endings[0]))
     for error in failures:
         if isinstance(error, SagaError):  # it says itself what to do
@@ -235,7 +235,7 @@ def _exit_on_failure(task: asyncio.Task[None], server: uvicorn.Server, failures:
     if not task.cancelled() and (error := task.exception()):
         if not isinstance(error, SagaError):
             log.error("service could not start", error=describe(error))
-        log.debug("the whole story", exc_info=error)
+        log.debug("the full traceback", exc_info=error)
         _exit_because_of(error, server, failures)
 
 

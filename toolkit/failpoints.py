@@ -1,7 +1,7 @@
-"""Failpoints: named places at which a process can be told to die as in a power cut, to prove that none is a bad one.
+"""Failpoints: named places at which a process kills itself as in a power cut, to prove that no place is unsafe.
 
-Dead code unless SAGA_CRASH_AT names a point when the process starts. Then the process kills itself with SIGKILL at the
-first time that it comes by; with SAGA_CRASH_ON only on a saga's way forward, or only on its way back (compensating).
+They do nothing unless SAGA_CRASH_AT names a point when the process starts. Then the process kills itself with SIGKILL
+the first time that it reaches the point; with SAGA_CRASH_ON only on a saga's way forward, or only while compensating.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from toolkit.errors import SettingsError
 
 T = TypeVar("T")
 
-#: Where a message is handled: `claimed` and `called` belong to steps that call the outside world.
+#: The points of a message; `claimed` and `called` belong to external steps.
 HANDLER = (
     "delivered", "fenced", "claimed", "called", "step-written", "log-written", "outbox-written", "commit-sent",
     "committed", "acked",
 )  # fmt: skip
-#: Where an outbox row goes out; `relay-claimed` is a row that no hand-over brought, but a search of the table.
+#: The points of an outbox row; `relay-claimed` is a row that a poll found, not a hand-over.
 RELAY = ("relay-claimed", "published", "confirmed", "deleted")
-#: Where overdue steps are looked for.
+#: The point of the watchdog.
 WATCH = ("overdue-found",)
 POINTS = HANDLER + RELAY + WATCH
 DIRECTIONS = ("forward", "compensating")
@@ -31,9 +31,9 @@ DIRECTIONS = ("forward", "compensating")
 _at = os.environ.get("SAGA_CRASH_AT") or None
 _on = os.environ.get("SAGA_CRASH_ON") or None
 
-#: The words that tell of a way back; `prepare` adds the names of the events that do.
+#: The names that mark a compensation path: saga states, and the events that `prepare` adds.
 _backward = {"Compensating", "Failed"}
-#: Told to all sagas at once, or to all services: they go neither way.
+#: Control messages are about many sagas, or for all services: they have no direction.
 _CONTROL = ("SagaEnded", "AbortRequested", "EndRequested")
 
 #: So many turns of the event loop bring a statement or a publish onto the wire, and an answer seldom back.
@@ -41,7 +41,7 @@ _TURNS = 20
 
 
 def prepare(compensation_events: Iterable[str]) -> None:
-    """Learn the names of the events that lead back, and see that what is armed exists.
+    """Learn the names of the events of compensation paths, and check the armed point.
 
     Raises:
         SettingsError: there is no such point or direction.
@@ -53,13 +53,13 @@ def prepare(compensation_events: Iterable[str]) -> None:
 
 
 def here(point: str, signs: Iterable[str | None] = ()) -> None:
-    """Die, if this is the place to; the signs are the events or the saga states that it is about."""
+    """Die if this point is armed; the signs are the events or the saga states at this point."""
     if _at == point and _is_due(signs):
         _die()
 
 
 async def amid(point: str, doing: Coroutine[Any, Any, T], signs: Iterable[str | None] = ()) -> T:
-    """Return what comes of it; if this is the place to die, send it on its way and never learn what comes of it."""
+    """Await a coroutine; if this point is armed, start the coroutine and die without its result."""
     if _at == point and _is_due(signs):
         task = asyncio.ensure_future(doing)
         for _ in range(_TURNS):

@@ -243,7 +243,7 @@ async def test_a_broker_or_a_database_that_refuses_a_service_is_an_error_that_it
         assert '"cure": "mend the login' in log.read_text()
 
 
-@pytest.mark.parametrize("harms", [("batcher", "relay", "watch"), ("retention", "keeper", "SystemExit")], ids=" ".join)
+@pytest.mark.parametrize("harms", [("batcher", "relay", "watchdog"), ("pruner", "keeper", "SystemExit")], ids=" ".join)
 def test_a_service_that_loses_a_loop_ends_with_an_error_that_names_it(environment, data_dir, tmp_path, harms):
     ended = run_doomed(environment, data_dir, tmp_path, harms)
 

@@ -218,7 +218,7 @@ class Branch:
             service,
             queue=f"saga.{service.name}",
             database=database,
-            invocation=Invocation(resources),
+            invocation=Invocation(resources, middleware=service.middleware),
             relay=self.relay,
             clock=self.clock,
             timeouts={},

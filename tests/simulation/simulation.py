@@ -28,7 +28,7 @@ _WARNING = 30
 #: What the toolkit says where it lives on in spite of an error; here nothing is ever away, so it would be a bug.
 _NEVER_SAID = (
     "the database is away; nothing is acknowledged meanwhile",
-    "watch can't reach its database",
+    "watchdog can't reach its database",
     "relay can't reach its database",
     "message could not be recorded; it is kept and tried again",
 )

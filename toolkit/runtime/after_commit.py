@@ -1,4 +1,4 @@
-"""What is told of a transaction once it is committed, and only then: log lines, counts, and spans."""
+"""The report of a transaction after its commit, and only then: log lines, counts and spans."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from toolkit.runtime.invocation import Failure
 
 log = structlog.get_logger("toolkit")
 
-#: As much is told of an error, in characters.
+#: The most characters of an error in a span.
 _MOST_TEXT = 500
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One run of a step's or a compensation's function; it is told of once what it came to is committed.
+    """One run of a step's or a compensation's function; it is reported once its result is committed.
 
-    - `seconds`: how long it ran; None where it was not run, since its commit is what failed.
-    - `body`: the event that it returned, as it goes out.
-    - `original`: the body of the event that the step emitted, if it has.
-    - `outcome`: what the saga log says of it; `failed` where it says nothing, since the step gives up next.
+    - `seconds`: the run's duration; None where it was not run because its commit had failed.
+    - `body`: the returned event as JSON, as it goes out.
+    - `original`: the body of the event that the step emitted, if it has emitted one.
+    - `outcome`: the state in the saga log; `failed` where no entry follows, since the step gives up next.
     """
 
     handler: Step | Compensation
@@ -56,13 +56,13 @@ class Attempt:
         return self.handler if isinstance(self.handler, Step) else self.handler.of
 
     def end(self, result: Event | Failure) -> None:
-        """Take down what it came to, and when."""
+        """Record the result and the time."""
         self.seconds, self.ended = time.perf_counter() - self._began, now()
         self.result = result
 
 
 class AfterCommit:
-    """Takes down what a transaction does, until the commit allows it to be told."""
+    """Collects what a transaction does until its commit."""
 
     def __init__(self, tracing: Tracing | None) -> None:
         self._tracing = tracing
@@ -85,16 +85,16 @@ class AfterCommit:
         self._hits.append((step, kind))
 
     def contradicted(self, note: Entry) -> None:
-        """A refusal, or what follows from one, came although the saga was completed; the note says which."""
+        """A refusal, or an event that follows from one, came after the saga was completed; the note names it."""
         self._contradictions.append(note)
 
     def ended(self, cause: Envelope, outcome: SagaState, *, at: datetime) -> None:
-        """A saga ended; how long it took is told if its events tell when it began. Clocks may differ a little."""
+        """A saga ended; its duration is known if its events carry its start. Clocks may differ a little."""
         if cause.started_at:
             self._durations.append((cause.saga_type, outcome, max((at - cause.started_at).total_seconds(), 0)))
 
-    def make(self, meter: Meter, entries: Sequence[Entry], dead_letters: Sequence[DeadLetter]) -> None:
-        """Log, count and trace it all, with the entries and the letters that were committed."""
+    def report(self, meter: Meter, entries: Sequence[Entry], dead_letters: Sequence[DeadLetter]) -> None:
+        """Log, count and trace it all, with the committed entries and dead letters."""
         for attempt in self._attempts:
             if attempt.seconds is not None:
                 meter.attempt(attempt.handler, attempt.seconds)
@@ -109,27 +109,27 @@ class AfterCommit:
             meter.ended(saga_type, outcome, seconds)
         meter.entries(entries)
         for entry in entries:
-            _tell(entry)
+            _log(entry)
         for note in self._contradictions:
-            tell_contradiction((note.saga_type, note.saga_id), note.step, note.error)
+            log_contradiction((note.saga_type, note.saga_id), note.step, note.error)
         for dead_letter in dead_letters:
             meter.dead_letter(dead_letter)
             log_dead_letter(dead_letter)
 
 
-def tell_contradiction(saga: SagaKey, step: str, error: str | None) -> None:
-    """Say that a step contradicts how its saga ended, which no rule of the protocol mends."""
+def log_contradiction(saga: SagaKey, step: str, error: str | None) -> None:
+    """Log that a step contradicts its saga's end, which no rule of the protocol mends."""
     saga_type, saga_id = saga
     log.error("saga contradicts its end", saga_type=saga_type, saga_id=saga_id, step=step, error=error)
 
 
 def redacted(text: str, step: Step, message: Message, original: str | None) -> str:
-    """Return a text without what is sensitive of the event that came, and of the one that the step emitted."""
+    """Return a text without the sensitive values of the event that came, and of the one that the step emitted."""
     text = redact(type(message.event), message.body, text)
     return redact(step.success, original, text) if original else text
 
 
-def _tell(entry: Entry) -> None:
+def _log(entry: Entry) -> None:
     facts = {
         "service": entry.service,
         "saga_type": entry.saga_type,
@@ -141,7 +141,7 @@ def _tell(entry: Entry) -> None:
     }
     facts |= trace_facts(entry.traceparent)
     if entry.to_state == Note.DEAD_LETTERED:
-        log.error("saga needs a person", error=entry.error, **facts)
+        log.error("saga needs an operator", error=entry.error, **facts)
     elif entry.to_state == Note.RETRYING:
         log.warning("step will be retried", error=entry.error, attempt=entry.attempt, **facts)
     else:
@@ -152,7 +152,7 @@ def _trace(attempt: Attempt) -> None:
     if attempt.span is None:
         return
 
-    def told(text: str) -> str:
+    def shown(text: str) -> str:
         return redacted(text[:_MOST_TEXT], attempt.step, attempt.message, attempt.original)
 
     error = attempt.result.error if isinstance(attempt.result, Failure) else None
@@ -161,7 +161,7 @@ def _trace(attempt: Attempt) -> None:
         "saga.step": attempt.step.name,
         "saga.attempt": attempt.number,
         "saga.outcome": attempt.outcome,
-        "saga.reason": told(reason) if reason else None,
+        "saga.reason": shown(reason) if reason else None,
     }
-    fault = (type(error).__name__, told(text_of(error))) if error else None
+    fault = (type(error).__name__, shown(text_of(error))) if error else None
     attempt.span.end(at=attempt.ended or now(), facts=facts, error=fault)

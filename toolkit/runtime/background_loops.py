@@ -1,6 +1,6 @@
-"""The background loops of one service: one that ends though nothing stopped it ends the service's work, and loudly.
+"""The background loops of one service: a loop that ends by itself ends the service with an error.
 
-Without its inbox or its relay a service only looks alive; started again, it takes up what was left.
+Without its batcher or its relay a service only looks alive; started again, it continues its work.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ log = structlog.get_logger("toolkit")
 class Loops:
     """Runs the loops of one service.
 
-    - `ended`: those that ended though they may not, by name.
-    - `on_end`: called when one does; whatever runs the service ends it then.
+    - `ended`: the loops that ended by themselves, by name.
+    - `on_end`: called when a loop does; the owner ends the service then.
     """
 
     def __init__(self, service: str) -> None:
@@ -42,7 +42,7 @@ class Loops:
         task.add_done_callback(partial(self._notice, name))
 
     def let_end(self) -> None:
-        """From now on a loop may end: the service is stopping."""
+        """Let loops end from now on: the service is stopping."""
         self._may_end = True
 
     def _notice(self, name: str, task: asyncio.Task[None]) -> None:
@@ -56,11 +56,11 @@ class Loops:
         )
         self.on_end(self.ended[name])  # first, since it may be the log that fails
         log.error("background loop ended; the service can't go on", service=self._service, loop=name, error=fault)
-        log.debug("the whole story", exc_info=error)
+        log.debug("the full traceback", exc_info=error)
 
 
 def _first(error: BaseException | None) -> BaseException | None:
-    """Return what went wrong first, where a TaskGroup has wrapped it."""
+    """Return the first error, where a TaskGroup has wrapped it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,7 +1,7 @@
-"""What calls to the outside came to: committed, with what follows, in batches as they come.
+"""Results of external calls: committed, with the entries and messages that follow, in batches as they come.
 
-What ends while a transaction is under way forms the next one, just as deliveries do in the inbox. Where a batch can't
-be committed each outcome is committed by itself, so that none holds up the others.
+The calls that end while a transaction runs form the next one, as deliveries do in the batcher. Where a batch can't be
+committed, each result is committed by itself, so that none holds up the others.
 """
 
 from __future__ import annotations
@@ -23,26 +23,30 @@ from toolkit.persistence.step_session import StepSession
 from toolkit.protocol.fence import StepState
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.executor import Executor
-from toolkit.runtime.unit_of_work import ExternalCall, UnitOfWork, events_of
+from toolkit.runtime.transitions import Transition
+from toolkit.runtime.unit_of_work import ExternalCall, events_of
 
 
 @dataclass(slots=True, eq=False)
 class ExternalResult:
-    """What one call came to: its step has to stand at `expected`, `write` tells what follows, `rows` are its own.
+    """The result of one call.
 
-    `attempt` is the call itself, if one was made.
+    - `expected`: the state that the step must have.
+    - `write`: writes the transition that follows.
+    - `rows`: the step's own new rows.
+    - `attempt`: the call itself, if one was made.
     """
 
     call: ExternalCall
     expected: StepState
-    write: Callable[[UnitOfWork], GiveUp | None]
+    write: Callable[[Transition], GiveUp | None]
     rows: Sequence[object] = ()
     attempt: Attempt | None = None
     settled: asyncio.Future[GiveUp | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class ExternalResults:
-    """Commits the outcomes of one service."""
+    """Commits the results of one service."""
 
     def __init__(self, executor: Executor, *, batch_size: int) -> None:
         self._executor = executor
@@ -51,10 +55,10 @@ class ExternalResults:
         self._committing: asyncio.Task[None] | None = None
 
     async def settle(self, outcome: ExternalResult) -> GiveUp | None:
-        """Return once the outcome is committed.
+        """Return once the result is committed.
 
         Raises:
-            PositionTakenError: somebody else wrote the step's outcome first; whoever gets this stops at once.
+            PositionTakenError: another replica wrote the step's outcome first; the caller stops at once.
         """
         self._waiting.append(outcome)
         if self._committing is None:
@@ -71,9 +75,9 @@ class ExternalResults:
     async def _commit(self, batch: Sequence[ExternalResult]) -> None:
         blank = [key for outcome in batch for row in outcome.rows for key in _keys_to_come(row)]
         try:
-            spent = await contain("the outcomes of outside calls", self._commit_in_one(batch))
-        except Exception as error:  # noqa: BLE001 -- handed to whoever waits for it
-            for row, name in blank:  # the next transaction gives them keys of its own
+            spent = await contain("the results of external calls", self._commit_in_one(batch))
+        except Exception as error:  # noqa: BLE001 -- raised by `settle`
+            for row, name in blank:  # the next transaction gives them new keys
                 setattr(row, name, None)
             if len(batch) > 1 and (not is_outage(error) or await self._executor.availability.answers()):
                 for outcome in batch:
@@ -89,18 +93,18 @@ class ExternalResults:
         async with self._executor.database.session() as session:
             try:
                 return await commit(batch, session, self._executor)
-            except BaseException:  # a cancellation, too, must not leave rows that are taken for written
-                # A session that is only closed leaves what it has flushed for rows of its database: no other would
-                # ever insert them. Rolled back, they are new again.
+            except BaseException:  # a cancellation, too, must not leave objects marked as written
+                # A session that is only closed leaves flushed objects marked as rows of its database, and no other
+                # session would insert them. Rolled back, they are new again.
                 await session.rollback()
                 raise
 
 
 async def commit(batch: Sequence[ExternalResult], session: StepSession, executor: Executor) -> list[GiveUp | None]:
-    """Write outcomes upon what their session holds already, and commit; return which step has spent its retries.
+    """Write results beside what their session holds already, and commit; return why steps have spent their retries.
 
     Raises:
-        PositionTakenError: somebody else wrote the outcome of one of the steps first; nothing was written.
+        PositionTakenError: another replica wrote the outcome of one of the steps first; nothing was written.
     """
     spent = []
     with executor.relay.deletion() as delete:
@@ -109,13 +113,13 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         with recording():
             work = executor.begin(await read_streams(connection, saga_ids))
         for outcome in batch:
-            call = outcome.call
-            if work.stream(call.step, call.message).state is not outcome.expected:
-                raise PositionTakenError(f"the outcome of {call.step.name} is written already")
+            transition = work.at(outcome.call.step, outcome.call.message)
+            if transition.stream.state is not outcome.expected:
+                raise PositionTakenError(f"the outcome of {transition.step.name} is written already")
             session.add_all(outcome.rows)
             if outcome.attempt:
                 work.attempted(outcome.attempt)
-            spent.append(outcome.write(work))
+            spent.append(outcome.write(transition))
         await session.flush()
         failpoints.here("step-written", events_of(outcome.call.message for outcome in batch))
         with recording():
@@ -128,14 +132,14 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
 
 
 def _keys_to_come(row: object) -> list[tuple[object, str]]:
-    """Return which parts of a new row's key the database will choose."""
+    """Return the parts of a new row's key that the database will generate."""
     mapper = inspect(row).mapper
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     return [(row, name) for name in names if getattr(row, name, None) is None]
 
 
 def _answer(outcome: ExternalResult, answer: GiveUp | Exception | None) -> None:
-    if outcome.settled.done():  # whoever waited was told to stop
+    if outcome.settled.done():  # the waiting call was cancelled
         return
     if isinstance(answer, Exception):
         outcome.settled.set_exception(answer)

@@ -1,15 +1,19 @@
-"""Call a step's or a compensation's function with what its signature asks for, and hold it to what it declared."""
+"""Calls the function of a step or a compensation with the arguments of its signature, inside the middleware.
+
+The returned event must be one that the function declares.
+"""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toolkit import failpoints
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import Event, IdempotencyKey
+from toolkit.declaration.middleware import Middleware
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.errors import ContentionError, DatabaseUnavailableError, StepError, describe
 from toolkit.foreign_code.containment import contained
@@ -18,7 +22,7 @@ from toolkit.persistence.database_errors import breaks_off, is_contention, is_un
 from toolkit.persistence.driver_errors import without_values
 from toolkit.persistence.step_session import StepSession
 
-#: A traceback in a dead letter is for reading; its last frames say what happened.
+#: A traceback in a dead letter is for reading; its last frames show the cause.
 _TRACEBACK_CHARS = 8_000
 
 
@@ -30,7 +34,7 @@ class Failure:
     was_cut: bool = False
 
     def __post_init__(self) -> None:
-        without_values(self.error)  # a step may have spoken to its database past SQLAlchemy, or to another one
+        without_values(self.error)  # a step may have used a database past SQLAlchemy
 
     def traceback(self) -> str:
         """Return the last part of the traceback."""
@@ -47,8 +51,9 @@ def blame(failure: Failure, handler: Step | Compensation) -> None:
     if is_contention(failure.error):
         raise ContentionError(f"{handler.name} met another transaction") from failure.error
     if breaks_off(failure.error) or is_unfit(failure.error):
-        told = f"the database broke off under {handler.name}: {describe(failure.error)}"
-        raise DatabaseUnavailableError(told) from failure.error
+        raise DatabaseUnavailableError(
+            f"the database broke off under {handler.name}: {describe(failure.error)}"
+        ) from failure.error
 
 
 async def bounded(
@@ -59,15 +64,16 @@ async def bounded(
         async with at_most(LONGEST_STEP, unless=lambda: session.is_busy):
             return await call
     except TimeoutError:
-        told = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it external"
-        return Failure(StepError(told), was_cut=True)
+        fault = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it external"
+        return Failure(StepError(fault), was_cut=True)
 
 
 class Invocation:
-    """Knows the resources that the service provides to its steps."""
+    """Holds the resources that a service provides to its steps, and the middleware around them, outermost first."""
 
-    def __init__(self, resources: Mapping[type, Any]) -> None:
+    def __init__(self, resources: Mapping[type, Any], *, middleware: Sequence[Middleware] = ()) -> None:
         self._resources = resources
+        self._middleware = tuple(middleware)
 
     async def attempt(
         self,
@@ -79,24 +85,33 @@ class Invocation:
         original: Original | None,
         flush: bool = True,
     ) -> Event | Failure:
-        """Run the function and flush what it wrote, unless somebody else does; whatever it raises is a failed attempt.
+        """Run the function and flush its rows, unless `flush` is false; any error that it raises is a failed attempt.
 
-        Only the cancellation of the task that runs it is none, and Ctrl-C.
+        Only the cancellation of the running task, and Ctrl-C, are no failed attempts.
 
         `original` is the event that the step emitted, for its compensation.
         """
         try:
             with contained(handler.name):
                 with session.lent():
-                    result = await handler.function(**self._arguments(handler, event, session, saga_id, original))
+                    arguments = self._arguments(handler, event, session, saga_id, original)
+                    result = await self._wrapped(handler, event, arguments)
                 failpoints.here("called", (type(event).__name__,))
                 _check(handler, result)
                 if flush:
                     await session.flush()
                     failpoints.here("step-written", (type(event).__name__,))
-        except Exception as error:  # noqa: BLE001 -- the one place where a step's error becomes a verdict: retry or give up
+        except Exception as error:  # noqa: BLE001 -- the one place where a step's error becomes a failure: retried, or given up
             return Failure(error)
         return result
+
+    async def _wrapped(self, handler: Step | Compensation, event: Event, arguments: dict[str, Any]) -> Event:
+        async def call(depth: int) -> Event:
+            if depth == len(self._middleware):
+                return await handler.function(**arguments)
+            return await self._middleware[depth](lambda: call(depth + 1), handler, event)
+
+        return await call(0)
 
     def _arguments(
         self, handler: Step | Compensation, event: Event, session: StepSession, saga_id: str, original: Original | None
@@ -116,6 +131,6 @@ class Invocation:
 def _check(handler: Step | Compensation, result: object) -> None:
     if type(result) not in handler.signature.emits:
         declared = ", ".join(event.__name__ for event in handler.signature.emits)
-        # Not what is in it: it may be an event of people's.
+        # Not its content: it may be an event with personal data.
         returned = "None" if result is None else f"a {type(result).__name__}"
         raise StepError(f"{handler.name} returned {returned}; it declares {declared}: return one of these")

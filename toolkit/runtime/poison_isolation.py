@@ -1,8 +1,8 @@
-"""Finds out which message ends its process, so that it is given up and none of those that were in hand beside it.
+"""Finds the message that ends its process, and gives up that one alone, not the messages beside it.
 
-A message that was delivered before is marked in the database, executed, and unmarked once it is settled. Where a mark
-stands already, a process has ended under the message: it is executed while no other such message is. The one whose
-process has ended again and again becomes a dead letter, and so do later copies of it, without being executed.
+A message that was delivered before is marked in the database, executed, and unmarked once it is settled. A mark that
+exists already means that a process ended during the message: it is executed while no other marked message is. A message
+whose process ended again and again becomes a dead letter, and later copies of it become dead letters unexecuted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KEPT = timedelta(days=7)
 
 
 class PoisonIsolation:
-    """Stands between a transport and the inbox of one service, for what was delivered before.
+    """Stands between a transport and the batcher of one service, for messages that were delivered before.
 
     `alone` is held while a message is executed alone; services that share a process share it.
     """
@@ -120,7 +120,7 @@ class PoisonIsolation:
                 service=self._service,
                 reason="ended its process",
                 error=f"its process ended {marks} times while it was in hand, the last times alone; killed by the "
-                "system for want of memory, say: the service's last log lines and the system's tell more",
+                "system for want of memory, for example: see the last log lines of the service and of the system",
                 message=message,
                 at=datetime.now(UTC),
             )
@@ -134,6 +134,6 @@ class PoisonIsolation:
         try:
             async with self._database.transaction() as session:
                 return await statement(await session.connection())
-        except Exception as error:  # noqa: BLE001 -- marks only protect others: whatever is wrong, the inbox waits for it
+        except Exception as error:  # noqa: BLE001 -- marks only protect others: the batcher waits for the database
             log.warning("a message could not be marked", service=self._service, error=describe(error))
             return None

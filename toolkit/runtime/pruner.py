@@ -1,4 +1,4 @@
-"""Retention: what is old goes, in small bites, while the service works; never anything of a saga that is still open.
+"""Retention: old rows are deleted in small batches while the service works; never a row of an open saga.
 
 A saga is pruned when this service knows that it has ended and nothing was written of it for that long. The log is the
 fence, so the fence goes with it: `SHORTEST_RETENTION` says how long it stays at least, and `watermark` what becomes of
@@ -25,17 +25,17 @@ from toolkit.persistence.database_errors import complain
 
 log = structlog.get_logger("toolkit")
 
-#: How many sagas, letters and rows of the audit go in one transaction: few enough that no step notices.
+#: The most sagas, dead letters and audit rows of one transaction: few enough that steps are not delayed.
 AT_ONCE = 500
-#: How long nothing is looked for once nothing old was left, in seconds.
+#: The pause once no old row is left, in seconds.
 _PAUSE = 60.0
-#: How long the database is left to the steps after a bite: as long as it took, and so long at least, in seconds.
+#: The least pause after a batch, in seconds; it is as long as the batch took.
 _BREATH = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """How much one bite pruned; `is_all` where nothing old is left."""
+    """The rows that one batch pruned; `is_all`: no old row is left."""
 
     sagas: int
     dead_letters: int
@@ -53,7 +53,7 @@ async def prune(
     before = now - older_than
     async with database.transaction() as session:
         connection = await session.connection()
-        # Letters first: once its saga is gone, nobody could tell an open one's from an ended one's.
+        # Dead letters first: without its saga, a dead letter of an open saga looks like one of an ended saga.
         columns = dead_letters.dead_letters.c
         is_open = pruning_watermark.is_open(columns.saga_id, columns.saga_type)
         dropped = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
@@ -78,7 +78,7 @@ class Pruner:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Take bite after bite until told to stop."""
+        """Prune batch after batch until `stop`."""
         if not self._older_than:
             await self._stopping.wait()
         while self._older_than and not self._stopping.is_set():
@@ -87,7 +87,7 @@ class Pruner:
             await self._rest(_PAUSE if is_all else max(_BREATH, time.monotonic() - began))
 
     def stop(self) -> None:
-        """Have `run` end after the bite that is under way."""
+        """Let `run` return after the current batch."""
         self._stopping.set()
 
     async def _batch(self, older_than: timedelta) -> bool:

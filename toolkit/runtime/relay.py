@@ -1,19 +1,17 @@
 """The relay: publishes outbox rows, and deletes them after the broker's positive confirm, never before.
 
-Rows of this process are handed over at commit; the poll finds delayed rows and those of processes that died.
-Nothing is lost whenever it stops: an unconfirmed row comes due again, and the worst case is a duplicate.
+Rows of this process are handed over at commit; the poll finds delayed rows and those of processes that died. Nothing
+is lost whenever it stops: an unconfirmed row comes due again, and the worst case is a duplicate.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
 from toolkit.clock import Clock
@@ -27,18 +25,12 @@ from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.runtime.confirmed_rows import ConfirmedRows
 
 log = structlog.get_logger("toolkit")
 
-#: An unconsumed event is offered again after 1, 2, 4 … seconds, at most this long.
+#: An event without a bound queue is published again after 1, 2, 4 … seconds, at most this long.
 _LONGEST_WAIT = timedelta(minutes=1)
-#: After a failed transaction of the relay's own, in seconds: the database is away, asking faster won't help.
-_PAUSE = 0.5
-#: How long a confirmed row waits before it is deleted, in seconds: nobody waits for it to go, and under load the next
-#: batch's transaction takes it along. A relay that dies meanwhile publishes it twice.
-_LINGER = 0.05
-#: So few rows wait for that, rather than cost a saga that is alone a statement before each of its commits.
-_TOO_FEW = 8
 
 
 class Publisher(Protocol):
@@ -75,24 +67,23 @@ class Relay:
         self._window = window
         self._lease = lease
         self._poll = poll
+        self._confirmed = ConfirmedRows(database)
+        self.deletion = self._confirmed.deletion
         self._in_flight: dict[str, asyncio.Task[None]] = {}
         self._message_ids: set[str | None] = set()
-        self._sent: dict[str, str | None] = {}
-        self._deleting: set[str] = set()
         self._expected: list[datetime] = []
         self._wake = asyncio.Event()
-        self._confirmed = asyncio.Event()
         self._tracing = tracing
         self._confirms = metrics.confirms.labels(service)
         self._returns = metrics.returns.labels(service)
         self._failures = metrics.failures.labels(service)
         self._is_stopping = False
-        self._claims, self._deletes = False, True
+        self._claims = True
 
     @property
     def is_healthy(self) -> bool:
-        """Whether its last transactions did what they were to do."""
-        return self._claims and self._deletes
+        """Whether the relay's last transactions succeeded."""
+        return self._claims and self._confirmed.is_healthy
 
     def due_if_handed_over(self) -> datetime:
         """Return the due time for rows about to be committed: a lease ahead if this relay will send them itself."""
@@ -111,46 +102,23 @@ class Relay:
             self._expected += [row.due_at for row in delayed]
             self._wake.set()
 
-    @contextmanager
-    def deletion(self, *, least: int = _TOO_FEW) -> Iterator[Callable[[AsyncConnection], Awaitable[None]]]:
-        """Lend what deletes the confirmed rows in the caller's transaction, and keep them if the block raises.
-
-        Where there are fewer than `least`, it deletes none.
-        """
-        taken: dict[str, str | None] = {}
-
-        async def delete(connection: AsyncConnection) -> None:
-            sent = {row_id: sign for row_id, sign in self._sent.items() if row_id not in self._deleting}
-            if len(sent) >= least:
-                taken.update(sent)
-                self._deleting.update(taken)
-                await outbox.delete_sent(connection, taken)
-                failpoints.here("deleted", taken.values())
-
-        try:
-            yield delete
-            for row_id in taken:
-                del self._sent[row_id]
-        finally:
-            self._deleting.difference_update(taken)
-
     async def run(self) -> None:
-        """Publish what is due until told to stop."""
+        """Publish due rows until `stop`."""
         async with asyncio.TaskGroup() as tasks:  # it overlooks a task that ends in CancelledError
             tasks.create_task(contain("claiming", self._claim_forever()))
-            tasks.create_task(contain("deleting", self._delete_forever()))
+            tasks.create_task(contain("deleting", self._confirmed.run()))
 
     def stop(self) -> None:
-        """Have `run` end between two transactions: one that is cancelled in its midst leaves its connection locked."""
+        """Let `run` return between two transactions: a cancelled transaction would leave its connection locked."""
         self._is_stopping = True
         self._wake.set()
-        self._confirmed.set()
+        self._confirmed.stop()
 
     async def drain(self) -> None:
-        """Wait until all that is in flight is confirmed and deleted."""
+        """Wait until all rows in flight are confirmed and deleted."""
         while self._in_flight:
             await asyncio.wait(self._in_flight.values())
-        await self._delete_sent()
+        await self._confirmed.delete()
 
     async def _claim_forever(self) -> None:
         while not self._is_stopping:
@@ -159,18 +127,17 @@ class Relay:
                 await self._sleep()
 
     async def _claim_due(self) -> bool:
-        """Claim due rows and start sending them; return whether there may be more at once."""
+        """Claim due rows and start sending them; return whether more may be due."""
         self._wake.clear()
         now = self._clock.now()
         self._expected = [moment for moment in self._expected if moment > now]
         room = self._window - len(self._in_flight)
         if room <= 0:
-            return False  # what is due is claimed as soon as there is room: then the relay is woken
+            return False  # due rows are claimed as soon as there is room: then the relay is woken
         try:
             rows = await contain("claiming", self._claim(now, room))
         except Exception as error:  # noqa: BLE001 -- the relay outlives every outage of its database
-            self._claims = False
-            _complain(error)
+            self._failed(error)
             return False
         self._claims = True
         failpoints.here("relay-claimed", (row.message.type for row in rows))
@@ -183,7 +150,7 @@ class Relay:
             return await outbox.claim(await session.connection(), now=now, until=now + self._lease, most=most)
 
     async def _sleep(self) -> None:
-        """Wait to be woken, for the next delayed row, or for the slow poll under it all."""
+        """Wait until woken, until the next delayed row is due, or for the poll interval."""
         until_next = min(self._expected, default=None)
         wait = min(self._poll, until_next - self._clock.now()) if until_next else self._poll
         try:
@@ -193,8 +160,8 @@ class Relay:
             return
 
     def _start(self, row: OutboxRow) -> None:
-        # One message id is in flight once: returns are matched by it. The other row waits for its lease.
-        if row.id in self._in_flight or row.id in self._sent or row.message.message_id in self._message_ids:
+        # One message id is in flight once: returns are matched by it. A second row with it waits for its lease.
+        if row.id in self._in_flight or row.id in self._confirmed or row.message.message_id in self._message_ids:
             return
         self._message_ids.add(row.message.message_id)
         task = asyncio.create_task(self._send(row))
@@ -223,55 +190,30 @@ class Relay:
             log.warning("publish failed", error=str(error), **_facts(row))
             return
         failpoints.here("confirmed", (row.message.type,))
-        self._sent[row.id] = row.message.type
-        self._confirmed.set()
+        self._confirmed.add(row.id, row.message.type)
         self._confirms.inc()
         if self._tracing:
             self._tracing.published(row.message, destination=row.destination, since=since)
 
     async def _put_back(self, row: OutboxRow, error: UnroutableError) -> None:
-        """Keep an event that nobody hears, and offer it again later and later."""
+        """Keep an event without a bound queue, and publish it again after a growing pause."""
         wait = min(timedelta(seconds=2 ** min(row.tries, 10)), _LONGEST_WAIT)
-        log.warning("nobody is bound to the event", error=str(error), tries=row.tries + 1, **_facts(row))
+        log.warning("no queue is bound to the event", error=str(error), tries=row.tries + 1, **_facts(row))
         due_at = self._clock.now() + wait
         try:
             with contained("putting back"):
                 async with self._database.transaction() as session:
                     await outbox.put_back(await session.connection(), row.id, until=due_at)
         except Exception as failure:  # noqa: BLE001 -- the row comes due by its lease all the same
-            self._claims = False
-            _complain(failure)
+            self._failed(failure)
         self._expected.append(due_at)
 
-    async def _delete_forever(self) -> None:
-        while not self._is_stopping:
-            await self._confirmed.wait()
-            await asyncio.sleep(_LINGER)
-            self._confirmed.clear()
-            await self._delete_sent()
-
-    async def _delete_sent(self) -> None:
-        """Delete, in one statement, all that was confirmed and that no step's transaction has deleted meanwhile."""
-        if not self._sent.keys() - self._deleting:
-            return
-        try:
-            with contained("deleting"), self.deletion(least=1) as delete:
-                async with self._database.transaction() as session:
-                    await delete(await session.connection())
-        except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst
-            self._deletes = False
-            _complain(error)
-            await asyncio.sleep(_PAUSE)
-            self._confirmed.set()
-        else:
-            self._deletes = True
+    def _failed(self, error: Exception) -> None:
+        self._claims = False
+        complain("relay can't reach its database", error)
 
     def _has_room(self) -> bool:
         return len(self._in_flight) < self._window
-
-
-def _complain(error: Exception) -> None:
-    complain("relay can't reach its database", error)
 
 
 def _facts(row: OutboxRow) -> dict[str, str | None]:

@@ -1,7 +1,7 @@
-"""The watch: finds steps whose sagas should have ended, says so, sends their events again, and at last asks to abort.
+"""The watchdog: finds overdue steps, logs them, sends their events again as nudges, and at last requests an abort.
 
-A clock decides here only when to ask. A nudge is a duplicate, which the fence bears; an abort makes whoever has not
-begun refuse, and whoever has is not touched: so a watch that is wrong does no harm.
+A clock only decides when to send. A nudge is a duplicate, which the fence ignores; an abort fences the steps that have
+not begun, and leaves the others alone: so a watchdog that errs does no harm.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from toolkit.persistence.saga_log import Entry, StreamKey
 from toolkit.persistence.saga_log_streams import readable_streams
 from toolkit.persistence.unreadable_rows import REST, set_aside
 from toolkit.protocol.fence import Note
-from toolkit.runtime.after_commit import tell_contradiction
+from toolkit.runtime.after_commit import log_contradiction
 from toolkit.runtime.relay import Relay
 
 log = structlog.get_logger("toolkit")
 
-#: A push an hour costs next to nothing, however long nothing helps.
+#: The longest pause between two nudges: one an hour costs next to nothing.
 _LONGEST_PAUSE = timedelta(hours=1)
-#: More would overflow a timedelta, and have long been an hour.
+#: More doublings would overflow a timedelta, and the pause is an hour long before.
 _MOST_DOUBLINGS = 20
 #: So many nudges of a step are noted in the log; by then they come every hour. The table of overdue steps counts on.
 _MOST_NOTES = 8
 
-#: What a log line says of something.
+#: The fields of a log line.
 Facts = dict[str, str | None]
 
 
@@ -67,24 +67,24 @@ class Watchdog:
         self.is_healthy = True
 
     async def run(self) -> None:
-        """Sweep again and again until told to stop."""
+        """Sweep again and again until `stop`."""
         while not self._stopping.is_set():
             try:
-                await contain("the watch", self.sweep())
+                await contain("the watchdog", self.sweep())
                 self.is_healthy = True
-            except Exception as error:  # noqa: BLE001 -- the watch outlives every outage of its database
+            except Exception as error:  # noqa: BLE001 -- the watchdog outlives every outage of its database
                 self.is_healthy = False
-                complain("watch can't reach its database", error)
+                complain("watchdog can't reach its database", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.watch_every.total_seconds()):
                     await self._stopping.wait()
 
     def stop(self) -> None:
-        """Have `run` end after the sweep that is under way."""
+        """Let `run` return after the current sweep."""
         self._stopping.set()
 
     async def sweep(self) -> None:
-        """Find what has become overdue, and push what is due to be pushed."""
+        """Find the steps that became overdue, and nudge those that are due."""
         now = self._clock.now()
         async with self._database.transaction() as session:
             connection = await session.connection()
@@ -94,8 +94,8 @@ class Watchdog:
                 await close_sagas(connection, new_id(), ended, now=now)
             due = await overdue_steps.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
-            await overdue_steps.postpone(connection, waiting, [self._next_push(step, now) for step in waiting])
-            rows, broken = await self._push(connection, waiting, now)
+            await overdue_steps.postpone(connection, waiting, [self._next_nudge(step, now) for step in waiting])
+            rows, broken = await self._nudge(connection, waiting, now)
             await overdue_steps.postpone(connection, broken, [now + REST] * len(broken))
             traces = await _traces(connection, found.steps)
             saga_operations = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
@@ -106,22 +106,24 @@ class Watchdog:
             await outbox.add(connection, rows)
         self._meter.entries([*notes, *(note for note, _ in saga_operations)])
         self._relay.hand_over(rows, [])
-        self._tell(found, traces)
+        self._log(found, traces)
 
-    def _tell(self, found: Found, traces: dict[StreamKey, Facts]) -> None:
+    def _log(self, found: Found, traces: dict[StreamKey, Facts]) -> None:
         for ended in found.ends:
             sagas = len(ended.completed) + len(ended.failed)
-            log.warning("end of sagas was not received; their log tells it", saga_type=ended.saga_type, sagas=sagas)
+            log.warning(
+                "end of sagas was not received; it is taken from their log", saga_type=ended.saga_type, sagas=sagas
+            )
         for odd in found.contradictions:
             self._meter.contradiction(odd.saga_type, odd.step)
-            tell_contradiction((odd.saga_type, odd.saga_id), odd.step, odd.error)
+            log_contradiction((odd.saga_type, odd.saga_id), odd.step, odd.error)
         for step in found.steps:
             saga = {"saga_type": step.saga_type, "saga_id": step.saga_id}
             facts = saga | {"step": step.step, "since": step.since.isoformat()}
             log.error("saga is overdue", **facts, **traces.get(step.key, {}))
 
     async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
-        """Return those that did not move and whose sagas did not end, and forget the others."""
+        """Return the steps that did not move and whose sagas did not end, and forget the others."""
         streams, broken = await readable_streams(connection, [step.saga_id for step in due])
         ended = {key[:2] for key, stream in streams.items() if stream.end}
         stands = {key: stream.position for key, stream in streams.items()}
@@ -131,14 +133,14 @@ class Watchdog:
         )
         return waiting
 
-    async def _push(
+    async def _nudge(
         self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime
     ) -> tuple[list[OutboxRow], list[OverdueStep]]:
-        """Return each step's event once more, with an abort where no nudge has helped, and the steps without either."""
+        """Return each step's event once more, with an abort where nudges did not help, and the steps without either."""
         emitted = await emitted_events.at(connection, [(*step.key, step.position) for step in steps])
         hopeless = [step for step in steps if self._is_hopeless(step, now)]
         await overdue_steps.mark_aborted(connection, hopeless)
-        # An event that an older release emitted may have no declaration any more; then only the abort is left.
+        # This release may not declare an event that an older one emitted; then only the abort is left.
         sent = {each.key: _sent(each, self._emitted) for each in emitted if each.emitted_type in self._emitted}
         wires = [wire for wire in sent.values() if wire]
         causes = {each.key: each for each in emitted}
@@ -151,8 +153,8 @@ class Watchdog:
     def _is_hopeless(self, step: OverdueStep, now: datetime) -> bool:
         return now - step.since >= self._settings.abort_after
 
-    def _next_push(self, step: OverdueStep, now: datetime) -> datetime:
-        """Return when the step is pushed next: each pause is twice the one before, but none delays the first abort."""
+    def _next_nudge(self, step: OverdueStep, now: datetime) -> datetime:
+        """Return when the step is nudged next: each pause is twice the one before, but none delays the first abort."""
         first = self._settings.nudge_every
         doubled = first * (1 << min(step.nudges - 1, _MOST_DOUBLINGS))
         pause = min(doubled, max(first, _LONGEST_PAUSE))
@@ -172,7 +174,7 @@ class Watchdog:
 
 
 async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> dict[StreamKey, dict[str, str | None]]:
-    """Return, by saga and step, what a log line says of the trace."""
+    """Return the trace fields of a log line, by saga and step."""
     emitted = await emitted_events.at(connection, [(*step.key, step.position) for step in steps])
     return {each.key: trace_facts(each.traceparent) for each in emitted}
 

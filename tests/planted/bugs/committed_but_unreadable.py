@@ -1,7 +1,7 @@
 """What a step returns is committed as it is, whether the next service can read it or not."""
 
 EDITS = {
-    "toolkit/runtime/executor.py": [
+    "toolkit/runtime/step_runner.py": [
         (
             "        return result if isinstance(result, Failure) else self._encoded(attempt, result)\n",
             "        return result\n",

@@ -4,7 +4,7 @@ PUBLISH = "            publish = self._publisher.publish(row.message, destinatio
 
 EDITS = {
     "toolkit/runtime/relay.py": [
-        (PUBLISH, "            self._sent[row.id] = row.message.type\n            self._confirmed.set()\n" + PUBLISH),
+        (PUBLISH, "            self._confirmed.add(row.id, row.message.type)\n" + PUBLISH),
     ],
 }
 CAUGHT_BY = [

@@ -4,7 +4,7 @@ EDITS = {
     "toolkit/persistence/availability.py": [
         ("            return None if is_of_values(error) else error\n", "            return None\n"),
     ],
-    "toolkit/runtime/batcher.py": [
+    "toolkit/runtime/failed_batches.py": [
         (
             "            delivery.failed = None\n            self._hold(",
             "            delivery.settled.set_exception(error)\n            self._hold(",

@@ -2,7 +2,7 @@
 
 EDITS = {
     "toolkit/runtime/external_calls.py": [
-        ("must_void = self._compensation_of(claim.step) is not None", "must_void = False"),
+        ("must_void = self._compensation_of(call.step) is not None", "must_void = False"),
     ],
 }
 CAUGHT_BY = [

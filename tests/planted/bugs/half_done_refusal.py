@@ -1,7 +1,7 @@
 """A step that refuses keeps what it had written until then."""
 
 EDITS = {
-    "toolkit/runtime/executor.py": [
+    "toolkit/runtime/step_runner.py": [
         ("        if isinstance(result, Failure | Refusal):\n", "        if isinstance(result, Failure):\n"),
         ("            if is_changed or not await", "            if False and not await"),
     ],

@@ -1,7 +1,7 @@
 """A step that breaks its own connection is taken for a database that was away, as often as it does."""
 
 EDITS = {
-    "toolkit/runtime/batcher.py": [
+    "toolkit/runtime/failed_batches.py": [
         ("        if delivery.breaks >= _BREAKS or not may_pass(error):\n", "        if not may_pass(error):\n"),
     ],
 }

@@ -1,9 +1,7 @@
-"""A service that knows a saga's end has nobody told: who missed the end nudges for ever, and stays overdue."""
-
-ANSWER = "        end = tx.work.end_of(message.envelope)\n        if not end or asked"
+"""A service that knows a saga's end never repeats it: a service that missed the end nudges for ever."""
 
 EDITS = {
-    "toolkit/runtime/executor.py": [(ANSWER, ANSWER.replace("if not end", "if True or not end"))],
+    "toolkit/runtime/ended_sagas.py": [("        if end is None or request_id in", "        if True or request_id in")],
 }
 CAUGHT_BY = [
     "tests/unit/runtime/test_ends.py::test_a_nudge_of_a_saga_that_ended_here_is_answered_once",

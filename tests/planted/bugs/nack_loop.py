@@ -1,17 +1,17 @@
 """A message whose step raises is given back and taken again at once, for ever: no backoff, no end, no way past it."""
 
 BLAME = "            blame(result, handler)\n"
-VERDICTS = ("            if not savepoint.is_active", "            raise disappointment from result.error")
+VERDICTS = ("            if not savepoint.is_active", "            raise fallback from result.error")
 
 EDITS = {
-    "toolkit/runtime/executor.py": [
+    "toolkit/runtime/step_runner.py": [
         (BLAME + each, BLAME + "            raise result.error\n" + each) for each in VERDICTS
     ],
-    "toolkit/runtime/batcher.py": [
+    "toolkit/runtime/failed_batches.py": [
         (
             "        delivery.failed = error if isinstance(error, Exception) else None\n"
             "        await self._settle([delivery])\n",
-            "        self._waiting.appendleft(delivery)\n",
+            "        self._requeue(delivery, first=True)\n",
         ),
     ],
 }

@@ -1,18 +1,18 @@
 """An outside compensation tells the step before it to undo itself when it begins, not when it is done."""
 
 EDITS = {
-    "toolkit/runtime/executor.py": [
-        ("tx.work.compensating(step, message)", "tx.work.compensating(step, message, compensation.emits)"),
+    "toolkit/runtime/dispatch.py": [
+        ("transition.compensating()", "transition.compensating(compensation.emits)"),
     ],
-    "toolkit/runtime/unit_of_work.py": [
+    "toolkit/runtime/transitions.py": [
         (
-            "def compensating(self, step: Step, message: Message) -> None:",
-            "def compensating(self, step: Step, message: Message, emits: type[Event]) -> None:",
+            "def compensating(self) -> None:",
+            "def compensating(self, emits: type[Event]) -> None:",
         ),
         (
-            "        self._move(step, message, StepState.COMPENSATING, SagaState.COMPENSATING)\n",
-            "        event = step.saga.build(emits, saga_id=message.envelope.saga_id, reason='')\n"
-            "        self._move(step, message, StepState.COMPENSATING, SagaState.COMPENSATING, emitted=event)\n",
+            "        self._move(StepState.COMPENSATING, SagaState.COMPENSATING)\n",
+            "        event = self._built(emits, '')\n"
+            "        self._move(StepState.COMPENSATING, SagaState.COMPENSATING, emitted=event)\n",
         ),
     ],
 }

@@ -224,7 +224,7 @@ async def test_a_raising_log_processor_repeats_no_step(
     assert clerk.calls == [("lend_book", "loan-1"), ("lend_book", "loan-2")]
     assert await lent(database) == ["loan-1", "loan-2"]
     assert [each.message for each in caplog.records if each.name == "toolkit"] == [
-        "what was committed could not be told"
+        "what was committed could not be reported"
     ] * 2
 
 

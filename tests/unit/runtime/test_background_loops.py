@@ -16,7 +16,7 @@ from toolkit.errors import EscapedError, LoopEndedError
 from toolkit.runtime.background_loops import Loops
 from toolkit.transport.embedded import Embedded
 
-LOOPS = ["relay", "batcher", "watch", "retention"]
+LOOPS = ["relay", "batcher", "watchdog", "pruner"]
 
 
 async def return_at_once() -> None:
@@ -176,6 +176,6 @@ async def test_a_provider_that_fails_at_its_end_keeps_nothing_open(tmp_path: Pat
             pass
 
     assert [each["event"] for each in told if each["log_level"] == "error"] == [
-        "what the steps were provided with could not be given back"
+        "the resources of the steps could not be closed"
     ]
     assert embedded.runtimes["library"].database.engine.pool.checkedout() == 0

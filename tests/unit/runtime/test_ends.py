@@ -17,7 +17,7 @@ from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
-from toolkit.runtime import executor
+from toolkit.runtime import dispatch
 from toolkit.runtime.pruner import prune
 
 WANTED = BookWanted(loan_id="loan-1")
@@ -106,7 +106,7 @@ async def test_a_nudge_of_a_saga_that_goes_on_is_not_answered(branch: Branch) ->
 
 
 async def test_an_answer_that_is_long_ago_is_forgotten(branch: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "_MOST_ANSWERED", 2)
+    monkeypatch.setattr(dispatch, "_MOST_ANSWERED", 2)
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 

@@ -298,7 +298,7 @@ async def test_a_step_refuses_at_and_after_its_deadline(
 async def test_the_settings_timeout_overrides_the_declared_one(
     branch: Branch, clerk: Clerk, database: Database
 ) -> None:
-    branch.executor._timeouts["lend_book"] = timedelta(seconds=5)
+    branch.executor.failures._timeouts["lend_book"] = timedelta(seconds=5)
 
     await branch.executor.execute([letter(WANTED, at=NOON - timedelta(seconds=5))])
 

@@ -1,0 +1,100 @@
+"""Outbox rows that the broker has confirmed, until a transaction deletes them.
+
+A row that stays after its confirm is published twice at worst. So a delete may wait: under load the next batch's
+transaction takes it along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit import failpoints
+from toolkit.foreign_code.containment import contained
+from toolkit.persistence import outbox
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import complain
+
+#: The pause after a failed delete, in seconds: the database is away, and asking faster does not help.
+_PAUSE = 0.5
+#: How long a confirmed row waits for another transaction to delete it, in seconds.
+_LINGER = 0.05
+#: A batch's transaction deletes at least this many rows; fewer would cost a saga that is alone a statement before each
+#: of its commits.
+_TOO_FEW = 8
+
+
+class ConfirmedRows:
+    """Deletes the confirmed rows of one service's outbox."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._event_types: dict[str, str | None] = {}
+        self._deleting: set[str] = set()
+        self._added = asyncio.Event()
+        self._is_stopping = False
+        #: Whether the last delete succeeded.
+        self.is_healthy = True
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self._event_types
+
+    def add(self, row_id: str, event_type: str | None) -> None:
+        """Add a row that the broker has confirmed."""
+        self._event_types[row_id] = event_type
+        self._added.set()
+
+    @contextmanager
+    def deletion(self, *, least: int = _TOO_FEW) -> Iterator[Callable[[AsyncConnection], Awaitable[None]]]:
+        """Lend a function that deletes the confirmed rows in the caller's transaction; keep them if the block raises.
+
+        Where there are fewer than `least`, it deletes none.
+        """
+        taken: dict[str, str | None] = {}
+
+        async def delete(connection: AsyncConnection) -> None:
+            free = {row_id: kind for row_id, kind in self._event_types.items() if row_id not in self._deleting}
+            if len(free) >= least:
+                taken.update(free)
+                self._deleting.update(taken)
+                await outbox.delete_sent(connection, taken)
+                failpoints.here("deleted", taken.values())
+
+        try:
+            yield delete
+            for row_id in taken:
+                del self._event_types[row_id]
+        finally:
+            self._deleting.difference_update(taken)
+
+    async def run(self) -> None:
+        """Delete the rows that no batch's transaction has deleted, until `stop`."""
+        while not self._is_stopping:
+            await self._added.wait()
+            await asyncio.sleep(_LINGER)
+            self._added.clear()
+            await self.delete()
+
+    def stop(self) -> None:
+        """Let `run` return between two transactions."""
+        self._is_stopping = True
+        self._added.set()
+
+    async def delete(self) -> None:
+        """Delete, in one statement, all confirmed rows that no other transaction is deleting."""
+        if not self._event_types.keys() - self._deleting:
+            return
+        try:
+            with contained("deleting"), self.deletion(least=1) as delete:
+                async with self._database.transaction() as session:
+                    await delete(await session.connection())
+        except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst
+            self.is_healthy = False
+            complain("relay can't reach its database", error)
+            await asyncio.sleep(_PAUSE)
+            self._added.set()
+        else:
+            self.is_healthy = True

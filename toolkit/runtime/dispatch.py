@@ -1,0 +1,179 @@
+"""Decides, by the fence, what each message of a batch does: which steps and compensations it runs, fences or closes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+import structlog
+
+from toolkit.clock import Clock
+from toolkit.configuration.settings import SHORTEST_RETENTION
+from toolkit.declaration.events import AbortRequested, EndRequested, Refusal, SagaEnded
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.service import Service
+from toolkit.messaging.decoding import Unreadable
+from toolkit.messaging.envelope import Message
+from toolkit.persistence import pruning_watermark
+from toolkit.persistence.database_errors import recording
+from toolkit.protocol.fence import Arrival, Decision, StepState, decide
+from toolkit.runtime.failed_attempts import FailedAttempts
+from toolkit.runtime.invocation import Failure
+from toolkit.runtime.step_runner import StepRunner, Transaction
+from toolkit.runtime.unit_of_work import ExternalCall, is_of
+
+log = structlog.get_logger("toolkit")
+
+#: So many requests for an end are remembered as answered, so that their copies are not: enough for a storm of them.
+_MOST_ANSWERED = 10_000
+
+
+class Dispatch:
+    """Dispatches the messages of one service.
+
+    `former_steps` stand in the log by saga type and name, though this release does not declare them.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        steps: StepRunner,
+        failures: FailedAttempts,
+        *,
+        clock: Clock,
+        former_steps: Collection[tuple[str, str]],
+    ) -> None:
+        self._service = service
+        self._steps = steps
+        self._failures = failures
+        self._clock = clock
+        self._former_steps = former_steps
+        self._answered: dict[str, None] = {}
+
+    async def take(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
+        """Dispatch a message, and return the external calls that it claims."""
+        tx.calls = []
+        if isinstance(item, Unreadable):
+            tx.work.unreadable(item)
+        elif isinstance(item.event, SagaEnded):
+            tx.work.ends.received.append((item.envelope.event_id, item.event))
+        elif isinstance(item.event, AbortRequested):
+            await self._abort(item, tx)
+        elif isinstance(item.event, EndRequested):
+            if tx.work.ends.ended_here(item.envelope.saga):  # else the service that ended it answers
+                self._answer(item.envelope.event_id, item, tx)
+        else:
+            await self._event(item, tx)
+        return tx.calls
+
+    def committed(self, answered: Collection[str]) -> None:
+        """Remember the ids of the messages that a committed transaction has answered."""
+        self._answered.update(dict.fromkeys(answered))
+        while len(self._answered) > _MOST_ANSWERED:
+            del self._answered[next(iter(self._answered))]
+
+    async def _event(self, message: Message, tx: Transaction) -> None:
+        """Run the steps and compensations that the event triggers."""
+        if message.envelope.nudge:
+            self._answer(message.envelope.nudge, message, tx)
+        if await self._may_be_pruned(message, tx, message.envelope.occurred_at):
+            tx.work.pruned(message)
+            return
+        for step in self._service.steps:
+            if type(message.event) in step.triggers and is_of(step.saga, message):
+                await self._forward(step, message, tx)
+        for compensation in self._service.compensations:
+            if type(message.event) in compensation.triggers and is_of(compensation.of.saga, message):
+                await self._compensate(compensation, message, tx)
+
+    async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
+        transition = tx.work.at(step, message)
+        state = transition.stream.state
+        decision = decide(Arrival.FORWARD, state)
+        if decision is Decision.IGNORE or (state is None and self._was_taken_before(step, message, tx)):
+            transition.ignored()
+        elif state is None and self._failures.is_late(step, message):
+            transition.refused_because("its deadline had passed when the event arrived")
+        elif step.external:
+            if state is None:
+                transition.executing()
+            tx.calls.append(ExternalCall(decision, step, message))
+        else:
+            result = await self._steps.run(step, message, tx)
+            if isinstance(result, Failure):
+                self._failures.retry_or_refuse(transition, result)
+            elif isinstance(result, Refusal):
+                transition.refused(result)
+            else:
+                transition.completed(result)
+
+    async def _compensate(self, compensation: Compensation, message: Message, tx: Transaction) -> None:
+        step = compensation.of
+        transition = tx.work.at(step, message)
+        stream = transition.stream
+        decision = decide(Arrival.COMPENSATION, stream.state)
+        if decision is Decision.FENCE and not self._was_taken_before(step, message, tx):
+            transition.fenced(compensation.emits)
+        elif decision is Decision.DEFER:
+            transition.defer()
+        elif decision in (Decision.IGNORE, Decision.FENCE):
+            transition.ignored()
+            if stream.state is StepState.CONFIRMED:
+                self._answer(message.envelope.event_id, message, tx)
+        elif step.external:
+            if stream.state is StepState.COMPLETED:
+                transition.compensating()
+            tx.calls.append(ExternalCall(decision, step, message, compensation, stream.original))
+        else:
+            result = await self._steps.run(compensation, message, tx, original=stream.original)
+            if isinstance(result, Failure):
+                self._failures.retry_compensation(compensation, transition, result)
+            else:
+                transition.compensated(result)
+
+    async def _abort(self, message: Message, tx: Transaction) -> None:
+        """Fence each refusable step that has not begun; the first of them in the saga's order starts the compensation.
+
+        No step of an ended saga is fenced: the service that ended it answers with the end. No step of a saga that may
+        have been pruned is fenced either: only ended sagas are pruned.
+        """
+        envelope = message.envelope
+        if tx.work.ends.of(envelope.saga):
+            if tx.work.ends.ended_here(envelope.saga):
+                self._answer(envelope.event_id, message, tx)
+            return
+        if await self._may_be_pruned(message, tx, envelope.started_at or envelope.occurred_at):
+            saga = {"saga_type": envelope.saga_type, "saga_id": envelope.saga_id}
+            log.warning("abort of a saga that may have been pruned; it is ignored", **saga)
+            return
+        for step in self._service.steps:
+            if not (step.is_refusable and is_of(step.saga, message)):
+                continue
+            transition = tx.work.at(step, message)
+            decision = decide(Arrival.ABORT, transition.stream.state)
+            if decision is Decision.FENCE:
+                transition.fenced(step.refusals[0])
+            elif decision is Decision.DEFER:
+                transition.defer()
+
+    def _answer(self, request_id: str, message: Message, tx: Transaction) -> None:
+        """Answer a service that missed the saga's end, where the end is known here; once for each request."""
+        if request_id not in self._answered:
+            envelope = message.envelope
+            now = tx.work.origin.now
+            tx.work.ends.answer(request_id, envelope.saga, now=now, traceparent=envelope.traceparent)
+
+    async def _may_be_pruned(self, message: Message, tx: Transaction, occurred_at: datetime) -> bool:
+        """Whether the log does not know the saga, and may have known it before it was pruned."""
+        if occurred_at > self._clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga):
+            return False
+        with recording():
+            return await pruning_watermark.is_beyond(await tx.session.connection(), occurred_at)
+
+    def _was_taken_before(self, step: Step, message: Message, tx: Transaction) -> bool:
+        """Whether a former step took this event, or the saga's first one: under another name, the step is done."""
+        return any(
+            tx.work.was_taken((saga_type, message.envelope.saga_id, name), message, step)
+            for saga_type, name in self._former_steps
+            if saga_type == step.saga.name
+        )

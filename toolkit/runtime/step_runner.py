@@ -1,0 +1,202 @@
+"""Runs the functions of steps and compensations inside the transaction of their batch.
+
+In an optimistic batch no step has a savepoint. Where one fails, or refuses after it wrote, the batch falls back: it is
+rolled back and executed again, each step in a savepoint of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+from toolkit.declaration.encoding import Original, encode
+from toolkit.declaration.events import Event, Refusal
+from toolkit.declaration.participant import Compensation, Step
+from toolkit.errors import PositionTakenError, StepError, describe
+from toolkit.foreign_code.containment import contained
+from toolkit.messaging.envelope import Message
+from toolkit.observability.tracing import Tracing
+from toolkit.persistence.database_errors import is_contention, is_outage
+from toolkit.persistence.plain_reads import PlainReads
+from toolkit.persistence.saga_log_streams import read_streams
+from toolkit.persistence.step_session import StepSession
+from toolkit.runtime.after_commit import Attempt
+from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
+from toolkit.runtime.unit_of_work import ExternalCall, UnitOfWork, stream_key
+
+#: The attempt that an earlier, rolled-back execution of the batch made; None if it made none.
+Known = Callable[[Step | Compensation, Message], Attempt | None]
+
+
+@dataclass(slots=True)
+class Transaction:
+    """The transaction that executes one batch."""
+
+    session: StepSession
+    work: UnitOfWork
+    known: Known
+    is_optimistic: bool
+    is_alone: bool
+    attempts: int = 0
+    #: The external calls that the current message has claimed.
+    calls: list[ExternalCall] = field(default_factory=list)
+
+
+class FallbackError(Exception):
+    """An optimistic batch holds a step that failed, or that refused after it wrote.
+
+    The result of a message that is alone in its batch is `known`: its step need not run again. So is that of a step
+    that was cut off, since its neighbours would wait as long once more.
+    """
+
+    def __init__(self, attempt: Attempt | None = None) -> None:
+        super().__init__()
+        self._attempt = attempt
+
+    def known(self, handler: Step | Compensation, message: Message) -> Attempt | None:
+        """Return the attempt, if it was this handler's with this message."""
+        attempt = self._attempt
+        return attempt if attempt and attempt.handler is handler and attempt.message is message else None
+
+
+class StepRunner:
+    """Runs the functions of one service; `max_body` is the largest event, in bytes, that a step may emit."""
+
+    def __init__(self, invocation: Invocation, *, queue: str, max_body: int, tracing: Tracing | None) -> None:
+        self._invocation = invocation
+        self._queue = queue
+        self._max_body = max_body
+        self._tracing = tracing
+        self._plain_reads = PlainReads()
+
+    async def run(
+        self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: Original | None = None
+    ) -> Event | Failure:
+        """Run the function, unless an earlier execution of the batch did; return its result."""
+        if (attempt := tx.known(handler, message)) is None:
+            attempt = self.open_attempt(handler, message)
+            run = self._run_optimistically if tx.is_optimistic else self._run_in_savepoint
+            await run(attempt, tx, original)
+        tx.work.attempted(attempt)
+        assert attempt.result is not None  # noqa: S101 -- it has been run
+        return attempt.result
+
+    def open_attempt(self, handler: Step | Compensation, message: Message) -> Attempt:
+        """Return an attempt that begins now."""
+        begin = self._tracing.begin if self._tracing else None
+        span = begin(handler.name, message.envelope, queue=self._queue) if begin else None
+        return Attempt(handler, message, span)
+
+    def failed(self, handler: Step | Compensation, message: Message, error: Exception) -> Attempt:
+        """Return an attempt that failed with this error at its commit."""
+        attempt = self.open_attempt(handler, message)
+        attempt.result = Failure(error)
+        return attempt
+
+    async def call(
+        self,
+        attempt: Attempt,
+        session: StepSession,
+        *,
+        event: Event | None = None,
+        original: Original | None = None,
+        flush: bool = True,
+    ) -> Event | Failure:
+        """Call the attempt's function inside the attempt's span; `event` replaces the message's, for a void."""
+        message = attempt.message
+        with attempt.span.current() if attempt.span else nullcontext():
+            result = await self._invocation.attempt(
+                attempt.handler,
+                event or message.event,
+                session,
+                saga_id=message.envelope.saga_id,
+                original=original,
+                flush=flush,
+            )
+        return result if isinstance(result, Failure) else self._encoded(attempt, result)
+
+    def _encoded(self, attempt: Attempt, event: Event) -> Event | Failure:
+        """Encode the event as it is now; one that no other service could decode fails its attempt."""
+        saga, saga_id = attempt.step.saga, attempt.message.envelope.saga_id
+        try:
+            attempt.body = encode(event, saga=saga, saga_id=saga_id, most=self._max_body)
+        except StepError as error:
+            return Failure(error)
+        return event
+
+    async def _run_in_savepoint(self, attempt: Attempt, tx: Transaction, original: Original | None) -> None:
+        """Run the function in a savepoint, and keep its writes only if it succeeded."""
+        handler = attempt.handler
+        savepoint = await tx.session.begin_nested()
+        result = await bounded(self.call(attempt, tx.session, original=original), handler, tx.session)
+        attempt.end(result)
+        if isinstance(result, Failure):
+            blame(result, handler)
+            if not savepoint.is_active or (await tx.session.connection()).invalidated:
+                # It ended the transaction, or cut off its own statement: its neighbours can't use the connection.
+                raise StepError(f"{handler.name} spoilt its transaction: {describe(result.error)}") from result.error
+        if isinstance(result, Failure | Refusal):
+            await savepoint.rollback()
+        else:
+            await savepoint.commit()
+        if isinstance(result, Failure):
+            await _check_that_no_replica_was_faster(handler, attempt.message, tx)
+
+    async def _run_optimistically(self, attempt: Attempt, tx: Transaction, original: Original | None) -> None:
+        """Run the function without a savepoint; a failure, or a refusal after a write, ends the whole batch.
+
+        Raises:
+            FallbackError: the batch must be executed again, each step in a savepoint.
+        """
+        if tx.session.dirty or tx.session.deleted:  # else the changes of two steps would be mixed
+            await flush(tx.session)
+        new = len(tx.session.new)
+        tx.session.executed.clear()
+        tx.attempts += 1
+        handler, call = attempt.handler, self.call(attempt, tx.session, original=original, flush=tx.is_alone)
+        result = await bounded(call, handler, tx.session)
+        attempt.end(result)
+        is_known = (tx.is_alone and tx.attempts == 1) or (isinstance(result, Failure) and result.was_cut)
+        fallback = FallbackError(attempt if is_known else None)
+        if isinstance(result, Failure):
+            blame(result, handler)
+            raise fallback from result.error
+        if isinstance(result, Refusal):
+            is_changed = tx.session.dirty or tx.session.deleted or len(tx.session.new) != new
+            if is_changed or not await self._only_read(tx):
+                raise fallback
+
+    async def _only_read(self, tx: Transaction) -> bool:
+        if not (executed := list(tx.session.executed)):
+            return True
+        return await self._plain_reads.are_all(executed, await tx.session.connection())
+
+
+async def flush(session: StepSession) -> None:
+    """Write what the steps of an optimistic batch left to be written.
+
+    Raises:
+        FallbackError: a row can't be written; which step it belongs to is unknown.
+    """
+    try:
+        with contained("the rows of the steps"):
+            await session.flush()
+    except Exception as error:
+        if is_contention(error) or is_outage(error):
+            raise
+        raise FallbackError from error
+
+
+async def _check_that_no_replica_was_faster(handler: Step | Compensation, message: Message, tx: Transaction) -> None:
+    """Return if the attempt failed by itself.
+
+    Raises:
+        PositionTakenError: another replica did it meanwhile; a key of the step's own tables was in the way.
+    """
+    step = handler if isinstance(handler, Step) else handler.of
+    key = stream_key(step, message)
+    streams = await read_streams(await tx.session.connection(), [message.envelope.saga_id])
+    written = streams.get(key)
+    if written and written.position > tx.work.stream(key).position:
+        raise PositionTakenError(f"{handler.name} was done by another replica meanwhile")
