@@ -8,13 +8,14 @@ TYPE_CHECKING = False  # as mypy and editors know it; `typing` is imported while
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
     from toolkit.declaration.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
-    from toolkit.declaration.middleware import Middleware
+    from toolkit.declaration.middleware import CallNext, Middleware
     from toolkit.declaration.participant import Participant
     from toolkit.declaration.retry_policy import Retry, RetryPolicy
     from toolkit.declaration.service import Service
     from toolkit.errors import DeclarationError, SagaError
 
 __all__ = [
+    "CallNext",
     "DeclarationError",
     "Event",
     "IdempotencyKey",
@@ -33,6 +34,7 @@ __all__ = [
 
 #: The module of each public name; mypy and editors use the imports above.
 _HOMES = {
+    "CallNext": "declaration.middleware",
     "DeclarationError": "errors",
     "Event": "declaration.events",
     "IdempotencyKey": "declaration.events",

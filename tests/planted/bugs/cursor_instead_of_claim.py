@@ -14,7 +14,7 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/runtime/test_relay.py::test_a_row_that_commits_after_younger_ones_is_not_skipped",
-    "tests/unit/runtime/test_relay.py::test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease",
+    "tests/unit/runtime/test_relay.py::test_a_row_committed_late_is_not_skipped",
+    "tests/unit/runtime/test_relay.py::test_a_failed_publish_repeats_after_its_lease",
     "tests/state_machine",
 ]

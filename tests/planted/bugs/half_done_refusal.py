@@ -8,6 +8,6 @@ EDITS = {
 }
 CAUGHT_BY = [
     "tests/conformance/test_a_saga_ends.py::test_a_refusal_undoes_what_was_done_and_leaves_nothing_half_done",
-    "tests/unit/runtime/test_executor.py::test_a_refusal_undoes_what_the_step_wrote_and_tells_why",
+    "tests/unit/runtime/test_executor.py::test_a_refusal_rolls_back_the_steps_rows",
     "tests/state_machine",
 ]

@@ -6,6 +6,6 @@ EDITS = {
     "toolkit/messaging/envelope.py": [(HANDED_ON, "")],
 }
 CAUGHT_BY = [
-    "tests/unit/runtime/test_executor.py::test_what_is_emitted_names_its_cause_and_carries_the_deadline",
+    "tests/unit/runtime/test_executor.py::test_an_emitted_event_carries_cause_and_deadline",
     "tests/state_machine",
 ]

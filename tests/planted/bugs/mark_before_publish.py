@@ -9,7 +9,7 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/runtime/test_relay.py::test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease",
-    "tests/unit/runtime/test_relay.py::test_a_relay_that_is_stopped_while_it_publishes_leaves_the_row",
+    "tests/unit/runtime/test_relay.py::test_a_failed_publish_repeats_after_its_lease",
+    "tests/unit/runtime/test_relay.py::test_a_relay_stopped_while_publishing_keeps_the_row",
     "tests/state_machine",
 ]

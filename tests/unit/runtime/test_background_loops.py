@@ -56,7 +56,7 @@ def loop_named(name: str) -> asyncio.Task[None]:
         (fail, "ValueError: a bug"),
     ],
 )
-async def test_a_loop_that_ends_is_reported_with_its_fault(loop, fault: str) -> None:
+async def test_an_ended_loop_is_reported_with_its_fault(loop, fault: str) -> None:
     loops = Loops("payment")
     reported: list[LoopEndedError] = []
     loops.on_end = reported.append
@@ -83,7 +83,7 @@ async def test_a_loop_that_may_end_is_not_reported() -> None:
 
 
 @pytest.mark.parametrize("name", LOOPS)
-async def test_the_block_of_an_embedded_transport_ends_with_its_loop(tmp_path: Path, name: str) -> None:
+async def test_an_embedded_block_ends_with_its_loop(tmp_path: Path, name: str) -> None:
     async def work() -> None:
         async with Embedded([library(Clerk())], Settings(data_dir=tmp_path)):
             await asyncio.sleep(0)
@@ -98,7 +98,7 @@ async def test_the_block_of_an_embedded_transport_ends_with_its_loop(tmp_path: P
     assert not task.cancelling()
 
 
-async def test_an_embedded_transport_that_is_stopped_elsewhere_raises_it_there(tmp_path: Path) -> None:
+async def test_a_loop_error_is_raised_where_embedded_stops(tmp_path: Path) -> None:
     embedded = Embedded([library(Clerk())], Settings(data_dir=tmp_path))
     await asyncio.create_task(embedded.__aenter__())
     await asyncio.sleep(0)
@@ -110,7 +110,7 @@ async def test_an_embedded_transport_that_is_stopped_elsewhere_raises_it_there(t
         await embedded.__aexit__(None, None, None)
 
 
-async def test_a_block_that_is_cancelled_from_outside_ends_as_cancelled(tmp_path: Path) -> None:
+async def test_a_cancelled_embedded_block_ends_as_cancelled(tmp_path: Path) -> None:
     async def work() -> None:
         async with Embedded([library(Clerk())], Settings(data_dir=tmp_path)):
             await asyncio.sleep(0)
@@ -126,7 +126,7 @@ async def test_a_block_that_is_cancelled_from_outside_ends_as_cancelled(tmp_path
 
 @pytest.mark.parametrize("harm", [await_a_cancelled_task, leave_the_process])
 @pytest.mark.parametrize("moment", ["provider", "seed"])
-async def test_a_start_that_raises_no_exception_fails_as_one(tmp_path: Path, harm, moment: str) -> None:
+async def test_a_start_that_raises_system_exit_fails(tmp_path: Path, harm, moment: str) -> None:
     opened: list[str] = []
 
     @asynccontextmanager
@@ -160,7 +160,7 @@ async def test_a_start_that_raises_no_exception_fails_as_one(tmp_path: Path, har
     assert not opened
 
 
-async def test_a_provider_that_fails_at_its_end_keeps_nothing_open(tmp_path: Path) -> None:
+async def test_a_failing_provider_keeps_nothing_open(tmp_path: Path) -> None:
     @asynccontextmanager
     async def provider(_: Settings) -> AsyncIterator[Clerk]:
         yield Clerk()

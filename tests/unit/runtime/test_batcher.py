@@ -60,9 +60,7 @@ async def test_a_delivery_returns_once_its_effect_is_committed(branch: Branch, d
     assert branch.batcher.is_healthy
 
 
-async def test_what_waits_while_a_transaction_is_under_way_forms_the_next_one(
-    branch: Branch, clerk: Clerk, database: Database
-) -> None:
+async def test_waiting_messages_form_the_next_batch(branch: Branch, clerk: Clerk, database: Database) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     sessions = []
 
@@ -85,9 +83,7 @@ async def test_what_waits_while_a_transaction_is_under_way_forms_the_next_one(
     assert [sessions.count(each) for each in dict.fromkeys(sessions)] == [50, 10]
 
 
-async def test_of_a_batch_whose_commit_fails_only_the_bad_message_is_retried(
-    branch: Branch, clerk: Clerk, database: Database
-) -> None:
+async def test_only_a_batchs_bad_message_is_retried(branch: Branch, clerk: Clerk, database: Database) -> None:
     messages = [wanted(1), wanted(2, shelf=77), wanted(3)]
 
     await asyncio.gather(*(branch.batcher.deliver(each) for each in messages))
@@ -111,7 +107,7 @@ async def commit_the_transaction(session: AsyncSession) -> None:
 @pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
 @pytest.mark.parametrize("end", [commit_the_connection, commit_the_transaction])
 @pytest.mark.parametrize("external", [False, True])
-async def test_a_step_that_goes_for_the_transaction_itself_commits_nothing_and_is_refused_in_the_end(
+async def test_a_step_that_commits_is_refused_finally(
     database: Database, clerk: Clerk, end: Callable[[AsyncSession], Awaitable[None]], external: bool
 ) -> None:
     async def write_and_end(event: BookWanted, session: AsyncSession) -> None:
@@ -132,9 +128,7 @@ async def test_a_step_that_goes_for_the_transaction_itself_commits_nothing_and_i
         assert await connection.scalar(text("SELECT min(books) FROM shelves")) == 100
 
 
-async def test_a_deadlock_of_two_batches_is_no_failed_attempt(
-    service: Service, postgres: Database, clerk: Clerk
-) -> None:
+async def test_a_deadlock_counts_as_no_failed_attempt(service: Service, postgres: Database, clerk: Clerk) -> None:
     replicas = [Branch(service, postgres, resources={Clerk: clerk}) for _ in range(2)]
     meeting = asyncio.Barrier(2)
     met: set[str] = set()
@@ -164,9 +158,7 @@ async def test_a_deadlock_of_two_batches_is_no_failed_attempt(
         assert (await connection.execute(text("SELECT books FROM shelves"))).scalars().all() == [98, 98]
 
 
-async def test_the_loser_of_a_race_between_replicas_tries_again_and_finds_it_done(
-    service: Service, postgres: Database, clerk: Clerk
-) -> None:
+async def test_a_race_loser_finds_the_step_done(service: Service, postgres: Database, clerk: Clerk) -> None:
     replicas = [Branch(service, postgres, resources={Clerk: clerk}) for _ in range(2)]
     both_run = asyncio.Barrier(2)
 
@@ -182,9 +174,7 @@ async def test_the_loser_of_a_race_between_replicas_tries_again_and_finds_it_don
 
 
 @pytest.mark.parametrize("refusable", [True, False])
-async def test_a_race_that_is_lost_on_a_table_of_the_steps_own_costs_no_attempt(
-    postgres: Database, clerk: Clerk, refusable: bool
-) -> None:
+async def test_a_lost_key_race_costs_no_attempt(postgres: Database, clerk: Clerk, refusable: bool) -> None:
     async with postgres.engine.begin() as connection:
         await connection.execute(text("CREATE UNIQUE INDEX one_book_a_loan ON loans (loan_id)"))
     service = library(clerk, refusable=refusable)
@@ -202,9 +192,7 @@ async def test_a_race_that_is_lost_on_a_table_of_the_steps_own_costs_no_attempt(
     assert await letters(postgres) == []
 
 
-async def test_two_replicas_under_a_storm_of_duplicates_have_each_effect_once(
-    service: Service, postgres: Database, clerk: Clerk
-) -> None:
+async def test_two_replicas_apply_duplicates_once(service: Service, postgres: Database, clerk: Clerk) -> None:
     replicas = [Branch(service, postgres, resources={Clerk: clerk}, batch_size=7) for _ in range(2)]
     messages = [wanted(number) for number in range(60)] * 2
 
@@ -214,9 +202,7 @@ async def test_two_replicas_under_a_storm_of_duplicates_have_each_effect_once(
     assert sorted(await lent(postgres)) == sorted(f"loan-{number}" for number in range(60))
 
 
-async def test_nothing_is_settled_while_the_database_is_away_and_then_all_of_it_is(
-    branch: Branch, database: Database
-) -> None:
+async def test_messages_settle_once_the_database_is_back(branch: Branch, database: Database) -> None:
     await rename(database, "saga_log", "hidden") if database.is_sqlite else await lock_out(database)
     deliveries = [asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in range(5)]
 
@@ -249,9 +235,7 @@ class Probed(Database):
             self.open -= 1
 
 
-async def test_a_database_that_is_away_is_probed_by_one_transaction_at_a_time_and_then_used_to_the_full(
-    service: Service, postgres: Database, clerk: Clerk
-) -> None:
+async def test_probes_of_an_absent_database_run_singly(service: Service, postgres: Database, clerk: Clerk) -> None:
     probed = Probed(postgres.url)
     one = Branch(service, probed, resources={Clerk: clerk}, batch_size=10)
     await lock_out(postgres)
@@ -340,9 +324,7 @@ async def _on_the_server(database: Database, change: str) -> None:
     await server.close()
 
 
-async def test_a_connection_that_dies_in_the_middle_of_a_step_is_no_failed_attempt(
-    service: Service, postgres: Database, clerk: Clerk
-) -> None:
+async def test_a_connection_lost_midway_costs_no_attempt(service: Service, postgres: Database, clerk: Clerk) -> None:
     one, neighbour = Branch(service, postgres, resources={Clerk: clerk}), Database(postgres.url)
 
     async def lose_the_connection(_: Event, session: AsyncSession) -> None:
@@ -359,7 +341,7 @@ async def test_a_connection_that_dies_in_the_middle_of_a_step_is_no_failed_attem
     assert await notes(postgres, "loan-1") == await notes(postgres, "loan-2") == []
 
 
-async def test_a_connection_that_dies_between_a_step_and_its_commit_loses_nothing(
+async def test_a_connection_lost_before_commit_loses_nothing(
     service: Service, postgres: Database, clerk: Clerk
 ) -> None:
     one, neighbour = Branch(service, postgres, resources={Clerk: clerk}), Database(postgres.url)
@@ -376,7 +358,7 @@ async def test_a_connection_that_dies_between_a_step_and_its_commit_loses_nothin
     assert await notes(postgres, "loan-1") == []
 
 
-async def test_a_file_that_another_process_locks_for_long_is_waited_for(
+async def test_a_locked_sqlite_file_is_waited_for(
     service: Service, sqlite: Database, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_engines, "_BUSY_TIMEOUT_MS", 20)
@@ -398,9 +380,7 @@ async def test_a_file_that_another_process_locks_for_long_is_waited_for(
     assert await lent(sqlite) == ["loan-1"]
 
 
-async def test_an_outage_while_an_outside_call_ends_has_it_made_again_under_its_key(
-    sqlite: Database, clerk: Clerk
-) -> None:
+async def test_an_outage_repeats_the_call_under_its_key(sqlite: Database, clerk: Clerk) -> None:
     one = Branch(library(clerk, external=True), sqlite, resources={Clerk: clerk})
     called, may_end = asyncio.Event(), asyncio.Event()
 
@@ -424,7 +404,7 @@ async def test_an_outage_while_an_outside_call_ends_has_it_made_again_under_its_
     assert len(await lent(sqlite)) == 1
 
 
-async def test_a_message_that_alone_cannot_be_recorded_becomes_a_letter(postgres: Database, clerk: Clerk) -> None:
+async def test_an_unrecordable_message_becomes_a_dead_letter(postgres: Database, clerk: Clerk) -> None:
     one = Branch(library(clerk), postgres, resources={Clerk: clerk})
     await forbid_entries_of_loan_13(postgres)
 
@@ -437,9 +417,7 @@ async def test_a_message_that_alone_cannot_be_recorded_becomes_a_letter(postgres
     assert one.batcher.is_healthy
 
 
-async def test_an_outside_call_whose_outcome_cannot_be_recorded_becomes_a_letter(
-    postgres: Database, clerk: Clerk
-) -> None:
+async def test_an_unrecordable_call_becomes_a_dead_letter(postgres: Database, clerk: Clerk) -> None:
     one = Branch(library(clerk, external=True), postgres, resources={Clerk: clerk})
 
     async def forbid(_: Event, __: AsyncSession) -> None:
@@ -471,9 +449,7 @@ async def forbid_entries_of_loan_13(database: Database) -> None:
         await connection.execute(text(trigger))
 
 
-async def test_a_delivery_that_its_transport_gave_up_is_executed_all_the_same(
-    branch: Branch, clerk: Clerk, database: Database
-) -> None:
+async def test_an_abandoned_delivery_is_still_executed(branch: Branch, clerk: Clerk, database: Database) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def hold(_: Event, __: AsyncSession) -> None:
@@ -493,7 +469,7 @@ async def test_a_delivery_that_its_transport_gave_up_is_executed_all_the_same(
     assert await lent(database) == ["loan-1", "loan-2"]
 
 
-async def test_a_delivery_that_its_transport_gave_up_may_fail_unheard(postgres: Database, clerk: Clerk) -> None:
+async def test_an_abandoned_delivery_may_fail_silently(postgres: Database, clerk: Clerk) -> None:
     one = Branch(library(clerk, external=True), postgres, resources={Clerk: clerk})
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -537,7 +513,7 @@ async def test_draining_waits_for_outside_calls(database: Database, clerk: Clerk
     assert await states(database, "loan-1") == ["executing", "completed"]
 
 
-async def test_a_message_that_cannot_be_read_is_settled_as_a_dead_letter(branch: Branch, database: Database) -> None:
+async def test_an_unreadable_message_settles_as_dead_letter(branch: Branch, database: Database) -> None:
     await asyncio.gather(
         branch.batcher.deliver(WireMessage(b"{", "reader.BookWanted")), branch.batcher.deliver(wanted(1))
     )
@@ -546,7 +522,7 @@ async def test_a_message_that_cannot_be_read_is_settled_as_a_dead_letter(branch:
     assert [each["reason"] for each in await letters(database)] == ["not JSON"]
 
 
-async def test_no_message_however_odd_its_reason_is_given_back(branch: Branch, database: Database) -> None:
+async def test_no_message_is_returned_to_the_broker(branch: Branch, database: Database) -> None:
     back = CardRefused(loan_id="loan-1", reason="a\0b" + "x" * 10_000)
     stop = AbortRequested(saga_type="loan", saga_id="loan-2", reason="a\0b")
 
@@ -556,7 +532,7 @@ async def test_no_message_however_odd_its_reason_is_given_back(branch: Branch, d
     assert await states(database, "loan-1") == await states(database, "loan-2") == ["fenced"]
 
 
-async def test_draining_waits_for_what_nobody_has_taken_up_yet(branch: Branch, database: Database) -> None:
+async def test_draining_waits_for_messages_not_yet_batched(branch: Branch, database: Database) -> None:
     delivery = asyncio.create_task(branch.batcher.deliver(wanted(1)))
     await asyncio.sleep(0)
 
@@ -566,9 +542,7 @@ async def test_draining_waits_for_what_nobody_has_taken_up_yet(branch: Branch, d
     assert await lent(database) == ["loan-1"]
 
 
-async def test_an_inbox_that_is_told_to_stop_finishes_its_batch_and_begins_no_other(
-    service: Service, database: Database, clerk: Clerk
-) -> None:
+async def test_a_stopped_batcher_finishes_its_batch_only(service: Service, database: Database, clerk: Clerk) -> None:
     one = Branch(service, database, resources={Clerk: clerk}, batch_size=1)
     begun, go_on = asyncio.Event(), asyncio.Event()
 

@@ -41,7 +41,7 @@ def logs() -> Iterator[list[Any]]:
 
 
 @pytest.mark.parametrize("end", [COMPLETED, FAILED], ids=["completed", "failed"])
-async def test_a_nudge_of_a_saga_that_ended_elsewhere_is_passed_on_once(branch: Branch, end: SagaEnded) -> None:
+async def test_a_nudge_requests_an_end_elsewhere_once(branch: Branch, end: SagaEnded) -> None:
     await branch.take(WANTED)
     await branch.take(end)
 
@@ -52,7 +52,7 @@ async def test_a_nudge_of_a_saga_that_ended_elsewhere_is_passed_on_once(branch: 
     assert await ends(branch) == [ASK, ASK]
 
 
-async def test_a_nudge_of_a_saga_that_ended_here_is_answered_once(branch: Branch) -> None:
+async def test_a_nudge_is_answered_with_the_end_once(branch: Branch) -> None:
     await branch.take(WANTED)
     await write(branch, "register_loan", "completed", SagaState.COMPLETED, position=1)
 
@@ -62,7 +62,7 @@ async def test_a_nudge_of_a_saga_that_ended_here_is_answered_once(branch: Branch
     assert await ends(branch) == [COMPLETED]
 
 
-async def test_who_asks_for_an_end_is_answered_where_the_saga_ended(branch: Branch) -> None:
+async def test_an_end_request_is_answered_by_the_ender(branch: Branch) -> None:
     await write(branch, "register_loan", "completed", SagaState.COMPLETED, position=1)
 
     await take(branch, ASK, event_id="one")
@@ -71,7 +71,7 @@ async def test_who_asks_for_an_end_is_answered_where_the_saga_ended(branch: Bran
     assert await ends(branch) == [COMPLETED]
 
 
-async def test_who_asks_for_an_end_is_not_answered_elsewhere(branch: Branch) -> None:
+async def test_an_end_request_is_not_answered_elsewhere(branch: Branch) -> None:
     await write(branch, "register_loan", Note.ENDED, SagaState.FAILED)
 
     await take(branch, ASK)
@@ -79,7 +79,7 @@ async def test_who_asks_for_an_end_is_not_answered_elsewhere(branch: Branch) -> 
     assert await ends(branch) == []
 
 
-async def test_copies_of_a_nudge_in_one_batch_are_one_answer(branch: Branch) -> None:
+async def test_copies_of_a_nudge_get_one_answer(branch: Branch) -> None:
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 
@@ -88,7 +88,7 @@ async def test_copies_of_a_nudge_in_one_batch_are_one_answer(branch: Branch) -> 
     assert await ends(branch) == [ASK]
 
 
-async def test_a_copy_that_is_no_nudge_is_not_answered(branch: Branch) -> None:
+async def test_a_plain_duplicate_gets_no_answer(branch: Branch) -> None:
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 
@@ -97,7 +97,7 @@ async def test_a_copy_that_is_no_nudge_is_not_answered(branch: Branch) -> None:
     assert await ends(branch) == []
 
 
-async def test_a_nudge_of_a_saga_that_goes_on_is_not_answered(branch: Branch) -> None:
+async def test_a_nudge_of_open_sagas_gets_none(branch: Branch) -> None:
     await branch.take(WANTED)
 
     await take(branch, WANTED, nudge="first")
@@ -116,7 +116,7 @@ async def test_an_answer_that_is_long_ago_is_forgotten(branch: Branch, monkeypat
     assert await ends(branch) == [ASK] * 4
 
 
-async def test_an_abort_of_an_ended_saga_is_answered_where_it_ended(branch: Branch) -> None:
+async def test_an_abort_is_answered_by_the_ender(branch: Branch) -> None:
     await write(branch, "register_loan", "completed", SagaState.COMPLETED, position=1)
 
     await take(branch, ABORT)
@@ -126,7 +126,7 @@ async def test_an_abort_of_an_ended_saga_is_answered_where_it_ended(branch: Bran
     assert await states(branch) == ["completed"]
 
 
-async def test_an_abort_of_an_ended_saga_does_nothing_elsewhere(branch: Branch) -> None:
+async def test_an_abort_of_an_ended_saga_changes_nothing(branch: Branch) -> None:
     await write(branch, "register_loan", Note.ENDED, SagaState.FAILED)
 
     await take(branch, ABORT)
@@ -135,7 +135,7 @@ async def test_an_abort_of_an_ended_saga_does_nothing_elsewhere(branch: Branch) 
     assert await states(branch) == []
 
 
-async def test_an_abort_of_a_saga_that_may_be_pruned_fences_nothing(branch: Branch, logs: list[Any]) -> None:
+async def test_an_abort_of_a_pruned_saga_fences_nothing(branch: Branch, logs: list[Any]) -> None:
     await branch.take(WANTED)
     await branch.take(COMPLETED)
     branch.clock.advance(days=10)
@@ -149,7 +149,7 @@ async def test_an_abort_of_a_saga_that_may_be_pruned_fences_nothing(branch: Bran
     assert await states(branch) == ["fenced"]
 
 
-async def test_a_refusal_after_a_good_end_is_loud_and_changes_nothing(branch: Branch, logs: list[Any]) -> None:
+async def test_a_refusal_after_completion_is_logged_as_error(branch: Branch, logs: list[Any]) -> None:
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 
@@ -163,7 +163,7 @@ async def test_a_refusal_after_a_good_end_is_loud_and_changes_nothing(branch: Br
     assert await ends(branch) == [ASK], "who refused learns the end"
 
 
-async def test_a_refusal_after_a_bad_end_is_only_late(branch: Branch, logs: list[Any]) -> None:
+async def test_a_refusal_after_failure_is_only_late(branch: Branch, logs: list[Any]) -> None:
     await branch.take(WANTED)
     await take(branch, REFUSED)
     await branch.take(FAILED)
@@ -174,7 +174,7 @@ async def test_a_refusal_after_a_bad_end_is_only_late(branch: Branch, logs: list
     assert "saga contradicts its end" not in [each["event"] for each in logs]
 
 
-async def test_a_step_that_is_done_after_a_good_end_is_confirmed(branch: Branch) -> None:
+async def test_a_step_done_after_completion_is_confirmed(branch: Branch) -> None:
     await write(branch, "register_loan", Note.ENDED, SagaState.COMPLETED)
 
     await branch.take(WANTED)
@@ -182,7 +182,7 @@ async def test_a_step_that_is_done_after_a_good_end_is_confirmed(branch: Branch)
     assert await states(branch) == ["completed", "confirmed"]
 
 
-async def test_a_step_that_refuses_after_a_good_end_is_marked(branch: Branch, clerk: Clerk) -> None:
+async def test_a_refusal_after_completion_is_a_contradiction(branch: Branch, clerk: Clerk) -> None:
     await write(branch, "register_loan", Note.ENDED, SagaState.COMPLETED)
 
     async def refuse(event: BookWanted, _: Any) -> Event:
@@ -195,7 +195,7 @@ async def test_a_step_that_refuses_after_a_good_end_is_marked(branch: Branch, cl
     assert (await noted(branch))[-1].error == "failed in a saga that ended completed"
 
 
-async def test_a_step_that_is_done_after_a_bad_end_is_marked(branch: Branch) -> None:
+async def test_a_step_done_after_failure_is_a_contradiction(branch: Branch) -> None:
     await write(branch, "register_loan", Note.ENDED, SagaState.FAILED)
 
     await branch.take(WANTED)
@@ -204,7 +204,7 @@ async def test_a_step_that_is_done_after_a_bad_end_is_marked(branch: Branch) -> 
     assert (await noted(branch))[-1].error == "still completed in a saga that ended failed"
 
 
-async def test_a_step_that_is_fenced_after_a_bad_end_is_as_it_should(branch: Branch) -> None:
+async def test_a_step_fenced_after_failure_is_no_contradiction(branch: Branch) -> None:
     await write(branch, "register_loan", Note.ENDED, SagaState.FAILED)
 
     await take(branch, REFUSED)

@@ -77,7 +77,7 @@ async def test_effect_entry_and_event_are_committed_together(branch: Branch, dat
     assert [(each.message_id, each.type) for each in branch.post.taken] == [(entry.emitted_id, "BookLent")]
 
 
-async def test_what_is_emitted_names_its_cause_and_carries_the_deadline(branch: Branch, database: Database) -> None:
+async def test_an_emitted_event_carries_cause_and_deadline(branch: Branch, database: Database) -> None:
     deadline = NOON + timedelta(hours=1)
     await branch.executor.execute([letter(WANTED, at=NOON, deadline=deadline, traceparent="00-ab-cd-01", attempt=3)])
 
@@ -98,9 +98,7 @@ async def test_nothing_is_sent_of_a_transaction_that_fails(branch: Branch, datab
     assert await states(database, "loan-1") == []
 
 
-async def test_a_refusal_undoes_what_the_step_wrote_and_tells_why(
-    branch: Branch, clerk: Clerk, database: Database
-) -> None:
+async def test_a_refusal_rolls_back_the_steps_rows(branch: Branch, clerk: Clerk, database: Database) -> None:
     async def refuse(event: BookWanted, session: AsyncSession) -> Event:
         await (await session.connection()).execute(text("UPDATE shelves SET books = 0"))
         return LoanRefused(loan_id=event.loan_id, reason="lent out")
@@ -190,7 +188,7 @@ async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> No
         (write_what_the_database_refuses, "IntegrityError"),
     ],
 )
-async def test_a_step_that_breaks_the_rules_is_refused_in_the_end_and_its_neighbours_never_notice(
+async def test_a_step_against_its_declaration_is_refused_alone(
     branch: Branch, clerk: Clerk, database: Database, deed: Deed, word: str
 ) -> None:
     async def break_the_rules_for_loan_1(event: Event, session: AsyncSession) -> Event | None:
@@ -205,7 +203,7 @@ async def test_a_step_that_breaks_the_rules_is_refused_in_the_end_and_its_neighb
     assert word in (await log_of(database, "loan-1"))[-1].error
 
 
-async def test_a_failed_attempt_comes_back_to_the_services_own_queue(
+async def test_a_failed_attempt_returns_to_its_own_queue(
     branch: Branch, clerk: Clerk, database: Database, watch: HandClock
 ) -> None:
     clerk.will("lend_book", fails(ConnectionError("catalogue away")))
@@ -219,9 +217,7 @@ async def test_a_failed_attempt_comes_back_to_the_services_own_queue(
     assert await notes(database, "loan-1") == ["retrying"]
 
 
-async def test_attempts_are_counted_by_the_log_and_no_message_can_reset_them(
-    branch: Branch, clerk: Clerk, database: Database
-) -> None:
+async def test_the_log_counts_attempts_not_the_message(branch: Branch, clerk: Clerk, database: Database) -> None:
     clerk.will("lend_book", *[fails(ConnectionError("catalogue away"))] * 2)
 
     await branch.take(WANTED)
@@ -231,9 +227,7 @@ async def test_attempts_are_counted_by_the_log_and_no_message_can_reset_them(
     assert "retries spent after 2 attempts" in (await log_of(database, "loan-1"))[-1].error
 
 
-async def test_what_is_sensitive_of_an_event_stands_in_no_error_of_its_step(
-    branch: Branch, clerk: Clerk, database: Database
-) -> None:
+async def test_a_steps_error_holds_no_sensitive_value(branch: Branch, clerk: Clerk, database: Database) -> None:
     wanted = BookWanted(loan_id="loan-1", card="card-4711")
     clerk.will("lend_book", *[fails(ConnectionError("nobody has card-4711\0"))] * 2)
 
@@ -245,9 +239,7 @@ async def test_what_is_sensitive_of_an_event_stands_in_no_error_of_its_step(
     assert all("nobody has ***" in error and "4711" not in error for error in errors)
 
 
-async def test_a_step_that_cannot_refuse_ends_in_a_dead_letter(
-    database: Database, clerk: Clerk, watch: HandClock
-) -> None:
+async def test_a_step_without_refusal_ends_as_dead_letter(database: Database, clerk: Clerk, watch: HandClock) -> None:
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
     clerk.will("lend_book", *[fails(ConnectionError("catalogue away"))] * 2)
 
@@ -260,9 +252,7 @@ async def test_a_step_that_cannot_refuse_ends_in_a_dead_letter(
     assert await states(database, "loan-1") == []
 
 
-async def test_a_step_that_cannot_refuse_is_not_made_to_by_a_deadline_or_an_abort(
-    database: Database, clerk: Clerk, watch: HandClock
-) -> None:
+async def test_no_deadline_or_abort_forces_a_refusal(database: Database, clerk: Clerk, watch: HandClock) -> None:
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
 
     await abort(surely)
@@ -271,7 +261,7 @@ async def test_a_step_that_cannot_refuse_is_not_made_to_by_a_deadline_or_an_abor
     assert await states(database, "loan-1") == ["completed"]
 
 
-async def test_a_step_may_ask_for_a_retry_at_its_own_time(
+async def test_a_step_may_choose_its_retry_time(
     branch: Branch, clerk: Clerk, database: Database, watch: HandClock
 ) -> None:
     clerk.will("lend_book", fails(Retry("the shelf is being moved", after=timedelta(seconds=7))))
@@ -312,7 +302,7 @@ async def test_a_duplicate_in_the_same_batch_changes_nothing(branch: Branch, dat
     assert [each.to_state for each in await log_of(database, "loan-1")] == ["completed"]
 
 
-async def test_a_compensation_gets_the_event_that_its_step_emitted(branch: Branch, database: Database) -> None:
+async def test_a_compensation_receives_its_steps_event(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1", shelf=2))
 
     await branch.take(CARD_REFUSED)
@@ -323,13 +313,13 @@ async def test_a_compensation_gets_the_event_that_its_step_emitted(branch: Branc
     assert books == [100, 101]
 
 
-async def test_a_compensation_in_the_batch_of_its_step_undoes_it(branch: Branch, database: Database) -> None:
+async def test_a_compensation_undoes_its_step_within_a_batch(branch: Branch, database: Database) -> None:
     await branch.take(WANTED, CARD_REFUSED, CARD_REFUSED)
 
     assert await states(database, "loan-1") == ["completed", "compensated"]
 
 
-async def test_the_way_back_and_an_abort_fence_a_step_that_has_not_run(branch: Branch, database: Database) -> None:
+async def test_compensations_and_aborts_fence_unrun_steps(branch: Branch, database: Database) -> None:
     await branch.take(CARD_REFUSED, WANTED)
     await branch.executor.execute(
         [letter(AbortRequested(saga_type="loan", saga_id="loan-2", reason="the reader left"), saga_id="loan-2")]
@@ -353,7 +343,7 @@ async def test_an_abort_leaves_what_is_done_alone(branch: Branch, database: Data
     assert [each.to_state for each in await log_of(database, "loan-1")] == ["completed"]
 
 
-async def test_an_abort_of_another_kind_of_saga_fences_nothing(branch: Branch, database: Database) -> None:
+async def test_an_abort_of_another_type_fences_nothing(branch: Branch, database: Database) -> None:
     other = AbortRequested(saga_type="order", saga_id="loan-1", reason="the reader left")
 
     await branch.executor.execute([letter(other, saga_id="loan-1", saga_type="order")])
@@ -361,7 +351,7 @@ async def test_an_abort_of_another_kind_of_saga_fences_nothing(branch: Branch, d
     assert await log_of(database, "loan-1") == []
 
 
-async def test_an_event_of_another_kind_of_saga_runs_no_step(branch: Branch, clerk: Clerk, database: Database) -> None:
+async def test_an_event_of_another_type_runs_no_step(branch: Branch, clerk: Clerk, database: Database) -> None:
     foreign = [letter(event, saga_type="order") for event in (WANTED, CARD_REFUSED)]
 
     await branch.executor.execute(foreign)
@@ -371,7 +361,7 @@ async def test_an_event_of_another_kind_of_saga_runs_no_step(branch: Branch, cle
 
 
 @pytest.mark.parametrize("word", ["way back", "abort"])
-async def test_what_meets_a_call_under_way_is_put_off(
+async def test_a_message_is_deferred_during_a_call(
     database: Database, clerk: Clerk, watch: HandClock, word: str
 ) -> None:
     outside = Branch(library(clerk, external=True), database, resources={Clerk: clerk}, clock=watch)
@@ -385,9 +375,7 @@ async def test_what_meets_a_call_under_way_is_put_off(
     assert [tuple(row) for row in rows] == [("saga.library", "CardRefused" if word == "way back" else "AbortRequested")]
 
 
-async def test_a_compensation_that_fails_is_retried_and_then_needs_a_person(
-    branch: Branch, clerk: Clerk, database: Database
-) -> None:
+async def test_a_failing_compensation_becomes_a_dead_letter(branch: Branch, clerk: Clerk, database: Database) -> None:
     await branch.take(WANTED)
     clerk.will("take_back", *[fails(ConnectionError("catalogue away"))] * 2)
 
@@ -399,7 +387,7 @@ async def test_a_compensation_that_fails_is_retried_and_then_needs_a_person(
     assert [each["step"] for each in await letters(database)] == ["lend_book"]
 
 
-async def test_the_ends_of_a_batch_are_told_in_one_message(database: Database, clerk: Clerk) -> None:
+async def test_a_batch_announces_its_ends_in_one_message(database: Database, clerk: Clerk) -> None:
     desk = Participant("desk", saga=loan_saga)
 
     @desk.step()
@@ -421,7 +409,7 @@ async def test_the_ends_of_a_batch_are_told_in_one_message(database: Database, c
     assert [entry.saga_state for entry in await log_of(database, "loan-2")] == ["Failed"]
 
 
-async def test_an_end_that_is_told_confirms_what_is_completed(branch: Branch, database: Database) -> None:
+async def test_a_received_end_confirms_completed_steps(branch: Branch, database: Database) -> None:
     ended = SagaEnded(saga_type="loan", completed=("loan-1", "loan-2"))
     await branch.take(WANTED, BookWanted(loan_id="loan-2"))
 
@@ -430,9 +418,7 @@ async def test_an_end_that_is_told_confirms_what_is_completed(branch: Branch, da
     assert await states(database, "loan-1") == await states(database, "loan-2") == ["completed", "confirmed"]
 
 
-async def test_an_event_from_beyond_the_horizon_of_a_saga_that_nobody_knows_is_never_run(
-    branch: Branch, database: Database
-) -> None:
+async def test_an_event_older_than_the_log_never_runs(branch: Branch, database: Database) -> None:
     old = NOON - timedelta(days=3)
     await branch.executor.execute([letter(WANTED)])
     async with database.transaction() as session:
@@ -445,7 +431,7 @@ async def test_an_event_from_beyond_the_horizon_of_a_saga_that_nobody_knows_is_n
     assert [each["reason"] for each in await letters(database)] == ["older than the log"]
 
 
-async def test_a_message_that_cannot_be_read_takes_nobody_with_it(branch: Branch, database: Database) -> None:
+async def test_an_unreadable_message_leaves_its_batch_alone(branch: Branch, database: Database) -> None:
     poison = Unreadable(WireMessage(b"{", "reader.BookWanted"), "not JSON", "a brace is missing")
 
     await branch.executor.execute([letter(WANTED, at=NOON), poison])
@@ -455,7 +441,7 @@ async def test_a_message_that_cannot_be_read_takes_nobody_with_it(branch: Branch
 
 
 @pytest.mark.parametrize("event", [CardRefused(loan_id="loan-1", reason="card\0expired"), None])
-async def test_a_reason_that_no_database_keeps_is_cleaned_and_not_fatal(
+async def test_a_reason_with_nul_is_cleaned(
     branch: Branch, clerk: Clerk, database: Database, event: Event | None
 ) -> None:
     async def refuse(event: BookWanted, _: AsyncSession) -> Event:
@@ -467,9 +453,7 @@ async def test_a_reason_that_no_database_keeps_is_cleaned_and_not_fatal(
     assert [each.error for each in await log_of(database, "loan-1")] == ["cardexpired"]
 
 
-async def test_two_participants_of_one_service_that_hear_the_same_event_both_act_on_it(
-    database: Database, clerk: Clerk, watch: HandClock
-) -> None:
+async def test_two_participants_of_a_service_both_act(database: Database, clerk: Clerk, watch: HandClock) -> None:
     reminders = Participant("reminders", saga=loan_saga)
 
     @reminders.step()
@@ -491,9 +475,7 @@ async def test_two_participants_of_one_service_that_hear_the_same_event_both_act
     assert {"BookLent", "LoanRegistered"} <= {message.type for message in branch.post.taken}
 
 
-async def test_a_step_of_a_batch_that_stumbles_over_what_another_replica_just_did_has_not_failed(
-    postgres: Database, clerk: Clerk
-) -> None:
+async def test_a_step_done_elsewhere_has_not_failed(postgres: Database, clerk: Clerk) -> None:
     async with postgres.engine.begin() as connection:
         await connection.execute(text("CREATE UNIQUE INDEX one_book_a_loan ON loans (loan_id)"))
     one, other = (Branch(library(clerk), postgres, resources={Clerk: clerk}) for _ in range(2))
@@ -515,7 +497,7 @@ async def test_a_step_of_a_batch_that_stumbles_over_what_another_replica_just_di
     assert await notes(postgres, "loan-1") == []
 
 
-async def test_of_two_replicas_that_run_a_step_at_once_one_has_an_effect(postgres: Database, clerk: Clerk) -> None:
+async def test_two_replicas_at_once_have_one_effect(postgres: Database, clerk: Clerk) -> None:
     replicas = [Branch(library(clerk), postgres, resources={Clerk: clerk}) for _ in range(2)]
     both_run = asyncio.Barrier(2)
 
@@ -531,9 +513,7 @@ async def test_of_two_replicas_that_run_a_step_at_once_one_has_an_effect(postgre
     assert issubclass(PositionTakenError, ContentionError)
 
 
-async def test_a_serialization_failure_in_a_step_is_contention_and_no_failed_attempt(
-    postgres: Database, clerk: Clerk
-) -> None:
+async def test_a_serialization_failure_costs_no_attempt(postgres: Database, clerk: Clerk) -> None:
     one = Branch(library(clerk), postgres, resources={Clerk: clerk})
 
     async def meet_another(_: Event, session: AsyncSession) -> None:
@@ -548,7 +528,7 @@ async def test_a_serialization_failure_in_a_step_is_contention_and_no_failed_att
     assert await log_of(postgres, "loan-1") == []
 
 
-async def test_a_step_is_given_up_where_its_commit_failed_again_and_again(branch: Branch, database: Database) -> None:
+async def test_repeated_commit_failures_give_the_step_up(branch: Branch, database: Database) -> None:
     batch = [letter(WANTED, at=NOON), letter(BookLent(loan_id="loan-1"))]
 
     for _ in range(2):

@@ -66,7 +66,7 @@ def fails(error: Exception):
     return deed
 
 
-async def test_a_claim_stands_in_the_log_while_the_call_is_under_way(database: Database, clerk: Clerk) -> None:
+async def test_a_claim_is_logged_during_the_call(database: Database, clerk: Clerk) -> None:
     one, call = branch(clerk, database), Call()
     clerk.will("lend_book", call)
 
@@ -80,7 +80,7 @@ async def test_a_claim_stands_in_the_log_while_the_call_is_under_way(database: D
     assert await lent(database) == ["loan-1"]
 
 
-async def test_a_call_that_is_under_way_is_not_made_twice(database: Database, clerk: Clerk) -> None:
+async def test_a_running_call_is_not_repeated(database: Database, clerk: Clerk) -> None:
     one, call = branch(clerk, database), Call()
     clerk.will("lend_book", call)
 
@@ -95,9 +95,7 @@ async def test_a_call_that_is_under_way_is_not_made_twice(database: Database, cl
     assert await states(database, "loan-1") == ["executing", "completed"]
 
 
-async def test_a_worker_that_gives_up_after_another_completed_the_step_voids_nothing(
-    database: Database, clerk: Clerk
-) -> None:
+async def test_giving_up_after_a_completion_voids_nothing(database: Database, clerk: Clerk) -> None:
     watch = HandClock()
     quick, slow = branch(clerk, database, watch), branch(clerk, database, watch)
     calls = await quick.take(WANTED)
@@ -111,9 +109,7 @@ async def test_a_worker_that_gives_up_after_another_completed_the_step_voids_not
     assert ("take_back", "loan-1") not in clerk.calls
 
 
-async def test_a_call_that_fails_after_another_completed_the_step_changes_nothing(
-    database: Database, clerk: Clerk
-) -> None:
+async def test_a_failure_after_a_completion_changes_nothing(database: Database, clerk: Clerk) -> None:
     slow, quick = branch(clerk, database), branch(clerk, database)
     hanging = Call(ConnectionError("the line is dead"))
     clerk.will("lend_book", hanging)
@@ -128,9 +124,7 @@ async def test_a_call_that_fails_after_another_completed_the_step_changes_nothin
     assert await notes(database, "loan-1") == []
 
 
-async def test_a_worker_that_learns_the_answer_after_another_gave_up_cannot_complete_the_step(
-    database: Database, clerk: Clerk
-) -> None:
+async def test_an_answer_after_giving_up_cannot_complete(database: Database, clerk: Clerk) -> None:
     watch = HandClock()
     slow, late = branch(clerk, database, watch), branch(clerk, database, watch)
     hanging = Call()
@@ -149,9 +143,7 @@ async def test_a_worker_that_learns_the_answer_after_another_gave_up_cannot_comp
     assert await lent(database) == []
 
 
-async def test_a_compensation_runs_though_an_older_call_of_its_step_still_hangs(
-    database: Database, clerk: Clerk
-) -> None:
+async def test_a_compensation_runs_beside_a_hanging_call(database: Database, clerk: Clerk) -> None:
     slow, quick = branch(clerk, database), branch(clerk, database)
     hanging = Call()
     clerk.will("lend_book", hanging)
@@ -170,9 +162,7 @@ async def test_a_compensation_runs_though_an_older_call_of_its_step_still_hangs(
     assert await states(database, "loan-1") == ["executing", "completed", "compensating", "compensated"]
 
 
-async def test_an_outcome_that_cannot_be_committed_is_a_failed_attempt_of_its_step(
-    database: Database, clerk: Clerk
-) -> None:
+async def test_an_uncommittable_result_is_a_failed_attempt(database: Database, clerk: Clerk) -> None:
     one = branch(clerk, database)
     nowhere = BookWanted(loan_id="loan-1", shelf=77)
 
@@ -184,9 +174,7 @@ async def test_an_outcome_that_cannot_be_committed_is_a_failed_attempt_of_its_st
     assert await lent(database) == []
 
 
-async def test_a_call_whose_own_writes_met_another_transaction_is_made_again_and_is_no_failed_attempt(
-    postgres: Database, clerk: Clerk
-) -> None:
+async def test_contention_repeats_a_call_without_an_attempt(postgres: Database, clerk: Clerk) -> None:
     one = branch(clerk, postgres)
 
     async def meets_another(_: Event, session: AsyncSession) -> None:
@@ -218,7 +206,7 @@ async def test_a_refusal_after_a_call_leaves_nothing_behind(database: Database, 
         assert await connection.scalar(text("SELECT min(books) FROM shelves")) == 100
 
 
-async def test_a_step_that_gives_up_and_has_nothing_to_undo_refuses_at_once(database: Database, clerk: Clerk) -> None:
+async def test_giving_up_without_compensation_refuses_at_once(database: Database, clerk: Clerk) -> None:
     watch = HandClock()
     one = branch(clerk, database, watch, undoable=False)
     calls = await one.take(WANTED)
@@ -230,7 +218,7 @@ async def test_a_step_that_gives_up_and_has_nothing_to_undo_refuses_at_once(data
     assert clerk.calls == []
 
 
-async def test_a_step_that_gives_up_and_may_not_refuse_needs_a_person(database: Database, clerk: Clerk) -> None:
+async def test_giving_up_without_refusal_is_a_dead_letter(database: Database, clerk: Clerk) -> None:
     one = branch(clerk, database, refusable=False, undoable=False)
     clerk.will("lend_book", *[fails(ConnectionError("the line is dead"))] * 2)
 
@@ -242,7 +230,7 @@ async def test_a_step_that_gives_up_and_may_not_refuse_needs_a_person(database: 
     assert [each["step"] for each in await letters(database)] == ["lend_surely"]
 
 
-async def test_a_void_that_a_crash_cut_off_goes_on_under_the_same_reason(database: Database, clerk: Clerk) -> None:
+async def test_a_void_continues_after_a_crash(database: Database, clerk: Clerk) -> None:
     watch = HandClock()
     first, second = branch(clerk, database, watch), branch(clerk, database, watch)
     calls = await first.take(WANTED)
@@ -260,7 +248,7 @@ async def test_a_void_that_a_crash_cut_off_goes_on_under_the_same_reason(databas
     assert (await log_of(database, "loan-1"))[-1].error == "its deadline has passed"
 
 
-async def test_a_call_that_outlasts_the_deadline_is_cut_off(database: Database, clerk: Clerk) -> None:
+async def test_a_call_past_its_deadline_is_cut_off(database: Database, clerk: Clerk) -> None:
     one, never = branch(clerk, database), Call()
     clerk.will("lend_book", never)
     soon = letter(WANTED, deadline=one.clock.now() + timedelta(seconds=2))
@@ -272,7 +260,7 @@ async def test_a_call_that_outlasts_the_deadline_is_cut_off(database: Database, 
     assert await states(database, "loan-1") == ["executing", "voiding", "failed"]
 
 
-async def test_a_call_that_will_not_be_cut_off_may_bring_its_answer(database: Database, clerk: Clerk) -> None:
+async def test_an_uncancellable_call_may_still_answer(database: Database, clerk: Clerk) -> None:
     one = branch(clerk, database)
 
     async def stubborn(event: BookWanted, _: AsyncSession) -> Event:
@@ -291,7 +279,7 @@ async def test_a_call_that_will_not_be_cut_off_may_bring_its_answer(database: Da
     assert await states(database, "loan-1") == ["executing", "completed"]
 
 
-async def test_a_call_whose_session_is_in_use_is_over_and_is_not_cut_off(database: Database, clerk: Clerk) -> None:
+async def test_a_call_using_its_session_is_kept(database: Database, clerk: Clerk) -> None:
     one, writing = branch(clerk, database), Call()
 
     async def write_slowly(event: BookWanted, session: AsyncSession) -> None:
@@ -313,7 +301,7 @@ async def test_a_call_whose_session_is_in_use_is_over_and_is_not_cut_off(databas
     assert await states(database, "loan-1") == ["executing", "completed"]
 
 
-def test_a_call_that_is_under_way_when_the_process_ends_is_cut_off(clerk: Clerk, tmp_path: Path) -> None:
+def test_a_running_call_ends_with_its_process(clerk: Clerk, tmp_path: Path) -> None:
     call = Call()
     clerk.will("lend_book", call)
 
@@ -329,7 +317,7 @@ def test_a_call_that_is_under_way_when_the_process_ends_is_cut_off(clerk: Clerk,
     assert call.was_cut_off
 
 
-async def test_no_more_calls_are_made_at_once_than_there_is_room_for(database: Database, clerk: Clerk) -> None:
+async def test_calls_at_once_stay_within_the_limit(database: Database, clerk: Clerk) -> None:
     one = branch(clerk, database)
     calls = [Call() for _ in range(9)]
     clerk.will("lend_book", *calls)
@@ -346,7 +334,7 @@ async def test_no_more_calls_are_made_at_once_than_there_is_room_for(database: D
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-async def test_a_compensation_that_fails_outside_is_tried_again_and_then_needs_a_person(
+async def test_a_failing_external_compensation_is_a_dead_letter(
     database: Database, clerk: Clerk, failures: int
 ) -> None:
     one = branch(clerk, database)
@@ -361,7 +349,7 @@ async def test_a_compensation_that_fails_outside_is_tried_again_and_then_needs_a
     assert len(await letters(database)) == failures - 1
 
 
-async def test_a_void_that_fails_is_tried_again_and_then_needs_a_person(database: Database, clerk: Clerk) -> None:
+async def test_a_failing_void_becomes_a_dead_letter(database: Database, clerk: Clerk) -> None:
     watch = HandClock()
     one = branch(clerk, database, watch)
     (call,) = await one.take(WANTED)

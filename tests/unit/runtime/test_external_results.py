@@ -133,7 +133,7 @@ async def test_outcomes_that_come_at_once_share_a_transaction(database: Database
     assert sorted(map(str, branch.post.saga_ids())) == loans
 
 
-async def test_a_row_that_can_not_be_written_fails_its_own_step_alone(database: Database) -> None:
+async def test_an_unwritable_row_fails_its_step_alone(database: Database) -> None:
     loans = [f"loan-{number}" for number in range(8)]
     provider = Provider(8)
     provider.receipts = {"loan-3": "a double", "loan-5": "a double"}
@@ -149,7 +149,7 @@ async def test_a_row_that_can_not_be_written_fails_its_own_step_alone(database: 
     assert sorted(loan for _, loan in await charged(database)) == sorted(set(loans) - set(retried))
 
 
-async def test_an_outcome_that_somebody_else_wrote_first_is_left_out_of_its_batch(database: Database) -> None:
+async def test_a_result_written_elsewhere_leaves_its_batch(database: Database) -> None:
     loans = [f"loan-{number}" for number in range(4)]
     slow, quick = await open_till(database, Provider(4)), await open_till(database, Provider(1))
     calls = await slow.take(*(BookWanted(loan_id=loan) for loan in loans))
@@ -163,7 +163,7 @@ async def test_an_outcome_that_somebody_else_wrote_first_is_left_out_of_its_batc
     assert [await states(database, loan) for loan in loans] == [["executing", "completed"]] * 4
 
 
-async def test_what_was_flushed_in_a_batch_that_came_too_late_is_written_all_the_same(postgres: Database) -> None:
+async def test_flushed_rows_of_a_late_batch_are_written(postgres: Database) -> None:
     loans = [f"loan-{number}" for number in range(4)]
     neighbour = Database(postgres.url)
     here, there = Provider(4), Provider(1)
@@ -180,7 +180,7 @@ async def test_what_was_flushed_in_a_batch_that_came_too_late_is_written_all_the
     await neighbour.close()
 
 
-async def test_no_more_outcomes_share_a_transaction_than_the_batch_size(database: Database) -> None:
+async def test_results_in_a_transaction_stay_within_batch_size(database: Database) -> None:
     branch = await open_till(database, Provider(8), batch_size=2)
     calls = [call for n in range(8) for call in await branch.take(BookWanted(loan_id=f"loan-{n}"))]
 
@@ -191,7 +191,7 @@ async def test_no_more_outcomes_share_a_transaction_than_the_batch_size(database
     assert len(await charged(database)) == 8
 
 
-async def test_outcomes_whose_connection_is_cut_are_written_without_another_call(postgres: Database) -> None:
+async def test_results_survive_a_cut_connection_without_new_calls(postgres: Database) -> None:
     loans = [f"loan-{number}" for number in range(4)]
     provider = Provider(4)
     branch, neighbour = await open_till(postgres, provider), Database(postgres.url)

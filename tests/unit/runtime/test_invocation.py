@@ -40,7 +40,7 @@ async def test_a_step_gets_all_that_it_asks_for(participant: Participant, sqlite
     assert got == {"event": WANTED, "session": session, "key": "loan:loan-1:lend", "clerk": clerk}
 
 
-async def test_a_step_that_asks_for_nothing_gets_the_event_alone(participant: Participant, sqlite: Database) -> None:
+async def test_a_plain_step_receives_the_event_alone(participant: Participant, sqlite: Database) -> None:
     @participant.step()
     async def lend(event: BookWanted) -> BookLent:
         return BookLent(loan_id=event.loan_id, shelf=event.shelf)
@@ -54,7 +54,7 @@ async def test_a_step_that_asks_for_nothing_gets_the_event_alone(participant: Pa
 @pytest.mark.parametrize(
     ("body", "expected"), [('{"loan_id": "loan-1", "shelf": 2}', BookLent(loan_id="loan-1", shelf=2)), (None, None)]
 )
-async def test_a_compensation_gets_the_original_and_the_key_of_its_step(
+async def test_a_compensation_receives_original_and_key(
     participant: Participant, sqlite: Database, body: str | None, expected: Event | None
 ) -> None:
     got: list = []
@@ -75,7 +75,7 @@ async def test_a_compensation_gets_the_original_and_the_key_of_its_step(
     assert got == [expected, "loan:loan-1:lend"]
 
 
-async def test_what_a_step_wrote_has_to_be_taken_by_the_database(participant: Participant, sqlite: Database) -> None:
+async def test_a_refused_row_fails_the_attempt(participant: Participant, sqlite: Database) -> None:
     from services.payment.models import Payment, metadata
 
     await sqlite.create_tables(metadata)
@@ -92,7 +92,7 @@ async def test_what_a_step_wrote_has_to_be_taken_by_the_database(participant: Pa
     assert isinstance(result.error, IntegrityError)
 
 
-async def test_an_answer_that_was_not_declared_is_the_steps_error(participant: Participant, sqlite: Database) -> None:
+async def test_an_undeclared_result_is_the_steps_error(participant: Participant, sqlite: Database) -> None:
     @participant.step()
     async def lend(event: BookWanted) -> BookLent:
         return None  # type: ignore[return-value]  # what the test is about

@@ -109,9 +109,7 @@ async def lend_a_copy(_: BookWanted, session: AsyncSession) -> None:
     (await session.get_one(Copy, "copy-1")).lent += 1
 
 
-async def test_a_batch_whose_steps_succeed_takes_no_savepoints_and_one_insert(
-    branch: Branch, database: Database, counter: Counter
-) -> None:
+async def test_a_successful_batch_takes_no_savepoint(branch: Branch, database: Database, counter: Counter) -> None:
     with statements(database) as said:
         await branch.take(*wanted(1, 2, 3))
 
@@ -121,7 +119,7 @@ async def test_a_batch_whose_steps_succeed_takes_no_savepoints_and_one_insert(
     assert len([each for each in said if each.startswith("INSERT INTO slip")]) == 1
 
 
-async def test_a_step_that_refuses_and_wrote_nothing_disappoints_nobody(
+async def test_a_refusal_without_writes_causes_no_fallback(
     branch: Branch, database: Database, counter: Counter
 ) -> None:
     async def look_and_refuse(event: BookWanted, session: AsyncSession) -> Event:
@@ -152,7 +150,7 @@ async def say_it_in_sql(_: BookWanted, session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize("deed", [add_a_row, change_a_row, delete_a_row, say_it_in_sql])
-async def test_what_a_step_wrote_before_it_refused_is_undone_and_its_neighbours_stay(
+async def test_writes_before_a_refusal_are_rolled_back_alone(
     branch: Branch, database: Database, counter: Counter, deed: Act
 ) -> None:
     async def write_and_refuse(event: BookWanted, session: AsyncSession) -> Event:
@@ -167,9 +165,7 @@ async def test_what_a_step_wrote_before_it_refused_is_undone_and_its_neighbours_
     assert await states(database, "loan-2") == ["failed"]
 
 
-async def test_a_row_that_an_earlier_step_left_to_be_written_is_not_taken_for_the_refusing_ones(
-    branch: Branch, database: Database, counter: Counter
-) -> None:
+async def test_an_earlier_steps_row_survives_a_refusal(branch: Branch, database: Database, counter: Counter) -> None:
     async def refuse(event: BookWanted, _: AsyncSession) -> Event:
         return LoanRefused(loan_id=event.loan_id, reason="lent out")
 
@@ -181,9 +177,7 @@ async def test_a_row_that_an_earlier_step_left_to_be_written_is_not_taken_for_th
     assert await slips(database) == ["loan-1", "loan-3"]
 
 
-async def test_a_row_that_the_database_refuses_in_the_end_is_its_steps_failure_alone(
-    branch: Branch, database: Database, counter: Counter
-) -> None:
+async def test_a_row_refused_at_flush_fails_alone(branch: Branch, database: Database, counter: Counter) -> None:
     async def take_anothers_slip(_: BookWanted, session: AsyncSession) -> None:
         session.add(Slip(loan_id="loan-1"))
 
@@ -195,9 +189,7 @@ async def test_a_row_that_the_database_refuses_in_the_end_is_its_steps_failure_a
     assert await states(database, "loan-2") == ["failed"]
 
 
-async def test_another_transaction_in_the_way_of_the_last_flush_is_no_disappointment(
-    postgres: Database, counter: Counter
-) -> None:
+async def test_contention_at_the_flush_causes_no_fallback(postgres: Database, counter: Counter) -> None:
     branch = await open_branch(postgres, counter)
     async with postgres.engine.begin() as connection:
         for statement in (CONTEND, "CREATE TRIGGER contend BEFORE INSERT ON slip EXECUTE FUNCTION contend()"):
@@ -272,7 +264,7 @@ async def read_and_refuse(postgres: Database, counter: Counter, act: Act) -> Non
 
 
 @pytest.mark.parametrize("sql", WRITTEN_AS_TEXT)
-async def test_a_text_that_writes_without_saying_so_is_undone(postgres: Database, counter: Counter, sql: str) -> None:
+async def test_a_text_with_hidden_writes_is_undone(postgres: Database, counter: Counter, sql: str) -> None:
     async def act(_: BookWanted, session: AsyncSession) -> None:
         await session.exec(text(sql))  # type: ignore[call-overload]
 
@@ -280,9 +272,7 @@ async def test_a_text_that_writes_without_saying_so_is_undone(postgres: Database
 
 
 @pytest.mark.parametrize("statement", CONSTRUCTED, ids=lambda each: " ".join(str(each).split()))
-async def test_a_construct_that_writes_without_saying_so_is_undone(
-    postgres: Database, counter: Counter, statement: Any
-) -> None:
+async def test_a_construct_with_hidden_writes_is_undone(postgres: Database, counter: Counter, statement: Any) -> None:
     async def act(_: BookWanted, session: AsyncSession) -> None:
         await session.exec(statement)
 
@@ -308,7 +298,7 @@ CHILD = "CREATE TABLE rare () INHERITS (copy)"
 
 
 @pytest.mark.parametrize("change", [POLICY, OWN_TYPE, OWN_OPERATOR, CHILD, "SELECT 1"])
-async def test_a_table_is_plain_if_its_owner_has_no_code_in_it(postgres: Database, change: str) -> None:
+async def test_a_table_without_triggers_is_plain(postgres: Database, change: str) -> None:
     await postgres.create_tables(tables)
     async with postgres.engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection

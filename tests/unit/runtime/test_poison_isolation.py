@@ -79,7 +79,7 @@ async def test_a_message_that_is_settled_leaves_no_mark(bench: Bench) -> None:
     assert await bench.marks(INNOCENT) == 0
 
 
-async def test_a_message_under_which_four_processes_ended_is_given_up(bench: Bench) -> None:
+async def test_four_ended_processes_give_a_message_up(bench: Bench) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
     await bench.poison_isolation.take(LETHAL)
@@ -91,7 +91,7 @@ async def test_a_message_under_which_four_processes_ended_is_given_up(bench: Ben
     assert bench.executed == [INNOCENT]
 
 
-async def test_a_later_copy_of_what_was_given_up_is_not_executed(bench: Bench) -> None:
+async def test_copies_of_a_dead_letter_never_run(bench: Bench) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
     await bench.poison_isolation.take(LETHAL)
@@ -118,7 +118,7 @@ async def test_what_an_operator_redrives_is_executed_again(bench: Bench, databas
     assert not bench.poison_isolation.knows(LETHAL)
 
 
-async def test_messages_under_which_a_process_ended_are_executed_one_at_a_time(bench: Bench) -> None:
+async def test_suspect_messages_run_one_at_a_time(bench: Bench) -> None:
     at_once, most = 0, 0
 
     async def count(_: WireMessage) -> None:
@@ -138,7 +138,7 @@ async def test_messages_under_which_a_process_ended_are_executed_one_at_a_time(b
     assert [await bench.marks(message) for message in messages] == [0] * 5
 
 
-async def test_the_process_that_ends_in_good_order_takes_its_mark_back(bench: Bench) -> None:
+async def test_a_clean_stop_removes_the_marks(bench: Bench) -> None:
     executing, begun = asyncio.Event(), asyncio.Event()
 
     async def hang(_: WireMessage) -> None:
@@ -157,7 +157,7 @@ async def test_the_process_that_ends_in_good_order_takes_its_mark_back(bench: Be
     await task
 
 
-async def test_a_copy_that_comes_while_the_first_is_executed_adds_no_mark(bench: Bench) -> None:
+async def test_a_concurrent_copy_adds_no_mark(bench: Bench) -> None:
     executing, begun = asyncio.Event(), asyncio.Event()
 
     async def hang(_: WireMessage) -> None:
@@ -176,7 +176,7 @@ async def test_a_copy_that_comes_while_the_first_is_executed_adds_no_mark(bench:
     assert await bench.marks(INNOCENT) == 0
 
 
-async def test_a_message_that_is_given_back_keeps_no_mark(bench: Bench) -> None:
+async def test_a_returned_message_keeps_no_mark(bench: Bench) -> None:
     async def fail(_: WireMessage) -> None:
         raise RuntimeError("not recorded")
 
@@ -187,7 +187,7 @@ async def test_a_message_that_is_given_back_keeps_no_mark(bench: Bench) -> None:
     assert await bench.marks(INNOCENT) == 0
 
 
-async def test_an_outage_under_a_message_costs_it_one_mark_at_most(bench: Bench) -> None:
+async def test_an_outage_costs_one_mark_at_most(bench: Bench) -> None:
     async def fail(_: WireMessage) -> None:
         raise DatabaseUnavailableError("away")
 
@@ -199,7 +199,7 @@ async def test_an_outage_under_a_message_costs_it_one_mark_at_most(bench: Bench)
     assert await bench.marks(INNOCENT) == 1
 
 
-async def test_without_a_table_for_marks_messages_are_executed_all_the_same(bench: Bench, database: Database) -> None:
+async def test_messages_run_without_the_table_of_marks(bench: Bench, database: Database) -> None:
     async with database.transaction() as session:
         await (await session.connection()).run_sync(suspect_messages.suspects.drop)
 

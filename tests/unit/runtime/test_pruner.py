@@ -55,7 +55,7 @@ async def bury(database: Database, loan_id: str, at: Any = OLD) -> None:
         await dead_letters.add(await session.connection(), [letter])
 
 
-async def test_ended_sagas_go_with_all_their_entries_and_open_ones_stay(database: Database) -> None:
+async def test_ended_sagas_are_pruned_and_open_ones_stay(database: Database) -> None:
     await log(database, "completed", SagaState.STARTED, SagaState.COMPLETED)
     await log(database, "failed", SagaState.COMPENSATING, SagaState.FAILED)
     await log(database, "open", SagaState.STARTED, SagaState.COMPENSATING)
@@ -68,7 +68,7 @@ async def test_ended_sagas_go_with_all_their_entries_and_open_ones_stay(database
     assert (await prune(database)).is_all
 
 
-async def test_a_saga_is_as_old_as_its_last_entry(database: Database) -> None:
+async def test_a_sagas_age_is_its_last_entrys(database: Database) -> None:
     await log(database, "edge", SagaState.COMPLETED, at=EDGE)
     await log(database, "touched", SagaState.COMPLETED)
     await log(database, "touched", SagaState.COMPLETED, at=EDGE + timedelta(seconds=1), position=None)
@@ -79,7 +79,7 @@ async def test_a_saga_is_as_old_as_its_last_entry(database: Database) -> None:
     assert len(await log_of(database, "touched")) == 2
 
 
-async def test_one_bite_takes_so_many_sagas_at_most_the_oldest_first(database: Database) -> None:
+async def test_a_batch_prunes_the_oldest_sagas_first(database: Database) -> None:
     for number in range(5):
         await log(database, f"loan-{number}", SagaState.COMPLETED, at=OLD + timedelta(seconds=number))
 
@@ -89,7 +89,7 @@ async def test_one_bite_takes_so_many_sagas_at_most_the_oldest_first(database: D
     assert [batch.is_all for batch in bites] == [False, False, False, True]
 
 
-async def test_sagas_that_were_touched_since_hold_up_no_others(database: Database) -> None:
+async def test_recently_touched_sagas_delay_no_others(database: Database) -> None:
     for number in range(3):
         await log(database, f"touched-{number}", SagaState.COMPLETED)
         await log(database, f"touched-{number}", SagaState.COMPLETED, at=NOON, position=None)
@@ -99,7 +99,7 @@ async def test_sagas_that_were_touched_since_hold_up_no_others(database: Databas
     assert await log_of(database, "old") == []
 
 
-async def test_old_letters_go_but_for_those_of_open_sagas(database: Database) -> None:
+async def test_old_dead_letters_of_ended_sagas_are_pruned(database: Database) -> None:
     await log(database, "open", SagaState.STARTED)
     await log(database, "ended", SagaState.FAILED)
     for loan_id in ("open", "ended", "unknown"):
@@ -112,7 +112,7 @@ async def test_old_letters_go_but_for_those_of_open_sagas(database: Database) ->
     assert {letter["saga_id"] for letter in await letters(database)} == {"open", "young"}
 
 
-async def test_pruning_by_hand_is_audited_and_the_old_audit_goes_too(database: Database) -> None:
+async def test_pruning_by_hand_is_audited(database: Database) -> None:
     await log(database, "ended", SagaState.FAILED)
     async with database.transaction() as session:
         await audit_log.add(await session.connection(), [AuditEntry("drop", "letter-1")], ADA, now=OLD)
@@ -141,7 +141,7 @@ async def test_what_is_overdue_is_forgotten_with_its_saga(database: Database) ->
         assert await overdue_steps.listed(connection) == []
 
 
-async def test_the_horizon_moves_on_with_what_was_pruned_and_never_back(database: Database) -> None:
+async def test_the_pruning_watermark_only_moves_forward(database: Database) -> None:
     async def is_beyond(ago: timedelta) -> bool:
         async with database.reading() as connection:
             return await pruning_watermark.is_beyond(connection, NOON - ago)
@@ -171,7 +171,7 @@ async def test_several_who_prune_at_once_are_harmless(database: Database) -> Non
         assert await saga_log_queries.entries(connection) == []
 
 
-async def test_the_search_for_what_is_old_goes_by_the_index_on_time(sqlite: Database) -> None:
+async def test_the_search_for_old_rows_uses_an_index(sqlite: Database) -> None:
     plans: list[str] = []
     async with sqlite.transaction() as session:
         connection = await session.connection()
@@ -186,7 +186,7 @@ async def test_the_search_for_what_is_old_goes_by_the_index_on_time(sqlite: Data
     assert "SCAN" not in plan
 
 
-async def test_the_loop_prunes_until_it_is_told_to_stop(database: Database) -> None:
+async def test_the_pruning_loop_runs_until_stopped(database: Database) -> None:
     await log(database, "ended", SagaState.COMPLETED)
     loop = Pruner("library", Settings(retention=DAY), database=database, clock=HandClock())
     running = asyncio.create_task(loop.run())

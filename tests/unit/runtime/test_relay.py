@@ -129,7 +129,7 @@ async def test_a_message_goes_out_as_it_was_committed(database: Database, post: 
 
 
 @pytest.mark.parametrize("failure", [connection_lost, dying_connection])
-async def test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease(
+async def test_a_failed_publish_repeats_after_its_lease(
     database: Database, post: Post, watch: HandClock, failure
 ) -> None:
     post.will(failure)
@@ -146,9 +146,7 @@ async def test_a_failed_publish_leaves_the_row_and_is_repeated_after_the_lease(
     assert post.saga_ids() == ["loan-1", "loan-1"]
 
 
-async def test_a_relay_that_is_stopped_while_it_publishes_leaves_the_row(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_a_relay_stopped_while_publishing_keeps_the_row(database: Database, post: Post, watch: HandClock) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -164,9 +162,7 @@ async def test_a_relay_that_is_stopped_while_it_publishes_leaves_the_row(
     assert await rows_left(database) == ["loan-1"]
 
 
-async def test_an_event_that_nobody_hears_is_kept_counted_and_offered_later_and_later(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_an_unroutable_event_is_kept_and_retried(database: Database, post: Post, watch: HandClock) -> None:
     post.will(nobody_is_bound, nobody_is_bound, nobody_is_bound)
     row = outgoing("loan-1", due_at=watch.now())
     await put_out(database, row)
@@ -199,7 +195,7 @@ async def test_an_optional_event_may_go_unheard(database: Database, post: Post, 
     assert len(post.taken) == 1
 
 
-async def test_two_relays_share_the_rows_and_publish_none_twice(database: Database, watch: HandClock) -> None:
+async def test_two_relays_publish_each_row_once(database: Database, watch: HandClock) -> None:
     loans = sorted(f"loan-{number}" for number in range(100))
     await put_out(database, *(outgoing(loan, due_at=watch.now()) for loan in loans))
     posts = [Post(), Post()]
@@ -210,7 +206,7 @@ async def test_two_relays_share_the_rows_and_publish_none_twice(database: Databa
     assert sorted(posts[0].saga_ids() + posts[1].saga_ids()) == loans
 
 
-async def test_the_rows_of_a_relay_that_died_come_due(database: Database, watch: HandClock) -> None:
+async def test_the_rows_of_a_dead_relay_come_due(database: Database, watch: HandClock) -> None:
     dead, heir = Post(), Post()
     dead.will(Hold())
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -227,9 +223,7 @@ async def test_the_rows_of_a_relay_that_died_come_due(database: Database, watch:
     assert heir.saga_ids() == ["loan-1"]
 
 
-async def test_a_row_that_was_handed_over_is_sent_without_a_claim(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_a_handed_over_row_needs_no_claim(database: Database, post: Post, watch: HandClock) -> None:
     relay = relay_of(database, post, watch, poll=60)
     async with running(relay):
         row = outgoing("loan-1", due_at=relay.due_if_handed_over())
@@ -243,7 +237,7 @@ async def test_a_row_that_was_handed_over_is_sent_without_a_claim(
 
 
 @pytest.mark.parametrize(("confirmed", "left"), [(7, 7), (8, 0)])
-async def test_a_step_s_transaction_takes_confirmed_rows_along_where_they_are_worth_a_statement(
+async def test_a_batch_deletes_confirmed_rows_along(
     database: Database, post: Post, watch: HandClock, confirmed: int, left: int
 ) -> None:
     relay = relay_of(database, post, watch)
@@ -260,9 +254,7 @@ async def test_a_step_s_transaction_takes_confirmed_rows_along_where_they_are_wo
     assert len(await rows_left(database)) == left
 
 
-async def test_a_delayed_row_goes_out_when_it_is_due_and_not_before(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_a_delayed_row_leaves_when_due(database: Database, post: Post, watch: HandClock) -> None:
     relay = relay_of(database, post, watch)
     later = outgoing("loan-1", due_at=watch.now() + timedelta(seconds=3))
     await put_out(database, later)
@@ -279,7 +271,7 @@ async def test_a_delayed_row_goes_out_when_it_is_due_and_not_before(
     assert post.saga_ids() == ["loan-1"]
 
 
-async def test_a_delayed_row_does_not_wait_for_a_slow_poll(database: Database, post: Post) -> None:
+async def test_a_delayed_row_does_not_wait_for_polls(database: Database, post: Post) -> None:
     clock = SystemClock()
     relay = Relay(database, post, service="library", clock=clock, window=10, lease=LEASE, poll=timedelta(minutes=1))
     async with running(relay):
@@ -292,9 +284,7 @@ async def test_a_delayed_row_does_not_wait_for_a_slow_poll(database: Database, p
     assert post.saga_ids() == ["loan-1"]
 
 
-async def test_a_row_that_is_due_at_the_commit_is_claimed_at_once(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_a_row_due_at_commit_is_claimed_immediately(database: Database, post: Post, watch: HandClock) -> None:
     relay = relay_of(database, post, watch, poll=60)
     async with running(relay):
         await a_few_polls()
@@ -307,9 +297,7 @@ async def test_a_row_that_is_due_at_the_commit_is_claimed_at_once(
     assert post.saga_ids() == ["loan-1"]
 
 
-async def test_a_delayed_row_that_comes_due_while_the_window_is_full_keeps_nobody_awake(
-    sqlite: Database, post: Post
-) -> None:
+async def test_a_due_row_spins_no_full_window(sqlite: Database, post: Post) -> None:
     class CountedClock(HandClock):
         looks = 0
 
@@ -333,7 +321,7 @@ async def test_a_delayed_row_that_comes_due_while_the_window_is_full_keeps_nobod
     assert looks < 10
 
 
-async def test_a_full_window_lets_the_rest_wait_and_then_go(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_full_window_delays_the_remaining_rows(database: Database, post: Post, watch: HandClock) -> None:
     broker = Hold()
     post.will(*[broker] * 10)
     await put_out(database, *(outgoing(f"loan-{number}", due_at=watch.now()) for number in range(10)))
@@ -352,9 +340,7 @@ async def test_a_full_window_lets_the_rest_wait_and_then_go(database: Database, 
     assert len(set(post.saga_ids())) == len(post.taken) == 10
 
 
-async def test_a_row_whose_lease_ends_in_flight_is_not_sent_twice_by_the_same_relay(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_an_expired_lease_in_flight_sends_once(database: Database, post: Post, watch: HandClock) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -369,9 +355,7 @@ async def test_a_row_whose_lease_ends_in_flight_is_not_sent_twice_by_the_same_re
     assert len(post.taken) == 1
 
 
-async def test_two_rows_of_one_message_id_are_never_in_flight_together(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_one_message_id_is_in_flight_once(database: Database, post: Post, watch: HandClock) -> None:
     broker = Hold()
     post.will(broker)
     first = outgoing("loan-1", due_at=watch.now())
@@ -395,9 +379,7 @@ async def _left(database: Database, count: int) -> bool:
     return len(await rows_left(database)) == count
 
 
-async def test_draining_waits_for_what_is_in_flight_and_deletes_it(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_draining_waits_for_confirms_and_deletes(database: Database, post: Post, watch: HandClock) -> None:
     relay, broker = relay_of(database, post, watch), Hold()
     post.will(broker, broker)
     rows = [outgoing(f"loan-{number}", due_at=relay.due_if_handed_over()) for number in (1, 2)]
@@ -420,9 +402,7 @@ async def test_draining_an_idle_relay_is_done_at_once(database: Database, post: 
     assert post.taken == []
 
 
-async def test_a_delete_that_fails_is_repeated_and_the_message_is_not(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_a_failed_delete_is_repeated_alone(database: Database, post: Post, watch: HandClock) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -444,9 +424,7 @@ async def _is(claim: bool) -> bool:
     return claim
 
 
-async def test_an_outage_while_a_row_is_put_back_leaves_it_to_its_lease(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_an_outage_while_putting_back_leaves_the_lease(database: Database, post: Post, watch: HandClock) -> None:
     relay = relay_of(database, post, watch, poll=60)
     gone = asyncio.Event()
 
@@ -486,13 +464,11 @@ async def test_the_relay_outlives_its_connections(postgres: Database, post: Post
     assert set(post.saga_ids()) == {f"loan-{number}" for number in range(5)}
 
 
-async def test_a_row_that_commits_after_younger_ones_is_not_skipped(postgres: Database) -> None:
+async def test_a_row_committed_late_is_not_skipped(postgres: Database) -> None:
     assert await race(postgres, pairs=300, seed=7, progress=lambda _: None) == []
 
 
-async def test_a_relay_that_is_told_to_stop_ends_between_two_transactions(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_a_stopped_relay_ends_between_transactions(database: Database, post: Post, watch: HandClock) -> None:
     relay = relay_of(database, post, watch, poll=60)
     working = asyncio.create_task(relay.run())
     row = outgoing("loan-1", due_at=relay.due_if_handed_over())
@@ -507,9 +483,7 @@ async def test_a_relay_that_is_told_to_stop_ends_between_two_transactions(
     assert await rows_left(database) == []
 
 
-async def test_a_relay_that_is_told_to_stop_while_rows_are_due_claims_no_more(
-    database: Database, post: Post, watch: HandClock
-) -> None:
+async def test_a_stopped_relay_claims_no_more_rows(database: Database, post: Post, watch: HandClock) -> None:
     relay = relay_of(database, post, watch)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
 

@@ -271,7 +271,7 @@ REFUSING = [
 
 
 @pytest.mark.parametrize(("way", "refusable"), [*WAYS, *REFUSING])
-async def test_no_part_and_no_form_of_a_secret_is_found_anywhere(beds, tracing, spans, lines, caplog, way, refusable):
+async def test_no_form_of_a_secret_leaks_anywhere(beds, tracing, spans, lines, caplog, way, refusable):
     service = ward(refusable=refusable)
     branch = Branch(service, beds, resources={}, clock=HandClock(), tracing=tracing)
     envelope = Envelope(
