@@ -30,7 +30,7 @@ from toolkit.cli.timelines import print_timeline, styled_state
 from toolkit.client.database_client import DatabaseClient
 from toolkit.client.saga_report import timelines_of
 from toolkit.client.service_client import LogReader
-from toolkit.client.starting import send
+from toolkit.client.starting import client_tracing, send
 from toolkit.client.waiting import wait_until_ended
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, load_settings
@@ -121,9 +121,10 @@ async def perform(settings: Settings) -> tuple[dict[str, Timeline], list[Check]]
     """Send all orders, wait for their ends, and check the accounts."""
     clients = [DatabaseClient(each.name, settings.database_for(each.name)) for each in SERVICES]
     async with Embedded(SERVICES, settings) as embedded, open_gateway(settings) as gateway:
-        for order in ORDERS:
-            for _ in range(order.sent):
-                await send(order_saga, {order.id: created(order)}, embedded, clock=SystemClock())
+        async with client_tracing() as tracing:
+            for order in (each for each in ORDERS for _ in range(each.sent)):
+                events = {order.id: created(order)}
+                await send(order_saga, events, embedded, clock=SystemClock(), tracing=tracing)
         timelines = await ended(embedded, clients)
         fulfilled = [created(order) for order in ORDERS if timelines[order.id].state is COMPLETED]
         goods = await stock_adds_up(embedded.runtimes[inventory.name].database, fulfilled)

@@ -23,6 +23,10 @@ class SettingsError(SagaError):
     """A setting is missing or out of bounds; the text has the variable, the value and the allowed values."""
 
 
+class NoServiceError(SagaError):
+    """No service to read is named or found, or one is named wrongly; the text shows how to name one."""
+
+
 class UndeclaredStepsError(SagaError):
     """The log holds unfinished sagas at steps that this release does not declare, so the service does not start."""
 

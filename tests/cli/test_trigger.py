@@ -80,7 +80,7 @@ def test_an_order_that_no_service_listens_to_ends_with_3(saga_process, rabbitmq,
     assert result.returncode == 3
     assert result.stderr == (
         "error: no queue is bound to order.OrderCreated: "
-        "start the service that listens to it, by `saga run`, and send again\n"
+        "start the service that consumes it, by `saga run`, and send again\n"
     )
 
 

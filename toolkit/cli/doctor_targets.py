@@ -14,6 +14,7 @@ from toolkit.configuration.environment import secret_variable
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
 from toolkit.doctor import Target
+from toolkit.errors import NoServiceError
 
 
 def targets_of(names: Sequence[str], located: list[str] | None, settings: Settings) -> list[Target]:
@@ -55,7 +56,7 @@ def _clients(located: list[str] | None, *, is_said: bool) -> dict[str, ServiceCl
     """Return where services can be read, by name; none where nobody says and no file lies there."""
     try:
         return {client.service: client for client in locate(located)}
-    except UsageError:
+    except NoServiceError:
         if is_said:
             raise
         return {}

@@ -22,6 +22,7 @@ from toolkit.errors import (
     BrokerRefusesError,
     DatabaseUnavailableError,
     DeclarationError,
+    NoServiceError,
     NotAllowedError,
     SagaError,
     SettingsError,
@@ -55,6 +56,7 @@ class UsageError(SagaError):
 _CODES: dict[type[SagaError], ExitCode] = {
     UsageError: ExitCode.WRONG_USE,
     SettingsError: ExitCode.WRONG_USE,
+    NoServiceError: ExitCode.WRONG_USE,
     DeclarationError: ExitCode.WRONG_USE,
     NotAllowedError: ExitCode.WRONG_USE,
     BrokerRefusesError: ExitCode.WRONG_USE,

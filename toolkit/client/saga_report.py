@@ -68,18 +68,18 @@ async def report_of(
     return SagaReport(timeline, found, missing, has_dead_letters, _undeclared(timeline, contracts))
 
 
-async def timeline_of(saga: SagaKey, clients: Sequence[LogReader]) -> Timeline:
-    """Read this saga's entries from all services, and merge them."""
+async def timeline_of(saga: tuple[str | None, str], clients: Sequence[LogReader]) -> Timeline:
+    """Read the entries of this type and id from all services, and merge them; None is any type."""
     saga_type, saga_id = saga
     answers = await ask_all(clients, lambda client: client.entries(saga_id, saga_type=saga_type))
     return tell(saga_id, answers.by_service, unreachable=answers.unreachable)
 
 
-async def timelines_of(sagas: Sequence[SagaKey], clients: Sequence[LogReader]) -> list[Timeline]:
+async def timelines_of(sagas: Sequence[tuple[str | None, str]], clients: Sequence[LogReader]) -> list[Timeline]:
     """Return several sagas' timelines, in this order."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def read(saga: SagaKey) -> Timeline:
+    async def read(saga: tuple[str | None, str]) -> Timeline:
         async with slots:
             return await timeline_of(saga, clients)
 

@@ -1,6 +1,6 @@
 """Sending the events that start sagas: to the broker, or to all services embedded in this process.
 
-The message's id is derived from the saga's, so the same order sent twice is one message.
+The message's id is derived from the saga's, so an event that is sent twice is one message.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from toolkit.declaration.service import Service
 from toolkit.errors import UnreachableError, UnroutableError
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.observability.tracing import now, tracing_for
+from toolkit.observability.tracing import Tracing, now, tracing_for
 
 #: How many messages are under way at once.
 _BURST = 100
-#: How long, in seconds, Ctrl-C waits for the confirms of what is under way; one at work takes milliseconds.
+#: How long Ctrl-C waits for the confirms of the messages under way, in seconds; a broker at work takes milliseconds.
 _LAST_CONFIRMS = 10.0
-#: The pauses, in seconds, between two tries to send what nobody listens to yet.
+#: The pauses, in seconds, between two tries to send an event that no service consumes yet.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
-#: How long embedded services may go on with what they began before this process ends, in seconds.
+#: How long embedded services may take to finish their work before this process ends, in seconds.
 _EMBEDDED_PATIENCE = 30
-#: What the command is called in traces, unless OTEL_SERVICE_NAME says; and how long it tries to send them, in seconds.
+#: The client's service name in traces, unless OTEL_SERVICE_NAME is set; and how long exporting may take, in seconds.
 _CLIENT, _FLUSH = "saga", 3.0
 
 
 class Publisher(Protocol):
-    """Takes one message; it is safe once this returns."""
+    """Publishes one message; it is stored once this returns."""
 
     async def publish(self, message: WireMessage) -> None:
-        """Send the message."""
+        """Publish the message."""
         ...
 
 
 @asynccontextmanager
 async def publisher_for(services: Iterable[Service], settings: Settings) -> AsyncIterator[Publisher]:
-    """Open the way to the services; embedded ones are run here, and finish before this ends.
+    """Open the transport; embedded services run here, and finish before this ends.
 
     Raises:
         UnreachableError: the broker does not answer.
@@ -64,42 +64,47 @@ async def publisher_for(services: Iterable[Service], settings: Settings) -> Asyn
             yield publisher
 
 
+@asynccontextmanager
+async def client_tracing() -> AsyncIterator[Tracing | None]:
+    """Open the client's tracing, where the environment asks for traces; its spans are exported at the end."""
+    if (tracing := tracing_for(_CLIENT)) is None:
+        yield None
+        return
+    yield tracing
+    await asyncio.to_thread(tracing.shut_down, _FLUSH)
+
+
 async def send(
     saga: Saga,
     events: Mapping[str, Event],
     publisher: Publisher,
     *,
     clock: Clock,
+    tracing: Tracing | None = None,
     patience: timedelta = timedelta(0),
     sent: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Send these starting events, by saga id; a service that does not listen yet is waited for that long.
+    """Send these starting events, by saga id; an event that no service consumes yet is tried for `patience`.
 
-    `sent` is told the id of each saga whose event is safe, as soon as it is.
+    `sent` is called with each saga's id as soon as its event is stored.
 
     Raises:
-        UnroutableError: no service listens to them.
-        UnreachableError: the broker went away meanwhile.
+        UnroutableError: no service consumes them.
+        UnreachableError: the connection to the broker was lost meanwhile.
     """
-    async with _traced(saga, events) as traces:
-        messages = [
-            starting_message(saga, saga_id, event, clock=clock, traceparent=traces.get(saga_id))
-            for saga_id, event in events.items()
-        ]
-        await send_all(messages, publisher, patience=patience, sent=sent)
-
-
-@asynccontextmanager
-async def _traced(saga: Saga, events: Mapping[str, Event]) -> AsyncIterator[Mapping[str, str]]:
-    """Begin a trace for each saga, where the environment asks for traces; they are told of once all is sent."""
-    if (tracing := tracing_for(_CLIENT)) is None:
-        yield {}
-        return
-    spans = {saga_id: tracing.begin_saga(saga.name, saga_id, type(event).__name__) for saga_id, event in events.items()}
-    yield {saga_id: span.traceparent for saga_id, span in spans.items()}
+    spans = {}
+    if tracing:
+        spans = {
+            saga_id: tracing.begin_saga(saga.name, saga_id, type(event).__name__) for saga_id, event in events.items()
+        }
+    traces = {saga_id: span.traceparent for saga_id, span in spans.items()}
+    messages = [
+        starting_message(saga, saga_id, event, clock=clock, traceparent=traces.get(saga_id))
+        for saga_id, event in events.items()
+    ]
+    await send_all(messages, publisher, patience=patience, sent=sent)
     for span in spans.values():
         span.end(at=now())
-    await asyncio.to_thread(tracing.shut_down, _FLUSH)
 
 
 async def send_all(
@@ -109,13 +114,13 @@ async def send_all(
     patience: timedelta = timedelta(0),
     sent: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Send these messages; a service that does not listen yet is waited for that long.
+    """Send these messages; one that no service consumes yet is tried for `patience`.
 
-    `sent` is told the id of the saga of each message that is safe.
+    `sent` is called with the saga's id of each message that is stored.
 
     Raises:
-        UnroutableError: no service listens to them.
-        UnreachableError: the broker went away meanwhile.
+        UnroutableError: no service consumes them.
+        UnreachableError: the connection to the broker was lost meanwhile.
     """
     until = time.monotonic() + patience.total_seconds()
     for start in range(0, len(messages), _BURST):
@@ -123,9 +128,9 @@ async def send_all(
 
 
 async def _send_burst(burst: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Send all of these; where one fails, or Ctrl-C comes, what is under way is still waited for.
+    """Send all of these; after an error or Ctrl-C the messages under way are still awaited.
 
-    What the broker has is safe, and has to be told of: an order that is sent and not told of is sent again.
+    A message that the broker has must be reported: an unreported order would be sent again.
     """
     under_way = [asyncio.create_task(each) for each in burst]
     try:
@@ -143,12 +148,11 @@ async def _send_one(message: WireMessage, publisher: Publisher, until: float, se
     try:
         await _published(message, publisher, until)
     except UnroutableError as error:
-        raise UnroutableError(
-            f"{error}: start the service that listens to it, by `saga run`, and send again"
-        ) from error
+        raise UnroutableError(f"{error}: start the service that consumes it, by `saga run`, and send again") from error
     except (TimeoutError, OSError) as error:
         raise UnreachableError(
-            "the broker went away while messages were sent, so some sagas may have started: look with `saga ls`"
+            "the connection to the broker was lost while messages were sent, so some sagas may have started: "
+            "look with `saga ls`"
         ) from error
     sent(str(message.correlation_id))
 

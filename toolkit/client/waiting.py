@@ -22,7 +22,7 @@ _AT_ONCE = 50
 
 
 async def wait_until_ended(
-    saga_type: str,
+    saga_type: str | None,
     saga_ids: Sequence[str],
     clients: Sequence[LogReader],
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -126,20 +126,23 @@ async def _start(
     named: list[str] | None,
     settings: Settings,
 ) -> None:
-    from toolkit.client.starting import publisher_for, send
+    from toolkit.client.starting import client_tracing, publisher_for, send
     from toolkit.client.waiting import wait_until_ended
     from toolkit.observability.logs import configure_logs
 
     configure_logs(settings.model_copy(update={"log_level": "error"}))
     saga, events = started.saga, started.events
     async with publisher_for(services, settings) as publisher:
+        sending: Any = {"clock": SystemClock(), "patience": patience or timedelta(0), "sent": started.sent}
         if patience is None:
-            await send(saga, events, publisher, clock=SystemClock(), sent=started.sent)
+            async with client_tracing() as tracing:
+                await send(saga, events, publisher, tracing=tracing, **sending)
             return
-        # Before anything is sent: who can't be told of the outcome shall learn that now.
+        # Before anything is sent: an outcome that can't be read is reported now.
         async with opened(named) as clients:
             until = time.monotonic() + patience.total_seconds()
-            await send(saga, events, publisher, clock=SystemClock(), patience=patience, sent=started.sent)
+            async with client_tracing() as tracing:
+                await send(saga, events, publisher, tracing=tracing, **sending)
             with progress() as bar:
                 task = bar.add_task("sagas ended", total=len(events))
 
