@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.persistence.dead_letters import Selection, dead_letters, headers_or_none
+from toolkit.persistence.dead_letters import Selection, dead_letters, headers_or_empty
 
 #: The columns of a list, in this order; a whole dead letter holds a message, which must be redacted before it is shown.
 SHOWN = (
@@ -69,5 +69,5 @@ async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
 def _shown(row: Row[Any]) -> dict[str, Any]:
     shown = dict(row._mapping)
     if "body" in shown:
-        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": headers_or_none(row.headers)}
+        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": headers_or_empty(row.headers)}
     return shown

@@ -221,7 +221,7 @@ def _dead_letter(row: Row[Any]) -> DeadLetter:
         correlation_id=row.saga_id,
         type=row.event_type,
         timestamp=row.sent_at,
-        headers=headers_or_none(row.headers),
+        headers=headers_or_empty(row.headers),
     )
     return DeadLetter(
         id=row.id,
@@ -238,8 +238,8 @@ def _dead_letter(row: Row[Any]) -> DeadLetter:
     )
 
 
-def headers_or_none(text: str) -> dict[str, Any]:
-    """Return a dead letter's headers; none where the text can't be read."""
+def headers_or_empty(text: str) -> dict[str, Any]:
+    """Return a dead letter's headers; an empty dict where the text can't be read."""
     try:
         return headers_of(text)
     except ValueError:  # without them a dead letter can still be read, redriven and dropped, and so can its neighbours
