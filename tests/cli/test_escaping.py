@@ -14,7 +14,7 @@ from tests.servers import Server
 from toolkit import Settings
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 #: How a step raises what; a SystemExit that it raises itself, in no task of its own, is an attempt that failed.
 WAYS = [

@@ -14,7 +14,7 @@ from toolkit.client.starting import send_all
 from toolkit.clock import SystemClock
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage, abort_request
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 
 def messages(count: int) -> list:

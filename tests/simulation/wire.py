@@ -57,7 +57,7 @@ class Wire:
         """
         names = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
         if not names:
-            raise UnroutableError(f"no service hears {message.routing_key}")
+            raise UnroutableError(f"no service consumes {message.routing_key}")
         parcels = [Parcel(name, message) for name in names]
         self.waiting += parcels
         self.seen += parcels

@@ -15,7 +15,7 @@ from toolkit.client.service_client import LogReader, Rows, ServiceClient
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.operations.search import Search
-from toolkit.operations.views import see_that_it_is_one
+from toolkit.operations.views import require_one_type
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.fence import SagaState
 from toolkit.protocol.timeline import Timeline, tell
@@ -57,7 +57,7 @@ async def report_of(
     seen, told = await asyncio.gather(
         ask_all(clients, lambda each: each.saga(saga_id, saga_type)), ask_all(clients, lambda each: each.contract())
     )
-    see_that_it_is_one(saga_id, seen.by_service.values())
+    require_one_type(saga_id, seen.by_service.values())
     entries = {name: view.entries for name, view in seen.by_service.items()}
     timeline = tell(saga_id, entries, unreachable=seen.unreachable)
     known_here = {name: contract for name in told.unreachable if (contract := declared(name))}

@@ -58,7 +58,7 @@ async def publisher_for(services: Iterable[Service], settings: Settings) -> Asyn
             yield embedded
             await embedded.settled(_EMBEDDED_PATIENCE)
     else:
-        from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+        from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
         async with RabbitPublisher(settings) as publisher:
             yield publisher

@@ -1,1 +1,1 @@
-"""How messages travel between services: over RabbitMQ, or within one process."""
+"""Transports between services: RabbitMQ, or one process."""

@@ -1,7 +1,7 @@
 """The embedded transport: several services in one process, no broker, one SQLite file each.
 
-Publishing is handing the event to each service that hears it, and the confirm is their commit: so a kill -9 loses
-nothing here either, since the outbox row still stands.
+Publishing hands the event to each service that consumes it, and their commit is the confirm: so a kill -9 loses
+nothing here either, since the outbox row remains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.persistence import outbox
 from toolkit.runtime.service_runtime import ServiceRuntime
 
-#: Seconds for what is under way when the block ends; and where a loop has ended, which some of it waits for in vain.
+#: Seconds for messages in progress when the block ends; and when a loop has ended, since some wait for it in vain.
 _LAST_WORK, _LAST_MOMENT = 10.0, 1.0
 
 
@@ -33,9 +33,11 @@ class Embedded:
     """
 
     def __init__(self, services: Sequence[Service], settings: Settings, *, clock: Clock | None = None) -> None:
-        # One URL can't be the database of several services: each takes its file in the data directory.
+        # One URL can't be the database of several services: each uses its file in the data directory.
         settings = settings.model_copy(update={"database_url": None, "broker_url": EMBEDDED})
-        alone = asyncio.Lock()  # the services share a process, so what may end it is executed alone in all of them
+        alone = (
+            asyncio.Lock()
+        )  # the services share a process: a message that may end it is executed alone in all of them
         clock = clock or SystemClock()
         self.runtimes = {each.name: ServiceRuntime(each, settings, self, clock=clock, alone=alone) for each in services}
         self._left: set[str | None] = set()
@@ -48,17 +50,17 @@ class Embedded:
                 self._bound.setdefault(routing_key(event), []).append(runtime)
 
     async def __aenter__(self) -> Self:
-        """Start all services; what the last run left undone goes on by itself."""
+        """Start all services; messages that the last run left unfinished continue."""
         self._body = asyncio.current_task()
         try:
             for runtime in self.runtimes.values():
                 await runtime.prepare()
                 async with runtime.database.reading() as connection:
                     self._left |= await outbox.message_ids(connection)
-        except BaseException:  # a cancellation, too, must not leave what was opened
+        except BaseException:  # on a cancellation, too, all that was opened is closed
             await asyncio.gather(*(runtime.stop() for runtime in self.runtimes.values()))
             raise
-        # Only now: what the last run left in one service's outbox may be for any of the others.
+        # Only after all are prepared: the last run's outbox rows of one service may be for any of the others.
         for runtime in self.runtimes.values():
             runtime.loops.on_end = self._end
             runtime.begin()
@@ -67,7 +69,7 @@ class Embedded:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what is under way and stop.
+        """Finish the messages in progress and stop.
 
         Raises:
             LoopEndedError: a background loop had ended before.
@@ -75,7 +77,7 @@ class Embedded:
         is_cancelled = self._is_cancelled()
         for runtime in self.runtimes.values():
             runtime.loops.let_end()
-        # None stops before all are done: an event under way is in one's hands until another has committed it.
+        # All drain before any stops: an event in progress stays with one service until another has committed it.
         within = _LAST_MOMENT if self._ended else _LAST_WORK
         await asyncio.gather(*(runtime.drain(within=within) for runtime in self.runtimes.values()))
         await asyncio.gather(*(runtime.stop() for runtime in self.runtimes.values()))
@@ -83,13 +85,13 @@ class Embedded:
             raise self._ended
 
     def _end(self, error: LoopEndedError) -> None:
-        """End the block: a service that has lost a loop would do nothing more."""
+        """End the block: a service that has lost a loop makes no progress."""
         if self._ended is None and self._body and not self._body.done():
             self._body.cancel()
         self._ended = self._ended or error
 
     def _is_cancelled(self) -> bool:
-        """Whether something else than a loop's end has cancelled the block."""
+        """Whether the block was cancelled for another reason than a loop's end."""
         task = asyncio.current_task()
         if task is None or task is not self._body:
             return False
@@ -98,29 +100,29 @@ class Embedded:
         return task.cancelling() > 0
 
     async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
-        """Hand a message to each service that hears it, and return once all of them have committed.
+        """Hand a message to each service that consumes it, and return once all of them have committed.
 
         Raises:
-            UnroutableError: no service hears it.
+            UnroutableError: no service consumes it.
         """
         runtimes = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
         if not runtimes:
-            raise UnroutableError(f"no service hears {message.routing_key}")
-        again = message.message_id in self._left  # the last run may have ended under it
+            raise UnroutableError(f"no service consumes {message.routing_key}")
+        again = message.message_id in self._left  # the last run may have ended while it was executed
         await asyncio.gather(*(runtime.take(message, again=again) for runtime in runtimes))
         failpoints.here("acked", (message.type or message.routing_key,))
 
-    async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that says whether it was long enough
-        """Wait until nothing is on its way any more, for so many seconds at most; return whether that came to be."""
+    async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that returns whether it was long enough
+        """Wait until all outboxes are empty, for at most `timeout` seconds; return whether they are."""
         try:
             async with asyncio.timeout(timeout):
-                while await self._on_the_way():  # noqa: ASYNC110 -- the outboxes are tables, which wake nobody
+                while await self._unsent():  # noqa: ASYNC110 -- a table sends no notification
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False
         return True
 
-    async def _on_the_way(self) -> int:
+    async def _unsent(self) -> int:
         total = 0
         for runtime in self.runtimes.values():
             async with runtime.database.reading() as connection:

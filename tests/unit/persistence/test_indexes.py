@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.example_sagas.loans import NOON, BookWanted, Branch, CardRefused, Clerk, HandClock, library
 from toolkit import Settings
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.operations.search import Attention, Search, search
+from toolkit.operations.attention import Attention
+from toolkit.operations.search import Search, search
 from toolkit.operations.statistics import Statistics
 from toolkit.operations.views import view
 from toolkit.persistence.database import Database

@@ -21,7 +21,7 @@ from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.persistence.database import Database
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.rabbitmq.connection import as_unreachable
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 ELSEWHERE, HERE = "127.1", "127.0.0.1"
 PASSWORD = "h-u-s-h"

@@ -26,7 +26,7 @@ from toolkit.persistence.outbox import OutboxRow
 from toolkit.transport.embedded import Embedded
 
 
-async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_hearer_has_not_started_yet(tmp_path: Path):
+async def test_a_leftover_row_waits_until_its_consumer_starts(tmp_path: Path):
     # inventory is started first, and the notification, which hears this, last
     settings = Settings(data_dir=tmp_path, relay_lease=timedelta(minutes=5))
     order = documented_example(OrderCreated)["order_id"]
@@ -50,15 +50,15 @@ async def test_a_row_that_the_last_run_left_waits_for_no_lease_because_its_heare
     assert "completed" in states
 
 
-async def test_every_log_line_names_its_service_though_all_run_in_one_process(tmp_path: Path):
+async def test_each_log_line_names_its_embedded_service(tmp_path: Path):
     settings = Settings(data_dir=tmp_path, relay_poll=timedelta(milliseconds=50))
     order = documented_example(OrderCreated) | {"payment_method": "card_flaky"}
     wire = WireMessage(OrderCreated.model_validate(order).model_dump_json().encode(), routing_key(OrderCreated))
 
     async def the_outage() -> list[MutableMapping[str, Any]]:
-        return [line for line in told if "relay" in line["event"]]
+        return [line for line in lines if "relay" in line["event"]]
 
-    with capture_logs(processors=[merge_contextvars]) as told:
+    with capture_logs(processors=[merge_contextvars]) as lines:
         async with Embedded(SERVICES, settings) as embedded:
             await embedded.publish(wire)
             await embedded.publish(WireMessage(b"no JSON", routing_key(OrderCreated)))
@@ -67,12 +67,12 @@ async def test_every_log_line_names_its_service_though_all_run_in_one_process(tm
                 await connection.execute(text("DROP TABLE outbox"))
             await eventually(the_outage, what="an outage")
 
-    assert [line for line in told if "service" not in line] == []
-    moved = {line["service"]: line for line in told if line["event"] == "saga moved"}
+    assert [line for line in lines if "service" not in line] == []
+    moved = {line["service"]: line for line in lines if line["event"] == "saga moved"}
     assert set(moved) == {"inventory", "payment", "shipping", "notification"}
     assert all({"saga_id", "step", "from_state", "to_state", "event_id"} <= set(line) for line in moved.values())
-    assert {line["service"] for line in told if line["event"] == "step will be retried"} == {"payment"}
-    assert {line["service"] for line in told if line["event"] == "message dead-lettered"} == {"inventory"}
+    assert {line["service"] for line in lines if line["event"] == "step will be retried"} == {"payment"}
+    assert {line["service"] for line in lines if line["event"] == "message dead-lettered"} == {"inventory"}
     assert {line["service"] for line in await the_outage()} == {"shipping"}
 
 

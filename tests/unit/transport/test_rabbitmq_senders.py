@@ -1,4 +1,4 @@
-"""What a real broker says of who has sent what, and what a service makes of it."""
+"""The sender that a real broker verified, and what a service accepts from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.outbox import OutboxRow, add
 from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_queries import timeline
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 
 class TeaOrdered(Event, owner="guest"):
@@ -47,7 +47,7 @@ BY = Operator("ada@desk", "it is to be tried again")
 
 
 def kitchen(failures: int = 0) -> Service:
-    """Return the kitchen, whose step fails so often first."""
+    """Return the kitchen, whose step fails `failures` times first."""
     participant = Participant("kitchen", saga=saga)
     left = [failures]
 
@@ -71,7 +71,11 @@ async def channel(settings: Settings) -> AsyncIterator[AbstractChannel]:
     """A channel to the broker; what the test made is deleted at its end."""
     async with await aio_pika.connect(settings.broker_url) as connection, connection.channel() as channel:
         yield channel
-        for name in (f"{settings.exchange}.kitchen", f"{settings.exchange}.kitchen.dead", f"{settings.exchange}.ear"):
+        for name in (
+            f"{settings.exchange}.kitchen",
+            f"{settings.exchange}.kitchen.dead",
+            f"{settings.exchange}.observer",
+        ):
             await channel.queue_delete(name)
         for name in ("", ".dead", ".kitchen", ".detour"):
             await channel.exchange_delete(f"{settings.exchange}{name}")
@@ -86,13 +90,13 @@ async def publish(channel: AbstractChannel, exchange: str, key: str, **propertie
     await (await channel.get_exchange(exchange, ensure=False)).publish(message, key)
 
 
-async def letters(app: App, count: int = 1) -> list[dict[str, Any]]:
+async def dead_letters_of(app: App, count: int = 1) -> list[dict[str, Any]]:
     async def are_there() -> list[dict[str, Any]]:
         async with app.runtime.database.reading() as connection:
             found = await dead_letter_queries.listed(connection)
         return found if len(found) == count and all(each["attempts"] for each in found) else []
 
-    return await eventually(are_there, what=f"{count} letters")
+    return await eventually(are_there, what=f"{count} dead letters")
 
 
 async def completed(app: App, order_id: str) -> list[Entry]:
@@ -104,27 +108,25 @@ async def completed(app: App, order_id: str) -> list[Entry]:
     return await eventually(is_done, what=f"{order_id} to be completed")
 
 
-async def test_each_message_says_by_its_user_id_whose_it_is(settings: Settings, channel: AbstractChannel) -> None:
+async def test_each_message_carries_its_senders_user_id(settings: Settings, channel: AbstractChannel) -> None:
     app = App(kitchen(), settings)
     await app.start()
-    ear = await channel.declare_queue(f"{settings.exchange}.ear", durable=True)
+    received = await channel.declare_queue(f"{settings.exchange}.observer", durable=True)
     for key in ("kitchen.TeaBrewed", "saga.SagaEnded"):
-        await ear.bind(settings.exchange, routing_key=key)
+        await received.bind(settings.exchange, routing_key=key)
 
     async with RabbitPublisher(settings) as client:
         await client.publish(ordered("tea-1"))
     await completed(app, "tea-1")
-    heard = [await eventually(lambda: ear.get(fail=False), what="a message") for _ in range(2)]
+    messages = [await eventually(lambda: received.get(fail=False), what="a message") for _ in range(2)]
 
     await app.stop()
-    assert {(each.routing_key, each.user_id) for each in heard} == {
+    assert {(each.routing_key, each.user_id) for each in messages} == {
         ("kitchen.TeaBrewed", "guest"), ("saga.SagaEnded", "guest"),
     }  # fmt: skip
 
 
-async def test_a_retry_comes_by_the_services_own_exchange_with_its_key_and_its_proof(
-    settings: Settings, channel: AbstractChannel
-) -> None:
+async def test_a_retry_keeps_its_routing_key_and_login(settings: Settings, channel: AbstractChannel) -> None:
     app = App(kitchen(failures=1), settings)
     taken: list[WireMessage] = []
     await app.start()
@@ -141,65 +143,59 @@ async def test_a_retry_comes_by_the_services_own_exchange_with_its_key_and_its_p
     assert first.headers["sent-by"] == retry.headers["sent-by"] == "guest"
 
 
-async def test_a_client_that_sets_no_user_id_is_refused_for_a_named_owner_and_a_redrive_is_no_way_round(
-    settings: Settings, channel: AbstractChannel
-) -> None:
+async def test_redriving_does_not_bypass_the_senders_check(settings: Settings, channel: AbstractChannel) -> None:
     app = App(kitchen(), settings)
     await app.start()
 
     await publish(channel, settings.exchange, "guest.TeaOrdered")
-    (letter,) = await letters(app)
+    (dead_letter,) = await dead_letters_of(app)
     facts: Any = {"queue": app.runtime.queue, "now": SystemClock().now()}
     await dead_letter_operations.redrive(app.runtime.database, Selection(saga_id="tea-1"), BY, **facts)
-    (again,) = await letters(app)
+    (again,) = await dead_letters_of(app)
 
     await app.stop()
-    assert letter["reason"] == again["reason"] == "wrong sender"
-    assert again["id"] != letter["id"]
+    assert dead_letter["reason"] == again["reason"] == "wrong sender"
+    assert again["id"] != dead_letter["id"]
     assert again["headers"]["sent-by"] == ""
 
 
-async def test_a_header_that_claims_a_login_is_no_proof(settings: Settings, channel: AbstractChannel) -> None:
+async def test_a_forged_login_header_is_rejected(settings: Settings, channel: AbstractChannel) -> None:
     app = App(kitchen(), settings)
     await app.start()
 
     await publish(channel, settings.exchange, "guest.TeaOrdered", headers={"sent-by": "guest"})
-    (letter,) = await letters(app)
+    (dead_letter,) = await dead_letters_of(app)
 
     await app.stop()
-    assert letter["reason"] == "wrong sender"
+    assert dead_letter["reason"] == "wrong sender"
 
 
-async def test_an_event_of_another_type_than_its_key_is_a_letter_of_its_saga(
-    settings: Settings, channel: AbstractChannel
-) -> None:
+async def test_a_wrong_routing_key_makes_a_dead_letter(settings: Settings, channel: AbstractChannel) -> None:
     app = App(kitchen(), settings)
     await app.start()
 
     await publish(channel, settings.exchange, "saga.AbortRequested", type="TeaOrdered", user_id="guest")
-    (letter,) = await letters(app)
+    (dead_letter,) = await dead_letters_of(app)
 
     await app.stop()
-    assert (letter["reason"], letter["saga_id"]) == ("wrong routing key", "tea-1")
+    assert (dead_letter["reason"], dead_letter["saga_id"]) == ("wrong routing key", "tea-1")
 
 
-async def test_what_an_exchange_passes_on_is_a_letter(settings: Settings, channel: AbstractChannel) -> None:
-    """A login that may publish a few keys may bind an exchange of its own before the one that all events go through."""
+async def test_a_forwarded_message_is_dead_lettered(settings: Settings, channel: AbstractChannel) -> None:
+    """A login with the right to a few keys may bind an exchange of its own in front of the event exchange."""
     app = App(kitchen(), settings)
     await app.start()
     detour = await channel.declare_exchange(f"{settings.exchange}.detour", "fanout")
     await (await channel.get_exchange(settings.exchange)).bind(detour)
 
     await publish(channel, detour.name, "guest.TeaOrdered", user_id="guest")
-    (letter,) = await letters(app)
+    (dead_letter,) = await dead_letters_of(app)
 
     await app.stop()
-    assert letter["reason"] == "forwarded"
+    assert dead_letter["reason"] == "forwarded"
 
 
-async def test_retries_of_a_former_release_are_run_from_the_outbox_and_from_the_queue(
-    settings: Settings, channel: AbstractChannel
-) -> None:
+async def test_retries_of_a_former_release_still_run(settings: Settings, channel: AbstractChannel) -> None:
     settings = settings.model_copy(update={"logins": {}})
     app = App(kitchen(), settings)
     await app.start()

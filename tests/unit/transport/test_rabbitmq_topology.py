@@ -1,4 +1,4 @@
-"""What a service finds on the broker at its start: what a former release left, and what is not its own."""
+"""Queues, exchanges and bindings that a service finds on the broker at its start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolkit.app import App
 from toolkit.errors import BrokerRefusesError, UnroutableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letter_queries, saga_log_queries
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 from toolkit.transport.rabbitmq.topology import declared_queues
 
 
@@ -85,9 +85,7 @@ def wrapped(order_id: str) -> WireMessage:
     return WireMessage(json.dumps({"order_id": order_id}).encode(), "shop.BreadWrapped", correlation_id=order_id)
 
 
-async def test_an_event_that_the_new_release_does_not_consume_is_unbound(
-    settings: Settings, channel: AbstractChannel
-) -> None:
+async def test_events_that_no_release_consumes_are_unbound(settings: Settings, channel: AbstractChannel) -> None:
     former = App(release(wraps=True), settings)
     await former.start()
     await former.stop()
@@ -99,18 +97,18 @@ async def test_an_event_that_the_new_release_does_not_consume_is_unbound(
         with pytest.raises(UnroutableError):
             await client.publish(wrapped("order-2"))
 
-    (letter,) = await eventually(lambda: letters(app))
+    (dead_letter,) = await eventually(lambda: dead_letters_of(app))
     await app.stop()
-    assert (letter["reason"], letter["saga_id"]) == ("no longer consumed", "order-1")
-    assert "a former release of this service" in letter["error"]
+    assert (dead_letter["reason"], dead_letter["saga_id"]) == ("no longer consumed", "order-1")
+    assert "a former release of this service" in dead_letter["error"]
 
 
-async def test_two_releases_side_by_side_keep_what_each_consumes(settings: Settings, channel: AbstractChannel) -> None:
+async def test_two_releases_keep_each_others_bindings(settings: Settings, channel: AbstractChannel) -> None:
     old, new = App(release(wraps=True), settings), App(release(wraps=False), settings)
     await old.start()
     await new.start()
     async with RabbitPublisher(settings) as client:
-        await client.publish(wrapped("order-1"))  # it would come back if the new release had unbound it
+        await client.publish(wrapped("order-1"))  # it would return if the new release had unbound it
         await new.stop()
         await client.publish(wrapped("order-2"))
 
@@ -125,12 +123,12 @@ async def steps_of(app: App, order_id: str) -> list[str]:
     return [each.step for each in entries if each.to_state == "completed"]
 
 
-async def letters(app: App) -> list[dict[str, Any]]:
+async def dead_letters_of(app: App) -> list[dict[str, Any]]:
     async with app.runtime.database.reading() as connection:
         return await dead_letter_queries.listed(connection)
 
 
-# -- what is not its own -------------------------------------------------------------------------------------------
+# -- queues and exchanges of others ------------------------------------------------------------------------------
 
 
 async def as_a_classic_queue(channel: AbstractChannel, name: str) -> None:
@@ -166,16 +164,16 @@ async def as_a_fanout_exchange_of_dead_letters(channel: AbstractChannel, name: s
 @pytest.mark.parametrize(
     ("is_there", "cure"),
     [
-        (as_a_classic_queue, "queue {}.bakery is of another kind: .*rabbitmqctl delete_queue -p / {}.bakery"),
-        (as_a_stream, "queue {}.bakery is of another kind"),
-        (as_a_queue_with_a_limit, "queue {}.bakery is of another kind"),
-        (as_a_queue_of_another_connection, "queue {}.bakery belongs to another connection alone"),
-        (as_a_classic_dead_letter_queue, "queue {}.bakery.dead is of another kind"),
-        (as_a_direct_exchange, "exchange {} is of another kind: name another SAGA_EXCHANGE"),
-        (as_a_fanout_exchange_of_dead_letters, "exchange {}.dead is of another kind"),
+        (as_a_classic_queue, "queue {}.bakery has other arguments: .*rabbitmqctl delete_queue -p / {}.bakery"),
+        (as_a_stream, "queue {}.bakery has other arguments"),
+        (as_a_queue_with_a_limit, "queue {}.bakery has other arguments"),
+        (as_a_queue_of_another_connection, "queue {}.bakery is exclusive to another connection"),
+        (as_a_classic_dead_letter_queue, "queue {}.bakery.dead has other arguments"),
+        (as_a_direct_exchange, "exchange {} has another type: name another SAGA_EXCHANGE"),
+        (as_a_fanout_exchange_of_dead_letters, "exchange {}.dead has another type"),
     ],
 )
-async def test_what_is_there_as_another_kind_ends_the_start_with_its_cure(
+async def test_a_foreign_queue_or_exchange_ends_the_start(
     settings: Settings, channel: AbstractChannel, is_there: Any, cure: str
 ) -> None:
     await is_there(channel, settings.exchange)
@@ -187,7 +185,7 @@ async def test_what_is_there_as_another_kind_ends_the_start_with_its_cure(
     await app.stop()
 
 
-async def test_a_former_releases_exchange_of_dead_letters_will_do(settings: Settings, channel: AbstractChannel) -> None:
+async def test_a_former_releases_dead_letter_exchange_is_accepted(settings: Settings, channel: AbstractChannel) -> None:
     await channel.declare_exchange(f"{settings.exchange}.dead", "direct", durable=True)
     app = App(release(wraps=True), settings)
 
@@ -195,13 +193,11 @@ async def test_a_former_releases_exchange_of_dead_letters_will_do(settings: Sett
         await app.start()
 
     await app.stop()
-    (said,) = [each for each in logs if each["event"] == "the exchange of dead letters is that of a former release"]
-    assert f"delete exchange name={settings.exchange}.dead" in said["cure"]
+    (line,) = [each for each in logs if each["event"] == "the dead-letter exchange is that of a former release"]
+    assert f"delete exchange name={settings.exchange}.dead" in line["cure"]
 
 
-async def test_a_queue_that_becomes_another_kind_later_is_said_and_not_ready(
-    settings: Settings, channel: AbstractChannel
-) -> None:
+async def test_a_replaced_queue_makes_the_service_unready(settings: Settings, channel: AbstractChannel) -> None:
     app = App(release(wraps=True), settings.model_copy(update={"redeclare_every": settings.redeclare_every / 20}))
     await app.start()
 
@@ -211,7 +207,7 @@ async def test_a_queue_that_becomes_another_kind_later_is_said_and_not_ready(
     async def is_not_ready() -> bool:
         return not (await app.readiness())["broker"]
 
-    await eventually(is_not_ready, what="the service to say that it is not ready")
+    await eventually(is_not_ready, what="the service to be not ready")
     await channel.queue_delete(f"{settings.exchange}.bakery.dead")
 
     async def is_ready() -> bool:

@@ -14,7 +14,7 @@ from toolkit.errors import BrokerRefusesError, UnreachableError, UnroutableError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.rights import PROBE_KEY
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 #: However long a lease the services have: a person is waiting.
 _LEASE = timedelta(seconds=5)

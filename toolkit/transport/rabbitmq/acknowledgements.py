@@ -1,4 +1,4 @@
-"""Settles the deliveries of one consumer; those that were done together are acknowledged by one frame."""
+"""Acknowledges the deliveries of one consumer; one frame covers all that were done together."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ AWAY = (AMQPError, ChannelInvalidStateError, ConnectionError, OSError, TimeoutEr
 
 
 async def quietly(settlement: Awaitable[None]) -> None:
-    """Settle a delivery; on a channel that has closed meanwhile it is delivered again, which the fence bears."""
+    """Settle a delivery; on a closed channel the broker redelivers it, and the fence recognises the duplicate."""
     try:
         await settlement
     except AWAY as error:
-        log.info("delivery could not be settled; it will come again", error=str(error) or type(error).__name__)
+        log.info(
+            "delivery could not be settled; the broker will redeliver it", error=str(error) or type(error).__name__
+        )
 
 
 class Acks:
     """Acknowledges a consumer's deliveries, which its channel numbers from 1 without gaps.
 
-    One frame acknowledges all up to a number. What is done ahead of an older delivery, which a call to the outside
-    may hold for long, is acknowledged by itself.
+    One frame acknowledges all up to a number. A delivery done before an older one, which an external call may hold for
+    long, is acknowledged by itself.
     """
 
     def __init__(self) -> None:
@@ -40,25 +42,27 @@ class Acks:
         self._acknowledging: asyncio.Task[None] | None = None
 
     def acknowledge(self, message: DeliveredMessage) -> None:
-        """Have a delivery acknowledged, with all others that are done in this turn of the event loop."""
+        """Acknowledge a delivery, together with all others that are done in this turn of the event loop."""
         if number := self._number(message):
             self._done[number] = message
             if self._acknowledging is None:
                 self._acknowledging = asyncio.create_task(self._acknowledge())
 
     async def give_back(self, message: DeliveredMessage) -> None:
-        """Have a delivery made again; the broker counts how often."""
+        """Return a delivery to the broker, which redelivers it and counts how often."""
         await quietly(message.channel.basic_reject(message.delivery_tag or 0, requeue=True))
-        if number := self._number(message):  # asked after: the channel may have closed, and the next counts anew
+        if number := self._number(
+            message
+        ):  # asked afterwards: the channel may have closed, and the next one numbers from 1
             self._ahead.add(number)
 
     async def finish(self) -> None:
-        """Wait until what is done is acknowledged."""
+        """Wait until all acknowledgements are written."""
         if self._acknowledging is not None:
             await self._acknowledging
 
     def _number(self, message: DeliveredMessage) -> int | None:
-        """Return the delivery's number on the channel that stands; None on one that has closed."""
+        """Return the delivery's number on the open channel; None on a closed one."""
         channel = message.channel
         if channel.is_closed:
             return None

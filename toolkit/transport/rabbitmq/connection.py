@@ -1,4 +1,4 @@
-"""How the broker is connected to, how long it is waited for, and what is said where it refuses."""
+"""Connections to the broker: their settings, the wait for a broker that is away, and errors with their cure."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ from toolkit.urls import is_loopback
 
 log = structlog.get_logger("toolkit")
 
-tolerate_malformed_properties()
-
-#: The client gives a silent connection up after three beats and a second each, so that half a minute suffices.
+#: The client closes a silent connection after three heartbeats and a second each, within half a minute.
 _HEARTBEAT = 6
-#: Seconds for which a connection, or an answer upon one, is awaited; and before the next one is tried.
+#: Seconds for which a connection, or an answer on one, is awaited; and before the next try.
 CONNECT_TIMEOUT, _RECONNECT_INTERVAL = 5, 1
-#: What the client says where the broker doesn't let us in. A Close while the connection opens is its no to the virtual
-#: host, and the client drops the reason.
-_NOES = ("ACCESS_REFUSED", "got <Connection.Close")
+#: Signs of a rejected login in the client's errors. A Close while the connection opens means that the virtual host is
+#: closed to the login; the client drops the reason.
+_REJECTED = ("ACCESS_REFUSED", "got <Connection.Close")
 _CURE = "mend the login, its rights, or the virtual host in SAGA_BROKER_URL"
 _CERTIFICATE_CURE = (
     "name its authority's certificate in SAGA_BROKER_URL by ?cafile=FILE, and the host by the certificate's name; "
@@ -42,7 +40,8 @@ _CERTIFICATE_CURE = (
 def broker_of(
     settings: Settings, *, default_channel: Channel, middlewares: Sequence[RabbitPrometheusMiddleware] = ()
 ) -> RabbitBroker:
-    """Return FastStream's broker for one connection: it is a library here, which neither reads nor validates."""
+    """Return FastStream's broker for one connection: a library here, which neither decodes nor validates."""
+    tolerate_malformed_properties()
     return RabbitBroker(
         with_heartbeat(settings.broker_url),
         default_channel=default_channel,
@@ -56,33 +55,33 @@ def broker_of(
 
 
 def with_heartbeat(url: str) -> str:
-    """Return the broker's address with our heartbeat, where it names none."""
+    """Return the broker's URL with the toolkit's heartbeat, unless the URL names one."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     return urlunsplit(parts._replace(query=urlencode({"heartbeat": str(_HEARTBEAT)} | query)))
 
 
 async def connect_patiently(connect: Any, service: str, settings: Settings) -> None:
-    """Await `connect()` again and again while the broker is away.
+    """Repeat `connect()` while the broker is away.
 
     Raises:
-        BrokerRefusesError: it is there, and refuses for good what the service needs.
+        BrokerRefusesError: the broker answers, and refuses for good what the service needs.
     """
     wait = wait_exponential_jitter(multiplier=0.1, max=2)
 
-    def say(state: Any) -> None:
+    def log_failure(state: Any) -> None:
         error = state.outcome.exception()
-        if cure := _cure_of(error):  # it may be that somebody mends it, but only somebody can
+        if cure := _cure_of(error):  # an operator may resolve it meanwhile; waiting alone does not
             log.error("the broker refuses us", service=service, error=describe(error), cure=cure)
         else:
             log.warning("waiting for the broker", service=service, error=describe(error))
 
     async for attempt in AsyncRetrying(
-        wait=wait, retry=retry_if_exception_type((*AWAY, EscapedError)), before_sleep=say
+        wait=wait, retry=retry_if_exception_type((*AWAY, EscapedError)), before_sleep=log_failure
     ):
         with attempt:
             try:
-                # On a dying connection the client raises CancelledError, though nothing cancelled it.
+                # On a dying connection the client raises CancelledError, though the task was not cancelled.
                 await contain("connecting", connect())
             except AWAY as error:
                 if refusal := refusal_of(error, settings):
@@ -91,35 +90,35 @@ async def connect_patiently(connect: Any, service: str, settings: Settings) -> N
 
 
 def as_error(error: BaseException, settings: Settings) -> SagaError:
-    """Return what the broker refuses for good, or else its silence."""
+    """Return the error for a broker that refuses for good, or else for one that does not answer."""
     return as_unreachable(error) if _refuses(error) else refusal_of(error, settings) or as_unreachable(error)
 
 
 def as_unreachable(error: BaseException) -> UnreachableError:
-    """Return the broker's no, or its silence, as what it means to whoever set SAGA_BROKER_URL."""
+    """Return the error for a rejected login, or for a broker that does not answer, in terms of SAGA_BROKER_URL."""
     if cure := _cure_of(error):
         return UnreachableError(f"the broker refuses us at SAGA_BROKER_URL: {describe(error)}; {cure}")
     return UnreachableError(f"the broker does not answer at SAGA_BROKER_URL: {describe(error)}")
 
 
 def is_in_the_clear(settings: Settings) -> bool:
-    """Whether the broker is reached by a network without TLS; the passwords of a demonstration are known anyway."""
+    """Whether the broker is reached over a network without TLS; a demonstration's passwords are public anyway."""
     is_plain = settings.broker_url.startswith("amqp://") and not settings.demo
     return is_plain and not all(map(is_loopback, hosts_of(settings.broker_url)))
 
 
 def _cure_of(error: BaseException | None) -> str | None:
-    """Return what mends a broker's refusal, or a certificate that is not trusted; None where waiting may help."""
+    """Return the cure for a rejected login or an untrusted certificate; None when waiting may help."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return _CERTIFICATE_CURE
     return _CURE if _refuses(error) else None
 
 
 def _refuses(error: BaseException | None) -> bool:
-    """Whether the broker is there, and doesn't let us in: a wrong login, or a virtual host that is closed to it."""
-    return any(sign in str(error) for sign in _NOES)
+    """Whether the broker rejected the login: it is wrong, or the virtual host is closed to it."""
+    return any(sign in str(error) for sign in _REJECTED)
 
 
 def stands(connection: AbstractRobustConnection | None) -> bool:
-    """Whether a connection stands at this moment."""
+    """Whether a connection is open at this moment."""
     return connection is not None and not connection.is_closed and connection.connected.is_set()

@@ -1,97 +1,119 @@
-"""Consumes one queue by aiormq's own consumer, and goes on after each outage.
+"""Consumes one service's messages from RabbitMQ: its queue, and the queue of what the broker dead-letters.
 
-aio-pika's makes two tasks and a copy of all properties for each delivery, a tenth of what a saga costs under load. What
-its queue does besides is done here: it consumes again on a channel that was opened anew, and after the broker ended it.
+A delivery is acknowledged after its commit, never before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
 
-from aio_pika.abc import AbstractRobustChannel
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from pamqp.commands import Basic
+import structlog
+from aio_pika.abc import AbstractRobustConnection
+from faststream.rabbit import Channel
+from faststream.rabbit.prometheus import RabbitPrometheusMiddleware
+from prometheus_client import REGISTRY
 
+from toolkit.configuration.settings import Settings
+from toolkit.declaration.service import Service
 from toolkit.errors import EscapedError
 from toolkit.foreign_code.containment import contain
-from toolkit.transport.rabbitmq.acknowledgements import AWAY
+from toolkit.runtime.service_runtime import ServiceRuntime
+from toolkit.transport.rabbitmq.connection import broker_of, stands
+from toolkit.transport.rabbitmq.dead_letter_subscriber import DeadLetterSubscriber
+from toolkit.transport.rabbitmq.declarations import Declarations
+from toolkit.transport.rabbitmq.deliveries import Deliveries
+from toolkit.transport.rabbitmq.queue_consumer import QueueConsumer
+from toolkit.transport.rabbitmq.topology import declare_queue, declared_queues
 
-#: How long the broker may take to answer that a channel is closed, or consumed on, in seconds.
-_CLOSING = 5.0
-
-Consume = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
+log = structlog.get_logger("toolkit")
 
 
-class Consumer:
-    """Has each delivery of a queue heard, in a task of its own, which the channel's end cancels.
+class RabbitConsumer:
+    """Receives one service's messages over a connection of its own, and settles them after their commit.
 
-    - `begin`: called before it consumes on a channel that was opened anew.
-    - `ended`: set when the broker has ended it, since its queue is gone, say; then `consume` begins anew.
+    A second consumer moves messages from the broker's dead-letter queue into the service's own table.
     """
 
-    def __init__(
-        self, channel: AbstractRobustChannel, queue: str, consume: Consume, *, begin: Callable[[], None] = lambda: None
-    ) -> None:
-        self.ended = asyncio.Event()
-        self._channel = channel
-        self._queue = queue
-        self._consume = consume
-        self._begin = begin
-        self._is_paused = False
-        self._consuming_on: AbstractChannel | None = None
-        self._tag: str | None = None
+    def __init__(self, service: Service, settings: Settings, runtime: ServiceRuntime) -> None:
+        self._service = service
+        self._settings = settings
+        self._runtime = runtime
+        self._queue, dead_queue = declared_queues(settings, service.name)
+        # FastStream's own metrics count its one subscriber, which is that of the dead letters.
+        counted = RabbitPrometheusMiddleware(registry=REGISTRY, app_name=service.name)
+        self._broker = broker_of(settings, default_channel=Channel(), middlewares=[counted])
+        self._declarations = Declarations(service, settings, runtime)
+        self._dead_letters = DeadLetterSubscriber(self._broker, dead_queue, runtime, queue=self._queue.name)
+        self._connection: AbstractRobustConnection | None = None
+        self._queue_consumer: QueueConsumer | None = None
+        self._redeclaring: asyncio.Task[None] | None = None
+        self._pausing: asyncio.Task[None] | None = None
+        self.deliveries = Deliveries(runtime, self._queue.name)
 
-    async def consume(self) -> None:
-        """Consume, where it does not yet, and may."""
-        if self._is_paused:
-            return
-        self._channel.reopen_callbacks.add(self._reopened)
-        channel = await self._channel.get_underlay_channel()
-        if channel is self._consuming_on:
-            return
-        self._consuming_on = channel
-        self._begin()
-        channel.on_consumer_cancel_callbacks.add(self._is_ended)
-        try:
-            self._tag = (await channel.basic_consume(self._queue, self._consume)).consumer_tag
-        except BaseException:  # a timeout, too, must not leave it taken for one that consumes
-            if self._consuming_on is channel:
-                self._consuming_on = None
-            raise
+    async def start(self) -> None:
+        """Declare what the service needs on the broker, begin to consume, and keep all of it declared."""
+        self._connection = await self._broker.connect()
+        await self._declarations.begin(self._connection)
+        await self._broker.start()
+        if self._queue_consumer is None:
+            self._queue_consumer = await self._open(self._connection)
+        await self._queue_consumer.consume()
+        name = self._service.name
+        self._redeclaring = asyncio.create_task(
+            contain("the loop keeper", self._declarations.keep(self._queue_consumer)), name=f"keeper of {name}"
+        )
+        self._pausing = asyncio.create_task(
+            contain("the loop giver", self._pause_while_paused(self._queue_consumer)), name=f"giver of {name}"
+        )
 
-    async def cancel(self) -> None:
-        """Take nothing new, on this channel and on those that are opened in its place."""
-        self._channel.reopen_callbacks.discard(self._reopened)
-        channel, self._consuming_on = self._consuming_on, None
-        if channel and self._tag:
-            with suppress(*AWAY):
-                await channel.basic_cancel(self._tag)
+    async def stop_taking(self) -> None:
+        """Take nothing new, and wait until each delivery in hand is settled."""
+        for task in self.loops.values():
+            task.cancel()
+            await asyncio.wait({task})
+        if self._queue_consumer:
+            await self._queue_consumer.cancel()
+        await self._dead_letters.stop()
+        await self.deliveries.finish()
+        await self._declarations.leave()
 
-    async def pause(self) -> None:
-        """Give all that is in hand back, in its order, and take nothing until `resume`."""
-        self._is_paused = True
-        channel, self._consuming_on = self._consuming_on, None
-        if channel:
-            with suppress(*AWAY):
-                async with asyncio.timeout(_CLOSING):
-                    await channel.close()
+    async def close(self) -> None:
+        """Disconnect; the broker redelivers what is not acknowledged."""
+        await self._broker.stop()
 
-    async def resume(self) -> None:
-        """Consume again."""
-        self._is_paused = False
-        with suppress(*AWAY):  # else it is tried again when the queue is declared again
-            async with asyncio.timeout(_CLOSING):
-                await self.consume()
+    @property
+    def loops(self) -> dict[str, asyncio.Task[None]]:
+        """The loop that keeps all declared and consumed, and the one that returns deliveries, once started."""
+        started = {"keeper": self._redeclaring, "giver": self._pausing}
+        return {name: task for name, task in started.items() if task}
 
-    async def _reopened(self, _: AbstractRobustChannel | None) -> None:
-        try:
-            await contain("consuming again", self.consume())
-        except (*AWAY, EscapedError):  # the queue may be gone: it is declared again, and then consumed
-            self.ended.set()
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is open, and the queue and its bindings are declared."""
+        return self._redeclaring is not None and stands(self._connection) and not self._declarations.is_refused
 
-    async def _is_ended(self, _: Basic.Cancel) -> None:
-        self._consuming_on = None
-        self.ended.set()
+    async def _open(self, connection: AbstractRobustConnection) -> QueueConsumer:
+        """Return the consumer of the service's queue, on a channel of its own."""
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=self._settings.prefetch)
+        await declare_queue(channel, self._queue, robust=True)  # it exists before it is consumed again
+        return QueueConsumer(
+            channel, self._queue.name, self.deliveries.handle, begin=self.deliveries.forget_closed_channels
+        )
+
+    async def _pause_while_paused(self, consumer: QueueConsumer) -> None:
+        """Return all deliveries to the broker during a long database outage; another replica may reach its database.
+
+        Otherwise the broker's consumer timeout would end the channel, and redelivery would exceed the prefetch.
+        """
+        batcher = self._runtime.batcher
+        while True:
+            await batcher.paused.wait()
+            log.warning("long database outage; deliveries are returned to the broker", messages=len(self.deliveries))
+            with suppress(EscapedError):
+                await contain("returning deliveries", consumer.pause())
+            batcher.let_go()
+            await batcher.taking.wait()
+            with suppress(EscapedError):
+                await contain("consuming again", consumer.resume())

@@ -1,4 +1,4 @@
-"""What an AMQP message is to the toolkit, and the other way round."""
+"""Convert between AMQP messages and `WireMessage`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from toolkit.persistence.dead_letters import DeadLetter
 
 #: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
 _DEEPEST = 10
-#: Nearly all headers are of these types, which need nothing.
+#: Nearly all headers are of these types, which need no conversion.
 _KEPT = (str, int, bool, type(None))
 
 
 def properties_of(message: WireMessage, *, login: str) -> Basic.Properties:
-    """Return what goes out beside the body: of a persistent message, with the login for the broker to verify."""
+    """Return the properties of a persistent message, with the login for the broker to verify."""
     return Basic.Properties(
         message_id=message.message_id,
         correlation_id=message.correlation_id,
@@ -40,9 +40,10 @@ def properties_of(message: WireMessage, *, login: str) -> Basic.Properties:
 def wire_of(
     body: bytes, routing_key: str | None, properties: Basic.Properties, *, exchange: str, own: str
 ) -> WireMessage:
-    """Return what came in by an exchange, its times in UTC, with the login that the broker verified.
+    """Return a message received through `exchange`, its times in UTC, with the login that the broker verified.
 
-    What came by the service's `own` exchange has kept the login of the first time; elsewhere a stranger may write that.
+    A message through the service's `own` exchange keeps the login of its first sender; on others any client may write
+    that header.
     """
     timestamp = properties.timestamp
     headers = _headers(properties.headers or {})
@@ -61,24 +62,24 @@ def wire_of(
 
 
 def given_up(raw: AbstractIncomingMessage, service: str, queue: str) -> DeadLetter:
-    """Return a message of the dead-letter queue as a letter, with the reason that the broker wrote on it."""
+    """Return a message of the broker's dead-letter queue as a dead letter, with the broker's reason."""
     death = _death(_headers(raw.headers or {}))
     came_by = str(death.get("exchange", raw.exchange))
     wire = wire_of(raw.body, raw.routing_key, raw.properties, exchange=came_by, own=queue)
     word = str(death.get("reason") or "given up by the broker").replace("_", " ")
-    told = f"it gave it up in {death.get('queue')} at {death.get('time')}" if death else "it does not say why"
+    circumstances = f"from {death.get('queue')} at {death.get('time')}" if death else "without a reason"
     return DeadLetter(
         id=new_id(),
         service=service,
         reason=word,
-        error=f"the broker put the message into {queue}.dead: {told}",
+        error=f"the broker moved the message into {queue}.dead, {circumstances}",
         message=replace(wire, routing_key=_first_key(death) or wire.routing_key),
         at=datetime.now(UTC),
     )
 
 
 def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the broker says of the latest time that it gave the message up; anybody may have written there."""
+    """Return the broker's note on the message's latest dead-lettering; any client may have written that header."""
     deaths = headers.get("x-death")
     latest = deaths[0] if isinstance(deaths, list) and deaths else None
     return latest if isinstance(latest, dict) else {}
@@ -94,7 +95,7 @@ def _headers(headers: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _plain(value: Any, depth: int = 0) -> object:
-    """Return a header's value of types that JSON has, by which it is kept: AMQP has more, and nests without end."""
+    """Return a header's value in JSON's types, in which it is stored: AMQP has more types, and no limit of depth."""
     if isinstance(value, bytes | bytearray):
         return bytes(value).decode(errors="replace")
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""What the broker refuses for good, and its cure: an error that waiting can't mend ends the start at once."""
+"""What the broker refuses for good, and the cure: an error that waiting does not resolve ends the start at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from toolkit.errors import BrokerRefusesError, describe
 
 #: The object that the broker names: `queue 'saga.payment' in vhost '/'`.
 _OBJECT = re.compile(r"(exchange|queue) '([^']+)'")
-#: The exchange in what the broker says of a key: `read access to topic '#' in exchange 'saga' in vhost '/' refused`.
+#: The exchange in the broker's error about a key: `read access to topic '#' in exchange 'saga' in vhost '/' refused`.
 _TOPIC = re.compile(r"to topic '[^']*' in exchange '([^']+)'")
-#: What the broker says of what only a person can change. Others of its errors pass: a node that restarts, say.
+#: Signs of errors that only an operator can resolve. The broker's other errors pass: during the restart of a node.
 _LASTING = (
     "inequivalent arg",
     "invalid arg",
@@ -26,7 +26,7 @@ _LASTING = (
 
 
 def refusal_of(error: BaseException | None, settings: Settings) -> BrokerRefusesError | None:
-    """Return what the broker refuses for good, with its cure; None where the next try may be well."""
+    """Return the error with its cure when the broker refuses for good; None when a retry may succeed."""
     text = str(error)
     if not isinstance(error, AMQPChannelError):
         return None
@@ -46,15 +46,15 @@ def _cure(text: str, settings: Settings) -> str:
             return f"rabbitmqctl set_topic_permissions -p {vhost} {settings.login} {topic[1]} '.*' '.*', {less}"
         return f"rabbitmqctl set_permissions -p {vhost} {settings.login} '.*' '.*' '.*', {less}"
     if "user_id property" in text:
-        return "name the login in SAGA_BROKER_URL by which the broker knows us: each message bears it"
+        return "SAGA_BROKER_URL must name the login that the broker knows: each message carries it as its user-id"
     if "RESOURCE_LOCKED" in text:
-        return f"{kind} {name} belongs to another connection alone: end that, or name another SAGA_EXCHANGE"
+        return f"{kind} {name} is exclusive to another connection: close that, or name another SAGA_EXCHANGE"
     if "limit in vhost" in text:
         return f"raise the limit: rabbitmqctl list_vhost_limits -p {vhost}"
     if kind == "exchange":
         delete = f"rabbitmqadmin --vhost={vhost} delete exchange name={name}"
-        return f"exchange {name} is of another kind: name another SAGA_EXCHANGE, or {delete}, and start again"
+        return f"exchange {name} has another type: name another SAGA_EXCHANGE, or {delete}, and start again"
     return (
-        f"{kind} {name} is of another kind: let it run empty or move what waits in it, then rabbitmqctl delete_queue "
-        f"-p {vhost} {name}, and start again; saga doctor names what differs"
+        f"{kind} {name} has other arguments: let it run empty or move its messages, then rabbitmqctl delete_queue "
+        f"-p {vhost} {name}, and start again; saga doctor names the difference"
     )

@@ -1,8 +1,8 @@
-"""Read whatever properties a broker passes on, so that one malformed property costs one message.
+"""Let the client library decode malformed properties, so that one of them costs one message and no connection.
 
-The client library decodes properties before anybody can look at the message, and an error there closes the
-connection: every consumer on it stops, the broker delivers the message again, and so on up to the delivery limit.
-Here a property that can't be decoded becomes one that no reader takes for good: its message is a dead letter.
+The library decodes properties before its caller receives the message, and an error there closes the connection: every
+consumer on it stops, the broker redelivers the message, and so on up to the delivery limit. With this patch a property
+that can't be decoded gets a value that the toolkit's decoder rejects: its message becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from toolkit.messaging.decoding import UNDECODABLE
 
 Decoded = tuple[int, Any]
 
-#: What stands for a header table that can't be decoded, so that the message is not taken.
+#: In place of a header table that can't be decoded; the decoder rejects it.
 _NO_HEADERS = {UNDECODABLE: True}
-#: What stands for a timestamp that can't be: before all that a message may say of a time.
+#: In place of a timestamp out of bounds: before the earliest time that the decoder accepts.
 _NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 #: What the library's decoders raise.
 _UNDECODABLE = (ValueError, OverflowError, OSError, ArithmeticError, RecursionError, struct.error)
 
 
 def tolerate_malformed_properties() -> None:
-    """Have the library's decoders of properties answer where they would raise."""
+    """Replace the library's decoders of properties by ones that do not raise; once suffices."""
     timestamp = _or(decode.timestamp, lambda _: (8, _NO_TIME))
-    decode.TABLE_MAPPING[b"T"] = timestamp  # within the headers: one that is out of bounds costs none of the others
+    decode.TABLE_MAPPING[b"T"] = timestamp  # within the headers: a value out of bounds costs no other header
     decode.METHODS.update(
         timestamp=timestamp,
         shortstr=_or(decode.short_str, lambda value: (1 + value[0], value[1 : 1 + value[0]].decode(errors="replace"))),

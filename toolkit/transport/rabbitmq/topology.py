@@ -1,4 +1,4 @@
-"""What a service has on the broker: the exchanges that all share, its queue, and the queue of its dead letters."""
+"""What a service has on the broker: the shared exchanges, its queue, and its dead-letter queue."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from toolkit.transport.rabbitmq.connection import CONNECT_TIMEOUT, as_unreachabl
 
 log = structlog.get_logger("toolkit")
 
-#: What the broker says of the dead letters' exchange where a former release has made it.
-_OF_BEFORE = "current is 'direct'"
-#: The broker counts whatever ends a delivery but an acknowledgement, for each message that was in hand: outages and
-#: deployments, too. So it never gives a message up; without a number RabbitMQ 4 would after twenty deliveries.
+#: The sign of a dead-letter exchange of a former release, in the broker's error.
+_FORMER_TYPE = "current is 'direct'"
+#: The broker counts each end of a delivery without an acknowledgement, outages and deployments included. So the limit
+#: is never reached; without one RabbitMQ 4 would dead-letter a message after twenty deliveries.
 _ENDLESS = 1_000_000_000
 
 
@@ -34,14 +34,14 @@ def event_exchange(settings: Settings) -> RabbitExchange:
 
 
 def dead_letter_exchange(settings: Settings) -> RabbitExchange:
-    """Return the exchange that what the broker gives up goes through; a topic, so that rights go by its keys."""
+    """Return the exchange for what the broker dead-letters; a topic exchange, so that rights apply to its keys."""
     return RabbitExchange(f"{settings.exchange}.dead", type=ExchangeType.TOPIC, durable=True)
 
 
 def own_exchange(settings: Settings, service: str) -> RabbitExchange:
-    """Return the exchange by which a service sends to itself, and no other login writes.
+    """Return the exchange through which a service sends to itself; no other login may write to it.
 
-    It has its queue's name, and takes a message to it under whatever key: so a retry keeps the key of its event.
+    It has the queue's name, and routes every key to it: so a retry keeps the routing key of its event.
     """
     return RabbitExchange(queue_name(settings, service), type=ExchangeType.FANOUT, durable=True)
 
@@ -53,7 +53,7 @@ def declared_queues(settings: Settings, service: str) -> tuple[RabbitQueue, Rabb
 
 
 def _queue(name: str, *, dead_letter_exchange: str) -> RabbitQueue:
-    """Return a service's queue: replicated, and losing nothing, not even what expires."""
+    """Return a service's queue: replicated, and without loss, expired messages included."""
     return RabbitQueue(
         name,
         queue_type=QueueType.QUORUM,
@@ -69,7 +69,7 @@ def _queue(name: str, *, dead_letter_exchange: str) -> RabbitQueue:
 
 
 def _dead_queue(name: str) -> RabbitQueue:
-    """Return the queue under the dead letters; it has to bear any number of deliveries that a crash cut off."""
+    """Return the dead-letter queue; it has no delivery limit, since crashes may interrupt any number of deliveries."""
     return RabbitQueue(
         f"{name}.dead", queue_type=QueueType.QUORUM, durable=True, arguments={"x-delivery-limit": _ENDLESS}
     )
@@ -83,9 +83,9 @@ def bound_keys(service: Service) -> list[str]:
 async def declare(
     channel: AbstractRobustChannel, settings: Settings, service: Service, *, given: Collection[str] = ()
 ) -> None:
-    """Declare a service's queue, its bindings and its dead letters; exchanges that are `given` have to be there.
+    """Declare a service's queue, its bindings and its dead-letter queue; `given` exchanges have to exist.
 
-    By hand: FastStream declares a queue once only, and consumes it on the channel that declared it first, where
+    Without FastStream: it declares a queue once only, and consumes it on the channel that declared it first, where
     no prefetch is set.
     """
     queue, dead_queue = declared_queues(settings, service.name)
@@ -104,15 +104,15 @@ def shared_exchanges(settings: Settings) -> list[RabbitExchange]:
 
 
 def as_given(exchange: RabbitExchange) -> RabbitExchange:
-    """Return an exchange as one that has to be there, and is not declared."""
+    """Return an exchange that has to exist, and is not declared."""
     return RabbitExchange(exchange.name, type=exchange.type, durable=exchange.durable, declare=False, robust=False)
 
 
 async def given_exchanges(connection: AbstractConnection, exchanges: Iterable[RabbitExchange]) -> frozenset[str]:
-    """Return which of the exchanges that all share this login may not declare; the others are declared.
+    """Declare the shared exchanges, and return those that this login may not declare.
 
-    Who may configure an exchange may also make another kind of it, on which the broker checks no key: so no service's
-    login has to.
+    A login that may configure an exchange may also recreate it with another type, on which the broker checks no key:
+    so no service's login needs that right.
     """
     given = set()
     for exchange in exchanges:
@@ -124,11 +124,11 @@ async def given_exchanges(connection: AbstractConnection, exchanges: Iterable[Ra
                 raise refusal from None
             given.add(exchange.name)
         except ChannelPreconditionFailed as error:
-            if not exchange.name.endswith(".dead") or _OF_BEFORE not in str(error):
+            if not exchange.name.endswith(".dead") or _FORMER_TYPE not in str(error):
                 raise
-            given.add(exchange.name)  # it does its work, only that the broker checks no key on it
-            cure = f"rabbitmqadmin delete exchange name={exchange.name}: services make it again when they start"
-            log.warning("the exchange of dead letters is that of a former release", exchange=exchange.name, cure=cure)
+            given.add(exchange.name)  # it works, but the broker checks no key on it
+            cure = f"rabbitmqadmin delete exchange name={exchange.name}: services declare it again when they start"
+            log.warning("the dead-letter exchange is that of a former release", exchange=exchange.name, cure=cure)
     return frozenset(given)
 
 
@@ -142,7 +142,7 @@ async def _is_there(connection: AbstractConnection, exchange: RabbitExchange) ->
 
 
 async def unbind(connection: AbstractConnection, settings: Settings, service: str, keys: Collection[str]) -> bool:
-    """Unbind what a former release left, and return whether that was done: it takes the right to read these keys."""
+    """Unbind a former release's keys; return whether this login has the right to read them, which that takes."""
     try:
         async with connection.channel() as channel:
             queue = await channel.get_queue(queue_name(settings, service), ensure=False)
@@ -154,24 +154,24 @@ async def unbind(connection: AbstractConnection, settings: Settings, service: st
 
 
 async def declare_queue(channel: AbstractRobustChannel, queue: RabbitQueue, *, robust: bool = False) -> AbstractQueue:
-    """Declare a queue; one that is `robust` is declared again whenever the channel is opened anew."""
+    """Declare a queue; a `robust` one is declared again whenever the channel is reopened."""
     return await channel.declare_queue(queue.name, durable=queue.durable, arguments=queue.arguments, robust=robust)
 
 
 async def _declare_exchange(
     channel: AbstractChannel, exchange: RabbitExchange, given: Collection[str] = ()
 ) -> AbstractExchange:
-    # Not "robust": the client would remember each of these calls, and repeat them all when it connects again.
+    # Not "robust": the client would record each of these calls, and repeat them all on each reconnect.
     facts: Any = {"robust": False} if isinstance(channel, AbstractRobustChannel) else {}
     facts |= {"passive": True} if exchange.name in given else {"type": exchange.type.value, "durable": exchange.durable}
     return await channel.declare_exchange(exchange.name, **facts)
 
 
 async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Return how many messages wait in each service's queue, and in its dead-letter queue; 0 where there is no queue.
+    """Return how many messages are in each service's queue, and in its dead-letter queue; 0 where the queue is missing.
 
     Raises:
-        UnreachableError: the broker does not answer or does not let us in.
+        UnreachableError: the broker does not answer or rejects the login.
     """
     try:
         connection = await aio_pika.connect(with_heartbeat(settings.broker_url), timeout=CONNECT_TIMEOUT)
@@ -186,7 +186,7 @@ async def queue_depths(settings: Settings, services: Iterable[str]) -> dict[str,
 
 
 async def _depth(connection: AbstractConnection, name: str) -> int:
-    # A channel of its own: asking for a queue that is not there closes it.
+    # A channel of its own: a passive declaration of a missing queue closes it.
     channel = await connection.channel()
     try:
         queue = await channel.declare_queue(name, passive=True)

@@ -1,8 +1,8 @@
-"""One write to the socket for all the frames that a channel is given in one turn of the event loop.
+"""One write to the socket for all the frames that a channel receives in one turn of the event loop.
 
-aiormq writes frame by frame, and a system call costs more than all else of a publish. It has no public way to do
-better: this stands before a channel's `write_queue`, which is the one thing of its inside that is touched. Without it
-all goes on as before, frame by frame.
+aiormq writes frame by frame, and a system call costs more than all else of a publish. It has no public way to batch:
+this wraps a channel's `write_queue`, the one private attribute that is touched. On a channel without it frames are
+written one by one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from aiormq.abc import AbstractChannel, ChannelFrame
 from aiormq.channel import Channel
 
-#: So many frames wait at most for a connection that takes none; who has more waits with them.
+#: Most frames that wait for a connection that takes none; a caller with more waits, too.
 _MOST = 1_000
 
 
 class JoinedWrites:
-    """Takes the place of a channel's queue of frames to be written; the frames of one turn go on as one.
+    """Replaces a channel's queue of outgoing frames; the frames of one turn are written as one.
 
-    The next ones follow when the socket has taken these: a broker that reads nothing does not fill our memory.
+    The next ones follow once the socket has taken these: a broker that reads nothing does not fill this process's
+    memory.
     """
 
     def __init__(self, channel: Channel, queue: asyncio.Queue[ChannelFrame]) -> None:
@@ -31,14 +32,14 @@ class JoinedWrites:
         self._passing_on: asyncio.Task[None] | None = None
 
     async def put(self, frame: ChannelFrame) -> None:
-        """Take a frame, as soon as there is room; it is passed on in its place behind those before it."""
+        """Enqueue a frame in order, as soon as there is room."""
         while len(self._frames) >= _MOST:
             self._has_room.clear()
             await self._has_room.wait()
         self.put_nowait(frame)
 
     def put_nowait(self, frame: ChannelFrame) -> None:
-        """Take a frame at once: so a channel answers the broker that closes it."""
+        """Enqueue a frame at once: so a channel answers the broker that closes it."""
         self._frames.append(frame)
         if self._passing_on is None:
             self._passing_on = asyncio.create_task(self._pass_on())
@@ -51,7 +52,7 @@ class JoinedWrites:
                 taken = self._channel.create_future()
                 await self._queue.put(_joined(frames, taken))
                 await taken
-        except Exception:  # noqa: BLE001, S110 -- the channel has ended; who waits for its answers learns it from them
+        except Exception:  # noqa: BLE001, S110 -- the channel has ended; its callers get its error
             pass
         finally:
             self._passing_on = None
@@ -59,7 +60,7 @@ class JoinedWrites:
 
 
 def join_writes(channel: AbstractChannel) -> Channel:
-    """Return the channel, which from now on joins what it writes."""
+    """Let the channel join what it writes, and return it."""
     assert isinstance(channel, Channel)  # noqa: S101 -- aiormq has no other; its abstract class lacks some parameters
     queue = getattr(channel, "write_queue", None)
     if isinstance(queue, asyncio.Queue):
@@ -69,7 +70,7 @@ def join_writes(channel: AbstractChannel) -> Channel:
 
 
 def _joined(frames: Sequence[ChannelFrame], taken: asyncio.Future[None]) -> ChannelFrame:
-    """Return these frames as one, which says by `taken` that the socket has taken it, and says so of each."""
+    """Return these frames as one; `taken` resolves when the socket has taken it, and marks each frame as drained."""
     taken.add_done_callback(lambda _: _all_drained(frames))
     return ChannelFrame(
         payload=b"".join(frame.payload for frame in frames),

@@ -1,0 +1,83 @@
+"""A queue on the real broker, with what it delivers and what is written to its socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractQueue
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from pamqp import frame
+from pamqp.commands import Basic
+
+from tests.eventually import eventually
+
+
+@dataclass
+class RecordedQueue:
+    """A queue of the test, its deliveries, and the writes to the socket."""
+
+    channel: AbstractChannel
+    queue: AbstractQueue
+    delivered: list[DeliveredMessage] = field(default_factory=list)
+    writes: list[bytes] = field(default_factory=list)
+
+    async def fill(self, count: int) -> None:
+        """Publish so many messages, and wait for their delivery."""
+        for number in range(count):
+            message = aio_pika.Message(f"{number}".encode())
+            await self.channel.default_exchange.publish(message, routing_key=self.queue.name)
+        channel = await self.channel.get_underlay_channel()
+        await channel.basic_consume(self.queue.name, self._take)
+        await self.delivers(count)
+        self.writes.clear()
+
+    async def delivers(self, count: int) -> None:
+        """Wait until so many deliveries were made."""
+
+        async def are_there() -> bool:
+            return len(self.delivered) == count
+
+        await eventually(are_there)
+
+    async def unacknowledged(self) -> list[bytes]:
+        """Return what the broker redelivers once the channel is closed."""
+        await self.channel.close()
+        connection = await aio_pika.connect(str(self.channel._connection.url))
+        async with connection, connection.channel() as channel:
+            queue = await channel.get_queue(self.queue.name)
+            left = []
+            while message := await queue.get(fail=False, no_ack=True):
+                left.append(message.body)
+            await queue.delete(
+                if_empty=False
+            )  # a broker that has just started may take an empty queue for a filled one
+        return left
+
+    def acknowledged(self) -> list[tuple[int, bool]]:
+        """Return the written acknowledgements: the number of each, and whether it covers all before it."""
+        frames = [frame.unmarshal(write)[2] for write in self.writes]
+        return [(each.delivery_tag, each.multiple) for each in frames if isinstance(each, Basic.Ack)]
+
+    async def _take(self, message: DeliveredMessage) -> None:
+        self.delivered.append(message)
+
+
+@pytest.fixture
+async def recorded(rabbitmq, prefix) -> AsyncIterator[RecordedQueue]:
+    connection = await aio_pika.connect(rabbitmq.url)
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(f"{prefix}.recorded", durable=True)
+        recorded = RecordedQueue(channel, queue)
+        underlay = await channel.get_underlay_channel()
+        queue_put = underlay.connection.write_queue.put
+
+        async def put(written: ChannelFrame) -> None:
+            recorded.writes.append(written.payload)
+            await queue_put(written)
+
+        underlay.connection.write_queue.put = put
+        yield recorded
