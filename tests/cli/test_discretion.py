@@ -149,7 +149,7 @@ def letters() -> list[DeadLetter]:
             message=wire(body=f'{{"mail": "{MARK}"}}'.encode(), message_id="message-2"), **facts,
         ),
         DeadLetter(
-            id="unknown", reason="unknown type", error="'OrderGilded' is not an event that this service hears",
+            id="unknown", reason="unknown type", error="'OrderGilded' is not an event that this service consumes",
             message=wire(type="OrderGilded", message_id="message-3"), **facts,
         ),
         DeadLetter(

@@ -1,1 +1,1 @@
-"""What goes over the wire: envelopes, decoding, who may send what, and the AsyncAPI document that describes them."""
+"""Messages on the wire: envelopes, decoding, senders' rights, and the AsyncAPI document."""

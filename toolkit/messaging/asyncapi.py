@@ -1,6 +1,6 @@
-"""What one service hears and says as an AsyncAPI 3.0 document, made from its contract alone.
+"""One service's messages as an AsyncAPI 3.0 document, generated from its contract.
 
-It is whole in itself: no reference leads out of it, and each event's schema lies in it with all that it is made of.
+It is self-contained: each event's schema is included with all its definitions, and no reference leads out of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from toolkit.declaration.contract import Contract, EventContract, HandlerContrac
 from toolkit.declaration.events import SagaEnded
 from toolkit.messaging import envelope
 
-#: The version of AsyncAPI's AMQP bindings that is spoken here.
+#: The version of AsyncAPI's AMQP bindings.
 _BINDING = "0.3.0"
 _HEADERS = "Envelope"
 #: The channel that is the service's own queue.
@@ -20,7 +20,7 @@ _QUEUE = "queue"
 _END = SagaEnded.__name__
 _CONTROL = tuple(event_contract(each) for each in envelope.CONTROL_EVENTS)
 
-#: What stands around a body, by the name that it has on the wire; properties of AMQP are told from headers by a mark.
+#: The parts of an envelope by their names on the wire; `x-amqp-property` marks AMQP properties, the others are headers.
 _PROPERTIES = {
     "message_id": "the event's id: UUIDv7, the same for every copy",
     "correlation_id": "the saga's id",
@@ -30,12 +30,12 @@ _PROPERTIES = {
 _TEXTS = {
     envelope.SAGA_TYPE: "the saga's name",
     envelope.OCCURRED_AT: "when it was emitted, ISO 8601, to the microsecond",
-    envelope.STARTED_AT: "when the saga began, ISO 8601; passed on as it came",
-    envelope.CAUSATION_ID: "the message id of the event that brought this one about",
+    envelope.STARTED_AT: "when the saga began, ISO 8601; passed on unchanged",
+    envelope.CAUSATION_ID: "the message id of the event that caused this one",
     envelope.DEADLINE: "when the whole saga's forward steps refuse, ISO 8601",
-    envelope.TRACEPARENT: "the W3C trace parent; passed on as it came",
-    envelope.SENT_BY: "a participant's note to itself: the login that sent the event first",
-    envelope.NUDGE: "the id of the nudge by which it is sent again; who knows the saga's end answers with it",
+    envelope.TRACEPARENT: "the W3C trace parent; passed on unchanged",
+    envelope.SENT_BY: "set by a participant for itself: the login that sent the event first",
+    envelope.NUDGE: "the id of the nudge that sent it again; a service that knows the saga's end answers with it",
 }
 _NUMBERS = {
     envelope.VERSION: "the event's version",
@@ -49,21 +49,21 @@ Document = dict[str, Any]
 def asyncapi(contract: Contract, *, exchange: str, queue: str) -> Document:
     """Return the document; `exchange` is the topic exchange, `queue` the service's own queue."""
     consumed = [*contract.consumed(), *_CONTROL]
-    said = [*contract.emitted(), *(each for each in _CONTROL if each.name != _END or contract.ends_sagas)]
-    events = {event.name: event for event in (*consumed, *said)}
+    emitted = [*contract.emitted(), *(each for each in _CONTROL if each.name != _END or contract.ends_sagas)]
+    events = {event.name: event for event in (*consumed, *emitted)}
     starts = {saga.starts_with: saga.id_field for saga in contract.sagas}
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": contract.service,
             "version": contract.toolkit_version,
-            "description": f"What {contract.service} hears and says. Made by saga-toolkit {contract.toolkit_version}.",
+            "description": f"What {contract.service} consumes and emits. By saga-toolkit {contract.toolkit_version}.",
         },
         "defaultContentType": "application/json",
         "channels": {event.routing_key: _channel(event, exchange) for event in events.values()}
         | {_QUEUE: _own_queue(contract.service, queue, consumed)},
         "operations": {f"receive.{event.name}": _receive(event, contract) for event in consumed}
-        | {f"send.{event.name}": _send(event, contract) for event in said},
+        | {f"send.{event.name}": _send(event, contract) for event in emitted},
         "components": {
             "messages": {name: _message(event, starts.get(name)) for name, event in events.items()},
             "schemas": {_HEADERS: _headers()} | dict(each for event in events.values() for each in _schemas(event)),
@@ -86,7 +86,7 @@ def _own_queue(service: str, queue: str, consumed: list[EventContract]) -> Docum
     return {
         "address": queue,
         "title": f"the queue of {service}",
-        "description": "Bound to all that the service hears; its own retries come by an exchange of the same name.",
+        "description": "Bound to all that the service consumes; its own retries come by an exchange of that name.",
         "messages": {event.name: _ref("components", "messages", event.name) for event in consumed},
         "bindings": {
             "amqp": {
@@ -122,9 +122,9 @@ def _operation(action: str, event: EventContract, handlers: list[HandlerContract
 
 
 def _message(event: EventContract, id_field: str | None) -> Document:
-    """Return the message; the id of the saga that it starts is the body's own, whatever its correlation id says."""
+    """Return the message; a starting event's saga id is in its body, whatever its correlation id is."""
     location = f"$message.payload#/{id_field}" if id_field else "$message.header#/correlation_id"
-    told = {
+    message = {
         "name": event.name,
         "title": event.name,
         "summary": _first_line(event.description),
@@ -139,7 +139,7 @@ def _message(event: EventContract, id_field: str | None) -> Document:
         "x-optional": event.optional,
         "x-sensitive": list(event.sensitive),
     }
-    return told | ({"examples": [{"name": event.name, "payload": event.example}]} if event.example else {})
+    return message | ({"examples": [{"name": event.name, "payload": event.example}]} if event.example else {})
 
 
 def _headers() -> Document:
@@ -150,13 +150,13 @@ def _headers() -> Document:
     numbers = {name: {"type": "integer", "minimum": 0, "description": what} for name, what in _NUMBERS.items()}
     return {
         "type": "object",
-        "description": "What stands around every event: headers, or, where they bear that mark, AMQP's properties.",
+        "description": "The envelope of every event: headers, or AMQP properties where marked so.",
         "properties": properties | texts | numbers,
     }
 
 
 def _schemas(event: EventContract) -> Iterator[tuple[str, Document]]:
-    """Yield the event's schema and those that it refers to, each under a name that no other event's has."""
+    """Yield the event's schema and those that it refers to, each under a name unique among all events."""
     schema = {name: value for name, value in event.json_schema.items() if name != "$defs"}
     yield event.name, _relocated(schema, event.name)
     for name, definition in event.json_schema.get("$defs", {}).items():
@@ -164,7 +164,7 @@ def _schemas(event: EventContract) -> Iterator[tuple[str, Document]]:
 
 
 def _relocated(schema: Any, event: str) -> Any:
-    """Return a schema whose references lead to where the definitions lie now; nothing stands beside a reference."""
+    """Return a schema whose references lead to the moved definitions; a reference has no siblings."""
     if isinstance(schema, list):
         return [_relocated(each, event) for each in schema]
     if not isinstance(schema, Mapping):

@@ -1,7 +1,7 @@
-"""Who may do what on the broker, by contracts: each login no more than its service, or its client, needs.
+"""Rights on the broker, derived from contracts: each login gets what its service, or its client, needs.
 
-RabbitMQ checks rights by the names of objects, and on a topic exchange by routing keys; a login without topic rights on
-an exchange has all of them, so each that may write or read one has some.
+RabbitMQ checks rights by the names of objects, and on a topic exchange by routing keys. A login without topic rights on
+an exchange has all of them, so each login with access to one gets explicit ones.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, routing_key
 from toolkit.messaging.envelope import CONTROL_EVENTS
 
-#: Where no service listens, and every login may write: by it the doctor sees whether the broker brings messages back.
+#: A key that no service consumes and every login may write: the doctor tests with it that the broker returns messages.
 PROBE_KEY = "saga.Probe"
-#: The login of the command line, and that of people who look after the broker.
+#: The login of the command line, and that of the broker's operators.
 CLIENT, ADMIN = "saga", "admin"
 
 Rows = list[dict[str, str]]
@@ -25,7 +25,7 @@ Rows = list[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The routing keys that a login may write to a topic exchange, and read from it; `owner.*` is all of an owner."""
+    """The routing keys that a login may write to a topic exchange, and read from it; `owner.*` covers an owner."""
 
     write: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
@@ -33,9 +33,9 @@ class Keys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rights:
-    """What one login may do, by names of exchanges and queues, and by keys of topic exchanges.
+    """The rights of one login, by names of exchanges and queues, and by keys of topic exchanges.
 
-    A service's queue and its own exchange have one name, so that whatever holds for the one holds for the other.
+    A service's queue and its own exchange share a name, and so their rights.
     """
 
     login: str
@@ -46,9 +46,9 @@ class Rights:
 
 
 def rights_of(contracts: Iterable[Contract], exchange: str, logins: Mapping[str, Sequence[str]]) -> list[Rights]:
-    """Return what the logins of these services and that of the command line need, on this exchange.
+    """Return the rights that the logins of these services and of the command line need on this exchange.
 
-    A service's logins are those that SAGA_LOGINS names for what it emits; else its own name is.
+    A service's logins are those that SAGA_LOGINS names for the events it emits; by default its own name.
     """
     contracts = sorted(contracts, key=lambda contract: contract.service)
     services = [(login, contract) for contract in contracts for login in _logins_of(contract, logins)]
@@ -74,7 +74,7 @@ def _of_client(contracts: Sequence[Contract], exchange: str) -> Rights:
 def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
     own, dead = f"{exchange}.{contract.service}", f"{exchange}.dead"
     ends = (routing_key(SagaEnded),) if contract.ends_sagas else ()
-    said = (routing_key(AbortRequested), routing_key(EndRequested), *ends, PROBE_KEY)
+    control = (routing_key(AbortRequested), routing_key(EndRequested), *ends, PROBE_KEY)
     consumed = {event.routing_key for event in contract.consumed()} | set(map(routing_key, CONTROL_EVENTS))
     shared = (exchange, dead)
     return Rights(
@@ -83,14 +83,16 @@ def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
         write=(*shared, own, f"{own}.dead"),
         read=(*shared, own, f"{own}.dead"),
         topics={
-            exchange: Keys(write=(*(f"{owner}.*" for owner in _owners(contract)), *said), read=tuple(sorted(consumed))),
+            exchange: Keys(
+                write=(*(f"{owner}.*" for owner in _owners(contract)), *control), read=tuple(sorted(consumed))
+            ),
             dead: Keys(write=(own,), read=(own,)),
         },
     )
 
 
 def as_rows(rights: Iterable[Rights]) -> Rows:
-    """Return a row for each login, object and key, with what the login may do there; what is not named it may not."""
+    """Return a row for each login, object and key, with the login's rights there; all others are denied."""
     return [row for each in rights for row in _rows(each)]
 
 
@@ -107,9 +109,9 @@ def _rows(rights: Rights) -> Iterator[dict[str, str]]:
 
 
 def as_definitions(rights: Sequence[Rights], exchange: str, *, vhost: str) -> dict[str, Any]:
-    """Return what RabbitMQ imports: logins, their rights, and the exchanges that all share, which no service makes.
+    """Return definitions that RabbitMQ imports: logins, their rights, and the shared exchanges.
 
-    Passwords stand there as `@LOGIN_PASSWORD@`.
+    Passwords are placeholders: `@LOGIN_PASSWORD@`.
     """
     shared = {
         "vhost": vhost,
@@ -130,7 +132,7 @@ def as_definitions(rights: Sequence[Rights], exchange: str, *, vhost: str) -> di
 
 
 def _tags(rights: Rights) -> list[str]:
-    return ["monitoring"] if rights.login == CLIENT else []  # for the doctor, which asks the management API
+    return ["monitoring"] if rights.login == CLIENT else []  # for the doctor, which queries the management API
 
 
 def _user(login: str, *tags: str) -> dict[str, Any]:
@@ -150,6 +152,6 @@ def _topic_permissions(rights: Rights, vhost: str) -> Iterator[dict[str, str]]:
 
 
 def _pattern(names: Sequence[str]) -> str:
-    """Return the regular expression that matches these names alone: nothing, where there are none."""
+    """Return the regular expression that matches these names alone."""
     escaped = (name.replace(".", "[.]").replace("[.]*", "[.].+") for name in names)
     return f"^({'|'.join(escaped)})$" if names else "^$"

@@ -1,9 +1,8 @@
-"""Whether a message is what its sender may say: the broker knows keys and logins, and not what a message is.
+"""Checks that a message's sender may send it: the broker checks routing keys and logins, and no message types.
 
-The broker lets a login publish under some routing keys only, so an event counts under its own key alone. Which login
-has sent it stands in the AMQP property `user-id`, which the broker verifies; where the settings name the logins of an
-event's owner, it has to be one of these. What comes again from the service itself keeps both: its key, and its login in
-the header `sent-by`.
+The broker lets a login publish under some routing keys only, so an event is valid under its own key alone. The AMQP
+property `user-id`, which the broker verifies, names the login; when the settings name the logins of an event's owner,
+it has to be one of these. A retry from the service itself keeps both: its key, and its login in the header `sent-by`.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from toolkit.declaration.events import Event, Saga, SagaEnded, routing_key
 from toolkit.errors import UnreadableError
 from toolkit.messaging.envelope import SENT_BY, WireMessage
 
-#: What the broker writes on a message that a queue has given up and passed on; it checks no right for that.
+#: The broker's header on a message that a queue has dead-lettered; it checks no right when it forwards one.
 _FORWARDED = "x-death"
 
 
 class Senders:
-    """What a service knows of who may send it what.
+    """The senders that one service accepts.
 
-    - `exchange`: the one that all events go through; the broker checks the keys of what is published to it.
-    - `queue`: the service's queue, and its own exchange, which no other login writes.
-    - `logins`: by owner, the logins that may send its events; an owner that is not named is not checked.
+    - `exchange`: the exchange of all events; the broker checks the keys of messages that are published to it.
+    - `queue`: the service's queue, and its own exchange, to which no other login may write.
+    - `logins`: by owner, the logins that may send its events; other owners are not checked.
     """
 
     def __init__(
@@ -34,18 +33,18 @@ class Senders:
         self._logins = logins or {}
 
     def check(self, event_type: type[Event], wire: WireMessage) -> None:
-        """See that a message may be such an event; nothing else of it has been believed yet.
+        """Check that a message may be such an event, before anything else of it is read.
 
         Raises:
-            UnreadableError: it came by a way on which the broker checks no key, under another key than the event's
-                own, or from a login that is none of its owner's.
+            UnreadableError: it came by a route on which the broker checks no key, under another key than the event's
+                own, or from a login that is not its owner's.
         """
-        self._check_way(wire)
+        self._check_route(wire)
         self._check_key(event_type, wire)
         self._check_login(event_type, wire)
 
     def check_end(self, ended: SagaEnded, saga: Saga, wire: WireMessage) -> None:
-        """See that it comes from a service that ends such sagas, with this outcome.
+        """Check that an end comes from a service that may end such sagas with this outcome.
 
         Raises:
             UnreadableError: it comes from another.
@@ -54,20 +53,20 @@ class Senders:
             if sagas:
                 self._check_login(event_type, wire)
 
-    def _check_way(self, wire: WireMessage) -> None:
+    def _check_route(self, wire: WireMessage) -> None:
         if wire.exchange in (None, self._queue):
             return
         if wire.exchange not in ("", self._exchange) or _FORWARDED in wire.headers:
             cure = f"publish it to the exchange {self._exchange!r} itself"
-            raise UnreadableError("forwarded", f"it came from {wire.exchange!r} by a detour, unchecked: {cure}")
+            raise UnreadableError("forwarded", f"it was forwarded by {wire.exchange!r}, its key unchecked: {cure}")
 
     def _check_key(self, event_type: type[Event], wire: WireMessage) -> None:
         own, found = routing_key(event_type), wire.routing_key
-        # Under the queue's name a release of before has sent its retries: only the default exchange brings that here.
+        # A former release sent its retries under the queue's name: only the default exchange routes that here.
         if found == own or (found == self._queue and wire.exchange in ("", self._queue)):
             return
-        told = f"{event_type.__name__} came under the key {found!r}, and its own is {own!r}: publish it under that"
-        raise UnreadableError("wrong routing key", told)
+        detail = f"{event_type.__name__} came under the key {found!r}, and its own is {own!r}: publish it under that"
+        raise UnreadableError("wrong routing key", detail)
 
     def _check_login(self, event_type: type[Event], wire: WireMessage) -> None:
         owner = event_type.__owner__
@@ -75,10 +74,10 @@ class Senders:
             return
         sender = wire.headers.get(SENT_BY)
         if sender is None and wire.exchange == self._queue:
-            return  # a retry of a release that kept no login; from here it is
+            return  # a retry of a former release, which kept no login; only this service publishes here
         if sender not in logins:
-            said = f"the login {sender!r}" if sender else "a client that sets no user-id"
-            told = (
-                f"only {owner} may send it; it came from {said}, and SAGA_LOGINS names {', '.join(logins)} for {owner}"
+            source = f"the login {sender!r}" if sender else "a client that sets no user-id"
+            detail = (
+                f"only {owner} may send it; it came from {source}; SAGA_LOGINS names {', '.join(logins)} for {owner}"
             )
-            raise UnreadableError("wrong sender", f"{told}: send it by one of these, or name the login there")
+            raise UnreadableError("wrong sender", f"{detail}: send it by one of these, or name the login there")

@@ -1,4 +1,4 @@
-"""The AsyncAPI document is valid by AsyncAPI's own schema, whole in itself, and tells all that a service does."""
+"""The AsyncAPI document is valid by AsyncAPI's own schema, self-contained and complete."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def references(part: Any) -> Iterator[str]:
 
 
 def found(document: dict[str, Any], reference: str) -> Any:
-    """Return what a reference leads to; names have no slash."""
+    """Return the target of a reference; names have no slash."""
     start, *path = reference.split("/")
     assert start == "#"
     for name in path:
@@ -96,11 +96,11 @@ def found(document: dict[str, Any], reference: str) -> Any:
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_the_document_is_valid_by_asyncapis_own_schema(schema, service):
+def test_the_document_is_valid_asyncapi(schema, service):
     assert [f"{each.instance_path}: {each.message}" for each in schema.iter_errors(document_of(service))] == []
 
 
-def test_unions_references_and_models_within_themselves_are_valid_as_well(schema, desk):
+def test_unions_and_recursive_models_are_valid(schema, desk):
     document = document_of(desk)
 
     assert [f"{each.instance_path}: {each.message}" for each in schema.iter_errors(document)] == []
@@ -112,13 +112,13 @@ def test_unions_references_and_models_within_themselves_are_valid_as_well(schema
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_no_reference_leads_nowhere_or_out_of_the_document(service):
+def test_each_reference_resolves_within_the_document(service):
     document = document_of(service)
 
     assert all(found(document, reference) for reference in references(document))
 
 
-def test_operations_are_what_the_service_hears_and_what_it_says():
+def test_operations_are_consumed_and_emitted_events():
     document = document_of(payment)
 
     assert list(document["operations"]) == [
@@ -132,19 +132,19 @@ def test_operations_are_what_the_service_hears_and_what_it_says():
     ]
 
 
-def test_a_channel_is_a_routing_key_of_the_topic_exchange_and_the_queue_is_a_quorum_queue():
+def test_channels_are_routing_keys_and_a_quorum_queue():
     channels = document_of(payment)["channels"]
 
-    heard = channels["inventory.InventoryReserved"]
-    assert heard["address"] == "inventory.InventoryReserved"
-    assert heard["bindings"]["amqp"]["exchange"] == {
+    consumed = channels["inventory.InventoryReserved"]
+    assert consumed["address"] == "inventory.InventoryReserved"
+    assert consumed["bindings"]["amqp"]["exchange"] == {
         "name": "saga", "type": "topic", "durable": True, "autoDelete": False
     }  # fmt: skip
     queue = channels["queue"]["bindings"]["amqp"]["queue"]
     assert (queue["name"], queue["x-arguments"]) == ("saga.payment", {"x-queue-type": "quorum"})
 
 
-def test_the_saga_is_known_by_the_body_where_it_starts_and_by_the_correlation_id_from_then_on():
+def test_a_starting_event_carries_the_saga_id_itself():
     messages = document_of(inventory)["components"]["messages"]
 
     assert messages["OrderCreated"]["correlationId"]["location"] == "$message.payload#/order_id"
@@ -152,7 +152,7 @@ def test_the_saga_is_known_by_the_body_where_it_starts_and_by_the_correlation_id
     assert "correlation_id" in document_of(inventory)["components"]["schemas"]["Envelope"]["properties"]
 
 
-def test_an_example_is_one_of_its_schema():
+def test_an_example_matches_its_schema():
     document = document_of(inventory)
     (example,) = document["components"]["messages"]["OrderCreated"]["examples"]
 
@@ -164,7 +164,7 @@ def test_an_example_is_one_of_its_schema():
     assert not jsonschema_rs.is_valid(there, example["payload"] | {"items": []})
 
 
-def test_sensitive_fields_bear_their_mark():
+def test_sensitive_fields_are_marked():
     components = document_of(inventory)["components"]
 
     assert "customer_email" in components["messages"]["OrderCreated"]["x-sensitive"]
@@ -172,8 +172,8 @@ def test_sensitive_fields_bear_their_mark():
     assert components["schemas"]["OrderCreated.Address"]["properties"]["street"]["x-sensitive"] is True
 
 
-def test_every_header_of_the_envelope_is_told():
-    told = document_of(payment)["components"]["schemas"]["Envelope"]["properties"]
+def test_the_document_lists_each_envelope_header():
+    properties = document_of(payment)["components"]["schemas"]["Envelope"]["properties"]
 
     known = {value for name, value in vars(envelope).items() if name.isupper() and isinstance(value, str)}
-    assert {name for name, each in told.items() if "x-amqp-property" not in each} == known
+    assert {name for name, each in properties.items() if "x-amqp-property" not in each} == known

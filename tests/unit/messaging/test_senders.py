@@ -1,4 +1,4 @@
-"""A message is what its sender may say, or a dead letter: its key, its login, and the way it came."""
+"""A message that its sender may not send is rejected, by its key, its login and its route."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def card_refused(sender: str | None = "desk", *, key: str = "desk.CardRefused", 
 
 
 @pytest.mark.parametrize(
-    ("said", "body", "key"),
+    ("event_type", "body", "key"),
     [
         (SagaEnded, ENDED, "saga.AbortRequested"),
         (SagaEnded, ENDED, "reader.BookWanted"),
@@ -44,27 +44,27 @@ def card_refused(sender: str | None = "desk", *, key: str = "desk.CardRefused", 
         (BookWanted, BODY, ""),
     ],
 )
-def test_an_event_under_another_key_is_a_letter_that_says_so(
-    decoder: Decoder, said: type[Event], body: bytes, key: str
+def test_an_event_under_another_key_is_rejected(
+    decoder: Decoder, event_type: type[Event], body: bytes, key: str
 ) -> None:
-    wire = WireMessage(body, key, type=said.__name__, correlation_id="loan-1", exchange="saga")
+    wire = WireMessage(body, key, type=event_type.__name__, correlation_id="loan-1", exchange="saga")
 
-    letter = decoder.receive(wire, CLOCK)
+    rejected = decoder.receive(wire, CLOCK)
 
-    assert isinstance(letter, Unreadable)
-    assert (letter.reason, letter.wire.correlation_id) == ("wrong routing key", "loan-1")
-    assert repr(key) in letter.detail
-    assert f"its own is '{routing_key(said)}'" in letter.detail
+    assert isinstance(rejected, Unreadable)
+    assert (rejected.reason, rejected.wire.correlation_id) == ("wrong routing key", "loan-1")
+    assert repr(key) in rejected.detail
+    assert f"its own is '{routing_key(event_type)}'" in rejected.detail
 
 
-def test_its_key_is_looked_at_before_its_size_and_its_schema(decoder: Decoder) -> None:
+def test_the_key_is_checked_before_size_and_schema(decoder: Decoder) -> None:
     wire = WireMessage(b"{" + b" " * 5000, "saga.AbortRequested", type="SagaEnded")
 
     with pytest.raises(UnreadableError, match=r"^wrong routing key"):
         decoder.read(wire, CLOCK)
 
 
-def test_an_event_of_its_owners_login_is_taken_and_keeps_it(decoder: Decoder) -> None:
+def test_an_event_keeps_its_owners_login(decoder: Decoder) -> None:
     message = decoder.read(card_refused("desk-2"), CLOCK)
 
     again = message.on_attempt(2)
@@ -75,7 +75,7 @@ def test_an_event_of_its_owners_login_is_taken_and_keeps_it(decoder: Decoder) ->
 
 
 @pytest.mark.parametrize("sender", ["library", "", "DESK", None])
-def test_an_event_of_another_login_is_a_letter_that_names_the_cure(decoder: Decoder, sender: str | None) -> None:
+def test_an_event_of_another_login_is_rejected(decoder: Decoder, sender: str | None) -> None:
     with pytest.raises(UnreadableError) as caught:
         decoder.read(card_refused(sender), CLOCK)
 
@@ -84,14 +84,14 @@ def test_an_event_of_another_login_is_a_letter_that_names_the_cure(decoder: Deco
     assert "SAGA_LOGINS names desk, desk-2 for desk" in caught.value.detail
 
 
-def test_who_sends_events_of_an_owner_that_is_not_named_is_not_asked(decoder: Decoder) -> None:
+def test_an_unnamed_owners_login_is_not_checked(decoder: Decoder) -> None:
     message = decoder.read(WireMessage(BODY, "reader.BookWanted", exchange="saga", headers={"sent-by": ""}), CLOCK)
 
     assert isinstance(message.event, BookWanted)
 
 
-def test_what_the_service_sends_itself_keeps_its_proof(decoder: Decoder) -> None:
-    """A retry of a refused message is refused again, and of one that was taken it is taken."""
+def test_a_services_own_retry_keeps_its_login(decoder: Decoder) -> None:
+    """A retry of a rejected message is rejected again, and of an accepted one accepted."""
     again = decoder.read(card_refused("desk", exchange="saga.library"), CLOCK)
 
     assert isinstance(again, Message)
@@ -101,32 +101,32 @@ def test_what_the_service_sends_itself_keeps_its_proof(decoder: Decoder) -> None
         decoder.read(card_refused("desk", exchange="saga.library", key="saga.AbortRequested"), CLOCK)
 
 
-def test_a_retry_of_a_former_release_is_taken_from_the_services_own_outbox(decoder: Decoder) -> None:
-    """It has kept no login: its row waited in the outbox, or it waits in the queue under the queue's name."""
+def test_a_former_releases_retry_is_accepted(decoder: Decoder) -> None:
+    """It kept no login: its row was in the outbox, or it is in the queue under the queue's name."""
     message = decoder.read(card_refused(None, exchange="saga.library"), CLOCK)
     in_the_queue = WireMessage(BODY, "saga.library", type="BookWanted", exchange="", headers={"sent-by": ""})
 
     assert isinstance(message.event, CardRefused)
     assert isinstance(decoder.read(in_the_queue, CLOCK).event, BookWanted)
-    with pytest.raises(UnreadableError, match=r"^wrong sender"):  # by the default exchange anybody may have sent it
+    with pytest.raises(UnreadableError, match=r"^wrong sender"):  # any client may send it through the default exchange
         decoder.read(card_refused("", exchange="", key="saga.library"), CLOCK)
 
 
 @pytest.mark.parametrize(
     "wire",
     [
-        card_refused(exchange="saga.desk"),  # bound to the exchange of all by a login that may not publish this key
+        card_refused(exchange="saga.desk"),  # bound to the event exchange by a login without the right to this key
         card_refused(exchange="amq.topic"),
-        card_refused(headers={"x-death": [{"queue": "a queue whose dead letters go to the exchange of all"}]}),
+        card_refused(headers={"x-death": [{"queue": "a queue that dead-letters to the event exchange"}]}),
         card_refused(exchange="saga", key="saga.library"),
     ],
 )
-def test_what_came_by_a_way_on_which_no_key_is_checked_is_a_letter(decoder: Decoder, wire: WireMessage) -> None:
+def test_a_message_without_key_check_is_rejected(decoder: Decoder, wire: WireMessage) -> None:
     with pytest.raises(UnreadableError, match=r"^(forwarded|wrong routing key)"):
         decoder.read(wire, CLOCK)
 
 
-def test_an_event_that_nobody_here_hears_stays_of_unknown_type(decoder: Decoder) -> None:
+def test_an_event_not_consumed_here_stays_unknown(decoder: Decoder) -> None:
     assert LoanRegistered not in library(Clerk()).consumed()
     wire = WireMessage(BODY, "desk.LoanRegistered", type="LoanRegistered", exchange="saga")
 
@@ -144,9 +144,7 @@ def test_an_event_that_nobody_here_hears_stays_of_unknown_type(decoder: Decoder)
         ("", "completed", False),
     ],
 )
-def test_an_end_is_believed_of_the_owner_of_the_event_that_ends_such_sagas_so(
-    sender: str, outcome: str, is_taken: bool
-) -> None:
+def test_a_saga_is_ended_by_the_events_owner(sender: str, outcome: str, is_taken: bool) -> None:
     senders = Senders(exchange="saga", logins={"desk": ("desk-2", "desk"), "library": ("library",)})
     decoder = Decoder(library(Clerk()).consumed(), [loan_saga], max_body=1000, senders=senders)
     body = SagaEnded.model_validate({"saga_type": "loan", outcome: ("loan-1",)}).model_dump_json().encode()

@@ -1,0 +1,14 @@
+"""A message as any AMQP client may send it, with a routing key and a body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.example_sagas.loans import HandClock
+from toolkit.messaging.envelope import WireMessage
+
+WATCH = HandClock()
+
+
+def plain(body: bytes = b'{"loan_id": "loan-1"}', key: str = "reader.BookWanted", **facts: Any) -> WireMessage:
+    return WireMessage(body, key, **facts)
