@@ -29,7 +29,8 @@ from tests.conftest import PostgresDatabases
 from tests.servers import POSTGRESQL, find
 from toolkit.client.http_client import HttpClient
 from toolkit.declaration.events import SagaState
-from toolkit.operations.search import Attention, Search
+from toolkit.operations.attention import Attention
+from toolkit.operations.search import Search
 
 #: The most that 19 of 20 answers may take, in milliseconds.
 SEARCH, LIST, SAGA, OVERVIEW = 200, 300, 500, 300

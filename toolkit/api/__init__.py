@@ -1,7 +1,7 @@
-"""The HTTP API of one service: is it well, what do its sagas do, what needs a person; and, with a token, what helps.
+"""The HTTP API of one service: its health, its sagas, what needs an operator; and, with a token, operations on them.
 
-Every answer is JSON, but for that to Prometheus; errors too: 400 says what is allowed, 503 that the database is away.
-Nothing is written, and no message is shown, without `Authorization: Bearer` and the service's SAGA_API_TOKEN.
+Every response is JSON, errors too, except `/metrics`; 400 names the allowed values, 503 means a database outage.
+Writing, and reading messages, takes `Authorization: Bearer` with the service's SAGA_API_TOKEN.
 """
 
 from toolkit.api.access import Access

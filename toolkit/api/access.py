@@ -1,4 +1,4 @@
-"""Who may ask what: whoever shows a token, at few guesses at a time; where only this machine asks, all may read."""
+"""Access by tokens, with a limit on guesses; without a token for reading when only this machine reaches the API."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from toolkit.web.guess_limiter import PAUSE, Guesses
 class Access:
     """The tokens of one service.
 
-    - `token`: allows everything; without one nothing is written, and no message is shown.
-    - `read_token`: allows to read what is no message.
-    - `reads_are_open`: reading needs no token.
+    - `token`: allows everything; without one, writing and reading messages are switched off.
+    - `read_token`: allows reading, except messages.
+    - `reads_are_open`: reading, except messages, needs no token.
     """
 
     def __init__(
@@ -32,20 +32,20 @@ class Access:
         self._guesses = Guesses()
 
     def for_reading(self, serve: Serve) -> Serve:
-        """Let those in who show either token."""
+        """Require either token."""
         if self.reads_are_open:
             return serve
 
         @wraps(serve)
         async def guard(request: Request) -> Response:
-            if any(await self._shown(request)):
+            if any(await self._check(request)):
                 return await serve(request)
             return self._refused("SAGA_API_READ_TOKEN, or its SAGA_API_TOKEN")
 
         return guard
 
     def for_writing(self, serve: Serve) -> Serve:
-        """Let those in who show the token; nobody where the service has none."""
+        """Require the token; refuse every request when the service has none."""
 
         @wraps(serve)
         async def guard(request: Request) -> Response:
@@ -53,27 +53,27 @@ class Access:
             if self._token is None:
                 how = f"start {service} with SAGA_API_TOKEN, and send that as Authorization: Bearer"
                 return error_answer(403, f"this is switched off: {how}", service=service)
-            may_all, may_read = await self._shown(request)
+            may_all, may_read = await self._check(request)
             if may_all:
                 return await serve(request)
             if may_read:
                 return error_answer(
-                    403, f"this token only reads: show the SAGA_API_TOKEN of {service}", service=service
+                    403, f"this token only reads: send the SAGA_API_TOKEN of {service}", service=service
                 )
             return self._refused("SAGA_API_TOKEN")
 
         return guard
 
-    async def _shown(self, request: Request) -> tuple[bool, bool]:
-        """Return whether the request shows the token, and whether the read token; a wrong one costs its client time.
+    async def _check(self, request: Request) -> tuple[bool, bool]:
+        """Return whether the request has the token, and whether it has the read token; a wrong one is delayed.
 
         Raises:
-            HTTPException: 429, too many guesses of this client are waiting.
+            HTTPException: 429, too many wrong tokens of this client are being delayed.
         """
         kind, _, text = request.headers.get("authorization", "").partition(" ")
         shown = text.strip().encode("latin-1")
         if kind.lower() != "bearer" or not shown:
-            return False, False  # and no guess
+            return False, False  # not a guess: no delay
         async with self._guesses.turn(request.client.host if request.client else ""):
             found = _is(self._token, shown), _is(self._read_token, shown)
             if not any(found):
@@ -81,12 +81,12 @@ class Access:
         return found
 
     def _refused(self, wanted: str) -> Response:
-        text = f"show the token of {self._service}: Authorization: Bearer and its {wanted}"
+        text = f"send the token of {self._service}: Authorization: Bearer and its {wanted}"
         refused = error_answer(401, text, service=self._service)
         refused.headers["www-authenticate"] = "Bearer"
         return refused
 
 
 def _is(token: SecretStr | None, shown: bytes) -> bool:
-    """Whether this is the token; it takes as long wherever they differ."""
+    """Whether this is the token, compared in constant time."""
     return token is not None and hmac.compare_digest(shown, token.get_secret_value().encode())

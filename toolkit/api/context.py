@@ -1,4 +1,4 @@
-"""What the endpoints of one service have at hand."""
+"""The context that all endpoints of one service share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from toolkit.persistence.database import Database
 
 T = TypeVar("T")
 
-#: Tells of broker, database and relay whether each is there.
+#: Returns whether broker, database and relay work.
 Readiness = Callable[[], Awaitable[Mapping[str, bool]]]
 
 
@@ -42,7 +42,7 @@ class ApiContext:
 
     @property
     def exchange(self) -> str:
-        """The exchange's name, with which that of the queue begins."""
+        """The exchange's name, the first part of the queue's."""
         return self.queue.removesuffix(f".{self.name}")
 
     def now(self) -> datetime:
@@ -50,25 +50,25 @@ class ApiContext:
         return self.clock.now()
 
     def answer(self, **content: Any) -> Response:
-        """Return an answer that says whose it is."""
+        """Return a JSON response with the service's name."""
         return json_answer({"service": self.name} | content)
 
     def unknown(self, what: str, its_id: str) -> Response:
-        """Return that the service knows no such thing."""
+        """Return a 404 that names the missing object."""
         return error_answer(404, f"{self.name} {what} {its_id!r}", service=self.name)
 
     def unknown_saga(self, saga_id: str) -> Response:
-        """Return that the service knows no such saga."""
+        """Return a 404 for an unknown saga."""
         return self.unknown("knows no saga", saga_id)
 
-    async def batch(self, doing: Coroutine[Any, Any, BatchResult]) -> Response:
-        """Answer what one bite of a long write did, and where the next one begins."""
-        done = await self.uncut(doing)
+    async def batch(self, operation: Coroutine[Any, Any, BatchResult]) -> Response:
+        """Run one batch of a write; return its rows, and `after` for the next batch."""
+        done = await self.uncut(operation)
         return self.answer(rows=done.rows, after=done.after)
 
-    async def uncut(self, doing: Coroutine[Any, Any, T]) -> T:
-        """Await a write in a task of its own: one cancelled in a statement would leave SQLite's lock with nobody."""
-        task = asyncio.create_task(doing)
+    async def uncut(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Await a write in a task of its own: a cancellation within a statement would keep SQLite locked."""
+        task = asyncio.create_task(operation)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)

@@ -1,4 +1,4 @@
-"""Dead letters: listed, in groups, one by one; and, with the token, redriven and dropped."""
+"""Dead letters: lists, groups and single ones; and, with the token, redrive and drop."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ from toolkit.persistence import dead_letter_queries
 from toolkit.persistence.dead_letters import Selection
 
 _SELECTION = (
-    Parameter("id", "These letters.", {"type": "array", "items": TEXT}, is_list=True),
-    text("reason", "Letters that were given up for this reason."),
-    text("step", "Letters of this step."),
-    text("saga", "Letters of this saga."),
-    text("type", "Letters of sagas of this type."),
-    Parameter("before", "Letters given up last at that time, or earlier.", {"type": "string", "format": "date-time"}),
-    text("up_to", "No letter newer than this one."),
+    Parameter("id", "Dead letters with these ids.", {"type": "array", "items": TEXT}, is_list=True),
+    text("reason", "Dead letters with this reason."),
+    text("step", "Dead letters of this step."),
+    text("saga", "Dead letters of this saga."),
+    text("type", "Dead letters of sagas of this type."),
+    Parameter(
+        "before",
+        "Dead letters whose last failure was at that time, or earlier.",
+        {"type": "string", "format": "date-time"},
+    ),
+    text("up_to", "No dead letter newer than the one with this id."),
     LIMIT,
 )
 
-_ORDERED: dict[str, Any] = {"answer": DeadLetterBatch, "order": DeadLetterBody, "may_be_ambiguous": True}
+_POSTED: dict[str, Any] = {"answer": DeadLetterBatch, "body": DeadLetterBody, "may_be_ambiguous": True}
 
 
 def dead_letter_endpoints(context: ApiContext) -> list[Endpoint]:
@@ -37,22 +41,22 @@ def dead_letter_endpoints(context: ApiContext) -> list[Endpoint]:
     return [
         Endpoint(path="/dead-letters", serve=dead.dead_letters, answer=DeadLetterList, parameters=_SELECTION),
         Endpoint(path="/dead-letters/groups", serve=dead.groups, answer=DeadLetterGroups),
-        Endpoint(path="/dead-letters/redrive", serve=dead.redrive, **_ORDERED),
-        Endpoint(path="/dead-letters/drop", serve=dead.drop, **_ORDERED),
+        Endpoint(path="/dead-letters/redrive", serve=dead.redrive, **_POSTED),
+        Endpoint(path="/dead-letters/drop", serve=dead.drop, **_POSTED),
         Endpoint(
-            path="/dead-letters/{id}", serve=dead.dead_letter, answer=OneDeadLetter, shows_people=True, may_miss=True
+            path="/dead-letters/{id}", serve=dead.dead_letter, answer=OneDeadLetter, shows_messages=True, may_miss=True
         ),
     ]
 
 
 class DeadLetters:
-    """Reads dead letters, and has them run again."""
+    """Reads, redrives and drops dead letters."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
 
     async def dead_letters(self, request: Request) -> Response:
-        """List dead letters, the newest first, without their messages; and how many there are in all."""
+        """List dead letters, the newest first, without their messages; `total` counts all of them."""
         which, limit = _selection(request), limit_of(request)
         async with self._context.database.reading() as connection:
             rows = await dead_letter_list(connection, which, self._context.contract.events, limit=limit)
@@ -60,12 +64,12 @@ class DeadLetters:
         return self._context.answer(dead_letters=rows, total=total)
 
     async def groups(self, _: Request) -> Response:
-        """Tell the dead letters in groups, by reason and step, the largest first."""
+        """Group dead letters by reason and step, the largest group first."""
         async with self._context.database.reading() as connection:
             return self._context.answer(groups=await groups(connection, self._context.contract.events))
 
     async def dead_letter(self, request: Request) -> Response:
-        """Return one letter with its message."""
+        """Return one dead letter with its message."""
         dead_letter_id = printable(request.path_params["id"], "id")
         async with self._context.database.reading() as connection:
             found = await whole_dead_letter(connection, dead_letter_id, self._context.contract.events)
@@ -74,31 +78,31 @@ class DeadLetters:
         return self._context.answer(dead_letter=found)
 
     async def redrive(self, request: Request) -> Response:
-        """Redrive one bite of the letters that the order names; `after` in the answer is where the next one begins."""
-        order = await body_of(request, DeadLetterBody)
+        """Redrive one batch of the named dead letters; repeat with the response's `after` for the next batch."""
+        body = await body_of(request, DeadLetterBody)
         return await self._context.batch(
             dead_letter_operations.redrive(
                 self._context.database,
-                order.selection,
-                order.operator,
+                body.selection,
+                body.operator,
                 queue=self._context.queue,
                 now=self._context.now(),
-                after=order.after,
-                dry_run=order.dry_run,
+                after=body.after,
+                dry_run=body.dry_run,
             )
         )
 
     async def drop(self, request: Request) -> Response:
-        """Drop one bite of the letters that the order names; `after` in the answer is where the next one begins."""
-        order = await body_of(request, DeadLetterBody)
+        """Drop one batch of the named dead letters; repeat with the response's `after` for the next batch."""
+        body = await body_of(request, DeadLetterBody)
         return await self._context.batch(
             dead_letter_operations.drop(
                 self._context.database,
-                order.selection,
-                order.operator,
+                body.selection,
+                body.operator,
                 now=self._context.now(),
-                after=order.after,
-                dry_run=order.dry_run,
+                after=body.after,
+                dry_run=body.dry_run,
             )
         )
 

@@ -1,4 +1,4 @@
-"""What the service hears and says, and what its API can be asked; none of it changes while the service runs."""
+"""The contract, the AsyncAPI and the OpenAPI document, all constant while the service runs."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from toolkit.messaging.asyncapi import asyncapi
 
 
 def document_endpoints(context: ApiContext, others: Sequence[Endpoint], *, reads_are_open: bool) -> list[Endpoint]:
-    """Return the endpoints; `others` are all that the API has beside them."""
+    """Return the endpoints; `others` are all other endpoints of the API."""
     contract = _served(
-        context.contract, "Tell what the service hears and says: its steps, and its events with schemas."
+        context.contract, "Return what the service consumes and emits: its steps, and its events with schemas."
     )
-    told = _served(
+    messages = _served(
         asyncapi(context.contract, exchange=context.exchange, queue=context.queue),
-        "Tell what the service hears and says as an AsyncAPI 3 document.",
+        "Return what the service consumes and emits as an AsyncAPI 3 document.",
     )
     endpoints = [
-        Endpoint(path="/contract", serve=contract, answer=Contract, asks_nobody=True),
-        Endpoint(path="/asyncapi.json", serve=told, answer=Document, asks_nobody=True),
+        Endpoint(path="/contract", serve=contract, answer=Contract, is_without_database=True),
+        Endpoint(path="/asyncapi.json", serve=messages, answer=Document, is_without_database=True),
     ]
-    itself = Endpoint(path="/openapi.json", serve=_served({}, _ITSELF), answer=Document, asks_nobody=True)
+    itself = Endpoint(path="/openapi.json", serve=_served({}, _ITSELF), answer=Document, is_without_database=True)
     document = openapi(context.name, [*others, *endpoints, itself], reads_are_open=reads_are_open)
     return [
         *endpoints,
-        Endpoint(path=itself.path, serve=_served(document, _ITSELF), answer=Document, asks_nobody=True),
+        Endpoint(path=itself.path, serve=_served(document, _ITSELF), answer=Document, is_without_database=True),
     ]
 
 
-_ITSELF = "Tell what this API can be asked, and what it answers, as an OpenAPI 3.1 document."
+_ITSELF = "Return this API's requests and responses as an OpenAPI 3.1 document."
 
 
-def _served(document: Any, what: str) -> Serve:
-    """Return what serves a document that never changes."""
+def _served(document: Any, description: str) -> Serve:
+    """Return a handler that serves a constant document."""
     text = as_json(document)
 
     async def serve(_: Request) -> Response:
         return Response(text, media_type="application/json")
 
-    serve.__doc__ = what
+    serve.__doc__ = description
     return serve

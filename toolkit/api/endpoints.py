@@ -1,4 +1,4 @@
-"""An endpoint as data: its path, what serves it, and all that the OpenAPI document tells of it."""
+"""An endpoint as data: its path, its handler, and its description in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from toolkit.api.responses import QUERY_TIMEOUT, Serve, answered
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One path and what it does.
+    """One path and its handler.
 
-    - `answer`: what it answers, as a model; None for what is no JSON of ours.
-    - `order`: what its body holds; it is posted then, takes its time, and needs the token.
-    - `shows_people`: it needs the token although it only reads.
-    - `answers_503`: it answers just the same where something is not there.
-    - `asks_nobody`: it asks no database, so that it has no errors of one.
-    - `is_for_watchers`: the health listener serves it, too.
-    - `is_open`: it needs no token, not even where reading does.
-    - `may_miss`: it answers 404 where there is no such thing.
-    - `may_be_ambiguous`: it answers 409 where sagas of several types have the id, and none is named.
+    - `answer`: the model of its JSON response; None when that is not JSON.
+    - `body`: the model of its request body; such a request is a POST, has no time limit, and needs the token.
+    - `shows_messages`: it needs the token although it only reads.
+    - `answers_503`: it answers 503 with the same model when something is not available.
+    - `is_without_database`: it has no database errors and no time limit.
+    - `is_health_check`: the health listener serves it, too.
+    - `is_open`: it needs no token, even when reading does.
+    - `may_miss`: it answers 404 when the object does not exist.
+    - `may_be_ambiguous`: it answers 409 when sagas of several types have the id, and the request names no type.
     """
 
     path: str
     serve: Serve
     answer: type[BaseModel] | None = None
     parameters: tuple[Parameter, ...] = ()
-    order: type[RequestBody] | None = None
-    shows_people: bool = False
+    body: type[RequestBody] | None = None
+    shows_messages: bool = False
     answers_503: bool = False
-    asks_nobody: bool = False
-    is_for_watchers: bool = False
+    is_without_database: bool = False
+    is_health_check: bool = False
     is_open: bool = False
     may_miss: bool = False
     may_be_ambiguous: bool = False
@@ -44,17 +44,17 @@ class Endpoint:
     @property
     def is_guarded(self) -> bool:
         """Whether it needs the token."""
-        return self.shows_people or self.order is not None
+        return self.shows_messages or self.body is not None
 
     @property
     def method(self) -> str:
-        """How it is asked."""
-        return "POST" if self.order else "GET"
+        """Its HTTP method."""
+        return "POST" if self.body else "GET"
 
     def route(self, access: Access) -> Route:
-        """Return the route that leads to it."""
+        """Return its route, guarded as it needs."""
         serve = self.serve
-        if not self.asks_nobody:
+        if not self.is_without_database:
             serve = answered(serve, within=None if self.is_guarded else QUERY_TIMEOUT)
         if self.is_guarded:
             serve = access.for_writing(serve)

@@ -1,4 +1,4 @@
-"""What stands before all endpoints: it refuses a request under another's name, or with a body that is too large."""
+"""Middleware in front of all endpoints: it refuses an unknown host name and a body that is too large."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from toolkit.api.responses import error_answer
 from toolkit.web.host_names import answers_to, name_in
 
-#: No order is larger: a thousand letters' ids are a sixth of it.
+#: No request body needs more: the ids of a thousand dead letters are a sixth of it.
 LARGEST_BODY = 256 * 1024
 TOO_LARGE = f"a body has at most {LARGEST_BODY:,} bytes"
 
 
 class FrontDoor:
-    """Stands before an application.
+    """Checks the Host and Content-Length headers, and answers in JSON.
 
-    Starlette's own middlewares answer in plain text, and its TrustedHostMiddleware knows no addresses; so this one
-    answers what a header alone says, and Starlette's counts the bytes that come without a Content-Length.
+    Starlette's own middlewares answer in plain text, and its TrustedHostMiddleware accepts no IP addresses. Its
+    RequestBodyLimitMiddleware counts the bytes of a request without a Content-Length.
     """
 
     def __init__(self, app: ASGIApp, *, names: Collection[str]) -> None:
@@ -29,7 +29,7 @@ class FrontDoor:
         self._names = frozenset(each.lower() for each in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or say why not."""
+        """Pass a request on, or refuse it."""
         refusal = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""Is the service well: alive, ready, and what was counted."""
+"""A service's health: liveness, readiness, metrics and statistics."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from toolkit.tracking.snapshot import Snapshot
 def health_endpoints(context: ApiContext) -> list[Endpoint]:
     """Return the endpoints."""
     health = Health(context)
-    of_all: dict[str, Any] = {"asks_nobody": True, "is_open": True, "is_for_watchers": True}
+    of_all: dict[str, Any] = {"is_without_database": True, "is_open": True, "is_health_check": True}
     return [
         Endpoint(path="/healthz", serve=health.healthz, answer=Alive, **of_all),
         Endpoint(path="/readyz", serve=health.readyz, answer=Ready, answers_503=True, **of_all),
-        Endpoint(path="/metrics", serve=health.metrics, is_for_watchers=True),
+        Endpoint(path="/metrics", serve=health.metrics, is_health_check=True),
         Endpoint(path="/stats", serve=health.snapshot, answer=Snapshot),
     ]
 
 
 class Health:
-    """Tells whether the service is well, in one way or another."""
+    """Reports the health of one service."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._statistics = Statistics(context.name, context.clock)
 
     async def healthz(self, _: Request) -> Response:
-        """Say that the process is alive; asks nobody, so that an outage elsewhere restarts nothing here."""
+        """Report that the process is alive, without a check of broker or database: their outage restarts no service."""
         return self._context.answer(alive=True)
 
     async def readyz(self, _: Request) -> Response:
-        """Say whether all that the service needs is there, and what is not."""
+        """Report for broker, database and relay whether each works; 503 unless all do."""
         parts = await self._context.readiness()
         return json_answer(dict(parts), status=200 if all(parts.values()) else 503)
 
     async def metrics(self, _: Request) -> Response:
-        """Tell Prometheus what was counted since the start, and, unless the database is away, what waits."""
-        told = await metrics.page(self._context.service, self._context.database, self._context.readiness)
-        return Response(told, media_type=CONTENT_TYPE_LATEST)
+        """Return the metrics for Prometheus; gauges are missing during a database outage."""
+        page = await metrics.page(self._context.service, self._context.database, self._context.readiness)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     async def snapshot(self, _: Request) -> Response:
-        """Tell the service's figures: sagas by state, how fast they end, and what waits."""
+        """Return the service's statistics: sagas by state, their rate and duration, and the backlog."""
         snapshot = await self._statistics.snapshot(self._context.database, await self._context.readiness())
         return json_answer(snapshot.model_dump())

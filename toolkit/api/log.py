@@ -1,4 +1,4 @@
-"""The saga log as it was written, and what lies beside it."""
+"""The saga log, the audit and the backlog."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from toolkit.declaration.events import is_saga_id
 from toolkit.persistence import audit_log, dead_letter_queries, outbox, pruning_watermark, saga_log_queries
 from toolkit.persistence.dead_letters import Selection
 
-#: What can be no saga's id is no mistake: there are no entries of it.
+#: An id that no saga can have is not an error: the list is empty.
 _SAGA = Parameter("saga", "Only the entries of this saga.", {"type": "string"})
-_TYPE = Parameter("type", "Only those of sagas of this type, with `saga`.", TEXT)
-_CURSOR = text("cursor", "From where to go on: what the page before called `next`.")
+_TYPE = Parameter("type", "With `saga`: only the entries of the saga of this type.", TEXT)
+_CURSOR = text("cursor", "The `next` of the previous page.")
 
 
 def log_endpoints(context: ApiContext) -> list[Endpoint]:
@@ -31,28 +31,27 @@ def log_endpoints(context: ApiContext) -> list[Endpoint]:
             answer=LogPage,
             parameters=(LIMIT, AFTER, _SAGA, _TYPE),
         ),
-        Endpoint(path="/audit", serve=log.audit, answer=Audit, parameters=(LIMIT, _CURSOR), shows_people=True),
+        Endpoint(path="/audit", serve=log.audit, answer=Audit, parameters=(LIMIT, _CURSOR), shows_messages=True),
         Endpoint(path="/backlog", serve=log.backlog, answer=Remaining),
     ]
 
 
 class Log:
-    """Reads the whole log."""
+    """Reads the log and the tables beside it."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
 
     async def log(self, request: Request) -> Response:
-        """Return the newest entries, the oldest of them first; in `last` the row of the last of them.
+        """Return the newest entries, in the order of their rows; `last` is the row of the last one.
 
-        With `?after=` the next ones behind that row of the table, and in `next` the row to go on behind, until all of
-        them are read.
+        With `?after=` the entries after that row of the table; `next` is the row to continue after, null at the end.
         """
         limit, after, saga_id = limit_of(request), row_of(request, "after"), request.query_params.get("saga")
         saga_type = text_of(request, "type") or None
         if saga_id is not None and not is_saga_id(saga_id):
             nothing = {} if after is None else {"next": None, "last": after}
-            return self._context.answer(entries=[], **nothing)  # PostgreSQL would stumble over a NUL in such an id
+            return self._context.answer(entries=[], **nothing)  # such an id may have a NUL, which PostgreSQL rejects
         if after is not None:
             return await self._page(after, limit, saga_id, saga_type)
         async with self._context.database.reading() as connection:
@@ -63,14 +62,14 @@ class Log:
         return self._context.answer(entries=entries, last=last)
 
     async def audit(self, request: Request) -> Response:
-        """Tell who changed what by hand, when and why, the newest first."""
+        """List operators' changes with actor, time and reason, the newest first."""
         limit, before = limit_of(request), text_of(request, "cursor") or None
         async with self._context.database.reading() as connection:
             rows = await audit_log.listed(connection, limit=limit, before=before)
         return self._context.answer(audit=rows, next=rows[-1]["id"] if len(rows) == limit else None)
 
     async def backlog(self, _: Request) -> Response:
-        """Return what waits in the outbox, how many dead letters there are, and until when sagas were pruned."""
+        """Count the outbox's rows and the dead letters, and return the time up to which ended sagas are pruned."""
         async with self._context.database.reading() as connection:
             return self._context.answer(
                 outbox=await outbox.count(connection),

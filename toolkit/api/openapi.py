@@ -1,4 +1,4 @@
-"""The API's OpenAPI 3.1 document, made of the endpoints themselves, so that it tells of what is served alone."""
+"""The API's OpenAPI 3.1 document, generated from its endpoints."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from toolkit.api.schemas import Failure
 
 _REFERENCE = "#/components/schemas/{model}"
 _FAULTS = {
-    400: "The question is not allowed; the text says what is.",
-    401: "The token is missing or another.",
-    403: "The service has no token of its own, so that nobody may do this; or the token only reads.",
-    404: "There is no such thing.",
+    400: "A value is not allowed; the text names the allowed ones.",
+    401: "The token is missing or wrong.",
+    403: "The service has no SAGA_API_TOKEN, which switches this off; or the token only reads.",
+    404: "The object does not exist.",
     409: "Sagas of several types have this id; `types` names them.",
-    413: "The body is too large; the text says how large it may be.",
-    421: "The service is not asked under this name.",
-    429: "Too many wrong tokens of this client are being looked at; `Retry-After` says when to try again.",
-    500: "Something went wrong; the service's log says what.",
+    413: "The body is too large; the text names the limit.",
+    421: "The Host header is not a name of this service.",
+    429: "Too many wrong tokens of this client are being delayed; `Retry-After` is when to try again.",
+    500: "An internal error; the service's log has its cause.",
     503: "The database does not answer.",
 }
 
@@ -40,7 +40,7 @@ def openapi(service: str, endpoints: Sequence[Endpoint], *, reads_are_open: bool
         "info": {
             "title": f"{service}, a service of saga-toolkit",
             "version": version("saga-toolkit"),
-            "description": "What its sagas do, what waits, what needs a person; and, with a token, what helps.",
+            "description": "Its sagas, its backlog, what needs an operator; and, with a token, operations on them.",
         },
         "paths": paths,
         "components": {
@@ -58,37 +58,37 @@ def _path(endpoint: Endpoint) -> str:
 
 
 def _tokens(endpoint: Endpoint, reads_are_open: bool) -> list[dict[str, list[str]]]:
-    """Return which tokens the endpoint takes, one or another; none where it takes no token."""
+    """Return the alternative tokens that the endpoint accepts; none when it needs no token."""
     if endpoint.is_guarded:
         return [{"token": []}]
     return [] if reads_are_open or endpoint.is_open else [{"readToken": []}, {"token": []}]
 
 
 def _operation(endpoint: Endpoint, tokens: list[dict[str, list[str]]]) -> dict[str, Any]:
-    told = inspect.getdoc(endpoint.serve) or ""
+    description = inspect.getdoc(endpoint.serve) or ""
     operation: dict[str, Any] = {
         "operationId": f"{endpoint.method.lower()}{re.sub(r'[^a-z]+', '_', _path(endpoint)).rstrip('_')}",
-        "summary": told.partition("\n")[0],
-        "description": told,
+        "summary": description.partition("\n")[0],
+        "description": description,
         "parameters": [*_in_path(endpoint), *map(_in_query, endpoint.parameters)],
         "responses": {"200": _success(endpoint)} | {str(code): _fault(code) for code in _codes(endpoint, bool(tokens))},
     }
-    if endpoint.order:
-        content = {"application/json": {"schema": _reference(endpoint.order)}}
+    if endpoint.body:
+        content = {"application/json": {"schema": _reference(endpoint.body)}}
         operation["requestBody"] = {"required": True, "content": content}
     if tokens:
         operation["security"] = tokens
     if endpoint.answers_503:
-        operation["responses"]["503"] = _success(endpoint) | {"description": "Something of it is not there."}
+        operation["responses"]["503"] = _success(endpoint) | {"description": "At least one part does not work."}
     return operation
 
 
 def _codes(endpoint: Endpoint, wants_token: bool) -> Iterator[int]:
-    """Yield the errors that the endpoint may answer."""
+    """Yield the status codes of the endpoint's errors."""
     yield from (413, 421)
     if wants_token:
         yield from (401, 429)
-    if endpoint.parameters or endpoint.order or endpoint.may_miss:
+    if endpoint.parameters or endpoint.body or endpoint.may_miss:
         yield 400
     if endpoint.is_guarded:
         yield 403
@@ -96,7 +96,7 @@ def _codes(endpoint: Endpoint, wants_token: bool) -> Iterator[int]:
         yield 404
     if endpoint.may_be_ambiguous:
         yield 409
-    if not endpoint.asks_nobody:
+    if not endpoint.is_without_database:
         yield from (500, 503)
 
 
@@ -127,10 +127,10 @@ def _in_query(parameter: Parameter) -> dict[str, Any]:
 
 def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     answers = {each.answer for each in endpoints if each.answer} | {Failure}
-    orders = {each.order for each in endpoints if each.order}
+    bodies = {each.body for each in endpoints if each.body}
     modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
         *((model, "serialization") for model in sorted(answers, key=lambda model: model.__name__)),
-        *((model, "validation") for model in sorted(orders, key=lambda model: model.__name__)),
+        *((model, "validation") for model in sorted(bodies, key=lambda model: model.__name__)),
     ]
     _, schema = models_json_schema(modes, ref_template=_REFERENCE)
     found: dict[str, Any] = schema["$defs"]

@@ -1,4 +1,4 @@
-"""What waits: overdue steps, contradictions, undeclared steps and the outbox; and what is old, which can be pruned."""
+"""Overdue steps, contradictions, undeclared steps, the outbox, and pruning."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ def waiting_endpoints(context: ApiContext) -> list[Endpoint]:
             path="/outbox",
             serve=waiting.outbox,
             answer=Outbox,
-            parameters=(LIMIT, text("cursor", "From where to go on: what the page before called `next`.")),
+            parameters=(LIMIT, text("cursor", "The `next` of the previous page.")),
         ),
-        Endpoint(path="/prune", serve=waiting.prune, answer=Pruned, order=PruneBody),
+        Endpoint(path="/prune", serve=waiting.prune, answer=Pruned, body=PruneBody),
     ]
 
 
 class Waiting:
-    """Reads what waits for its time, and deletes what is past it."""
+    """Lists pending work, and prunes ended sagas."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
 
     async def overdue(self, request: Request) -> Response:
-        """List overdue steps, the longest waiting first."""
+        """List overdue steps, the longest overdue first."""
         async with self._context.database.reading() as connection:
             steps = await overdue_steps.listed(connection, limit=limit_of(request))
         return self._context.answer(overdue=[asdict(step) for step in steps])
 
     async def contradictions(self, request: Request) -> Response:
-        """List steps that do not stand as their sagas' ends have it, the newest first."""
+        """List steps whose state contradicts their saga's end, the newest first."""
         async with self._context.database.reading() as connection:
             rows = await contradictions.listed(connection, limit=limit_of(request))
         return self._context.answer(contradictions=rows)
 
     async def undeclared_steps(self, _: Request) -> Response:
-        """List the steps that the log holds and the service does not declare, under their old names say."""
+        """List steps in the log that the service does not declare, for example under a former name."""
         async with self._context.database.reading() as connection:
             steps = await known_steps.former(connection, self._context.contract)
         return self._context.answer(undeclared_steps=[each.as_row() for each in steps])
 
     async def outbox(self, request: Request) -> Response:
-        """List what has not gone out yet, in the order in which it was added; how many in all, and since when."""
+        """List unsent messages in the order of the outbox; `total` counts all, `oldest_at` is the oldest's time."""
         limit, after = limit_of(request), text_of(request, "cursor") or ""
         async with self._context.database.reading() as connection:
             rows = await outbox.listed(connection, limit=limit, after=after)
@@ -67,11 +67,9 @@ class Waiting:
         return self._context.answer(outbox=rows, total=total, oldest_at=oldest_at, next=following)
 
     async def prune(self, request: Request) -> Response:
-        """Prune one bite of what is old; `is_all` in the answer where nothing old is left."""
-        order = await body_of(request, PruneBody)
+        """Prune one batch of old sagas and dead letters; `is_all` is true when none is left."""
+        body = await body_of(request, PruneBody)
         pruned = await self._context.uncut(
-            pruner.prune(
-                self._context.database, older_than=order.older_than, now=self._context.now(), by=order.operator
-            )
+            pruner.prune(self._context.database, older_than=body.older_than, now=self._context.now(), by=body.operator)
         )
         return self._context.answer(**asdict(pruned))

@@ -1,6 +1,6 @@
-"""What may be asked for in a URL: each parameter with what it takes, and how it is read.
+"""Query parameters: their descriptions for the OpenAPI document, and their parsing.
 
-Raises QueryError, which says what is allowed.
+Raises QueryError, which names the allowed values.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from starlette.requests import Request
 from toolkit.api.responses import QueryError
 from toolkit.configuration.settings import LONGEST_WAIT, Duration
 from toolkit.declaration.events import SagaState
-from toolkit.operations.search import Attention
+from toolkit.operations.attention import Attention
 
 E = TypeVar("E", bound=StrEnum)
 
 DEFAULT_LIMIT = 100
-#: Enough to look around; whoever wants all of it reads the database.
+#: Enough for a page; a client that needs more continues with the next one.
 MAX_LIMIT = 1_000
 
-#: As many digits as any row's number has; more would be no BIGINT.
+#: The digits of the largest row number; more would exceed BIGINT.
 _LONGEST_ROW = 18
-#: No sensible id, step or reason is longer; and PostgreSQL keeps no NUL.
+#: No sensible id, step or reason is longer; and PostgreSQL stores no NUL.
 _LONGEST_TEXT = 500
 _IS_TEXT = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{0,{_LONGEST_TEXT}}}")
 TEXT = {"type": "string", "maxLength": _LONGEST_TEXT, "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
-#: As people write it, or seconds; `PT5M` is taken, too.
+#: A duration in the usual notation, or seconds; `PT5M` is accepted, too.
 SPAN = {
     "anyOf": [
         {"type": "string", "pattern": r"^[0-9]{1,3}(s|min|h|d)$"},
@@ -45,7 +45,7 @@ _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a URL, as the OpenAPI document tells of it."""
+    """A query parameter, as the OpenAPI document describes it."""
 
     name: str
     description: str
@@ -54,34 +54,34 @@ class Parameter:
 
 
 def text(name: str, description: str) -> Parameter:
-    """Return a parameter that takes text without control characters."""
+    """Return a parameter for text without control characters."""
     return Parameter(name, description, TEXT)
 
 
 def choice(name: str, description: str, among: type[StrEnum]) -> Parameter:
-    """Return a parameter that takes one of these words."""
+    """Return a parameter for one of these values."""
     return Parameter(name, description, {"type": "string", "enum": [each.value for each in among]})
 
 
 LIMIT = Parameter(
     "limit",
-    "How many at most.",
+    "The most rows to return.",
     {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
 )
 ROW_CURSOR = Parameter(
     "cursor",
-    "From where to go on: what the page before called `next`.",
+    "The `next` of the previous page.",
     {"type": "string", "pattern": rf"^[0-9]{{1,{_LONGEST_ROW}}}$"},
 )
 AFTER = Parameter(
     "after",
-    "Page by page, the oldest first: 0 at first, then what the page before called `next`.",
+    "Pages from the oldest entry: first 0, then the `next` of the previous page.",
     {"type": "integer", "minimum": 0, "maximum": 10**_LONGEST_ROW - 1},
 )
 
 
 def limit_of(request: Request) -> int:
-    """Return how many rows are wanted."""
+    """Return the requested number of rows."""
     value = request.query_params.get("limit", str(DEFAULT_LIMIT))
     if not (_is_row(value) and 1 <= int(value) <= MAX_LIMIT):
         raise QueryError(f"limit={value!r} is not allowed: take a whole number from 1 to {MAX_LIMIT}")
@@ -89,23 +89,23 @@ def limit_of(request: Request) -> int:
 
 
 def row_of(request: Request, name: str) -> int | None:
-    """Return a row's number, or None where none is named."""
+    """Return a row's number, or None without the parameter."""
     value = request.query_params.get(name)
     if value is None:
         return None
     if not _is_row(value):
-        raise QueryError(f"{name}={value!r} is not allowed: take 0, or what the page before it called `next`")
+        raise QueryError(f"{name}={value!r} is not allowed: take 0, or the `next` of the previous page")
     return int(value)
 
 
 def text_of(request: Request, name: str) -> str | None:
-    """Return a text, or None where none is said."""
+    """Return a text, or None without the parameter."""
     value = request.query_params.get(name)
     return None if value is None else printable(value, name)
 
 
 def printable(value: str, name: str) -> str:
-    """Return a text that any database bears to be asked for."""
+    """Return a text that each database accepts in a query."""
     if not _IS_TEXT.fullmatch(value):
         raise QueryError(
             f"{name}={value[:_LONGEST_TEXT]!r} is not allowed: take printable text of 500 characters at most"
@@ -114,7 +114,7 @@ def printable(value: str, name: str) -> str:
 
 
 def choice_of(request: Request, name: str, among: type[E]) -> E | None:
-    """Return one of these words, or None where none is said."""
+    """Return one of these values, or None without the parameter."""
     value = request.query_params.get(name)
     if value is None:
         return None
@@ -125,7 +125,7 @@ def choice_of(request: Request, name: str, among: type[E]) -> E | None:
 
 
 def span_of(request: Request, name: str, *, longest: timedelta) -> timedelta | None:
-    """Return a duration from zero up, or None where none is said."""
+    """Return a duration from zero up, or None without the parameter."""
     value = request.query_params.get(name)
     if value is None:
         return None
@@ -134,12 +134,12 @@ def span_of(request: Request, name: str, *, longest: timedelta) -> timedelta | N
     except (ValidationError, OverflowError):
         found = None
     if found is None or not timedelta(0) <= found <= longest or _is_number_beyond(value, longest):
-        raise QueryError(f"{name}={value!r} is not allowed: take a duration, 90s, 5min, 1h or 30d say")
+        raise QueryError(f"{name}={value!r} is not allowed: take a duration such as 90s, 5min, 1h or 30d")
     return found
 
 
 def _is_number_beyond(value: str, longest: timedelta) -> bool:
-    """Whether it is a number of seconds that is out of bounds by less than a duration can tell."""
+    """Whether it is a number of seconds out of bounds by less than the resolution of a duration."""
     try:
         return not 0 <= float(value) <= longest.total_seconds()
     except ValueError:
@@ -147,7 +147,7 @@ def _is_number_beyond(value: str, longest: timedelta) -> bool:
 
 
 def moment_of(request: Request, name: str) -> datetime | None:
-    """Return a time, or None where none is said."""
+    """Return a time, or None without the parameter."""
     value = request.query_params.get(name)
     if value is None:
         return None
@@ -161,17 +161,17 @@ def moment_of(request: Request, name: str) -> datetime | None:
 
 
 def in_utc(moment: datetime) -> datetime:
-    """Return a time in UTC, as the databases keep it; at the calendar's edges it may lie outside."""
+    """Return a time in UTC, the databases' zone."""
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError("this is outside the calendar") from error
+        raise ValueError("it is outside the calendar") from error
 
 
 def _is_row(value: str) -> bool:
     return value.isascii() and value.isdigit() and len(value) <= _LONGEST_ROW
 
 
-TYPE = text("type", "The saga's type, where sagas of several types have its id.")
-STATE = choice("state", "Sagas in this state, as this service sees them.", SagaState)
-ATTENTION = choice("attention", "Sagas that need a person, for this reason.", Attention)
+TYPE = text("type", "The saga's type; needed when sagas of several types have its id.")
+STATE = choice("state", "Sagas whose last state at this service is this one.", SagaState)
+ATTENTION = choice("attention", "Sagas that need an operator, for this reason.", Attention)

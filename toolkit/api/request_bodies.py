@@ -1,4 +1,4 @@
-"""What is ordered in a body: who asks, why, and of what."""
+"""Request bodies: the operation's target, its operator and the reason."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from toolkit.persistence.dead_letters import Selection
 
 M = TypeVar("M", bound="RequestBody")
 
-#: Text without control characters, of which PostgreSQL can't keep all; written so that JSON Schema can say it, too.
+#: Text without control characters, which PostgreSQL stores in part only; a pattern that JSON Schema supports, too.
 _LINE, _ANY_LINE = r"^[^\x00-\x1f\x7f-\x9f]+$", r"^[^\x00-\x1f\x7f-\x9f]*$"
 #: The same, but not blank.
 _SENTENCE = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
 
-#: One line that any database can keep.
+#: One line that each database can store.
 Word = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_LINE)]
 Moment = Annotated[AwareDatetime, Strict(), AfterValidator(in_utc)]
 
 
 class RequestBody(BaseModel):
-    """What is asked for: who asks, and why."""
+    """An operation with its operator and reason."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,26 +46,26 @@ class RequestBody(BaseModel):
 
     @property
     def operator(self) -> Operator:
-        """Who acts, and why."""
+        """The operator and the reason, for the audit."""
         return Operator(self.actor, self.reason)
 
 
-def _says_which(name: str, **how: Any) -> dict[str, Any]:
+def _requires(name: str, **how: Any) -> dict[str, Any]:
     return {"required": [name], "properties": {name: how}}
 
 
-#: What a body has to hold, one or another of it, to say which letters are meant.
-_SOME: list[Any] = [
-    _says_which("ids", minItems=1),
-    *(_says_which(name, type="string") for name in ("reason_is", "step", "saga", "before")),
-    _says_which("all", const=True),
+#: The alternative fields that select dead letters; a body needs one of them.
+_SELECTORS: list[Any] = [
+    _requires("ids", minItems=1),
+    *(_requires(name, type="string") for name in ("reason_is", "step", "saga", "before")),
+    _requires("all", const=True),
 ]
 
 
 class DeadLetterBody(RequestBody):
-    """Which dead letters; `all` where nothing else is said, so that nobody means them all by leaving something out."""
+    """A selection of dead letters; `all` is explicit, so that a missing field never selects all of them."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": _SOME})
+    model_config = ConfigDict(json_schema_extra={"anyOf": _SELECTORS})
 
     ids: tuple[Word, ...] = Field((), max_length=1_000)
     reason_is: Word | None = None
@@ -80,13 +80,13 @@ class DeadLetterBody(RequestBody):
 
     @property
     def selection(self) -> Selection:
-        """The letters that are meant; a type alone names none, since it only tells sagas of one id apart.
+        """The selected dead letters; a type alone selects none, it only distinguishes sagas with one id.
 
         Raises:
-            QueryError: none are named.
+            QueryError: the body selects none.
         """
         if not (self.ids or self.reason_is or self.step or self.saga or self.before or self.all):
-            raise QueryError("say which letters: ids, reason_is, step, saga, before, or all")
+            raise QueryError("select dead letters by ids, reason_is, step, saga, before, or all")
         return Selection(
             ids=self.ids,
             reason=self.reason_is,
@@ -99,12 +99,12 @@ class DeadLetterBody(RequestBody):
 
 
 class SagaBody(RequestBody):
-    """A replay, a nudge or an abort of one saga; of which `type`, where sagas of several types have its id."""
+    """A replay, a nudge or an abort of one saga; `type` is needed when sagas of several types have its id."""
 
     type: Word | None = None
 
 
-#: As people write it; other durations are taken, too.
+#: The usual notation; other durations are accepted, too.
 _AGE = {
     "anyOf": [
         {"type": "string", "pattern": "^[1-9][0-9]{0,3}d$"},
@@ -120,7 +120,7 @@ _AGE = {
 
 
 class PruneBody(RequestBody):
-    """How old is old."""
+    """The age from which sagas and dead letters are pruned."""
 
     older_than: Annotated[
         Duration,
@@ -130,22 +130,22 @@ class PruneBody(RequestBody):
 
 
 async def body_of(request: Request, kind: type[M]) -> M:
-    """Return the order that a request's body holds.
+    """Return a request's body.
 
     Raises:
-        QueryError: it is none of this kind.
+        QueryError: it does not match the model.
     """
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
-        raise QueryError("; ".join(_told(fault) for fault in error.errors())) from error
+        raise QueryError("; ".join(_description_of(fault) for fault in error.errors())) from error
 
 
-def _told(fault: ErrorDetails) -> str:
-    """Return what is wrong in words: nobody learns from a regular expression what to write."""
+def _description_of(fault: ErrorDetails) -> str:
+    """Return the fault in words, without the regular expressions of pydantic's message."""
     where = ".".join(map(str, fault["loc"])) or "the body"
     if fault["type"] not in ("string_pattern_mismatch", "string_too_short"):
         return f"{where}: {fault['msg']}"
     if not str(fault["input"]).strip():
-        return f"{where}: say why" if where == "reason" else f"{where}: it says nothing; leave it out, or name one"
+        return f"{where}: give a reason" if where == "reason" else f"{where}: it is blank; leave it out, or name one"
     return f"{where}: write one line, without control characters"

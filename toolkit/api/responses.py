@@ -1,4 +1,4 @@
-"""Answers in JSON, errors too, and what every endpoint's answer goes through."""
+"""JSON responses, and the error handling of every endpoint."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from toolkit.persistence.database_errors import cure_of, is_outage, may_pass
 
 Serve = Callable[[Request], Awaitable[Response]]
 
-#: How long a query may take, in seconds: less than the CLI waits, so that it learns the reason.
+#: The time limit of a query, in seconds: shorter than the CLI's, which then shows the service's error.
 QUERY_TIMEOUT = 4
 
 
 class QueryError(ValueError):
-    """A query value is not allowed; the text says what is."""
+    """A query value is not allowed; the text names the allowed ones."""
 
 
 def answered(serve: Serve, *, within: float | None = QUERY_TIMEOUT) -> Serve:
-    """Let an endpoint answer its errors in JSON, and cut off one that takes longer than so many seconds."""
+    """Return a handler that answers errors in JSON, and stops after `within` seconds."""
 
     @wraps(serve)
     async def answer(request: Request) -> Response:
@@ -39,17 +39,17 @@ def answered(serve: Serve, *, within: float | None = QUERY_TIMEOUT) -> Serve:
         except Exception as error:
             if not may_pass(error):
                 raise
-            told = "does not answer" if is_outage(error) else f"does not do what is asked: {cure_of(error)}"
-            return error_answer(503, f"the database {told}; /readyz tells when it is back")
+            fault = "does not answer" if is_outage(error) else f"refuses the query: {cure_of(error)}"
+            return error_answer(503, f"the database {fault}; /readyz reports when it works again")
 
     return answer
 
 
 def error_answer(status: int, message: str, **facts: Any) -> Response:
-    """Return an error in JSON."""
+    """Return a JSON error response."""
     return json_answer({"error": message} | facts, status=status)
 
 
 def json_answer(content: Mapping[str, Any], *, status: int = 200) -> Response:
-    """Return an answer in JSON."""
+    """Return a JSON response."""
     return Response(as_json(content), status_code=status, media_type="application/json")

@@ -26,18 +26,18 @@ from toolkit.api.sagas import saga_endpoints
 
 
 def api_routes(context: ApiContext, access: Access) -> list[Route]:
-    """Return the routes, each guarded by what may be asked with which token."""
+    """Return the routes, each guarded by its tokens."""
     return [each.route(access) for each in endpoints_of(context, reads_are_open=access.reads_are_open)]
 
 
 def health_routes(context: ApiContext) -> list[Route]:
-    """Return what programs ask that watch a service, without a token: `/healthz`, `/readyz` and `/metrics`."""
-    anybody = Access(context.name, token=None)
-    return [each.route(anybody) for each in health_endpoints(context) if each.is_for_watchers]
+    """Return the routes of the health listener, without tokens: `/healthz`, `/readyz` and `/metrics`."""
+    open_access = Access(context.name, token=None)
+    return [each.route(open_access) for each in health_endpoints(context) if each.is_health_check]
 
 
 def endpoints_of(context: ApiContext, *, reads_are_open: bool = True) -> list[Endpoint]:
-    """Return all endpoints, in the order in which a path is looked for among them.
+    """Return all endpoints, in the order in which a request's path is matched.
 
     `reads_are_open` is for the OpenAPI document: whether reading needs no token.
     """
@@ -54,26 +54,26 @@ def endpoints_of(context: ApiContext, *, reads_are_open: bool = True) -> list[En
 def application(
     routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = None, *, names: Collection[str]
 ) -> Starlette:
-    """Return the application that serves these routes; what is none of them is answered in JSON, too.
+    """Return the application that serves these routes, with JSON errors for all other paths.
 
-    `names` are those under which it is asked, beside `localhost` and its addresses.
+    `names` are its host names, besides `localhost` and its IP addresses.
     """
     paths = ", ".join(dict.fromkeys(route.path.replace(":path", "") for route in routes))
 
     async def refuse(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
-            return error_answer(500, "something went wrong; the service's log says what")
-        told = f"there is no {request.url.path!r}; there are: {paths}"
+            return error_answer(500, "internal error; the service's log has its cause")
+        text = f"there is no {request.url.path!r}; there are: {paths}"
         if error.status_code == 405:
-            told = f"{request.method} is not allowed here"
+            text = f"{request.method} is not allowed here"
         elif error.status_code != 404:
-            told = TOO_LARGE if error.status_code == 413 else error.detail
-        answer = error_answer(error.status_code, told)
+            text = TOO_LARGE if error.status_code == 413 else error.detail
+        answer = error_answer(error.status_code, text)
         answer.headers.update(error.headers or {})
         return answer
 
     async def leave(*_: object) -> Response:
-        return Response()  # the client has gone, or was too slow: it gets no answer, and that is no failure of ours
+        return Response()  # the client has gone, or was too slow: no response, and not an error of this service
 
     return Starlette(
         routes=routes,

@@ -1,4 +1,4 @@
-"""Sagas as this service sees them: found, told one by one, and pushed along or back."""
+"""One service's sagas: search, single ones, and the operations replay, nudge and abort."""
 
 from __future__ import annotations
 
@@ -32,25 +32,26 @@ from toolkit.api.schemas import FoundSagas, SagaBatch, WholeSaga
 from toolkit.configuration.settings import LONGEST_WAIT
 from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations import sagas as saga_operations
+from toolkit.operations.attention import Attention
 from toolkit.operations.dead_letters import BatchResult
-from toolkit.operations.search import Attention, Search, search
+from toolkit.operations.search import Search, search
 from toolkit.operations.views import SagaView, view
 
 _SEARCH = (
-    text("q", "The id of a saga, or of an event that it took or emitted here."),
+    text("q", "The id of a saga, or of an event that it consumed or emitted here."),
     STATE,
-    text("step", "Sagas that moved last by this step."),
+    text("step", "Sagas whose last moved step is this one."),
     ATTENTION,
-    Parameter("older_than", "Sagas of which nothing was written for so long: `10min`.", SPAN),
+    Parameter("older_than", "Sagas without a log entry for so long: `10min`.", SPAN),
     text("type", "Sagas of this type."),
     LIMIT,
     ROW_CURSOR,
 )
-_OPERATED: dict[str, Any] = {"answer": SagaBatch, "order": SagaBody, "may_miss": True, "may_be_ambiguous": True}
+_OPERATED: dict[str, Any] = {"answer": SagaBatch, "body": SagaBody, "may_miss": True, "may_be_ambiguous": True}
 
 
 def saga_endpoints(context: ApiContext) -> list[Endpoint]:
-    """Return the endpoints; a saga's id may be followed by a verb, so that comes first."""
+    """Return the endpoints; paths with a verb after the saga's id are matched first."""
     sagas = Sagas(context)
     return [
         Endpoint(path="/sagas", serve=sagas.sagas, answer=FoundSagas, parameters=_SEARCH),
@@ -69,20 +70,20 @@ def saga_endpoints(context: ApiContext) -> list[Endpoint]:
 
 
 class Sagas:
-    """Reads and pushes sagas."""
+    """Reads and operates sagas."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
 
     async def sagas(self, request: Request) -> Response:
-        """Find sagas as this service sees them, the latest moved first, page by page."""
+        """Search the sagas of this service, the latest moved first, page by page."""
         which, limit, cursor = _search(request), limit_of(request), row_of(request, "cursor")
         async with self._context.database.reading() as connection:
             found, following = await search(connection, which, now=self._context.now(), limit=limit, cursor=cursor)
         return self._context.answer(sagas=found, next=following)
 
     async def saga(self, request: Request) -> Response:
-        """Tell all that this service knows of one saga: its entries, the oldest first, and what waits of it."""
+        """Return one saga at this service: its log entries, the oldest first, its unsent messages and dead letters."""
         saga_id = request.path_params["id"]
         seen = await self._view(saga_id, text_of(request, "type") or None)
         if seen.is_empty:
@@ -90,28 +91,28 @@ class Sagas:
         return self._context.answer(saga_type=next(iter(seen.types), None), saga_id=saga_id, **asdict(seen))
 
     async def replay(self, request: Request) -> Response:
-        """Emit again what the steps of one saga emitted last, and its end if that came from here."""
-        return await self._push(request, partial(saga_operations.replay, emitted=self._context.service.emitted()))
+        """Emit again each step's last event of one saga, and its end if this service ended it."""
+        return await self._operate(request, partial(saga_operations.replay, emitted=self._context.service.emitted()))
 
     async def nudge(self, request: Request) -> Response:
-        """Send again what this service emitted last for a saga that has not ended; harmless, because of the fence."""
-        return await self._push(request, partial(saga_operations.nudge, emitted=self._context.service.emitted()))
+        """Send this service's last events of an open saga again; the fence makes duplicates harmless."""
+        return await self._operate(request, partial(saga_operations.nudge, emitted=self._context.service.emitted()))
 
     async def abort(self, request: Request) -> Response:
-        """Ask all services to refuse what they have not begun of a saga; refused where it has ended."""
-        return await self._push(request, saga_operations.abort)
+        """Ask all services to refuse the steps of a saga that have not begun; refused when the saga has ended."""
+        return await self._operate(request, saga_operations.abort)
 
-    async def _push(self, request: Request, push: Callable[..., Coroutine[Any, Any, BatchResult]]) -> Response:
-        order, saga_id = await body_of(request, SagaBody), request.path_params["id"]
+    async def _operate(self, request: Request, operation: Callable[..., Coroutine[Any, Any, BatchResult]]) -> Response:
+        body, saga_id = await body_of(request, SagaBody), request.path_params["id"]
         if not is_saga_id(saga_id):
             return self._context.unknown_saga(saga_id)
-        facts: dict[str, Any] = {"saga_id": saga_id, "saga_type": order.type, "by": order.operator}
-        batch = await self._context.uncut(push(self._context.database, now=self._context.now(), **facts))
+        facts: dict[str, Any] = {"saga_id": saga_id, "saga_type": body.type, "by": body.operator}
+        batch = await self._context.uncut(operation(self._context.database, now=self._context.now(), **facts))
         return self._context.answer(rows=batch.rows) if batch.rows else self._context.unknown_saga(saga_id)
 
     async def _view(self, saga_id: str, saga_type: str | None) -> SagaView:
         if not is_saga_id(saga_id):
-            return SagaView()  # no such saga can be; PostgreSQL would stumble over a NUL in it
+            return SagaView()  # no saga has such an id, and PostgreSQL rejects a NUL in it
         async with self._context.database.reading() as connection:
             return await view(connection, saga_id, self._context.contract.events, saga_type=saga_type)
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from toolkit.declaration.events import SagaState
-from toolkit.operations.search import Attention
+from toolkit.operations.attention import Attention
 from toolkit.protocol.log_entry import DetailedEntry, LogEntry
 
 

@@ -10,12 +10,12 @@ import structlog
 
 from toolkit.configuration.settings import Settings
 
-#: Libraries that say much, and from what level on they are heard.
+#: The least level at which lines of verbose libraries are logged.
 QUIET = {
     "aio_pika": "CRITICAL",
     "aiormq": "CRITICAL",
     "uvicorn": "WARNING",
-    # These would repeat parameters, and addresses with their passwords.
+    # These would log parameters, and URLs with their passwords.
     "aiosqlite": "CRITICAL",
     "httpx": "WARNING",
     "httpcore": "WARNING",
@@ -29,7 +29,7 @@ _SHARED: list[Any] = [
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send the toolkit's and all libraries' logs to standard error, in the settings' format and from their level."""
+    """Send the toolkit's and all libraries' logs to standard error, in the settings' format and level."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -39,7 +39,7 @@ def configure_logs(settings: Settings) -> None:
     )
     level = settings.log_level.upper()
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # The broker's client tells of every reconnection in a traceback; the toolkit says it in a sentence.
+    # The broker's client logs every reconnection with a traceback; the toolkit logs it in one line.
     for library, least in QUIET.items():
         logging.getLogger(library).setLevel(least)
     structlog.configure(

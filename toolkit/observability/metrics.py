@@ -1,8 +1,8 @@
-"""What Prometheus is told: counted when it is committed, so that a rollback counts nothing.
+"""Metrics for Prometheus: counters rise at the commit, so that a rollback counts nothing.
 
-The labels are bounded: services, saga types, steps and states are those of the declarations, never anybody's data. What
-stands in the tables is read when somebody asks, and forgotten again: a figure of before an outage would pass for one of
-now, and each replica tells the same, since they share their tables.
+The labels are bounded: services, saga types, steps and states are those of the declarations, never data. Gauges are
+read from the tables at each scrape and not kept: a figure from before an outage would look current. Replicas share
+their tables, so each reports the same gauges.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from toolkit.protocol.fence import Note, StepState
 
 
 class Hit(StrEnum):
-    """How the fence kept an event from running what it would have run."""
+    """Why the fence kept an event from running its step."""
 
     DUPLICATE = "duplicate"
-    """The step has taken this very event before."""
+    """The step has processed this event before."""
     LATE = "late"
-    """Another event has moved the step on, so that this one changes nothing any more."""
+    """Another event has moved the step on; this one changes nothing."""
     COMPENSATION_FIRST = "compensation_first"
-    """The way back came before the step, which never runs."""
+    """The compensation came before the step, which never runs."""
     ABORT = "abort"
     """An abort came before the step, which never runs."""
     DEFERRED = "deferred"
-    """The step's outcome is still unknown; the event comes again."""
+    """The step's outcome is still unknown; the event is deferred."""
 
 
-#: The label of what no declaration knows: a saga type or a step of an older release that still stands in a table.
+#: The label of an undeclared saga type or step: one of an older release that is still in a table.
 UNDECLARED = "undeclared"
 
-#: How long Prometheus waits for what waits, in seconds: what was counted is there anyhow.
+#: How long a scrape waits for the gauges, in seconds; counters are in memory.
 _SNAPSHOT = 2
 
 _SAGA = ("service", "saga_type")
@@ -57,24 +57,24 @@ _SAGA_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 180
 #: Seconds: from a row in SQLite to an outside call that was cut off.
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-started = Counter("saga_started_total", "Sagas whose starting event this service took up.", _SAGA)
+started = Counter("saga_started_total", "Sagas whose starting event this service consumed.", _SAGA)
 completed = Counter("saga_completed_total", "Sagas that this service completed.", _SAGA)
-failed = Counter("saga_failed_total", "Sagas that this service ended as failed, all undone.", _SAGA)
-compensating = Counter("saga_compensating_total", "Sagas whose way back this service began, by a refusal.", _SAGA)
+failed = Counter("saga_failed_total", "Sagas that this service ended with every completed step undone.", _SAGA)
+compensating = Counter("saga_compensating_total", "Sagas whose compensation path this service began.", _SAGA)
 durations = Histogram(
     "saga_duration_seconds",
-    "From a saga's starting event to its end, told by the service that ended it.",
+    "From a saga's starting event to its end, measured by the service that ended it.",
     (*_SAGA, "outcome"),
     buckets=_SAGA_SECONDS,
 )
 steps = Counter(
     "saga_step_entries_total",
-    "Entries of the saga log: what steps moved to, and what was noted of them (retrying, dead_lettered, overdue …).",
+    "Entries of the saga log: the states that steps moved to, and their notes (retrying, dead_lettered, overdue …).",
     (*_STEP, "to_state"),
 )
 attempts = Histogram(
     "saga_step_duration_seconds",
-    "Attempts of steps and compensations, each by its own name, outside calls included.",
+    "Attempts of steps and compensations, each under its own name, external calls included.",
     _STEP,
     buckets=_STEP_SECONDS,
 )
@@ -82,26 +82,28 @@ retries = Counter("saga_step_retries_total", "Attempts that failed and will be r
 refusals = Counter("saga_step_refusals_total", "Steps that refused.", _STEP)
 fence_hits = Counter("saga_fence_hits_total", "Events that the fence kept from running a step.", (*_STEP, "kind"))
 failed_compensations = Counter(
-    "saga_compensations_failed_total", "Compensations that failed for good: what they should undo is still done.", _STEP
+    "saga_compensations_failed_total", "Compensations that failed for good: their step is not undone.", _STEP
 )
 nudges = Counter("saga_nudges_total", "Overdue steps whose event was sent again.", _SAGA)
-aborts = Counter("saga_aborts_total", "Aborts that were sent for overdue steps.", _SAGA)
-contradictions = Counter("saga_contradictions_total", "Steps that do not stand as the end of their saga has it.", _STEP)
+aborts = Counter("saga_aborts_total", "Aborts that were requested for overdue steps.", _SAGA)
+contradictions = Counter("saga_contradictions_total", "Steps whose state contradicts the end of their saga.", _STEP)
 _dead_letters = Counter("saga_dead_letters_total", "Messages that became dead letters.", ("service",))
 batches = Histogram(
     "saga_batch_size", "Messages that shared a transaction.", ("service",), buckets=(1, 2, 5, 10, 20, 50, 100, 200)
 )
 confirms = Counter("saga_relay_confirms_total", "Messages that the broker confirmed.", ("service",))
 returns = Counter(
-    "saga_relay_returns_total", "Messages that came back, since nobody is bound to what has to be heard.", ("service",)
+    "saga_relay_returns_total",
+    "Messages that the broker returned: no queue is bound to an event that needs a consumer.",
+    ("service",),
 )
 failures = Counter(
-    "saga_relay_failures_total", "Messages that were sent and not confirmed; they go out again.", ("service",)
+    "saga_relay_failures_total", "Messages that were sent and not confirmed; they are sent again.", ("service",)
 )
 
 
 class Meter:
-    """Counts for one service; each name is bound once, since that costs more than to count."""
+    """Counts for one service; each label set is bound once, since binding costs more than counting."""
 
     def __init__(self, service: Service) -> None:
         self._service = service.name
@@ -113,7 +115,7 @@ class Meter:
         self._begin_at_zero(service)
 
     def entries(self, entries: Iterable[Entry]) -> None:
-        """Count entries that were committed."""
+        """Count committed log entries."""
         for entry in entries:
             step = self._step(entry.saga_type, entry.step)
             self._of(steps, *step, str(entry.to_state)).inc()
@@ -127,7 +129,7 @@ class Meter:
                     self._of(refusals, *step).inc()
                 case Note.RETRYING:
                     self._of(retries, *step).inc()
-                case Note.DEAD_LETTERED if entry.from_state in _STANDS:
+                case Note.DEAD_LETTERED if entry.from_state in _UNDOABLE:
                     self._of(failed_compensations, *step).inc()
                 case Note.NUDGED:
                     self._of(nudges, step[0]).inc()
@@ -135,24 +137,24 @@ class Meter:
                     self._of(aborts, step[0]).inc()
 
     def started(self, saga_type: str) -> None:
-        """Count a saga whose starting event was taken up."""
+        """Count a saga whose starting event was consumed."""
         self._of(started, self._saga(saga_type)).inc()
 
     def ended(self, saga_type: str, outcome: SagaState, seconds: float) -> None:
-        """Count how long a saga took."""
+        """Record how long a saga took."""
         self._of(durations, self._saga(saga_type), outcome.lower()).observe(seconds)
 
     def attempt(self, handler: Step | Compensation, seconds: float) -> None:
-        """Count how long an attempt took."""
+        """Record how long an attempt took."""
         saga = handler.saga if isinstance(handler, Step) else handler.of.saga
         self._of(attempts, saga.name, handler.name).observe(seconds)
 
     def hit(self, step: Step, kind: Hit) -> None:
-        """Count an event that met the fence."""
+        """Count an event that the fence stopped."""
         self._of(fence_hits, step.saga.name, step.name, kind.value).inc()
 
     def contradiction(self, saga_type: str, step: str) -> None:
-        """Count a step that contradicts how its saga ended."""
+        """Count a step whose state contradicts its saga's end."""
         self._of(contradictions, *self._step(saga_type, step)).inc()
 
     def dead_letter(self, _: DeadLetter) -> None:
@@ -160,11 +162,11 @@ class Meter:
         self._dead_letters.inc()
 
     def batch(self, size: int) -> None:
-        """Count the messages that shared a transaction."""
+        """Record how many messages shared a transaction."""
         self._batches.observe(size)
 
     def _begin_at_zero(self, service: Service) -> None:
-        """Show what may come, at 0: of a counter that first appears at 1, Prometheus sees no rise."""
+        """Export all counters at 0: a counter that first appears at 1 shows Prometheus no rise."""
         for saga_type in self._sagas:
             for counter in (started, completed, failed, compensating, nudges, aborts):
                 self._of(counter, saga_type)
@@ -190,17 +192,17 @@ class Meter:
         return (saga_type, step) if (saga_type, step) in self._steps else (self._saga(saga_type), UNDECLARED)
 
 
-#: Where a step stands while its compensation is what fails.
-_STANDS = (StepState.COMPLETED, StepState.COMPENSATING, StepState.VOIDING)
+#: The states of a step whose compensation may fail.
+_UNDOABLE = (StepState.COMPLETED, StepState.COMPENSATING, StepState.VOIDING)
 
 
 async def page(service: Service, database: Database, readiness: Callable[[], Awaitable[Mapping[str, bool]]]) -> bytes:
-    """Return what Prometheus reads: all that was counted in this process, and how a service stands now.
+    """Return the page that Prometheus scrapes: this process's counters, and the service's gauges.
 
-    What stands in the tables is left out while the database is away.
+    Gauges from the tables are missing during a database outage.
     """
     sagas = [saga.name for saga in service.sagas]
-    parts, waiting = await asyncio.gather(readiness(), _look(service.name, sagas, database))
+    parts, waiting = await asyncio.gather(readiness(), _table_gauges(service.name, sagas, database))
     gauges = _Gauges([_readiness(service.name, parts), *waiting])
     return generate_latest(REGISTRY) + generate_latest(gauges)
 
@@ -214,14 +216,14 @@ class _Gauges(Collector):
 
 
 def _readiness(service: str, parts: Mapping[str, bool]) -> GaugeMetricFamily:
-    told = "Whether the service can rely on its broker, its database, its relay: 1 or 0."
-    gauge = GaugeMetricFamily("saga_ready", told, labels=("service", "part"))
+    text = "Whether the service reaches its broker and its database, and its relay works: 1 or 0."
+    gauge = GaugeMetricFamily("saga_ready", text, labels=("service", "part"))
     for part, is_there in parts.items():
         gauge.add_metric((service, part), int(is_there))
     return gauge
 
 
-async def _look(service: str, sagas: Collection[str], database: Database) -> list[GaugeMetricFamily]:
+async def _table_gauges(service: str, sagas: Collection[str], database: Database) -> list[GaugeMetricFamily]:
     try:
         async with asyncio.timeout(_SNAPSHOT), database.reading() as connection:
             return await _waiting(connection, service, sagas)
@@ -232,24 +234,19 @@ async def _look(service: str, sagas: Collection[str], database: Database) -> lis
 
 
 async def _waiting(connection: AsyncConnection, service: str, sagas: Collection[str]) -> list[GaugeMetricFamily]:
-    def gauge(name: str, told: str, value: float) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, told, labels=("service",))
+    def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(name, text, labels=("service",))
         family.add_metric((service,), value)
         return family
 
     emitted_at = await outbox.oldest(connection)
     age = (datetime.now(UTC) - emitted_at).total_seconds() if emitted_at else 0
+    dead = await dead_letter_queries.count(connection)
     return [
         gauge("saga_outbox_rows", "Rows of the outbox that are not confirmed yet.", await outbox.count(connection)),
-        gauge("saga_outbox_oldest_seconds", "The age of the oldest event that is still to go out, or 0.", max(age, 0)),
-        gauge(
-            "saga_dead_letters_open",
-            "Dead letters that wait for a person.",
-            await dead_letter_queries.count(connection),
-        ),
-        gauge(
-            "saga_overdue_steps", "Steps whose saga should have ended long ago.", await overdue_steps.count(connection)
-        ),
+        gauge("saga_outbox_oldest_seconds", "The age of the oldest unsent event, or 0.", max(age, 0)),
+        gauge("saga_dead_letters_open", "Dead letters that wait for a person.", dead),
+        gauge("saga_overdue_steps", "Overdue steps.", await overdue_steps.count(connection)),
         await _stuck(connection, service, sagas),
     ]
 
@@ -259,8 +256,8 @@ async def _stuck(connection: AsyncConnection, service: str, sagas: Collection[st
     for saga_type, state, count in await overdue_steps.sagas_by_state(connection):
         key = saga_type if saga_type in sagas else UNDECLARED, state
         stuck[key] = stuck.get(key, 0) + count
-    told = "Sagas that should have ended long ago, as this service sees them."
-    gauge = GaugeMetricFamily("saga_stuck", told, labels=("service", "saga_type", "state"))
+    text = "Overdue sagas, by the last state that this service saw."
+    gauge = GaugeMetricFamily("saga_stuck", text, labels=("service", "saga_type", "state"))
     for (saga_type, state), count in stuck.items():
         gauge.add_metric((service, saga_type, state), count)
     return gauge

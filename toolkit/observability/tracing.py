@@ -1,8 +1,7 @@
-"""Traces: one for each saga, over all services, set up by `OTEL_…` alone; without these nothing is even imported.
+"""Traces: one for each saga, over all services, switched on by `OTEL_…` only; otherwise OpenTelemetry is not imported.
 
-A span is begun with an attempt, kept with the work of its transaction, and ended after the commit: one that was begun
-in what is rolled back is never ended, and so never told of. What a step emits carries the step's span, through the
-outbox, and so do a retry, a nudge and a replay of it.
+A span begins with an attempt and ends after the commit: after a rollback it never ends, and so is never exported. An
+emitted event carries the step's span through the outbox, and so do its retries, nudges and replays.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _PROTOCOL = "http/protobuf"
 RABBITMQ = "rabbitmq"
 
-#: The ids of the next span, where they are not to be random.
+#: The ids of the next span; random without a value.
 _NEXT_IDS: ContextVar[tuple[str, str | None] | None] = ContextVar("next_ids", default=None)
 
 
 def is_wanted() -> bool:
-    """Whether the environment names an exporter, or where traces go."""
+    """Whether the environment names an exporter or an endpoint."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     return _exporter() != _OFF
@@ -50,10 +49,10 @@ def _exporter() -> str:
 
 
 def tracing_for(service: str, *, system: str = RABBITMQ) -> Tracing | None:
-    """Return what traces a service; None where the environment does not ask for it.
+    """Return the tracing of a service; None when the environment does not switch it on.
 
     Raises:
-        SettingsError: it asks for an exporter, or a protocol, that there is none of.
+        SettingsError: the environment names an unknown exporter or protocol.
     """
     if not is_wanted():
         return None
@@ -65,19 +64,19 @@ def tracing_for(service: str, *, system: str = RABBITMQ) -> Tracing | None:
 
 
 class Span:
-    """A span that is open until `end`; whoever does not end it has never had it."""
+    """A span that is exported by `end`; one that never ends is never exported."""
 
     def __init__(self, span: OtelSpan) -> None:
         self._span = span
 
     @property
     def traceparent(self) -> str:
-        """What a message carries that comes of this span."""
+        """The header of messages that this span causes."""
         context = self._span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def current(self) -> AbstractContextManager[Any]:
-        """Let spans that are begun meanwhile be children of this one."""
+        """Make spans that begin meanwhile children of this one."""
         from opentelemetry.trace import use_span
 
         return use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
@@ -85,7 +84,7 @@ class Span:
     def end(
         self, *, at: int, facts: Mapping[str, str | int | None] | None = None, error: tuple[str, str] | None = None
     ) -> None:
-        """Tell of the span: when it ended, in nanoseconds, its attributes, and the error's type and text if any."""
+        """Export the span, with its end in nanoseconds, its attributes, and an error's type and text if any."""
         self._span.set_attributes({name: fact for name, fact in (facts or {}).items() if fact is not None})
         if error is not None:
             from opentelemetry.trace import StatusCode
@@ -109,7 +108,7 @@ class Tracing:
         self._tracer = provider.get_tracer("saga-toolkit")
 
     def root_of(self, saga_type: str, saga_id: str) -> str:
-        """Return the traceparent of a saga's root, for a message that came without one."""
+        """Return the traceparent of a saga's root span, for a message without one."""
         from opentelemetry.sdk.trace.sampling import Decision
 
         trace_id, span_id = derived_trace(saga_type, saga_id)
@@ -117,7 +116,7 @@ class Tracing:
         return f"00-{trace_id}-{span_id}-{int(sampled.decision is Decision.RECORD_AND_SAMPLE):02x}"
 
     def begin(self, name: str, cause: Envelope, *, queue: str) -> Span:
-        """Begin the span of what an event makes a step do."""
+        """Begin the span of a step's attempt that an event causes."""
         attributes = {
             "saga.id": cause.saga_id,
             "saga.type": cause.saga_type,
@@ -138,8 +137,8 @@ class Tracing:
             )
         )
 
-    def tell_root(self, cause: Envelope) -> None:
-        """Tell of a saga's beginning, where nobody has begun its trace: the root that all its spans have."""
+    def export_root(self, cause: Envelope) -> None:
+        """Export the root span of a saga whose starting event came without a trace."""
         trace_id, span_id = derived_trace(cause.saga_type, cause.saga_id)
         if cause.traceparent is None or cause.traceparent[3:52] != f"{trace_id}-{span_id}":
             return
@@ -152,7 +151,7 @@ class Tracing:
         span.end(end_time=at)
 
     def begin_saga(self, saga_type: str, saga_id: str, event_type: str) -> Span:
-        """Begin the trace of a saga that is about to be started from here."""
+        """Begin the trace of a saga that this process starts."""
         trace_id, _ = derived_trace(saga_type, saga_id)
         attributes = {
             "saga.id": saga_id,
@@ -174,9 +173,9 @@ class Tracing:
             )
 
     def published(self, message: WireMessage, *, destination: str | None, since: int) -> None:
-        """Tell of a message that the broker has confirmed; `since` is when it was sent, in nanoseconds."""
+        """Export the span of a confirmed message; `since` is the time of sending, in nanoseconds."""
         traceparent = message.headers.get("traceparent")
-        if trace_id_of(traceparent) is None:  # it tells of many sagas at once, or of none
+        if trace_id_of(traceparent) is None:  # it is about many sagas at once, or about none
             return
         facts = {
             "saga.id": message.correlation_id,
@@ -198,19 +197,19 @@ class Tracing:
             attributes={name: fact for name, fact in facts.items() if fact is not None},
         ).end()
 
-    def be_everybodys(self) -> None:
-        """Let spans that the steps' own libraries make go the same way, unless somebody has said where they go."""
+    def register_globally(self) -> None:
+        """Register this provider as OpenTelemetry's global one, unless one is set: steps' libraries use it then."""
         self._trace.set_tracer_provider(self.provider)
 
     def shut_down(self, within: float) -> None:
-        """Send what is still to be told, for so many seconds at most; the rest is lost, and keeps nobody waiting."""
-        # The library's own time limits don't hold while an export is under way.
+        """Export the remaining spans, for so many seconds at most; the rest is dropped."""
+        # The library's own time limits have no effect during an export.
         ending = threading.Thread(target=self.provider.shutdown, daemon=True)
         ending.start()
         ending.join(within)
 
     def _context(self, traceparent: str | None) -> Context:
-        """Return the context that a message brings."""
+        """Return the context of a message's traceparent."""
         trace_id = trace_id_of(traceparent)
         if traceparent is None or trace_id is None:
             return self._nothing
@@ -224,7 +223,7 @@ class Tracing:
 
 
 def now() -> int:
-    """Return the time in nanoseconds, as spans have it."""
+    """Return the time in nanoseconds, the unit of spans."""
     return time.time_ns()
 
 
@@ -242,13 +241,13 @@ def _ids(trace_id: str, span_id: str | None) -> Iterator[None]:
 
 
 def provider_for(service: str) -> TracerProvider:
-    """Return what makes the spans of a service, and sends them nowhere yet; sampling and limits are OTEL's settings."""
+    """Return a service's provider of spans, without an exporter; `OTEL_…` sets sampling and limits."""
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
     class Ids(RandomIdGenerator):
-        """Random ids, unless somebody has said which."""
+        """Random ids, unless `_NEXT_IDS` names them."""
 
         def generate_trace_id(self) -> int:
             wanted = _NEXT_IDS.get()
@@ -259,7 +258,7 @@ def provider_for(service: str) -> TracerProvider:
             return int(wanted[1], 16) if wanted and wanted[1] else super().generate_span_id()
 
     named = OTELResourceDetector().detect().attributes.get(SERVICE_NAME)
-    # At the process's end the app flushes, within its own time; the library's own flush has none.
+    # The app flushes when it stops, within a time limit; the library's own flush has none.
     return TracerProvider(
         resource=Resource.create({SERVICE_NAME: named or service}), id_generator=Ids(), shutdown_on_exit=False
     )
@@ -272,15 +271,17 @@ def _span_exporter() -> SpanExporter:
 
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-        return ConsoleSpanExporter(out=sys.stderr)  # standard output is data alone
+        return ConsoleSpanExporter(out=sys.stderr)  # standard output is for data
     if exporter != _OTLP:
         raise SettingsError(f"OTEL_TRACES_EXPORTER={exporter!r} is not allowed: give otlp, console or none")
     for name in _ENDPOINTS:
         if (url := os.environ.get(name)) and not _is_address(url):
-            raise SettingsError(f"{name} is not allowed: give where spans are taken, http://127.0.0.1:4318 say")
+            raise SettingsError(
+                f"{name} is not allowed: give the address of a receiver of spans, such as http://127.0.0.1:4318"
+            )
     for name in _PROTOCOLS:
         if (wanted := os.environ.get(name, _PROTOCOL)) != _PROTOCOL:
-            raise SettingsError(f"{name}={wanted!r} is not allowed: only {_PROTOCOL} is spoken")
+            raise SettingsError(f"{name}={wanted!r} is not allowed: only {_PROTOCOL} is supported")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter()
@@ -290,5 +291,5 @@ def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url.strip())
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, say
+    except ValueError:  # a port that is not a number, for example
         return False

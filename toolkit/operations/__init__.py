@@ -1,1 +1,1 @@
-"""What an operator reads and changes in one service's database, whether the service runs or not."""
+"""Reads and changes that an operator makes in one service's database, whether the service runs or not."""

@@ -1,7 +1,7 @@
-"""What an operator may do with the dead letters of one service, whether the service runs or not: redrive, drop.
+"""Redrives and drops the dead letters of one service, whether the service runs or not.
 
-Each call is one bite: one transaction that holds the change, the notes in the saga log and the audit. Nothing is
-published here: what has to go out is an outbox row, which the service's own relay sends.
+Each call is one batch: one transaction with the change, the notes in the saga log and the audit entries. A redriven
+message becomes an outbox row, which the service's own relay publishes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from toolkit.persistence.saga_log import Entry, StreamKey
 from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.protocol.fence import Note
 
-#: How many letters one transaction takes: each may be as large as the broker lets a message be.
+#: The most dead letters in one transaction: each may be as large as the broker's limit for a message.
 DEAD_LETTERS_AT_ONCE = 100
 
-#: Not a saga's id, and never one: where a message has none, the broker's client would make one up.
+#: Never a saga's id: for a message without a correlation id the broker's client would generate one.
 _NO_SAGA = "-"
 
 Streams = dict[StreamKey, Stream]
@@ -45,9 +45,9 @@ Streams = dict[StreamKey, Stream]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What one transaction did, a row for each thing: its `outcome`, and `why` where it was refused.
+    """The rows of one transaction, each with its `outcome`, and `why` when it was refused.
 
-    `after` is what the next bite begins behind; None where nothing is left.
+    The next batch begins behind `after`; None when none is left.
     """
 
     rows: list[dict[str, Any]]
@@ -64,13 +64,13 @@ async def redrive(
     after: str = "",
     dry_run: bool = False,
 ) -> BatchResult:
-    """Send dead letters to their service's own queue again, and let their steps have all their attempts again.
+    """Send dead letters to their service's own queue again; their steps get all their attempts again.
 
-    A letter whose saga has ended stays where it is. One that couldn't be read is sent: a release since may read it,
-    and if it does not, the message comes back as a letter.
+    A dead letter of an ended saga is refused. An unreadable one is sent: the current release may read it; otherwise
+    it becomes a dead letter again.
 
     Raises:
-        AmbiguousSagaError: the letters of one id are meant, and sagas of several types have it.
+        AmbiguousSagaError: the selection names an id without a type, and sagas of several types have it.
     """
     if dry_run:
         async with database.reading() as connection:
@@ -85,17 +85,17 @@ async def redrive(
         rows = [OutboxRow(id=new_id(), message=_original(each), due_at=now, destination=queue) for each in taken]
         await outbox.add(connection, rows)
         await suspect_messages.unmark(connection, [suspect_messages.fingerprint(each.message) for each in taken])
-        await _tell(connection, taken, streams, Note.REDRIVEN, by, now)
+        await _record(connection, taken, streams, Note.REDRIVEN, by, now)
     return _batch(found, taken, streams, Note.REDRIVEN)
 
 
 async def drop(
     database: Database, which: Selection, by: Operator, *, now: datetime, after: str = "", dry_run: bool = False
 ) -> BatchResult:
-    """Delete dead letters for good; the audit and the sagas' logs say so.
+    """Delete dead letters for good, with a note in the saga log and the audit.
 
     Raises:
-        AmbiguousSagaError: the letters of one id are meant, and sagas of several types have it.
+        AmbiguousSagaError: the selection names an id without a type, and sagas of several types have it.
     """
     if dry_run:
         async with database.reading() as connection:
@@ -106,7 +106,7 @@ async def drop(
         found = await _choose(connection, which, after, locked=True)
         streams = await read_streams(connection, _sagas(found))
         taken = await dead_letters.take(connection, found)
-        await _tell(connection, taken, streams, Note.DROPPED, by, now)
+        await _record(connection, taken, streams, Note.DROPPED, by, now)
     return _batch(found, taken, {}, Note.DROPPED)
 
 
@@ -123,16 +123,16 @@ def _sagas(dead_letters: Iterable[DeadLetter]) -> list[str]:
 
 
 def _refusal(dead_letter: DeadLetter, streams: Streams) -> str | None:
-    """Return why a letter can't be redriven, or None."""
+    """Return why a dead letter can't be redriven, or None."""
     saga_id = dead_letter.message.correlation_id
     of_types: dict[str, SagaState | None] = {}
     for (saga_type, of_saga, _), stream in streams.items():
         if of_saga == saga_id and dead_letter.saga_type in (saga_type, None):
             has_ended = stream.saga_state is not None and stream.saga_state.is_ended
             of_types[saga_type] = stream.saga_state if has_ended else of_types.get(saga_type)
-    # Of a letter that tells no type it is enough that any saga of its id goes on.
+    # For a dead letter without a type one open saga with its id suffices.
     ended = next(iter(of_types.values()), None) if all(of_types.values()) else None
-    return f"saga {saga_id} has ended ({ended}): there is nothing to go on with; drop the letter" if ended else None
+    return f"saga {saga_id} has ended ({ended}): its dead letter can only be dropped" if ended else None
 
 
 def _batch(found: Sequence[DeadLetter], taken: Sequence[DeadLetter], streams: Streams, outcome: str) -> BatchResult:
@@ -154,9 +154,10 @@ def _dead_letter_row(dead_letter: DeadLetter, outcome: str, why: str | None) -> 
 
 
 def _original(dead_letter: DeadLetter) -> WireMessage:
-    """Return the message as it came to the service first.
+    """Return the message as the service received it first.
 
-    On its own queue the routing key is the queue's, so the type is said; what has no id or time gets the letter's.
+    Through the service's own exchange the routing key names no event, so the type is set; a missing id or time is the
+    dead letter's.
     """
     message = dead_letter.message
     headers = {name: value for name, value in message.headers.items() if not name.startswith(BROKERS_OWN)}
@@ -171,18 +172,18 @@ def _original(dead_letter: DeadLetter) -> WireMessage:
     )
 
 
-async def _tell(
+async def _record(
     connection: AsyncConnection, taken: Sequence[DeadLetter], streams: Streams, note: Note, by: Operator, now: datetime
 ) -> None:
-    """Write to the sagas' logs and to the audit what became of these letters."""
+    """Record the outcome of these dead letters in the saga log and the audit."""
     verb = {Note.REDRIVEN: "redrive", Note.DROPPED: "drop"}[note]
     entries = [AuditEntry(verb, each.id, each.saga_type, each.message.correlation_id) for each in taken]
-    await saga_log.append(connection, [_of_dead_letter(each, streams, note, by, now) for each in taken if each.step])
+    await saga_log.append(connection, [_log_entry(each, streams, note, by, now) for each in taken if each.step])
     await audit_log.add(connection, entries, by, now=now)
 
 
-def _of_dead_letter(dead_letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:
-    """Return the note on a letter that a step has left; the toolkit wrote it, so its saga is on it."""
+def _log_entry(dead_letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:
+    """Return the log entry for a step's dead letter, which always names its saga."""
     key = (dead_letter.saga_type or "", str(dead_letter.message.correlation_id), str(dead_letter.step))
     stream = streams.get(key, Stream())
     return log_entries.note(

@@ -1,7 +1,7 @@
-"""What an operator may do with one saga in one service's database, running or not: replay, nudge, abort.
+"""Replays, nudges and aborts one saga in one service's database, whether the service runs or not.
 
-Each call is one transaction that holds the messages, the notes in the saga log and the audit. Nothing is published
-here: the rows go out by the service's own relay. Doing it twice is harmless, because of the fences.
+Each call is one transaction with the outbox rows, the notes in the saga log and the audit entries; the service's own
+relay publishes the rows. A repeated call is harmless, because of the fences.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Emitted = dict[str, type[Event]]
 async def replay(
     database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
 ) -> BatchResult:
-    """Emit again, under the same ids, what each step of a saga emitted last here, and the end if it came from here.
+    """Emit each step's last event of a saga again under its id, and the saga's end if this service ended it.
 
-    The fences make it harmless, finished sagas included.
+    The fences make it harmless, for ended sagas, too.
 
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id.
@@ -53,9 +53,9 @@ async def replay(
 async def nudge(
     database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
 ) -> BatchResult:
-    """Emit again what each step of a saga emitted last here, as the watch does; refused where the saga has ended.
+    """Emit each step's last event of a saga again, as the watchdog does; refused when the saga has ended.
 
-    No rows where the service does not know the saga.
+    An unknown saga has no rows.
 
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id.
@@ -70,7 +70,7 @@ async def nudge(
         found = await emitted_events.last_of(connection, saga_id, timeline[-1].saga_type)
         if not found:
             return _refused(
-                timeline, f"nothing was emitted here of saga {saga_id} yet: nudge the service before this one"
+                timeline, f"this service has emitted no event of saga {saga_id} yet: nudge the service before it"
             )
         known = [each for each in found if each.emitted_type in emitted]
         await _send(connection, known, emitted, Note.NUDGED, by, now)
@@ -80,9 +80,9 @@ async def nudge(
 async def abort(
     database: Database, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
 ) -> BatchResult:
-    """Ask all services to refuse what they have not begun of a saga; refused where it is known here to have ended.
+    """Ask all services to refuse a saga's steps that have not begun; refused when this service knows its end.
 
-    No rows where the service does not know the saga: an abort of what nobody knows would be a saga of its own.
+    An unknown saga has no rows: its abort would be the first entry of a saga that never started.
 
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id.
@@ -106,7 +106,7 @@ async def abort(
 
 
 async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[Entry]:
-    """Return what the log tells of the saga that is meant."""
+    """Return the saga's log entries."""
     timeline = await saga_log_queries.timeline(connection, saga_id, saga_type)
     types = sorted({entry.saga_type for entry in timeline})
     if len(types) > 1:
@@ -124,7 +124,7 @@ async def _send(
     *,
     besides: Sequence[OutboxRow] = (),
 ) -> None:
-    """Send these events again, and write to the log and to the audit who had it done."""
+    """Send these events again, and record the operator in the log and the audit."""
     streams = await read_streams(connection, {each.saga_id for each in known})
     kinds = [(each, emitted[each.emitted_type]) for each in known]
     rows = [_row(each.as_sent(kind, nudge=new_id()), kind, now) for each, kind in kinds]
@@ -138,7 +138,7 @@ async def _send(
 
 
 def _end_of(timeline: Sequence[Entry]) -> SagaState | None:
-    """Return how the saga ended, as far as its entries here tell."""
+    """Return how the saga ended, if this service's entries show it."""
     states = (SagaState(entry.saga_state) for entry in timeline)
     return next((state for state in states if state.is_ended), None)
 
@@ -173,7 +173,7 @@ def _row(message: WireMessage, kind: type[Event], now: datetime) -> OutboxRow:
 
 
 def _end(emitted_event: EmittedEvent, now: datetime) -> WireMessage:
-    """Return the control message that tells how the saga ended; its first one told of many sagas at once."""
+    """Return the control message of this saga's end; the original one was about many sagas."""
     outcome = "completed" if emitted_event.saga_state == SagaState.COMPLETED else "failed"
     ended = SagaEnded.model_validate({"saga_type": emitted_event.saga_type, outcome: (emitted_event.saga_id,)})
     event_id = derived_id(emitted_event.saga_type, emitted_event.saga_id, SagaEnded.__name__)
@@ -190,7 +190,7 @@ def _emitted_row(emitted_event: EmittedEvent, outcome: Note, *, is_known: bool) 
         "event_type": emitted_event.emitted_type,
         "event_id": emitted_event.emitted_id,
         "outcome": outcome if is_known else "refused",
-        "why": None if is_known else f"nothing here declares {emitted_event.emitted_type} any more",
+        "why": None if is_known else f"this service no longer declares {emitted_event.emitted_type}",
     }
 
 

@@ -1,7 +1,7 @@
-"""The figures of one service, as `Snapshot` has them: read often, and cheap however long the log is.
+"""The statistics of one service for a `Snapshot`, with bounded work per read, however long the log is.
 
-The sagas are counted once, stretch by stretch, when somebody asks for the first time; from then on only what was
-written since is read. What is pruned stays counted until the sagas are counted anew, ten minutes later at most.
+The first read counts the sagas in parts of the log; later ones read the entries since. Pruned sagas stay counted until
+the next full count, at most ten minutes later.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from toolkit.tracking.snapshot import Snapshot
 
 log = structlog.get_logger("toolkit")
 
-#: How many rows of the log one statement looks at, so that no statement takes long.
-_STRETCH = 20_000
-#: How long an answer is given to others who ask, in seconds; some ask each second.
+#: How many rows of the log one statement reads, so that none takes long.
+_PART = 20_000
+#: How long a snapshot is reused, in seconds; some clients read each second.
 _FRESH = 0.4
-#: How long whoever asks waits for the sagas to be counted, in seconds: less than an answer may take.
+#: How long a read waits for the first count, in seconds: less than the API's time limit.
 _PATIENCE = 2.5
-#: After how many seconds all is counted anew, in case that anything was missed or pruned; and how many times as long as
-#: it took it is let be at least.
-_ANEW, _REST = 600.0, 50
-#: How far back ends and emissions are told of, and ends for the rate.
+#: Seconds between full counts, which correct what was missed or pruned; and the least multiple of a count's duration
+#: between two.
+_RECOUNT, _REST = 600.0, 50
+#: The period of ends and emitted events, and that of the rate.
 _RECENT, _RATED = timedelta(minutes=5), timedelta(minutes=1)
 
 
 @dataclass(slots=True)
 class _Base:
-    """All that was counted, up to a row that is settled."""
+    """The counts up to a settled row."""
 
     until: int = 0
     deltas: LogDeltas = field(default_factory=LogDeltas)
-    anew_at: float = 0.0
+    recount_at: float = 0.0
 
 
 class Statistics:
-    """Reads one service's figures, and remembers what need not be read again."""
+    """Reads one service's statistics, and keeps the counts of settled rows."""
 
     def __init__(self, service: str, clock: Clock) -> None:
         self._service = service
@@ -59,7 +59,7 @@ class Statistics:
         self._last: tuple[float, Snapshot] | None = None
 
     async def snapshot(self, database: Database, ready: Mapping[str, bool]) -> Snapshot:
-        """Return the figures as they are now, or were a moment ago."""
+        """Return a snapshot, at most 0.4 seconds old."""
         async with self._one_at_a_time:
             if self._last is None or time.monotonic() - self._last[0] > _FRESH:
                 snapshot = await self._look(database)
@@ -70,40 +70,40 @@ class Statistics:
         base = await self._counted(database)
         now = self._clock.now()
         async with database.reading() as connection:
-            told = await self._up_to_now(connection, base, now) if base else LogDeltas()
+            found = await self._up_to_now(connection, base, now) if base else LogDeltas()
             rows, oldest = await outbox.backlog(connection)
             return Snapshot(
                 service=self._service,
                 at=now,
                 is_counted=base is not None,
-                by_state=_by_state(told.counts),
-                by_type=_by_type(told.counts),
-                rate=sum(at > now - _RATED for at, _ in told.ends) / _RATED.total_seconds(),
-                p95=_p95([took.total_seconds() for at, took in told.ends if at > now - _RECENT]),
+                by_state=_by_state(found.counts),
+                by_type=_by_type(found.counts),
+                rate=sum(at > now - _RATED for at, _ in found.ends) / _RATED.total_seconds(),
+                p95=_p95([took.total_seconds() for at, took in found.ends if at > now - _RECENT]),
                 overdue=await overdue_steps.count(connection),
                 dead_letters=await dead_letter_queries.count(connection),
                 outbox=rows,
                 outbox_oldest=max((now - oldest).total_seconds(), 0.0) if oldest else None,
-                edges=_edges(told.emitted_events, now),
+                edges=_edges(found.emitted_events, now),
                 ready={},
             )
 
     async def _up_to_now(self, connection: AsyncConnection, base: _Base, now: datetime) -> LogDeltas:
-        """Return all moves, and take those that are settled into the base."""
+        """Return all deltas, and move the settled ones into the base."""
         last = await last_row(connection)
         if last < base.until:
-            self._base = None  # the log's end was taken away, by hand or by pruning: count anew the next time
+            self._base = None  # the log's last rows were deleted, by hand or by pruning: the next read counts all again
         settled = await settled_row(connection, now=now)
         base.deltas.forget(now - _RECENT)
         while base.until < settled:
             await _advance(connection, base, settled, now)
-        told = await deltas(connection, after=base.until, until=last, since=now - _RECENT)
-        told.add(base.deltas)
-        return told
+        found = await deltas(connection, after=base.until, until=last, since=now - _RECENT)
+        found.add(base.deltas)
+        return found
 
     async def _counted(self, database: Database) -> _Base | None:
-        """Return what was counted, and see that it is counted anew in time; None where that takes too long."""
-        is_old = self._base is not None and time.monotonic() > self._base.anew_at
+        """Return the base, and start a full count when it is due; None while the first count takes too long."""
+        is_old = self._base is not None and time.monotonic() > self._base.recount_at
         if self._counting is None and (self._base is None or is_old):
             self._counting = asyncio.create_task(self._count(database, is_urgent=self._base is None))
         if self._base is None and self._counting:
@@ -115,7 +115,7 @@ class Statistics:
             except Exception as error:
                 if not is_outage(error) or self._base is None:
                     raise
-                log.warning("sagas could not be counted anew; it is tried again", error=str(error))
+                log.warning("sagas could not be recounted; the next read retries", error=str(error))
         return self._base
 
     async def _count(self, database: Database, *, is_urgent: bool) -> _Base:
@@ -126,15 +126,15 @@ class Statistics:
             step_began = time.monotonic()
             async with database.reading() as connection:
                 await _advance(connection, base, settled, self._clock.now())
-            if not is_urgent:  # leave the database to the steps for as long
+            if not is_urgent:  # leave the database to the steps for the same time
                 await asyncio.sleep(time.monotonic() - step_began)
-        base.anew_at = time.monotonic() + max(_ANEW, _REST * (time.monotonic() - began))
+        base.recount_at = time.monotonic() + max(_RECOUNT, _REST * (time.monotonic() - began))
         return base
 
 
 async def _advance(connection: AsyncConnection, base: _Base, settled: int, now: datetime) -> None:
-    """Take the next stretch of the log into the base."""
-    until = min(base.until + _STRETCH, settled)
+    """Add the next part of the log to the base."""
+    until = min(base.until + _PART, settled)
     base.deltas.add(await deltas(connection, after=base.until, until=until, since=now - _RECENT))
     base.until = until
 

@@ -1,4 +1,4 @@
-"""What is shown of one service's tables: one saga as it sees it, and its dead letters, with sensitive fields masked."""
+"""One saga at one service, and its dead letters, with sensitive fields masked."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.log_entry import DetailedEntry
 
-#: The events that a service hears and says, by name.
+#: The events that a service consumes and emits, by name.
 Declared = Mapping[str, EventContract]
 
-#: How many rows of the outbox, and how many letters, are shown of one saga.
+#: The most rows of the outbox, and the most dead letters, of one saga.
 _MOST = 100
-#: So much of an error is enough to know what it is about.
+#: The part of an error that a group shows.
 _LONGEST_ERROR = 200
-#: How many letters' bodies are in memory at once: each may be as large as the broker lets a message be.
+#: How many bodies are in memory at once: each may be as large as the broker's limit for a message.
 _AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaView:
-    """What a service knows of a saga; all of it empty where it knows no such saga."""
+    """A service's rows about a saga; empty for an unknown saga."""
 
     entries: list[DetailedEntry] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
@@ -41,13 +41,13 @@ class SagaView:
 
     @property
     def types(self) -> list[str]:
-        """The types of the sagas that this is known of; one, unless sagas of several types have the id."""
+        """The saga types in these rows; one, unless sagas of several types share the id."""
         types = {entry.saga_type for entry in self.entries}
         rows = (*self.outbox, *self.dead_letters, *self.overdue)
         return sorted(types | {row["saga_type"] for row in rows if row["saga_type"]})
 
     def of_type(self, saga_type: str) -> SagaView:
-        """Return what is of this type; a message that could not be read may not tell its type, and may be of any."""
+        """Return the rows of this type, and those of unreadable messages without a type."""
         parts = {"outbox": self.outbox, "dead_letters": self.dead_letters, "overdue": self.overdue}
         return SagaView(
             entries=[entry for entry in self.entries if entry.saga_type == saga_type],
@@ -56,14 +56,14 @@ class SagaView:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing at all is known."""
+        """Whether there are no rows."""
         return not (self.entries or self.outbox or self.dead_letters or self.overdue)
 
 
 async def view(
     connection: AsyncConnection, saga_id: str, declared: Declared, *, saga_type: str | None = None
 ) -> SagaView:
-    """Return what is known of a saga here, with sensitive fields masked by the declarations of their events.
+    """Return this service's rows about a saga, with sensitive fields masked by their events' declarations.
 
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id.
@@ -77,15 +77,15 @@ async def view(
     )
     if saga_type is not None:
         return found.of_type(saga_type)
-    see_that_it_is_one(saga_id, [found])
+    require_one_type(saga_id, [found])
     return found
 
 
-def see_that_it_is_one(saga_id: str, views: Iterable[SagaView]) -> None:
-    """Return if what these services know of an id is known of sagas of one type.
+def require_one_type(saga_id: str, views: Iterable[SagaView]) -> None:
+    """Require that these services' rows about an id are of one saga type.
 
     Raises:
-        AmbiguousSagaError: it is not.
+        AmbiguousSagaError: they are of several.
     """
     types = sorted({saga_type for each in views for saga_type in each.types})
     if len(types) > 1:
@@ -99,14 +99,14 @@ async def dead_letter_list(
     rows = await dead_letter_queries.listed(connection, which, limit=limit, whole=False)
     shown: list[dict[str, Any]] = []
     for some in (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)):
-        telling = [row["id"] for row in some if (kind := _kind(row, declared)) and has_sensitive_fields(kind)]
-        bodies = await dead_letter_queries.bodies(connection, telling) if telling else {}
-        shown += [row | {"error": _tellable(row, row["error"], declared, bodies.get(row["id"]))} for row in some]
+        sensitive = [row["id"] for row in some if (kind := _kind(row, declared)) and has_sensitive_fields(kind)]
+        bodies = await dead_letter_queries.bodies(connection, sensitive) if sensitive else {}
+        shown += [row | {"error": _masked(row, row["error"], declared, bodies.get(row["id"]))} for row in some]
     return shown
 
 
 async def groups(connection: AsyncConnection, declared: Declared) -> list[dict[str, Any]]:
-    """Return dead letters in groups, the largest first, each with the error and the saga of its newest letter."""
+    """Return groups of dead letters, the largest first, each with the error and the saga of its newest one."""
     found = await dead_letter_queries.groups(connection)
     newest = Selection(ids=tuple(row["newest"] for row in found))
     by_id = (
@@ -122,7 +122,7 @@ async def groups(connection: AsyncConnection, declared: Declared) -> list[dict[s
             "saga_id": dead_letter["saga_id"],
         }
         for row in found
-        if (dead_letter := by_id.get(row["newest"]))  # else it went just now
+        if (dead_letter := by_id.get(row["newest"]))  # it may have been deleted meanwhile
     ]
 
 
@@ -134,15 +134,15 @@ def _shortened(text: str) -> str:
 async def whole_dead_letter(
     connection: AsyncConnection, dead_letter_id: str, declared: Declared
 ) -> dict[str, Any] | None:
-    """Return one dead letter with its message, or None where there is no such letter."""
+    """Return one dead letter with its message, or None when it does not exist."""
     rows = await dead_letter_queries.listed(connection, Selection(ids=(dead_letter_id,)), limit=1)
     if not rows:
         return None
     (row,) = rows
     body = (await dead_letter_queries.bodies(connection, [dead_letter_id])).get(dead_letter_id, b"")
     return row | {
-        "error": _tellable(row, row["error"], declared, body),
-        "traceback": row["traceback"] and _tellable(row, row["traceback"], declared, body),
+        "error": _masked(row, row["error"], declared, body),
+        "traceback": row["traceback"] and _masked(row, row["traceback"], declared, body),
         "headers": {name: _header(name, value, _kind(row, declared), body) for name, value in row["headers"].items()},
         "body": redacted_body(_kind(row, declared), body),
     }
@@ -152,21 +152,21 @@ def _kind(row: dict[str, Any], declared: Declared) -> EventContract | None:
     return declared.get(row["event_type"] or row["routing_key"].rpartition(".")[2])
 
 
-def _tellable(row: dict[str, Any], text: str, declared: Declared, body: bytes | None) -> str:
-    """Return an error as it may be shown; what a step says of an event that nobody here knows may not."""
+def _masked(row: dict[str, Any], text: str, declared: Declared, body: bytes | None) -> str:
+    """Return an error with sensitive values masked; a step's error about an undeclared event is not shown."""
     kind = _kind(row, declared)
     return UNKNOWN if kind is None and row["step"] else redact(kind, body, text)
 
 
 def _header(name: str, value: Any, kind: EventContract | None, body: bytes) -> Any:
-    """Return a header as it may be shown: a stranger may put a sensitive value into one of ours, too."""
+    """Return a header with sensitive values masked: a foreign client may put one into a known header, too."""
     if not _is_known(name):
         return REDACTED
     return redact(kind, body, value) if isinstance(value, str) else value
 
 
 def _is_known(header: str) -> bool:
-    """Whether it is the toolkit's or the broker's own; a stranger's may hold anything."""
+    """Whether it is a header of the toolkit or the broker; others may hold anything."""
     return header in HEADERS or header.startswith(BROKERS_OWN)
 
 

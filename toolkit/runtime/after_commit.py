@@ -102,7 +102,7 @@ class AfterCommit:
         for cause in self._begun:
             meter.started(cause.saga_type)
             if self._tracing:
-                self._tracing.tell_root(cause)
+                self._tracing.export_root(cause)
         for step, kind in self._hits:
             meter.hit(step, kind)
         for saga_type, outcome, seconds in self._durations:

@@ -1,4 +1,4 @@
-"""The API is what its OpenAPI document says: asked all that the document allows, and much that it does not."""
+"""The API matches its OpenAPI document, for requests that the document allows and for others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemathesis import GenerationMode
 from services.payment.app import app as payment_service
 from tests.cli.conftest import ORDERS, TOKEN, served, write_log
 from tests.orders import FAILED, PENDING, entry
-from tests.unit.api.test_operating import letter
+from tests.unit.api.payment_api import dead_letter_of
 from toolkit.api import access
 from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
@@ -39,19 +39,19 @@ EVENT = {"order_id": "order-2", "amount": 4900, "customer_email": "ada@shop.exam
 
 @pytest.fixture(scope="module")
 def payment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The payment service's API, really served, with something of everything behind it."""
+    """The payment service's API, served over HTTP, with rows in each table."""
     url = f"sqlite:///{tmp_path_factory.mktemp('openapi')}/payment.db"
     entries = [replace(each, emitted_body=json.dumps(EVENT)) for each in ORDERS if each.service == "payment"]
     gone = entry("order-8", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
     odd = entry("order-9", "payment", "process_payment", "ended", FAILED, "SagaEnded", position=None)
     asyncio.run(write_log(url, [*entries, gone, replace(odd, error="still completed in a saga that ended failed")]))
-    asyncio.run(write_what_waits(url))
+    asyncio.run(write_backlog(url))
     with pytest.MonkeyPatch.context() as patch, served("payment", url) as address:
-        patch.setattr(access, "PAUSE", 0)  # hundreds of wrong tokens are shown, one after the other
+        patch.setattr(access, "PAUSE", 0)  # hundreds of wrong tokens are sent, one after the other
         yield address
 
 
-async def write_what_waits(url: str) -> None:
+async def write_backlog(url: str) -> None:
     database, now = Database(url), SystemClock().now()
     wire = WireMessage(b"{}", "payment.PaymentProcessed", message_id="e", type="PaymentProcessed", timestamp=now)
     late = {
@@ -60,7 +60,7 @@ async def write_what_waits(url: str) -> None:
     }  # fmt: skip
     async with database.transaction() as session:
         connection = await session.connection()
-        await dead_letters.add(connection, [letter("order-1"), letter("order-2")])
+        await dead_letters.add(connection, [dead_letter_of("order-1"), dead_letter_of("order-2")])
         await outbox.add(connection, [OutboxRow(id=f"row-{number}", message=wire, due_at=now) for number in range(3)])
         await connection.execute(overdue.insert().values(late))
         noted = {"service": "payment", "saga_type": "order", "step": "charge_card"}
@@ -72,25 +72,25 @@ def declared() -> list[Endpoint]:
     async def readiness() -> dict[str, bool]:
         return {}
 
-    site = ApiContext(
+    context = ApiContext(
         service=payment_service, contract=Contract.of(payment_service), database=Database("sqlite:///:memory:"),
         readiness=readiness, queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip
-    return endpoints_of(site)
+    return endpoints_of(context)
 
 
 schema = schemathesis.openapi.from_dict(openapi("payment", declared()))
 schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 
 
-ASKED = {
+PATHS = {
     "/sagas/{id:path}": "/sagas/order-2",
-    "/dead-letters/{id}": "/dead-letters/letter-order-1",
+    "/dead-letters/{id}": "/dead-letters/dead-letter-order-1",
     "/sagas/{id:path}/replay": "/sagas/order-2/replay",
     "/sagas/{id:path}/nudge": "/sagas/order-2/nudge",
     "/sagas/{id:path}/abort": "/sagas/order-2/abort",
 }
-ORDERED: dict[str, dict[str, Any]] = {
+BODIES: dict[str, dict[str, Any]] = {
     "/dead-letters/redrive": {"all": True, "dry_run": True},
     "/dead-letters/drop": {"all": True, "dry_run": True},
     "/prune": {"older_than": "30000d"},
@@ -98,46 +98,46 @@ ORDERED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("endpoint", [each for each in declared() if each.answer], ids=lambda each: each.path)
-def test_an_answer_has_what_its_model_tells_and_nothing_else(payment: str, endpoint: Endpoint) -> None:
-    body = json.dumps(WHY | ORDERED.get(endpoint.path, {})) if endpoint.order else None
+def test_a_response_has_exactly_its_models_fields(payment: str, endpoint: Endpoint) -> None:
+    body = json.dumps(WHY | BODIES.get(endpoint.path, {})) if endpoint.body else None
 
     response = httpx.request(
-        endpoint.method, payment + ASKED.get(endpoint.path, endpoint.path), headers=SHOWING, content=body
+        endpoint.method, payment + PATHS.get(endpoint.path, endpoint.path), headers=SHOWING, content=body
     )
 
     assert response.status_code == 200
     assert endpoint.answer
-    told = endpoint.answer.model_validate_json(response.content).model_dump(mode="json", exclude_unset=True)
-    assert shape(told) == shape(response.json())
+    shown = endpoint.answer.model_validate_json(response.content).model_dump(mode="json", exclude_unset=True)
+    assert shape(shown) == shape(response.json())
 
 
 def shape(value: Any) -> Any:
-    """Return what an answer is made of: the names of its fields, however deep."""
+    """Return the names of a response's fields, at all depths."""
     if isinstance(value, dict):
         return {name: shape(each) for name, each in value.items()}
     return [shape(each) for each in value] if isinstance(value, list) else None
 
 
 @pytest.mark.parametrize("span", ["-5e-324", "-1", "nan", "inf", "315360000.0000001", "-1min"])
-def test_a_span_out_of_bounds_is_refused_by_however_little(payment: str, span: str) -> None:
+def test_a_duration_just_out_of_bounds_is_rejected(payment: str, span: str) -> None:
     answer = httpx.get(f"{payment}/sagas", params={"older_than": span})
 
     assert (answer.status_code, answer.json()["error"][:11]) == (400, "older_than=")
 
 
-# The last, since it redrives and drops what it finds.
+# The last one, since it redrives and drops dead letters.
 @schema.parametrize()
 @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_asked_the_answer_is_as_the_document_says_and_no_failure(payment: str, case: Any) -> None:
+def test_each_response_matches_the_openapi_document(payment: str, case: Any) -> None:
     answer = case.call_and_validate(base_url=payment, headers=SHOWING, timeout=10)
 
     assert answer.status_code < 500
 
 
-def test_every_write_and_every_message_wants_the_token_and_the_document_says_so(payment: str) -> None:
+def test_the_document_lists_the_guarded_paths(payment: str) -> None:
     paths = httpx.get(f"{payment}/openapi.json").json()["paths"]
 
-    guarded = {path for path, verbs in paths.items() for told in verbs.values() if "security" in told}
+    guarded = {path for path, verbs in paths.items() for shown in verbs.values() if "security" in shown}
 
     assert guarded == {
         "/sagas/{id}/replay", "/sagas/{id}/nudge", "/sagas/{id}/abort", "/dead-letters/redrive", "/dead-letters/drop",

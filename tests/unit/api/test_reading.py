@@ -1,4 +1,4 @@
-"""The read-only API: every answer is JSON, and a wrong question is told what is allowed."""
+"""The read-only API: every response is JSON, and an error names the allowed values."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ def client(database: Database, parts: dict[str, bool]) -> httpx.AsyncClient:
     async def readiness() -> dict[str, bool]:
         return parts
 
-    site = ApiContext(
+    context = ApiContext(
         service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip
-    api = application(api_routes(site, Access("payment", token=None)), names=("payment",))
+    api = application(api_routes(context, Access("payment", token=None)), names=("payment",))
     return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://payment")
 
 
-async def test_a_service_is_alive_although_its_database_is_away(without_database):
+async def test_a_service_is_alive_during_a_database_outage(without_database):
     response = await without_database.get("/healthz")
 
     assert (response.status_code, response.json()) == (200, {"service": "payment", "alive": True})
 
 
-async def test_a_service_is_ready_if_all_its_parts_are_there(payment):
+async def test_a_service_is_ready_with_all_its_parts(payment):
     response = await payment.get("/readyz")
 
     assert (response.status_code, response.json()) == (200, {"broker": True, "database": True, "relay": True})
 
 
-async def test_a_service_that_is_not_ready_says_which_part_is_missing(payment, parts):
+async def test_an_unready_service_names_the_missing_part(payment, parts):
     parts["broker"] = False
 
     response = await payment.get("/readyz")
@@ -77,7 +77,7 @@ async def test_a_service_that_is_not_ready_says_which_part_is_missing(payment, p
     assert (response.status_code, response.json()) == (503, {"broker": False, "database": True, "relay": True})
 
 
-async def test_a_saga_is_its_entries_with_the_oldest_first_and_times_in_utc(payment):
+async def test_a_sagas_entries_are_ordered_with_utc_times(payment):
     content = (await payment.get("/sagas/order-3")).json()
 
     assert (content["service"], content["saga_id"]) == ("payment", "order-3")
@@ -86,14 +86,14 @@ async def test_a_saga_is_its_entries_with_the_oldest_first_and_times_in_utc(paym
     assert datetime.fromisoformat(content["entries"][0]["at"]) == datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
-async def test_a_saga_that_the_service_never_saw_is_not_found(payment):
+async def test_an_unknown_saga_is_not_found(payment):
     response = await payment.get("/sagas/order-404")
 
     assert (response.status_code, response.json()["error"]) == (404, "payment knows no saga 'order-404'")
 
 
 @pytest.mark.parametrize("saga_id", ["%00", "a%2Fb", "a b", "x" * 65, "%F0%9F%98%80", ""])
-async def test_what_can_be_no_saga_id_is_not_found_either(payment, saga_id):
+async def test_an_invalid_saga_id_is_not_found(payment, saga_id):
     found = await payment.get(f"/sagas/{saga_id}")
     listed = await payment.get(f"/log?saga={saga_id}")
 
@@ -101,7 +101,7 @@ async def test_what_can_be_no_saga_id_is_not_found_either(payment, saga_id):
     assert listed.json() == {"service": "payment", "entries": []}
 
 
-async def test_sagas_can_be_picked_by_their_state(payment):
+async def test_sagas_are_filtered_by_their_state(payment):
     content = (await payment.get("/sagas", params={"state": "Failed"})).json()
 
     assert [each["saga_id"] for each in content["sagas"]] == ["order-3"]
@@ -113,32 +113,32 @@ async def test_the_log_is_bounded_to_its_newest_entries(payment):
     assert [each["to_state"] for each in content["entries"]] == ["compensated", "ended"]
 
 
-async def test_the_log_of_one_saga_can_be_picked(payment):
+async def test_the_log_is_filtered_by_saga(payment):
     content = (await payment.get("/log", params={"saga": "order-2"})).json()
 
     assert {each["saga_id"] for each in content["entries"]} == {"order-2"}
 
 
-async def test_the_log_of_one_saga_is_read_page_by_page_too(payment):
+async def test_one_sagas_log_is_read_page_by_page(payment):
     first = (await payment.get("/log", params={"saga": "order-3", "after": "0", "limit": "3"})).json()
     last = (await payment.get("/log", params={"saga": "order-3", "after": first["next"], "limit": "3"})).json()
-    nobody = (await payment.get("/log?saga=%00&after=0")).json()
+    unknown = (await payment.get("/log?saga=%00&after=0")).json()
 
     assert [len(each["entries"]) for each in (first, last)] == [3, 1]
     assert {each["saga_id"] for each in first["entries"] + last["entries"]} == {"order-3"}
-    assert (last["next"], nobody["entries"], nobody["next"]) == (None, [], None)
+    assert (last["next"], unknown["entries"], unknown["next"]) == (None, [], None)
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "many", "", "1.5", "²", "0000010000", "9" * 5000])
 @pytest.mark.parametrize("path", ["/log", "/sagas"])
-async def test_a_limit_that_is_not_allowed_is_told_what_is(payment, path, limit):
+async def test_an_invalid_limits_error_names_the_range(payment, path, limit):
     response = await payment.get(path, params={"limit": limit})
 
     assert response.status_code == 400
     assert response.json()["error"].endswith("take a whole number from 1 to 1000")
 
 
-async def test_a_state_that_does_not_exist_is_told_which_do(payment):
+async def test_an_unknown_states_error_names_all_states(payment):
     response = await payment.get("/sagas", params={"state": "Lost"})
 
     assert response.status_code == 400
@@ -148,11 +148,11 @@ async def test_a_state_that_does_not_exist_is_told_which_do(payment):
 
 
 @pytest.mark.parametrize("path", ["/log", "/sagas", "/sagas/order-1"])
-async def test_a_database_that_is_away_is_an_answer_and_not_a_crash(without_database, path):
+async def test_a_database_outage_is_answered_with_503(without_database, path):
     response = await without_database.get(path)
 
     assert response.status_code == 503
-    assert response.json() == {"error": "the database does not answer; /readyz tells when it is back"}
+    assert response.json() == {"error": "the database does not answer; /readyz reports when it works again"}
 
 
 @pytest.mark.parametrize("path", ["/log", "/sagas", "/sagas/order-1", "/healthz", "/readyz"])
@@ -163,7 +163,7 @@ async def test_nothing_can_be_written(payment, path):
     assert "GET" in response.headers["allow"]
 
 
-async def test_a_path_that_there_is_not_is_told_which_there_are(payment):
+async def test_an_unknown_paths_error_lists_all_paths(payment):
     response = await payment.get("/nowhere")
 
     assert response.status_code == 404

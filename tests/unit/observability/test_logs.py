@@ -12,7 +12,7 @@ from toolkit import Settings
 from toolkit.observability.logs import configure_logs
 
 
-def test_a_machine_reads_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_logs_have_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_format="json"))
 
     structlog.get_logger("toolkit").info("saga moved", saga_id="loan-1", to_state="completed")
@@ -25,7 +25,7 @@ def test_a_machine_reads_an_object_a_line(capsys: pytest.CaptureFixture[str]) ->
     assert (theirs["event"], theirs["level"]) == ("disk nearly full", "warning")
 
 
-def test_a_machine_reads_an_error_with_its_traceback_in_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_logs_keep_tracebacks_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_format="json"))
 
     try:
@@ -37,7 +37,7 @@ def test_a_machine_reads_an_error_with_its_traceback_in_the_same_line(capsys: py
     assert "RuntimeError: no ink" in json.loads(line)["exception"]
 
 
-def test_a_person_reads_a_sentence_and_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_logs_have_a_sentence_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_format="console"))
 
     structlog.get_logger("toolkit").info("saga moved", saga_id="loan-1")
@@ -49,7 +49,7 @@ def test_a_person_reads_a_sentence_and_its_fields(capsys: pytest.CaptureFixture[
     assert out == ""
 
 
-def test_what_is_below_the_level_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_below_the_level_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(Settings(log_level="warning"))
 
     structlog.get_logger("toolkit").info("saga moved")

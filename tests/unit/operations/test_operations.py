@@ -1,4 +1,4 @@
-"""What an operator does to one database: each bite is one transaction, and nothing is done twice."""
+"""An operator's changes to one database: each batch is one transaction, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ QUEUE = "saga.library"
 LATER = NOON + timedelta(hours=1)
 
 
-async def bury(database: Database, *buried: DeadLetter) -> None:
+async def store(database: Database, *stored: DeadLetter) -> None:
     async with database.transaction() as session:
-        await dead_letters.add(await session.connection(), buried)
+        await dead_letters.add(await session.connection(), stored)
 
 
 def dead(number: int = 1, message: WireMessage | None = None, **facts: Any) -> DeadLetter:
@@ -70,9 +70,9 @@ async def audited(database: Database) -> list[tuple[str, str | None, str]]:
     return [(row["verb"], row["saga_id"], row["subject"]) for row in rows]
 
 
-async def test_a_redriven_message_is_the_one_that_came_and_goes_to_the_services_own_queue(database: Database) -> None:
+async def test_a_redriven_message_goes_to_the_services_queue(database: Database) -> None:
     message = wire(BookWanted(loan_id="loan-1"), at=NOON, attempt=5)
-    await bury(database, dead(1, message))
+    await store(database, dead(1, message))
 
     await redrive(database)
 
@@ -81,10 +81,10 @@ async def test_a_redriven_message_is_the_one_that_came_and_goes_to_the_services_
     assert row.message == wire(BookWanted(loan_id="loan-1"), at=NOON, attempt=1)
 
 
-async def test_a_message_without_id_type_and_time_gets_what_its_letter_knows(database: Database) -> None:
+async def test_a_bare_message_gets_its_dead_letters_facts(database: Database) -> None:
     deaths = {"x-death": [{"reason": "rejected"}], "x-first-death-queue": QUEUE, "x-colour": "red"}
     bare = WireMessage(b"{}", "reader.BookWanted", headers=deaths)
-    await bury(database, dead(1, bare, step=None, reason="schema"))
+    await store(database, dead(1, bare, step=None, reason="schema"))
 
     await redrive(database)
 
@@ -92,13 +92,13 @@ async def test_a_message_without_id_type_and_time_gets_what_its_letter_knows(dat
     assert (row.message.message_id, row.message.type) == ("letter-0001", "BookWanted")
     assert row.message.timestamp == NOON + timedelta(seconds=1)
     assert row.message.headers == {"x-colour": "red"}
-    assert row.message.correlation_id == "-"  # no saga's id: what had none must not get one on its way
+    assert row.message.correlation_id == "-"  # no saga's id: the client would generate one for a message without
 
 
-async def test_what_may_be_redriven_is_and_what_may_not_stays_in_the_same_bite(database: Database) -> None:
+async def test_a_batch_redrives_open_sagas_only(database: Database) -> None:
     await log(database, "loan-1", saga_state=SagaState.COMPLETED)
     await log(database, "loan-2")
-    await bury(database, dead(1), dead(2), dead(3))
+    await store(database, dead(1), dead(2), dead(3))
 
     batch = await redrive(database)
 
@@ -107,12 +107,12 @@ async def test_what_may_be_redriven_is_and_what_may_not_stays_in_the_same_bite(d
         ("loan-2", "redriven"),
         ("loan-3", "redriven"),
     ]
-    assert [letter["saga_id"] for letter in await letters(database)] == ["loan-1"]
+    assert [each["saga_id"] for each in await letters(database)] == ["loan-1"]
     assert await audited(database) == [("redrive", "loan-3", "letter-0003"), ("redrive", "loan-2", "letter-0002")]
 
 
 @pytest.mark.parametrize(
-    ("which", "meant"),
+    ("which", "selected"),
     [
         (Selection(), [1, 2, 3]),
         (Selection(ids=("letter-0001", "letter-0003")), [1, 3]),
@@ -125,22 +125,20 @@ async def test_what_may_be_redriven_is_and_what_may_not_stays_in_the_same_bite(d
         (Selection(ids=("letter-0009",)), []),
     ],
 )
-async def test_letters_are_chosen_by_all_that_is_said_of_them(
-    database: Database, which: Selection, meant: list[int]
-) -> None:
-    await bury(database, dead(1), dead(2, reason="schema", step=None), dead(3))
+async def test_a_selections_conditions_all_apply(database: Database, which: Selection, selected: list[int]) -> None:
+    await store(database, dead(1), dead(2, reason="schema", step=None), dead(3))
 
     async with database.reading() as connection:
         count = await dead_letter_queries.count(connection, which)
     would = await redrive(database, which, dry_run=True)
     done = await dead_letter_operations.drop(database, which, ADA, now=LATER)
 
-    assert count == len(meant)
-    assert [row["id"] for row in would.rows] == [row["id"] for row in done.rows] == [f"letter-{n:04}" for n in meant]
+    assert count == len(selected)
+    assert [row["id"] for row in would.rows] == [row["id"] for row in done.rows] == [f"letter-{n:04}" for n in selected]
 
 
-async def test_a_bite_is_bounded_and_the_next_one_goes_on_behind_it(database: Database) -> None:
-    await bury(database, *(dead(number) for number in range(DEAD_LETTERS_AT_ONCE + 5)))
+async def test_batches_are_bounded_and_continue(database: Database) -> None:
+    await store(database, *(dead(number) for number in range(DEAD_LETTERS_AT_ONCE + 5)))
 
     first = await redrive(database)
     second = await redrive(database, after=first.after or "")
@@ -150,22 +148,22 @@ async def test_a_bite_is_bounded_and_the_next_one_goes_on_behind_it(database: Da
     assert len(await waiting(database)) == DEAD_LETTERS_AT_ONCE + 5
 
 
-async def test_operators_who_redrive_and_drop_at_once_take_each_letter_once(database: Database) -> None:
-    await bury(database, *(dead(number) for number in range(60)))
+async def test_concurrent_operators_take_each_dead_letter_once(database: Database) -> None:
+    await store(database, *(dead(number) for number in range(60)))
 
-    bites = await asyncio.gather(
+    batches = await asyncio.gather(
         *(redrive(database) for _ in range(3)),
         *(dead_letter_operations.drop(database, Selection(), ADA, now=LATER) for _ in range(3)),
     )
 
-    outcomes = [row["outcome"] for batch in bites for row in batch.rows]
+    outcomes = [row["outcome"] for batch in batches for row in batch.rows]
     assert len(outcomes) == 60
     assert len(await waiting(database)) == outcomes.count("redriven")
     assert len(await audited(database)) == 60
     assert await letters(database) == []
 
 
-async def test_what_a_step_emitted_last_is_replayed_under_its_own_id_and_once_for_each_step(database: Database) -> None:
+async def test_each_steps_last_event_is_replayed_once(database: Database) -> None:
     lent = {"emitted_id": "event-2", "emitted_type": "BookLent", "emitted_body": '{"loan_id": "loan-1"}'}
     back = {"emitted_id": "event-3", "emitted_type": "BookTakenBack", "emitted_body": '{"loan_id": "loan-1"}'}
     await log(database, "loan-1", **lent)
@@ -181,37 +179,37 @@ async def test_what_a_step_emitted_last_is_replayed_under_its_own_id_and_once_fo
     assert {row.message.message_id for row in await waiting(database)} == {"event-3", "event-2"}
 
 
-async def test_the_replay_of_a_sagas_last_step_tells_again_how_it_ended(database: Database) -> None:
+async def test_a_replay_repeats_the_sagas_end(database: Database) -> None:
     ending = {"emitted_id": "event-2", "emitted_type": "BookTakenBack", "emitted_body": '{"loan_id": "loan-1"}'}
     await log(database, "loan-1", saga_state=SagaState.FAILED, **ending)
 
     await replay(database, "loan-1")
     await replay(database, "loan-1")
 
-    told = [row.message for row in await waiting(database) if row.message.type == "SagaEnded"]
-    assert len({message.message_id for message in told}) == 1
-    assert b'"failed":["loan-1"]' in told[0].body
+    ends = [row.message for row in await waiting(database) if row.message.type == "SagaEnded"]
+    assert len({message.message_id for message in ends}) == 1
+    assert b'"failed":["loan-1"]' in ends[0].body
 
 
-async def test_an_event_that_nobody_declares_any_more_is_not_replayed_and_said_to_be_so(database: Database) -> None:
+async def test_an_undeclared_event_is_not_replayed(database: Database) -> None:
     await log(database, "loan-1", emitted_id="event-2", emitted_type="BookMailed", emitted_body="{}")
 
     batch = await replay(database, "loan-1")
 
     assert [(row["outcome"], row["why"]) for row in batch.rows] == [
-        ("refused", "nothing here declares BookMailed any more")
+        ("refused", "this service no longer declares BookMailed")
     ]
     assert await waiting(database) == []
 
 
-async def test_a_replay_of_a_saga_that_the_service_does_not_know_does_nothing(database: Database) -> None:
+async def test_a_replay_of_an_unknown_saga_does_nothing(database: Database) -> None:
     batch = await replay(database, "loan-404")
 
     assert batch.rows == []
     assert await audited(database) == []
 
 
-async def test_retries_count_anew_after_a_redrive(database: Database) -> None:
+async def test_a_redrive_resets_the_retries(database: Database) -> None:
     await log(database, "loan-1")
     for note in ("retrying", "retrying", "dead_lettered", "redriven", "retrying"):
         await log(database, "loan-1", position=None, to_state=note)
@@ -222,8 +220,8 @@ async def test_retries_count_anew_after_a_redrive(database: Database) -> None:
     assert streams["loan", "loan-1", "lend_book"].retries == 1
 
 
-async def test_a_redrive_that_breaks_off_in_its_midst_has_done_nothing(database: Database) -> None:
-    await bury(database, dead(1))
+async def test_an_interrupted_redrive_changes_nothing(database: Database) -> None:
+    await store(database, dead(1))
     await rename(database, "audit", "elsewhere")
 
     with pytest.raises(DBAPIError):

@@ -1,4 +1,4 @@
-"""Sagas are found by any id that belongs to them, and listed the latest moved first, page by page."""
+"""Sagas are found by their ids and their events' ids, and listed the latest moved first, page by page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tests.example_sagas.loans import NOON
 from toolkit.declaration.events import SagaState
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.operations import search
-from toolkit.operations.search import Attention, Search
+from toolkit.operations import attention, search
+from toolkit.operations.attention import Attention
+from toolkit.operations.search import Search
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
@@ -48,22 +49,22 @@ async def page(
         return await search.search(connection, Search(**which), now=now, limit=limit, cursor=row)
 
 
-async def found(database: Database, **asked: Any) -> list[str]:
-    rows, following = await page(database, **asked)
+async def found(database: Database, **query: Any) -> list[str]:
+    rows, following = await page(database, **query)
     assert following is None
     return [row["saga_id"] for row in rows]
 
 
-async def pages(database: Database, **asked: Any) -> list[list[str]]:
-    rows, following = await page(database, **asked)
-    told = [[row["saga_id"] for row in rows]]
+async def pages(database: Database, **query: Any) -> list[list[str]]:
+    rows, following = await page(database, **query)
+    found = [[row["saga_id"] for row in rows]]
     while following is not None:
-        rows, following = await page(database, cursor=following, **asked)
-        told.append([row["saga_id"] for row in rows])
-    return told
+        rows, following = await page(database, cursor=following, **query)
+        found.append([row["saga_id"] for row in rows])
+    return found
 
 
-async def test_a_saga_is_what_its_last_entry_says_since_its_first(database: Database):
+async def test_a_saga_is_shown_by_its_last_entry(database: Database):
     later = NOON + timedelta(seconds=5)
     await write(database, entry("loan-1", STARTED), entry("loan-1", COMPLETED, step="take_back", at=later))
 
@@ -77,7 +78,7 @@ async def test_a_saga_is_what_its_last_entry_says_since_its_first(database: Data
     ]  # fmt: skip
 
 
-async def test_the_latest_moved_stands_first_and_pages_lose_and_double_none(database: Database):
+async def test_pages_list_each_saga_once_latest_first(database: Database):
     await write(database, *(entry(f"loan-{number % 10}") for number in range(25)))
 
     assert await pages(database, limit=4) == [
@@ -87,7 +88,7 @@ async def test_the_latest_moved_stands_first_and_pages_lose_and_double_none(data
     ]
 
 
-async def test_sagas_are_picked_by_state_step_and_type_of_their_last_entry(database: Database):
+async def test_sagas_are_filtered_by_their_last_entry(database: Database):
     await write(
         database,
         entry("loan-1", PENDING), entry("loan-2", PENDING), entry("loan-2", COMPLETED),
@@ -99,7 +100,7 @@ async def test_sagas_are_picked_by_state_step_and_type_of_their_last_entry(datab
     assert await found(database, step="nowhere") == []
 
 
-async def test_the_last_step_is_the_one_that_moved_last_and_not_who_is_told_of_the_end(database: Database):
+async def test_a_sagas_end_moves_no_step(database: Database):
     moved, ended = NOON + timedelta(seconds=5), NOON + timedelta(seconds=9)
     await write(
         database,
@@ -115,7 +116,7 @@ async def test_the_last_step_is_the_one_that_moved_last_and_not_who_is_told_of_t
     assert await found(database, step="lend_book") == []
 
 
-async def test_sagas_are_picked_by_their_age_although_clocks_disagree(database: Database):
+async def test_sagas_are_filtered_by_age_despite_clock_skew(database: Database):
     ages = (70, 61, 59, 62, 3, 58, 0)
     await write(
         database, *(entry(f"loan-{number}", at=NOON - timedelta(minutes=age)) for number, age in enumerate(ages))
@@ -127,10 +128,8 @@ async def test_sagas_are_picked_by_their_age_although_clocks_disagree(database: 
 
 
 @pytest.mark.parametrize("few", [0, 1_000])
-async def test_sagas_that_need_a_person_are_found_and_say_why(
-    database: Database, few: int, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(search, "_FEW", few)
+async def test_sagas_that_need_an_operator_are_found(database: Database, few: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "_FEW", few)
     await write(database, *(entry(f"loan-{number}") for number in range(5)))
     await need(database, late=["loan-1", "loan-3"], dead=["loan-3", "loan-4", "loan-unknown"])
 
@@ -144,7 +143,7 @@ async def test_sagas_that_need_a_person_are_found_and_say_why(
     assert await found(database, attention=Attention.OVERDUE, state=COMPLETED) == []
 
 
-async def test_a_saga_is_found_by_its_own_id_and_by_no_part_of_it(database: Database):
+async def test_a_saga_is_found_by_its_whole_id(database: Database):
     await write(database, entry("loan-1"), entry("loan-12"))
 
     assert await found(database, q="loan-1") == ["loan-1"]
@@ -154,9 +153,7 @@ async def test_a_saga_is_found_by_its_own_id_and_by_no_part_of_it(database: Data
 
 @pytest.mark.parametrize("column", ["event_id", "emitted_id"])
 @pytest.mark.parametrize("delay", [timedelta(seconds=-30), timedelta(0), timedelta(seconds=40)])
-async def test_a_saga_is_found_by_an_event_that_it_took_or_emitted_then_or_later(
-    database: Database, column: str, delay: timedelta
-):
+async def test_a_saga_is_found_by_its_events_ids(database: Database, column: str, delay: timedelta):
     wanted = event_id(NOON)
     await write(
         database,
@@ -170,7 +167,7 @@ async def test_a_saga_is_found_by_an_event_that_it_took_or_emitted_then_or_later
     assert [(row["saga_id"], row["state"]) for row in rows] == [("loan-sought", "Completed")]
 
 
-async def test_an_event_that_was_heard_hours_later_is_found_by_who_goes_on(database: Database):
+async def test_a_late_event_is_found_on_later_pages(database: Database):
     wanted = event_id(NOON)
     await write(database, entry("loan-sought", event_id=wanted, at=NOON + timedelta(hours=9)), entry("loan-1"))
 
@@ -180,34 +177,32 @@ async def test_an_event_that_was_heard_hours_later_is_found_by_who_goes_on(datab
 @pytest.mark.parametrize(
     "foreign", [derived_id("loan", "loan-1", "BookWanted"), str(uuid.UUID(int=1)), "message 17", "ÿ" * 80]
 )
-async def test_an_id_that_tells_no_time_is_looked_for_from_the_logs_end(database: Database, foreign: str):
+async def test_a_timeless_id_is_searched_from_the_end(database: Database, foreign: str):
     await write(database, entry("loan-1", event_id=foreign), *(entry(f"loan-{number}") for number in range(2, 9)))
 
     assert await found(database, q=foreign) == ["loan-1"]
 
 
 @pytest.mark.parametrize(
-    "strange", ["", "\0", "a\nb", "ffffffff-ffff-7fff-bfff-ffffffffffff", "00000000-0000-7000-8000-000000000000"]
+    "invalid", ["", "\0", "a\nb", "ffffffff-ffff-7fff-bfff-ffffffffffff", "00000000-0000-7000-8000-000000000000"]
 )
-async def test_no_saga_is_found_by_what_can_be_no_id(database: Database, strange: str):
+async def test_an_invalid_id_finds_no_saga(database: Database, invalid: str):
     await write(database, entry("loan-1"))
 
-    assert not any(await pages(database, q=strange))
+    assert not any(await pages(database, q=invalid))
 
 
-async def test_a_page_that_takes_too_long_comes_back_short_with_the_way_on(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_slow_page_is_short_with_a_cursor(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(search, "_PATIENCE", -1)
     monkeypatch.setattr(search, "_FIRST_WINDOW", 10)
     monkeypatch.setattr(search, "_WINDOW", 10)
     await write(database, entry("loan-rare", COMPLETED), *(entry(f"loan-{number}") for number in range(35)))
 
-    told = await pages(database, state=COMPLETED)
+    by_state = await pages(database, state=COMPLETED)
     by_event = await pages(database, q="no such event")
 
-    assert len(told) > 2
-    assert [loan for each in told for loan in each] == ["loan-rare"]
+    assert len(by_state) > 2
+    assert [loan for each in by_state for loan in each] == ["loan-rare"]
     assert len(by_event) > 2
 
 
@@ -220,21 +215,19 @@ async def test_two_types_under_one_id_are_two_sagas(database: Database):
     by_id, _ = await page(database, q="A-1")
 
     assert rows == by_id
-    told = [(row["saga_type"], row["state"], row["step"], row["attention"]) for row in rows]
-    assert told == [("gift", "Completed", "wrap", []), ("loan", "Pending", "lend_book", ["overdue"])]
+    shown = [(row["saga_type"], row["state"], row["step"], row["attention"]) for row in rows]
+    assert shown == [("gift", "Completed", "wrap", []), ("loan", "Pending", "lend_book", ["overdue"])]
     assert [row["saga_type"] for row in (await page(database, q="its own"))[0]] == ["gift"]
     assert [row["saga_type"] for row in (await page(database, q="A-1", type="loan"))[0]] == ["loan"]
     assert [row["saga_type"] for row in (await page(database, attention=Attention.OVERDUE))[0]] == ["loan"]
 
 
-async def test_a_letter_that_tells_no_type_is_of_any_saga_with_its_id(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-):
+async def test_an_untyped_dead_letter_matches_each_saga(database: Database, monkeypatch: pytest.MonkeyPatch):
     await write(database, entry("A-1"), entry("A-1", saga_type="gift"))
     await need(database, late=[], dead=["A-1"])
 
     rows, _ = await page(database)
-    monkeypatch.setattr(search, "_FEW", 0)
+    monkeypatch.setattr(attention, "_FEW", 0)
 
     assert [row["attention"] for row in rows] == [["dead_letter"], ["dead_letter"]]
     assert len((await page(database, attention=Attention.DEAD_LETTER))[0]) == 2
@@ -246,7 +239,7 @@ async def test_an_empty_log_has_no_sagas(database: Database):
 
 
 async def need(database: Database, *, late: list[str], dead: list[str]) -> None:
-    """Write down these sagas as overdue, and dead letters of those."""
+    """Insert the `late` sagas as overdue, and dead letters of the `dead` ones."""
     async with database.transaction() as session:
         connection = await session.connection()
         for loan in late:
@@ -255,9 +248,9 @@ async def need(database: Database, *, late: list[str], dead: list[str]) -> None:
                 "saga_state": "Pending", "since": NOON, "next_at": NOON, "nudges": 0, "aborted": 0,
             }  # fmt: skip
             await connection.execute(overdue.insert().values(step))
-        letters = [
-            DeadLetter(id=f"letter-{loan}", service="library", reason="schema", error="", at=NOON,
+        stored = [
+            DeadLetter(id=f"dead-{loan}", service="library", reason="schema", error="", at=NOON,
                        message=WireMessage(loan.encode(), "library.BookLent", correlation_id=loan))
             for loan in dead
         ]  # fmt: skip
-        await dead_letters.add(connection, letters)
+        await dead_letters.add(connection, stored)

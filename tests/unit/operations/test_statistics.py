@@ -1,4 +1,4 @@
-"""The figures that remember what they counted say what counting all of it again would say."""
+"""Statistics from kept counts equal a full count."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def clock() -> HandClock:
 
 
 @pytest.fixture(autouse=True)
-def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "_STRETCH", 7)
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "_PART", 7)
     monkeypatch.setattr(statistics, "_FRESH", 0)
 
 
@@ -53,7 +53,7 @@ async def look(known: Statistics, database: Database) -> Snapshot:
     return await known.snapshot(database, {"relay": True})
 
 
-async def plainly_counted(database: Database) -> dict[str, dict[str, int]]:
+async def full_count(database: Database) -> dict[str, dict[str, int]]:
     last = select(func.max(saga_log.c.id)).group_by(saga_log.c.saga_type, saga_log.c.saga_id)
     query = select(saga_log.c.saga_type, saga_log.c.saga_state, func.count()).where(saga_log.c.id.in_(last))
     found: dict[str, dict[str, int]] = {}
@@ -64,16 +64,14 @@ async def plainly_counted(database: Database) -> dict[str, dict[str, int]]:
 
 
 def a_random_history(dice: random.Random, clock: HandClock) -> Iterator[list[Entry]]:
-    """Yield batches of entries: of many loans, and of returns under the same ids, which move, end, and move again."""
+    """Yield batches of entries of many loans, and of returns under the same ids; they move, end, and move again."""
     for _ in range(12):
         loans = [f"loan-{dice.randrange(40)}" for _ in range(dice.randrange(15))]
         yield [entry(loan, dice.choice(STATES), clock, saga_type=dice.choice(["loan", "return"])) for loan in loans]
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_after_any_history_the_sagas_are_counted_as_counting_all_of_them_would(
-    database: Database, clock: HandClock, seed: int
-):
+async def test_kept_counts_equal_a_full_count(database: Database, clock: HandClock, seed: int):
     dice, known = random.Random(seed), Statistics("library", clock)
 
     for entries in a_random_history(dice, clock):
@@ -81,12 +79,12 @@ async def test_after_any_history_the_sagas_are_counted_as_counting_all_of_them_w
         clock.advance(seconds=dice.choice([0, 1, 4, 15, 400]))
         snapshot = await look(known, database)
 
-        counted = await plainly_counted(database)
+        counted = await full_count(database)
         assert snapshot.by_type == counted
         assert Counter(snapshot.by_state) == sum(map(Counter, counted.values()), Counter())
 
 
-async def test_the_rate_is_of_the_last_minute_and_the_p95_of_the_last_five(database: Database, clock: HandClock):
+async def test_rate_and_p95_cover_recent_minutes(database: Database, clock: HandClock):
     for number in range(20):
         await write(database, entry(f"loan-{number}", SagaState.STARTED, clock))
         clock.advance(seconds=3 if number == 0 else 2)
@@ -105,7 +103,7 @@ async def test_the_rate_is_of_the_last_minute_and_the_p95_of_the_last_five(datab
     assert (last.rate, last.p95) == (0.0, None)
 
 
-async def test_a_saga_ends_once_however_often_its_end_is_noted(database: Database, clock: HandClock):
+async def test_a_saga_with_repeated_ends_counts_once(database: Database, clock: HandClock):
     known = Statistics("library", clock)
     await write(database, entry("loan-1", SagaState.STARTED, clock), entry("loan-1", SagaState.FAILED, clock))
     await look(known, database)
@@ -118,7 +116,7 @@ async def test_a_saga_ends_once_however_often_its_end_is_noted(database: Databas
     assert snapshot.rate == pytest.approx(1 / 60)
 
 
-async def test_emissions_are_counted_for_five_minutes(database: Database, clock: HandClock):
+async def test_emitted_events_are_counted_for_five_minutes(database: Database, clock: HandClock):
     known = Statistics("library", clock)
     for event in ("BookLent", "BookLent", "LoanRegistered"):
         await write(database, entry("loan-1", SagaState.PENDING, clock, emitted=event))
@@ -128,7 +126,7 @@ async def test_emissions_are_counted_for_five_minutes(database: Database, clock:
     assert (await look(known, database)).edges == {"BookLent": 1, "LoanRegistered": 1}
 
 
-async def test_what_waits_is_told_with_the_age_of_the_oldest(database: Database, clock: HandClock):
+async def test_the_backlog_has_the_oldest_rows_age(database: Database, clock: HandClock):
     wire = WireMessage(b"{}", "library.BookLent", message_id="event-1", type="BookLent", timestamp=NOON)
     async with database.transaction() as session:
         connection = await session.connection()
@@ -141,7 +139,7 @@ async def test_what_waits_is_told_with_the_age_of_the_oldest(database: Database,
     assert (snapshot.service, snapshot.at, snapshot.ready) == ("library", clock.now(), {"relay": True})
 
 
-async def test_an_empty_service_has_nothing_to_tell(database: Database, clock: HandClock):
+async def test_an_empty_service_has_empty_statistics(database: Database, clock: HandClock):
     snapshot = await look(Statistics("library", clock), database)
 
     assert snapshot.is_counted
@@ -154,7 +152,7 @@ async def test_an_empty_service_has_nothing_to_tell(database: Database, clock: H
     )
 
 
-async def test_what_was_pruned_is_counted_until_all_is_counted_anew(
+async def test_pruned_sagas_count_until_the_next_recount(
     database: Database, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ):
     known = Statistics("library", clock)
@@ -165,16 +163,16 @@ async def test_what_was_pruned_is_counted_until_all_is_counted_anew(
         await (await session.connection()).execute(delete(saga_log).where(saga_log.c.saga_id == "loan-1"))
 
     stale = await look(known, database)
-    monkeypatch.setattr(known._base, "anew_at", 0.0)
+    monkeypatch.setattr(known._base, "recount_at", 0.0)
     await look(known, database)
     assert known._counting
     await known._counting
-    anew = await look(known, database)
+    recounted = await look(known, database)
 
-    assert (stale.by_state, anew.by_state) == ({"Failed": 2}, {"Failed": 1})
+    assert (stale.by_state, recounted.by_state) == ({"Failed": 2}, {"Failed": 1})
 
 
-async def test_a_log_whose_end_was_taken_away_is_counted_anew(database: Database, clock: HandClock):
+async def test_a_truncated_log_is_recounted(database: Database, clock: HandClock):
     known = Statistics("library", clock)
     await write(database, entry("loan-1", SagaState.FAILED, clock), entry("loan-2", SagaState.FAILED, clock))
     clock.advance(minutes=1)
@@ -187,7 +185,7 @@ async def test_a_log_whose_end_was_taken_away_is_counted_anew(database: Database
     assert (await look(known, database)).by_state == {}
 
 
-async def test_an_outage_is_raised_and_the_sagas_are_counted_once_it_is_over(clock: HandClock, sqlite: Database):
+async def test_an_outage_is_raised_and_counting_resumes(clock: HandClock, sqlite: Database):
     known, away = Statistics("library", clock), Database("postgresql://postgres@127.0.0.1:1/library")
 
     with pytest.raises(OSError, match="Connect call failed"):

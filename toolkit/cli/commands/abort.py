@@ -54,12 +54,12 @@ def _why_not(timeline: Timeline) -> str | None:
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Timeline:
     from toolkit.client.fan_out import ask_all
-    from toolkit.operations.views import see_that_it_is_one
+    from toolkit.operations.views import require_one_type
     from toolkit.protocol.timeline import tell
 
     async with opened(service) as known:
         views = await ask_all(known, lambda each: each.saga(saga_id, saga_type))
-    see_that_it_is_one(saga_id, views.by_service.values())
+    require_one_type(saga_id, views.by_service.values())
     entries = {name: view.entries for name, view in views.by_service.items()}
     return tell(saga_id, entries, unreachable=views.unreachable)
 

@@ -20,7 +20,7 @@ from toolkit.console.templating import Pages, saga_path
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
 from toolkit.operations.dead_letters import BatchResult
-from toolkit.operations.views import see_that_it_is_one
+from toolkit.operations.views import require_one_type
 from toolkit.persistence.audit_log import Operator
 from toolkit.protocol.timeline import tell
 from toolkit.tracking.progress import progress
@@ -88,7 +88,7 @@ class SagaPage:
             ),
             self._services.choreography(max_wait=max_wait),
         )
-        see_that_it_is_one(saga_id, answers.by_service.values())
+        require_one_type(saga_id, answers.by_service.values())
         entries = {name: view.entries for name, view in answers.by_service.items()}
         timeline = tell(saga_id, entries, unreachable=answers.unreachable)
         return SagaDetails(

@@ -17,7 +17,8 @@ from toolkit.console.saga_listing import Listed, Listing, Place
 from toolkit.console.service_cache import NO_TEXT, ServiceCache, is_queryable
 from toolkit.console.templating import Pages, saga_path
 from toolkit.declaration.events import SagaState
-from toolkit.operations.search import Attention, Search
+from toolkit.operations.attention import Attention
+from toolkit.operations.search import Search
 
 _FILTERS = ("state", "step", "attention", "age", "type")
 _PARAMETERS = ("q", *_FILTERS, "from")

@@ -1,4 +1,4 @@
-"""A service's port is its own from the moment that it has it."""
+"""A service keeps its port from the moment that it listens."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import socket
 import pytest
 
 from toolkit import Settings
-from toolkit.app import _listen
 from toolkit.errors import SettingsError
+from toolkit.web.listeners import listen
 
 
 def test_two_starting_services_never_share_a_port() -> None:
-    first = _listen(Settings(http_port=0))
+    first = listen(Settings(http_port=0))
     ports = [each.getsockname()[1] for each in first]
 
     for name, port in zip(("HTTP", "HEALTH"), ports, strict=True):
         with pytest.raises(SettingsError, match=f"SAGA_{name}_PORT={port} can't be listened on"):
-            _listen(Settings(**{"http_port": 0, f"{name.lower()}_port": port}))
+            listen(Settings(**{"http_port": 0, f"{name.lower()}_port": port}))
     for each in first:
         each.close()
 
 
 def test_one_port_for_both_is_one_listener(free_port: int) -> None:
-    (both,) = _listen(Settings(http_port=free_port, health_port=free_port))
+    (both,) = listen(Settings(http_port=free_port, health_port=free_port))
 
     assert both.getsockname()[1] == free_port
     both.close()

@@ -1,0 +1,62 @@
+"""The payment service's API with a token, and its dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from services.payment.app import app as payment_service
+from toolkit.api import Access, ApiContext, api_routes
+from toolkit.clock import SystemClock
+from toolkit.declaration.contract import Contract
+from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import audit_log
+from toolkit.persistence.database import Database
+from toolkit.persistence.dead_letters import DeadLetter
+
+TOKEN = "open-sesame-now"
+
+
+SHOWING = {"Authorization": f"Bearer {TOKEN}"}
+
+
+WHY = {"reason": "the gateway is back", "actor": "ada@desk"}
+
+
+Client = Callable[..., httpx.AsyncClient]
+
+
+async def nothing_is_ready() -> dict[str, bool]:
+    return {}
+
+
+def routes_of(database: Database, readiness: Any, token: SecretStr | None) -> list[Any]:
+    context = ApiContext(
+        service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
+        queue="saga.payment", clock=SystemClock(),
+    )  # fmt: skip
+    return api_routes(context, Access("payment", token=token))
+
+
+def dead_letter_of(saga_id: str) -> DeadLetter:
+    message = WireMessage(
+        b'{"secret": "ada@shop.example"}',
+        "shipping.ShipmentFailed",
+        message_id=f"message of {saga_id}",
+        correlation_id=saga_id,
+        type="ShipmentFailed",
+        headers={"saga-type": "order", "attempt": 5},
+    )
+    return DeadLetter(
+        id=f"dead-letter-{saga_id}", service="payment", reason="retries spent", error="gateway away", message=message,
+        step="process_payment", at=datetime.now(UTC), traceback="line 7",
+    )  # fmt: skip
+
+
+async def audited(database: Database) -> list[tuple[str, str, str]]:
+    async with database.reading() as connection:
+        return [(row["actor"], row["verb"], row["reason"]) for row in await audit_log.listed(connection)]
