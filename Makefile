@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
-LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py \
-	tests/end_to_end/test_crash_matrix.py
+LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests/end_to_end/test_rolling_restarts.py \
+	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help

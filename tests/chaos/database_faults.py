@@ -14,7 +14,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from tests.chaos.plan import Blow, Fault
 from tests.chaos.world import LOGIN, World
-from tests.end_to_end.fleet import orders
+from tests.end_to_end.placed_orders import orders
 
 #: The table that each service's steps use first.
 _OWN_TABLES = {"inventory": "stock", "payment": "payment", "shipping": "shipment", "notification": "message"}

@@ -16,8 +16,8 @@ from tests.chaos.database_faults import kill_query, lock_table, revoke_rights
 from tests.chaos.plan import CONTROL_FAULTS, POISON, RIGHTS_FAULTS, Blow, Fault
 from tests.chaos.poison import poison_of
 from tests.chaos.world import DARED, RELEASED, RELEASES, World
-from tests.end_to_end.fleet import Replica
 from tests.end_to_end.proxy import Proxy, Way
+from tests.end_to_end.replica import Replica
 from tests.eventually import eventually
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.end_to_end.fleet import SERVICES
+from tests.end_to_end.placed_orders import SERVICES
 
 
 class Fault(StrEnum):

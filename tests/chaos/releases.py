@@ -13,7 +13,8 @@ import aio_pika
 
 from tests.chaos.runs import Outcome, Progress, prompt, wrong_ends
 from tests.chaos.world import Servers, World, world
-from tests.end_to_end.fleet import Replica, orders
+from tests.end_to_end.placed_orders import orders
+from tests.end_to_end.replica import Replica
 from tests.eventually import eventually
 from toolkit.configuration.settings import queue_name
 

@@ -25,7 +25,7 @@ from tests.chaos.tap import Tap, routes_of
 from tests.chaos.world import Servers, World, world
 from tests.commit_order import race
 from tests.conftest import PostgresDatabases
-from tests.end_to_end.fleet import SERVICES, is_bound_to_fail, orders
+from tests.end_to_end.placed_orders import SERVICES, is_bound_to_fail, orders
 from tests.end_to_end.proxy import Way
 from tests.eventually import eventually
 from tests.example_sagas.loans import stock

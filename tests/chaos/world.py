@@ -28,15 +28,17 @@ from tests.chaos.shop.dares import dare_saga
 from tests.chaos.shop.gifts import GiftOrdered, gift_saga
 from tests.conftest import PostgresDatabases
 from tests.end_to_end.breakable import Breakable, OwnServer, breakable, own_server
-from tests.end_to_end.fleet import PATIENT, SERVICES, Fleet, Replica, is_bound_to_fail
+from tests.end_to_end.fleet import Fleet
+from tests.end_to_end.placed_orders import PATIENT, SERVICES, is_bound_to_fail
 from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.replica import Replica
 from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ
 from toolkit import Settings
 from toolkit.declaration.events import routing_key
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 #: Thousands of processes' warnings are of no use to anybody.
 _QUIET = {"SAGA_LOG_LEVEL": "error", "SAGA_LOG_FORMAT": "json"}

@@ -1,4 +1,4 @@
-"""One suite, every transport on every database that it runs on."""
+"""One suite for every transport on each of its databases."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tests.example_sagas.travel import services
 from tests.example_sagas.vouchers import services_of_both
 from tests.servers import Server
 
-WAYS = ["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"]
+VARIANTS = ["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=VARIANTS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
-    """The trip's services at work."""
-    async with _at_work(services, request, tmp_path, prefix) as found:
+    """The trip's services, running."""
+    async with _running(services, request, tmp_path, prefix) as found:
         yield found
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=VARIANTS)
 async def shared_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
-    """The same services at work, each with a part in a second saga."""
-    async with _at_work(services_of_both, request, tmp_path, prefix) as found:
+    """The same services, running, each with a part in a second saga."""
+    async with _running(services_of_both, request, tmp_path, prefix) as found:
         yield found
 
 
 @asynccontextmanager
-async def _at_work(
+async def _running(
     declare: Declare, request: pytest.FixtureRequest, tmp_path: Path, prefix: str
 ) -> AsyncIterator[World]:
     if request.param == "embedded-sqlite":

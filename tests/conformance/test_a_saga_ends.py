@@ -1,4 +1,4 @@
-"""Whatever a step answers, the saga ends: all of it done, or all of it undone in reverse."""
+"""Whatever a step returns or raises, the saga ends: all of it done, or all of it undone in reverse."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ UNSOUND = {
     ("step", "service", "undone"),
     [("book_room", "hotel", ["failed"]), ("book_flight", "flight", ["executing", "voiding", "failed"])],
 )
-async def test_an_event_that_the_next_service_could_not_read_is_never_committed(
+async def test_an_unreadable_event_is_never_committed(
     world: World, kind: str, step: str, service: str, undone: list[str]
 ) -> None:
     fault, world.script.changes[step] = UNSOUND[kind]
@@ -50,15 +50,15 @@ async def test_an_event_that_the_next_service_could_not_read_is_never_committed(
 
 
 @pytest.mark.parametrize("kind", UNSOUND)
-async def test_a_compensation_whose_event_could_not_be_read_waits_for_a_person(world: World, kind: str) -> None:
+async def test_a_compensation_with_unreadable_event_needs_a_person(world: World, kind: str) -> None:
     fault, world.script.changes["cancel_room"] = UNSOUND[kind]
     world.script.plan("book_flight", "refuse")
 
     trip = await world.request()
     await world.quiet()
 
-    (letter,) = await world.dead_letters("hotel")
-    assert fault in letter["error"]
+    (dead_letter,) = await world.dead_letters("hotel")
+    assert fault in dead_letter["error"]
     assert await world.states("hotel", trip) == ["completed"]
     assert await world.effects("hotel", trip) == ["room booked"]
 
@@ -76,7 +76,7 @@ async def test_a_compensation_whose_event_could_not_be_read_waits_for_a_person(w
         ),
     ],
 )
-async def test_a_refusal_undoes_what_was_done_and_leaves_nothing_half_done(
+async def test_a_refusal_undoes_all_completed_steps(
     world: World, refusing: str, hotel: list[str], flight: list[str], desk: list[str]
 ) -> None:
     world.script.plan(refusing, "refuse")
@@ -103,7 +103,7 @@ async def test_compensations_run_in_strict_reverse_order(world: World) -> None:
     assert room.event_id == flight.emitted_id
 
 
-async def test_the_reason_of_a_refusal_travels_to_the_end(world: World) -> None:
+async def test_a_refusals_reason_reaches_the_end(world: World) -> None:
     world.script.plan("issue_ticket", "refuse")
 
     trip = await world.request()
@@ -114,7 +114,7 @@ async def test_the_reason_of_a_refusal_travels_to_the_end(world: World) -> None:
     assert (await world.log("desk", trip))[0].error == "passport expired"
 
 
-async def test_a_transient_error_is_retried_and_is_one_effect(world: World) -> None:
+async def test_a_transient_error_is_retried(world: World) -> None:
     world.script.plan("book_room", RuntimeError("deadlock"), RuntimeError("deadlock"))
     world.script.plan("book_flight", ConnectionError("airline away"))
     world.script.plan("issue_ticket", RuntimeError("printer jam"))
@@ -140,7 +140,7 @@ async def test_spent_retries_refuse_the_step(world: World) -> None:
     assert "retries spent after 3 attempts: RuntimeError: printer on fire" in str(await world.log("desk", trip))
 
 
-async def test_an_isolated_step_that_gives_up_is_voided_before_it_refuses(world: World) -> None:
+async def test_an_external_step_is_voided_before_it_refuses(world: World) -> None:
     world.script.plan("book_flight", *[ConnectionError("airline away")] * 3)
 
     trip = await world.request()
@@ -152,7 +152,7 @@ async def test_an_isolated_step_that_gives_up_is_voided_before_it_refuses(world:
     assert await world.state(trip) == "Failed"
 
 
-async def test_a_void_that_fails_is_retried_and_then_needs_a_person(world: World) -> None:
+async def test_a_failing_void_needs_a_person(world: World) -> None:
     world.script.plan("book_flight", *[ConnectionError("airline away")] * 3)
     world.script.plan("cancel_flight", *[ConnectionError("airline away")] * 3)
 
@@ -160,26 +160,26 @@ async def test_a_void_that_fails_is_retried_and_then_needs_a_person(world: World
     await world.quiet()
 
     assert await world.states("flight", trip) == ["executing", "voiding"]
-    assert [letter["reason"] for letter in await world.dead_letters("flight")] == ["retries spent"]
+    assert [each["reason"] for each in await world.dead_letters("flight")] == ["retries spent"]
     assert await world.state(trip) is None
     assert await world.states("hotel", trip) == ["completed"]
 
 
-async def test_a_compensation_whose_retries_are_spent_keeps_the_steps_before_it(world: World) -> None:
+async def test_a_failed_compensation_keeps_the_steps_before(world: World) -> None:
     world.script.plan("book_flight", "refuse")
     world.script.plan("cancel_room", *[RuntimeError("hotel closed")] * 3)
 
     trip = await world.request()
     await world.quiet()
 
-    letter = (await world.dead_letters("hotel"))[0]
-    assert (letter["step"], letter["attempts"]) == ("book_room", 3)
-    assert "RuntimeError: hotel closed" in letter["traceback"]
+    dead_letter = (await world.dead_letters("hotel"))[0]
+    assert (dead_letter["step"], dead_letter["attempts"]) == ("book_room", 3)
+    assert "RuntimeError: hotel closed" in dead_letter["traceback"]
     assert (await world.notes("hotel", trip))[-1] == "dead_lettered"
     assert await world.state(trip) is None
 
 
-async def test_a_failed_isolated_compensation_is_retried(world: World) -> None:
+async def test_a_failed_external_compensation_is_retried(world: World) -> None:
     world.script.plan("issue_ticket", "refuse")
     world.script.plan("cancel_flight", ConnectionError("airline away"))
 
@@ -190,7 +190,7 @@ async def test_a_failed_isolated_compensation_is_retried(world: World) -> None:
     assert await world.state(trip) == "Failed"
 
 
-async def test_a_step_whose_deadline_has_passed_refuses_without_running(world: World) -> None:
+async def test_a_step_past_its_deadline_refuses(world: World) -> None:
     long_ago = datetime.now(UTC) - timedelta(hours=1)
 
     trip = await world.request(occurred_at=long_ago)
@@ -212,7 +212,7 @@ async def test_the_whole_sagas_deadline_binds_every_forward_step(world: World) -
     assert await world.state(late) == "Failed"
 
 
-async def test_an_outside_call_that_outlasts_its_deadline_is_cut_off_and_voided(world: World) -> None:
+async def test_an_external_call_past_its_deadline_is_voided(world: World) -> None:
     async def never() -> None:
         await asyncio.Event().wait()
 
@@ -238,7 +238,7 @@ async def test_fifty_sagas_at_once_all_end(world: World) -> None:
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(1)], ids=["CancelledError", "SystemExit"])
-async def test_what_is_no_exception_refuses_its_step_in_the_end(world: World, error: BaseException) -> None:
+async def test_a_base_exception_finally_refuses_its_step(world: World, error: BaseException) -> None:
     trips = {"book_room": "trip-room", "book_flight": "trip-flight", "issue_ticket": "trip-ticket"}
     for step, trip in trips.items():
         world.script.always(step, error, trip)
@@ -250,5 +250,5 @@ async def test_what_is_no_exception_refuses_its_step_in_the_end(world: World, er
 
     assert {await world.state(trip) for trip in trips.values()} == {"Failed"}
     assert await world.state(neighbour) == "Completed"
-    assert not any(host.loops.ended for host in world.runtimes.values())
+    assert not any(runtime.loops.ended for runtime in world.runtimes.values())
     assert len(world.script.booked) == 1

@@ -1,7 +1,7 @@
 """The order saga, refused at every step and aborted at every moment: all of it is done, or undone in strict reverse.
 
-The shop's own services run in the simulation, where a moment is the time between two deliveries. What they did, and
-in which order, is read from their logs: what each entry took is what the one before it in the story emitted.
+The shop's own services run in the simulation, where a moment is the time between two deliveries. Their actions and
+the order of these are read from their logs: each entry's event was emitted by the entry before it in the timeline.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ SERVICES = [inventory, payment, shipping, notification]
 STEPS = ["reserve_inventory", "process_payment", "create_shipment", "send_confirmation"]
 PRICE = 3950 + 4 * 1200
 EXAMPLE = documented_example(OrderCreated)
-#: What makes which step refuse; the cards beyond the declined one let the outside call fail, and take long.
+#: The cause of each step's refusal; two other cards let the external call fail, and take long.
 REFUSALS: dict[str, tuple[str | None, dict[str, Any]]] = {
-    "nobody refuses": (None, {}),
+    "no step refuses": (None, {}),
     "the goods are sold out": ("reserve_inventory", {"items": [{"sku": "SOLD-OUT", "quantity": 1}]}),
     "the card is declined": ("process_payment", {"payment_method": "card_declined"}),
     "the provider is down": ("process_payment", {"payment_method": "card_down"}),
     "the provider is slow": ("process_payment", {"payment_method": "card_slow"}),
-    "nobody ships there": (
+    "no carrier ships there": (
         "create_shipment",
         {"shipping_address": EXAMPLE["shipping_address"] | {"country": "AQ"}},
     ),
@@ -51,7 +51,7 @@ MOST_MOMENTS = 100
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_refusal_undoes_what_was_done_in_strict_reverse_order(case: str, files: Path, tmp_path: Path) -> None:
+def test_a_refusal_compensates_in_strict_reverse_order(case: str, files: Path, tmp_path: Path) -> None:
     refusing, changes = REFUSALS[case]
 
     with shop(files, tmp_path) as world:
@@ -65,38 +65,36 @@ def test_a_refusal_undoes_what_was_done_in_strict_reverse_order(case: str, files
 
 @pytest.mark.parametrize("arrival", ARRIVALS)
 @pytest.mark.parametrize("case", REFUSALS)
-def test_an_abort_at_any_moment_ends_in_all_or_nothing(case: str, arrival: str, files: Path, tmp_path: Path) -> None:
+def test_an_abort_at_any_moment_is_atomic(case: str, arrival: str, files: Path, tmp_path: Path) -> None:
     refusing, changes = REFUSALS[case]
     ends = []
 
     for moment in count():
         folder = tmp_path / str(moment)
         with shop(files, folder) as world:
-            was_reached = run(world, changes, abort_at=moment, arrival=ARRIVALS[arrival])
+            is_reached = run(world, changes, abort_at=moment, arrival=ARRIVALS[arrival])
             is_well = "send_confirmation" in completed(world)
             assert undone(world) == ([] if is_well else completed(world)[::-1]), f"aborted at moment {moment}"
             assert_one_end(world, folder, well=is_well)
         ends.append(is_well)
-        if not was_reached:
+        if not is_reached:
             break
 
-    # The first abort comes before the order itself, the last one after its end.
+    # The first abort comes before the order, the last one after its end.
     assert ends[0] is False
     assert ends[-1] is (refusing is None)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
 @pytest.mark.parametrize("service", [service.name for service in SERVICES])
-@pytest.mark.parametrize("case", ["nobody refuses", "nobody ships there"])
-def test_a_clock_that_is_an_hour_off_either_way_leaves_all_or_nothing(
-    case: str, service: str, hours: int, files: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("case", ["no step refuses", "no carrier ships there"])
+def test_a_wrong_clock_leaves_all_or_nothing(case: str, service: str, hours: int, files: Path, tmp_path: Path) -> None:
     refusing, changes = REFUSALS[case]
 
     with shop(files, tmp_path, **{service: timedelta(hours=hours)}) as world:
         run(world, changes)
 
-        # Whoever reads an event of an hour ago refuses, and that is a legal end; who reads one of the future does not.
+        # A step refuses an event that is an hour old, which is a legal end; it accepts one of the future.
         is_well = "send_confirmation" in completed(world)
         assert not (is_well and refusing)
         assert undone(world) == ([] if is_well else completed(world)[::-1])
@@ -105,14 +103,14 @@ def test_a_clock_that_is_an_hour_off_either_way_leaves_all_or_nothing(
 
 @contextmanager
 def shop(files: Path, folder: Path, **clocks_off: timedelta) -> Iterator[Simulation]:
-    """Open the shop in this folder, upon a copy of its first stock."""
+    """Run the shop in this folder, with a copy of its initial files."""
     with simulation(SERVICES, settings_in(folder), template=files, clocks_off=clocks_off) as world:
         yield world
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The services' files as they are before the first order."""
+    """The services' files before the first order."""
     folder = tmp_path_factory.mktemp("shop")
     with simulation(SERVICES, settings_in(folder)):
         return folder
@@ -125,7 +123,7 @@ def settings_in(folder: Path) -> Settings:
 def run(
     world: Simulation, changes: dict[str, Any], *, abort_at: int | None = None, arrival: Callable[[list], list] = list
 ) -> bool:
-    """Send an order and deliver all that follows; return whether the moment of the abort was reached before the end."""
+    """Send an order and deliver all messages; return whether the abort's moment came before the end."""
     placed = world.wire.hold(message(world, OrderCreated.model_validate(EXAMPLE | changes | {"order_id": "order-1"})))
     assert len(placed) == 1
     for moment in range(MOST_MOMENTS):
@@ -178,18 +176,18 @@ def undone(world: Simulation) -> list[str]:
 
 
 def timeline(world: Simulation) -> list[sqlite3.Row]:
-    """Return how it came to the end: from its last entry back along the causes, and then turned round."""
+    """Return the entries that led to the end, from the first cause to the last entry."""
     entries = moves(world)
     emitted = {entry["emitted_id"]: entry for entry in entries if entry["emitted_id"]}
     (entry,) = [entry for entry in entries if entry["emitted_type"] in ("OrderFulfilled", "OrderFailed")]
-    told = [entry]
+    found = [entry]
     while entry := emitted.get(entry["event_id"]):
-        told.append(entry)
-    return told[::-1]
+        found.append(entry)
+    return found[::-1]
 
 
 def assert_one_end(world: Simulation, folder: Path, *, well: bool) -> None:
-    """All is done and confirmed, or nothing is left: no entry, no goods, no money, and nobody to write to twice."""
+    """All is done and confirmed, or nothing is left: no entry, no goods, no money, and one letter to the customer."""
     states = {entry["step"]: entry["to_state"] for entry in moves(world)}
     end = "send_confirmation" if well else "send_cancellation_notice"
     if well:

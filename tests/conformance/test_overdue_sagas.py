@@ -1,4 +1,4 @@
-"""What waits too long is noted, nudged and at last aborted; clocks decide only when to ask."""
+"""An overdue saga is noted, nudged and finally aborted; clocks decide only when to check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
 
 
-async def test_a_saga_that_ends_in_time_is_never_overdue(world: World) -> None:
+async def test_a_timely_saga_is_never_overdue(world: World) -> None:
     trip = await world.request()
 
     await world.quiet()
@@ -34,7 +34,7 @@ async def test_a_saga_that_ends_in_time_is_never_overdue(world: World) -> None:
     assert await world.notes("hotel", trip) == []
 
 
-async def test_an_event_that_was_lost_is_sent_again_and_the_saga_ends(world: World) -> None:
+async def test_the_watchdog_repairs_a_lost_event(world: World) -> None:
     await done_long_ago(world, FlightBooked(trip_id="trip-1"), ago=timedelta(minutes=20), by=("flight", "book_flight"))
 
     await eventually(lambda: world.state("trip-1"))
@@ -45,7 +45,7 @@ async def test_an_event_that_was_lost_is_sent_again_and_the_saga_ends(world: Wor
     assert await world.states("flight", "trip-1") == ["completed", "confirmed"]
 
 
-async def test_a_nudge_that_comes_after_the_next_steps_deadline_brings_the_saga_back(world: World) -> None:
+async def test_a_nudge_past_the_deadline_compensates_the_saga(world: World) -> None:
     await done_long_ago(world, RoomBooked(trip_id="trip-1", room="12"), ago=timedelta(minutes=20))
 
     await eventually(lambda: world.state("trip-1"))
@@ -56,7 +56,7 @@ async def test_a_nudge_that_comes_after_the_next_steps_deadline_brings_the_saga_
     assert world.script.calls["book_flight"] == 0
 
 
-async def test_a_compensation_whose_event_was_lost_is_sent_again(world: World) -> None:
+async def test_a_compensations_lost_event_is_sent_again(world: World) -> None:
     await done_long_ago(world, RoomBooked(trip_id="trip-1", room="12"), ago=timedelta(minutes=30))
     await done_long_ago(world, RoomCancelled(trip_id="trip-1"), ago=timedelta(minutes=20), position=2)
 
@@ -67,7 +67,7 @@ async def test_a_compensation_whose_event_was_lost_is_sent_again(world: World) -
     assert await world.effects("desk", "trip-1") == ["apologized"]
 
 
-async def test_a_saga_that_no_nudge_helps_is_aborted_and_all_of_it_is_done_or_undone(world: World) -> None:
+async def test_a_saga_that_stays_overdue_is_aborted(world: World) -> None:
     await done_long_ago(world, RoomBooked(trip_id="trip-1", room="12"), ago=timedelta(hours=2))
 
     await eventually(lambda: world.state("trip-1"))
@@ -82,7 +82,7 @@ async def test_a_saga_that_no_nudge_helps_is_aborted_and_all_of_it_is_done_or_un
         assert not world.script.booked
 
 
-async def test_a_step_is_no_longer_overdue_once_its_saga_has_ended(world: World) -> None:
+async def test_an_ended_sagas_step_is_not_overdue(world: World) -> None:
     await done_long_ago(world, RoomBooked(trip_id="trip-1", room="12"), ago=timedelta(minutes=20))
     world.script.plan("book_flight", "refuse")
 
@@ -96,7 +96,7 @@ async def test_a_step_is_no_longer_overdue_once_its_saga_has_ended(world: World)
     assert await world.state("trip-1") == "Failed"
 
 
-async def test_a_late_nudge_of_a_finished_saga_changes_nothing(world: World) -> None:
+async def test_a_nudge_of_an_ended_saga_changes_nothing(world: World) -> None:
     trip = await world.request()
     await world.quiet()
 
@@ -110,7 +110,7 @@ async def test_a_late_nudge_of_a_finished_saga_changes_nothing(world: World) -> 
 
 @pytest.mark.parametrize("refusing", [None, "issue_ticket"], ids=["completed", "failed"])
 @pytest.mark.parametrize("missing", [("hotel",), ("hotel", "flight", "desk")], ids="-".join)
-async def test_services_that_missed_an_end_learn_it(
+async def test_services_that_missed_an_end_receive_it(
     world: World, refusing: str | None, missing: tuple[str, ...]
 ) -> None:
     if refusing:
@@ -128,7 +128,7 @@ async def test_services_that_missed_an_end_learn_it(
     assert world.script.calls["book_flight"] == 1
 
 
-async def test_an_operators_nudge_of_an_ended_saga_is_answered_too(world: World) -> None:
+async def test_an_operators_nudge_repairs_a_lost_end(world: World) -> None:
     trip = await world.request()
     await world.quiet()
     await forget_the_end(world, "hotel", ago=timedelta(0))
@@ -139,15 +139,13 @@ async def test_an_operators_nudge_of_an_ended_saga_is_answered_too(world: World)
     await eventually(lambda: knows_the_end(world, "hotel", trip))
 
 
-async def test_an_end_that_the_broker_had_no_binding_for_is_repaired(
-    tmp_path: Path, prefix: str, rabbitmq: Server
-) -> None:
-    """The real loss: the message goes to the other queues, so that its publisher has a confirm for it."""
+async def test_an_end_lost_without_binding_is_repaired(tmp_path: Path, prefix: str, rabbitmq: Server) -> None:
+    """A real loss: the other queues receive the message, so that its publisher gets a confirm."""
     quick = {"overdue_after": timedelta(seconds=1), "redeclare_every": timedelta(seconds=1)}
     world = RabbitWorld(settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix, **quick), no_database)
     await world.start()
     try:
-        await world.request()  # the services are at work
+        await world.request()  # the services are running
         await world.quiet()
         unbinding = asyncio.create_task(keep_unbound(world, "hotel", "saga.SagaEnded"))
         trip = await world.request()
@@ -164,11 +162,11 @@ async def test_an_end_that_the_broker_had_no_binding_for_is_repaired(
 
 
 async def no_database(_: str) -> None:
-    """Leave each service its file."""
+    """Let each service use its file."""
 
 
 async def keep_unbound(world: RabbitWorld, service: str, key: str) -> None:
-    """Take a binding away again and again: the service declares it anew."""
+    """Unbind a key repeatedly: the service declares it again."""
     connection = await aio_pika.connect(world.settings.broker_url)
     async with connection, connection.channel() as channel:
         queue = await channel.get_queue(queue_name(world.settings, service))
@@ -177,14 +175,14 @@ async def keep_unbound(world: RabbitWorld, service: str, key: str) -> None:
 
 
 async def knows_the_end(world: World, service: str, trip: str) -> bool:
-    """Whether the service was told, in each of the trip's steps that it has taken part in."""
+    """Whether the service has noted the end for each of its steps of the trip."""
     log = await world.log(service, trip)
-    told = {entry.step for entry in log if entry.event_type == "SagaEnded"}
-    return bool(told) and told == {entry.step for entry in log}
+    noted = {entry.step for entry in log if entry.event_type == "SagaEnded"}
+    return bool(noted) and noted == {entry.step for entry in log}
 
 
 async def forget_the_end(world: World, service: str, *, ago: timedelta = timedelta(minutes=20)) -> None:
-    """Leave a service's log as it is where the end got lost on its way, some time ago."""
+    """Make a service's log as if the end had been lost, some time ago."""
     table = saga_log.saga_log
     async with world.runtimes[service].database.transaction() as session:
         connection = await session.connection()
@@ -206,7 +204,7 @@ async def done_long_ago(
     position: int = 1,
     by: tuple[str, str] = ("hotel", "book_room"),
 ) -> None:
-    """Write what a service's log says when its event was lost on the way, as with a queue that was deleted."""
+    """Write the log entry of a step whose event was lost, for example with a deleted queue."""
     entry = Entry(
         service=by[0],
         saga_id="trip-1",
@@ -226,5 +224,5 @@ async def done_long_ago(
     async with world.runtimes[by[0]].database.transaction() as session:
         connection = await session.connection()
         await saga_log.append(connection, [entry])
-        # The search has passed that time already; nothing is ever written there but by a test.
+        # The watchdog's search has passed that time already; only a test writes there.
         await connection.execute(delete(overdue_search.watched))

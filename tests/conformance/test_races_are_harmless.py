@@ -1,4 +1,4 @@
-"""At-least-once on the wire, exactly once in effect: what comes twice, late, early or at once changes nothing."""
+"""At-least-once on the wire, exactly once in effect: duplicate, late, early and concurrent events are harmless."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_a_duplicate_event_runs_the_step_once(world: World) -> None:
     assert await world.notes("hotel", "trip-1") == []
 
 
-async def test_the_same_request_under_another_message_id_is_the_same_saga(world: World) -> None:
+async def test_a_request_under_another_id_changes_nothing(world: World) -> None:
     wire = message(TripRequested(trip_id="trip-1"), "trip-1")
 
     await world.send(wire)
@@ -42,7 +42,7 @@ async def test_the_same_request_under_another_message_id_is_the_same_saga(world:
     assert await world.notes("hotel", "trip-1") == ["ignored"]
 
 
-async def test_a_compensation_before_its_step_fences_it_and_passes_the_chain_on(world: World) -> None:
+async def test_a_compensation_before_its_step_fences_it(world: World) -> None:
     refused = FlightRefused(trip_id="trip-1", reason="no crew")
 
     await world.send(message(refused, "trip-1"))
@@ -56,7 +56,7 @@ async def test_a_compensation_before_its_step_fences_it_and_passes_the_chain_on(
     assert await world.state("trip-1") == "Failed"
 
 
-async def test_a_compensation_of_an_isolated_step_waits_while_its_outcome_is_unknown(world: World) -> None:
+async def test_a_compensation_waits_for_an_unknown_outcome(world: World) -> None:
     called, may_answer = asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
@@ -78,7 +78,7 @@ async def test_a_compensation_of_an_isolated_step_waits_while_its_outcome_is_unk
     assert not world.script.booked
 
 
-async def test_a_late_success_after_the_rollback_changes_nothing_and_is_noted(world: World) -> None:
+async def test_a_late_success_is_noted_without_effect(world: World) -> None:
     await world.send(message(TicketRefused(trip_id="trip-1", reason="early"), "trip-1"))
     await world.quiet()
 
@@ -133,7 +133,7 @@ async def test_an_abort_makes_the_first_unfinished_step_refuse(world: World, unf
     assert not world.script.booked
 
 
-async def test_an_abort_against_a_running_outside_call_lets_it_finish_and_is_undone(world: World) -> None:
+async def test_an_abort_during_an_external_call_undoes_it(world: World) -> None:
     called, may_answer = asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
@@ -155,17 +155,17 @@ async def test_an_abort_against_a_running_outside_call_lets_it_finish_and_is_und
     assert await world.state("trip-1") == "Failed"
 
 
-async def test_a_step_left_standing_in_a_failed_saga_is_marked(world: World) -> None:
+async def test_a_completed_step_contradicts_its_failed_saga(world: World) -> None:
     await world.send(message(FlightBooked(trip_id="trip-1"), "trip-1"))
     world.script.plan("book_flight", "refuse")
     await world.quiet()
 
     await world.send(message(RoomBooked(trip_id="trip-2"), "trip-2"))
     await world.quiet()
-    standing = message(TripRequested(trip_id="trip-3"), "trip-3")
+    third = message(TripRequested(trip_id="trip-3"), "trip-3")
     world.script.plan("cancel_room", *[RuntimeError("hotel closed")] * 3)
     world.script.plan("book_flight", "refuse")
-    await world.send(standing)
+    await world.send(third)
     await world.quiet()
     await world.send(message(SagaEnded(saga_type="trip", failed=("trip-3",)), ""))
     await world.quiet()
@@ -174,7 +174,7 @@ async def test_a_step_left_standing_in_a_failed_saga_is_marked(world: World) -> 
     assert [entry.error for entry in ended] == ["still completed in a saga that ended failed"]
 
 
-async def test_the_end_is_noted_once_however_often_it_is_told(world: World) -> None:
+async def test_a_repeated_end_is_noted_once(world: World) -> None:
     world.script.plan("book_flight", "refuse")
     trip = await world.request()
     await world.quiet()
@@ -218,11 +218,11 @@ async def _all_idle(apps: list) -> bool:
     return all(app.runtime.batcher.is_idle for app in apps)
 
 
-async def _all_put_off(world: World, service: str) -> bool:
+async def _all_deferred(world: World, service: str) -> bool:
     return await world.own(service) > 0 and not await world.waiting()
 
 
-async def test_many_copies_of_a_put_off_compensation_wait_as_one(world: World) -> None:
+async def test_copies_of_a_deferred_compensation_wait_as_one(world: World) -> None:
     called, may_answer = asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
@@ -237,7 +237,7 @@ async def test_many_copies_of_a_put_off_compensation_wait_as_one(world: World) -
     refused = message(TicketRefused(trip_id="trip-1", reason="late"), "trip-1")
     for _ in range(5):
         await asyncio.gather(*(world.send(refused) for _ in range(10)))
-    await eventually(lambda: _all_put_off(world, "flight"), within=20, what="all copies put off")
+    await eventually(lambda: _all_deferred(world, "flight"), within=20, what="all copies deferred")
     waiting = await world.own("flight")
     may_answer.set()
     await sending

@@ -1,6 +1,6 @@
-"""What waits for a later moment outlives a restart, and comes neither before that moment nor past the deadline.
+"""A delayed message survives a restart, and comes neither before its time nor past the deadline.
 
-The trip's services run in the simulation, where the test says how late it is and when a process dies.
+The trip's services run in the simulation, where the test sets the time and kills processes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def world(script: Script, tmp_path: Path) -> Iterator[Simulation]:
         yield world
 
 
-def test_a_delayed_retry_survives_a_restart_and_comes_at_its_moment(world: Simulation, script: Script) -> None:
+def test_a_delayed_retry_survives_a_restart(world: Simulation, script: Script) -> None:
     script.plan("book_room", Retry("the desk is closed", after=LATER))
     request(world)
 
@@ -55,7 +55,7 @@ def test_a_delayed_retry_survives_a_restart_and_comes_at_its_moment(world: Simul
     assert ends(world) == ["Completed"]
 
 
-def test_attempts_count_on_after_a_restart(world: Simulation, script: Script) -> None:
+def test_attempts_continue_counting_after_a_restart(world: Simulation, script: Script) -> None:
     script.plan("book_room", *[ConnectionError("no answer")] * 3)
     request(world)
 
@@ -67,9 +67,7 @@ def test_attempts_count_on_after_a_restart(world: Simulation, script: Script) ->
     assert ends(world) == ["Failed"]
 
 
-def test_the_count_of_attempts_is_only_on_the_retries_and_not_on_what_the_step_emits(
-    world: Simulation, script: Script
-) -> None:
+def test_only_retries_carry_the_attempt_count(world: Simulation, script: Script) -> None:
     script.plan("book_room", *[ConnectionError("no answer")] * 2)
     script.plan("cancel_room", ConnectionError("no answer"))
     script.plan("issue_ticket", "refuse")
@@ -85,9 +83,7 @@ def test_the_count_of_attempts_is_only_on_the_retries_and_not_on_what_the_step_e
     assert ends(world) == ["Failed"]
 
 
-def test_a_retry_that_a_long_outage_made_too_late_refuses_without_another_attempt(
-    world: Simulation, script: Script
-) -> None:
+def test_a_retry_past_its_deadline_refuses(world: Simulation, script: Script) -> None:
     script.plan("book_room", Retry("the desk is closed", after=LATER))
     request(world)
     world.advance(LATER + SOON)
@@ -102,7 +98,7 @@ def test_a_retry_that_a_long_outage_made_too_late_refuses_without_another_attemp
     assert ends(world) == ["Failed"]
 
 
-def test_a_slow_call_with_a_longer_timeout_is_nudged_over_and_left_alone(world: Simulation, script: Script) -> None:
+def test_a_slow_call_within_its_timeout_completes(world: Simulation, script: Script) -> None:
     call: asyncio.Future[None] = world.loop.create_future()
     script.plan("book_flight", lambda: call)
     request(world)
@@ -117,9 +113,7 @@ def test_a_slow_call_with_a_longer_timeout_is_nudged_over_and_left_alone(world: 
     assert ends(world) == ["Completed"]
 
 
-def test_a_slow_call_of_a_saga_that_is_aborted_meanwhile_is_not_cut_off_but_undone_afterwards(
-    world: Simulation, script: Script
-) -> None:
+def test_an_aborted_sagas_slow_call_is_undone_afterwards(world: Simulation, script: Script) -> None:
     call: asyncio.Future[None] = world.loop.create_future()
     script.plan("book_flight", lambda: call)
     request(world)
@@ -135,9 +129,7 @@ def test_a_slow_call_of_a_saga_that_is_aborted_meanwhile_is_not_cut_off_but_undo
     assert ends(world) == ["Failed"]
 
 
-def test_a_step_that_waits_for_its_retry_is_not_compensated_but_fenced_by_an_abort(
-    world: Simulation, script: Script
-) -> None:
+def test_an_abort_fences_a_step_awaiting_its_retry(world: Simulation, script: Script) -> None:
     script.plan("book_room", Retry("the desk is closed", after=LATER))
     request(world)
 
@@ -150,9 +142,7 @@ def test_a_step_that_waits_for_its_retry_is_not_compensated_but_fenced_by_an_abo
 
 
 @pytest.mark.parametrize("restarted", ["hotel", "flight", "desk"])
-def test_a_service_that_was_restarted_before_an_abort_undoes_what_it_had_done(
-    world: Simulation, script: Script, restarted: str
-) -> None:
+def test_a_restarted_service_undoes_an_aborted_saga(world: Simulation, script: Script, restarted: str) -> None:
     script.plan("issue_ticket", Retry("the printer is busy", after=LATER))
     request(world)
 
@@ -166,9 +156,7 @@ def test_a_service_that_was_restarted_before_an_abort_undoes_what_it_had_done(
 
 
 @pytest.mark.parametrize("away", ["hotel", "flight", "desk"])
-def test_a_service_that_is_away_during_an_abort_undoes_its_part_when_it_is_back(
-    world: Simulation, script: Script, away: str
-) -> None:
+def test_a_stopped_service_undoes_an_abort_later(world: Simulation, script: Script, away: str) -> None:
     script.plan("issue_ticket", Retry("the printer is busy", after=LATER))
     request(world)
 
@@ -186,7 +174,7 @@ def test_a_service_that_is_away_during_an_abort_undoes_its_part_when_it_is_back(
 
 
 def request(world: Simulation) -> None:
-    """Ask for a trip, and let it come as far as it can."""
+    """Request a trip, and deliver all messages."""
     now = world.clock.now()
     world.wire.hold(message(TripRequested(trip_id=TRIP), TRIP, occurred_at=now))
     world.deliver_all()
@@ -198,7 +186,7 @@ def abort_of(world: Simulation):
 
 
 def pass_time(world: Simulation, by: timedelta, *, every: timedelta = timedelta(seconds=1)) -> None:
-    """Let time pass in small steps, and deliver at once what comes due."""
+    """Advance the time in small steps, and deliver each message when it is due."""
     world.deliver_all()
     for _ in range(by // every):
         world.advance(every)
@@ -219,6 +207,6 @@ def notes(world: Simulation, name: str) -> set[str]:
 
 
 def ends(world: Simulation) -> list[str]:
-    """Return how the trip ended, as the desk knows."""
+    """Return how the trip ended, from the desk's log."""
     query = "SELECT saga_state FROM saga_log WHERE emitted_type IN ('TicketIssued', 'TripFailed')"
     return [row["saga_state"] for row in world.rows("desk", query)]

@@ -1,10 +1,11 @@
-"""A trip and its voucher have one id, and are two sagas: what becomes of the one changes nothing in the other."""
+"""A trip and its voucher share an id and are two sagas: neither changes the other."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,20 +34,20 @@ SERVICES = ("hotel", "flight", "desk")
 
 
 async def request_both(world: World, one_id: str = "A-1") -> str:
-    """Ask for a trip and its voucher, under one id."""
+    """Request a trip and its voucher, under one id."""
     await world.send(message(TripRequested(trip_id=one_id), one_id))
     await world.send(message(VoucherRequested(voucher_id=one_id), one_id, saga_type="voucher"))
     return one_id
 
 
 async def what_they_did(world: World, one_id: str, service: str, kind: str) -> list[str]:
-    """Return what a service did for the trip, or for the voucher."""
+    """Return a service's effects for the trip, or for the voucher."""
     words = {"trip": ("room", "flight", "ticket", "apologized"), "voucher": ("night", "seat", "voucher", "regretted")}
     return [each for each in await world.effects(service, one_id) if each.startswith(words[kind])]
 
 
 class Gate:
-    """Holds a step until the test lets it go on."""
+    """Holds a step until the test opens the gate."""
 
     def __init__(self) -> None:
         self.reached, self.opened = asyncio.Event(), asyncio.Event()
@@ -70,10 +71,10 @@ async def test_both_complete_each_by_its_own_steps(shared_world: World) -> None:
 
 
 @pytest.mark.parametrize("slow", ["trip", "voucher"])
-async def test_the_end_of_one_leaves_the_other_to_be_undone(shared_world: World, slow: str) -> None:
-    """The other is held at its last step until the end of the first is known to all, and then refused."""
+async def test_one_sagas_end_leaves_the_other_open(shared_world: World, slow: str) -> None:
+    """The other is held at its last step until all services know the first one's end, and is refused then."""
     gate, quick = Gate(), {"trip": "voucher", "voucher": "trip"}[slow]
-    # The call outside holds up no batch, as a step at the desk would.
+    # An external call holds up no batch; a step at the desk would.
     outside, last = {"trip": ("book_flight", "issue_ticket"), "voucher": ("hold_seat", "send_voucher")}[slow]
     shared_world.script.plan(outside, gate)
     shared_world.script.always(last, "refuse", "A-1")
@@ -100,12 +101,12 @@ async def is_last(world: World, service: str, one_id: str, kind: str, state: str
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed"])
-async def test_news_of_an_end_touches_its_own_type_alone(shared_world: World, outcome: str) -> None:
-    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
-    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
+async def test_a_saga_ended_event_changes_its_own_type(shared_world: World, outcome: str) -> None:
+    await write_done(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
+    await write_done(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
 
-    news = SagaEnded.model_validate({"saga_type": "voucher", outcome: ("A-1",)})
-    await shared_world.send(message(news, "", saga_type="voucher", event_id=new_id()))
+    end = SagaEnded.model_validate({"saga_type": "voucher", outcome: ("A-1",)})
+    await shared_world.send(message(end, "", saga_type="voucher", event_id=new_id()))
     await eventually(lambda: knows_of_the_end(shared_world))
     await shared_world.quiet()
 
@@ -117,7 +118,7 @@ async def knows_of_the_end(world: World) -> bool:
     return len(await world.log("hotel", "A-1", "voucher")) == 2
 
 
-async def test_an_abort_of_one_leaves_the_other_to_complete(shared_world: World) -> None:
+async def test_an_abort_of_one_leaves_the_other(shared_world: World) -> None:
     gates = Gate(), Gate()
     shared_world.script.plan("book_flight", gates[0])
     shared_world.script.plan("hold_seat", gates[1])
@@ -136,9 +137,9 @@ async def test_an_abort_of_one_leaves_the_other_to_complete(shared_world: World)
     assert await what_they_did(shared_world, one_id, "hotel", "voucher") == ["night set aside", "night freed"]
 
 
-async def test_one_that_is_overdue_is_pushed_although_the_other_has_ended(shared_world: World) -> None:
-    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
-    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room")
+async def test_a_twins_end_prevents_no_nudge(shared_world: World) -> None:
+    await write_done(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+    await write_done(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room")
 
     await eventually(lambda: shared_world.state("A-1", "trip"))
     await shared_world.quiet()
@@ -149,12 +150,12 @@ async def test_one_that_is_overdue_is_pushed_although_the_other_has_ended(shared
     assert shared_world.script.calls["hold_seat"] == 0
 
 
-async def test_one_that_ends_leaves_the_other_overdue(shared_world: World) -> None:
+async def test_one_sagas_end_leaves_the_other_overdue(shared_world: World) -> None:
     for event, kind, step in (
         (NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside"),
         (RoomBooked(trip_id="A-1", room="12"), "trip", "book_room"),
     ):
-        await stands(shared_world, event, kind, step, is_told=False)
+        await write_done(shared_world, event, kind, step, is_published=False)
     await eventually(lambda: are_late(shared_world, "trip", "voucher"))
 
     ended = SagaEnded(saga_type="voucher", completed=("A-1",))
@@ -168,10 +169,10 @@ async def are_late(world: World, *kinds: str) -> bool:
         return sorted(step.saga_type for step in await overdue_steps.listed(connection)) == list(kinds)
 
 
-async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: World) -> None:
+async def test_only_the_ended_saga_is_pruned(shared_world: World) -> None:
     hotel = shared_world.runtimes["hotel"].database
-    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
-    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_told=False)
+    await write_done(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+    await write_done(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_published=False)
 
     pruned = await pruner.prune(hotel, older_than=timedelta(minutes=1), now=datetime.now(UTC))
 
@@ -180,17 +181,17 @@ async def test_the_ended_one_is_pruned_and_the_open_one_stays(shared_world: Worl
     assert await shared_world.states("hotel", "A-1", "trip") == ["completed"]
 
 
-async def test_a_letter_of_the_open_one_outlives_the_other_and_is_redriven(shared_world: World) -> None:
-    """Its compensation failed for good, after the voucher had ended: it can be redriven, and the voucher's can't."""
+async def test_an_open_sagas_dead_letter_outlives_its_twin(shared_world: World) -> None:
+    """The trip's dead letter can be redriven after the voucher's end, and the voucher's can't."""
     hotel = shared_world.runtimes["hotel"]
-    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
-    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_told=False)
-    cancelled = FlightCancelled(trip_id="A-1")
-    await bury(shared_world, message(cancelled, "A-1"), "book_room")
-    await bury(shared_world, message(SeatFreed(voucher_id="A-1"), "A-1", saga_type="voucher"), "set_night_aside")
+    await write_done(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+    await write_done(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", is_published=False)
+    freed = message(SeatFreed(voucher_id="A-1"), "A-1", saga_type="voucher")
+    await add_dead_letter(shared_world, message(FlightCancelled(trip_id="A-1"), "A-1"), "book_room")
+    await add_dead_letter(shared_world, freed, "set_night_aside")
     await pruner.prune(hotel.database, older_than=timedelta(minutes=1), now=datetime.now(UTC))
-    await bury(shared_world, message(SeatFreed(voucher_id="A-1"), "A-1", saga_type="voucher"), "set_night_aside")
-    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
+    await add_dead_letter(shared_world, freed, "set_night_aside")
+    await write_done(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", is_ended=True)
 
     queue, now = queue_name(shared_world.settings, "hotel"), datetime.now(UTC)
     with pytest.raises(AmbiguousSagaError, match="trip, voucher"):
@@ -207,26 +208,27 @@ async def test_a_letter_of_the_open_one_outlives_the_other_and_is_redriven(share
     await eventually(lambda: is_last(shared_world, "hotel", "A-1", "trip", "compensated"))
 
 
-async def bury(world: World, wire: WireMessage, step: str) -> None:
-    """Leave a message as a dead letter of the hotel, long ago."""
-    letter = DeadLetter(
+async def add_dead_letter(world: World, wire: WireMessage, step: str) -> None:
+    """Store a message as an old dead letter of the hotel."""
+    dead_letter = DeadLetter(
         id=new_id(), service="hotel", reason="retries spent", error="full", message=wire, step=step,
         at=datetime.now(UTC) - timedelta(minutes=20),
     )  # fmt: skip
     async with world.runtimes["hotel"].database.transaction() as session:
-        await dead_letters.add(await session.connection(), [letter])
+        await dead_letters.add(await session.connection(), [dead_letter])
 
 
-@pytest.mark.parametrize("push", ["replay", "nudge", "abort"])
-async def test_a_push_has_to_say_which_of_the_two(shared_world: World, push: str) -> None:
+@pytest.mark.parametrize("operation", ["replay", "nudge", "abort"])
+async def test_an_operation_needs_a_type(shared_world: World, operation: str) -> None:
     hotel, now = shared_world.runtimes["hotel"], datetime.now(UTC)
-    await stands(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
-    await stands(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
-    facts: dict[str, Any] = {} if push == "abort" else {"emitted": hotel.service.emitted()}
+    await write_done(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
+    await write_done(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
+    facts: dict[str, Any] = {} if operation == "abort" else {"emitted": hotel.service.emitted()}
+    operate = partial(getattr(sagas, operation), hotel.database, saga_id="A-1", by=ADA, now=now, **facts)
 
     with pytest.raises(AmbiguousSagaError, match="trip, voucher"):
-        await getattr(sagas, push)(hotel.database, saga_id="A-1", by=ADA, now=now, **facts)
-    batch = await getattr(sagas, push)(hotel.database, saga_id="A-1", saga_type="voucher", by=ADA, now=now, **facts)
+        await operate()
+    batch = await operate(saga_type="voucher")
 
     assert [(row["saga_type"], row["outcome"] != "refused") for row in batch.rows] == [("voucher", True)]
     await eventually(lambda: shared_world.state("A-1", "voucher"))
@@ -235,8 +237,8 @@ async def test_a_push_has_to_say_which_of_the_two(shared_world: World, push: str
     assert await shared_world.notes("hotel", "A-1", "trip") == []
 
 
-async def test_an_abort_of_each_is_a_message_of_its_own(shared_world: World) -> None:
-    """A client that names no message id asks for both at once, while both call outside: neither is lost."""
+async def test_aborts_of_both_are_separate_messages(shared_world: World) -> None:
+    """A client without message ids aborts both during their external calls: neither abort is lost."""
     gates = Gate(), Gate()
     shared_world.script.plan("book_flight", gates[0])
     shared_world.script.plan("hold_seat", gates[1])
@@ -247,7 +249,7 @@ async def test_an_abort_of_each_is_a_message_of_its_own(shared_world: World) -> 
     for kind in ("trip", "voucher"):
         wire = abort_request(kind, one_id, "changed my mind", now=datetime.now(UTC))
         await shared_world.send(replace(wire, message_id=None))
-    await eventually(lambda: both_are_put_off(shared_world))
+    await eventually(lambda: both_are_deferred(shared_world))
     for gate in gates:
         gate.opened.set()
     await shared_world.quiet()
@@ -255,7 +257,7 @@ async def test_an_abort_of_each_is_a_message_of_its_own(shared_world: World) -> 
     assert [await shared_world.state(one_id, kind) for kind in ("trip", "voucher")] == ["Failed", "Failed"]
 
 
-async def both_are_put_off(world: World) -> bool:
+async def both_are_deferred(world: World) -> bool:
     async with world.runtimes["flight"].database.reading() as connection:
         rows = await outbox.listed(connection, saga_id="A-1")
     return {(row["event_type"], row["saga_type"]) for row in rows} >= {
@@ -263,17 +265,17 @@ async def both_are_put_off(world: World) -> bool:
     }
 
 
-async def stands(
+async def write_done(
     world: World,
     event: Event,
     kind: str,
     step: str,
     *,
     ago: timedelta = timedelta(minutes=20),
-    is_told: bool = True,
+    is_published: bool = True,
     is_ended: bool = False,
 ) -> None:
-    """Have the hotel's log say that a step was done that long ago; nobody has heard of its event, if it has any."""
+    """Write a log entry of a step that the hotel did that long ago; its event, if any, was lost."""
     entry = Entry(
         service="hotel",
         saga_id="A-1",
@@ -285,7 +287,7 @@ async def stands(
         saga_state=SagaState.COMPLETED if is_ended else SagaState.STARTED,
         event_id=new_id(),
         event_type="TripRequested",
-        emitted_id=new_id() if is_told else None,
+        emitted_id=new_id() if is_published else None,
         emitted_type=type(event).__name__,
         emitted_body=event.model_dump_json(),
         at=datetime.now(UTC) - ago,
@@ -293,5 +295,5 @@ async def stands(
     async with world.runtimes["hotel"].database.transaction() as session:
         connection = await session.connection()
         await saga_log.append(connection, [entry])
-        # The search has passed that time already; nothing is ever written there but by a test.
+        # The watchdog's search has passed that time already; only a test writes there.
         await connection.execute(delete(overdue_search.watched))

@@ -1,4 +1,4 @@
-"""The trip's three services at work upon one transport and one database, and what a test may ask of them."""
+"""The trip's three services on one transport and one database, and a test's queries about them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from toolkit.configuration.settings import queue_name
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
-from toolkit.protocol.log_entry import LogEntry
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.embedded import Embedded
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 DatabaseOf = Callable[[str], Awaitable[str | None]]
-#: Returns the services that are to be at work, acting by a script.
+#: Returns the services to run, which act by a script.
 Declare = Callable[[Script], list[Service]]
 
 
-#: The services' lease is short here, and a client's patience is a share of it; a busy machine takes longer.
+#: The services' lease is short here, and a client's confirm timeout is a share of it; a busy machine takes longer.
 _CLIENTS_LEASE = timedelta(seconds=20)
 
 
 def message(event: Event, trip_id: str, *, saga_type: str = "trip", **facts: Any) -> WireMessage:
-    """Return an event of a trip as a participant would send it."""
+    """Return an event of a trip as a participant sends it."""
     kind = type(event).__name__
     known = {"event_id": derived_id(saga_type, trip_id, kind), "event_type": kind, "version": event.__version__}
     envelope = Envelope(saga_id=trip_id, saga_type=saga_type, **(known | {"occurred_at": datetime.now(UTC)} | facts))
@@ -45,7 +44,7 @@ def message(event: Event, trip_id: str, *, saga_type: str = "trip", **facts: Any
 
 
 class World(ABC):
-    """What both transports have in common, as a test sees it."""
+    """What both transports have in common."""
 
     def __init__(self, settings: Settings, declare: Declare = services) -> None:
         self.settings = settings
@@ -56,18 +55,18 @@ class World(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Start the services, or start them again."""
+        """Start the services, or restart them."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop them in good order."""
+        """Stop them gracefully."""
 
     @abstractmethod
     async def send(self, wire: WireMessage) -> None:
-        """Publish a message as a client would."""
+        """Publish a message as a client."""
 
     async def waiting(self) -> int:
-        """Return how many messages are under way between the services."""
+        """Return how many messages are on their way between the services."""
         return 0
 
     async def request(self, trip_id: str = "", **facts: Any) -> str:
@@ -77,22 +76,22 @@ class World(ABC):
         return trip_id
 
     async def quiet(self) -> None:
-        """Wait until nothing is under way: no outbox row, no waiting message, nobody at work."""
-        calm = 0
+        """Wait until all is idle: no outbox row, no waiting message, no batch in progress."""
+        calm_checks = 0
 
         async def is_quiet() -> bool:
-            nonlocal calm
-            idle = all(host.batcher.is_idle for host in self.runtimes.values())
-            calm = calm + 1 if idle and not await self.waiting() and not await self.outgoing() else 0
-            return calm >= 5
+            nonlocal calm_checks
+            idle = all(runtime.batcher.is_idle for runtime in self.runtimes.values())
+            calm_checks = calm_checks + 1 if idle and not await self.waiting() and not await self.outgoing() else 0
+            return calm_checks >= 5
 
         await eventually(is_quiet, within=60, what="quiet")
 
     async def outgoing(self) -> int:
         """Return how many outbox rows there are."""
         total = 0
-        for host in self.runtimes.values():
-            async with host.database.reading() as connection:
+        for runtime in self.runtimes.values():
+            async with runtime.database.reading() as connection:
                 total += await outbox.count(connection)
         return total
 
@@ -102,8 +101,8 @@ class World(ABC):
         async with self.runtimes[service].database.reading() as connection:
             return int(await connection.scalar(query) or 0)
 
-    async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[LogEntry]:
-        """Return a service's log, or what it has of one trip, or of a saga of another type."""
+    async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[dict[str, Any]]:
+        """Return a service's log: all of it, or of one trip, or of a saga of another type."""
         async with self.runtimes[service].database.reading() as connection:
             return await saga_log_queries.entries(connection, saga_id=trip_id, saga_type=saga_type)
 
@@ -116,7 +115,7 @@ class World(ABC):
         return [entry.to_state for entry in await self.log(service, trip_id, saga_type) if not entry.position]
 
     async def effects(self, service: str, trip_id: str) -> list[str]:
-        """Return what the steps of a service really did."""
+        """Return the committed effects of a service's steps."""
         query = text("SELECT what FROM effects WHERE trip_id = :trip ORDER BY id")
         async with self.runtimes[service].database.reading() as connection:
             return list((await connection.execute(query, {"trip": trip_id})).scalars())
@@ -127,7 +126,7 @@ class World(ABC):
             return await dead_letter_queries.listed(connection)
 
     async def state(self, trip_id: str, saga_type: str | None = None) -> str | None:
-        """Return how the trip ended, as the desk knows."""
+        """Return how the trip ended, from the desk's log."""
         ended = [entry.saga_state for entry in await self.log("desk", trip_id, saga_type)]
         return next((state for state in ("Completed", "Failed") if state in ended), None)
 
@@ -148,7 +147,7 @@ class EmbeddedWorld(World):
 
 
 class RabbitWorld(World):
-    """RabbitMQ, and a database of each service's own."""
+    """RabbitMQ, and one database for each service."""
 
     def __init__(self, settings: Settings, database_of: DatabaseOf, declare: Declare = services) -> None:
         super().__init__(settings, declare)
@@ -178,7 +177,7 @@ class RabbitWorld(World):
         await self._client.publish(wire)
 
     async def post(self, wire: WireMessage, *, to: str) -> None:
-        """Put a message into one queue, past the exchange."""
+        """Publish a message to one queue, past the event exchange."""
         await self._client.publish(wire, destination=to)
 
     async def depth(self, queue: str) -> int:
@@ -191,19 +190,19 @@ class RabbitWorld(World):
             names = [queue_name(self.settings, service.name) for service in self.services]
             queues = [await channel.declare_queue(name, passive=True) for name in names]
             total = sum(queue.declaration_result.message_count or 0 for queue in queues)
-        await self._deliveries_have_come()
+        await self._deliveries_have_arrived()
         return total
 
-    async def _deliveries_have_come(self) -> None:
-        """Ask something on each channel that consumes: what was handed out there before comes before the answer."""
-        consumers = [app._consumer._consumer for app in self.apps if app._consumer]
+    async def _deliveries_have_arrived(self) -> None:
+        """Make one request on each consuming channel: earlier deliveries arrive before its response."""
+        consumers = [app._consumer._queue_consumer for app in self.apps if app._consumer]
         channels = [each._consuming_on for each in consumers if each and each._consuming_on]
         for channel in channels:
-            with suppress(AMQPError, ConnectionError):  # it was closed just now: what it held waits in its queue again
-                await channel.basic_cancel("nobody")  # no consumer has this tag, so that nothing ends
+            with suppress(AMQPError, ConnectionError):  # it was closed just now: its messages are in the queue again
+                await channel.basic_cancel("no such tag")  # no consumer has this tag, so that none ends
 
     async def sweep(self) -> None:
-        """Delete what the test made on the broker."""
+        """Delete the test's queues and exchanges."""
         connection = await aio_pika.connect(self.settings.broker_url)
         async with connection, connection.channel() as channel:
             for service in self.services:

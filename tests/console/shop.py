@@ -17,7 +17,8 @@ from pydantic import SecretStr
 
 from services.events import InventoryReservationFailed, OrderCreated
 from tests.console.background import Background
-from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
+from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.end_to_end.placed_orders import SERVICES
 from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.client.http_client import HttpClient

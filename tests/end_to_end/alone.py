@@ -1,4 +1,4 @@
-"""One service as `saga run` runs it, under `ulimit -n 1024`, and the ports on which it listens."""
+"""One service, started by `saga run` under `ulimit -n 1024`, and its ports."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Running:
     health: int
 
     def megabytes(self) -> float:
-        """Return the most memory that it has had."""
+        """Return its peak memory."""
         (line,) = [line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if "VmHWM" in line]
         return int(line.split()[1]) / 1024
 
 
 @asynccontextmanager
 async def running(name: str, broker_url: str, folder: Path, **environment: str) -> AsyncIterator[Running]:
-    """Run a service with this environment, its database and its log in the folder, and wait until it is ready."""
+    """Run a service with this environment, with its database and its log in the folder, and wait until it is ready."""
     own = {
         "SAGA_BROKER_URL": broker_url,
         "SAGA_EXCHANGE": f"test-{folder.name}-{os.getpid()}",
@@ -52,7 +52,7 @@ async def running(name: str, broker_url: str, folder: Path, **environment: str) 
 
 
 async def is_ready(port: int) -> bool:
-    """Whether the service says within two seconds that it is alive and has all that it needs."""
+    """Whether the service answers within two seconds that it is alive and ready."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=2) as client:
         try:
             answers = [await client.get(path) for path in ("/healthz", "/readyz")]
@@ -62,9 +62,9 @@ async def is_ready(port: int) -> bool:
 
 
 async def _listening(log: Path) -> tuple[int, int] | None:
-    """Return where the service listens, once it is ready."""
-    told = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    found = {each["event"]: each["port"] for each in told if "port" in each}
+    """Return the service's ports, once it is ready."""
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    found = {each["event"]: each["port"] for each in lines if "port" in each}
     if len(found) < 2 or not await is_ready(found["health listens"]):
         return None
     return found["api listens"], found["health listens"]

@@ -1,6 +1,6 @@
-"""Servers of a test's own, to be broken: in containers that can be restarted, and behind proxies that can be cut.
+"""Servers for a test to break: in containers that it restarts, and behind proxies that it cuts.
 
-Where there is no Docker the servers found on this machine are used: nobody restarts those, the proxy plays it.
+Without Docker the servers found on this machine are used; the proxy simulates their restart.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from testcontainers.core.container import DockerContainer
 from tests.end_to_end.proxy import Proxy
 from tests.servers import Kind, container_for, docker_is_there, find, wait_for_answer
 
-#: How long a server seems to be away that nobody may restart, in seconds: about as long as a restart takes.
-_PLAYED_RESTART = 3.0
+#: The length of a simulated restart, in seconds: about that of a real one.
+_SIMULATED_RESTART = 3.0
 
-#: What Docker answers where another process was given the port meanwhile.
+#: Docker's errors when another process got the port meanwhile.
 _PORT_IS_TAKEN = re.compile("port is already allocated|address already in use")
 
 
@@ -48,9 +48,9 @@ class Breakable:
         self.url = server.url
 
     async def restart(self, *, gently: bool = True) -> None:
-        """Stop the server, in good order or as a power cut does, start it again, and wait until it answers."""
+        """Stop the server, gracefully or as a power cut does, start it again, and wait until it answers."""
         if self.server.container is None:
-            await self._play_restart()
+            await self._simulate_restart()
         else:
             await asyncio.to_thread(self._restart, self.server.container, gently)
 
@@ -63,15 +63,15 @@ class Breakable:
         wrapped.start()
         wait_for_answer(self.server.kind, "127.0.0.1", self.server.port)
 
-    async def _play_restart(self) -> None:
+    async def _simulate_restart(self) -> None:
         self.proxy.refuse()
-        await asyncio.sleep(_PLAYED_RESTART)  # the outage's own length
+        await asyncio.sleep(_SIMULATED_RESTART)  # the outage's own length
         self.proxy.heal()
 
 
 @contextmanager
 def own_server(kind: Kind) -> Iterator[OwnServer]:
-    """Yield a server of the test's own if Docker is there, else one that is found."""
+    """Yield a server of the test's own if Docker answers, else one that is found."""
     if not docker_is_there():
         with find(kind) as found:
             yield OwnServer(kind, found.url, None)
@@ -110,7 +110,7 @@ def _started(kind: Kind) -> OwnServer:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
-"""The crash matrix as data: each cell is a point, a service and a direction, with what it takes to get there.
+"""The crash matrix as data: each cell is a failpoint, a service and a direction, with the orders that reach it.
 
-What can't be reached stands here, too, with the reason: nothing is left out in silence.
+Unreachable cells are listed, too, with the reason.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.events import OrderCreated
-from tests.end_to_end.fleet import SERVICES
+from tests.end_to_end.placed_orders import SERVICES
 from toolkit.declaration.events import SagaState, documented_example
 from toolkit.failpoints import DIRECTIONS, POINTS
 from toolkit.ids import new_id
@@ -17,12 +17,12 @@ from toolkit.ids import new_id
 EMBEDDED = "embedded"
 
 _ANTARCTICA = documented_example(OrderCreated)["shipping_address"] | {"country": "AQ"}
-#: What becomes of an order, by the changes to the example that bring it about.
+#: The ends of an order, by the changes to the example that cause them.
 _FULFILLED: Mapping[str, object] = {}
 _DECLINED = {"payment_method": "card_declined"}
 _NOT_SHIPPED = {"shipping_address": _ANTARCTICA}
-_BOUNCED = {"customer_email": "nobody@bounce.example"}
-#: The payment takes as long as `_SLOWNESS` says, and holds the saga up meanwhile.
+_BOUNCED = {"customer_email": "ada@bounce.example"}
+#: The payment takes `SLOWNESS` seconds, and holds the saga up meanwhile.
 _SLOWLY = {"payment_method": "card_slow"}
 
 #: How long a slow payment takes, in seconds: longer than a step here takes to be overdue.
@@ -30,17 +30,17 @@ SLOWNESS = 3
 
 _IMPATIENT = {"SAGA_OVERDUE_AFTER": "1", "SAGA_WATCH_EVERY": "0.1"}
 
-#: Who is held up so that a step of the service is overdue: who would take its event.
+#: The service to hold up so that a step of the key's service is overdue: the consumer of its event.
 _NEXT = {"inventory": "payment", "payment": "shipping", "shipping": "notification"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One death: who dies where, on which way, upon which database; `unreachable` says why there is none.
+    """One crash: its service, failpoint, direction and database; `unreachable` is why there is none.
 
     - `plots`: the orders, each as its changes to the example.
-    - `settings`: what the service is told beside that, so that it comes by.
-    - `died_before_at`: the point of a death before this one, which brings it about.
+    - `settings`: further settings with which the service reaches the point.
+    - `died_before_at`: the point of an earlier crash that this one needs.
     - `held`: the service that is stopped meanwhile; with `after_payment` only once the payment has begun.
     """
 
@@ -68,7 +68,7 @@ class Cell:
 
 
 def end_of(order: OrderCreated) -> SagaState:
-    """Return how an order has to end."""
+    """Return the expected end of an order."""
     is_refused = (
         order.payment_method == _DECLINED["payment_method"]
         or order.shipping_address.country == "AQ"
@@ -78,7 +78,7 @@ def end_of(order: OrderCreated) -> SagaState:
 
 
 def column(service: str, database: str) -> list[Cell]:
-    """Return the cells of one service: all points on both ways."""
+    """Return the cells of one service: all points in both directions."""
     return [cell(point, service, direction, database) for point in POINTS for direction in DIRECTIONS]
 
 
@@ -93,11 +93,11 @@ def cell(point: str, service: str, direction: str, database: str) -> Cell:
     """Return the cell at this place."""
     where = {"point": point, "service": service, "direction": direction, "database": database}
     if point in ("claimed", "called") and service not in ("payment", EMBEDDED):
-        return Cell(**where, unreachable="only the payment service calls the outside world")
+        return Cell(**where, unreachable="only the payment service makes external calls")
     if point == "overdue-found":
         return _overdue(where)
     if point == "relay-claimed":
-        # The relay is handed its own rows; what it has to find is what somebody left behind who died before.
+        # The relay gets its own rows directly; it finds only those that an earlier process left.
         return Cell(**where, plots=_plots(service, direction), died_before_at="committed")
     return Cell(**where, plots=_plots(service, direction))
 
@@ -105,15 +105,15 @@ def cell(point: str, service: str, direction: str, database: str) -> Cell:
 def _plots(service: str, direction: str) -> tuple[Mapping[str, object], ...]:
     if direction == "forward":
         return (_FULFILLED,) * 3
-    # Shipping has something to undo only where it had done its part.
+    # Shipping compensates only after it has completed its step.
     return (_BOUNCED,) * 3 if service == "shipping" else (_NOT_SHIPPED, _BOUNCED, _NOT_SHIPPED)
 
 
 def _overdue(where: dict[str, str]) -> Cell:
-    """Return the cell in which a saga stands still for longer than its step is content with."""
+    """Return the cell in which a saga stands still until its step is overdue."""
     match where["service"], where["direction"]:
         case "notification", "forward":
-            return Cell(**where, unreachable="its step on the way forward ends the saga, so it never waits for the end")
+            return Cell(**where, unreachable="its forward step ends the saga, so it never waits for the end")
         case "embedded", "forward":
             return Cell(**where, plots=(_SLOWLY,), settings=_IMPATIENT)
         case "embedded", _:
@@ -126,6 +126,6 @@ def _overdue(where: dict[str, str]) -> Cell:
         case "payment", _:
             return Cell(**where, plots=(_NOT_SHIPPED,), settings=_IMPATIENT, held="notification")
         case _:
-            # Both refuse or undo before the inventory does, which has to have done its own step by then.
+            # Both refuse or compensate before the inventory does, which has to have completed its own step by then.
             plots = (_SLOWLY | _BOUNCED,)
             return Cell(**where, plots=plots, settings=_IMPATIENT, held="inventory", after_payment=True)

@@ -1,4 +1,4 @@
-"""A real OTLP endpoint over HTTP, as a collector has it: it takes what services export, and keeps the spans."""
+"""A real OTLP endpoint over HTTP: it receives the services' spans, and keeps them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as it came over the wire; ids are in hex, `parent` is empty for a root."""
+    """A received span; ids are in hex, `parent` is empty for a root."""
 
     service: str
     name: str
@@ -34,14 +34,14 @@ class Span:
 
 @dataclass(slots=True)
 class Collector:
-    """What came until now."""
+    """The spans received so far."""
 
     port: int = 0
     spans: list[Span] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process is told by, so that it sends its spans here, and soon."""
+        """The variables with which a process exports its spans here, soon."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
     def of_saga(self, saga_id: str) -> list[Span]:
@@ -72,7 +72,7 @@ def collecting() -> Iterator[Collector]:
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing: the test does."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     collector.port = server.server_port

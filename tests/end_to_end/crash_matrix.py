@@ -1,4 +1,4 @@
-"""Dies in every cell of the crash matrix by a real SIGKILL, starts again, and looks whether all is right afterwards.
+"""Kills a process in every cell of the crash matrix by a real SIGKILL, restarts it, and checks the result.
 
 `make crash` runs all of it and writes docs/reports/crash-matrix.md; a part of it by --database and --service.
 """
@@ -30,7 +30,8 @@ from services.events import OrderCreated
 from tests.conftest import PostgresDatabases
 from tests.end_to_end import crash_report
 from tests.end_to_end.cells import EMBEDDED, SLOWNESS, Cell, end_of, matrix
-from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
+from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.end_to_end.placed_orders import SERVICES
 from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ, find
 from toolkit import Settings
@@ -40,18 +41,18 @@ from toolkit.ids import new_id
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import tell
 
-#: How long the armed process has for coming by its point, in seconds; a busy machine takes long to start Python.
+#: How long the armed process may take to reach its point, in seconds; a busy machine takes long to start Python.
 DEATH_WITHIN = 60
-#: How long the new process has for putting all right, its start included, in seconds.
+#: How long the new process may take to recover, its start included, in seconds.
 RIGHT_WITHIN = 30
 
-#: Slow payments hold a saga up for a while; a row of a dead relay comes due again soon.
+#: Slow payments hold a saga up for a while; a row of a dead relay becomes due again soon.
 ENVIRONMENT = {"PAYMENT_GATEWAY_SLOWNESS": str(SLOWNESS), "SAGA_RELAY_LEASE": "1", "SAGA_LOG_LEVEL": "error"}
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a cell: how many seconds after the restart all was right, or why it never was."""
+    """The result of a cell: the seconds from the restart to recovery, or the fault."""
 
     cell: Cell
     died_after: float | None = None
@@ -60,11 +61,11 @@ class Result:
 
 
 class CellError(AssertionError):
-    """A cell did not go as it has to; the text says where it stopped."""
+    """A cell failed; the text names where."""
 
 
 async def run_on_fleet(cell: Cell, fleet: Fleet) -> Result:
-    """Die at the cell's point while orders are on their way, start again, and wait until all is right."""
+    """Crash at the cell's point while orders run, restart, and wait for recovery."""
     victim, orders = cell.service, cell.orders()
     await fleet.kill(victim)
     if cell.held and not cell.after_payment:
@@ -90,7 +91,7 @@ async def run_on_fleet(cell: Cell, fleet: Fleet) -> Result:
 
 
 async def run_embedded(cell: Cell, data_dir: Path) -> Result:
-    """Die at the cell's point in the one process that is all services, start again, and wait until all is right."""
+    """Crash the one process of all services at the cell's point, restart it, and wait for recovery."""
     orders = cell.orders()
     file = data_dir / "orders.json"
     file.write_text(json.dumps([order.model_dump(mode="json") for order in orders]))
@@ -102,13 +103,13 @@ async def run_embedded(cell: Cell, data_dir: Path) -> Result:
     with ExitStack() as stack:
         if cell.held:
             await eventually(lambda: _is_being_paid(fleet.clients["payment"], orders[0].order_id), what="a payment")
-            # Who can't write stands as still as who is stopped.
+            # A service that can't write stands as still as a stopped one.
             lock = stack.enter_context(closing(sqlite3.connect(data_dir / f"{cell.held}.db", isolation_level=None)))
             lock.execute("BEGIN IMMEDIATE")
         await _death(armed)
     restarted = time.monotonic()
     again = await _embedded(data_dir, file, **cell.settings)
-    # It ends by itself, with 0, when nothing is on its way any more.
+    # It ends by itself, with 0, once all outboxes are empty.
     if code := await asyncio.wait_for(again.wait(), RIGHT_WITHIN):
         raise CellError(f"the process that had been started again ended with {code}")
     result = Result(cell, restarted - began, time.monotonic() - restarted)
@@ -132,15 +133,15 @@ async def open_fleet(database: str, broker_url: str, data_dir: Path, urls: dict[
 
 
 async def attempt(run: Callable[[], Awaitable[Result]], cell: Cell) -> Result:
-    """Run a cell; whatever goes wrong is its result."""
+    """Run a cell; an error is its result."""
     try:
         return await run()
-    except Exception as error:  # noqa: BLE001 -- one cell that fails says nothing of the others
+    except Exception as error:  # noqa: BLE001 -- the other cells run on
         return Result(cell, fault=f"{type(error).__name__}: {error}")
 
 
 async def _death(process: asyncio.subprocess.Process) -> None:
-    """Wait for the process to have died of SIGKILL at its point: a cell that nobody comes by proves nothing."""
+    """Wait until the process has died of SIGKILL at its point: a point that is not reached proves nothing."""
     try:
         code = await asyncio.wait_for(process.wait(), DEATH_WITHIN)
     except TimeoutError as error:
@@ -161,7 +162,7 @@ async def _right(faults: Callable[[], Awaitable[list[str]]]) -> None:
 
 
 async def _faults(fleet: Fleet, orders: Sequence[OrderCreated]) -> list[str]:
-    """Return which orders did not end as they have to, and once all did, what is wrong with anything else."""
+    """Return the orders with a wrong end; when there are none, all other violations."""
     notification, wrong = fleet.clients["notification"], []
     for order in orders:
         end = tell(order.order_id, {"notification": await notification.entries(order.order_id)}).state
@@ -171,7 +172,7 @@ async def _faults(fleet: Fleet, orders: Sequence[OrderCreated]) -> list[str]:
 
 
 async def _is_being_paid(payment: LogReader, order: str) -> bool:
-    """Whether the payment service has begun to take the money; its file and its tables may be still to come."""
+    """Whether the payment service has begun to take the money; its file and its tables may not exist yet."""
     try:
         return any(entry.to_state == StepState.EXECUTING for entry in await payment.entries(order))
     except UnreachableError:
@@ -195,7 +196,7 @@ def _signal(fleet: Fleet, name: str, number: signal.Signals) -> None:
 async def run(
     databases: Sequence[str], services: Sequence[str], console: Console
 ) -> tuple[list[Result], dict[str, str]]:
-    """Run the cells of these services, those of each database beside the others'; return also the servers' versions."""
+    """Run the cells of these services, concurrently for each database; return also the servers' versions."""
     wanted = [cell for cell in matrix(tuple(databases)) if cell.service in (*services, EMBEDDED)]
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bar, ExitStack() as servers:
@@ -204,7 +205,7 @@ async def run(
         for database in databases:
             cells = [cell for cell in wanted if cell.database == database]
             task = bar.add_task(database, total=len(cells))
-            tracks.append(_track(database, cells, urls, partial(_tell, bar, task)))
+            tracks.append(_track(database, cells, urls, partial(_show, bar, task)))
         results = [result for results in await asyncio.gather(*tracks) for result in results]
         return results, {
             "RabbitMQ": await _rabbitmq_version(urls[RABBITMQ.what]),
@@ -227,20 +228,20 @@ async def _postgresql_version(url: str) -> str:
 
 
 async def _track(
-    database: str, cells: Sequence[Cell], urls: dict[str, str], told: Callable[[Result], None]
+    database: str, cells: Sequence[Cell], urls: dict[str, str], report: Callable[[Result], None]
 ) -> list[Result]:
     results = []
     async with _opened(database, urls) as run_one:
         for cell in cells:
             result = Result(cell) if cell.unreachable else await attempt(partial(run_one, cell), cell)
-            told(result)
+            report(result)
             results.append(result)
     return results
 
 
 @asynccontextmanager
 async def _opened(database: str, urls: dict[str, str]) -> AsyncIterator[Callable[[Cell], Awaitable[Result]]]:
-    """Yield what runs a cell of this database."""
+    """Yield a function that runs a cell of this database."""
     with tempfile.TemporaryDirectory() as directory:
         if database == EMBEDDED:
             yield lambda cell: run_embedded(cell, Path(tempfile.mkdtemp(dir=directory)))
@@ -255,7 +256,7 @@ async def _opened(database: str, urls: dict[str, str]) -> AsyncIterator[Callable
             await postgres.drop()
 
 
-def _tell(bar: Progress, task: TaskID, result: Result) -> None:
+def _show(bar: Progress, task: TaskID, result: Result) -> None:
     bar.advance(task)
     if result.fault:
         bar.console.print(f"✗ {result.cell}: {result.fault}", style="red", markup=False)
@@ -264,19 +265,19 @@ def _tell(bar: Progress, task: TaskID, result: Result) -> None:
 
 
 def main() -> int:
-    """Run what is asked for, write the report if that was all of it, and return 0 if every cell went as it has to."""
+    """Run the selected cells, write the report, and return 0 if no cell failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     databases = ("sqlite", "postgresql", EMBEDDED)
     parser.add_argument("--database", action="append", choices=databases, help="only this one; repeatable")
     parser.add_argument("--service", action="append", choices=SERVICES, help="only this one; repeatable")
-    parser.add_argument("--report", type=Path, help="where the report goes, without its ending")
-    asked = parser.parse_args()
+    parser.add_argument("--report", type=Path, help="the report's path, without its suffix")
+    options = parser.parse_args()
     console = Console(stderr=True)
     began = datetime.now(UTC)
-    results, servers = asyncio.run(run(asked.database or databases, asked.service or SERVICES, console))
+    results, servers = asyncio.run(run(options.database or databases, options.service or SERVICES, console))
     report = crash_report.Report.of(results, began=began, took=datetime.now(UTC) - began, servers=servers)
-    if asked.report:
-        report.write(asked.report)
+    if options.report:
+        report.write(options.report)
     console.print(report.summary(), markup=False)
     return 1 if report.failures else 0
 

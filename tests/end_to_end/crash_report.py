@@ -1,4 +1,4 @@
-"""What a run of the crash matrix did, for people (Markdown) and for programs (JSON)."""
+"""The report of a run of the crash matrix, for people (Markdown) and for programs (JSON)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 _PREFACE = (
-    "In each cell a process was killed by a real SIGKILL, sent by itself at the named point, while orders were on",
-    "their way; then it was started again. All is right when each order has ended as it has to, `saga verify` finds",
-    "nothing, and goods and money add up. The time to that counts from the restart, the start of Python included.",
+    "In each cell a process sends itself a real SIGKILL at the named point while orders run, and is started again.",
+    "A cell is right when each order has its expected end, `saga verify` finds nothing, and goods and money add up.",
+    "The time to that counts from the restart, the start of Python included.",
     "`make crash` writes this page. Orders and faults are the same in each run: there is no seed.",
 )
 
@@ -46,17 +46,17 @@ class Report:
 
     @property
     def failures(self) -> list[Result]:
-        """The cells that did not go as they have to."""
+        """The failed cells."""
         return [each for each in self.results if each.fault]
 
     @property
     def kills(self) -> list[Result]:
-        """The cells in which a process died where it should, and all was right afterwards."""
+        """The cells in which a process died at its point, and the new one recovered."""
         return [each for each in self.results if each.right_after is not None]
 
     @property
     def unreachable(self) -> list[Result]:
-        """The cells that there can't be."""
+        """The unreachable cells."""
         return [each for each in self.results if each.cell.unreachable]
 
     def summary(self) -> str:

@@ -1,6 +1,6 @@
-"""The embedded saga in a process of its own, given orders from a file: `python -m … DATA_DIR ORDERS.json [KILL_AT]`.
+"""The embedded saga in a process of its own, with orders from a file: `python -m … DATA_DIR ORDERS.json [KILL_AT]`.
 
-With KILL_AT it ends itself by SIGKILL as soon as so many sagas have ended: from outside, all of them may have by then.
+With KILL_AT it kills itself by SIGKILL once so many sagas have ended: a kill from outside may come after all of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A broker with the logins and the rights of deploy/rabbitmq, started as compose.yaml does; and who is who on it."""
+"""A broker with the logins and the rights of deploy/rabbitmq, started as compose.yaml does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOGINS = ("admin", "saga", *(contract.service for contract in CONTRACTS))
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """Where the broker listens."""
+    """The broker's address."""
 
     host: str
     port: int
@@ -40,7 +40,7 @@ class Guarded:
 
 @contextmanager
 def guarded_broker() -> Iterator[Guarded]:
-    """Run a broker of its own."""
+    """Run a broker for the tests."""
     container = container_for(RABBITMQ).with_volume_mapping(str(PROJECT / "deploy" / "rabbitmq"), "/saga", "ro")
     container = container.with_kwargs(entrypoint=["sh", "/saga/start.sh"], user="rabbitmq")
     for login in LOGINS:
@@ -52,7 +52,7 @@ def guarded_broker() -> Iterator[Guarded]:
 
 
 async def is_allowed(connection: AbstractConnection, act: Any) -> bool:
-    """Whether the broker lets this be done, `act(channel)`; each time on a channel of its own, since a no closes it."""
+    """Whether the broker allows `act(channel)`, on a channel of its own: a refusal closes the channel."""
     channel: AbstractChannel = await connection.channel()
     try:
         await act(channel)
@@ -63,7 +63,7 @@ async def is_allowed(connection: AbstractConnection, act: Any) -> bool:
 
 
 def publishing(exchange: str, key: str, **properties: Any) -> Any:
-    """Return what publishes an empty event under this key; the default exchange is named by an empty text."""
+    """Return a function that publishes an event under this key; an empty text names the default exchange."""
 
     async def publish(channel: AbstractChannel) -> None:
         message = aio_pika.Message(properties.pop("body", b"{}"), **properties)
@@ -74,7 +74,7 @@ def publishing(exchange: str, key: str, **properties: Any) -> Any:
 
 
 def binding(queue: str, exchange: str, key: str) -> Any:
-    """Return what binds a queue to this key, and unbinds it."""
+    """Return a function that binds a queue to this key, and unbinds it."""
 
     async def bind(channel: AbstractChannel) -> None:
         declared = await channel.get_queue(queue, ensure=False)

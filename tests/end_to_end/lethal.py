@@ -1,4 +1,4 @@
-"""A bakery with an order that kills its process, as the system does to one that wants too much memory.
+"""A bakery with an order that kills its process, as the kernel does to one that uses too much memory.
 
 `python -m tests.end_to_end.lethal DATA_DIR` runs it without a broker, with thirty orders; `saga run` runs it with one.
 """
@@ -59,13 +59,13 @@ bakery = Service(name="bakery", participants=[bakery_steps])
 
 
 def order(number: int, *, is_lethal: bool) -> WireMessage:
-    """Return an order as a client sends it."""
+    """Return an order as a plain client sends it."""
     body = {"order_id": f"order-{number}", "is_lethal": is_lethal}
     return WireMessage(json.dumps(body).encode(), "customer.BreadOrdered")
 
 
 async def run(data_dir: Path, orders: list[WireMessage]) -> None:
-    """Order it, once more where an earlier process died, and wait until all that can be done is done."""
+    """Publish the orders, again after an earlier process died, and wait until all outboxes are empty."""
     async with Embedded([bakery], Settings(data_dir=data_dir)) as embedded:
         await asyncio.gather(*(embedded.publish(each) for each in orders))
         if not await embedded.settled(60):

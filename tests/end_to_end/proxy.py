@@ -1,7 +1,7 @@
-"""A TCP proxy on 127.0.0.1 that stands for the network between the services and one server, and for what befalls it.
+"""A TCP proxy on 127.0.0.1 between the services and one server, which simulates faults of the network.
 
-A cut holds bytes back, as a network does that drops packets: they arrive when it heals, if both ends still want them.
-A frozen connection never says anything again and never ends, as one does whose other end lost power.
+A cut holds bytes back, as a network that drops packets: they arrive when it heals, if both ends are still connected.
+A frozen connection transmits nothing and never ends, as one whose other end lost power.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-#: As much as is read at once; small enough that a cut stops a burst in its midst.
+#: Bytes read at once; small enough that a cut interrupts a burst.
 _CHUNK = 16 * 1024
 
 
 class Way(Enum):
-    """The direction of bytes, as the services see it."""
+    """The direction of bytes, from the services' side."""
 
     OUT = "to the server"
     BACK = "from the server"
 
 
 class Proxy:
-    """Passes on all connections to the server of a URL, until told to do worse."""
+    """Forwards all connections to the server of a URL, until a fault is set."""
 
     def __init__(self, server_url: str) -> None:
         self._server = urlsplit(server_url)
@@ -50,7 +50,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def through(self, url: str) -> str:
-        """Return a URL of the server as one that leads through here; others as they are."""
+        """Return a URL of the server with the proxy's address; other URLs unchanged."""
         parts = urlsplit(url)
         if (parts.hostname, parts.port) != (self._server.hostname, self._server.port):
             return url
@@ -58,28 +58,28 @@ class Proxy:
         return urlunsplit(parts._replace(netloc=f"{login}127.0.0.1:{self.port}"))
 
     def cut(self, *ways: Way) -> None:
-        """Hold back the bytes of these directions, of new connections too."""
+        """Hold back the bytes of these directions, also on new connections."""
         for way in ways:
             self._open[way].clear()
 
     def freeze(self) -> set[Link]:
-        """Let every connection of this moment go silent for good, and return them; new ones pass."""
+        """Silence all present connections for good, and return them; new ones work."""
         for link in self._links:
             link.is_frozen = True
         return set(self._links)
 
     def refuse(self) -> None:
-        """End all connections, and take no new ones."""
+        """Close all connections, and accept no new ones."""
         self._is_refusing = True
         self.reset()
 
     def reset(self, links: Collection[Link] | None = None) -> None:
-        """End these connections at once, or all."""
+        """Abort these connections, or all."""
         for link in self._links if links is None else links:
             link.abort()
 
     def heal(self) -> None:
-        """Take and pass on everything again."""
+        """End all faults."""
         self._is_refusing = False
         for gate in self._open.values():
             gate.set()
@@ -122,7 +122,7 @@ class Link:
         self.is_frozen = False
 
     async def carry(self) -> None:
-        """Carry bytes both ways until one end closes."""
+        """Forward bytes both ways until one end closes."""
         ways = [
             asyncio.create_task(self._pump(self._near[0], self._far[1], Way.OUT)),
             asyncio.create_task(self._pump(self._far[0], self._near[1], Way.BACK)),
@@ -138,7 +138,7 @@ class Link:
             await asyncio.gather(*ways, return_exceptions=True)
 
     def abort(self) -> None:
-        """End both halves at once."""
+        """Abort both halves."""
         for _, writer in (self._near, self._far):
             writer.transport.abort()
 
@@ -149,6 +149,6 @@ class Link:
                 if not self.is_frozen:
                     writer.write(data)
                     await writer.drain()
-            await self._proxy.passes(way)  # the end of a connection is news too, and a cut holds it back
+            await self._proxy.passes(way)  # a cut holds the end of a connection back, too
         except OSError:
             return

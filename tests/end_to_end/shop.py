@@ -1,4 +1,4 @@
-"""The order shop in containers: a Compose project of its own, whose names and ports are nobody else's."""
+"""The order shop in containers: a Compose project with its own names and ports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 class Shop:
-    """What `docker compose` runs from compose.yaml; started on entering, and removed with its data on leaving."""
+    """The containers of compose.yaml; started on entering, and removed with their data on leaving."""
 
     def __init__(self) -> None:
         self._name = f"saga-test-{uuid4().hex[:8]}"
@@ -54,7 +54,7 @@ class Shop:
         return self._run("compose", "run", "--rm", *options, "saga", *arguments)
 
     def trigger(self, *arguments: str, code: int = 0) -> str:
-        """Order something, wait for what becomes of it, and return the order's id."""
+        """Place an order, wait for its end, and return its id."""
         done = self.saga("trigger", "OrderCreated", *arguments, "--wait", "60")
         assert done.returncode == code, f"{_end_of(done)}\n{self._logs()}"
         return done.stdout.strip()
@@ -67,11 +67,11 @@ class Shop:
         return [(entry["step"], entry["to_state"], entry["emitted_type"]) for entry in entries]
 
     def address(self, service: str) -> str:
-        """Return where this machine reaches the service."""
+        """Return the service's address on this machine."""
         return self.compose("port", service, "8000").strip()
 
     def get(self, service: str, path: str) -> dict[str, Any]:
-        """Ask a service's API, with the demonstration's token; return an empty answer while it gives none."""
+        """Query a service's API, with the demonstration's token; return an empty dict without a response."""
         headers = {"Authorization": "Bearer demo-token-everybody-knows"}
         try:
             url = f"http://{self.address(service)}{path}"
@@ -80,12 +80,12 @@ class Shop:
             return {}
 
     def state_of(self, service: str) -> dict[str, Any]:
-        """Return what the engine knows of the service's container."""
+        """Return the engine's state of the service's container."""
         container = self.compose("ps", "-a", "-q", service).strip()
         return dict(json.loads(self._run("inspect", container).stdout)[0])
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Return what the engine knows of all containers that run, by their services."""
+        """Return the engine's states of all running containers, by service."""
         found = json.loads(self._run("inspect", *self.compose("ps", "-q").split()).stdout)
         return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
 
@@ -96,7 +96,7 @@ class Shop:
         return done.stdout
 
     def is_healthy(self, service: str) -> bool:
-        """Return whether all the service's containers are well, as the engine says."""
+        """Whether the engine reports all the service's containers as healthy."""
         containers = self.compose("ps", "-q", service).split()
         found = json.loads(self._run("inspect", *containers).stdout)
         return all(each["State"]["Health"]["Status"] == "healthy" for each in found)

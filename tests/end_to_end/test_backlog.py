@@ -1,6 +1,6 @@
-"""A backlog of events that came too late drains by itself, in little memory, and reserves nothing.
+"""A backlog of expired events drains by itself, in little memory, and reserves nothing.
 
-`BACKLOG` says how many there are, and `DRAIN_RATE` how many of them a second a process has to refuse at least:
+`BACKLOG` is the number of events, and `DRAIN_RATE` the least number that a process has to refuse per second:
 `make backlog` has 100,000.
 """
 
@@ -18,26 +18,27 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.events import OrderCreated
 from services.inventory.models import Reservation
 from tests.conftest import PostgresDatabases
-from tests.end_to_end.fleet import SERVICES, Fleet, orders, sqlite_databases
+from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.end_to_end.placed_orders import SERVICES, orders
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 BACKLOG = int(os.environ.get("BACKLOG", "2000"))
-#: A thousand is what is asked of a service; a process on a share of a busy core does less.
+#: A service has to refuse a thousand; a process on a share of a busy core does less.
 DRAIN_RATE = float(os.environ.get("DRAIN_RATE", "100"))
-#: What a process may take in all, however long the backlog; an idle one takes about ninety.
+#: The memory that a process may use, however long the backlog; an idle one uses about ninety.
 ENOUGH_MEGABYTES = 150
-#: So many are on their way to the broker at once.
+#: How many are published at once.
 _AT_ONCE = 500
 
 
 @pytest.mark.timeout(60 + BACKLOG / 100)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_a_backlog_of_expired_orders_is_refused_without_running_a_step(
+async def test_expired_orders_are_refused_without_a_step(
     rabbitmq: Server, postgres_databases: PostgresDatabases, tmp_path: Path, prefix: str, kind: str
 ) -> None:
     on_server = {name: await postgres_databases.url(name) for name in SERVICES} if kind == "postgresql" else {}
@@ -58,13 +59,13 @@ async def test_a_backlog_of_expired_orders_is_refused_without_running_a_step(
         await fleet.stop()
 
     assert reserved == 0
-    print(f"{BACKLOG} events, {BACKLOG / took:.0f} a second, {memory:.0f} MiB at most")  # noqa: T201 -- what one runs it for
+    print(f"{BACKLOG} events, {BACKLOG / took:.0f} a second, {memory:.0f} MiB at most")  # noqa: T201 -- the result of a run
     assert BACKLOG / took > DRAIN_RATE
     assert memory < ENOUGH_MEGABYTES
 
 
 async def place_long_ago(settings: Settings, placed: list[OrderCreated]) -> None:
-    """Send orders that say of themselves that they are an hour old."""
+    """Send orders that are an hour old by their headers."""
     async with RabbitPublisher(settings) as publisher:
         for start in range(0, len(placed), _AT_ONCE):
             some = placed[start : start + _AT_ONCE]

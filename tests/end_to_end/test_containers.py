@@ -1,4 +1,4 @@
-"""The containers, on a real Docker engine: what the README tells to type, and what they have to bear."""
+"""The containers, on a real Docker engine: the README's commands, and restarts, limits and rights."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_an_order_is_fulfilled_right_after_the_start(shop: Shop):
     assert PAID in shop.log("payment", order)
 
 
-def test_a_refused_order_ends_with_one_and_releases_the_goods(shop: Shop):
+def test_a_refused_order_releases_the_goods(shop: Shop):
     order = shop.trigger("--set", "payment_method=card_declined", code=1)
 
     assert ("process_payment", "failed", "PaymentFailed") in shop.log("payment", order)
     assert RELEASED in shop.log("inventory", order)
 
 
-async def test_the_console_shows_an_order_to_whoever_signs_in(shop: Shop):
+async def test_the_console_shows_orders_after_signing_in(shop: Shop):
     order = shop.trigger()
     address = shop.compose("port", "console", "8080").strip()
     async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False, timeout=20) as browser:
@@ -55,15 +55,15 @@ async def test_the_console_shows_an_order_to_whoever_signs_in(shop: Shop):
         await eventually(answers, what="the console")
         page = (await browser.get("/sign-in")).text
         (token,) = re.findall(r'name="token" value="([^"]+)"', page)
-        stranger = await browser.get(f"/sagas/{order}")
+        anonymous = await browser.get(f"/sagas/{order}")
         await browser.post("/sign-in", data={"token": token, "name": "Grace", "secret": "demo-token-everybody-knows"})
         timeline = (await browser.get(f"/sagas/{order}?format=json")).json()
 
-    assert stranger.status_code == 303
+    assert anonymous.status_code == 303
     assert (timeline["state"], timeline["unreachable"]) == ("Completed", {})
 
 
-def test_a_service_in_a_container_without_a_token_says_what_is_missing(shop: Shop):
+def test_a_container_without_token_reports_the_setting(shop: Shop):
     done = shop.saga("run", "payment", variables=["SAGA_API_TOKEN=", "SAGA_HTTP_HOST=0.0.0.0"])
 
     assert done.returncode == 2
@@ -79,7 +79,7 @@ def test_the_same_order_sent_again_is_paid_once(shop: Shop):
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_is_healthy_and_ready_and_not_root(shop: Shop, service: str):
+async def test_a_service_is_ready_and_not_root(shop: Shop, service: str):
     async def health() -> bool:
         return shop.is_healthy(service)
 
@@ -153,7 +153,7 @@ def test_a_login_may_publish_its_own_events_only(shop: Shop):
     assert "write access to topic 'order.OrderCreated'" in refused.stderr + refused.stdout
 
 
-def test_the_doctor_finds_nothing_wrong_but_the_demos_passwords_and_token(shop: Shop):
+def test_the_doctor_reports_the_demos_secrets_only(shop: Shop):
     examined = shop.saga("doctor", "-o", "jsonl")
 
     findings = [json.loads(line) for line in examined.stdout.splitlines()]
@@ -162,7 +162,7 @@ def test_the_doctor_finds_nothing_wrong_but_the_demos_passwords_and_token(shop: 
     assert examined.returncode == 1
 
 
-async def test_a_service_told_to_stop_drains_and_goes_on_where_it_was(shop: Shop):
+async def test_a_stopped_service_drains_and_continues(shop: Shop):
     orders = set(shop.saga("trigger", "OrderCreated", "--count", "50").stdout.split())
 
     begun = time.monotonic()
@@ -181,18 +181,18 @@ async def test_a_service_told_to_stop_drains_and_goes_on_where_it_was(shop: Shop
     assert "service stopped" in shop.compose("logs", "--no-color", "payment")
 
 
-def test_reading_starts_no_service_that_was_stopped_on_purpose(shop: Shop):
+def test_reading_starts_no_stopped_service(shop: Shop):
     shop.compose("stop", "payment")
 
-    told = shop.saga("attention")
-    stands = shop.state_of("payment")["State"]["Status"]
+    report = shop.saga("attention")
+    status = shop.state_of("payment")["State"]["Status"]
     shop.compose("start", "payment")
 
-    assert (told.returncode, stands) == (3, "exited")
-    assert "payment  unreachable" in told.stdout
+    assert (report.returncode, status) == (3, "exited")
+    assert "payment  unreachable" in report.stdout
 
 
-async def test_a_service_that_ended_comes_back_by_itself(shop: Shop):
+async def test_an_ended_service_is_restarted(shop: Shop):
     shop.compose("exec", "-T", "shipping", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
 
     async def is_back() -> bool:
@@ -201,7 +201,7 @@ async def test_a_service_that_ended_comes_back_by_itself(shop: Shop):
     await eventually(is_back, within=30, what="the shipping service")
 
 
-async def test_orders_go_on_after_the_broker_and_the_database_were_restarted(shop: Shop):
+async def test_orders_continue_after_both_servers_restarted(shop: Shop):
     async def is_back() -> bool:
         return shop.is_healthy("rabbitmq")
 

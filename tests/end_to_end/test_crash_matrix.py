@@ -1,6 +1,6 @@
-"""One column of the crash matrix: the payment service on SQLite dies at every point, on both ways.
+"""One column of the crash matrix: the payment service on SQLite dies at every point, in both directions.
 
-Payment is the service with the most points: it alone calls the outside world. `make crash` runs all columns.
+Payment has the most points: it alone makes external calls. `make crash` runs all columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.end_to_end.crash_matrix import open_fleet, run_on_fleet
 from tests.end_to_end.fleet import Fleet, sqlite_databases
 from tests.servers import Server
 
-#: A cell waits for a death and for a new process to put all right, half a minute each at most.
+#: A cell waits for a crash and for the recovery, half a minute each at most.
 pytestmark = pytest.mark.timeout(120)
 
 CELLS = column("payment", "sqlite")
@@ -31,13 +31,13 @@ async def fleet(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 @pytest.mark.asyncio(loop_scope="module")
-async def test_payment_killed_at_a_point_comes_back_and_all_is_right(fleet: Fleet, cell: Cell) -> None:
+async def test_payment_killed_at_a_point_recovers(fleet: Fleet, cell: Cell) -> None:
     result = await run_on_fleet(cell, fleet)
 
     assert result.right_after is not None
 
 
-def test_the_matrix_has_each_point_on_both_ways_for_each_service_or_the_reason_why_not():
+def test_the_matrix_covers_each_point_and_direction():
     cells = list(matrix())
 
     places = {(cell.point, cell.direction, cell.service, cell.database) for cell in cells}

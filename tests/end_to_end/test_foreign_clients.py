@@ -1,4 +1,4 @@
-"""Who writes in another language, or with another library, can start a saga: a routing key and a body are enough."""
+"""A client in another language, or with another library, starts a saga: a routing key and a body suffice."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pika
 
-from tests.end_to_end.fleet import SERVICES, Fleet, orders, sqlite_databases
+from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.end_to_end.placed_orders import SERVICES, orders
 from tests.servers import Server
 from toolkit import Settings
 
 
-async def test_pika_starts_a_saga_with_a_body_and_a_routing_key(rabbitmq: Server, tmp_path: Path, prefix: str) -> None:
+async def test_pika_starts_a_saga(rabbitmq: Server, tmp_path: Path, prefix: str) -> None:
     settings = Settings(broker_url=rabbitmq.url, exchange=prefix, data_dir=tmp_path)
     fleet = Fleet(settings, sqlite_databases(tmp_path))
     await fleet.start(*SERVICES)

@@ -1,4 +1,4 @@
-"""The order saga with the rights of compose: it needs no others, and nothing that a login may not say is believed."""
+"""The order saga with the rights of compose: they suffice, and no login may forge another's message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
 from toolkit.persistence import dead_letter_queries, dead_letters, saga_log_queries
 from toolkit.persistence.saga_log import Entry
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 Apps = dict[str, App]
 
@@ -34,7 +34,7 @@ Apps = dict[str, App]
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Guarded]:
     if not docker_is_there():
-        pytest.skip("no Docker engine answers on this machine, and rights of another broker are nobody's to change")
+        pytest.skip("no Docker engine answers on this machine, and a shared broker's rights are not changed")
     with guarded_broker() as broker:
         yield broker
 
@@ -89,7 +89,7 @@ async def ended(apps: Apps, order_id: str) -> str:
     return await eventually(look, within=60, what=f"the end of {order_id}") or ""
 
 
-async def letter(app: App, saga_id: str | None = None) -> dict[str, Any]:
+async def dead_letter_of(app: App, saga_id: str | None = None) -> dict[str, Any]:
     async def look() -> list[dict[str, Any]]:
         async with app.runtime.database.reading() as connection:
             return await dead_letter_queries.listed(connection, dead_letters.Selection(saga_id=saga_id))
@@ -101,13 +101,11 @@ async def letter(app: App, saga_id: str | None = None) -> dict[str, Any]:
     ("change", "end"),
     [
         ("payment_method=card_ok", "Completed"),
-        ("payment_method=card_flaky", "Completed"),  # two retries, by payment's own exchange
-        ("customer_email=nobody@bounce.example", "Failed"),  # all of it is undone
+        ("payment_method=card_flaky", "Completed"),  # two retries, through payment's own exchange
+        ("customer_email=ada@bounce.example", "Failed"),  # all of it is undone
     ],
 )
-async def test_the_rights_of_compose_are_all_that_a_saga_needs(
-    broker: Guarded, apps: Apps, change: str, end: str
-) -> None:
+async def test_composes_rights_suffice_for_a_saga(broker: Guarded, apps: Apps, change: str, end: str) -> None:
     placed = order(change)
 
     await trigger(broker, placed)
@@ -118,9 +116,7 @@ async def test_the_rights_of_compose_are_all_that_a_saga_needs(
             assert await dead_letter_queries.listed(connection) == []
 
 
-async def test_a_client_that_sets_no_user_id_starts_an_order(
-    apps: Apps, connections: dict[str, AbstractConnection]
-) -> None:
+async def test_a_client_without_user_id_starts_orders(apps: Apps, connections: dict[str, AbstractConnection]) -> None:
     placed = order()
 
     sends = publishing("saga", "order.OrderCreated", body=placed.model_dump_json().encode())
@@ -130,7 +126,7 @@ async def test_a_client_that_sets_no_user_id_starts_an_order(
 
 
 @pytest.mark.parametrize("forged", ["SagaEnded", "PaymentProcessed"])
-async def test_what_another_login_says_under_a_key_of_its_own_confirms_and_ships_nothing(
+async def test_a_forged_event_confirms_and_ships_nothing(
     apps: Apps, connections: dict[str, AbstractConnection], forged: str
 ) -> None:
     placed = order()
@@ -140,20 +136,18 @@ async def test_what_another_login_says_under_a_key_of_its_own_confirms_and_ships
         "SagaEnded": SagaEnded(saga_type="order", completed=(placed.order_id,)).model_dump_json(),
         "PaymentProcessed": json.dumps(facts | {"customer_email": "ada@shop.example"}),
     }
-    says = {"type": forged, "correlation_id": placed.order_id, "headers": {"saga-type": "order"}}
+    properties = {"type": forged, "correlation_id": placed.order_id, "headers": {"saga-type": "order"}}
 
-    sends = publishing("saga", "saga.AbortRequested", body=bodies[forged].encode(), **says)
+    sends = publishing("saga", "saga.AbortRequested", body=bodies[forged].encode(), **properties)
 
     assert await is_allowed(connections["saga"], sends)
-    found = await letter(apps["shipping"], placed.order_id)
+    found = await dead_letter_of(apps["shipping"], placed.order_id)
     assert found["reason"] == "wrong routing key"
     assert [await entries(each, placed.order_id) for each in apps.values()] == [[], [], [], []]
 
 
-async def test_a_service_says_no_end_that_is_not_its_to_say(
-    apps: Apps, connections: dict[str, AbstractConnection]
-) -> None:
-    """The broker refuses the key; and where it would not, as for people, the service refuses the login."""
+async def test_no_service_ends_another_services_saga(apps: Apps, connections: dict[str, AbstractConnection]) -> None:
+    """The broker refuses the key; for an operator's login, which may use it, the service refuses the login."""
     body = SagaEnded(saga_type="order", completed=("order-1",)).model_dump_json().encode()
 
     by_payment = publishing("saga", "saga.SagaEnded", body=body, user_id="payment")
@@ -161,13 +155,13 @@ async def test_a_service_says_no_end_that_is_not_its_to_say(
 
     assert not await is_allowed(connections["payment"], by_payment)
     assert await is_allowed(connections["admin"], by_admin)
-    assert (await letter(apps["payment"]))["reason"] == "wrong sender"
+    assert (await dead_letter_of(apps["payment"]))["reason"] == "wrong sender"
 
 
-async def test_an_exchange_of_its_own_before_that_of_all_gains_a_login_nothing(
+async def test_a_forwarding_exchange_gains_a_login_nothing(
     apps: Apps, connections: dict[str, AbstractConnection]
 ) -> None:
-    """RabbitMQ checks no key on what one exchange passes to another, and a login may pass on from its own."""
+    """RabbitMQ checks no key when one exchange forwards to another, and a login may bind its own."""
     placed = order()
     async with connections["payment"].channel() as channel:
         shared = await channel.get_exchange("saga", ensure=False)
@@ -176,6 +170,6 @@ async def test_an_exchange_of_its_own_before_that_of_all_gains_a_login_nothing(
     sends = publishing("saga.payment", "order.OrderCreated", body=placed.model_dump_json().encode())
 
     assert await is_allowed(connections["payment"], sends)
-    assert (await letter(apps["inventory"], placed.order_id))["reason"] == "forwarded"
+    assert (await dead_letter_of(apps["inventory"], placed.order_id))["reason"] == "forwarded"
     async with connections["payment"].channel() as channel:
         await (await channel.get_exchange("saga", ensure=False)).unbind("saga.payment", routing_key="")

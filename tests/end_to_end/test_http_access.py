@@ -1,4 +1,4 @@
-"""A service that other machines reach: who may ask it what, by which name, and how much at once."""
+"""Access to a service that other machines reach: tokens, host names and bounds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def service(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def client(service: Running, token: str | None = None, *, address: str = "127.0.0.1") -> httpx.AsyncClient:
-    """Return a client at this address that shows the token."""
+    """Return a client at this address with the token."""
     return httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{service.api}",
         headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -44,28 +44,28 @@ def client(service: Running, token: str | None = None, *, address: str = "127.0.
     )
 
 
-async def test_every_path_takes_the_tokens_that_the_document_names(service: Running) -> None:
-    async with client(service, READ_TOKEN) as asking:
-        paths = (await asking.get("/openapi.json")).json()["paths"]
+async def test_each_path_takes_its_documented_tokens(service: Running) -> None:
+    async with client(service, READ_TOKEN) as caller:
+        paths = (await caller.get("/openapi.json")).json()["paths"]
 
     for path, verbs in paths.items():
-        ((verb, told),) = verbs.items()
-        names = {name for each in told.get("security", ()) for name in each}
+        ((verb, operation),) = verbs.items()
+        names = {name for each in operation.get("security", ()) for name in each}
         answers = {}
         for name, token in (("none", None), ("readToken", READ_TOKEN), ("token", TOKEN)):
-            async with client(service, token) as asking:
-                answers[name] = (await asking.request(verb, path.replace("{id}", "nothing"), json={})).status_code
+            async with client(service, token) as caller:
+                answers[name] = (await caller.request(verb, path.replace("{id}", "nothing"), json={})).status_code
         lets_in = {name for name, code in answers.items() if code not in (401, 403)}
         assert lets_in == (names | {"token"} if names else {"none", "readToken", "token"}), path
-        assert {str(code) for code in answers.values()} <= told["responses"].keys(), path
-    open_paths = {path for path, verbs in paths.items() if not any(told.get("security") for told in verbs.values())}
+        assert {str(code) for code in answers.values()} <= operation["responses"].keys(), path
+    open_paths = {path for path, verbs in paths.items() if not any(each.get("security") for each in verbs.values())}
     assert open_paths == {"/healthz", "/readyz"}
 
 
-async def test_what_watches_shows_no_token(service: Running) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.health}", trust_env=False) as asking:
-        answers = {path: (await asking.get(path)).status_code for path in ("/healthz", "/readyz", "/metrics", "/sagas")}
-        foreign = await asking.get("/metrics", headers={"Host": "evil.example"})
+async def test_the_health_listener_needs_no_token(service: Running) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.health}", trust_env=False) as caller:
+        answers = {path: (await caller.get(path)).status_code for path in ("/healthz", "/readyz", "/metrics", "/sagas")}
+        foreign = await caller.get("/metrics", headers={"Host": "evil.example"})
 
     assert answers == {"/healthz": 200, "/readyz": 200, "/metrics": 200, "/sagas": 404}
     assert foreign.status_code == 421
@@ -76,20 +76,20 @@ ANOTHERS = ("evil.example", "pay.example.evil.example", "cluster.local", "10.0.0
 
 
 @pytest.mark.parametrize("name", OURS)
-async def test_it_answers_to_its_own_names_and_to_addresses(service: Running, name: str) -> None:
-    async with client(service, READ_TOKEN) as asking:
-        assert (await asking.get("/sagas", headers={"Host": name})).status_code == 200
+async def test_it_answers_to_names_and_addresses(service: Running, name: str) -> None:
+    async with client(service, READ_TOKEN) as caller:
+        assert (await caller.get("/sagas", headers={"Host": name})).status_code == 200
 
 
 @pytest.mark.parametrize("name", ANOTHERS)
-async def test_a_name_that_another_site_may_have_is_refused(service: Running, name: str) -> None:
-    async with client(service, READ_TOKEN) as asking:
-        answer = await asking.get("/sagas", headers={"Host": name})
+async def test_a_foreign_host_name_is_refused(service: Running, name: str) -> None:
+    async with client(service, READ_TOKEN) as caller:
+        answer = await caller.get("/sagas", headers={"Host": name})
 
     assert (answer.status_code, "SAGA_HTTP_NAMES" in answer.json()["error"]) == (421, True)
 
 
-async def test_guesses_wait_are_few_and_slow_down_no_other_client(service: Running) -> None:
+async def test_wrong_tokens_delay_their_own_client_only(service: Running) -> None:
     async with (
         client(service, "a guess", address="127.0.0.66") as guessing,
         client(service, READ_TOKEN) as reading,
@@ -118,7 +118,7 @@ async def test_guesses_wait_are_few_and_slow_down_no_other_client(service: Runni
 
 @pytest.mark.parametrize("token", [None, "a guess", READ_TOKEN, TOKEN])
 @pytest.mark.parametrize("is_chunked", [True, False], ids=["chunked", "declared"])
-async def test_a_large_body_is_not_taken(service: Running, token: str | None, is_chunked: bool) -> None:
+async def test_a_large_body_is_refused(service: Running, token: str | None, is_chunked: bool) -> None:
     before = service.megabytes()
 
     async def body() -> AsyncIterator[bytes]:
@@ -126,9 +126,9 @@ async def test_a_large_body_is_not_taken(service: Running, token: str | None, is
             yield bytes(1_000_000)
 
     length = {} if is_chunked else {"Content-Length": "64000000"}
-    async with client(service, token, address="127.0.0.67") as asking:
+    async with client(service, token, address="127.0.0.67") as caller:
         try:
-            answer = await asking.post("/prune", content=body(), headers=length)
+            answer = await caller.post("/prune", content=body(), headers=length)
         except httpx.TransportError:  # it may be closed before the whole of it is sent
             answer = None
 
@@ -139,13 +139,13 @@ async def test_a_large_body_is_not_taken(service: Running, token: str | None, is
 
 
 async def test_the_command_line_reads_with_the_read_token(service: Running) -> None:
-    async def told(**tokens: str) -> tuple[int | None, str]:
+    async def run(**tokens: str) -> tuple[int | None, str]:
         line = command("ls", "--service", f"payment=http://127.0.0.1:{service.api}")
         process = await asyncio.create_subprocess_exec(*line, env=os.environ | tokens, stderr=asyncio.subprocess.PIPE)
         complaint = (await process.communicate())[1].decode()
         return process.returncode, complaint
 
-    with_token, without = await asyncio.gather(told(SAGA_API_READ_TOKEN=READ_TOKEN), told())
+    with_token, without = await asyncio.gather(run(SAGA_API_READ_TOKEN=READ_TOKEN), run())
 
     assert with_token[0] == 0
     assert without[0] == 3

@@ -1,4 +1,4 @@
-"""A service's HTTP under clients that want all of it: asked by real sockets, under a limit of 1,024 open files."""
+"""A service's HTTP under greedy clients: real sockets, under a limit of 1,024 open files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture(autouse=True)
 def many_files() -> Iterator[None]:
-    """Let this process open more files than the service may."""
+    """Allow this process more open files than the service."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4_096) if hard > 0 else 4_096, hard))
     yield
@@ -40,7 +40,7 @@ def many_files() -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    """The payment service, as `saga run` runs it under `ulimit -n 1024`."""
+    """The payment service, started by `saga run` under `ulimit -n 1024`."""
     folder = tmp_path_factory.mktemp("bounds")
     async with running("payment", rabbitmq.url, folder) as service:
         yield service
@@ -48,7 +48,7 @@ async def service(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory) ->
 
 @asynccontextmanager
 async def crowd(port: int, sent: bytes) -> AsyncIterator[None]:
-    """Connect so many clients, each of which has sent this."""
+    """Connect `CROWD` clients, each after sending these bytes."""
     opened = await asyncio.gather(*(begun(port, sent) for _ in range(CROWD)))
     yield
     for each in opened:
@@ -57,7 +57,7 @@ async def crowd(port: int, sent: bytes) -> AsyncIterator[None]:
 
 
 async def begun(port: int, sent: bytes) -> Opened | None:
-    """Return a connection on which this was sent; None where it was closed at once."""
+    """Return a connection after sending these bytes; None when it was closed at once."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
@@ -73,7 +73,7 @@ async def begun(port: int, sent: bytes) -> Opened | None:
     [HALF, HALF.replace(b"GET /sagas", b"POST /prune").replace(b"X-Half: ", b"Content-Length: 9\r\n\r\n")],
     ids=["half a head", "half a body"],
 )
-async def test_half_sent_requests_keep_no_one_else_out(service: Running, sent: bytes, crowded: str) -> None:
+async def test_half_sent_requests_block_no_other_client(service: Running, sent: bytes, crowded: str) -> None:
     async with crowd(getattr(service, crowded), sent):
         answers = [await is_ready(port) for port in (service.api, service.health)]
         files = len(os.listdir(f"/proc/{service.pid}/fd"))
@@ -103,7 +103,7 @@ async def test_the_wait_for_a_client_is_bounded(service: Running) -> None:
 
 
 async def life(port: int, first: bytes, then: bytes = b"") -> float:
-    """Return how many seconds a connection lives on which this is sent, and then this twice a second."""
+    """Return how many seconds a connection lives that sends `first`, and then `then` twice a second."""
     begun_at = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(first)
@@ -120,10 +120,10 @@ async def life(port: int, first: bytes, then: bytes = b"") -> float:
 
 
 async def life_unread(port: int) -> float:
-    """Return how many seconds a connection lives whose client reads nothing of what it asks for."""
+    """Return how many seconds a connection lives whose client reads no response."""
     begun_at = time.monotonic()
     with socket.create_connection(("127.0.0.1", port)) as client:
-        # Far more is asked for than the sockets' buffers hold.
+        # The responses are far larger than the sockets' buffers.
         client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 2_000)
 
         async def is_closed() -> bool:
@@ -134,12 +134,12 @@ async def life_unread(port: int) -> float:
 
 
 def is_established(port: int, by: int) -> bool:
-    """Whether the kernel has a connection to this port from that one, for the one that listens here."""
+    """Whether the kernel has an established connection between these ports."""
     lines = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()]
     return [f"0100007F:{port:04X}", f"0100007F:{by:04X}", "01"] in lines
 
 
-async def test_requests_sent_at_once_are_answered_in_their_order(service: Running) -> None:
+async def test_pipelined_requests_are_answered_in_order(service: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.api)
     paths = [b"/healthz", b"/nothing"] * 50
 

@@ -1,4 +1,4 @@
-"""The images beneath are named in one file, by digest, and nothing is built from or runs on another."""
+"""One file pins the base images by digest, and all builds and containers use them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.servers import docker_is_there
 
 PROJECT = Path(__file__).parents[2]
 PINS = PROJECT / "deploy" / "images.env"
-#: By their versions alone; they run with the profile that watches, and see traces, no events.
+#: Pinned by version only: images of the observability profile, which see traces and no events.
 UNPINNED = {"otel/opentelemetry-collector:0.130.0", "jaegertracing/jaeger:2.8.0"}
 DIGEST = "sha256:" + "0" * 64
 
@@ -25,9 +25,9 @@ def pins() -> dict[str, str]:
 
 
 def composed(*options: str, **variables: str) -> dict[str, Any]:
-    """Return what Compose makes of compose.yaml, with these variables and no others of ours."""
+    """Return Compose's configuration of compose.yaml, with these `SAGA_` variables only."""
     if not docker_is_there():
-        pytest.skip("no Docker engine answers on this machine, so nothing can be run in containers")
+        pytest.skip("no Docker engine answers on this machine")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SAGA_")} | variables
     done = subprocess.run(
         ["docker", "compose", *options, "config"],
@@ -42,12 +42,12 @@ def composed(*options: str, **variables: str) -> dict[str, Any]:
 
 
 def images(services: dict[str, Any]) -> set[str]:
-    """Return all images that are run or built from."""
+    """Return all base images and all run images."""
     bases = {each["build"]["args"]["PYTHON_IMAGE"] for each in services.values() if "build" in each}
     return bases | {each["image"] for each in services.values() if "image" in each} - {"saga-toolkit"}
 
 
-def test_the_file_of_pins_puts_a_digest_in_place_of_each_tag():
+def test_the_pins_replace_each_tag_by_digests():
     tags = images(composed())
 
     pinned = images(composed("--env-file", str(PINS)))
@@ -57,7 +57,7 @@ def test_the_file_of_pins_puts_a_digest_in_place_of_each_tag():
     assert {each for each in pinned if not re.search("@sha256:[0-9a-f]{64}$", each)} == UNPINNED
 
 
-def test_every_stage_of_the_image_is_built_from_the_pin():
+def test_each_image_stage_uses_the_pin():
     stages = re.findall("^FROM (\\S+)", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
 
     built = subprocess.run(
@@ -69,7 +69,7 @@ def test_every_stage_of_the_image_is_built_from_the_pin():
     assert built.returncode != 0  # there is no such image
 
 
-def test_pins_are_left_alone_where_a_tag_cannot_be_fetched(tmp_path: Path):
+def test_pins_stay_when_a_tag_is_unavailable(tmp_path: Path):
     file = tmp_path / "images.env"
     file.write_text(f"SAGA_PYTHON_IMAGE=127.0.0.1:9/python:3.13-slim@{DIGEST}\n")
 

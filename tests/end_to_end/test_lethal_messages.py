@@ -1,4 +1,4 @@
-"""A message that kills its process is given up, and none of those that were in hand beside it."""
+"""A message that kills its process is dead-lettered, and none of the others in hand."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tests.servers import Server
 from toolkit import Settings
 from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries, suspect_messages
 from toolkit.persistence.database import Database
-from toolkit.transport.rabbitmq.endpoints import RabbitPublisher
+from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 #: Six starts of a process, one after the other, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(400)
 
-#: The deaths after which a message is given up: unmarked, marked among others, and three times alone.
+#: The deaths after which a message is dead-lettered: unmarked, marked among others, and three times alone.
 _DEATHS = 5
 
 
 class Processes:
-    """So many processes of the bakery at once, each started again when it has died."""
+    """Processes of the bakery, each restarted after its death."""
 
     def __init__(self, *command: str, **environment: str) -> None:
         self._command, self._environment = command, os.environ | environment
@@ -58,7 +58,7 @@ class Processes:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """The bakery's database, as the test looks at it."""
+    """The bakery's database, for the test's queries."""
     url = f"sqlite:///{tmp_path / 'bakery.db'}"
     if request.param == "postgresql":
         databases: PostgresDatabases = request.getfixturevalue("kept_databases")
@@ -72,7 +72,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 @pytest.fixture
 async def queue(rabbitmq: Server, prefix: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
-    """A channel; what the test made is deleted at its end."""
+    """A channel; the test's queues and exchanges are deleted at its end."""
     connection = await aio_pika.connect(rabbitmq.url)
     async with connection, connection.channel() as channel:
         yield channel
@@ -83,7 +83,7 @@ async def queue(rabbitmq: Server, prefix: str) -> AsyncIterator[aio_pika.abc.Abs
 
 
 @pytest.mark.parametrize(("database", "replicas"), [("sqlite", 1), ("postgresql", 2)], indirect=["database"])
-async def test_only_the_message_that_kills_its_process_is_given_up(
+async def test_only_the_lethal_message_is_dead_lettered(
     rabbitmq: Server,
     prefix: str,
     tmp_path: Path,
@@ -106,16 +106,16 @@ async def test_only_the_message_that_kills_its_process_is_given_up(
         await eventually(lambda: is_bound(queue, prefix), within=100)
         async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as client:
             await asyncio.gather(*(client.publish(order(number, is_lethal=number == 13)) for number in range(30)))
-        await eventually(lambda: is_over(database), within=250, every=0.5, what="29 orders ended, and one given up")
+        await eventually(lambda: is_over(database), within=250, every=0.5, what="29 ends, and one dead letter")
 
-    # A replica that did not know of the marks yet may take a copy that is new: one death more for each.
+    # A replica that has not read the marks yet may take a new copy: one death more for each.
     assert _DEATHS <= processes.codes.count(-signal.SIGKILL) < _DEATHS + replicas
-    await look_at_what_is_left(database)
+    await check_the_rest(database)
     dead = await queue.declare_queue(f"{prefix}.bakery.dead", passive=True)
     assert dead.declaration_result.message_count == 0
 
 
-async def test_without_a_broker_it_is_the_same(tmp_path: Path) -> None:
+async def test_the_embedded_transport_dead_letters_it_too(tmp_path: Path) -> None:
     codes = []
     while not codes or codes[-1]:
         process = await asyncio.create_subprocess_exec(
@@ -126,18 +126,18 @@ async def test_without_a_broker_it_is_the_same(tmp_path: Path) -> None:
 
     assert codes == [-signal.SIGKILL] * _DEATHS + [0]
     database = Database(f"sqlite:///{tmp_path / 'bakery.db'}")
-    await look_at_what_is_left(database)
+    await check_the_rest(database)
     await database.close()
 
 
-async def look_at_what_is_left(database: Database) -> None:
-    """See that one message was given up, and that all others ended well."""
+async def check_the_rest(database: Database) -> None:
+    """Check that one message was dead-lettered, and that all other sagas completed."""
     async with database.reading() as connection:
-        (letter,) = await dead_letter_queries.listed(connection)
+        (dead_letter,) = await dead_letter_queries.listed(connection)
         states = {each["saga_id"]: each["state"] for each in await saga_log_queries.sagas(connection, limit=100)}
         marked = await suspect_messages.condemned(connection, least=2)
         waiting = await outbox.count(connection)
-    assert (letter["reason"], letter["event_type"], letter["saga_id"]) == (
+    assert (dead_letter["reason"], dead_letter["event_type"], dead_letter["saga_id"]) == (
         "ended its process",
         "BreadBaked",
         "order-13",

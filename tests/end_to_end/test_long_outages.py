@@ -1,4 +1,4 @@
-"""The database is away for longer than the broker lets a delivery be held: nothing is given up, and little is held."""
+"""A database outage beyond the broker's consumer timeout dead-letters nothing, and holds few deliveries."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from toolkit.persistence.database import Database
 
 pytestmark = pytest.mark.timeout(240)
 
-#: What the broker's half hour is here, and how often it looks, in milliseconds.
+#: The broker's consumer timeout, by default half an hour, and its interval of checks, in milliseconds.
 _CONSUMER_TIMEOUT, _TICK = 3_000, 500
 _ORDERS, _PREFETCH = 60, 10
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[OwnServer]:
-    """A broker that lets nobody hold a delivery for long."""
+    """A broker with a short consumer timeout."""
     with own_server(RABBITMQ) as server:
         if server.container is None:
-            pytest.skip("no Docker engine answers on this machine, and nobody else's broker shall be spoilt")
+            pytest.skip("no Docker engine answers on this machine, and a shared broker's settings are not changed")
         for name, value in (("consumer_timeout", _CONSUMER_TIMEOUT), ("channel_tick_interval", _TICK)):
             setting = f"application:set_env(rabbit, {name}, {value})."
-            code, told = server.container.exec(["rabbitmqctl", "eval", setting])
-            assert code == 0, told
+            code, output = server.container.exec(["rabbitmqctl", "eval", setting])
+            assert code == 0, output
         yield server
 
 
@@ -45,8 +45,8 @@ async def database(postgresql: Server) -> AsyncIterator[Breakable]:
         yield server
 
 
-@pytest.mark.parametrize("long_outage", [2.0, 3600.0], ids=["given back before", "taken back by the broker"])
-async def test_an_outage_longer_than_the_consumer_timeout_gives_no_message_up(
+@pytest.mark.parametrize("long_outage", [2.0, 3600.0], ids=["returned before", "taken back by the broker"])
+async def test_an_outage_beyond_the_consumer_timeout_loses_nothing(
     impatient: OwnServer,
     database: Breakable,
     postgres_databases: PostgresDatabases,
@@ -78,18 +78,18 @@ async def test_an_outage_longer_than_the_consumer_timeout_gives_no_message_up(
         dead = await channel.declare_queue(f"{prefix}.bakery.dead", passive=True)
         assert dead.declaration_result.message_count == 0
     await app.stop()
-    # What a closed channel brought is forgotten with it, but for the one batch that waits for the database.
+    # Deliveries of a closed channel are forgotten, except those of the batch that waits for the database.
     assert held <= 2 * _PREFETCH
 
 
 async def most_held(app: App, *, seconds: float) -> int:
-    """Return how many deliveries the process has held at most meanwhile."""
+    """Return the most deliveries that the process has held meanwhile."""
     most = 0
     try:
         async with asyncio.timeout(seconds):  # the outage's own length
             while True:
                 assert app._consumer is not None
-                most = max(most, len(app._consumer._in_hand))
+                most = max(most, len(app._consumer.deliveries))
                 await asyncio.sleep(0.05)
     except TimeoutError:
         return most

@@ -1,4 +1,4 @@
-"""A real SIGKILL in the midst of 200 orders: after the restart all of them end, and stock and money are right."""
+"""A real SIGKILL during 200 orders: after the restart all of them end, and stock and money add up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PostgresDatabases
-from tests.end_to_end.fleet import SERVICES, Fleet, orders, sqlite_databases
+from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.end_to_end.placed_orders import SERVICES, orders
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
@@ -41,9 +42,7 @@ def open_fleet(rabbitmq: Server, postgres_databases: PostgresDatabases, tmp_path
 
 
 @pytest.mark.parametrize(("victim", "database"), [("inventory", "postgresql"), ("payment", "sqlite")])
-async def test_a_service_killed_amid_200_orders_loses_nothing(
-    open_fleet: OpenFleet, victim: str, database: str
-) -> None:
+async def test_a_killed_service_loses_nothing(open_fleet: OpenFleet, victim: str, database: str) -> None:
     placed = orders(200)
     async with open_fleet(database) as fleet:
         await fleet.start(*SERVICES)
@@ -59,7 +58,7 @@ async def test_a_service_killed_amid_200_orders_loses_nothing(
         assert await fleet.verified() == []
 
 
-async def test_two_replicas_of_each_service_of_which_one_is_killed_lose_nothing(open_fleet: OpenFleet) -> None:
+async def test_killing_one_of_two_replicas_loses_nothing(open_fleet: OpenFleet) -> None:
     placed = orders(200)
     async with open_fleet("postgresql") as fleet:
         await fleet.start(*SERVICES, *SERVICES)
@@ -75,7 +74,7 @@ async def test_two_replicas_of_each_service_of_which_one_is_killed_lose_nothing(
         assert await fleet.verified() == []
 
 
-async def test_services_told_to_stop_amid_200_orders_exit_cleanly_and_go_on_later(open_fleet: OpenFleet) -> None:
+async def test_stopped_services_exit_cleanly_and_continue_later(open_fleet: OpenFleet) -> None:
     placed = orders(200)
     async with open_fleet("sqlite") as fleet:
         await fleet.start(*SERVICES)
@@ -91,7 +90,7 @@ async def test_services_told_to_stop_amid_200_orders_exit_cleanly_and_go_on_late
         assert await fleet.verified() == []
 
 
-async def test_the_embedded_process_killed_amid_200_orders_loses_nothing(tmp_path: Path) -> None:
+async def test_a_killed_embedded_process_loses_nothing(tmp_path: Path) -> None:
     placed = orders(200)
     file = tmp_path / "orders.json"
     file.write_text(json.dumps([order.model_dump(mode="json") for order in placed]))

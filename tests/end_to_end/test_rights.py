@@ -1,4 +1,4 @@
-"""Each login may do on the broker what the table says, and nothing else: every cell, at a real RabbitMQ."""
+"""Each login has the rights of the table on the broker, and no others: every cell, on a real RabbitMQ."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ KEYS = sorted(
     | {routing_key(event) for event in CONTROL_EVENTS}
     | {"saga.Probe", "saga.Anything", "#", "order.#", *(f"saga.{service}" for service in SERVICES)}
 )
-#: Where anybody might try to write or read.
+#: Exchanges that a login may try to write to or read from.
 EXCHANGES = ("saga", "saga.dead", *(f"saga.{service}" for service in SERVICES), "amq.topic", "amq.fanout")
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Guarded]:
     if not docker_is_there():
-        pytest.skip("no Docker engine answers on this machine, and rights of another broker are nobody's to change")
+        pytest.skip("no Docker engine answers on this machine, and a shared broker's rights are not changed")
     with guarded_broker() as broker:
         yield broker
 
 
 @pytest.fixture
 async def connections(broker: Guarded) -> AsyncIterator[dict[str, AbstractConnection]]:
-    """A connection of each login; the queues and the exchanges of services are there, made by themselves."""
+    """A connection of each login; each service has declared its queues and its exchange."""
     opened = {login: await broker.connect(login) for login in LOGINS}
     for service in SERVICES:
         async with opened[service].channel() as channel:
@@ -72,9 +72,7 @@ def _is_of_owner(key: str, pattern: str) -> bool:
 
 
 @pytest.mark.parametrize("login", [each for each in LOGINS if each != "admin"])
-async def test_a_login_may_write_the_keys_of_the_table_alone(
-    connections: dict[str, AbstractConnection], login: str
-) -> None:
+async def test_a_login_writes_the_tables_keys_only(connections: dict[str, AbstractConnection], login: str) -> None:
     cells = [(exchange, key) for exchange in EXCHANGES for key in KEYS if "#" not in key]
     allowed = {cell for cell in cells if await is_allowed(connections[login], publishing(*cell))}
 
@@ -83,9 +81,7 @@ async def test_a_login_may_write_the_keys_of_the_table_alone(
 
 
 @pytest.mark.parametrize("login", [each for each in LOGINS if each != "admin"])
-async def test_a_login_may_read_the_keys_of_the_table_alone(
-    connections: dict[str, AbstractConnection], login: str
-) -> None:
+async def test_a_login_reads_the_tables_keys_only(connections: dict[str, AbstractConnection], login: str) -> None:
     own = login if login in SERVICES else "payment"
     cells = [(exchange, key) for exchange in EXCHANGES for key in KEYS]
     allowed = {cell for cell in cells if await is_allowed(connections[login], binding(f"saga.{own}", *cell))}
@@ -95,31 +91,29 @@ async def test_a_login_may_read_the_keys_of_the_table_alone(
 
 
 @pytest.mark.parametrize("login", [each for each in LOGINS if each != "admin"])
-async def test_a_login_reaches_nothing_past_the_table(connections: dict[str, AbstractConnection], login: str) -> None:
-    """Neither a queue by its name, nor those of others, nor the exchanges that all share."""
+async def test_a_login_has_no_other_rights(connections: dict[str, AbstractConnection], login: str) -> None:
+    """No queue by its name, no queue of another service, no declaration of the shared exchanges."""
     own = {f"saga.{login}", f"saga.{login}.dead"}
     queues = [queue.name for service in SERVICES for queue in declared_queues(Settings(), service)]
 
-    async def told(act: object) -> bool:
+    async def allows(act: object) -> bool:
         return await is_allowed(connections[login], act)
 
-    assert not any([await told(publishing("", queue)) for queue in queues]), "the default exchange"
-    assert {queue for queue in queues if await told(_consuming(queue))} == own & set(queues)
-    assert {queue for queue in queues if await told(_purging(queue))} == own & set(queues)
-    assert not any([await told(_deleting(name)) for name in ("saga", "saga.dead")])
-    assert not any([await told(_making(name)) for name in ("saga", "saga.dead", "saga.other", "other")])
+    assert not any([await allows(publishing("", queue)) for queue in queues]), "the default exchange"
+    assert {queue for queue in queues if await allows(_consuming(queue))} == own & set(queues)
+    assert {queue for queue in queues if await allows(_purging(queue))} == own & set(queues)
+    assert not any([await allows(_deleting(name)) for name in ("saga", "saga.dead")])
+    assert not any([await allows(_declaring(name)) for name in ("saga", "saga.dead", "saga.other", "other")])
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
-async def test_a_second_key_in_a_header_is_checked_as_the_first_is(
-    connections: dict[str, AbstractConnection], header: str
-) -> None:
+async def test_a_second_routing_key_is_checked_too(connections: dict[str, AbstractConnection], header: str) -> None:
     act = publishing("saga", "payment.PaymentFailed", headers={header: ["order.OrderCreated"]})
 
     assert not await is_allowed(connections["payment"], act)
 
 
-async def test_what_a_former_release_bound_stays_bound_without_the_right_to_read_it(
+async def test_unbinding_needs_the_right_to_read(
     connections: dict[str, AbstractConnection],
 ) -> None:
     assert await unbind(connections["payment"], Settings(), "payment", ["inventory.InventoryReserved"])
@@ -127,12 +121,12 @@ async def test_what_a_former_release_bound_stays_bound_without_the_right_to_read
 
 
 def _consuming(queue: str) -> object:
-    async def give_back(message: AbstractIncomingMessage) -> None:
+    async def requeue(message: AbstractIncomingMessage) -> None:
         await message.reject(requeue=True)
 
     async def consume(channel: AbstractChannel) -> None:
         declared = await channel.get_queue(queue, ensure=False)
-        await declared.cancel(await declared.consume(give_back))
+        await declared.cancel(await declared.consume(requeue))
 
     return consume
 
@@ -148,26 +142,28 @@ def _deleting(exchange: str) -> object:
     return lambda channel: channel.exchange_delete(exchange)
 
 
-def _making(exchange: str) -> object:
+def _declaring(exchange: str) -> object:
     return lambda channel: channel.declare_exchange(exchange, "topic", durable=True)
 
 
-def test_the_rights_that_compose_applies_are_those_that_the_contracts_ask_for() -> None:
+def test_composes_rights_are_those_of_the_contracts() -> None:
     applied = json.loads((PROJECT / "deploy" / "rabbitmq" / "definitions.json").read_text())
 
     cure = "saga topology --permissions -o json > deploy/rabbitmq/definitions.json"
-    assert applied == as_definitions(RIGHTS, "saga", vhost="/"), f"make it anew: {cure}"
+    assert applied == as_definitions(RIGHTS, "saga", vhost="/"), f"regenerate it: {cure}"
 
 
-def test_the_table_in_the_documentation_is_that_of_the_contracts() -> None:
+def test_the_documented_rights_are_the_contracts() -> None:
     page = DOCS / "reference" / "rights.md"
 
-    told = [[cell.strip("`") for cell in cells] for cells in rows(section(page, "The order saga")) if len(cells) == 4]
+    documented = [
+        [cell.strip("`") for cell in cells] for cells in rows(section(page, "The order saga")) if len(cells) == 4
+    ]
 
-    assert told == [[row[name] for name in ("login", "object", "key", "right")] for row in TABLE]
+    assert documented == [[row[name] for name in ("login", "object", "key", "right")] for row in TABLE]
 
 
-def test_compose_names_each_owners_login_and_leaves_the_starting_event_to_any_client() -> None:
+def test_compose_names_each_owners_login() -> None:
     (value,) = set(re.findall(r"SAGA_LOGINS: &?\w* ?'(.+)'", (PROJECT / "compose.yaml").read_text()))
 
     logins = json.loads(value)

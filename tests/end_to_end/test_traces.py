@@ -15,7 +15,8 @@ import pytest
 from services.events import OrderCreated
 from tests.conftest import PostgresDatabases
 from tests.end_to_end.collector import Collector, Span, collecting
-from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
+from tests.end_to_end.fleet import Fleet, sqlite_databases
+from tests.end_to_end.placed_orders import SERVICES
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
@@ -23,7 +24,7 @@ from toolkit.declaration.events import documented_example
 
 CONSUMER = 5
 
-#: Its card fails twice, nobody ships to where it lives, and so all that was done is undone.
+#: An order whose card fails twice and whose address no carrier serves, so that all steps are undone.
 UNLUCKY = {
     "payment_method": "card_flaky",
     "shipping_address": documented_example(OrderCreated)["shipping_address"] | {"country": "AQ"},
@@ -36,7 +37,7 @@ def collector():
         yield collector
 
 
-async def test_a_compensated_saga_is_one_trace_over_all_services(
+async def test_a_compensated_saga_is_one_trace(
     rabbitmq: Server, postgres_databases: PostgresDatabases, tmp_path: Path, prefix: str, collector: Collector
 ):
     settings = Settings(broker_url=rabbitmq.url, exchange=prefix, data_dir=tmp_path)
@@ -56,7 +57,7 @@ async def test_a_compensated_saga_is_one_trace_over_all_services(
         spans = collector.of_saga(saga_id)
         assert len({span.trace for span in spans}) == 1
         assert {span.service for span in spans} >= set(SERVICES)
-        assert told(spans) == [
+        assert steps_of(spans) == [
             ("inventory", "reserve_inventory", 1, "completed"),
             ("payment", "process_payment", 1, "retrying"),
             ("payment", "process_payment", 2, "retrying"),
@@ -66,13 +67,13 @@ async def test_a_compensated_saga_is_one_trace_over_all_services(
             ("inventory", "release_inventory", 1, "compensated"),
             ("notification", "send_cancellation_notice", 1, "completed"),
         ]
-        see_that_parents_are_right(spans)
+        check_parents(spans)
     assert root_of(collector.of_saga(triggered)).name == "trigger OrderCreated"
     assert root_of(collector.of_saga(foreign.order_id)).name == "saga order"
 
 
-def see_that_parents_are_right(spans: list[Span]) -> None:
-    """Each step hangs under that whose event it took, each publish under the step whose event it sent."""
+def check_parents(spans: list[Span]) -> None:
+    """Check that a step's parent is the step that emitted its event, and a publish's parent its emitting step."""
     (root,) = [span for span in spans if not span.parent]
     by_id = {span.id: span for span in spans}
     assert len(by_id) == len(spans)
@@ -88,7 +89,7 @@ def see_that_parents_are_right(spans: list[Span]) -> None:
         ("send_cancellation_notice", "release_inventory"),
     ]
     published = {span.facts["saga.event"]: by_id[span.parent].name for span in spans if span.name.startswith("publish")}
-    assert published["InventoryReserved"] == "reserve_inventory"  # the retries of the step that takes it, too
+    assert published["InventoryReserved"] == "reserve_inventory"  # the retries of its consumer, too
     assert published["PaymentProcessed"] == "process_payment"
     assert published["InventoryReleased"] == "release_inventory"
     retried, _, paid = [span for span in steps if span.name == "process_payment"]
@@ -97,7 +98,7 @@ def see_that_parents_are_right(spans: list[Span]) -> None:
     assert "payment_method" not in str(spans)  # no event's body
 
 
-def told(spans: list[Span]) -> list[tuple[str, str, int, str]]:
+def steps_of(spans: list[Span]) -> list[tuple[str, str, int, str]]:
     return [
         (span.service, span.name, span.facts["saga.attempt"], span.facts["saga.outcome"])
         for span in spans
@@ -115,7 +116,7 @@ def order(**changes: object) -> OrderCreated:
 
 
 async def trigger(settings: Settings, collector: Collector, **changes: str) -> str:
-    """Have `saga trigger` start an order, and return its id."""
+    """Start an order by `saga trigger`, and return its id."""
     words = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     command = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "toolkit.cli", "trigger", "OrderCreated", *words),
@@ -129,9 +130,7 @@ async def trigger(settings: Settings, collector: Collector, **changes: str) -> s
     return printed.decode().strip()
 
 
-async def test_a_collector_that_is_silent_holds_up_neither_the_work_nor_the_end(
-    rabbitmq: Server, tmp_path: Path, prefix: str
-):
+async def test_a_silent_collector_blocks_no_service(rabbitmq: Server, tmp_path: Path, prefix: str):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = Settings(broker_url=rabbitmq.url, exchange=prefix, data_dir=tmp_path)
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -140,8 +139,8 @@ async def test_a_collector_that_is_silent_holds_up_neither_the_work_nor_the_end(
         await fleet.start("inventory")
 
         await fleet.place([order()])
-        await eventually(lambda: fleet.waiting_rows("inventory"), what="a reservation that nobody hears yet")
-        await asyncio.to_thread(silent.accept)  # by now an export is under way, for ever
+        await eventually(lambda: fleet.waiting_rows("inventory"), what="a reservation without a consumer")
+        await asyncio.to_thread(silent.accept)  # by now an export is blocked for good
         begun = time.monotonic()
         codes = await fleet.terminate()
 

@@ -14,5 +14,5 @@ EDITS = {
 CAUGHT_BY = [
     "tests/unit/declaration/test_event_ids.py::test_a_field_that_accepts_other_ids_is_refused",
     "tests/unit/declaration/test_event_ids.py::test_a_starting_event_without_an_id_is_refused",
-    "tests/unit/messaging/test_decoding.py::test_a_saga_does_not_start_under_an_id_that_the_next_service_refuses",
+    "tests/unit/messaging/test_decoding.py::test_no_saga_starts_with_an_invalid_id",
 ]

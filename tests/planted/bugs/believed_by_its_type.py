@@ -4,5 +4,5 @@ EDITS = {
     "toolkit/messaging/senders.py": [("        self._check_key(event_type, wire)\n", "")],
 }
 CAUGHT_BY = [
-    "tests/unit/messaging/test_senders.py::test_an_event_under_another_key_is_a_letter_that_says_so",
+    "tests/unit/messaging/test_senders.py::test_an_event_under_another_key_is_rejected",
 ]

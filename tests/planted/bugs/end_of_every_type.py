@@ -6,7 +6,7 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/conformance/test_two_types_under_one_id.py::test_the_end_of_one_leaves_the_other_to_be_undone",
-    "tests/conformance/test_two_types_under_one_id.py::test_news_of_an_end_touches_its_own_type_alone",
+    "tests/conformance/test_two_types_under_one_id.py::test_one_sagas_end_leaves_the_other_open",
+    "tests/conformance/test_two_types_under_one_id.py::test_a_saga_ended_event_changes_its_own_type",
     "tests/unit/persistence/test_saga_ends.py::test_an_end_closes_its_own_type_only",
 ]

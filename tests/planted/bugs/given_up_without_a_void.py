@@ -6,6 +6,6 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/conformance/test_a_saga_ends.py::test_an_isolated_step_that_gives_up_is_voided_before_it_refuses",
+    "tests/conformance/test_a_saga_ends.py::test_an_external_step_is_voided_before_it_refuses",
     "tests/state_machine",
 ]

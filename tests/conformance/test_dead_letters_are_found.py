@@ -1,4 +1,4 @@
-"""Whatever way a message takes into the dead letters, it is found there by its saga's id."""
+"""A dead letter is found by its saga's id, whatever way it took."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Send = Callable[[str], Awaitable[None]]
 
 
 async def expires(channel: AbstractChannel, queue: AbstractQueue, send: Send, world: RabbitWorld) -> None:
-    """Let messages wait in the queue for longer than they may."""
+    """Let messages expire in the queue."""
     await send(queue.name)
 
 
 async def is_rejected(channel: AbstractChannel, queue: AbstractQueue, send: Send, world: RabbitWorld) -> None:
-    """Have another consumer of the queue turn messages away."""
+    """Let another consumer of the queue reject messages."""
     await send(queue.name)
     while (message := await queue.get(fail=False)) is not None:
         await message.reject(requeue=False)
@@ -41,18 +41,18 @@ async def is_rejected(channel: AbstractChannel, queue: AbstractQueue, send: Send
 async def is_delivered_too_often(
     channel: AbstractChannel, queue: AbstractQueue, send: Send, world: RabbitWorld
 ) -> None:
-    """Have another consumer give messages back again and again, to a queue that bears it twice, as a policy may say."""
+    """Let another consumer requeue messages, on a queue with a delivery limit of two, as a policy may set."""
     impatient = await in_front_of(queue, channel, world, {"x-queue-type": "quorum", "x-delivery-limit": 2})
 
-    async def give_back(message: AbstractIncomingMessage) -> None:
+    async def requeue(message: AbstractIncomingMessage) -> None:
         await message.reject(requeue=True)
 
-    await impatient.consume(give_back)
+    await impatient.consume(requeue)
     await send(impatient.name)
 
 
 async def is_one_too_many(channel: AbstractChannel, queue: AbstractQueue, send: Send, world: RabbitWorld) -> None:
-    """Have messages overflow a queue in front of the service's own; a policy on that would touch the whole broker."""
+    """Let messages overflow a queue in front of the service's own; a policy on that would affect the whole broker."""
     small = await in_front_of(queue, channel, world, {"x-max-length": 1})
     await send(small.name)
     await channel.default_exchange.publish(aio_pika.Message(b"the last"), small.name)
@@ -61,7 +61,7 @@ async def is_one_too_many(channel: AbstractChannel, queue: AbstractQueue, send: 
 async def in_front_of(
     queue: AbstractQueue, channel: AbstractChannel, world: RabbitWorld, arguments: dict[str, Any]
 ) -> AbstractQueue:
-    """Return another queue whose dead letters go where those of the service's queue go."""
+    """Return another queue with the dead-letter exchange of the service's queue."""
     return await channel.declare_queue(
         f"{queue.name}.front",
         durable=True,
@@ -74,7 +74,7 @@ async def in_front_of(
     )
 
 
-WAYS = {
+CAUSES = {
     "expired": expires,
     "rejected": is_rejected,
     "delivery limit": is_delivered_too_often,
@@ -82,29 +82,29 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("reason", WAYS)
-async def test_what_the_broker_gives_up_is_found_by_its_saga(world: RabbitWorld, reason: str) -> None:
+@pytest.mark.parametrize("reason", CAUSES)
+async def test_broker_dead_letters_are_found_by_saga(world: RabbitWorld, reason: str) -> None:
     hotel = next(app for app in world.apps if app.service.name == "hotel")
     await hotel.stop()
 
-    await given_up(world, reason, expiration=0.001 if reason == "expired" else None)
+    await let_the_broker_dead_letter(world, reason, expiration=0.001 if reason == "expired" else None)
     await start_again(world)
-    await eventually(lambda: are_kept(world, 3), what="the letters")
+    await eventually(lambda: are_kept(world, 3), what="the dead letters")
 
-    letters = [each for trip in ("trip-1", "trip-2", "trip-3") for each in await found(world, trip)]
-    assert [letter["reason"] for letter in letters] == [reason] * 3
+    dead = [each for trip in ("trip-1", "trip-2", "trip-3") for each in await found(world, trip)]
+    assert [each["reason"] for each in dead] == [reason] * 3
 
 
-async def test_what_the_broker_gave_up_goes_on_when_it_is_redriven(world: RabbitWorld) -> None:
+async def test_redriven_broker_dead_letters_complete_their_saga(world: RabbitWorld) -> None:
     hotel = next(app for app in world.apps if app.service.name == "hotel")
     await hotel.stop()
-    await given_up(world, "rejected")
+    await let_the_broker_dead_letter(world, "rejected")
     await start_again(world)
-    await eventually(lambda: are_kept(world, 3), what="the letters")
+    await eventually(lambda: are_kept(world, 3), what="the dead letters")
 
-    host, by = world.runtimes["hotel"], Operator("ada@desk", "the queue is there again")
+    runtime, by = world.runtimes["hotel"], Operator("ada@desk", "the queue is there again")
     await dead_letters.redrive(
-        host.database, Selection(saga_id="trip-1"), by, queue=host.queue, now=SystemClock().now()
+        runtime.database, Selection(saga_id="trip-1"), by, queue=runtime.queue, now=SystemClock().now()
     )
     await world.quiet()
 
@@ -112,8 +112,8 @@ async def test_what_the_broker_gave_up_goes_on_when_it_is_redriven(world: Rabbit
     assert await found(world, "trip-1") == []
 
 
-async def given_up(world: RabbitWorld, reason: str, *, expiration: float | None = None) -> None:
-    """Have the broker give up an order of a client's own, an event without an id, and one that is no JSON."""
+async def let_the_broker_dead_letter(world: RabbitWorld, reason: str, *, expiration: float | None = None) -> None:
+    """Let the broker dead-letter a foreign client's order, an event without an id, and one that is not JSON."""
     name = queue_name(world.settings, "hotel")
     random = str(uuid.uuid4())
 
@@ -131,8 +131,8 @@ async def given_up(world: RabbitWorld, reason: str, *, expiration: float | None 
 
     async with await aio_pika.connect(world.settings.broker_url) as connection, connection.channel() as channel:
         queue = await channel.declare_queue(name, passive=True)
-        await WAYS[reason](channel, queue, send, world)
-        await eventually(lambda: are_there(world, f"{name}.dead", 3), what="three in the broker's dead letters")
+        await CAUSES[reason](channel, queue, send, world)
+        await eventually(lambda: are_there(world, f"{name}.dead", 3), what="three messages in the dead-letter queue")
 
 
 async def are_there(world: RabbitWorld, queue: str, count: int) -> bool:
@@ -151,7 +151,7 @@ async def start_again(world: RabbitWorld) -> None:
 
 
 async def found(world: RabbitWorld, saga_id: str) -> list[dict[str, object]]:
-    """Return what the command line and the console are shown of a saga's letters; the story has them, too."""
+    """Return a saga's dead letters as command line and console get them; its timeline has them, too."""
     service = next(each for each in world.services if each.name == "hotel")
     url = world.runtimes["hotel"].database.engine.url.render_as_string(hide_password=False)
     client = DatabaseClient(
@@ -159,8 +159,8 @@ async def found(world: RabbitWorld, saga_id: str) -> list[dict[str, object]]:
         contract=lambda: Contract.of(service), clock=SystemClock(),
     )  # fmt: skip
     try:
-        letters = await client.dead_letters(Selection(saga_id=saga_id), limit=10)
-        assert [each["id"] for each in (await client.saga(saga_id)).dead_letters] == [each["id"] for each in letters]
-        return letters
+        found_here = await client.dead_letters(Selection(saga_id=saga_id), limit=10)
+        assert [each["id"] for each in (await client.saga(saga_id)).dead_letters] == [each["id"] for each in found_here]
+        return found_here
     finally:
         await client.close()
