@@ -1,1 +1,1 @@
-"""Everything at once: thousands of orders while processes, broker, database and network fail by a seed."""
+"""Thousands of orders while processes, broker, database and network fail, by a seed."""

@@ -1,4 +1,4 @@
-"""How each fault is brought about, and undone; all of it real, none of it simulated within a process."""
+"""Causes each fault, and ends it; all are real, none is simulated within a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from tests.chaos.control_faults import lose_controls
 from tests.chaos.database_faults import kill_query, lock_table, revoke_rights
-from tests.chaos.plan import CONTROL_FAULTS, POISON, RIGHTS_FAULTS, Blow, Fault
+from tests.chaos.plan import CONTROL_FAULTS, POISON, RIGHTS_FAULTS, Fault, PlannedFault
 from tests.chaos.poison import poison_of
 from tests.chaos.world import DARED, RELEASED, RELEASES, World
 from tests.end_to_end.proxy import Proxy, Way
@@ -21,100 +21,100 @@ from tests.end_to_end.replica import Replica
 from tests.eventually import eventually
 
 
-class Striker:
-    """Deals the blows of the plan, and counts those that hit."""
+class FaultInjector:
+    """Causes the faults of the plan, and counts those that took effect."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.fired: Counter[Fault] = Counter()
         self.kills = 0
         self.exit_codes: Counter[int | None] = Counter()
-        #: One outage of a server at a time: a restart behind a cut would be neither.
+        #: One outage of a server at a time: a restart during a cut would be neither.
         self._broker, self._database = asyncio.Lock(), asyncio.Lock()
 
-    async def run(self, blows: Iterable[Blow], *, struck: Callable[[], object] = lambda: None) -> None:
-        """Deal the blows of one lane, one after the other."""
-        for blow in blows:
-            await asyncio.sleep(blow.after)  # the plan's own pause
-            if await _HOW[blow.fault](self, blow) is not False:
-                self.fired[blow.fault] += 1
-            struck()
+    async def run(self, lane: Iterable[PlannedFault], *, done: Callable[[], object] = lambda: None) -> None:
+        """Cause the faults of one lane, one after the other."""
+        for planned in lane:
+            await asyncio.sleep(planned.after)  # the plan's own pause
+            if await _HOW[planned.fault](self, planned) is not False:
+                self.fired[planned.fault] += 1
+            done()
 
-    async def kill(self, blow: Blow) -> None:
-        """Kill one replica, and start another after a while."""
-        replica = await self._world.take(blow.service)
+    async def kill(self, planned: PlannedFault) -> None:
+        """Kill one replica, and start another later."""
+        replica = await self._world.take(planned.service)
         await replica.kill()
         self.kills += 1
-        await asyncio.sleep(blow.lasts)  # nobody is there meanwhile
-        await self._world.fleet.launch(blow.service)
+        await asyncio.sleep(planned.lasts)  # the time without it
+        await self._world.fleet.launch(planned.service)
 
-    async def kill_all(self, blow: Blow) -> None:
-        """Kill all replicas that run, and start as many after a while."""
-        replicas = [await self._world.take(blow.service)]
-        replicas += [self._world.fleet.oldest(each.name) for each in self._world.fleet.running(blow.service)]
+    async def kill_all(self, planned: PlannedFault) -> None:
+        """Kill all running replicas, and start as many later."""
+        replicas = [await self._world.take(planned.service)]
+        replicas += [self._world.fleet.oldest(each.name) for each in self._world.fleet.running(planned.service)]
         await asyncio.gather(*(replica.kill() for replica in replicas))
         self.kills += len(replicas)
-        await asyncio.sleep(blow.lasts)  # nobody is there meanwhile
+        await asyncio.sleep(planned.lasts)  # the time without it
         for _ in replicas:
-            await self._world.fleet.launch(blow.service)
+            await self._world.fleet.launch(planned.service)
 
-    async def stop(self, blow: Blow) -> None:
-        """Stop a replica's time, and let it go on."""
-        replica = await self._world.take(blow.service)
+    async def stop(self, planned: PlannedFault) -> None:
+        """Pause a replica, and continue it."""
+        replica = await self._world.take(planned.service)
         replica.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(blow.lasts)  # its time stands still
+        await asyncio.sleep(planned.lasts)  # the length of the pause
         replica.process.send_signal(signal.SIGCONT)
         self._world.fleet.replicas.append(replica)
 
-    async def roll(self, blow: Blow) -> None:
-        """Replace the replicas one after the other, as a new version is rolled out."""
+    async def roll(self, planned: PlannedFault) -> None:
+        """Replace the replicas one by one, as in a rolling deployment."""
         for _ in range(2):
-            replica = await self._world.take(blow.service)
+            replica = await self._world.take(planned.service)
             has_fallen = replica.process.returncode is not None
             code = await replica.terminate()
             # A message that kills its process may do so while it stops.
-            if not has_fallen and (code, blow.service) != (-signal.SIGKILL, DARED):
+            if not has_fallen and (code, planned.service) != (-signal.SIGKILL, DARED):
                 self.exit_codes[code] += 1
-            started = await self._world.fleet.launch(blow.service)
+            started = await self._world.fleet.launch(planned.service)
             await eventually(partial(_has_come_up, started), within=60, every=0.5, what="a new replica")
 
-    async def release(self, blow: Blow) -> None:
-        """Roll the service that has two releases to the other one; both are at work meanwhile."""
+    async def release(self, planned: PlannedFault) -> None:
+        """Roll the service with two releases to the other one; both run meanwhile."""
         references = self._world.fleet.references
         references[RELEASED] = next(each for each in RELEASES if each != references[RELEASED])
-        await self.roll(replace(blow, service=RELEASED))
+        await self.roll(replace(planned, service=RELEASED))
 
-    async def restart_broker(self, blow: Blow) -> None:
-        """Restart the broker, in good order or not."""
+    async def restart_broker(self, planned: PlannedFault) -> None:
+        """Restart the broker, gracefully or not."""
         async with self._broker:
-            await self._world.broker.restart(gently=blow.fault is Fault.BROKER_RESTARTED)
+            await self._world.broker.restart(gently=planned.fault is Fault.BROKER_RESTARTED)
 
-    async def cut_broker(self, blow: Blow) -> None:
-        """Cut the broker off, in these directions."""
+    async def cut_broker(self, planned: PlannedFault) -> None:
+        """Cut the broker off, in the fault's directions."""
         async with self._broker:
-            await _cut(self._world.broker.proxy, _WAYS[blow.fault], blow.lasts)
+            await _cut(self._world.broker.proxy, _WAYS[planned.fault], planned.lasts)
 
-    async def freeze_broker(self, blow: Blow) -> None:
-        """Let all connections to the broker go silent, and end at last those that nobody missed."""
+    async def freeze_broker(self, planned: PlannedFault) -> None:
+        """Silence all connections to the broker, and finally close those that are still open."""
         async with self._broker:
-            await _freeze(self._world.broker.proxy, blow.lasts)
+            await _freeze(self._world.broker.proxy, planned.lasts)
 
-    async def restart_database(self, blow: Blow) -> None:
-        """Restart the database, in good order or not."""
+    async def restart_database(self, planned: PlannedFault) -> None:
+        """Restart the database, gracefully or not."""
         async with self._database:
-            await self._world.database.restart(gently=blow.fault is Fault.DATABASE_RESTARTED)
+            await self._world.database.restart(gently=planned.fault is Fault.DATABASE_RESTARTED)
 
-    async def cut_database(self, blow: Blow) -> None:
+    async def cut_database(self, planned: PlannedFault) -> None:
         """Cut the database off."""
         async with self._database:
-            await _cut(self._world.database.proxy, tuple(Way), blow.lasts)
+            await _cut(self._world.database.proxy, tuple(Way), planned.lasts)
 
-    async def freeze_database(self, blow: Blow) -> None:
-        """Let all connections to the database go silent, and end at last those that nobody missed."""
+    async def freeze_database(self, planned: PlannedFault) -> None:
+        """Silence all connections to the database, and finally close those that are still open."""
         async with self._database:
-            await _freeze(self._world.database.proxy, blow.lasts)
+            await _freeze(self._world.database.proxy, planned.lasts)
 
-    async def end_sessions(self, _: Blow) -> None:
+    async def end_sessions(self, _: PlannedFault) -> None:
         """End all sessions of the services' databases."""
         async with self._database:
             connection = await asyncpg.connect(self._world.database.url)
@@ -125,23 +125,23 @@ class Striker:
             finally:
                 await connection.close()
 
-    async def in_the_database(self, blow: Blow) -> bool:
-        """Do what an administrator may do in the database, which is there meanwhile."""
+    async def in_the_database(self, planned: PlannedFault) -> bool:
+        """Cause a fault as the database's administrator, without an outage meanwhile."""
         async with self._database:
-            return await _IN_THE_DATABASE[blow.fault](self._world, blow)
+            return await _IN_THE_DATABASE[planned.fault](self._world, planned)
 
-    async def on_the_broker(self, blow: Blow) -> bool:
-        """Lose control messages, with the broker there."""
+    async def on_the_broker(self, planned: PlannedFault) -> bool:
+        """Lose control messages, without an outage of the broker meanwhile."""
         async with self._broker:
-            return await lose_controls(self._world, blow)
+            return await lose_controls(self._world, planned)
 
-    async def poison(self, blow: Blow) -> None:
-        """Send a message that must take nothing else with it."""
-        await self._world.send_poison(poison_of(blow.fault))
+    async def poison(self, planned: PlannedFault) -> None:
+        """Send a poison message."""
+        await self._world.send_poison(poison_of(planned.fault))
 
 
 async def _has_come_up(replica: Replica) -> bool:
-    """Whether it answers, or has been ended by another fault already."""
+    """Whether it answers, or another fault has ended it."""
     return replica.process.returncode is not None or await replica.is_alive()
 
 
@@ -153,7 +153,7 @@ async def _cut(proxy: Proxy, ways: tuple[Way, ...], lasts: float) -> None:
 
 async def _freeze(proxy: Proxy, lasts: float) -> None:
     frozen = proxy.freeze()
-    await asyncio.sleep(lasts)  # services have so long to notice by themselves
+    await asyncio.sleep(lasts)  # the time that services have to notice
     proxy.reset(frozen)
 
 
@@ -170,25 +170,25 @@ _IN_THE_DATABASE = {
     **dict.fromkeys(RIGHTS_FAULTS, revoke_rights),
 }
 
-#: What does not say otherwise has hit.
-_HOW: dict[Fault, Callable[[Striker, Blow], Awaitable[bool | None]]] = {
-    Fault.KILLED: Striker.kill,
-    Fault.ALL_KILLED: Striker.kill_all,
-    Fault.STOPPED: Striker.stop,
-    Fault.ROLLED: Striker.roll,
-    Fault.RELEASED: Striker.release,
-    Fault.BROKER_RESTARTED: Striker.restart_broker,
-    Fault.BROKER_CRASHED: Striker.restart_broker,
-    Fault.BROKER_CUT_OUT: Striker.cut_broker,
-    Fault.BROKER_CUT_BACK: Striker.cut_broker,
-    Fault.BROKER_CUT: Striker.cut_broker,
-    Fault.BROKER_FROZEN: Striker.freeze_broker,
-    Fault.DATABASE_RESTARTED: Striker.restart_database,
-    Fault.DATABASE_CRASHED: Striker.restart_database,
-    Fault.DATABASE_CUT: Striker.cut_database,
-    Fault.DATABASE_FROZEN: Striker.freeze_database,
-    Fault.SESSIONS_ENDED: Striker.end_sessions,
-    **dict.fromkeys(_IN_THE_DATABASE, Striker.in_the_database),
-    **dict.fromkeys(CONTROL_FAULTS, Striker.on_the_broker),
-    **dict.fromkeys(POISON, Striker.poison),
+#: The method of each fault; a fault whose method returns no False has taken effect.
+_HOW: dict[Fault, Callable[[FaultInjector, PlannedFault], Awaitable[bool | None]]] = {
+    Fault.KILLED: FaultInjector.kill,
+    Fault.ALL_KILLED: FaultInjector.kill_all,
+    Fault.STOPPED: FaultInjector.stop,
+    Fault.ROLLED: FaultInjector.roll,
+    Fault.RELEASED: FaultInjector.release,
+    Fault.BROKER_RESTARTED: FaultInjector.restart_broker,
+    Fault.BROKER_CRASHED: FaultInjector.restart_broker,
+    Fault.BROKER_CUT_OUT: FaultInjector.cut_broker,
+    Fault.BROKER_CUT_BACK: FaultInjector.cut_broker,
+    Fault.BROKER_CUT: FaultInjector.cut_broker,
+    Fault.BROKER_FROZEN: FaultInjector.freeze_broker,
+    Fault.DATABASE_RESTARTED: FaultInjector.restart_database,
+    Fault.DATABASE_CRASHED: FaultInjector.restart_database,
+    Fault.DATABASE_CUT: FaultInjector.cut_database,
+    Fault.DATABASE_FROZEN: FaultInjector.freeze_database,
+    Fault.SESSIONS_ENDED: FaultInjector.end_sessions,
+    **dict.fromkeys(_IN_THE_DATABASE, FaultInjector.in_the_database),
+    **dict.fromkeys(CONTROL_FAULTS, FaultInjector.on_the_broker),
+    **dict.fromkeys(POISON, FaultInjector.poison),
 }

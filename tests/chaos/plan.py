@@ -1,4 +1,4 @@
-"""What befalls whom, and when, and for how long: all of it from a seed, so that the seed replays it."""
+"""The faults, their targets, times and lengths, all derived from a seed, so that the seed repeats them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fault(StrEnum):
     TABLE_LOCKED = "a table locked that steps need"
     LOG_REVOKED = "rights on the saga log revoked"
     OUTBOX_REVOKED = "rights on the outbox revoked"
-    LETTERS_REVOKED = "rights on the dead letters revoked"
+    DEAD_LETTERS_REVOKED = "rights on the dead letters revoked"
     OWN_REVOKED = "rights on a table of the service's own revoked"
     ENDS_LOST = "SagaEnded lost"
     ABORTS_LOST = "AbortRequested lost"
@@ -52,9 +52,9 @@ class Fault(StrEnum):
     CROSSED = "sagas of another type under the same ids"
 
 
-#: What goes on all the time, and is no blow.
+#: The faults that go on all the time.
 STEADY = (Fault.DOUBLED, Fault.SHUFFLED, Fault.CROSSED)
-#: The faults of each lane, and how often one of them is drawn as against the others.
+#: The faults of each lane, with their relative frequency.
 KILLS = {Fault.KILLED: 8, Fault.ALL_KILLED: 1}
 PROCESS_FAULTS = {Fault.STOPPED: 3, Fault.ROLLED: 1, Fault.RELEASED: 1}
 BROKER_FAULTS = {
@@ -73,9 +73,9 @@ DATABASE_FAULTS = {
     Fault.SESSIONS_ENDED: 3,
 }
 QUERY_FAULTS = {Fault.QUERY_CANCELLED: 2, Fault.QUERY_ENDED: 2, Fault.TABLE_LOCKED: 1}
-RIGHTS_FAULTS = {Fault.LOG_REVOKED: 2, Fault.OUTBOX_REVOKED: 2, Fault.LETTERS_REVOKED: 1, Fault.OWN_REVOKED: 1}
+RIGHTS_FAULTS = {Fault.LOG_REVOKED: 2, Fault.OUTBOX_REVOKED: 2, Fault.DEAD_LETTERS_REVOKED: 1, Fault.OWN_REVOKED: 1}
 CONTROL_FAULTS = {Fault.ENDS_LOST: 2, Fault.ABORTS_LOST: 1}
-#: A message that kills its process does so until the broker gives it up: seldom, since each time costs a start.
+#: A message that kills its process does so until it is dead-lettered: seldom, since each time costs a start.
 POISON = {
     Fault.CANCELLED_ITSELF: 4,
     Fault.CANCELLED_OUTSIDE: 4,
@@ -87,7 +87,7 @@ POISON = {
     Fault.UNREADABLE: 4,
     Fault.BAD_ID: 4,
 }
-#: How long a fault lasts that has an end of its own, in seconds: some cuts outlast the heartbeat, and some do not.
+#: The length of a fault, in seconds: some cuts are longer than the heartbeat, and some are not.
 _LASTS = {
     Fault.KILLED: (0.0, 2.0),
     Fault.ALL_KILLED: (0.5, 3.0),
@@ -106,8 +106,8 @@ _LASTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Blow:
-    """One fault: `after` so many seconds from the one before, upon this service if it is one's own, for so long."""
+class PlannedFault:
+    """One fault: `after` the previous one, on this service if it concerns one, for `lasts`; both in seconds."""
 
     fault: Fault
     after: float
@@ -117,22 +117,22 @@ class Blow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Lanes of blows that fall at the same time, each its own in order."""
+    """Lanes of faults that run concurrently, each in its order."""
 
     seed: int
-    lanes: dict[str, Sequence[Blow]]
+    lanes: dict[str, Sequence[PlannedFault]]
 
     @property
     def faults(self) -> set[Fault]:
-        """The classes of faults that it holds."""
-        return {blow.fault for lane in self.lanes.values() for blow in lane}
+        """The classes of faults in the plan."""
+        return {planned.fault for lane in self.lanes.values() for planned in lane}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much of everything; `span` is the time over which the blows are spread, `longest` bounds each, in seconds.
+    """The numbers of a run; `span` is the time of the faults, `longest` the limit of each, in seconds.
 
-    After `missed_after` a service misses the end of a saga, and asks for it.
+    After `missed_after` a service asks for the missing end of a saga.
     """
 
     sagas: int
@@ -150,7 +150,7 @@ class Size:
 
     @classmethod
     def of(cls, sagas: int, *, rate: float) -> Size:
-        """Return the size for so many sagas, fed at this rate: at 20,000, what is asked of the toolkit."""
+        """Return the size for so many sagas, at this rate; 20,000 are the toolkit's requirement."""
         share = sagas / 20_000
         return cls(
             sagas=sagas,
@@ -167,7 +167,7 @@ class Size:
 
 
 def plan(seed: int, size: Size, *, only: Collection[Fault] = tuple(Fault)) -> Plan:
-    """Return the plan of this seed; with `only`, of these classes of faults alone."""
+    """Return the plan of this seed; with `only`, limited to these classes of faults."""
     lanes = {
         "kills": (KILLS, size.kills),
         "processes": (PROCESS_FAULTS, size.pauses),
@@ -179,17 +179,17 @@ def plan(seed: int, size: Size, *, only: Collection[Fault] = tuple(Fault)) -> Pl
         "poison": (POISON, size.poison),
     }
     drawn = {name: _lane(random.Random(f"{seed}-{name}"), *lane, size) for name, lane in lanes.items()}
-    return Plan(seed=seed, lanes={name: [blow for blow in lane if blow.fault in only] for name, lane in drawn.items()})
+    return Plan(seed=seed, lanes={name: [each for each in lane if each.fault in only] for name, lane in drawn.items()})
 
 
-def _lane(dice: random.Random, faults: dict[Fault, int], count: int, size: Size) -> list[Blow]:
-    """Return so many blows, or one of each class if that is more, spread over the time."""
+def _lane(dice: random.Random, faults: dict[Fault, int], count: int, size: Size) -> list[PlannedFault]:
+    """Return so many faults, at least one of each class, spread over the span."""
     drawn = [*faults, *dice.choices(list(faults), weights=list(faults.values()), k=max(0, count - len(faults)))]
     dice.shuffle(drawn)
-    return [_blow(fault, size.span / len(drawn), size.longest, dice) for fault in drawn]
+    return [_planned(fault, size.span / len(drawn), size.longest, dice) for fault in drawn]
 
 
-def _blow(fault: Fault, pause: float, longest: float, dice: random.Random) -> Blow:
+def _planned(fault: Fault, pause: float, longest: float, dice: random.Random) -> PlannedFault:
     lasts = min(longest, dice.uniform(*_LASTS.get(fault, (0.0, 0.0))))
     after = max(0.5, dice.uniform(0.5, 1.5) * pause - lasts)
-    return Blow(fault, round(after, 2), dice.choice(SERVICES), round(lasts, 2))
+    return PlannedFault(fault, round(after, 2), dice.choice(SERVICES), round(lasts, 2))

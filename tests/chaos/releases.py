@@ -1,6 +1,6 @@
-"""Releases of one service that follow each other while sagas are under way, and what must not be lost by that.
+"""Releases of one service follow each other while sagas are open, and lose nothing.
 
-Each scenario leaves the world as it found it: with the releases that are in use, and with all sagas ended.
+Each scenario restores the world: the current releases run, and all sagas have ended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import aio_pika
 
-from tests.chaos.runs import Outcome, Progress, prompt, wrong_ends
+from tests.chaos.outcome import Outcome, Progress, wrong_ends
+from tests.chaos.runs import prompt
 from tests.chaos.world import Servers, World, world
 from tests.end_to_end.placed_orders import orders
 from tests.end_to_end.replica import Replica
@@ -20,15 +21,15 @@ from toolkit.configuration.settings import queue_name
 
 #: How long the sagas of one scenario may take to their ends, in seconds.
 _CONVERGES_WITHIN = 120.0
-#: How long a process may take to start, or to say why it can't, in seconds.
+#: How long a process may take to start, or to end with an error, in seconds.
 _STARTS_WITHIN = 60.0
-#: After so many seconds a service misses what was lost.
+#: After so many seconds a service asks for what was lost.
 _MISSED_AFTER = 4.0
 _SHOP = "tests.chaos.shop"
 
 
 async def releases(servers: Servers, *, sagas: int, progress: Progress) -> Outcome:
-    """Replace releases under load, and judge after each."""
+    """Replace releases under load, and check after each."""
     began, found, wrong = time.monotonic(), {}, []
     before = {"shipping": f"{_SHOP}.releases:shipping_before"}
     async with world(servers, replicas=1, environment=prompt(_MISSED_AFTER), references=before) as here:
@@ -43,9 +44,9 @@ async def releases(servers: Servers, *, sagas: int, progress: Progress) -> Outco
 
 
 async def _consumes_less(here: World, sagas: int) -> list[str]:
-    """Roll to a release that no longer consumes an event, with both at work for a while.
+    """Roll to a release that no longer consumes an event, with both running for a while.
 
-    What is on its way to the release before may be a dead letter; once that is gone, nothing more is.
+    An event on its way to the previous release may become a dead letter; later ones may not.
     """
     placing = asyncio.create_task(here.place(orders(sagas), rate=10, gifts=1))
     await eventually(lambda: _has_moved(here, "shipping"), what="sagas at shipping")
@@ -60,11 +61,11 @@ async def _consumes_less(here: World, sagas: int) -> list[str]:
     await here.place(orders(sagas), rate=10, gifts=1)
     found = await here.converged(within=_CONVERGES_WITHIN)
     found += [f"{here.outdated - before} dead letters of an event that is not bound"] if here.outdated > before else []
-    return [*found, f"the release before ended with {code}"] if code else found
+    return [*found, f"the previous release ended with {code}"] if code else found
 
 
 async def _has_a_newer_version(here: World, sagas: int) -> list[str]:
-    """Lose events of version 1, and roll to the release that emits version 2: version 1 is sent again as it was."""
+    """Lose events of version 1, and roll to the release that emits version 2: nudges repeat version 1 unchanged."""
     await here.fleet.kill("shipping")
     await here.place(orders(sagas), rate=10, gifts=1)
     await eventually(lambda: _are_packed(here), within=60, every=0.2, what="gifts on their way to shipping")
@@ -78,14 +79,14 @@ async def _has_a_newer_version(here: World, sagas: int) -> list[str]:
 
 
 async def _renames_a_step(here: World, sagas: int) -> list[str]:
-    """Start a release that has renamed a step whose sagas are under way: it does not run, and nothing is lost by it."""
+    """Start a release that has renamed a step of open sagas: it refuses to run, and nothing is lost."""
     await here.fleet.kill("notification")
     await here.place(orders(sagas), rate=10)
     await eventually(lambda: _are_shipped(here), within=60, every=0.2, what="all orders shipped")
     await here.fleet.oldest("shipping").terminate()
     here.fleet.references["shipping"] = f"{_SHOP}.releases:shipping_renamed"
     renamed = await here.fleet.launch("shipping")
-    await eventually(lambda: _has_settled(renamed), within=_STARTS_WITHIN, every=0.2, what="a verdict on the release")
+    await eventually(lambda: _has_settled(renamed), within=_STARTS_WITHIN, every=0.2, what="the release ready or ended")
     here.fleet.references["shipping"] = f"{_SHOP}.apps:shipping"
     wrong = [] if renamed.process.returncode else ["the release that renamed create_shipment runs"]
     if renamed.process.returncode:
@@ -100,39 +101,39 @@ async def _has_moved(here: World, name: str) -> bool:
 
 
 async def _is_unbound(here: World) -> bool:
-    """Whether shipping has unbound the event that its release before consumed."""
+    """Whether shipping has unbound the event that its previous release consumed."""
     query = "SELECT count(*) AS gone FROM bindings WHERE routing_key = 'inventory.GiftUnpacked' AND unbound = 1"
     return bool((await here.rows("shipping", query))[0]["gone"])
 
 
 async def _are_packed(here: World) -> bool:
-    """Whether each gift has been packed, and nothing more waits to be sent."""
+    """Whether each gift has been packed, and all outboxes are empty."""
     query = "SELECT count(DISTINCT saga_id) AS packed FROM saga_log WHERE step = 'pack_gift'"
     packed: int = (await here.rows("inventory", query))[0]["packed"]
     return packed == sum(saga_type == "gift" for saga_type, _ in here.due) and await here.fleet.is_at_rest()
 
 
 async def _are_shipped(here: World) -> bool:
-    """Whether shipping has seen each order that is not refused before."""
+    """Whether shipping has received each order that no earlier step refuses."""
     query = "SELECT count(DISTINCT saga_id) AS shipped FROM saga_log WHERE step = 'create_shipment'"
     shipped: int = (await here.rows("shipping", query))[0]["shipped"]
     return shipped == sum(order.payment_method == "card_ok" for order in here.placed)
 
 
 async def _has_settled(replica: Replica) -> bool:
-    """Whether a process has ended, or is ready for work."""
+    """Whether a process has ended, or is ready."""
     return replica.process.returncode is not None or await replica.is_ready()
 
 
 async def _replace(here: World, name: str, reference: str) -> None:
-    """End the service's process, and start one of another release."""
+    """Stop the service's process, and start one of another release."""
     await here.fleet.oldest(name).terminate()
     here.fleet.references[name] = reference
     await here.fleet.start(name)
 
 
 async def _purge(here: World, name: str) -> None:
-    """Lose what waits in a service's queue."""
+    """Delete the messages in a service's queue."""
     settings = here.fleet.settings
     connection = await aio_pika.connect(settings.broker_url)
     async with connection, connection.channel() as channel:

@@ -1,4 +1,4 @@
-"""What a run of chaos did and found, as a page for people and as JSON for everything else."""
+"""The report of chaos runs, as a page for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.runs import Outcome
+from tests.chaos.outcome import Outcome
 from tests.servers import POSTGRESQL, RABBITMQ, docker_is_there
 
 _ABOUT = {
     "chaos": "Two replicas of each service, orders at a steady rate, and all faults at the same time.",
     "duplicates": "Every delivery goes through a window of 50 and leaves it in any order; every fifth comes twice.",
     "commit-order": "Pairs of transactions write to an outbox, and commit in either order, while a relay publishes.",
-    "partitions": "One service, two, or all are parted from the broker, one way and both ways.",
+    "partitions": "One service, two, or all are cut off from the broker, one way and both ways.",
     "recovery": "Services are killed, alone and beside a replica, and sagas are made overdue.",
-    "releases": "Releases follow each other under way: an event no longer consumed, a newer version, a renamed step.",
+    "releases": "Releases follow each other: an event no longer consumed, a newer version, a renamed step.",
 }
-#: As many violations as anybody will read.
+#: The most violations on the page.
 _SHOWN = 20
 
 
 def write(outcomes: Sequence[Outcome], directory: Path) -> list[Path]:
-    """Write `chaos.md` and `chaos.json`, and return where they are; what was run another time stays in them."""
+    """Write `chaos.md` and `chaos.json`, and return their paths; earlier runs stay in them."""
     directory.mkdir(parents=True, exist_ok=True)
     page, data = directory / "chaos.md", directory / "chaos.json"
     runs = {each["run"]: each for each in json.loads(data.read_text())} if data.exists() else {}
@@ -42,8 +42,8 @@ def write(outcomes: Sequence[Outcome], directory: Path) -> list[Path]:
 def _page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "# Chaos"
     yield ""
-    yield "Written by `make chaos`. Processes were really killed, containers really restarted, and a proxy on 127.0.0.1"
-    yield "cut connections off; all was judged from the tables and the queues alone. How it is done: `tests/chaos/`."
+    yield "Written by `make chaos`, from `tests/chaos/`. Kills of processes and restarts of containers are real, and a"
+    yield "proxy on 127.0.0.1 cuts connections off. The results are read from the tables and the queues."
     for each in runs:
         yield ""
         yield f"## {each['run'].capitalize()}"
@@ -52,7 +52,7 @@ def _page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield ""
         yield from _table(each["figures"])
         yield ""
-        yield from _verdict(each["violations"])
+        yield from _result(each["violations"])
         yield ""
         yield f"Where: {'; '.join(f'{name} {value}' for name, value in each['where'].items())}."
 
@@ -69,7 +69,7 @@ def _table(figures: dict[str, object]) -> Iterator[str]:
             yield f"| {name} | {figure} |"
 
 
-def _verdict(violations: Sequence[str]) -> Iterator[str]:
+def _result(violations: Sequence[str]) -> Iterator[str]:
     if not violations:
         yield "**No violation.**"
         return
@@ -79,7 +79,7 @@ def _verdict(violations: Sequence[str]) -> Iterator[str]:
 
 
 def _facts() -> dict[str, str]:
-    where = "containers of its own" if docker_is_there() else "found on this machine: restarts were played by the proxy"
+    where = "containers of its own" if docker_is_there() else "found on this machine: the proxy simulated restarts"
     return {
         "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",

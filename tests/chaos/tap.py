@@ -1,7 +1,7 @@
-"""A tap on the exchange that doubles messages and brings them out of order, as a network with retries may.
+"""A tap on the exchange that doubles and reorders messages, as a network with retries may.
 
-Beside the services' own bindings it sends late copies. In their stead it is the network itself: every message goes
-through its window, and comes out of it in any order.
+Beside the services' bindings it sends late copies. In place of them every message passes through its window, and leaves
+it in any order.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import CONTROL_EVENTS
 
-#: The header of a copy, and of what is not to be copied.
+#: The header of a copy, and of messages that are not copied.
 COPY = "x-copy"
-#: A window that does not fill is emptied after this, in seconds.
+#: After so many seconds without a message the window is emptied.
 _IDLE = 0.2
 
 
 @dataclass(eq=False, slots=True)
 class _Parcel:
-    """One delivery to be made; the message it came in is acknowledged with its last."""
+    """One pending delivery; its message is acknowledged with the last of its deliveries."""
 
     message: AbstractIncomingMessage
     queue: str
@@ -37,7 +37,7 @@ class _Parcel:
 
 
 class Tap:
-    """Holds messages in a window, and lets them go out of order, some of them twice."""
+    """Holds messages in a window, and publishes them in random order, some of them twice."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Tap:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds nothing back."""
+        """Whether its window is empty."""
         return not self._waiting
 
     async def run(self) -> None:
-        """Pass messages on until cancelled; the broker may go away meanwhile."""
+        """Forward messages until cancelled, across outages of the broker."""
         while True:
             try:
                 await self._serve()
             except (aio_pika.exceptions.AMQPError, ChannelInvalidStateError, OSError, TimeoutError):
-                await asyncio.sleep(0.5)  # the broker is away, and asking faster won't help
+                await asyncio.sleep(0.5)  # the pause between two tries during an outage
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise
@@ -88,7 +88,7 @@ class Tap:
             queue = await channel.declare_queue(self._name, durable=True)
             await queue.bind(exchange, "#")
             if self._routes:
-                await self._take_the_place_of_bindings(channel)
+                await self._replace_bindings(channel)
             self._waiting.clear()
             self._open.clear()
             arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
@@ -97,13 +97,13 @@ class Tap:
             while not channel.is_closed:
                 await self._step(channel, arrived)
 
-    async def _take_the_place_of_bindings(self, channel: AbstractChannel) -> None:
+    async def _replace_bindings(self, channel: AbstractChannel) -> None:
         for key, queues in (self._routes or {}).items():
             for name in queues:
                 await (await channel.get_queue(name)).unbind(self._settings.exchange, key)
 
     async def _step(self, channel: AbstractChannel, arrived: asyncio.Queue[AbstractIncomingMessage]) -> None:
-        """Take one message in, and let one out where the window is full; empty it where nothing comes."""
+        """Receive one message, and publish one when the window is full; empty it when none comes."""
         try:
             async with asyncio.timeout(_IDLE):
                 message = await arrived.get()
@@ -143,7 +143,7 @@ class Tap:
             await self._close(parcel.message)
 
     async def _send(self, channel: AbstractChannel, parcel: _Parcel) -> None:
-        """Send it on: to its one queue, or to all that are bound to its key, marked as a copy."""
+        """Publish it to its queue, or under its key to all bound queues, marked as a copy."""
         original = parcel.message
         key = original.routing_key or ""
         message = aio_pika.Message(
@@ -151,7 +151,7 @@ class Tap:
             headers={**original.headers, COPY: 1},
             message_id=original.message_id,
             correlation_id=original.correlation_id,
-            # In a queue of its own a foreign client's message would have lost its key, which is its type.
+            # Published to one queue, a foreign client's message loses its key, which is its type.
             type=original.type or key.rpartition(".")[2],
             timestamp=original.timestamp,
             content_type=original.content_type,
@@ -169,7 +169,7 @@ class Tap:
 
 
 def routes_of(settings: Settings, services: Sequence[Service]) -> dict[str, list[str]]:
-    """Return the queues that hear each routing key."""
+    """Return the queues of each routing key's consumers."""
     routes: dict[str, list[str]] = {}
     for service in services:
         for event in (*service.consumed(), *CONTROL_EVENTS):

@@ -8,12 +8,12 @@ import pytest
 
 from tests.chaos import runs
 from tests.chaos.__main__ import RUNS, arguments
+from tests.chaos.outcome import Outcome
 from tests.chaos.plan import STEADY, Fault, Size, plan
 from tests.chaos.releases import releases
-from tests.chaos.runs import Outcome
 from tests.chaos.world import Servers, servers
 
-#: Enough for every class of faults to fire, and for most of the orders to end meanwhile.
+#: Enough for each class of faults to take effect, and for most orders to end meanwhile.
 SMALL = Size(
     sagas=500,
     kills=8,
@@ -38,43 +38,43 @@ def own_servers() -> Iterator[Servers]:
 
 
 @pytest.mark.timeout(420)
-async def test_500_orders_survive_every_class_of_faults_at_once(own_servers: Servers) -> None:
-    outcome = await runs.chaos(own_servers, SMALL, seed=SEED, progress=_tell_nobody)
+async def test_500_orders_survive_all_faults_at_once(own_servers: Servers) -> None:
+    outcome = await runs.chaos(own_servers, SMALL, seed=SEED, progress=_count_nothing)
 
-    assert outcome.violations == [], _said(outcome)
-
-
-@pytest.mark.timeout(300)
-async def test_3000_deliveries_doubled_and_out_of_order_have_no_double_effect(own_servers: Servers) -> None:
-    outcome = await runs.duplicates(own_servers, deliveries=3_000, seed=SEED, progress=_tell_nobody)
-
-    assert outcome.violations == [], _said(outcome)
+    assert outcome.violations == [], _summary(outcome)
 
 
 @pytest.mark.timeout(300)
-async def test_releases_that_follow_each_other_lose_nothing(own_servers: Servers) -> None:
-    outcome = await releases(own_servers, sagas=20, progress=_tell_nobody)
+async def test_doubled_deliveries_have_no_double_effect(own_servers: Servers) -> None:
+    outcome = await runs.duplicates(own_servers, deliveries=3_000, seed=SEED, progress=_count_nothing)
 
-    assert outcome.violations == [], _said(outcome)
+    assert outcome.violations == [], _summary(outcome)
 
 
-def test_who_names_no_run_has_them_all() -> None:
+@pytest.mark.timeout(300)
+async def test_consecutive_releases_lose_nothing(own_servers: Servers) -> None:
+    outcome = await releases(own_servers, sagas=20, progress=_count_nothing)
+
+    assert outcome.violations == [], _summary(outcome)
+
+
+def test_all_runs_are_the_default() -> None:
     assert tuple(arguments([]).runs) == RUNS
     assert arguments(["recovery"]).runs == ["recovery"]
 
 
-def test_a_seed_is_a_plan_and_another_seed_is_another() -> None:
+def test_each_seed_has_its_own_plan() -> None:
     size = Size.of(20_000, rate=20)
 
     assert plan(1, size) == plan(1, size)
     assert plan(1, size) != plan(2, size)
 
 
-def test_each_class_of_faults_has_its_place_in_the_plan() -> None:
+def test_the_plan_has_each_fault_class() -> None:
     assert plan(SEED, SMALL).faults | set(STEADY) == set(Fault)
 
 
-def test_the_full_plan_kills_a_hundred_processes_and_takes_both_servers_away_twenty_times() -> None:
+def test_the_full_plan_has_the_required_faults() -> None:
     lanes = plan(1, Size.of(20_000, rate=20)).lanes
 
     assert len(lanes["kills"]) >= 100
@@ -82,9 +82,9 @@ def test_the_full_plan_kills_a_hundred_processes_and_takes_both_servers_away_twe
     assert len(lanes["database"]) >= 20
 
 
-def _tell_nobody(what: str, more: int) -> None:
-    """Count nothing: nobody looks."""
+def _count_nothing(what: str, more: int) -> None:
+    """Discard the progress."""
 
 
-def _said(outcome: Outcome) -> str:
+def _summary(outcome: Outcome) -> str:
     return f"seed {outcome.seed}: {outcome.violations[:10]}; {outcome.figures}"

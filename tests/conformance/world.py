@@ -22,6 +22,7 @@ from toolkit.configuration.settings import queue_name
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
+from toolkit.protocol.log_entry import LogEntry
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.embedded import Embedded
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
@@ -101,7 +102,7 @@ class World(ABC):
         async with self.runtimes[service].database.reading() as connection:
             return int(await connection.scalar(query) or 0)
 
-    async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[dict[str, Any]]:
+    async def log(self, service: str, trip_id: str | None = None, saga_type: str | None = None) -> list[LogEntry]:
         """Return a service's log: all of it, or of one trip, or of a saga of another type."""
         async with self.runtimes[service].database.reading() as connection:
             return await saga_log_queries.entries(connection, saga_id=trip_id, saga_type=saga_type)

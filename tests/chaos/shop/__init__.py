@@ -1,1 +1,1 @@
-"""The shop as chaos finds it: the four services with two more sagas, and the releases that follow one another."""
+"""The shop of the chaos runs: the four services with two more sagas, and their releases."""

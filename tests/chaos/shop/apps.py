@@ -1,4 +1,4 @@
-"""The four services as chaos runs them, `saga run tests.chaos.shop.apps:inventory` say: orders, gifts and dares."""
+"""The four services with orders, gifts and dares, for example `saga run tests.chaos.shop.apps:inventory`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from toolkit import Participant, Service
 
 
 def with_more(service: Service, *more: Participant, tables: tuple[MetaData, ...] = ()) -> Service:
-    """Return the service with patience, and with these parts in other sagas."""
+    """Return the service with more attempts, and with these participants in other sagas."""
     own = [patient(each) for each in service.participants]
     return replace(service, participants=[*own, *more], tables=_together(service.tables, *tables))
 
 
 def _together(*several: MetaData | None) -> MetaData:
-    """Return all tables as those of one service; the services' own are left as they are."""
+    """Return all tables as those of one service, without changing the originals."""
     together = MetaData()
     for table in (table for each in several if each for table in each.sorted_tables):
         table.to_metadata(together)

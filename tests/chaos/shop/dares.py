@@ -1,6 +1,6 @@
-"""A saga whose steps do what no step should: each deed must fail its own attempt, and nothing but that.
+"""A saga whose steps misbehave: each misbehaviour must fail its own attempt, and nothing else.
 
-A dare has an id of its own, and is bound to fail: refused where the deed is done, with nothing left of it.
+A dare has an id of its own, and fails: the misbehaving step refuses it, and no effect remains.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId
 dare_tables = MetaData()
 taken_dares = Table("taken_dare", dare_tables, Column("dare_id", String, primary_key=True))
 
-#: More than any message may have, and less than a frame of the broker's.
+#: More than the limit of a message, and less than a frame of the broker.
 _LARGE = 300_000
-#: Few: a deed fails each time, and a killing one takes all that its service has in hand.
+#: Few: a misbehaviour fails each time, and a killing one interrupts all messages in hand of its service.
 _FEW = RetryPolicy(attempts=3, first_delay=timedelta(milliseconds=200))
 
 
-class Deed(StrEnum):
-    """What a step does."""
+class Misbehaviour(StrEnum):
+    """A step's misbehaviour."""
 
     CANCELLED = "lets CancelledError out"
     CANCELLED_OUTSIDE = "lets CancelledError out of an external step"
@@ -38,17 +38,17 @@ class Deed(StrEnum):
 
 
 class DareOffered(Event, owner="dare"):
-    """A step is dared to do something."""
+    """A step is dared to misbehave."""
 
     dare_id: SagaId
-    deed: Deed
+    misbehaviour: Misbehaviour
 
 
 class DareTaken(Event, owner="inventory"):
     """The dare is on."""
 
     dare_id: SagaId
-    deed: Deed
+    misbehaviour: Misbehaviour
     weight: float = 1.0
     text: str = ""
 
@@ -98,37 +98,37 @@ forgetting = Participant("forgetting", saga=dare_saga)
 
 @taking.step()
 async def take_dare(event: DareOffered, session: AsyncSession) -> DareTaken | DareRefused:
-    """Take the dare, and do at once what needs no carrier."""
+    """Take the dare, and misbehave unless that needs an external step."""
     connection = await session.connection()
     await connection.execute(insert(taken_dares).values(dare_id=event.dare_id))
-    taken = DareTaken(dare_id=event.dare_id, deed=event.deed)
-    match event.deed:
-        case Deed.CANCELLED:
+    taken = DareTaken(dare_id=event.dare_id, misbehaviour=event.misbehaviour)
+    match event.misbehaviour:
+        case Misbehaviour.CANCELLED:
             await _be_cancelled()
-        case Deed.TERMINATED:
+        case Misbehaviour.TERMINATED:
             await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
-        case Deed.KILLING:
+        case Misbehaviour.KILLING:
             os.kill(os.getpid(), signal.SIGKILL)
-        case Deed.LARGE:
+        case Misbehaviour.LARGE:
             taken = taken.model_copy(update={"text": "x" * _LARGE})
-        case Deed.UNLIKE:
+        case Misbehaviour.UNLIKE:
             taken = taken.model_copy(update={"weight": float("nan")})
-        case Deed.STRANGE:
+        case Misbehaviour.STRANGE:
             taken = taken.model_copy(update={"dare_id": f"{event.dare_id}-other"})
     return taken
 
 
 @taking.compensation(of=take_dare)
 async def give_dare_up(event: DareFailed, session: AsyncSession) -> DareGivenUp:
-    """Leave nothing of the dare."""
+    """Delete the dare."""
     await (await session.connection()).execute(delete(taken_dares).where(taken_dares.c.dare_id == event.dare_id))
     return DareGivenUp(dare_id=event.dare_id)
 
 
 @doing.step(external=True)
 async def do_dare(event: DareTaken) -> DareDone | DareFailed:
-    """Do what is dared."""
-    if event.deed is Deed.CANCELLED_OUTSIDE:
+    """Do the dare."""
+    if event.misbehaviour is Misbehaviour.CANCELLED_OUTSIDE:
         await _be_cancelled()
     return DareDone(dare_id=event.dare_id)
 
@@ -140,7 +140,7 @@ async def forget_dare(event: DareRefused | DareGivenUp) -> DareForgotten:
 
 
 async def _be_cancelled() -> None:
-    """Await what was cancelled: CancelledError comes out, though this task itself is not cancelled."""
+    """Await a cancelled task: it raises CancelledError, though this task itself is not cancelled."""
     other = asyncio.create_task(asyncio.sleep(60))
     other.cancel()
     await other

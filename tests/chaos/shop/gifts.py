@@ -1,6 +1,6 @@
 """A second saga through the same services, under the same ids as the orders: the gift that comes with one.
 
-Its ends cross those of the orders: a gift that ends well must confirm no step of its order, and the other way round.
+Its ends cross those of the orders: a completed gift must confirm no step of its order, and vice versa.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ async def pack(event: GiftOrdered, session: AsyncSession) -> None:
 
 
 async def unpack(order_id: str, session: AsyncSession) -> None:
-    """Note that the gift is not packed any more; it has to be packed for that."""
+    """Delete the packed gift, which has to exist."""
     this = packed_gifts.c.order_id == order_id
     done = await (await session.connection()).execute(delete(packed_gifts).where(this))
     assert done.rowcount == 1, f"{order_id} has no packed gift"

@@ -1,4 +1,4 @@
-"""Patience: under chaos an order's end depends on the order alone, and not on how often a fault met its attempts."""
+"""More attempts: under chaos an order's end depends on the order, and not on how often a fault met its attempts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import timedelta
 
 from toolkit import Participant, RetryPolicy
 
-#: It outlasts each fault of the plan, the longest lock and the longest revoked right included.
+#: Longer than each fault of the plan, the longest lock and the longest revoked right included.
 PATIENT = RetryPolicy(attempts=60, first_delay=timedelta(milliseconds=200), ceiling=timedelta(seconds=3))
 
 
 def patient(participant: Participant) -> Participant:
-    """Return the same part in the same saga, whose attempts are not spent by the faults of a run."""
+    """Return the same participant, with more attempts than the faults of a run can spend."""
     copy = Participant(participant.name, saga=participant.saga)
     copy.steps = [replace(step, retry=PATIENT) for step in participant.steps]
     of = dict(zip(participant.steps, copy.steps, strict=True))

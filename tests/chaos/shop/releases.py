@@ -1,6 +1,6 @@
 """Other releases of the services: one that consumes an event more, one that renamed a step, one with a newer event.
 
-They follow one another as the releases of any service do, while sagas of the one before are under way.
+They follow one another as the releases of any service, while sagas of the previous one are open.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ sending = Participant("sending", saga=gift_saga, retry=PATIENT)
 
 @sending.step(external=True)
 async def send_gift(event: GiftPacked) -> GiftSent | GiftNotSent:
-    """Send the gift, as ever."""
+    """Send the gift, as before."""
     return GiftSent(order_id=event.order_id, is_wanted=event.is_wanted)
 
 
@@ -45,7 +45,7 @@ async def call_gift_back(event: GiftUnwanted | GiftUnpacked) -> GiftCalledBack:
     return GiftCalledBack(order_id=event.order_id, reason=event.reason)
 
 
-#: The release before: it consumes GiftUnpacked, too.
+#: The previous release: it consumes GiftUnpacked, too.
 shipping_before = with_more(plain_shipping, sending, doing)
 
 
@@ -72,7 +72,7 @@ async def pack_gift(event: GiftOrdered, session: AsyncSession) -> NewGiftPacked 
 
 @packing.compensation(of=pack_gift)
 async def unpack_gift(event: GiftNotSent | GiftCalledBack, session: AsyncSession) -> GiftUnpacked:
-    """Put the gift back, as ever."""
+    """Put the gift back, as before."""
     await unpack(event.order_id, session)
     return GiftUnpacked(order_id=event.order_id, reason=event.reason)
 
@@ -94,5 +94,5 @@ def _renamed(participant: Participant, step: str, name: str) -> Participant:
     return copy
 
 
-#: The release that renamed a step without a thought for the sagas under way.
+#: The release that renamed a step in spite of open sagas.
 shipping_renamed = renamed(shipping, "create_shipment", "ship_order")
