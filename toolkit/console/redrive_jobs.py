@@ -1,8 +1,8 @@
 """Redrive or drop many dead letters: in batches, in the background, under a name that a second click finds again.
 
 A job takes the dead letters of its dry run and no newer ones, since messages that it redrives can fail again meanwhile;
-those are counted at the end. It goes on when the browser is closed, and ends with the console's process: then each dead
-letter is either processed or unchanged.
+those are counted at the end. It goes on when the browser is closed, and ends with the console's process: each of its
+dead letters is then processed or unchanged.
 """
 
 from __future__ import annotations

@@ -107,10 +107,10 @@ class Listing:
             of=[name for name in self._services.names if place.cursors.get(name, "") is not None],
         )
         rows = _merged(row for found in answers.by_service.values() for row in found.rows)
-        complete = max(
-            (found.complete_until for found in answers.by_service.values() if found.complete_until), default=None
+        since = max(
+            (found.complete_since for found in answers.by_service.values() if found.complete_since), default=None
         )
-        page = [row for row in rows if complete is None or row["at"] > complete][:PAGE]
+        page = [row for row in rows if since is None or row["at"] > since][:PAGE]
         whole = await self._completed(page, answers.unreachable)
         shown = [row for row in whole if _matches(row, which) and place.holds(row)]
         is_more = len(page) < len(rows) or any(found.cursor is not None for found in answers.by_service.values())
@@ -145,7 +145,7 @@ class _Found:
     cursor: str | None
 
     @property
-    def complete_until(self) -> datetime | None:
+    def complete_since(self) -> datetime | None:
         """The time after which all rows are known; None where all rows are."""
         return self.rows[-1]["at"] if self.cursor is not None and self.rows else None
 

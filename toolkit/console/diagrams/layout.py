@@ -1,7 +1,7 @@
 """The layout of a choreography: the forward path on top, left to right, and the compensation path below it.
 
-Our own, since no maintained library on PyPI puts a compensation below its step and keeps labels off boxes without an
-external binary: igraph routes nothing, grandalf had no release since 2023, graphlay is a beta of 2026.
+Our own code, since no established library on PyPI places boxes of given sizes and labels without an external binary:
+igraph places points, grandalf had its last release in 2023, graphlay is a beta of 2026.
 """
 
 from __future__ import annotations
