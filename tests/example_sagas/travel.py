@@ -1,6 +1,6 @@
-"""Another saga than the shipped one: a trip books a room, a flight (outside, external) and a ticket.
+"""A saga for tests: a trip books a room, a flight (an external step) and a ticket.
 
-What each step does is scripted by the test: it succeeds unless the script says otherwise.
+The test scripts each step: it succeeds unless the script has another line for it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ trip_saga = Saga(
 
 
 class Script:
-    """What the steps shall do, by name, call by call; and what the world outside has seen of them."""
+    """The planned behaviour of the steps, by name and call; and the airline's bookings and voids."""
 
     def __init__(self) -> None:
         self._lines: dict[str, list[Any]] = {}
@@ -82,28 +82,28 @@ class Script:
         self.voided: set[str] = set()
 
     def plan(self, step: str, *lines: Any) -> None:
-        """Have the next calls of a step do this: "refuse", an exception to raise, or a callable to await."""
+        """Plan the next calls of a step: "refuse", an exception to raise, or a callable to await."""
         self._lines.setdefault(step, []).extend(lines)
 
     def always(self, step: str, line: Any, *trips: str) -> None:
-        """Have every call of a step for these trips do this: in a batch a call may be made again."""
+        """Plan all calls of a step for these trips: a batch may repeat a call."""
         self._rules.update({(step, trip): line for trip in trips})
 
     async def play(self, step: str, trip: str) -> bool:
-        """Do what is planned next; return whether the step shall refuse this trip."""
+        """Play the next planned line; return whether the step refuses this trip."""
         self.calls[step] += 1
         return await self._act(self._rules.get((step, trip))) or await self._play(step)
 
     async def answer(self, step: str) -> None:
-        """Do what is planned for the time between the effect outside and its answer; a step can't refuse any more."""
+        """Play the line for the time between the outside effect and its answer, when a step can't refuse any more."""
         await self._play(f"{step} answers")
 
     def changed(self, step: str, event: E) -> E:
-        """Return what a step returns, with those fields that `changes` gives it, whether they are valid or not."""
+        """Return a step's event with the fields in `changes`, without validation."""
         return event.model_copy(update=self.changes.get(step))
 
     def clear(self) -> None:
-        """Forget what is planned: from here on everything succeeds."""
+        """Delete all plans: from here on everything succeeds."""
         self._lines.clear()
         self._rules.clear()
 
@@ -119,7 +119,7 @@ class Script:
 
 
 def services(script: Script) -> list[Service]:
-    """Return the three services, acting by this script."""
+    """Return the three services, which follow this script."""
 
     @asynccontextmanager
     async def the_script(_: Settings) -> AsyncIterator[Script]:
@@ -136,7 +136,7 @@ QUICK = RetryPolicy(attempts=3, first_delay=timedelta(milliseconds=20), ceiling=
 
 
 def effects_table() -> Table:
-    """A table without any constraint of its own, so that a doubled effect shows."""
+    """A table without constraints, so that a doubled effect shows."""
     return Table(
         "effects",
         MetaData(),
@@ -147,7 +147,7 @@ def effects_table() -> Table:
 
 
 async def write(session: AsyncSession, effects: Table, trip_id: str, what: str) -> None:
-    """Write what a step did."""
+    """Write a step's effect."""
     connection = await session.connection()
     await connection.execute(insert(effects).values(trip_id=trip_id, what=what))
 

@@ -1,6 +1,6 @@
 """A second saga of the trip's three services: a voucher sets aside a night, a seat (outside, external), and is sent.
 
-Whoever books a trip may give one with it, under the trip's own id: two sagas of different types, and one id.
+A voucher may be booked with a trip, under the trip's own id: two sagas of different types have one id.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ voucher_saga = Saga(
 
 
 def services_of_both(script: Script) -> list[Service]:
-    """Return the three services, each with a part in both sagas, acting by this script."""
+    """Return the three services, each with a part in both sagas, which follow this script."""
     parts = {"hotel": _hotel, "flight": _flight, "desk": _desk}
     found = []
     for service in services(script):

@@ -1,5 +1,5 @@
-"""The real toolkit in one thread, upon a clock that a test moves: every run of a test is the same run.
+"""The real toolkit in one thread, on a clock that a test moves: each run of a test is the same.
 
-Its loops, leases, polls and timeouts are the ones that run in production. What is put in their place is what lies
-below them: the event loop's clock, the thread of SQLite's driver, and the broker.
+Its loops, leases, polls and timeouts are those of production. Replaced are the parts below them: the event loop's
+clock, the thread of SQLite's driver, and the broker.
 """

@@ -1,6 +1,7 @@
-"""SQLite's driver without its threads: the same statements upon the same files, each done where it is asked for.
+"""SQLite's driver without its threads: the same statements on the same files, executed in the caller's thread.
 
-A thread answers whenever it likes, so no run would be like another; and its two switches cost more than a statement.
+A thread answers at an arbitrary time, which makes each run different, and two thread switches cost more than a
+statement.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 @contextmanager
 def inline_sqlite() -> Iterator[None]:
-    """Have connections that are opened meanwhile do their work in the caller's thread."""
+    """Let connections that are opened within the block work in the caller's thread."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiosqlite.core, "SimpleQueue", _DoneAtOnce)
         patch.setattr(aiosqlite.core, "Thread", _NoThread)
@@ -24,13 +25,13 @@ def inline_sqlite() -> Iterator[None]:
 
 
 class _DoneAtOnce:
-    """Stands for the queue of statements to the driver's thread."""
+    """Replaces the queue of statements to the driver's thread."""
 
     def put_nowait(self, order: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
         future, statement = order
         try:
             result = statement()
-        except BaseException as error:  # noqa: BLE001 -- as the driver's thread does, for whoever awaits it
+        except BaseException as error:  # noqa: BLE001 -- as the driver's thread does: the future's awaiter receives it
             if future:
                 future.set_exception(error)
         else:
@@ -39,10 +40,10 @@ class _DoneAtOnce:
 
 
 class _NoThread:
-    """Stands for the driver's thread."""
+    """Replaces the driver's thread."""
 
     def __init__(self, **_: Any) -> None:
         self.daemon = True
 
     def start(self) -> None:
-        """Nothing has to run."""
+        """Start nothing."""

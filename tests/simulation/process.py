@@ -1,4 +1,4 @@
-"""One service's process: it may be killed between any two steps of the event loop, and started upon the same file."""
+"""One service's process: it can be killed between any two steps of the event loop, and restarted on the same file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from toolkit.clock import Clock
 from toolkit.persistence.database import Database
 from toolkit.runtime.service_runtime import ServiceRuntime
 
-#: The tasks of a process in the order in which they were started: a set's would be that of their addresses, and no run
-#: like another.
+#: The tasks of a process in the order of their start; a set's order depends on addresses, which differ in each run.
 Tasks = dict[asyncio.Task[Any], None]
-#: Those of the process that is running; a task that it starts is its own, too.
+#: The tasks of the running process; a task that it starts belongs to it, too.
 _tasks: ContextVar[Tasks] = ContextVar("tasks")
-#: So many rounds of cancellation end what waits for each other; more would be a task that refuses to die.
+#: So many rounds of cancellation end tasks that wait for each other; a task that needs more ignores cancellation.
 _ROUNDS = 10
 
 
 class Process:
-    """Runs one service's host; a delivery that is not acknowledged when it dies goes back to the wire."""
+    """Runs one service's runtime; when it is killed, its unacknowledged deliveries return to the wire."""
 
     def __init__(
         self,
@@ -55,28 +54,28 @@ class Process:
         return bool(self._unacknowledged)
 
     def start(self) -> None:
-        """Start the service upon what its file says."""
+        """Start the service on its database file."""
         self.runtime = ServiceRuntime(self._service, self._settings, self.way_out, clock=self._clock)
-        # The engine outlives the crash, without any connection: it remembers nothing but how to compile statements,
-        # which takes longer than all that a restart does.
+        # The engine outlives the crash, without connections: it keeps only compiled statements, whose compilation takes
+        # longer than the rest of a restart.
         self.runtime.database = self._database = self._database or self.runtime.database
         starting = self._spawn(self.runtime.start())
         self._loop.settle()
         starting.result()
 
     def do(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Have something else done in this process, which dies with it."""
+        """Run a coroutine in this process; it ends with the process."""
         # An error goes to the loop's handler, and so to the test.
         self._spawn(coroutine).add_done_callback(lambda task: task.cancelled() or task.result())
 
     def deliver(self, parcel: Parcel, *, acknowledge: bool) -> None:
-        """Hand a message to the service; it stays on the wire where its acknowledgement gets lost."""
+        """Deliver a message to the service; without `acknowledge` it returns to the wire, as after a lost one."""
         task = self._spawn(self.runtime.batcher.deliver(parcel.message))
         self._unacknowledged[task] = parcel
         task.add_done_callback(lambda task: self._settled(task, acknowledge=acknowledge))
 
     def kill(self) -> None:
-        """End everything at once: no step ends well, and no transaction that is open is committed."""
+        """Cancel all tasks at once: no running step completes, and no open transaction is committed."""
         for _ in range(_ROUNDS):
             for task in list(self._tasks):
                 task.cancel()
@@ -102,7 +101,7 @@ class Process:
 
 
 def remember_owner(loop: asyncio.AbstractEventLoop, coroutine: Any, **facts: Any) -> asyncio.Task[Any]:
-    """Make a task, as an event loop's task factory, and note whose it is."""
+    """Create a task, as an event loop's task factory, and add it to its process's tasks."""
     task = asyncio.Task(coroutine, loop=loop, **facts)
     if (own := _tasks.get(None)) is not None:
         own[task] = None

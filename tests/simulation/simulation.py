@@ -1,4 +1,4 @@
-"""Several services at work in one thread, one step at a time, with a test that decides what happens next."""
+"""Several services in one thread, one step at a time; the test decides what happens next."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from toolkit.declaration.events import SagaEnded
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.testing import ManualClock
 
-#: From where on the toolkit's logs are listened to; what is below is not even made.
+#: The lowest level of the toolkit's logs that is recorded.
 _WARNING = 30
-#: What the toolkit says where it lives on in spite of an error; here nothing is ever away, so it would be a bug.
-_NEVER_SAID = (
+#: Log events of errors that the toolkit survives; in a simulation nothing is ever down, so each is a bug.
+_NEVER_LOGGED = (
     "the database is away; nothing is acknowledged meanwhile",
     "watchdog can't reach its database",
     "relay can't reach its database",
@@ -35,16 +35,16 @@ _NEVER_SAID = (
 
 
 class Complaints(list[str]):
-    """What the toolkit said that it should never say; a processor of the logs, which end here."""
+    """Log events that must not occur; a structlog processor, the last one."""
 
     def __call__(self, _: Any, __: str, facts: dict[str, Any]) -> Any:
-        if facts["event"] in _NEVER_SAID:
+        if facts["event"] in _NEVER_LOGGED:
             self.append(f"{facts['event']}: {facts.get('error')}")
         raise structlog.DropEvent
 
 
 class Simulation:
-    """A world in which nothing happens but what the test asks for; use `simulation()` to make one."""
+    """A world in which only the test's requests happen; `simulation()` creates one."""
 
     def __init__(
         self,
@@ -64,19 +64,19 @@ class Simulation:
         self.files: dict[str, sqlite3.Connection] = {}
         for name, process in self.processes.items():
             process.start()
-            # A connection of its own: what it sees is committed.
+            # A separate connection, which sees only committed rows.
             self.files[name] = sqlite3.connect(settings.data_dir / f"{name}.db", isolation_level=None)
             self.files[name].row_factory = sqlite3.Row
 
     def deliver(self, *parcels: Parcel, acknowledge: bool = True) -> None:
-        """Deliver waiting messages, those for one service at once, and run until everything waits again."""
+        """Deliver waiting messages, one service's at once, and run until everything waits again."""
         for parcel in parcels:
             self.wire.waiting.remove(parcel)
             self.processes[parcel.service].deliver(parcel, acknowledge=acknowledge)
         self.settle()
 
     def deliver_all(self, *, most: int = 1000) -> None:
-        """Deliver what waits, the oldest first, and what follows from it."""
+        """Deliver the waiting messages, oldest first, and those that they cause."""
         for _ in range(most):
             if not self.wire.waiting:
                 return
@@ -84,7 +84,7 @@ class Simulation:
         raise AssertionError(f"no end of messages: {self.wire.waiting}")
 
     def crash(self, name: str) -> None:
-        """Kill a service's process, and start it again."""
+        """Kill a service's process and restart it."""
         self.processes[name].kill()
         self.processes[name].start()
         self.settle()
@@ -95,21 +95,21 @@ class Simulation:
         self._check()
 
     def advance(self, by: timedelta) -> None:
-        """Let so much time pass."""
+        """Let this time pass."""
         self.loop.advance(by)
         self._check()
 
     def rows(self, name: str, query: str, *values: Any) -> list[sqlite3.Row]:
-        """Return what a service has committed."""
+        """Return committed rows of a service."""
         return self.files[name].execute(query, values).fetchall()
 
     def is_quiet(self) -> bool:
-        """Whether nothing is under way: no waiting message, no outbox row, nobody at work."""
+        """Whether nothing is in flight: no waiting message, no outbox row, no busy process."""
         at_work = self.wire.waiting or any(process.is_at_work for process in self.processes.values())
         return not at_work and not any(self.rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in self.files)
 
     def close(self) -> None:
-        """Kill all of it."""
+        """Kill all processes."""
         for process in self.processes.values():
             process.kill()
         for file in self.files.values():
@@ -144,7 +144,7 @@ class Simulation:
         for name, process in self.processes.items():
             for message in process.way_out.owed.values():
                 if not is_committed(self.files[name], message):
-                    self._complaints.append(f"{name} has deleted {message.type}, which nobody has confirmed")
+                    self._complaints.append(f"{name} has deleted {message.type}, which was not confirmed")
         assert not self._complaints, self._complaints
 
 
@@ -156,9 +156,9 @@ def simulation(
     template: Path | None = None,
     clocks_off: Mapping[str, timedelta] = MappingProxyType({}),
 ) -> Iterator[Simulation]:
-    """Run services in the settings' data directory, each upon its file of the template, if there is one.
+    """Run services in the settings' data directory, each on a copy of its file in the template, if there is one.
 
-    `clocks_off`: by how much a service's clock is ahead, or behind where that is negative.
+    `clocks_off`: by how much a service's clock is ahead; a negative duration means behind.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if template:

@@ -1,4 +1,4 @@
-"""A lost end is made good in every position: each service that missed it asks, and one that knows it answers."""
+"""A lost `SagaEnded` is repaired for each service: one that missed it asks, and one that knows it answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolkit.declaration.events import SagaEnded
 from toolkit.messaging.envelope import abort_request
 
 SERVICES = ("hotel", "flight", "desk")
-#: Seldom enough that a simulated day is quick.
+#: Long enough that a simulated day runs fast.
 TICK = timedelta(minutes=5)
 
 
@@ -115,7 +115,7 @@ def request(world: Simulation) -> None:
 
 
 def run(world: Simulation, *, losing: tuple[str, ...] = (), lost: tuple[str, ...] = (SagaEnded.__name__,)) -> None:
-    """Deliver all there is, but for the lost kinds of messages to these services."""
+    """Deliver all messages, except the lost types to these services."""
     while True:
         gone = [each for each in world.wire.waiting if each.service in losing and each.message.type in lost]
         for parcel in gone:
@@ -126,7 +126,7 @@ def run(world: Simulation, *, losing: tuple[str, ...] = (), lost: tuple[str, ...
 
 
 def pass_time(world: Simulation, span: timedelta, *, lost: tuple[str, ...] = (), deliver: bool = True) -> None:
-    """Let time pass, and deliver what is sent meanwhile, but for the lost kinds of messages."""
+    """Let time pass, and deliver the messages sent meanwhile, except the lost types."""
     for _ in range(span // TICK):
         world.advance(TICK)
         if deliver:
@@ -138,10 +138,10 @@ def taken(world: Simulation, service: str) -> list[str]:
 
 
 def all_closed(world: Simulation, end: str) -> bool:
-    """Whether each stream of each service says how the saga ended."""
-    query = "SELECT step, max(saga_state = ?) AS is_closed, max(event_type = 'SagaEnded') AS was_told FROM saga_log"
+    """Whether each stream of each service records how the saga ended."""
+    query = "SELECT step, max(saga_state = ?) AS is_closed, max(event_type = 'SagaEnded') AS was_notified FROM saga_log"
     streams = [row for name in SERVICES for row in world.rows(name, f"{query} GROUP BY step", end)]
-    return bool(streams) and all(row["is_closed"] and row["was_told"] for row in streams)
+    return bool(streams) and all(row["is_closed"] and row["was_notified"] for row in streams)
 
 
 def nothing_overdue(world: Simulation) -> bool:

@@ -1,4 +1,4 @@
-"""The simulation is what other proofs stand on: time jumps, a crash loses what was not committed, and nothing else."""
+"""The simulation, on which other tests rely: time jumps, and a crash loses exactly the uncommitted rows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_redeliveries_after_a_crash_keep_their_order(world: Simulation, script: 
 
     world.crash("hotel")
 
-    assert world.wire.waiting == requests, "the same choices make another world"
+    assert world.wire.waiting == requests, "the same choices lead to another world"
 
 
 @pytest.mark.parametrize("stumble", ["lost", "unconfirmed", "slow"])
@@ -76,7 +76,7 @@ def test_a_failed_publish_is_repeated_after_its_lease(world: Simulation, stumble
     world.crash("hotel")
     world.advance(timedelta(minutes=1))
     world.deliver_all()
-    world.advance(timedelta(seconds=1))  # what is confirmed lingers in the outbox
+    world.advance(timedelta(seconds=1))  # a confirmed row is deleted a little later
 
     sent = [parcel.message.message_id for parcel in world.wire.seen if parcel.message.type == "RoomBooked"]
     assert len(sent) == (1 if stumble == "lost" else 2)

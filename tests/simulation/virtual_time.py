@@ -1,4 +1,4 @@
-"""An event loop whose time is a `ManualClock`: it runs until nothing is left to do, and never waits."""
+"""An event loop whose time is a `ManualClock`: it runs until no task is ready, and never waits."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from toolkit.testing import ManualClock
 
 
 class ClockOff:
-    """A clock that goes as another one does, and is wrong by always the same."""
+    """A clock that differs from another one by a constant."""
 
     def __init__(self, clock: ManualClock, *, by: timedelta) -> None:
         self._clock, self._by = clock, by
 
     def now(self) -> datetime:
-        """Return what it takes for the present moment."""
+        """Return the other clock's time plus the difference."""
         return self._clock.now() + self._by
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Runs what is ready, then jumps to the next timer; nothing may wait for a thread or a socket."""
+    """Runs the ready callbacks, then jumps to the next timer; no task may wait for a thread or a socket."""
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
-        self._start = self._horizon = clock.now()
+        self._start = self._end = clock.now()
         super().__init__(_Jumping(self._jump))
 
     def time(self) -> float:
@@ -35,20 +35,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return (self._clock.now() - self._start).total_seconds()
 
     def settle(self) -> None:
-        """Run until everything waits: for a later moment, or for the test."""
+        """Run until everything waits: for a later time, or for the test."""
         self.advance(timedelta(0))
 
     def advance(self, by: timedelta) -> None:
-        """Let so much time pass; every timer in it fires at its own moment."""
-        self._horizon = self._clock.now() + by
+        """Let this time pass; each timer in it fires at its own time."""
+        self._end = self._clock.now() + by
         self.run_forever()
 
     def _jump(self, seconds: float | None) -> None:
-        """Go on to the next timer, or stop where there is none before the horizon."""
+        """Advance to the next timer, or stop if there is none before the end."""
         # Rounded up: a clock of whole microseconds that stops short of the timer would never reach it.
-        upcoming = self._horizon if seconds is None else self._after(seconds)
-        if upcoming >= self._horizon:
-            upcoming = self._horizon
+        upcoming = self._end if seconds is None else self._after(seconds)
+        if upcoming >= self._end:
+            upcoming = self._end
             self.stop()
         self._clock.advance(upcoming - self._clock.now())
 
@@ -57,7 +57,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Asks what to do where another selector would wait."""
+    """Calls `jump` where another selector waits."""
 
     def __init__(self, jump: Callable[[float | None], None]) -> None:
         super().__init__()

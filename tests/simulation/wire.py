@@ -1,4 +1,4 @@
-"""The way between the services as a test sees it: copies of messages that wait until the test has them delivered."""
+"""The broker of a simulation: copies of messages that wait until the test delivers them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 
 #: How long a slow confirm takes, in seconds: shorter than a relay's lease.
 _SLOW = 3
-#: What may befall a publish: it gets lost; it arrives and its confirm gets lost; its confirm takes long.
+#: The faults of a publish: it is lost; it arrives and its confirm is lost; its confirm is slow.
 STUMBLES = ("lost", "unconfirmed", "slow")
 
 
@@ -32,11 +32,11 @@ class Parcel:
 
 
 class Wire:
-    """A topic exchange with a queue per service that keeps no order.
+    """A topic exchange with one queue per service that keeps no order.
 
-    - `waiting`: what no service has acknowledged, the oldest first.
-    - `seen`: all that ever waited, for duplicates that come late.
-    - `stumbles`: what befalls the next publishes.
+    - `waiting`: the unacknowledged messages, oldest first.
+    - `seen`: all messages that ever waited, for late duplicates.
+    - `stumbles`: the faults of the next publishes.
     """
 
     def __init__(self, services: Sequence[Service], settings: Settings) -> None:
@@ -50,10 +50,10 @@ class Wire:
                 self._bound.setdefault(routing_key(event), []).append(service.name)
 
     def hold(self, message: WireMessage, *, destination: str | None = None) -> list[Parcel]:
-        """Put a copy into the queue of each service that is bound to it.
+        """Put a copy into each queue that is bound to the message.
 
         Raises:
-            UnroutableError: none is.
+            UnroutableError: no queue is.
         """
         names = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
         if not names:
@@ -65,9 +65,9 @@ class Wire:
 
 
 class Exit:
-    """The publisher of one service: what it takes is on the wire.
+    """The publisher of one service: it puts messages on the wire.
 
-    - `owed`: the messages that were sent without a confirm; they have to stay in the outbox.
+    - `owed`: the messages that were sent and not confirmed; they have to stay in the outbox.
     """
 
     def __init__(self, wire: Wire, check: Callable[[WireMessage], None]) -> None:
@@ -76,7 +76,7 @@ class Exit:
         self._check = check
 
     async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
-        """Hold a message, unless the test has planned a stumble."""
+        """Put a message on the wire, unless the test has planned a fault."""
         self._check(message)
         stumble = self._wire.stumbles.popleft() if self._wire.stumbles else None
         self.owed[message.message_id] = message
@@ -91,19 +91,19 @@ class Exit:
             raise ConnectionError("the connection broke before the confirm")
         if stumble == "slow":
             await asyncio.sleep(_SLOW)
-        # Unheard or not, the broker's answer is an answer.
+        # A returned message counts as answered, too.
         self.owed.pop(message.message_id, None)
         if unconsumed:
             raise unconsumed
 
 
 def is_committed(database: sqlite3.Connection, message: WireMessage) -> bool:
-    """Whether the message stands in this outbox, as another process sees it."""
+    """Whether this database's outbox holds the message, committed."""
     return _has(database, "outbox", "message_id", message)
 
 
 def is_recorded(database: sqlite3.Connection, message: WireMessage) -> bool:
-    """Whether a service has committed anything on account of this message: an entry, a retry or a dead letter."""
+    """Whether a service has committed a result of this message: an entry, a retry or a dead letter."""
     places = ("saga_log", "event_id"), ("outbox", "message_id"), ("dead_letters", "message_id")
     return any(_has(database, table, column, message) for table, column in places)
 

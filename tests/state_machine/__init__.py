@@ -1,1 +1,1 @@
-"""Random orders of everything that can happen, upon the real toolkit, with invariants after every step."""
+"""Random orders of events and faults on the real toolkit, with invariants after each step."""

@@ -1,4 +1,4 @@
-"""What must hold for trips at every moment, told from the committed tables and from what the airline has seen."""
+"""The invariants of trips, checked on the committed tables and on the airline's bookings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from tests.simulation.simulation import Simulation
 
-#: Written down once more, so that an error in the toolkit's own table shows.
+#: A second copy of the legal transitions, so that an error in the toolkit's own table shows.
 LEGAL = {
     None: {"completed", "failed", "fenced", "executing"},
     "executing": {"completed", "failed", "voiding"},
@@ -17,7 +17,7 @@ LEGAL = {
     "completed": {"compensated", "compensating", "confirmed"},
     "compensating": {"compensated"},
 }
-#: What each step leaves in its service's table of effects, by the entry that comes with it.
+#: The effect of each step in its service's table, by the log entry that comes with it.
 EFFECTS = {
     ("book_room", "completed"): "room booked",
     ("book_room", "compensated"): "room 12 cancelled",
@@ -26,14 +26,14 @@ EFFECTS = {
     ("issue_ticket", "completed"): "ticket issued",
     ("apologize", "completed"): "apologized",
 }
-#: By step, the one whose end must have come first when it is undone, or when it apologizes.
+#: By step, the step that must be undone first when this one is undone, or when it apologizes.
 AFTER = {"book_flight": "issue_ticket", "book_room": "book_flight", "apologize": "book_room"}
 UNDONE = {"failed", "fenced", "compensated"}
 TIMEOUTS = {"book_room": timedelta(minutes=1), "book_flight": timedelta(minutes=1)}
 
 
 class Evidence:
-    """The tables of all services, read anew where they have changed."""
+    """The tables of all services, read again after changes."""
 
     def __init__(self, world: Simulation) -> None:
         self._world = world
@@ -42,7 +42,7 @@ class Evidence:
         self._effects: dict[str, list[sqlite3.Row]] = {}
 
     def look(self) -> bool:
-        """Read what was committed since the last look; return whether there is anything new."""
+        """Read the tables that changed since the last call; return whether any did."""
         versions = {name: self._world.rows(name, "PRAGMA data_version")[0][0] for name in self._world.files}
         changed = [name for name, version in versions.items() if self._versions.get(name) != version]
         for name in changed:
@@ -53,26 +53,26 @@ class Evidence:
 
     @property
     def moves(self) -> list[sqlite3.Row]:
-        """All entries with a position, those of each service in its order."""
+        """All entries with a position, each service's in order."""
         return [entry for log in self._logs.values() for entry in log if entry["position"] is not None]
 
     @property
     def states(self) -> dict[tuple[str, str], str]:
-        """Where each step of each trip stands."""
+        """The state of each step of each trip."""
         return {(entry["saga_id"], entry["step"]): entry["to_state"] for entry in self.moves}
 
     def effects(self, trip: str) -> Counter[str]:
-        """What the steps of a trip have left in the tables of their services."""
+        """Return the effects of a trip's steps in the tables of their services."""
         return Counter(row["what"] for rows in self._effects.values() for row in rows if row["trip_id"] == trip)
 
     @property
     def trips(self) -> list[str]:
-        """All trips that any service has heard of."""
+        """All trips that have an entry in any service's log."""
         return list(dict.fromkeys(entry["saga_id"] for entry in self.moves))
 
 
 def check_logs(evidence: Evidence) -> None:
-    """The entries of each step are gap-free, each follows from the one before, and the transitions are legal."""
+    """Check that each step's entries have no gaps, follow from one another, and are legal transitions."""
     last: dict[tuple[str, str], sqlite3.Row] = {}
     for entry in evidence.moves:
         before = last.get(key := (entry["saga_id"], entry["step"]))
@@ -83,11 +83,11 @@ def check_logs(evidence: Evidence) -> None:
 
 
 def check_effects(evidence: Evidence) -> None:
-    """Each step has the effect that its log tells of, once, and none beside."""
+    """Check that each step has exactly the effect that its log records, once."""
     for trip in evidence.trips:
-        told = Counter(_effects_of(evidence, trip))
-        assert evidence.effects(trip) == told, f"{trip}: the log tells of {told}, done was {evidence.effects(trip)}"
-        assert max(told.values(), default=1) == 1, f"{trip}: more than once: {told}"
+        logged, done = Counter(_effects_of(evidence, trip)), evidence.effects(trip)
+        assert done == logged, f"{trip}: the log has {logged}, the tables have {done}"
+        assert max(logged.values(), default=1) == 1, f"{trip}: more than once: {logged}"
 
 
 def _effects_of(evidence: Evidence, trip: str) -> Iterator[str]:
@@ -101,23 +101,23 @@ def _effects_of(evidence: Evidence, trip: str) -> Iterator[str]:
 
 
 def check_order(evidence: Evidence) -> None:
-    """Nothing is undone before what came after it is, and it is undone on account of just that."""
+    """Check that a step is undone after its successor, and because of the successor's event."""
     states = evidence.states
     emitted = {entry["emitted_id"]: entry for entry in evidence.moves if entry["emitted_id"]}
     for entry in evidence.moves:
         trip, step = entry["saga_id"], entry["step"]
-        is_way_back = entry["to_state"] in ("compensating", "compensated") or step == "apologize"
-        if not is_way_back:
+        is_compensation = entry["to_state"] in ("compensating", "compensated") or step == "apologize"
+        if not is_compensation:
             continue
         later = AFTER[step]
         assert states.get((trip, later)) in UNDONE, f"{trip}: {step} before {later}: {states}"
         cause = emitted.get(entry["event_id"])
-        assert cause is not None, f"{trip}: {step} took an event that nobody has committed: {dict(entry)}"
-        assert (cause["saga_id"], cause["step"]) == (trip, later), f"{trip}: {step} came of {cause['step']}"
+        assert cause is not None, f"{trip}: {step} ran on an uncommitted event: {dict(entry)}"
+        assert (cause["saga_id"], cause["step"]) == (trip, later), f"{trip}: {step} ran after {cause['step']}"
 
 
 def check_ends(evidence: Evidence) -> None:
-    """No trip ends twice, and none that has ended well is undone or was never begun."""
+    """Check that no trip ends twice, and that each step of a completed trip is done."""
     states = evidence.states
     for trip in evidence.trips:
         is_completed = states.get((trip, "issue_ticket")) in ("completed", "confirmed")
@@ -129,15 +129,15 @@ def check_ends(evidence: Evidence) -> None:
 
 
 def check_causes(evidence: Evidence, from_outside: set[str]) -> None:
-    """Whatever a step took, a client has sent or another step has committed."""
+    """Check that each step ran on an event that a client has sent or another step has committed."""
     emitted = {entry["emitted_id"] for entry in evidence.moves} | from_outside
     for entry in evidence.moves:
         if entry["event_type"] not in ("SagaEnded", "AbortRequested"):
-            assert entry["event_id"] in emitted, f"nobody sent {dict(entry)}"
+            assert entry["event_id"] in emitted, f"no service or client sent the event of {dict(entry)}"
 
 
 def check_deadlines(evidence: Evidence, requested: Mapping[str, datetime], deadlines: Mapping[str, datetime]) -> None:
-    """No step begins at or past its deadline, or that of its trip."""
+    """Check that no step starts at or past its deadline, or its trip's."""
     emitted = {entry["emitted_id"]: _moment(entry["at"]) for entry in evidence.moves}
     for entry in evidence.moves:
         if entry["from_state"] is not None or entry["to_state"] not in ("completed", "executing"):
@@ -150,7 +150,7 @@ def check_deadlines(evidence: Evidence, requested: Mapping[str, datetime], deadl
 
 
 def check_airline(evidence: Evidence, booked: set[str]) -> None:
-    """The airline holds a seat where the flight stands completed, none where it does not, and may while it is asked."""
+    """Check that the airline holds a seat for each completed flight, and none for a flight that is undone."""
     states = evidence.states
     for trip in {*evidence.trips, *(key.partition(":")[0] for key in booked)}:
         state, is_held = states.get((trip, "book_flight")), f"trip:{trip}:book_flight" in booked
@@ -161,7 +161,7 @@ def check_airline(evidence: Evidence, booked: set[str]) -> None:
 
 
 def check_all_or_nothing(evidence: Evidence, trip: str) -> None:
-    """A trip has ended, and either all of it was done or nothing is left of it."""
+    """Check that a trip has ended, and that either all of its effects or none remain."""
     states = {step: state for (of, step), state in evidence.states.items() if of == trip}
     effects = set(evidence.effects(trip))
     if states.get("apologize") == "completed":

@@ -1,4 +1,4 @@
-"""The library's database for each test, of each kind that the toolkit runs on."""
+"""The library's database for each test, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 @pytest.fixture
 async def postgres(kept_databases: PostgresDatabases) -> AsyncIterator[Database]:
-    """The library's database on PostgreSQL, for what only several connections at once can show."""
+    """The library's database on PostgreSQL, for tests with several connections at once."""
     async with on_server(kept_databases) as database:
         yield database
 
 
 @pytest.fixture
 async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
-    """The library's database in a file, for what only a file can suffer."""
+    """The library's database in a file, for tests of SQLite alone."""
     async with on_file(tmp_path) as database:
         yield database
 
 
 @pytest.fixture
 def clerk() -> Clerk:
-    """Who does the library's steps."""
+    """The clerk that does the library's steps."""
     return Clerk()
 
 
 @asynccontextmanager
 async def on_file(folder: Path) -> AsyncIterator[Database]:
-    """Stock the library in a file."""
+    """Open a stocked library in a file."""
     database = Database(f"sqlite:///{folder / 'library.db'}")
     await stock(database)
     yield database
@@ -55,7 +55,7 @@ async def on_file(folder: Path) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def on_server(databases: PostgresDatabases) -> AsyncIterator[Database]:
-    """Stock the library on the server, where nothing of the last test is left."""
+    """Open a stocked library on the server, after deleting the last test's rows."""
     await databases.empty()
     database = Database(await databases.url("library"))
     await stock(database)

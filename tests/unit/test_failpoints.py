@@ -1,4 +1,4 @@
-"""Failpoints: dead code unless armed, and then a real SIGKILL at the first time on the right way."""
+"""Failpoints do nothing unless armed; armed, they SIGKILL the process at the first hit on the right path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit import failpoints
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own, armed by its environment."""
+    """Run a program in a separate process, armed by its environment."""
     set_up = "import asyncio\nfrom toolkit import failpoints\nfailpoints.prepare(['ShipmentFailed'])"
     program = f"{set_up}\n{code}\nprint('lives')"
     environment = {key: value for key, value in os.environ.items() if "CRASH" not in key} | environment

@@ -1,4 +1,4 @@
-"""JSON that leaves the process parses to its data, and holds no character that steers a reader's screen."""
+"""JSON that leaves the process parses to its data, and has no characters that control a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the lock files' check finds."""
+"""The lock files' check finds lines without a version or a hash."""
 
 from packaging.requirements import Requirement
 

@@ -1,4 +1,4 @@
-"""Where the tests find no server, they say what Docker answered; what a server does not count is not measured."""
+"""Without a server the tests report Docker's error; a figure that a server does not count is not measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.databases import OnPostgres
 from tests.end_to_end.breakable import own_server
 from tests.servers import POSTGRESQL, Server, find
 
-#: No such image is anywhere, and nothing listens on that port.
+#: An image that does not exist, and a port without a listener.
 NOWHERE = replace(POSTGRESQL, variable="SAGA_TEST_NO_SUCH_URL", image="saga-toolkit/no-such-image:0", port=1)
 
 

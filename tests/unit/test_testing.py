@@ -1,4 +1,4 @@
-"""What is shipped for the tests of others."""
+"""The test helpers that the toolkit ships."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A URL is shown without its password in each form that people write one in, and by one function alone."""
+"""A URL in any form is shown without its password, and by one function alone."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def test_only_this_machine_is_loopback():
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "postgres", "localhost.example", "")))
 
 
-#: Who may put a URL into a text unseen: its own function; what builds one to connect by; and the path of a request.
+#: Functions that may use a URL in a text: `shown_url` itself, those that build URLs for connections, and request paths.
 _BUILDERS = {"toolkit/urls.py", "toolkit/doctor/probes/logins.py"}
 _SHOWING = {"shown_url", "without_passwords"}
 
 
 def _urls_in_texts(source: str) -> Iterator[str]:
-    """Yield where a name that ends in `url` gets into an f-string, an error, a log line or a print unchanged."""
+    """Yield each place where a name that ends in `url` is put into an f-string, error, log line or print as it is."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FormattedValue):
             texts: list[ast.expr] = [node.value]
@@ -92,7 +92,7 @@ def _says(function: ast.expr) -> bool:
 
 
 def _bare_url(text: ast.expr) -> str | None:
-    """Return the name of a URL that a text shows as it stands; None where it is shown by the one function."""
+    """Return the name of a URL that a text shows as it is; None where `shown_url` shows it."""
     if isinstance(text, ast.Call):
         function = text.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
@@ -101,7 +101,7 @@ def _bare_url(text: ast.expr) -> str | None:
         found = [*text.args, function.value] if isinstance(function, ast.Attribute) else text.args
         return next((name for each in found if (name := _bare_url(each))), None)
     name = text.attr if isinstance(text, ast.Attribute) else getattr(text, "id", "")
-    return name if name.endswith("url") else None  # in capitals it is a variable's name
+    return name if name.endswith("url") else None  # names in capitals are environment variables
 
 
 def test_only_shown_url_puts_urls_into_texts():

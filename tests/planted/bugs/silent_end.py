@@ -9,6 +9,6 @@ EDITS = {
     ]
 }
 CAUGHT_BY = [
-    "tests/unit/foreign_code/test_containment.py::test_the_error_says_what_to_look_for",
+    "tests/unit/foreign_code/test_containment.py::test_the_error_names_cause_and_cure",
     "tests/unit/foreign_code/test_containment.py::test_a_task_cancelled_apart_spares_its_caller",
 ]

@@ -1,4 +1,4 @@
-"""Each rule on choreographies finds its own fault in a saga of two steps, and nothing in the one that ships.
+"""Each rule for choreographies finds its own fault in a saga of two steps, and nothing in the shipped one.
 
 The rules read declarations alone: a step that were run would fail its test.
 """

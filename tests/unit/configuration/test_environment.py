@@ -1,4 +1,4 @@
-"""Secrets come from files as well, known ones are for this machine alone, and none is ever shown."""
+"""Secrets may come from files, well-known ones need a local server, and none is ever shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "h-u-s-h"
 
 
 def file_with(tmp_path: Path, text: str | bytes) -> str:
-    """Return a file that holds this."""
+    """Return a file with this content."""
     path = tmp_path / "secret"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return str(path)

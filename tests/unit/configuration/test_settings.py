@@ -1,4 +1,4 @@
-"""Settings come from the environment, and a bad one is named with what is allowed."""
+"""Settings come from the environment; the error of a bad one shows the allowed values."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_a_contract_names_consumed_and_emitted_events():
     assert contract.events.keys() == {event.name for event in (*contract.consumed(), *contract.emitted())}
 
 
-def test_a_handler_tells_its_policy():
+def test_a_contract_has_each_handlers_policy():
     process, refund = Contract.of(payment).handlers
 
     assert (process.name, process.kind, process.of, process.saga) == ("process_payment", "step", None, "order")

@@ -1,4 +1,4 @@
-"""What a step returns goes out only if the next service reads the same in it."""
+"""A step's event is emitted only if the next service reads the same event from it."""
 
 from __future__ import annotations
 

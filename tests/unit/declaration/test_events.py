@@ -1,4 +1,4 @@
-"""The decoder: events know their owner, and a saga what ends it."""
+"""Events have an owner, and a saga the events that end it."""
 
 from __future__ import annotations
 

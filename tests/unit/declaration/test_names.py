@@ -1,4 +1,4 @@
-"""What queues, files and routing keys are called after is held to plain words at the declaration."""
+"""Names that become parts of queues, files and routing keys have to be plain words at the declaration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The static rules agree with a model that tries every interleaving: on sound sagas, and on all their near misses."""
+"""The static rules agree with a model that tries each interleaving, on sound sagas and on their mutations."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ LINE: Steps = {
     "ship": step("Paid", GOOD, "NotShipped"),
     "tell": step("NotReserved|Released", BAD),
 }
-#: The bonus can't refuse, and is undone before what it followed from.
+#: The bonus can't refuse, and is undone before the step that led to it.
 SURE_BRANCH: Steps = {
     "order": step(START, "Ordered", "NotOrdered", "BonusRevoked", "OrderRevoked"),
     "ship": step("Ordered", GOOD, "NotShipped"),
     "give_bonus": step("Ordered", "BonusGiven", "", "NotShipped", "BonusRevoked"),
     "tell": step("NotOrdered|OrderRevoked", BAD),
 }
-#: Another way to pay, where the first one refuses: no two branches, since a step either succeeds or refuses.
+#: A second payment step runs where the first one refuses: this is one branch, since a step either succeeds or refuses.
 SECOND_TRY: Steps = {
     "pay": step(START, "Paid", "CardRefused", "NotShipped", "Refunded"),
     "pay_later": step("CardRefused", "Billed", "NotBilled", "NotShipped", "BillRevoked"),
     "ship": step("Paid|Billed", GOOD, "NotShipped"),
     "tell": step("NotBilled|Refunded|BillRevoked", BAD),
 }
-#: What the model lets pass: it asks neither when an end came nor for what purpose an event is waited for.
+#: The rules that the model does not check: it considers neither when an end comes nor why a step waits for an event.
 STRICTER = {"early end", "second end", "unemitted event", "unreachable"}
 
 SAGA = SagaContract(name="deal", id_field="deal_id", starts_with=START, completes_with=GOOD, fails_with=BAD)
@@ -82,7 +82,7 @@ def test_two_branches_that_end_one_saga_are_found() -> None:
 
 
 def test_branches_that_ignore_a_siblings_refusal_are_found() -> None:
-    """The rules that shapes beyond a line break most easily, as far as they can be declared without joins."""
+    """Sagas with branches break these rules most easily, as far as they can be declared without joins."""
     trip = {
         "hotel": step(START, "HotelBooked", "HotelFull", "FlightFull|CarFull", "HotelCancelled"),
         "flight": step(START, "FlightBooked", "FlightFull", "HotelFull|CarFull", "FlightCancelled"),
@@ -119,7 +119,7 @@ def test_a_saga_that_never_completes_is_found() -> None:
 
 
 def near_misses(steps: Steps) -> Iterator[Steps]:
-    """Yield the saga with each single edge taken away, added or led elsewhere, and each refusal given or taken."""
+    """Yield the saga with each single edge removed, added or moved, and each refusal added or removed."""
     heard = [event for each in steps.values() for event in (each.no, each.undone) if event]
     successes = [START, *(each.ok for each in steps.values() if not each.ends)]
     for name, each in steps.items():

@@ -168,7 +168,7 @@ class TreeGrown(Event, owner="garden"):
 
 def test_a_recursive_union_is_followed_once_per_depth():
     tree: dict[str, Any] = {"kind": "left"}
-    for _ in range(60):  # of alternatives that double at each depth, no computer sees the end
+    for _ in range(60):  # alternatives that doubled at each depth would never end
         tree = {"kind": "right", "below": tree}
 
     assert redacted_body(TreeGrown, {"tree": tree}) == {"tree": tree}

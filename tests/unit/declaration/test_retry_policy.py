@@ -1,4 +1,4 @@
-"""When another attempt is worth it, and when it comes."""
+"""Whether another attempt follows a failed one, and when."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_last_attempt_is_followed_by_none() -> None:
     assert verdict == GiveUp("retries spent after 4 attempts: ConnectionError: away")
 
 
-def test_one_attempt_is_told_as_one() -> None:
+def test_one_attempt_is_counted_in_singular() -> None:
     verdict = after_failure(ValueError("no"), policy=replace(STEADY, attempts=1), attempt=1, now=NOON, deadline=None)
 
     assert verdict == GiveUp("retries spent after 1 attempt: ValueError: no")

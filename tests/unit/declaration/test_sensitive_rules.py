@@ -1,4 +1,4 @@
-"""A mark is kept, whichever way it is written, or the declaration is refused with the cure."""
+"""A mark reaches the JSON schema, or the declaration is refused with the cure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service holds participants together, and provides what their steps ask for."""
+"""A service holds participants, and provides the resources of their steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from toolkit import DeclarationError, Participant, Service, Settings
 
 
 class Catalogue:
-    """Something that a step may ask for."""
+    """A resource that a step may take."""
 
 
 def searching(name: str = "search") -> Participant:

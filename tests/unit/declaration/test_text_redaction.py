@@ -1,4 +1,4 @@
-"""A text about an event shows none of its sensitive values, and is made in a bounded time whatever the event holds."""
+"""A text about an event shows none of its sensitive values, and is redacted in bounded time."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_value_longer_than_the_text_is_masked():
 
 
 def test_a_text_of_many_inputs_is_read_once():
-    text = "input_value=" * 80_000  # a search from each of these to the end takes minutes
+    text = "input_value=" * 80_000  # a search from each occurrence to the end takes minutes
 
     assert redact(None, None, text) == "input_value=***, input_type="
 

@@ -1,4 +1,4 @@
-"""What a service's own code raises and is no Exception is a failed attempt, and no end of the toolkit's loops."""
+"""A BaseException that a service's code raises fails the attempt, and ends none of the toolkit's loops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
 from toolkit.persistence.step_session import StepSession
 
-#: What SQLite, and what PostgreSQL, need long for.
+#: Slow statements for SQLite and for PostgreSQL.
 SLOW = {
     True: "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n",
     False: "SELECT pg_sleep(60)",
@@ -40,7 +40,7 @@ SLOW = {
 
 
 class Halt(BaseException):
-    """What somebody derived from BaseException."""
+    """An exception that derives from BaseException alone."""
 
 
 async def await_a_cancelled_task(_: Any = None, __: Any = None) -> None:
@@ -121,7 +121,7 @@ async def test_an_escaping_error_fails_the_steps_attempt(
     assert "EscapedError: " in (await log_of(database, "loan-2"))[-1].error
 
 
-async def test_the_error_says_what_to_look_for(database: Database, clerk: Clerk) -> None:
+async def test_the_error_names_cause_and_cure(database: Database, clerk: Clerk) -> None:
     branch = Branch(library(clerk), database, resources={Clerk: clerk})
     clerk.will("lend_book", await_a_cancelled_task)
 
@@ -259,7 +259,7 @@ async def test_a_cancellation_that_the_code_swallows_goes_on() -> None:
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
-                raise SystemExit(5) from None  # as `wait_for`, `gather` and a TaskGroup do of a task in them
+                raise SystemExit(5) from None  # as `wait_for`, `gather` and a TaskGroup do with an error of a task
 
     task = asyncio.create_task(swallow())
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A database of its own for each test: a SQLite file, or one made on the PostgreSQL server and dropped again."""
+"""A separate database for each test: a SQLite file, or a PostgreSQL database that is dropped afterwards."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +24,7 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
 
 @pytest.fixture
 async def engine(database_url: str, tables: MetaData) -> AsyncIterator[AsyncEngine]:
-    """The service's database; each test module says which `tables` it has."""
+    """The service's database, with the `tables` of the test's module."""
     database = Database(database_url)
     await database.create_tables(tables)
     yield database.engine

@@ -51,7 +51,7 @@ async def test_ten_concurrent_charges_take_the_money_once(gateway):
     ("payment_method", "reason"),
     [("card_declined", "the card was declined"), ("cowrie shells", "unknown payment method 'cowrie shells'")],
 )
-async def test_a_declined_charge_says_why_and_takes_nothing(gateway, payment_method, reason):
+async def test_a_declined_charge_has_a_reason(gateway, payment_method, reason):
     answer = await gateway.charge(KEY, 1200, payment_method=payment_method)
 
     assert answer == Declined(reason)
@@ -80,7 +80,7 @@ async def test_a_slow_card_is_charged_before_answering(gateway):
 async def test_a_charge_outlives_a_caller_that_hangs_up(settings):
     async with open_gateway(settings) as gateway:
         call = asyncio.create_task(gateway.charge(KEY, 1200, payment_method="card_ok"))
-        await asyncio.sleep(0)  # the call begins, and no more
+        await asyncio.sleep(0)  # the call starts, and does not complete
         call.cancel()
 
     async with open_gateway(settings) as gateway:

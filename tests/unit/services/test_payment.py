@@ -127,7 +127,7 @@ async def test_a_refund_repeated_after_crashes_refunds_once(session, gateway):
 
 
 @pytest.mark.parametrize("was_charged", [True, False])
-async def test_a_payment_whose_outcome_nobody_knows_is_voided(session, gateway, was_charged):
+async def test_a_payment_with_unknown_outcome_is_voided(session, gateway, was_charged):
     if was_charged:
         await gateway.charge(KEY, 8750, payment_method="card_ok")
 
