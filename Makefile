@@ -6,10 +6,14 @@ BIN := $(VENV)/bin
 AUDIT := .venv-audit
 LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests/end_to_end/test_rolling_restarts.py \
 	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py
+# Coverage doubles the time of a test, so only the tests of the covered modules run under it.
+COVERED := tests/unit/protocol tests/unit/persistence tests/unit/runtime
+# The folders with the longest tests come first; by itself xdist begins with the files that hold the most tests.
+IN_ORDER := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash chaos chaos-quick machine planted bench bench-quick bench-console profile screenshots check format sbom audit pins lock clean
+.PHONY: help demo test fire backlog crash chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check format sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -21,9 +25,10 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-system ## run the whole suite ag
 ifdef PYTEST_ARGS
 	$(BIN)/pytest $(PYTEST_ARGS)
 else
-	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted --cov
-	$(BIN)/pytest -n 3 --dist loadfile tests/conformance tests/cli tests/docs tests/state_machine
-	$(BIN)/pytest -n 3 --dist loadfile tests/console tests/end_to_end $(LONG:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist loadfile $(COVERED) --cov
+	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted $(COVERED:%=--ignore %)
+	$(BIN)/pytest $(IN_ORDER) tests/state_machine tests/docs tests/cli tests/conformance
+	$(BIN)/pytest $(IN_ORDER) tests/end_to_end tests/console $(LONG:%=--ignore %)
 endif
 
 fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; one column of the crash matrix
@@ -52,6 +57,9 @@ bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, t
 
 bench-quick: $(VENV)/.installed-bench ## measure the same with two loads and one round
 	$(BIN)/python -m benchmarks --quick --rounds 1 "usual stack" "by hand" toolkit "toolkit, SQLite" "toolkit, embedded" DBOS
+
+bench-instructions: $(VENV)/.installed-dev ## count the instructions of a saga by callgrind; needs valgrind; writes docs/reports/instructions.json
+	$(BIN)/python -m benchmarks.instructions --report docs/reports/instructions.json
 
 bench-console: $(VENV)/.installed-dev ## measure the console with four services and 100,000 sagas; writes docs/reports/console.md
 	$(BIN)/python -m benchmarks.console --report docs/reports

@@ -24,6 +24,8 @@ from benchmarks.systems.process import PROFILE, Asked
 from tests.eventually import eventually
 from toolkit.ids import new_id
 
+#: Seconds for the start of a system; under valgrind it takes fifty times as long as alone.
+_START = 300.0
 #: Seconds that one order may take before a measurement is given up.
 _PATIENCE = 240.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -117,8 +119,10 @@ class Ground:
 
     broker_url: str
     postgres_url: str
-    #: Where the system's processes, one of them at most, leave a profile.
+    #: The file for a profile of the system's process, of which there is one at most.
     profile: Path | None = None
+    #: A command that runs the system's processes, valgrind for example.
+    under: tuple[str, ...] = ()
 
     async def measure(self, system: System, cases: Sequence[Case], *, warm_up: Case) -> list[Statistics]:
         """Start a system upon databases of its own, and put one load after the other on it."""
@@ -130,7 +134,7 @@ class Ground:
             queues=system.queues,
         )
         try:
-            async with _running(system, asked, self.profile) as processes, _placing(processes, system, asked) as place:
+            async with _running(system, asked, self) as processes, _placing(processes, system, asked) as place:
                 if system.old_entries and isinstance(databases, OnPostgres):
                     await databases.age(system.old_entries)
                 done = [await place(warm_up)]
@@ -158,20 +162,20 @@ class Ground:
 
 
 @asynccontextmanager
-async def _running(system: System, asked: Asked, profile: Path | None) -> AsyncIterator[list[Process]]:
+async def _running(system: System, asked: Asked, ground: Ground) -> AsyncIterator[list[Process]]:
     """Run a system, its services dealt out to its processes."""
     shares = [dict(list(asked.databases.items())[part :: system.processes]) for part in range(system.processes)]
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-m", system.module, replace(asked, databases=share).as_argument(),
+            *ground.under, sys.executable, "-m", system.module, replace(asked, databases=share).as_argument(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**24,
-            env=os.environ | ({PROFILE: str(profile)} if profile else {}),
+            env=os.environ | ({PROFILE: str(ground.profile)} if ground.profile else {}),
         )
         for share in shares
     ]  # fmt: skip
     try:
         for process in processes:
-            if (await asyncio.wait_for(_line(process), 60)).strip() != b"ready":
+            if (await asyncio.wait_for(_line(process), _START)).strip() != b"ready":
                 raise RuntimeError(f"{system.name} did not start")
         yield processes
     finally:
