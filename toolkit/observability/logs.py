@@ -46,7 +46,8 @@ def configure_logs(settings: Settings) -> None:
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        cache_logger_on_first_use=True,
+        # A cached logger keeps its first configuration: a later one, and structlog's capture_logs, would not reach it.
+        cache_logger_on_first_use=False,
     )
 
 

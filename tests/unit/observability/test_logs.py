@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from toolkit import Settings
 from toolkit.observability.logs import configure_logs
@@ -57,3 +58,19 @@ def test_lines_below_the_level_are_dropped(capsys: pytest.CaptureFixture[str]) -
     logging.getLogger("aio_pika").error("connection lost, in forty lines")
 
     assert capsys.readouterr().err == ""
+
+
+def test_a_later_configuration_reaches_loggers_already_used(capsys: pytest.CaptureFixture[str]) -> None:
+    log = structlog.get_logger("toolkit")
+    configure_logs(Settings(log_level="error", log_format="json"))
+    log.error("saga needs an operator")
+    configure_logs(Settings(log_level="info", log_format="json"))
+    log.info("saga moved")
+    structlog.reset_defaults()
+
+    with capture_logs() as logs:
+        log.info("saga noted")
+
+    lines = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["saga needs an operator", "saga moved"]
+    assert [line["event"] for line in logs] == ["saga noted"]
