@@ -13,7 +13,7 @@ IN_ORDER := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check format sbom audit pins lock clean
+.PHONY: help demo test fire backlog crash chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check doctor-page format sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ check: $(VENV)/.installed-dev ## lint, format, types, the order of the packages,
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.lock_files
+
+doctor-page: $(VENV)/.installed-dev ## write the checks' part of docs/how-to/doctor.md from their declarations
+	$(BIN)/python -m toolkit.doctor.page
 
 format: $(VENV)/.installed-dev ## format the code, and fix what the linter can
 	$(BIN)/ruff format .

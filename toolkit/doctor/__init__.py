@@ -1,10 +1,11 @@
-"""What is wrong with how services, their databases and their broker are set up, found by asking them.
+"""Find misconfigurations of services, their databases and their broker, each with its cure.
 
-Facts are gathered once, and nothing is changed by it; each check then judges them, and names its cure.
+The probes gather the facts and change nothing; the checks look at the facts.
 """
 
+from toolkit.doctor.checks.registry import CHECKS
 from toolkit.doctor.examination import examine
-from toolkit.doctor.findings import Finding, Verdict
+from toolkit.doctor.findings import Finding, Severity
 from toolkit.doctor.targets import Target
 
-__all__ = ["Finding", "Target", "Verdict", "examine"]
+__all__ = ["CHECKS", "Finding", "Severity", "Target", "examine"]

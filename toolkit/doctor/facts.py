@@ -1,4 +1,4 @@
-"""What was learnt by asking, before anybody judges it; None stands for what could not be asked."""
+"""The facts that the probes gather for the checks; None stands for an unknown fact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.persistence.known_steps import Undeclared
 
 @dataclass(frozen=True, slots=True)
 class ClockFacts:
-    """By how much somebody's clock is ahead of this machine's: surely between these two."""
+    """A clock is ahead of this machine's by `least` to `most`."""
 
     whose: str
     least: timedelta
@@ -23,12 +23,12 @@ class ClockFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceFacts:
-    """What a running service tells of itself; `fault` says why it tells nothing.
+    """A running service; with a `fault` nothing else is known.
 
-    - `ready`: what `/readyz` says of each part.
-    - `dead_letter_answer`: the status with which it answers whoever shows our token.
-    - `takes_demo_token`: whether it lets in whoever shows the token that everybody knows.
-    - `is_open`: whether it lets anybody read.
+    - `ready`: the parts of `/readyz`.
+    - `dead_letter_answer`: the HTTP status for a request with our token.
+    - `takes_demo_token`: whether the demo's public token is accepted; tried by `--probe` alone.
+    - `is_open`: whether reading needs no token.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ServiceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """Something that a table should have; the statement would add it."""
+    """A table, column, index or unique key that is missing, and the statement that adds it."""
 
     kind: str
     table: str
@@ -54,15 +54,15 @@ class Lack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFacts:
-    """What a service's database tells; `fault` says why it tells nothing.
+    """A service's database; with a `fault` nothing else is known.
 
     - `settings`: PRAGMAs or parameters by name, as the toolkit's own connection has them.
-    - `sources`: where PostgreSQL has each parameter from.
-    - `own_tables_known`: whether the service's own tables could be compared, too.
-    - `filesystem`: what an SQLite file lies on; None where the system doesn't tell.
-    - `connections`: by what they are bounded, and how many that leaves to the service.
-    - `open_logins`: those that got in by a password that anybody would guess.
-    - `former_steps`: those that the log holds and the code does not declare; None where one of the two is not at hand.
+    - `sources`: where PostgreSQL read each parameter.
+    - `own_tables_known`: whether the service's own tables were compared, too.
+    - `filesystem`: the type of an SQLite file's file system.
+    - `connections`: the connections that each limit leaves to the service.
+    - `open_logins`: the logins that a well-known password opens; tried by `--probe` alone.
+    - `former_steps`: steps in the log that the code does not declare.
     """
 
     service: str
@@ -84,9 +84,9 @@ class DatabaseFacts:
     clock: ClockFacts | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
-    """A queue's argument that is not as the service declares it; None stands for none."""
+    """A queue's argument that differs from the declared one; None stands for an unset argument."""
 
     argument: str
     wanted: str | None
@@ -95,80 +95,80 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFacts:
-    """A queue as it is; `differences` is None where the broker would not tell, and `fault` says why."""
+    """A queue of a service; `differences` is None if the broker refused to compare, for the reason in `fault`."""
 
     service: str
     name: str
-    is_there: bool
+    exists: bool
     is_dead: bool = False
     consumers: int = 0
     differences: tuple[Difference, ...] | None = None
     fault: str | None = None
 
-    def differs_in(self, argument: str) -> Difference | None:
-        """Return the difference in this argument."""
-        return next((each for each in self.differences or () if each.argument == argument), None)
 
-
-class Echo(StrEnum):
-    """What became of a message that nobody listens to."""
+class Outcome(StrEnum):
+    """The broker's answer to a message that no queue is bound to."""
 
     RETURNED = "returned"
-    SWALLOWED = "swallowed"
-    """The broker confirmed it, and gave it to somebody or to nobody."""
+    CONFIRMED = "confirmed"
+    """A queue or an alternate exchange took it."""
     FORBIDDEN = "forbidden"
     TOO_LARGE = "too large"
-    SILENCE = "silence"
+    UNANSWERED = "unanswered"
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """A message that was sent to nobody, and what the broker said."""
+class ProbeMessage:
+    """A message that no queue is bound to, its outcome, and the broker's answer."""
 
-    echo: Echo
-    told: str
+    outcome: Outcome
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What leads from an exchange to a queue."""
+    """A binding of a queue to an exchange."""
 
     exchange: str
     queue: str
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class ManagedQueue:
+    """A queue in the management API: its arguments, its effective policy, and the commands that clear that policy."""
+
+    declared: Mapping[str, object]
+    policy: Mapping[str, object]
+    clear_commands: tuple[str, ...]
+    consumers: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementFacts:
-    """What the broker's management API tells; `fault` says why it tells nothing, `url` where it was asked.
+    """The broker's management API at `url`; with a `fault` nothing else is known.
 
-    - `declared`, `policies`: by queue, with which arguments it was declared, and what policies add to them.
-    - `policy_names`: by queue, the policy and the operator policy that do, as `rabbitmqctl clear_…` takes them.
-    - `consumers`: by queue, of all queues there are, how many take from it.
-    - `alarms`: None where the broker does not tell.
-    - `kinds`: by exchange, of those that all services share, its type.
-    - `taker`: what may take the messages that nobody is bound to.
+    - `alarms`: None if the API does not report them.
+    - `kinds`: the types of the two shared exchanges.
+    - `alternate`: what may take unroutable messages.
     """
 
     url: str
     fault: str | None = None
     bindings: tuple[Binding, ...] = ()
-    declared: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    policies: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    policy_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    consumers: Mapping[str, int] = field(default_factory=dict)
+    queues: Mapping[str, ManagedQueue] = field(default_factory=dict)
     alarms: tuple[str, ...] | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
-    taker: str | None = None
+    alternate: str | None = None
     clock: ClockFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerFacts:
-    """What the broker tells over AMQP; `fault` says why it tells nothing.
+    """The broker over AMQP; with a `fault` nothing else is known.
 
-    - `exchange_fault`: what is wrong with the exchange; None where it is as declared. The same of that of dead letters.
-    - `probe`, `big_probe`: a message to nobody, and one as big as SAGA_MAX_MESSAGE_BYTES; None where none was sent.
+    - `exchange_faults`: how the two shared exchanges differ from their declaration.
+    - `open_logins`, `probe`, `large_probe`: gathered by `--probe` alone; the large probe has SAGA_MAX_MESSAGE_BYTES.
     """
 
     address: str
@@ -178,20 +178,19 @@ class BrokerFacts:
     fault: str | None = None
     version: str = ""
     cluster: str = ""
-    exchange_fault: str | None = None
-    dead_exchange_fault: str | None = None
+    exchange_faults: Mapping[str, str] = field(default_factory=dict)
     queues: tuple[QueueFacts, ...] = ()
     open_logins: tuple[str, ...] = ()
-    probe: Probe | None = None
-    big_probe: Probe | None = None
+    probe: ProbeMessage | None = None
+    large_probe: ProbeMessage | None = None
     management: ManagementFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All that the checks judge; `broker` is None where services are embedded.
+    """All facts; `broker` is None for embedded services.
 
-    `contracts` are by service: what the running service says of itself, else what the code here declares.
+    `contracts` are by service: the running service's, else that of the code here.
     """
 
     settings: Settings
@@ -203,11 +202,7 @@ class Facts:
 
     @property
     def clocks(self) -> list[ClockFacts]:
-        """The clocks that could be read."""
+        """The clocks that were read."""
         management = self.broker.management if self.broker else None
-        known = [
-            *(each.clock for each in self.services),
-            *(each.clock for each in self.databases),
-            management.clock if management else None,
-        ]
-        return [each for each in known if each]
+        clocks = [*(each.clock for each in self.services), *(each.clock for each in self.databases)]
+        return [each for each in (*clocks, management.clock if management else None) if each]

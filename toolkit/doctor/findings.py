@@ -1,41 +1,53 @@
-"""What a check has to say: of what, with which verdict, what was found, and what cures it."""
+"""Checks and their findings: a severity, the observation, why it matters, and the cure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, TypeVar
+from functools import partial
 
-F = TypeVar("F")
+from toolkit.doctor.facts import Facts
 
 
-class Verdict(StrEnum):
-    """How it stands with one thing that was looked at."""
+class Severity(StrEnum):
+    """How serious a finding is."""
 
     FINE = "fine"
     PROBLEM = "problem"
     ADVICE = "advice"
-    """It works as it is, and somebody should know."""
+    """It works, and the operator should know of it."""
     UNCHECKED = "unchecked"
-    """It could not be asked; that is no sign of health."""
+    """The facts for it are missing, which is no sign of health."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen of one thing; the service is None where it concerns all of them."""
+class Observation:
+    """One observation of a check; the service is None if it concerns all of them.
 
-    verdict: Verdict
+    - `cure`: replaces the check's own.
+    - `fields`: the values of the fields in the check's cure.
+    """
+
+    severity: Severity
     found: str
     service: str | None = None
     cure: str | None = None
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+fine = partial(Observation, Severity.FINE)
+problem = partial(Observation, Severity.PROBLEM)
+advice = partial(Observation, Severity.ADVICE)
+unchecked = partial(Observation, Severity.UNCHECKED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was seen, by which check, and why that matters."""
+    """An observation with its check's name and why it matters."""
 
-    verdict: Verdict
+    severity: Severity
     check: str
     service: str | None
     found: str
@@ -44,50 +56,41 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Check(Generic[F]):
-    """One thing to look at, and why it matters."""
+class Check:
+    """A check: its name, why it matters, its cure, and the function that looks at the facts.
+
+    - `cure`: may have fields in braces, `{service}` above all; observations fill them.
+    - `is_probe`: whether its facts come from a password that was tried or a message that was sent.
+    """
 
     name: str
     why: str
-    look: Callable[[F], Iterable[Seen]]
+    cure: str
+    look: Callable[[Facts], Iterable[Observation]]
+    is_probe: bool = False
 
-    def findings(self, facts: F) -> Iterator[Finding]:
-        """Judge the facts; a service of which anything is not well is not said to be well beside it."""
-        all_seen = dict.fromkeys(self.look(facts))  # of a service's two queues it may see the same
-        not_well = {each.service for each in all_seen if each.service and each.verdict is not Verdict.FINE}
-        for seen in all_seen:
-            if seen.verdict is Verdict.FINE and seen.service in not_well:
-                continue
-            yield Finding(
-                verdict=seen.verdict,
-                check=self.name,
-                service=seen.service,
-                found=seen.found,
-                why=None if seen.verdict is Verdict.FINE else self.why,
-                cure=seen.cure,
-            )
+    @property
+    def looks_at(self) -> str:
+        """What the check looks at: the docstring of its function."""
+        return " ".join((inspect.getdoc(self.look) or "").split())
 
+    def findings(self, facts: Facts) -> Iterator[Finding]:
+        """Yield each finding once; a service with another finding gets none that is fine."""
+        found = dict.fromkeys(map(self._finding, self.look(facts)))
+        unwell = {each.service for each in found if each.service and each.severity is not Severity.FINE}
+        return (each for each in found if each.severity is not Severity.FINE or each.service not in unwell)
 
-def check(name: str, *, why: str) -> Callable[[Callable[[F], Iterable[Seen]]], Check[F]]:
-    """Make a check of a function that looks at facts."""
-    return lambda look: Check(name, why, look)
-
-
-def fine(found: str, service: str | None = None) -> Seen:
-    """Say that all is well."""
-    return Seen(Verdict.FINE, found, service)
+    def _finding(self, seen: Observation) -> Finding:
+        is_fine = seen.severity is Severity.FINE
+        cure = seen.cure or self.cure.format(**{"service": seen.service, **seen.fields}) if not is_fine else None
+        why = None if is_fine else self.why
+        return Finding(
+            severity=seen.severity, check=self.name, service=seen.service, found=seen.found, why=why, cure=cure
+        )
 
 
-def problem(found: str, service: str | None = None, *, cure: str) -> Seen:
-    """Say that something is wrong."""
-    return Seen(Verdict.PROBLEM, found, service, cure)
-
-
-def advice(found: str, service: str | None = None, *, cure: str) -> Seen:
-    """Say what works, and could be better."""
-    return Seen(Verdict.ADVICE, found, service, cure)
-
-
-def unchecked(found: str, service: str | None = None, *, cure: str) -> Seen:
-    """Say what could not be asked, and what would make it so."""
-    return Seen(Verdict.UNCHECKED, found, service, cure)
+def check(
+    name: str, *, why: str, cure: str, is_probe: bool = False
+) -> Callable[[Callable[[Facts], Iterable[Observation]]], Check]:
+    """Make a check of a function that looks at the facts; its docstring names what it looks at."""
+    return lambda look: Check(name, why, cure, look, is_probe)

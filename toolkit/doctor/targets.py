@@ -1,4 +1,4 @@
-"""Who is examined, and how each can be asked."""
+"""A service to examine, and the ways to ask it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.declaration.service import Service
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A service: what it tells by HTTP, its database, and its declarations; None is what is not at hand."""
+    """A service: its HTTP address, its database and its declarations, as far as they are known here."""
 
     name: str
     url: str | None = None

@@ -1,1 +1,1 @@
-"""The checks of the doctor: each judges the facts that the probes gathered."""
+"""The checks of the doctor look at the facts that the probes gathered."""

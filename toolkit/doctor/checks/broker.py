@@ -1,152 +1,180 @@
-"""Whether the broker is one that sagas can rely on, and lets us do what we have to."""
+"""Checks of the broker, and of this login's rights there."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from toolkit.doctor.facts import BrokerFacts, Echo, Facts, ManagementFacts
-from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
+from toolkit.doctor.facts import BrokerFacts, Facts, ManagementFacts, Outcome
+from toolkit.doctor.findings import Observation, advice, check, fine, problem, unchecked
 from toolkit.urls import shown_url
 
-#: The first release that is still maintained, and that limits deliveries by itself.
+#: The first release that is still maintained.
 _OLDEST = (4, 0)
-HOW_TO_ASK = (
-    "switch the API on (rabbitmq-plugins enable rabbitmq_management), give a login the tag monitoring "
-    "(rabbitmqctl set_user_tags NAME monitoring), and set SAGA_MANAGEMENT_URL=http://NAME:PASSWORD@HOST:15672"
+ENABLE_MANAGEMENT = (
+    "enable the API (`rabbitmq-plugins enable rabbitmq_management`), give a login the tag monitoring "
+    "(`rabbitmqctl set_user_tags NAME monitoring`), and set SAGA_MANAGEMENT_URL=http://NAME:PASSWORD@HOST:15672"
 )
 
 
 def answering(facts: Facts) -> Iterator[BrokerFacts]:
-    """Yield the broker, if there is one and it answers."""
+    """Yield the broker, if it answers."""
     if facts.broker and not facts.broker.fault:
         yield facts.broker
 
 
-@check("broker", why="no event goes from one service to another without it")
-def broker(facts: Facts) -> Iterator[Seen]:
-    """The broker answers, and lets us in."""
+@check(
+    "broker",
+    why="no event reaches another service without it",
+    cure="start the broker, or correct SAGA_BROKER_URL",
+)
+def broker(facts: Facts) -> Iterator[Observation]:
+    """A connection to `SAGA_BROKER_URL`. Without it the other checks of the broker have no facts."""
     if facts.broker and facts.broker.fault:
-        yield unchecked(facts.broker.fault, cure="start the broker, or mend SAGA_BROKER_URL; then ask again")
+        yield unchecked(facts.broker.fault)
     for each in answering(facts):
-        yield fine(f"{each.address} lets {each.login} in to {each.vhost}")
+        yield fine(f"{each.address} accepts {each.login} at {each.vhost}")
 
 
 @check(
     "broker version",
-    why="older ones are maintained no more; before 3.10 what is given up may be lost on its way to the dead letters",
+    why="older releases are not maintained; before 3.10 messages may be lost on their way to the dead letters",
+    cure="upgrade to RabbitMQ 4 or newer",
 )
-def version(facts: Facts) -> Iterator[Seen]:
-    """The broker is not too old."""
+def version(facts: Facts) -> Iterator[Observation]:
+    """The version in the broker's greeting: 4.0 or newer."""
     for each in answering(facts):
-        if tuple(int(part) for part in re.findall(r"\d+", each.version)[:2]) < _OLDEST:
-            yield problem(f"RabbitMQ {each.version} is too old", cure="upgrade to RabbitMQ 4 or newer")
-        else:
-            yield fine(f"RabbitMQ {each.version}")
+        is_old = tuple(int(part) for part in re.findall(r"\d+", each.version)[:2]) < _OLDEST
+        yield (problem if is_old else fine)(f"RabbitMQ {each.version}{' is too old' if is_old else ''}")
 
 
-@check("broker password", why="whoever reaches the broker can read and forge every event")
-def passwords(facts: Facts) -> Iterator[Seen]:
-    """No login has a password that anybody would guess."""
+@check(
+    "broker password",
+    why="every client that reaches the broker can read and forge every event",
+    cure="`rabbitmqctl change_password {login} NEW_PASSWORD`, or `rabbitmqctl delete_user {login}`",
+    is_probe=True,
+)
+def passwords(facts: Facts) -> Iterator[Observation]:
+    """Logins whose password is their name: `guest`, `admin`, `saga`, the login of `SAGA_BROKER_URL`, each service's.
+
+    A problem if the broker is on another machine, else advice.
+    """
     for each in answering(facts):
-        say = advice if each.is_local else problem
         for login in each.open_logins:
-            cure = f"rabbitmqctl change_password {login} NEW_PASSWORD"
-            unused = (
-                f", or rabbitmqctl delete_user {login}" if login != each.login else ", and say it in SAGA_BROKER_URL"
+            cure = f"`rabbitmqctl change_password {login} NEW_PASSWORD`, and set it in SAGA_BROKER_URL"
+            observe = advice if each.is_local else problem
+            yield observe(
+                f"the password of {login} is {login}",
+                cure=cure if login == each.login else None,
+                fields={"login": login},
             )
-            yield say(f"{login} gets in by the password {login}", cure=cure + unused)
         if not each.open_logins:
-            yield fine("no well-known password gets in")
+            yield fine("no well-known password is accepted")
 
 
-@check("exchange", why="events go through it; on one of another kind the broker checks no key, or services can't start")
-def exchanges(facts: Facts) -> Iterator[Seen]:
-    """Both exchanges are there, as the services declare them."""
+@check(
+    "exchange",
+    why="events go through it; with another type the broker checks no routing key, or services can't start",
+    cure="delete an exchange of another type (`rabbitmqadmin delete exchange name=NAME`); a service whose login may "
+    "configure it creates it at its start, else import the document of `saga topology --permissions -o json`",
+)
+def exchanges(facts: Facts) -> Iterator[Observation]:
+    """The two shared exchanges: each is declared as services declare it, which the broker refuses for another type.
+
+    If this login may not declare them, the management API has the type.
+    """
     for each in answering(facts):
-        faults = [fault for fault in (each.exchange_fault, each.dead_exchange_fault) if fault]
-        for fault in faults:
-            yield problem(
-                fault,
-                cure="delete one of another kind (rabbitmqadmin delete exchange name=NAME); a service that starts makes"
-                " it, if its login may, or else an import of what `saga topology --permissions -o json` prints",
-            )
-        if not faults:
+        yield from map(problem, each.exchange_faults.values())
+        if not each.exchange_faults:
             yield fine("both exchanges are as declared")
 
 
-@check("right to publish", why="what may not be published stays in the outbox, and its saga stands still")
-def rights(facts: Facts) -> Iterator[Seen]:
-    """This login may write to the exchange."""
+@check(
+    "right to publish",
+    why="an event that may not be published stays in the outbox, and its saga is stuck",
+    cure="`rabbitmqctl set_permissions -p {vhost} {login} '.*' '.*' '.*'`, or the rights that "
+    "`saga topology --permissions` shows for it, `saga.Probe` included",
+    is_probe=True,
+)
+def rights(facts: Facts) -> Iterator[Observation]:
+    """A message with the routing key `saga.Probe`, published as services publish, by the login of `SAGA_BROKER_URL`.
+
+    A service whose own login lacks a right logs that with the cure, and is not ready.
+    """
     for each in answering(facts):
-        if each.probe and each.probe.echo is Echo.FORBIDDEN:
-            set_all = f"rabbitmqctl set_permissions -p {each.vhost} {each.login} '.*' '.*' '.*'"
-            cure = f"{set_all}, or what `saga topology --permissions` shows for it, `saga.Probe` included"
-            yield problem(f"the login {each.login} may not publish: {each.probe.told}", cure=cure)
-        elif each.probe and each.probe.echo is not Echo.SILENCE:
+        if each.probe and each.probe.outcome is Outcome.FORBIDDEN:
+            fields = {"vhost": each.vhost, "login": each.login}
+            yield problem(f"the login {each.login} may not publish: {each.probe.answer}", fields=fields)
+        elif each.probe and each.probe.outcome is not Outcome.UNANSWERED:
             yield fine(f"the login {each.login} may publish")
 
 
-@check("returns", why="an event that no queue is bound to is lost, and its publisher takes it for sent")
-def returns(facts: Facts) -> Iterator[Seen]:
-    """A message that nobody listens to comes back."""
+@check(
+    "returns",
+    why="an event that no queue is bound to is lost, and its publisher counts it as sent",
+    cure="remove the alternate exchange from the exchange or its policy (`rabbitmqctl list_policies`), and unbind "
+    "queues from `#`",
+    is_probe=True,
+)
+def returns(facts: Facts) -> Iterator[Observation]:
+    """The same message: the broker returns it, unless an alternate exchange or a queue bound to `#` takes it."""
     for each in answering(facts):
-        if each.probe is None or each.probe.echo is Echo.FORBIDDEN:
+        if each.probe is None or each.probe.outcome is Outcome.FORBIDDEN:
             continue
-        if each.probe.echo is Echo.RETURNED:
-            yield fine("a message to nobody came back")
-        elif each.probe.echo is Echo.SWALLOWED:
-            taker = each.management.taker if each.management else None
-            yield problem(
-                f"{each.probe.told}: look at {taker or 'alternate exchanges'}, and for queues that are bound to #",
-                cure="take the alternate-exchange from the exchange or its policy (rabbitmqctl list_policies), and "
-                "unbind what listens to #",
-            )
+        if each.probe.outcome is Outcome.RETURNED:
+            yield fine("an unroutable message returned")
+        elif each.probe.outcome is Outcome.CONFIRMED:
+            alternate = each.management.alternate if each.management else None
+            yield problem(f"{each.probe.answer}: see {alternate or 'alternate exchanges'}, and queues bound to #")
         else:
             yield problem(
-                f"a message to nobody was neither confirmed nor returned: {each.probe.told}",
-                cure="rabbitmq-diagnostics alarms: a broker that is short of memory or disk takes nothing",
+                f"an unroutable message was neither confirmed nor returned: {each.probe.answer}",
+                cure="`rabbitmq-diagnostics alarms`: a broker that is short of memory or disk accepts no message",
             )
 
 
-@check("message size", why="an event as big as that would never leave its outbox")
-def message_size(facts: Facts) -> Iterator[Seen]:
-    """The broker takes what the services would."""
+@check(
+    "message size",
+    why="an event of that size would never leave its outbox",
+    cure="raise max_message_size in rabbitmq.conf to {limit} at least, or lower SAGA_MAX_MESSAGE_BYTES",
+    is_probe=True,
+)
+def message_size(facts: Facts) -> Iterator[Observation]:
+    """The same message once more, of the size `SAGA_MAX_MESSAGE_BYTES`."""
+    limit = facts.settings.max_message_bytes
     for each in answering(facts):
-        if each.big_probe is None:
-            continue
-        limit = facts.settings.max_message_bytes
-        if each.big_probe.echo is Echo.TOO_LARGE:
-            yield problem(
-                f"the broker does not take {limit} bytes, which SAGA_MAX_MESSAGE_BYTES allows: {each.big_probe.told}",
-                cure=f"raise max_message_size in rabbitmq.conf to {limit} at least, or lower SAGA_MAX_MESSAGE_BYTES",
-            )
+        if each.large_probe and each.large_probe.outcome is Outcome.TOO_LARGE:
+            found = f"the broker refuses {limit} bytes, which SAGA_MAX_MESSAGE_BYTES allows: {each.large_probe.answer}"
+            yield problem(found, fields={"limit": limit})
+        elif each.large_probe:
+            yield fine(f"the broker accepts {limit} bytes")
+
+
+@check(
+    "broker alarm",
+    why="a broker that is short of memory or disk accepts no event until it has enough again",
+    cure="`rabbitmq-diagnostics alarms`; give the broker memory or disk, or empty its queues",
+)
+def alarms(facts: Facts) -> Iterator[Observation]:
+    """The management API's health check of alarms."""
+    for each in answering(facts):
+        management = management_of(each)
+        if management is None or management.alarms is None:
+            yield unchecked(f"alarms are unknown: {why_unmanaged(each)}", cure=ENABLE_MANAGEMENT)
+        elif management.alarms:
+            yield from map(problem, management.alarms)
         else:
-            yield fine(f"the broker takes {limit} bytes")
-
-
-@check("broker alarm", why="a broker that is short of memory or disk takes no event until it has some again")
-def alarms(facts: Facts) -> Iterator[Seen]:
-    """No node of the broker raises an alarm."""
-    for each in answering(facts):
-        told = management_of(each)
-        if told is None or told.alarms is None:
-            yield unchecked("alarms were not asked for: " + why_not(each), cure=HOW_TO_ASK)
-            continue
-        for alarm in told.alarms:
-            yield problem(alarm, cure="rabbitmq-diagnostics alarms, then give it memory or disk, or empty its queues")
-        if not told.alarms:
             yield fine("no node is short of memory or disk")
 
 
 def management_of(broker: BrokerFacts) -> ManagementFacts | None:
-    """Return what the management API told, if it did."""
+    """Return the facts of the management API, if it answers."""
     return broker.management if broker.management and broker.management.fault is None else None
 
 
-def why_not(broker: BrokerFacts) -> str:
-    """Return why the management API told nothing."""
-    told = broker.management
-    if told is None or told.fault is None:
-        return "the broker does not tell"
-    return f"the management API at {shown_url(told.url)}: {told.fault}"
+def why_unmanaged(broker: BrokerFacts) -> str:
+    """Return why the facts of the management API are missing."""
+    management = broker.management
+    if management is None or management.fault is None:
+        return "the broker does not report them"
+    return f"the management API at {shown_url(management.url)}: {management.fault}"

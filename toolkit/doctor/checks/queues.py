@@ -1,152 +1,112 @@
-"""Whether each service's queue keeps what it is given, and is given what the service hears."""
+"""Checks of each service's queues: they exist, keep their messages, and have a consumer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from toolkit.doctor.checks.broker import HOW_TO_ASK, answering, management_of
+from toolkit.doctor.checks.broker import ENABLE_MANAGEMENT, answering, management_of
 from toolkit.doctor.facts import BrokerFacts, Difference, Facts, QueueFacts
-from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
+from toolkit.doctor.findings import Observation, advice, check, fine, problem, unchecked
 
-#: The arguments that have a check of their own.
-_TYPE, _DEAD, _LIMIT = "x-queue-type", "x-dead-letter-exchange", "x-delivery-limit"
-#: What makes messages, or the queue, disappear, by policy; of the delivery limit the lower one holds.
+#: Keys of a policy that remove messages or the queue; of two delivery limits the lower one holds.
 _LOSING = ("message-ttl", "expires", "delivery-limit")
-#: What bounds a queue by policy, and the only way to overflow that loses nothing: its publishers keep the message.
+#: Keys of a policy that bound a queue, and the overflow that loses nothing: the publishers keep the message.
 _BOUNDS, _KEEPING = ("max-length", "max-length-bytes"), "reject-publish"
 
 
-def _there(facts: Facts) -> Iterator[tuple[BrokerFacts, QueueFacts]]:
+def existing(facts: Facts) -> Iterator[tuple[BrokerFacts, QueueFacts]]:
+    """Yield each existing queue of the services, with its broker."""
+    return ((broker, queue) for broker in answering(facts) for queue in broker.queues if queue.exists)
+
+
+@check(
+    "queue",
+    why="events for the service return to their publishers, and wait in the outboxes",
+    cure="`saga run {service}`, with SAGA_EXCHANGE={exchange}",
+)
+def queues(facts: Facts) -> Iterator[Observation]:
+    """The two queues of each service: they exist."""
     for broker in answering(facts):
         for queue in broker.queues:
-            if queue.is_there:
-                yield broker, queue
-
-
-def _known(facts: Facts) -> Iterator[tuple[BrokerFacts, QueueFacts]]:
-    return ((broker, queue) for broker, queue in _there(facts) if queue.differences is not None)
-
-
-def _made_anew(broker: BrokerFacts, queue: QueueFacts) -> str:
-    return (
-        f"stop {queue.service}, let {queue.name} run empty or move what waits in it, then: "
-        f"rabbitmqctl delete_queue -p {broker.vhost} {queue.name}; the service declares it anew at its start"
-    )
-
-
-@check("queue", why="what a service should hear comes back to the publishers, and waits in their outboxes")
-def queues(facts: Facts) -> Iterator[Seen]:
-    """Each service has its queue, and one for dead letters."""
-    for broker in answering(facts):
-        for queue in broker.queues:
-            if not queue.is_there:
-                yield problem(
-                    f"there is no queue {queue.name}",
-                    queue.service,
-                    cure=f"saga run {queue.service}, with SAGA_EXCHANGE={facts.settings.exchange}",
-                )
-            elif queue.differences is None:
-                yield unchecked(
-                    f"{queue.name} is there; how it was declared is not told: {queue.fault}",
-                    queue.service,
-                    cure=HOW_TO_ASK,
-                )
+            if queue.exists:
+                yield fine("both queues exist", queue.service)
             else:
-                yield fine("both queues are there", queue.service)
+                fields = {"exchange": facts.settings.exchange}
+                yield problem(f"there is no queue {queue.name}", queue.service, fields=fields)
 
 
-@check("queue type", why="a classic queue has one copy, and counts no deliveries: it is lost with its node")
-def queue_types(facts: Facts) -> Iterator[Seen]:
-    """Each queue is a quorum queue."""
-    for broker, queue in _known(facts):
-        if other := queue.differs_in(_TYPE):
-            yield problem(
-                f"{queue.name} is a {other.found or 'classic'} queue, not a quorum queue",
-                queue.service,
-                cure=_made_anew(broker, queue),
-            )
+@check(
+    "queue arguments",
+    why="the service can't declare its queue (PRECONDITION_FAILED) and does not start; a classic queue is lost with "
+    "its node, one without a dead-letter exchange drops rejected messages, outages spend a lower delivery limit",
+    cure="stop {service}, let {queue} run empty or move its messages, then "
+    "`rabbitmqctl delete_queue -p {vhost} {queue}`; the service declares it at its start",
+)
+def arguments(facts: Facts) -> Iterator[Observation]:
+    """All arguments of each queue: they are as its service declares them.
+
+    The management API has all of them; over AMQP the broker names the first difference, to a login that may declare.
+    """
+    for broker, queue in existing(facts):
+        if queue.differences is None:
+            found = f"the arguments of {queue.name} are unknown: {queue.fault}"
+            yield unchecked(found, queue.service, cure=ENABLE_MANAGEMENT)
+        elif queue.differences:
+            found = f"{queue.name}: {'; '.join(map(_shown, queue.differences))}"
+            yield problem(found, queue.service, fields={"queue": queue.name, "vhost": broker.vhost})
         else:
-            yield fine("quorum queues", queue.service)
-
-
-@check("dead-letter exchange", why="what expires or is rejected is dropped, and its saga stands still for ever")
-def dead_letter_exchanges(facts: Facts) -> Iterator[Seen]:
-    """What a queue gives up goes to the dead letters."""
-    for broker, queue in _known(facts):
-        if queue.is_dead:
-            continue
-        if other := queue.differs_in(_DEAD):
-            found = f"sends what it gives up to {other.found}" if other.found else "has no dead-letter exchange"
-            yield problem(f"{queue.name} {found}", queue.service, cure=_made_anew(broker, queue))
-        elif broker.dead_exchange_fault is None:
-            yield fine("what is given up goes to the dead letters", queue.service)
-
-
-@check("delivery limit", why="outages, deployments and neighbours that died spend it, and the message is given up")
-def delivery_limits(facts: Facts) -> Iterator[Seen]:
-    """No queue gives a message up for how often it was delivered."""
-    for broker, queue in _known(facts):
-        if other := queue.differs_in(_LIMIT):
-            found = f"gives a message up after {other.found} deliveries" if other.found else "names no delivery limit"
-            yield problem(f"{queue.name} {found}", queue.service, cure=_made_anew(broker, queue))
-        else:
-            yield fine("no outage spends a limit", queue.service)
-
-
-@check("queue arguments", why="the service can't declare its queue (PRECONDITION_FAILED), and does not start")
-def arguments(facts: Facts) -> Iterator[Seen]:
-    """Each queue has the arguments that its service declares."""
-    for broker, queue in _known(facts):
-        others = [each for each in queue.differences or () if each.argument not in (_TYPE, _DEAD, _LIMIT)]
-        if others:
-            told = "; ".join(map(_told, others))
-            yield problem(f"{queue.name}: {told}", queue.service, cure=_made_anew(broker, queue))
-        elif not queue.differences:
             yield fine("queues are as declared", queue.service)
 
 
-def _told(difference: Difference) -> str:
+def _shown(difference: Difference) -> str:
     return f"{difference.argument} is {difference.found or 'not set'}, not {difference.wanted or 'unset'}"
 
 
-@check("queue policy", why="events disappear before their service has seen them, or wait in outboxes")
-def policies(facts: Facts) -> Iterator[Seen]:
-    """No policy, of users or operators, overrides what keeps messages: it beats what the service declares."""
-    for broker, queue in _there(facts):
-        if (told := management_of(broker)) is None:
-            continue  # said once, of the bindings
-        policy = told.policies.get(queue.name, {})
-        overflow = policy.get("overflow", told.declared.get(queue.name, {}).get("x-overflow", "drop-head"))
-        cure = _without_policy(broker, told.policy_names.get(queue.name, ()))
+@check(
+    "queue policy",
+    why="a policy overrides the service's declaration: events disappear before their service consumes them, or wait in "
+    "outboxes",
+    cure="`rabbitmqctl clear_policy` or `clear_operator_policy`; `rabbitmqctl list_policies -p {vhost}` and "
+    "`list_operator_policies` list them",
+)
+def policies(facts: Facts) -> Iterator[Observation]:
+    """Each queue's effective policy in the management API, that of users and operators in one.
+
+    `message-ttl`, `expires`, `delivery-limit`, and a `max-length` or `max-length-bytes` with another `overflow` than
+    `reject-publish` lose messages; with `reject-publish` they get advice, since the surplus waits in outboxes.
+    """
+    for broker, queue in existing(facts):
+        management = management_of(broker)
+        if management is None or (managed := management.queues.get(queue.name)) is None:
+            continue  # the check "binding" reports it
+        policy = managed.policy
+        overflow = policy.get("overflow", managed.declared.get("x-overflow", "drop-head"))
+        cure = "; ".join(f"rabbitmqctl {each} -p {broker.vhost}" for each in managed.clear_commands) or None
+        fields = {"vhost": broker.vhost}
         if losing := list(_losing(policy, overflow)):
-            yield problem(f"a policy gives {queue.name} {', '.join(losing)}", queue.service, cure=cure)
+            yield problem(f"a policy sets {', '.join(losing)} of {queue.name}", queue.service, cure, fields)
         elif bounds := [f"{name}={policy[name]}" for name in _BOUNDS if name in policy]:
-            told_of = f"a policy gives {queue.name} {', '.join(bounds)}: what is more waits in outboxes"
-            yield advice(told_of, queue.service, cure=cure)
+            found = f"a policy sets {', '.join(bounds)} of {queue.name}: the surplus waits in outboxes"
+            yield advice(found, queue.service, cure, fields)
         else:
             yield fine("no policy loses messages", queue.service)
 
 
 def _losing(policy: Mapping[str, object], overflow: object) -> Iterator[str]:
-    """Yield what of a policy loses messages, or gives up what was only in hand."""
+    """Yield the settings of a policy that lose messages, or dead-letter redelivered ones."""
     yield from (f"{name}={policy[name]}" for name in _LOSING if name in policy)
     if overflow != _KEEPING and ("overflow" in policy or any(name in policy for name in _BOUNDS)):
         yield from (f"{name}={policy[name]}" for name in _BOUNDS if name in policy)
         yield f"overflow={overflow}"
 
 
-def _without_policy(broker: BrokerFacts, names: tuple[str, ...]) -> str:
-    commands = "; ".join(f"rabbitmqctl {each} -p {broker.vhost}" for each in names)
-    return commands or f"rabbitmqctl list_policies -p {broker.vhost}; rabbitmqctl list_operator_policies"
-
-
-@check("consumer", why="messages wait, and their sagas stand still")
-def consumers(facts: Facts) -> Iterator[Seen]:
-    """Somebody takes from each queue."""
-    queues = [queue for _, queue in _there(facts)]
-    for service in dict.fromkeys(queue.service for queue in queues):
-        idle = [queue.name for queue in queues if queue.service == service and queue.consumers == 0]
+@check("consumer", why="messages wait, and their sagas are stuck", cure="`saga run {service}`")
+def consumers(facts: Facts) -> Iterator[Observation]:
+    """The number of consumers of each queue."""
+    found = [queue for _, queue in existing(facts)]
+    for service in dict.fromkeys(queue.service for queue in found):
+        idle = [queue.name for queue in found if queue.service == service and queue.consumers == 0]
         if idle:
-            yield problem(f"nobody takes from {' and '.join(idle)}", service, cure=f"saga run {service}")
+            yield problem(f"no consumer of {' and '.join(idle)}", service)
         else:
-            yield fine("somebody takes from both queues", service)
+            yield fine("both queues have a consumer", service)

@@ -1,4 +1,4 @@
-"""Whether each event finds its way: from the exchange, by its routing key, into the queues of those who hear it."""
+"""Checks of the bindings: each event reaches the queues of its consumers."""
 
 from __future__ import annotations
 
@@ -7,44 +7,59 @@ from collections.abc import Iterable, Iterator
 
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import routing_key
-from toolkit.doctor.checks.broker import HOW_TO_ASK, answering, management_of, why_not
-from toolkit.doctor.facts import Binding, Facts, ManagementFacts, QueueFacts
-from toolkit.doctor.findings import Seen, advice, check, fine, problem, unchecked
+from toolkit.doctor.checks.broker import ENABLE_MANAGEMENT, answering, management_of, why_unmanaged
+from toolkit.doctor.facts import BrokerFacts, Facts, ManagementFacts, QueueFacts
+from toolkit.doctor.findings import Observation, advice, check, fine, problem, unchecked
 from toolkit.messaging.envelope import CONTROL_EVENTS
 
 
-@check("binding", why="the event goes past the service, and what it should do is never done")
-def bindings(facts: Facts) -> Iterator[Seen]:
-    """Each queue is bound to all that its service hears."""
+def _managed(facts: Facts) -> Iterator[tuple[BrokerFacts, ManagementFacts]]:
+    """Yield the broker with its management API, if that answers; the check "binding" reports that it does not."""
     for broker in answering(facts):
-        if (told := management_of(broker)) is None:
-            yield unchecked("bindings and policies were not asked for: " + why_not(broker), cure=HOW_TO_ASK)
+        if management := management_of(broker):
+            yield broker, management
+
+
+@check(
+    "binding",
+    why="the event passes the service by, and its step is never executed",
+    cure="`saga run {service}` binds it again every SAGA_REDECLARE_EVERY; by hand: `rabbitmqadmin declare binding "
+    "source={exchange} destination={queue} routing_key={key}`",
+)
+def bindings(facts: Facts) -> Iterator[Observation]:
+    """The bindings in the management API: each queue has one for each event of its service's contract.
+
+    The contract is that of the running service (`/contract`), else that of the code here.
+    """
+    for broker in answering(facts):
+        if (management := management_of(broker)) is None:
+            found = f"bindings, policies and all arguments are unknown: {why_unmanaged(broker)}"
+            yield unchecked(found, cure=ENABLE_MANAGEMENT)
             continue
         for queue in broker.queues:
-            if queue.is_there:
-                yield from _judged(queue, facts, told)
+            if queue.exists:
+                yield from _missing(queue, facts, management)
 
 
-def _judged(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
-    bound = [(each.exchange, each.key) for each in told.bindings if each.queue == queue.name]
+def _missing(queue: QueueFacts, facts: Facts, management: ManagementFacts) -> Iterator[Observation]:
+    bound = [(each.exchange, each.key) for each in management.bindings if each.queue == queue.name]
     missing = [
         (exchange, key)
-        for exchange, key in _due(queue, facts)
+        for exchange, key in _declared(queue, facts)
         if not any(found == exchange and matches(pattern, key) for found, pattern in bound)
     ]
     for exchange, key in missing:
         yield problem(
             f"{queue.name} is not bound to {key or f'its own exchange {exchange}'}",
             queue.service,
-            cure=f"saga run {queue.service} binds it again every SAGA_REDECLARE_EVERY; by hand: rabbitmqadmin declare "
-            f"binding source={exchange} destination={queue.name} routing_key={key}",
+            fields={"exchange": exchange, "queue": queue.name, "key": key},
         )
     if not missing:
-        yield fine("bound to all that is heard" if queue.service in facts.contracts else "bound", queue.service)
+        yield fine("bound to all consumed events" if queue.service in facts.contracts else "bound", queue.service)
 
 
-def _due(queue: QueueFacts, facts: Facts) -> list[tuple[str, str]]:
-    """Return the exchanges that a queue is to be bound to, and by which keys; its own exchange looks at none."""
+def _declared(queue: QueueFacts, facts: Facts) -> list[tuple[str, str]]:
+    """Return the exchanges and keys that a queue is declared with; its own exchange ignores the key."""
     exchange = facts.settings.exchange
     if queue.is_dead:
         return [(f"{exchange}.dead", queue.name.removesuffix(".dead"))]
@@ -53,91 +68,88 @@ def _due(queue: QueueFacts, facts: Facts) -> list[tuple[str, str]]:
     return [(exchange, key) for key in (*consumed, *map(routing_key, CONTROL_EVENTS))] + [(queue.name, "")]
 
 
-@check("former binding", why="each of these events comes, and becomes a dead letter")
-def former_bindings(facts: Facts) -> Iterator[Seen]:
-    """No queue is bound to more than its service consumes: a former release may have left it."""
-    for broker in answering(facts):
-        if (told := management_of(broker)) is None:
-            continue  # said once, of the bindings
+@check(
+    "former binding",
+    why="each event by this binding becomes a dead letter",
+    cure="`rabbitmqadmin delete binding source={exchange} destination_type=queue destination={queue} "
+    "properties_key={key}`; the service itself removes a former release's bindings once none of its processes is left",
+)
+def former_bindings(facts: Facts) -> Iterator[Observation]:
+    """The same bindings: none of them is for an event that the service does not consume."""
+    for broker, management in _managed(facts):
         for queue in broker.queues:
-            if queue.is_there and (queue.is_dead or queue.service in facts.contracts):
-                yield from _more_than_due(queue, facts, told)
+            if queue.exists and (queue.is_dead or queue.service in facts.contracts):
+                yield from _surplus(queue, facts, management)
 
 
-def _more_than_due(queue: QueueFacts, facts: Facts, told: ManagementFacts) -> Iterator[Seen]:
-    due = {("", queue.name), *_due(queue, facts)}
-    found = [each for each in told.bindings if each.queue == queue.name and (each.exchange, each.key) not in due]
-    for each in found:
+def _surplus(queue: QueueFacts, facts: Facts, management: ManagementFacts) -> Iterator[Observation]:
+    declared = {("", queue.name), *_declared(queue, facts)}
+    own = [each for each in management.bindings if each.queue == queue.name]
+    surplus = [each for each in own if (each.exchange, each.key) not in declared]
+    for each in surplus:
         yield problem(
             f"{queue.name} is bound to {each.key} of {each.exchange}, which {queue.service} does not consume",
             queue.service,
-            cure=f"rabbitmqadmin delete binding source={each.exchange} destination_type=queue "
-            f"destination={queue.name} properties_key={each.key or '~'}; what a former release bound is unbound by "
-            "the service itself once none of its processes is left",
+            fields={"exchange": each.exchange, "queue": queue.name, "key": each.key or "~"},
         )
-    if not found:
-        yield fine("bound to nothing else", queue.service)
+    if not surplus:
+        yield fine("no other bindings", queue.service)
 
 
-@check("former queue", why="it fills up with each event, until the broker has no room for those of others")
-def former_queues(facts: Facts) -> Iterator[Seen]:
-    """No queue is bound to the exchange that nothing takes from: a former service may have left it."""
+@check(
+    "former queue",
+    why="it fills up with each event, until the broker has no room for other queues",
+    cure="start its consumer; if that is gone: `rabbitmqctl delete_queue -p {vhost} {queue}`",
+)
+def former_queues(facts: Facts) -> Iterator[Observation]:
+    """The queues that are bound to the exchange, belong to no examined service, and have no consumer.
+
+    A queue with a consumer may belong to a foreign participant, or to a service that was not named.
+    """
     exchanges = (facts.settings.exchange, f"{facts.settings.exchange}.dead")
-    for broker in answering(facts):
-        if (told := management_of(broker)) is None:
-            continue  # said once, of the bindings
+    for broker, management in _managed(facts):
         examined = {queue.name for queue in broker.queues}
-        bound = {each.queue for each in told.bindings if each.exchange in exchanges} - examined
-        idle = sorted(name for name in bound if told.consumers.get(name) == 0)
+        bound = {each.queue for each in management.bindings if each.exchange in exchanges} - examined
+        idle = [name for name in sorted(bound) if name in management.queues and management.queues[name].consumers == 0]
         for name in idle:
-            yield advice(
-                f"nothing takes from {name}, and no service that was examined declares it",
-                cure=f"start what takes from it; if that is gone: rabbitmqctl delete_queue -p {broker.vhost} {name}",
-            )
+            found = f"{name} has no consumer, and no examined service declares it"
+            yield advice(found, fields={"vhost": broker.vhost, "queue": name})
         if not idle:
             yield fine("each bound queue has a service")
 
 
-@check("unroutable event", why="the event comes back to its publisher, waits in the outbox, and its saga stands still")
-def unroutable_events(facts: Facts) -> Iterator[Seen]:
-    """Each event that somebody emits, and that is not optional, is bound to some queue."""
-    for broker in answering(facts):
-        if (told := management_of(broker)) is None or not facts.contracts:
+@check(
+    "unroutable event",
+    why="the event returns to its publisher and waits in the outbox, and its saga is stuck",
+    cure="let a step or a compensation consume {event}, or declare it with optional=True",
+)
+def unroutable_events(facts: Facts) -> Iterator[Observation]:
+    """The same bindings: one for each event that a service emits or that starts a saga, except optional events."""
+    for _, management in _managed(facts):
+        if not facts.contracts:
             continue
-        unconsumed = 0
-        for emitter, event in _emitted_events(facts.contracts.values()):
-            if not _is_bound(event.routing_key, facts.settings.exchange, told.bindings):
-                unconsumed += 1
-                yield problem(f"no queue is bound to {event.routing_key}", emitter, cure=_consumers_of(event, facts))
-        if not unconsumed:
-            yield fine("every event finds a queue")
-
-
-def _consumers_of(event: EventContract, facts: Facts) -> str:
-    names = [name for name, each in facts.contracts.items() if event in each.consumed()]
-    if names:
-        return "; ".join(f"saga run {name}" for name in names)
-    return f"let a step or a compensation take {event.name}, or declare it with optional=True"
+        patterns = [each.key for each in management.bindings if each.exchange == facts.settings.exchange]
+        unbound = [
+            (emitter, event)
+            for emitter, event in _emitted_events(facts.contracts.values())
+            if not any(matches(pattern, event.routing_key) for pattern in patterns)
+        ]
+        for emitter, event in unbound:
+            consumers = [name for name, each in facts.contracts.items() if event in each.consumed()]
+            cure = "; ".join(f"`saga run {name}`" for name in consumers) or None
+            yield problem(f"no queue is bound to {event.routing_key}", emitter, cure, {"event": event.name})
+        if not unbound:
+            yield fine("every event has a queue")
 
 
 def _emitted_events(contracts: Iterable[Contract]) -> Iterator[tuple[str | None, EventContract]]:
-    """Yield what has to be heard: each starting event, and what services emit."""
+    """Yield each event that requires a consumer, with its emitter; starting events come last, without one."""
     starting: dict[str, EventContract] = {}
     for contract in contracts:
-        starting |= {
-            saga.starts_with: contract.events[saga.starts_with]
-            for saga in contract.sagas
-            if saga.starts_with in contract.events
-        }
-        for event in contract.emitted():
-            if not event.optional:
-                yield contract.service, event
-    for event in starting.values():
-        yield None, event
-
-
-def _is_bound(key: str, exchange: str, found: Iterable[Binding]) -> bool:
-    return any(each.exchange == exchange and matches(each.key, key) for each in found)
+        starts = [saga.starts_with for saga in contract.sagas if saga.starts_with in contract.events]
+        starting |= {name: contract.events[name] for name in starts}
+        yield from ((contract.service, event) for event in contract.emitted() if not event.optional)
+    yield from ((None, event) for event in starting.values())
 
 
 def matches(pattern: str, key: str) -> bool:

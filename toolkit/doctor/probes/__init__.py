@@ -1,1 +1,1 @@
-"""What the doctor asks, and whom: the broker, databases, services, clocks."""
+"""The probes of the doctor gather facts from the broker, the databases and the services."""

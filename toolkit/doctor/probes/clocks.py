@@ -1,4 +1,4 @@
-"""Reading other clocks: an answer comes between our question and our receipt of it, and no more is known."""
+"""Read other clocks: an answer's time lies between the request and its receipt."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import httpx
 
 from toolkit.doctor.facts import ClockFacts
 
-#: A Date header has whole seconds, and servers make it anew once a second.
+#: A Date header has whole seconds, and servers renew it once a second.
 _DATE_LAG = timedelta(seconds=2)
 
 
 def reading(
     whose: str, at: datetime, *, asked: datetime, answered: datetime, lag: timedelta = timedelta(0)
 ) -> ClockFacts:
-    """Return what a clock's answer tells; what it told may be old by that lag."""
+    """Return the bounds of a clock that answered `at`, a time that may be `lag` old."""
     return ClockFacts(whose, least=at - answered, most=at + lag - asked)
 
 
 def date_of(whose: str, response: httpx.Response, asked: datetime) -> ClockFacts | None:
-    """Return what the answer's Date header tells of its server's clock."""
+    """Return the clock of the response's Date header."""
     answered = datetime.now(UTC)
     try:
         at = parsedate_to_datetime(response.headers["date"])
@@ -31,7 +31,7 @@ def date_of(whose: str, response: httpx.Response, asked: datetime) -> ClockFacts
 
 
 def stated(whose: str, text: object, *, asked: datetime) -> ClockFacts | None:
-    """Return what a time in an answer tells."""
+    """Return the clock of a time in an answer."""
     answered = datetime.now(UTC)
     try:
         at = datetime.fromisoformat(str(text))

@@ -1,4 +1,4 @@
-"""Asking a service's database, by the very connection that the service itself would have."""
+"""Facts from a service's database, over the connection that the service itself would have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import MetaData, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +21,7 @@ from toolkit.doctor.facts import ClockFacts, DatabaseFacts
 from toolkit.doctor.probes.clocks import reading
 from toolkit.doctor.probes.places import filesystem_of
 from toolkit.doctor.probes.schema import lacks
+from toolkit.doctor.targets import Target
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.persistence.database import Database
@@ -29,8 +30,8 @@ from toolkit.persistence.known_steps import Undeclared, former
 from toolkit.urls import is_loopback
 
 _TIMEOUT = 10
-#: The tables that former steps stand in.
-_OF_STEPS = ("saga_log", "known_steps")
+#: The tables that former steps are read from.
+_STEP_TABLES = ("saga_log", "known_steps")
 _PRAGMAS = ("synchronous", "journal_mode")
 _PARAMETERS = ("fsync", "full_page_writes", "synchronous_commit", "max_connections", "superuser_reserved_connections")
 _LIMITS = """
@@ -39,50 +40,52 @@ _LIMITS = """
 """
 
 
-async def ask_database(service: str, url: str, declared: Service | None) -> DatabaseFacts:
-    """Return what a database tells; `declared` is None where the service's declarations are not at hand."""
-    tables = declared.tables if declared else None
-    facts = _before_asking(service, url, is_own_known=tables is not None)
-    return facts if facts.fault else await _asked(facts, url, tables, declared)
+async def ask_database(target: Target, *, is_probing: bool) -> DatabaseFacts:
+    """Return the facts of a target's database; `is_probing` tries passwords, too."""
+    url = make_url(target.database_url or "")
+    facts = _located(target, url)
+    if facts.fault:
+        return facts
+    facts = await _asked(facts, url, target.declared)
+    is_open = is_probing and not facts.is_sqlite and facts.fault is None
+    return replace(facts, open_logins=await _open_logins(url)) if is_open else facts
 
 
-def _before_asking(service: str, url: str, *, is_own_known: bool) -> DatabaseFacts:
-    """Return where the database is; SQLite would make a file that is missing."""
-    place = make_url(url)
-    is_sqlite = place.drivername == "sqlite"
-    host = place.host or "127.0.0.1"
+def _located(target: Target, url: URL) -> DatabaseFacts:
+    is_sqlite = url.drivername == "sqlite"
+    is_missing = is_sqlite and not Path(url.database or "").is_file()  # SQLite would create it
+    host = url.host or "127.0.0.1"
     return DatabaseFacts(
-        service=service,
-        server=str(Path(place.database or "").resolve()) if is_sqlite else f"{host}:{place.port or 5432}",
-        database=place.database or "",
-        login=place.username or "",
+        service=target.name,
+        server=str(Path(url.database or "").resolve()) if is_sqlite else f"{host}:{url.port or 5432}",
+        database=url.database or "",
+        login=url.username or "",
         is_sqlite=is_sqlite,
         is_local=is_sqlite or is_loopback(host),
-        own_tables_known=is_own_known,
-        fault=f"there is no file {place.database}" if is_sqlite and not Path(place.database or "").is_file() else None,
+        fault=f"there is no file {url.database}" if is_missing else None,
+        own_tables_known=target.declared is not None and target.declared.tables is not None,
     )
 
 
-async def _asked(facts: DatabaseFacts, url: str, tables: MetaData | None, declared: Service | None) -> DatabaseFacts:
-    database = Database(url)
+async def _asked(facts: DatabaseFacts, url: URL, declared: Service | None) -> DatabaseFacts:
+    database = Database(url.render_as_string(hide_password=False))
     try:
         async with asyncio.timeout(_TIMEOUT), database.reading() as connection:
             facts = await (_ask_sqlite if facts.is_sqlite else _ask_postgres)(connection, facts)
-            facts = replace(facts, lacks=await connection.run_sync(lacks, tables))
-            facts = replace(facts, former_steps=await _former_steps(connection, facts, declared))
+            facts = replace(facts, lacks=await connection.run_sync(lacks, declared.tables if declared else None))
+            return replace(facts, former_steps=await _former_steps(connection, facts, declared))
     except (DBAPIError, OSError) as error:
         return replace(facts, fault=describe_fault(error))
     except (DatabaseUnavailableError, TimeoutError) as error:
         return replace(facts, fault=str(error) or f"no answer within {_TIMEOUT} seconds")
     finally:
         await database.close()
-    return facts if facts.is_sqlite else replace(facts, open_logins=await _open_logins(make_url(url)))
 
 
 async def _former_steps(
     connection: AsyncConnection, facts: DatabaseFacts, declared: Service | None
 ) -> tuple[Undeclared, ...] | None:
-    is_readable = not any(lack.table in _OF_STEPS for lack in facts.lacks)
+    is_readable = not any(lack.table in _STEP_TABLES for lack in facts.lacks)
     return tuple(await former(connection, Contract.of(declared))) if declared and is_readable else None
 
 
@@ -97,11 +100,9 @@ async def _ask_sqlite(connection: AsyncConnection, facts: DatabaseFacts) -> Data
 
 
 async def _ask_postgres(connection: AsyncConnection, facts: DatabaseFacts) -> DatabaseFacts:
-    # pg_settings has what counts in this very session, whether the server, the database or the login says so.
-    found = await connection.execute(
-        text("SELECT name, setting, source FROM pg_settings WHERE name = ANY(:names)"), {"names": list(_PARAMETERS)}
-    )
-    rows = list(found)
+    # pg_settings has the values of this session, set by the server, the database or the login.
+    query = text("SELECT name, setting, source FROM pg_settings WHERE name = ANY(:names)")
+    rows = list(await connection.execute(query, {"names": list(_PARAMETERS)}))
     settings: dict[str, str] = {row.name: row.setting for row in rows}
     limits = (await connection.execute(text(_LIMITS))).mappings().one()
     return replace(
@@ -125,17 +126,17 @@ async def _clock(connection: AsyncConnection, facts: DatabaseFacts) -> ClockFact
     return reading(f"PostgreSQL at {facts.server}", at, asked=asked, answered=datetime.now(UTC))
 
 
-async def _open_logins(place: URL) -> tuple[str, ...]:
-    """Return the logins that get in by any password, or by their own name."""
-    login = place.username or "postgres"
-    if await _gets_in(place, login, f"wrong-{new_id()}"):
+async def _open_logins(url: URL) -> tuple[str, ...]:
+    """Return the logins that any password, or their own name as a password, opens."""
+    login = url.username or "postgres"
+    if await _is_open(url, login, f"wrong-{new_id()}"):
         return (f"{login}, by any password",)
     tried = dict.fromkeys((login, "postgres"))
-    return tuple([f"{each}, by the password {each}" for each in tried if await _gets_in(place, each, each)])
+    return tuple([f"{each}, by the password {each}" for each in tried if await _is_open(url, each, each)])
 
 
-async def _gets_in(place: URL, login: str, password: str) -> bool:
-    database = Database(place.set(username=login, password=password).render_as_string(hide_password=False))
+async def _is_open(url: URL, login: str, password: str) -> bool:
+    database = Database(url.set(username=login, password=password).render_as_string(hide_password=False))
     try:
         await database.ping()
     except DatabaseUnavailableError:

@@ -1,9 +1,9 @@
-"""Asking the broker's management API for what AMQP doesn't tell: bindings, policies, alarms, and its clock."""
+"""Facts from the broker's management API that AMQP does not have: bindings, policies, alarms, its clock."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
@@ -11,67 +11,33 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 import httpx
 
 from toolkit.configuration.settings import Settings
-from toolkit.doctor.facts import Binding, BrokerFacts, ManagementFacts
+from toolkit.doctor.facts import Binding, BrokerFacts, ManagedQueue, ManagementFacts
 from toolkit.doctor.probes.clocks import date_of
 from toolkit.errors import describe
 from toolkit.web.client import BoundedClient
 
 _TIMEOUT = 5
-#: Where RabbitMQ's management listens beside AMQP, without and with TLS.
+#: The management API's scheme and port for each scheme of AMQP.
 _PORTS = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
+_QUEUE = "name,consumers,durable,auto_delete,arguments,policy,operator_policy,effective_policy_definition"
 
 
 class _RefusedError(Exception):
-    """The API does not tell us; the text says why."""
+    """The API does not answer as expected."""
 
 
 async def ask_management(url: str | None, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
-    """Ask at this URL, or else at the broker's host, by the broker's login."""
+    """Return the facts of the API at this URL, or at the broker's host with the broker's login."""
     base, login = _where(url, settings)
-    trusted = _authority(settings)
-    client = BoundedClient(base_url=base, auth=login, timeout=_TIMEOUT, verify=trusted)
-    async with client:
+    async with BoundedClient(base_url=base, auth=login, timeout=_TIMEOUT, verify=_authority(settings)) as client:
         try:
             return await _asked(client, base, settings, broker)
-        except (_RefusedError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:  # or it is something else
+        except (_RefusedError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:  # or it is another server
             return ManagementFacts(url=base, fault=describe(error))
 
 
-def _authority(settings: Settings) -> ssl.SSLContext | bool:
-    """Return whose certificates are trusted: those of the broker's authority, where its URL names one."""
-    files = parse_qs(urlsplit(settings.broker_url).query).get("cafile")
-    return ssl.create_default_context(cafile=files[0]) if files else True
-
-
-async def _asked(client: BoundedClient, base: str, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
-    asked = datetime.now(UTC)
-    overview = await _response(client, "/api/overview")
-    clock = date_of("the broker", overview, asked)
-    if (name := overview.json().get("cluster_name")) != broker.cluster:
-        raise _RefusedError(f"that is another broker: it is called {name}, SAGA_BROKER_URL leads to {broker.cluster}")
-    vhost = quote(broker.vhost, safe="")
-    shared = (settings.exchange, f"{settings.exchange}.dead")
-    exchange, dead = [
-        await _json(client, f"/api/exchanges/{vhost}/{quote(name, safe='')}", or_else={}) for name in shared
-    ]
-    names = [queue.name for queue in broker.queues if queue.is_there]
-    queues = {name: await _json(client, f"/api/queues/{vhost}/{quote(name, safe='')}", or_else={}) for name in names}
-    return ManagementFacts(
-        url=base,
-        bindings=_bindings(await _json(client, f"/api/bindings/{vhost}")),
-        declared={name: _declared(told) for name, told in queues.items() if told},
-        policies={name: told.get("effective_policy_definition") or {} for name, told in queues.items()},
-        policy_names={name: _policy_names(told) for name, told in queues.items()},
-        consumers=_consumers(await _json(client, f"/api/queues/{vhost}?columns=name,consumers")),
-        alarms=await _alarms(client),
-        kinds={name: told["type"] for name, told in zip(shared, (exchange, dead), strict=True) if told},
-        taker=_taker(exchange),
-        clock=clock,
-    )
-
-
 def _where(url: str | None, settings: Settings) -> tuple[str, tuple[str, str]]:
-    """Return the API's address and the login, which is never part of it."""
+    """Return the API's address without its login, and the login."""
     broker = urlsplit(settings.broker_url)
     parts = urlsplit(url or "")
     user, password = unquote(broker.username or "guest"), unquote(broker.password or "guest")
@@ -84,54 +50,67 @@ def _where(url: str | None, settings: Settings) -> tuple[str, tuple[str, str]]:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/"), (user, password)
 
 
+def _authority(settings: Settings) -> ssl.SSLContext | bool:
+    """Return the trusted certificates: those of the authority in the broker's URL, if it names one."""
+    files = parse_qs(urlsplit(settings.broker_url).query).get("cafile")
+    return ssl.create_default_context(cafile=files[0]) if files else True
+
+
+async def _asked(client: BoundedClient, base: str, settings: Settings, broker: BrokerFacts) -> ManagementFacts:
+    asked = datetime.now(UTC)
+    overview = await _response(client, "/api/overview")
+    clock = date_of("the broker", overview, asked)
+    if (name := overview.json().get("cluster_name")) != broker.cluster:
+        raise _RefusedError(f"it is another broker: its name is {name}, SAGA_BROKER_URL leads to {broker.cluster}")
+    vhost = quote(broker.vhost, safe="")
+    exchanges = {each["name"]: each for each in (await _response(client, f"/api/exchanges/{vhost}")).json()}
+    shared = [name for name in (settings.exchange, f"{settings.exchange}.dead") if name in exchanges]
+    queues = (await _response(client, f"/api/queues/{vhost}?columns={_QUEUE}")).json()
+    bindings = (await _response(client, f"/api/bindings/{vhost}")).json()
+    return ManagementFacts(
+        url=base,
+        bindings=tuple(
+            Binding(each["source"], each["destination"], each["routing_key"])
+            for each in bindings
+            if each["destination_type"] == "queue"
+        ),
+        queues={each["name"]: _queue(each) for each in queues},
+        alarms=await _alarms(client),
+        kinds={name: exchanges[name]["type"] for name in shared},
+        alternate=_alternate(exchanges.get(settings.exchange, {})),
+        clock=clock,
+    )
+
+
 async def _response(client: BoundedClient, path: str) -> httpx.Response:
     response = await client.get(path)
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        raise _RefusedError("it does not let this login in: give it the tag monitoring")
+        raise _RefusedError("it refuses this login: give it the tag monitoring")
     if response.is_error or "json" not in response.headers.get("content-type", ""):
         raise _RefusedError(f"{path} answers {response.status_code}: it is no management API")
     return response
 
 
-async def _json(client: BoundedClient, path: str, *, or_else: Any = None) -> Any:
-    """Return an answer; or something else where there is no such thing."""
-    response = await client.get(path)
-    if response.status_code == httpx.codes.NOT_FOUND and or_else is not None:
-        return or_else
-    return (await _response(client, path)).json() if response.is_error else response.json()
-
-
-def _bindings(rows: Iterable[Mapping[str, Any]]) -> tuple[Binding, ...]:
-    return tuple(
-        Binding(row["source"], row["destination"], row["routing_key"])
-        for row in rows
-        if row["destination_type"] == "queue"
+def _queue(row: Mapping[str, Any]) -> ManagedQueue:
+    kinds = (("policy", "clear_policy"), ("operator_policy", "clear_operator_policy"))
+    own = {name: row[name] for name in ("durable", "auto_delete")}
+    return ManagedQueue(
+        declared=own | dict(row.get("arguments") or {}),
+        policy=row.get("effective_policy_definition") or {},
+        clear_commands=tuple(f"{command} {row[kind]}" for kind, command in kinds if row.get(kind)),
+        consumers=row.get("consumers"),
     )
 
 
-def _declared(told: Mapping[str, Any]) -> Mapping[str, object]:
-    own = {name: told[name] for name in ("durable", "auto_delete")}
-    return own | dict(told.get("arguments") or {})
-
-
-def _policy_names(told: Mapping[str, Any]) -> tuple[str, ...]:
-    kinds = (("policy", "clear_policy"), ("operator_policy", "clear_operator_policy"))
-    return tuple(f"{command} {told[kind]}" for kind, command in kinds if told.get(kind))
-
-
-def _consumers(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    return {row["name"]: row["consumers"] for row in rows if row.get("consumers") is not None}
-
-
-def _taker(told: Mapping[str, Any]) -> str | None:
-    """Return what may take the messages that nobody is bound to: not every login may see what a policy says."""
-    if declared := (told.get("arguments") or {}).get("alternate-exchange"):
+def _alternate(exchange: Mapping[str, Any]) -> str | None:
+    """Return what may take unroutable messages; a login without the rights does not see a policy's definition."""
+    if declared := (exchange.get("arguments") or {}).get("alternate-exchange"):
         return f"the alternate exchange {declared}"
-    return f"the policy {told['policy']} of the exchange" if told.get("policy") else None
+    return f"the policy {exchange['policy']} of the exchange" if exchange.get("policy") else None
 
 
 async def _alarms(client: BoundedClient) -> tuple[str, ...] | None:
-    """Return which nodes have run out of what, at this moment; None where the broker doesn't tell."""
+    """Return the nodes in alarm, and the resource that each lacks; None if the API does not report them."""
     response = await client.get("/api/health/checks/alarms")
     if response.status_code not in (httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE):
         return None

@@ -1,4 +1,4 @@
-"""Where things are: on this machine or elsewhere, and on which file system."""
+"""The file system of a path."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Where Linux lists what is mounted where.
+#: Linux's list of mount points.
 _MOUNTS = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\(\d{3})")
 
 
 def filesystem_of(path: Path) -> str | None:
-    """Return the kind of file system that this path lies on; None where the system does not tell."""
+    """Return the type of a path's file system; None if the system has no list of mounts."""
     try:
         mounts = dict(_mounts(_MOUNTS.read_text()))
     except OSError:
@@ -22,7 +22,7 @@ def filesystem_of(path: Path) -> str | None:
 
 
 def _mounts(text: str) -> Iterator[tuple[Path, str]]:
-    """Yield each mount point with its kind; of several on one point the last one counts."""
+    """Yield each mount point with its type; of several at one point the last one counts."""
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), before.split()[4])

@@ -1,4 +1,4 @@
-"""Comparing a database's tables with those that the code declares: what an older release did not make yet."""
+"""Compare a database's tables with those that the code declares: an older release may have made them."""
 
 from __future__ import annotations
 
@@ -8,41 +8,18 @@ from sqlalchemy import Connection, MetaData, Table, UniqueConstraint, inspect
 from sqlalchemy.engine import Inspector
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
+import toolkit.runtime.service_runtime  # noqa: F401 -- it declares all tables that a service creates
 from toolkit.doctor.facts import Lack
-from toolkit.persistence import (
-    audit_log,
-    dead_letters,
-    known_bindings,
-    known_steps,
-    outbox,
-    overdue_search,
-    pruning_watermark,
-    saga_log,
-    suspect_messages,
-)
 from toolkit.persistence.schema import metadata
-
-#: Naming them here is what makes their tables known.
-_RECORDS = (
-    audit_log,
-    known_bindings,
-    dead_letters,
-    pruning_watermark,
-    known_steps,
-    outbox,
-    overdue_search,
-    saga_log,
-    suspect_messages,
-)
 
 
 def lacks(connection: Connection, own: MetaData | None) -> tuple[Lack, ...]:
-    """Return what the toolkit's tables, and these, lack."""
+    """Return what the toolkit's tables, and the service's own, lack."""
     inspector = inspect(connection)
-    there = set(inspector.get_table_names())
+    existing = set(inspector.get_table_names())
     tables = [*metadata.sorted_tables, *(own.sorted_tables if own is not None else ())]
-    missing = [table for table in tables if table.name not in there]
-    present = [table for table in tables if table.name in there]
+    missing = [table for table in tables if table.name not in existing]
+    present = [table for table in tables if table.name in existing]
     return (
         *(Lack("table", each.name, each.name, _sql(CreateTable(each), connection)) for each in missing),
         *(lack for table in present for lack in _lacks_of(inspector, table, connection)),
@@ -63,7 +40,7 @@ def _lacks_of(inspector: Inspector, table: Table, connection: Connection) -> Ite
 
 
 def _missing_keys(inspector: Inspector, table: Table) -> Iterator[Lack]:
-    """Yield the unique keys that are missing: a copied table may have all columns, and no fence."""
+    """Yield the missing unique keys: a copied table may have all columns, and no fence."""
     unique: set[tuple[str | None, ...]] = {
         tuple(key["column_names"]) for key in inspector.get_unique_constraints(table.name)
     }

@@ -1,6 +1,6 @@
-"""Sending messages to nobody, by the way that services publish, to see whether the broker brings them back.
+"""Publish messages that no queue is bound to, as services publish, and see whether the broker returns them.
 
-A message that no queue is bound to has to return: else an event is lost where a queue is missing, and nobody learns.
+An unroutable message has to return: else an event without a queue is lost, and its publisher counts it as sent.
 """
 
 from __future__ import annotations
@@ -9,38 +9,39 @@ import re
 from datetime import timedelta
 
 from toolkit.configuration.settings import Settings
-from toolkit.doctor.facts import Echo, Probe
+from toolkit.doctor.facts import Outcome, ProbeMessage
 from toolkit.errors import BrokerRefusesError, UnreachableError, UnroutableError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.rights import PROBE_KEY
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
-#: However long a lease the services have: a person is waiting.
+#: Shorter than the services' lease: a person waits for the answer.
 _LEASE = timedelta(seconds=5)
 _TOO_LARGE = re.compile(r"message size|FRAME_TOO_LARGE|frame_too_large|larger than")
 
 
-async def probes(settings: Settings) -> tuple[Probe, Probe | None]:
-    """Send a small message to nobody, and, if that comes back, one as big as any that a service takes."""
+async def publish_probes(settings: Settings) -> tuple[ProbeMessage, ProbeMessage | None]:
+    """Publish a small message, and, if it returns, one of the largest size that a service accepts."""
     settings = settings.model_copy(update={"relay_lease": _LEASE})
-    small = await _sent(settings, 2)
-    return small, await _sent(settings, settings.max_message_bytes) if small.echo is Echo.RETURNED else None
+    small = await _published(settings, 2)
+    is_returned = small.outcome is Outcome.RETURNED
+    return small, await _published(settings, settings.max_message_bytes) if is_returned else None
 
 
-async def _sent(settings: Settings, size: int) -> Probe:
+async def _published(settings: Settings, size: int) -> ProbeMessage:
     message = WireMessage(b" " * size, PROBE_KEY, message_id=new_id(), type="Probe")
     try:
         async with RabbitPublisher(settings) as publisher:
             await publisher.publish(message)
     except UnroutableError as error:
-        return Probe(Echo.RETURNED, str(error))
+        return ProbeMessage(Outcome.RETURNED, str(error))
     except (UnreachableError, BrokerRefusesError) as error:
-        return Probe(_meaning(str(error)), str(error))
-    return Probe(Echo.SWALLOWED, f"the broker confirmed a message to {PROBE_KEY}, which nobody listens to")
+        return ProbeMessage(_outcome(str(error)), str(error))
+    return ProbeMessage(Outcome.CONFIRMED, f"the broker confirmed a message to {PROBE_KEY}, a key without a consumer")
 
 
-def _meaning(told: str) -> Echo:
-    if "ACCESS_REFUSED" in told:
-        return Echo.FORBIDDEN
-    return Echo.TOO_LARGE if _TOO_LARGE.search(told) else Echo.SILENCE
+def _outcome(error: str) -> Outcome:
+    if "ACCESS_REFUSED" in error:
+        return Outcome.FORBIDDEN
+    return Outcome.TOO_LARGE if _TOO_LARGE.search(error) else Outcome.UNANSWERED
