@@ -7,7 +7,7 @@ AUDIT := .venv-audit
 LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests/end_to_end/test_rolling_restarts.py \
 	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py
 # Coverage doubles the time of a test, so only the tests of the covered modules run under it.
-COVERED := tests/unit/protocol tests/unit/persistence tests/unit/runtime
+COVERED := tests/unit/protocol tests/unit/persistence tests/unit/runtime tests/unit/foreign_code
 # The folders with the longest tests come first; by itself xdist begins with the files that hold the most tests.
 IN_ORDER := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
