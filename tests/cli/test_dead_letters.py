@@ -92,7 +92,10 @@ def test_a_list_can_be_narrowed(saga, payment, chosen, ids):
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("refund_payment", "refund_payment undoes a step, and its letters have the name of that: write --step process"),
+        (
+            "refund_payment",
+            "refund_payment is a compensation, and its dead letters have the name of its step: write --step process",
+        ),
         ("pay", "payment has no step 'pay'; there are: process_payment"),
     ],
 )
@@ -262,7 +265,7 @@ def test_without_the_token_of_the_service_nothing_is_written_over_http(saga, pay
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (("redrive", "payment", *WHY), "say which: by --id"),
+        (("redrive", "payment", *WHY), "select some: by --id"),
         (("redrive", "payment", "--all", "--id", "a", *WHY), "or --all without any of these"),
         (("redrive", "payment", "--all"), "say why: --reason TEXT"),
         (("drop", "payment", "--all", "--reason", " "), "say why: --reason TEXT"),

@@ -195,8 +195,8 @@ def test_a_message_that_is_not_shown_says_why_and_where_it_stands(saga, shop, le
     assert result.exit_code == 0
     assert f"body: (not shown: {why})" in result.stdout
     assert result.stderr == (
-        f"the message of {letter} is not shown, since nothing here tells what of it is sensitive; "
-        "it stands whole in the table dead_letters of payment's database\n"
+        f"the message of {letter} is not shown, since its event's declaration is not known here; "
+        "it is whole in the table dead_letters of payment's database\n"
     )
 
 

@@ -162,7 +162,7 @@ def test_tail_names_a_service_that_is_away_once_and_goes_on_with_it_when_it_is_t
     now = replace(reserved("order-8"), service="warehouse", emitted_body="{}", at=NOON.replace(year=2999))
     asyncio.run(append(f"sqlite:///{away}", now))
 
-    assert complaint.startswith("warning: warehouse is unreachable, so what it writes is missing here: ")
+    assert complaint.startswith("warning: warehouse is unreachable, so its entries are missing here: ")
     assert back == "warehouse answers again"
     assert " order-8 " in tail.line()
     tail.stop()
@@ -172,7 +172,7 @@ def test_tail_has_no_end_and_so_is_no_json_document(saga, logs):
     result = saga("tail", "-o", "json")
 
     assert result.exit_code == 2
-    assert result.stderr == "error: what never ends is no JSON document: take -o jsonl, an object a line\n"
+    assert result.stderr == "error: an endless output is no JSON document: take -o jsonl, an object a line\n"
 
 
 def test_watch_shows_on_a_terminal_what_changes_and_ends_with_ctrl_c(logs):

@@ -58,7 +58,7 @@ def test_an_abort_brings_an_order_back_and_its_reason_stands_in_the_log(saga_pro
     result = saga_process("abort", reserved, *WHY, **EMBEDDED)
 
     assert (result.returncode, result.stdout) == (0, "")
-    assert result.stderr == "all services were asked to abort order-9; `saga trace order-9` tells what comes of it\n"
+    assert result.stderr == "all services were asked to abort order-9; `saga trace order-9` shows the outcome\n"
     assert states(saga_process, reserved) == {
         "": "Failed",
         "reserve_inventory": "compensated",

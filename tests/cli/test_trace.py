@@ -112,7 +112,7 @@ def test_a_saga_of_which_there_is_but_a_dead_letter_names_the_letter(saga, logs)
     assert result.exit_code == 1
     assert result.stdout == (
         "No service knows a saga order-405. "
-        "A dead letter is left in inventory: `saga dead-letters show inventory a-letter` tells more.\n"
+        "A dead letter is left in inventory: see `saga dead-letters show inventory a-letter`.\n"
     )
     assert result.stderr == ""
 

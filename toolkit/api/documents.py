@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,10 +13,15 @@ from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
 from toolkit.api.responses import Serve
-from toolkit.api.schemas import Document
 from toolkit.declaration.contract import Contract
 from toolkit.json_output import as_json
 from toolkit.messaging.asyncapi import asyncapi
+
+
+class Document(BaseModel):
+    """A document of its own kind."""
+
+    model_config = {"extra": "allow"}
 
 
 def document_endpoints(context: ApiContext, others: Sequence[Endpoint], *, reads_are_open: bool) -> list[Endpoint]:

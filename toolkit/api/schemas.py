@@ -1,4 +1,4 @@
-"""What the API answers, as models; the OpenAPI document is made of them, and the tests see that every answer is one."""
+"""The API's answers, as models; the OpenAPI document is made of them, and the tests check every answer against them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.protocol.log_entry import DetailedEntry, LogEntry
 
 
 class Failure(BaseModel):
-    """Why there is no answer; a text for people."""
+    """The reason why there is no answer; a text for people."""
 
     error: str
     service: str | None = None
@@ -29,7 +29,7 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """What of broker, database and relay can be relied on now; by name, since a host may have others."""
+    """Whether broker, database and relay work; a service may add others by name."""
 
     model_config = {"extra": "allow"}
 
@@ -39,7 +39,7 @@ class Ready(BaseModel):
 
 
 class FoundSaga(BaseModel):
-    """A saga as its last entry here tells of it, since its first; `step` is the one that moved last, at `moved_at`."""
+    """A saga by its entries in this service; `step` is the one that moved last, at `moved_at`."""
 
     saga_id: str
     saga_type: str
@@ -112,7 +112,7 @@ class DeadLetterSummary(BaseModel):
 
 
 class WholeDeadLetter(DeadLetterSummary):
-    """A dead letter with its message; the body and strangers' headers have `***` for what is sensitive."""
+    """A dead letter with its message; the body and unknown headers have `***` for what is sensitive."""
 
     sent_at: datetime | None
     traceback: str | None
@@ -121,7 +121,7 @@ class WholeDeadLetter(DeadLetterSummary):
 
 
 class DeadLetterList(BaseModel):
-    """Dead letters, the newest first, and how many are meant in all."""
+    """Dead letters, the newest first, and how many are selected in all."""
 
     service: str
     dead_letters: list[DeadLetterSummary]
@@ -136,7 +136,7 @@ class OneDeadLetter(BaseModel):
 
 
 class DeadLetterGroup(BaseModel):
-    """The dead letters of one reason and step; `error` and `saga_id` are those of the newest letter."""
+    """The dead letters of one reason and step; `error` and `saga_id` are those of the newest one."""
 
     reason: str
     step: str | None
@@ -177,7 +177,7 @@ class LateSteps(BaseModel):
 
 
 class Contradiction(BaseModel):
-    """A step that does not stand as its saga's end has it, how, and since when that is known."""
+    """A step whose state contradicts its saga's end, how, and since when that is known."""
 
     saga_id: str
     saga_type: str
@@ -209,7 +209,7 @@ class UndeclaredSteps(BaseModel):
 
 
 class WholeSaga(BaseModel):
-    """All that one service knows of a saga; no type where only messages are left of it that tell none."""
+    """All that one service knows of a saga; no type where only messages without a type are left of it."""
 
     service: str
     saga_type: str | None
@@ -221,7 +221,7 @@ class WholeSaga(BaseModel):
 
 
 class AuditEntry(BaseModel):
-    """What somebody changed by hand: who, when, why, and what."""
+    """An operator's change: who, when, why, and what."""
 
     id: str
     at: datetime
@@ -242,7 +242,7 @@ class Audit(BaseModel):
 
 
 class Remaining(BaseModel):
-    """What lies beside the log: how many rows and letters, and until when sagas may have been pruned."""
+    """The backlog: the counts of outbox rows and dead letters, and until when sagas may have been pruned."""
 
     service: str
     outbox: int
@@ -263,7 +263,7 @@ class DeadLetterOutcome(BaseModel):
 
 
 class DeadLetterBatch(BaseModel):
-    """What one bite did; the next begins behind `after`, null where nothing is left."""
+    """The outcomes of one batch; the next begins behind `after`, null where nothing is left."""
 
     service: str
     rows: list[DeadLetterOutcome]
@@ -291,16 +291,10 @@ class SagaBatch(BaseModel):
 
 
 class Pruned(BaseModel):
-    """How much one bite pruned; `is_all` where nothing old is left."""
+    """The counts that one batch pruned; `is_all` where nothing old is left."""
 
     service: str
     sagas: int
     dead_letters: int
     audit: int
     is_all: bool
-
-
-class Document(BaseModel):
-    """A document of its own kind."""
-
-    model_config = {"extra": "allow"}

@@ -1,7 +1,7 @@
 """The command line `saga`: run services, start sagas, and read what became of them.
 
 Standard output is data and nothing else. Exit codes: 0 fine, 1 a saga failed or a problem was found,
-2 wrong use, 3 something is unreachable or was not done in time, 130 Ctrl-C, 141 nobody reads the output any more.
+2 wrong use, 3 something is unreachable or was not done in time, 130 Ctrl-C, 141 the output's reader is gone.
 """
 
 

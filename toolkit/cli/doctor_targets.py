@@ -31,7 +31,7 @@ def targets_of(names: Sequence[str], located: list[str] | None, settings: Settin
     if not known:
         raise UsageError("no service is known here: name some by --service NAME=URL, or go to where they are declared")
     chosen = list(dict.fromkeys(names)) or known
-    # SAGA_DATABASE_URL is one service's: whose, it does not say, unless only one is meant.
+    # SAGA_DATABASE_URL is one service's; which one is clear only where a single service is examined.
     own = settings.database_url if len(chosen) == 1 else None
     return [
         Target(
@@ -53,7 +53,7 @@ def _database_of(client: ServiceClient | None, own: str | None, *, is_said: bool
 
 
 def _clients(located: list[str] | None, *, is_said: bool) -> dict[str, ServiceClient]:
-    """Return where services can be read, by name; none where nobody says and no file lies there."""
+    """Return the services' clients, by name; none where none is named and there is no file."""
     try:
         return {client.service: client for client in locate(located)}
     except NoServiceError:

@@ -1,6 +1,6 @@
 """How a command ends: its exit codes, and an expected error as one line on standard error.
 
-An error that nobody expected keeps its traceback: it is a bug, and somebody has to find it.
+An unexpected error keeps its traceback: it is a bug.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PREFIX = "SAGA_"
 
 
 class ExitCode(IntEnum):
-    """What a script learns of a command."""
+    """The exit codes of a command."""
 
     FINE = 0
     PROBLEM = 1
@@ -46,11 +46,11 @@ class ExitCode(IntEnum):
     AWAY = 3
     """Something can't be reached, or was not done in time."""
     CLOSED_PIPE = 141
-    """Who read the output is gone; as the shell says of a program that SIGPIPE ended."""
+    """The reader of the output is gone; a shell's code for a program that SIGPIPE ended."""
 
 
 class UsageError(SagaError):
-    """The command was called wrongly; the text says with what, and what is possible."""
+    """The command was called wrongly; the text names the fault, and what is possible."""
 
 
 _CODES: dict[type[SagaError], ExitCode] = {
@@ -105,7 +105,7 @@ class VerbGroup(TyperGroup):
                 sys.stdout.flush()
                 return done
         except SagaError as error:
-            complain(f"error: {_told(error)}")
+            complain(f"error: {_described(error)}")
             raise typer.Exit(_CODES.get(type(error), ExitCode.PROBLEM)) from error
 
 
@@ -115,12 +115,12 @@ def _written() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        _say_no_more()
+        _silence_output()
         raise typer.Exit(ExitCode.CLOSED_PIPE) from error
     except OSError as error:
         if error.errno not in _UNWRITABLE or error.filename is not None:
             raise
-        _say_no_more()
+        _silence_output()
         complain(
             f"error: standard output can't be written: {error.strerror}; what was done until then is done. "
             "Send the output to where there is room, or to /dev/null"
@@ -128,8 +128,8 @@ def _written() -> Iterator[None]:
         raise typer.Exit(ExitCode.AWAY) from error
 
 
-def _told(error: SagaError) -> str:
-    """Return what went wrong, with the cure as it is done at a command line."""
+def _described(error: SagaError) -> str:
+    """Return the error's text, with the cure as a command line has it."""
     if isinstance(error, AmbiguousSagaError):
         return f"{error}: {' or '.join(f'--type {each}' for each in error.types)}"
     if not isinstance(error, TokenRefusedError):
@@ -140,12 +140,12 @@ def _told(error: SagaError) -> str:
 
 
 def complain(line: str) -> None:
-    """Say something that is no data, in one line."""
+    """Print a line that is no data to standard error."""
     typer.echo(printable(" ".join(line.split())), err=True)
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Return a text with its control characters written out: nobody's id shall steer the reader's terminal."""
+    """Return a text with its control characters written out: no id may steer the reader's terminal."""
     return "".join(each if each.isprintable() or each in keep else repr(each)[1:-1] for each in text)
 
 
@@ -157,8 +157,8 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _say_no_more() -> None:
-    """Have what is still to be written go nowhere; Python would complain of it at its end."""
+def _silence_output() -> None:
+    """Discard what is still buffered; Python would complain of it at its end."""
     if isinstance(sys.stdout, ClosedOutput):
         return
     with open(os.devnull, "wb") as nowhere:

@@ -22,7 +22,7 @@ _IMPORTING = "importlib._bootstrap"
 
 
 def on_ctrl_c(do: Any) -> None:
-    """Have Ctrl-C do this, unless it is ignored: as in a shell's background, where it is not meant."""
+    """Have Ctrl-C do this, unless it is ignored, as in a shell's background."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, do)
 
@@ -60,17 +60,17 @@ def heeding_sigterm() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
-    told = list[int]()
+    received = list[int]()
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        told.append(number)
+        received.append(number)
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
         yield
     except KeyboardInterrupt:
-        if told:
+        if received:
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
@@ -79,7 +79,7 @@ def heeding_sigterm() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold a Ctrl-C back while what was done is printed, lest it be known to nobody; a second one ends the process."""
+    """Hold a Ctrl-C back while the outcomes are printed; a second one ends the process."""
     before, pressed = signal.getsignal(signal.SIGINT), list[int]()
     if before is interrupt:
         signal.signal(signal.SIGINT, lambda number, _: vanish() if pressed else pressed.append(number))

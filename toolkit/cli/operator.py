@@ -24,13 +24,13 @@ def operator(reason: str) -> Operator:
     """Return who runs this command, and why.
 
     Raises:
-        UsageError: the reason says nothing, or too much.
+        UsageError: the reason is empty or too long.
     """
     from toolkit.persistence.audit_log import Operator
 
     reason = " ".join(reason.split())
     if not reason:
-        raise UsageError("say why: --reason TEXT; it is kept with what is done")
+        raise UsageError("a reason is required: --reason TEXT; it is kept in the audit")
     if len(reason) > _LONGEST_REASON:
         raise UsageError(f"--reason has {len(reason)} characters; at most {_LONGEST_REASON} are kept")
     return Operator(user(), reason)
@@ -69,17 +69,17 @@ def pick(name: str, known: Sequence[ServiceClient]) -> ServiceClient:
     return found
 
 
-async def type_of(saga_id: str, said: str | None, known: Sequence[ServiceClient]) -> str | None:
-    """Return the type of the saga that is meant, where any service tells one.
+async def type_of(saga_id: str, named: str | None, known: Sequence[ServiceClient]) -> str | None:
+    """Return the type of the saga of this id, where any service knows it.
 
     Raises:
-        AmbiguousSagaError: none was said, and sagas of several types have this id, be it in different services.
+        AmbiguousSagaError: no type is named, and sagas of several types have this id, be it in different services.
     """
     from toolkit.client.fan_out import ask_all
     from toolkit.operations.search import Search
 
-    if said is not None:
-        return said
+    if named is not None:
+        return named
     answers = await ask_all(known, lambda each: each.search(Search(q=saga_id)))
     rows = [row for found, _ in answers.by_service.values() for row in found]
     types = sorted({row["saga_type"] for row in rows if row["saga_id"] == saga_id})

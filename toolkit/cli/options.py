@@ -16,16 +16,16 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
-#: Seconds; what is oftener costs the services more than anybody sees.
+#: Seconds; a shorter one costs the services more than it shows.
 _SHORTEST_INTERVAL = 0.2
-#: More seconds than anybody means, ten years; infinity is none.
+#: Ten years; infinity is not allowed.
 MOST_SECONDS = 3650 * 86_400.0
 
 FormatOption = Annotated[Format, typer.Option("-o", "--output", help="For people, or for programs.")]
 IntervalOption = Annotated[
     float, typer.Option(min=_SHORTEST_INTERVAL, max=3_600, metavar="SECONDS", help="How often all is looked at again.")
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is done.")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept in the audit.")]
 TypeOption = Annotated[
     str | None,
     typer.Option("--type", metavar="NAME", help="The saga's type, where sagas of several types have the id."),

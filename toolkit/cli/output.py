@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Wider than any row: what is piped goes to a program, and that has no edge.
 _PIPE_WIDTH = 10_000
-#: So much of a text in a table is enough to know it again: an exception may quote a page, at each attempt anew.
+#: How many characters of a text a table shows: an exception may quote a page, at each attempt.
 _LONGEST_CELL = 160
 
 
@@ -55,14 +55,14 @@ def with_types(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Seq
 
 
 def print_some(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:
-    """Print rows as `print_rows` does; where there are none, people are told why by the command itself."""
+    """Print rows as `print_rows` does; where there are none, the command itself prints why."""
     if rows or output is not Format.TABLE:
         print_rows(rows, output, columns=columns)
 
 
 @contextmanager
 def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> Iterator[None]:
-    """Print these rows at the end; those that there are by then, if it breaks off: they tell what was done."""
+    """Print these rows at the end; those that there are by then, if it breaks off."""
     try:
         yield
     except BaseException:  # Ctrl-C, too: what was done until then was done

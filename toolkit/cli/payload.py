@@ -79,7 +79,7 @@ def apply(change: str, fields: dict[str, Any]) -> tuple[str, str]:
     """Put the value of `path=value` in its place, and return both; the path has dots, and numbers within a list."""
     path, equals, text = change.partition("=")
     if not (path and equals):
-        raise UsageError(f"--set {_of(change)!r} sets nothing: write key=value, items.0.sku=TEA-POT say")
+        raise UsageError(f"--set {_of(change)!r} sets nothing: write key=value, for example items.0.sku=TEA-POT")
     *parents, last = path.split(".")
     place: Any = fields
     for part in parents:
@@ -110,8 +110,8 @@ def validated(event_type: type[E], fields: dict[str, Any], texts: Mapping[str, s
             for path in spelt:
                 apply(f"{path}={json.dumps(texts[path])}", fields)
             return validated(event_type, fields)
-        told = redact(event_type, json.dumps(fields), "; ".join(_fault(each) for each in faults))
-        raise UsageError(f"this is no {event_type.__name__}: {told}") from error
+        faults_text = redact(event_type, json.dumps(fields), "; ".join(_fault(each) for each in faults))
+        raise UsageError(f"this is no {event_type.__name__}: {faults_text}") from error
     if unknown := list(_unknown(fields, event.model_dump(mode="json"))):
         raise UsageError(f"{event_type.__name__} has no field {', '.join(unknown)}")
     return event

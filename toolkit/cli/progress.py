@@ -1,4 +1,4 @@
-"""How far a saga has come, as all services together tell it, and what of it is still to come, printed for people."""
+"""How far a saga has come, and what of it is still to come, printed for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.client.service_client import ServiceClient
 from toolkit.declaration.contract import Contract
 from toolkit.tracking.progress import NodeProgress, Progress, Status
 
-#: How what is to come looks; told by the word, and only helped by sign and colour.
+#: Sign and colour of each status; its word alone is enough to know it.
 _SIGNS = {
     Status.RUNNING: ("…", "green"),
     Status.REMAINING: ("○", "dim"),
@@ -38,17 +38,17 @@ def _declared_here(service: str) -> Contract | None:
 
 
 def complain_of_contracts(missing: Mapping[str, str]) -> None:
-    """Name each service of which nobody knows what it would do next."""
+    """Name each service whose contract is not known."""
     for service, reason in missing.items():
         complain(f"warning: what remains to be done in {service} is missing here, since its contract is: {reason}")
 
 
 def complain_of_undeclared(steps: Mapping[str, Sequence[str]]) -> None:
-    """Name each service that has entries of steps which it does not declare: under another name nothing undoes them."""
+    """Name each service that has entries of steps which it does not declare: nothing undoes them under another name."""
     for service, names in steps.items():
         complain(
             f"warning: {service} has entries of {', '.join(names)}, which it does not declare (any more): "
-            "nothing undoes what was done under that name; `saga doctor` says how many sagas are under way there"
+            "nothing undoes what was done under that name; `saga doctor` counts the sagas under way there"
         )
 
 
@@ -57,26 +57,26 @@ def print_remaining(found: Progress) -> None:
     if found.remaining:
         is_open = any(node.status.is_to_come for node in found.remaining)
         console().print(Text("\nstill to come:" if is_open else "\nnot known:", style="bold"))
-        print_table(("", "is", "service", "step", "tells"), [_line(node) for node in found.remaining])
+        print_table(("", "is", "service", "step", "detail"), [_line(node) for node in found.remaining])
 
 
 def _line(node: NodeProgress) -> list[Text]:
     sign, style = _SIGNS[node.status]
     facts = (node.status.replace("_", " "), node.service, node.name)
-    return [Text(sign, style=style), *map(text_of, facts), shortened("; ".join(_tells(node)) or None)]
+    return [Text(sign, style=style), *map(text_of, facts), shortened("; ".join(_details(node)) or None)]
 
 
-def _tells(node: NodeProgress) -> list[str]:
-    tells = [f"undoes {node.of}"] if node.of else []
+def _details(node: NodeProgress) -> list[str]:
+    details = [f"undoes {node.of}"] if node.of else []
     if node.attempt and node.attempts:
-        tells.append(f"attempt {node.attempt} of {node.attempts}")
+        details.append(f"attempt {node.attempt} of {node.attempts}")
     if node.next_at:
-        tells.append(f"at {_clock(node.next_at)}")
+        details.append(f"at {_clock(node.next_at)}")
     elif node.at:
-        tells.append(f"since {_clock(node.at)}")
+        details.append(f"since {_clock(node.at)}")
     if node.nudges:
-        tells.append(f"nudges: {node.nudges}")
-    return [*tells, node.error] if node.error else tells
+        details.append(f"nudges: {node.nudges}")
+    return [*details, node.error] if node.error else details
 
 
 def _clock(moment: datetime) -> str:

@@ -62,8 +62,8 @@ def find_service(reference: str) -> Service:
     return services[reference]
 
 
-def see_that_steps_exist(settings: Settings, services: Mapping[str, Service]) -> None:
-    """See that SAGA_STEP_TIMEOUTS names steps of these services; one environment may serve all of them.
+def check_step_timeouts(settings: Settings, services: Mapping[str, Service]) -> None:
+    """Check that SAGA_STEP_TIMEOUTS names steps of these services; one environment may serve all of them.
 
     Raises:
         SettingsError: it names another.
@@ -76,8 +76,8 @@ def see_that_steps_exist(settings: Settings, services: Mapping[str, Service]) ->
         )
 
 
-def see_that_owners_exist(settings: Settings, services: Mapping[str, Service]) -> None:
-    """See that SAGA_LOGINS names owners of events of these services: events of one that is misspelt are not checked.
+def check_logins(settings: Settings, services: Mapping[str, Service]) -> None:
+    """Check that SAGA_LOGINS names owners of events of these services: events of one that is misspelt are not checked.
 
     Raises:
         SettingsError: it names another.
@@ -106,7 +106,7 @@ def import_here(name: str) -> ModuleType:
         UsageError: it does not exist; what fails inside it raises as it is.
     """
     if not all(part.isidentifier() for part in name.split(".")):
-        raise UsageError(f"{name!r} can't be the name of a module: write services, or services.payment.app, say")
+        raise UsageError(f"{name!r} can't be the name of a module: write for example services, or services.payment.app")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -126,5 +126,5 @@ def _at(reference: str) -> Service:
     module, _, attribute = reference.partition(":")
     service = getattr(import_here(module), attribute, None)
     if not isinstance(service, Service):
-        raise UsageError(f"{reference!r} is no Service; write module:attribute, services.payment.app:app say")
+        raise UsageError(f"{reference!r} is no Service; write module:attribute, for example services.payment.app:app")
     return service

@@ -1,6 +1,6 @@
-"""Stories, put together from what all sources say, and shown to people.
+"""Timelines, printed for people.
 
-A source that does not answer makes a gap that is named; it never makes a saga look undone.
+A service that does not answer leaves a gap that is named; it never makes a saga look undone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import Timeline
 
-#: How an entry looks: told by a sign and its word, and only helped by the colour.
+#: Sign and colour of each state; sign and word are enough to know it.
 _SIGNS: dict[str, tuple[str, str]] = {
     StepState.EXECUTING: ("…", "dim"),
     StepState.COMPLETED: ("→", "green"),
@@ -36,24 +36,24 @@ _COLOURS = {SagaState.COMPLETED: "green", SagaState.FAILED: "red", SagaState.COM
 
 
 def complain_of_gaps(unreachable: Mapping[str, str]) -> None:
-    """Name each service of which nothing is known."""
+    """Name each unreachable service."""
     for service, reason in unreachable.items():
-        complain(f"warning: {service} is unreachable, so what it did is missing here: {reason}")
+        complain(f"warning: {service} is unreachable, so its entries are missing here: {reason}")
 
 
 def print_timeline(timeline: Timeline, summary: str | None = None) -> None:
-    """Print a story as a table, after a line that says how the saga stands, and what it comes to in a sentence."""
+    """Print a timeline as a table, after a line with the saga's state, and its summary."""
     begun = text_of(min(entry.at for entry in timeline.entries))
     saga = text_of(f"saga {timeline.saga_id} ({timeline.saga_type}): ")
     console().print(Text.assemble(saga, styled_state(timeline.state), ", begun ", begun))
     if summary:
         print_summary(summary)
-    columns = ("", "at (UTC)", "service", "step", "state", "tells")
+    columns = ("", "at (UTC)", "service", "step", "state", "detail")
     print_table(columns, [_line(entry) for entry in timeline.entries])
 
 
 def print_summary(summary: str) -> None:
-    """Print what a saga comes to."""
+    """Print a saga's summary."""
     console().print(text_of(summary), style="bold")
 
 
@@ -65,7 +65,7 @@ def print_by_saga(entries: Sequence[LogEntry]) -> None:
     for (saga_type, saga_id), moves in sagas.items():
         day = moves[0].at.astimezone(UTC).date().isoformat()
         console().print(Text.assemble(text_of(f"saga {saga_id} ({saga_type}), {day}")))
-        print_table(("", "at (UTC)", "step", "state", "tells"), [move(entry) for entry in moves])
+        print_table(("", "at (UTC)", "step", "state", "detail"), [move(entry) for entry in moves])
 
 
 def styled_state(state: SagaState | None) -> Text:
@@ -74,15 +74,15 @@ def styled_state(state: SagaState | None) -> Text:
 
 
 def _line(entry: LogEntry) -> list[Text]:
-    sign, at, step, state, tells = move(entry)
-    return [sign, at, text_of(entry.service), step, state, tells]
+    sign, at, step, state, detail = move(entry)
+    return [sign, at, text_of(entry.service), step, state, detail]
 
 
 def move(entry: LogEntry) -> list[Text]:
-    """Return what one entry says: its sign, time, step, state, and what it tells."""
+    """Return the cells of one entry: its sign, time, step, state and details."""
     sign, style = _SIGNS.get(entry.to_state, _OTHER_NOTE)
     state = entry.to_state + (f" (attempt {entry.attempt})" if entry.attempt > 1 else "")
     at = entry.at.astimezone(UTC).time().isoformat(timespec="milliseconds")
-    tells = ": ".join(str(fact) for fact in (entry.emitted_type, entry.error) if fact)
+    detail = ": ".join(str(fact) for fact in (entry.emitted_type, entry.error) if fact)
     shown = (text_of(at), text_of(entry.step))
-    return [Text(sign, style=style), *shown, Text(state, style=style), shortened(tells or None)]
+    return [Text(sign, style=style), *shown, Text(state, style=style), shortened(detail or None)]

@@ -1,7 +1,8 @@
 """The fence: which entry may follow which in a step's stream, and what an arriving message may do.
 
 Pure tables, no I/O. The saga log's unique key `(saga_type, saga_id, step, position)` makes them hold under every race:
-whoever takes a position first wins, and the loser reads again.
+the first transaction to take a position wins, and the loser reads again. This is optimistic concurrency on an event
+stream.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ class StepState(StrEnum):
     """The last entry of one step's stream in one saga; None stands for an empty stream."""
 
     EXECUTING = "executing"
-    """An external step is calling the outside world; what it did there is not known yet."""
+    """An external step is calling another system; the outcome is not known yet."""
     COMPLETED = "completed"
     FAILED = "failed"
     """Refused: by the business, by the deadline, or because the retries are spent."""
     FENCED = "fenced"
     """A compensation or an abort came first: the step will never run."""
     VOIDING = "voiding"
-    """An external step has given up without knowing the outcome, and sees to it that there is none."""
+    """An external step gave up without knowing the outcome, and now cancels what it may have done."""
     COMPENSATING = "compensating"
-    """An external compensation is calling the outside world."""
+    """An external compensation is calling another system."""
     COMPENSATED = "compensated"
     CONFIRMED = "confirmed"
-    """The saga ended well; nothing can undo the step any more."""
+    """The saga completed; nothing can undo the step any more."""
 
 
 class SagaState(StrEnum):
@@ -43,7 +44,7 @@ class SagaState(StrEnum):
         return self in (SagaState.COMPLETED, SagaState.FAILED)
 
 
-#: The legal transitions. A state that is no key has no way out.
+#: The legal transitions. A state that is no key is final.
 TRANSITIONS: dict[StepState | None, frozenset[StepState]] = {
     None: frozenset({StepState.COMPLETED, StepState.FAILED, StepState.FENCED, StepState.EXECUTING}),
     StepState.EXECUTING: frozenset({StepState.COMPLETED, StepState.FAILED, StepState.VOIDING}),
@@ -54,7 +55,7 @@ TRANSITIONS: dict[StepState | None, frozenset[StepState]] = {
 
 
 class Arrival(StrEnum):
-    """What a message means to one step."""
+    """The kind of a message, for one step."""
 
     FORWARD = "forward"
     COMPENSATION = "compensation"
@@ -62,18 +63,18 @@ class Arrival(StrEnum):
 
 
 class Decision(StrEnum):
-    """What is done about it."""
+    """The action that a message leads to."""
 
     RUN = "run"
     """Run the step, or run it again under the same idempotency key."""
     VOID = "void"
-    """Go on voiding what the step may have done outside."""
+    """Continue to cancel what the step may have done outside."""
     UNDO = "undo"
     """Run the compensation, or run it again under the same idempotency key."""
     FENCE = "fence"
-    """Take the step's first position, so that it never runs, and pass the chain on."""
+    """Take the step's first position, so that it never runs, and emit the next event of the chain."""
     DEFER = "defer"
-    """Look again later: while the outcome is unknown nothing may fence the step."""
+    """Handle the message later: while the outcome is unknown nothing may fence the step."""
     IGNORE = "ignore"
 
 
@@ -93,7 +94,7 @@ _DECISIONS: dict[tuple[Arrival, StepState | None], Decision] = {
 
 
 def decide(arrival: Arrival, state: StepState | None) -> Decision:
-    """Return what a message may do to a step in this state; whatever is not listed changes nothing."""
+    """Return what a message may do to a step in this state; an unlisted pair changes nothing."""
     return _DECISIONS.get((arrival, state), Decision.IGNORE)
 
 
@@ -103,7 +104,7 @@ def is_legal(before: StepState | None, after: StepState) -> bool:
 
 
 class Note(StrEnum):
-    """The word of an entry without a position: the step's state is as it was."""
+    """The state of an entry without a position: the step's own state is unchanged."""
 
     RETRYING = "retrying"
     IGNORED = "ignored"

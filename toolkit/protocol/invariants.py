@@ -1,7 +1,7 @@
-"""What has to hold of every saga, whatever died in its course: judged from the services' logs and tables alone.
+"""The invariants of every saga, whatever process died in its course, checked on the services' logs and tables alone.
 
 Pure functions over a saga's merged timeline (`toolkit.protocol.timeline`), one for each invariant, and one over what
-is left of all of them together. Money and goods are the services' own affair; a caller that counts those adds its own
+is left of all of them together. Money and goods belong to the services; a caller that counts those adds its own
 violations.
 """
 
@@ -17,9 +17,9 @@ from toolkit.protocol.fence import SagaState, StepState, is_legal
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import is_start
 
-#: Their messages are no events of the saga: nobody's log entry emitted them.
+#: Their messages are no events of the saga: no log entry emitted them.
 _CONTROL = (SAGA_ENDED, ABORT_REQUESTED)
-#: What a step may be left as, by how its saga ended.
+#: The states that a step may be left in, by how its saga ended.
 _SETTLED = {
     SagaState.COMPLETED: (StepState.CONFIRMED,),
     SagaState.FAILED: (StepState.FAILED, StepState.FENCED, StepState.COMPENSATED),
@@ -28,7 +28,7 @@ _SETTLED = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that should not be: which invariant is hurt, in which saga (None: in all of them together), and how."""
+    """A violated invariant: its name, the saga (None: all of them together), and how it is violated."""
 
     invariant: str
     saga_id: str | None
@@ -38,9 +38,9 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What lies in one service beside its log; None says that nobody looked.
+    """The counts of what lies in one service beside its log; None is not counted.
 
-    `pruned_until`: of what is not younger than that, the log may have forgotten some.
+    `pruned_until`: entries up to that time may have been pruned from the log.
     """
 
     service: str
@@ -53,7 +53,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Saga:
-    """One saga's entries in causal order, as the invariants look at them."""
+    """One saga's entries in causal order, indexed for the invariants."""
 
     id: str
     entries: Sequence[LogEntry]
@@ -69,11 +69,11 @@ class Saga:
 
     @property
     def endings(self) -> list[LogEntry]:
-        """The entries that ended the saga, rather than being told of the end."""
+        """The entries that ended the saga; those that consumed its end are others."""
         return [each for each in self.entries if each.emitted_id and each.saga_state.is_ended]
 
     def causes(self, entry: LogEntry) -> Iterator[LogEntry]:
-        """Yield what led to this entry, the nearest first, and stop where it comes round again."""
+        """Yield the entries that led to this one, the nearest first, and stop at a cycle."""
         seen: set[str | None] = set()
         while (cause := self.emitters.get(entry.event_id or "")) and cause.emitted_id not in seen:
             seen.add(cause.emitted_id)
@@ -82,7 +82,7 @@ class Saga:
 
 
 def violations_of(saga_id: str, timeline: Sequence[LogEntry], *, consumed: Collection[str] = ()) -> list[Violation]:
-    """Return what is wrong with one saga; `consumed` are the events that somebody takes in sagas of its type."""
+    """Return the violations of one saga; `consumed`: the events that any service consumes in sagas of its type."""
     saga = Saga(saga_id, timeline)
     found = [(name, text) for name, check in CHECKS.items() for text in check(saga)]
     found += [("nothing is lost", text) for text in lost(saga, consumed)]
@@ -141,7 +141,7 @@ def done_once(saga: Saga) -> Iterator[str]:
 
 
 def legal(saga: Saga) -> Iterator[str]:
-    """Yield gaps in a step's positions, and moves that no rule allows."""
+    """Yield gaps in a step's positions, and illegal moves."""
     for (_, step), stream in saga.streams.items():
         positions = [entry.position for entry in stream]
         if positions != list(range(1, len(stream) + 1)):
@@ -149,17 +149,17 @@ def legal(saga: Saga) -> Iterator[str]:
         states = [None, *(StepState(entry.to_state) for entry in stream)]
         for (before, after), entry in zip(pairwise(states), stream, strict=True):
             if after is None or not is_legal(before, after) or entry.from_state != before:
-                yield f"{step} went from {before or 'nothing'} to {after} (it says: from {entry.from_state})"
+                yield f"{step} went from {before or 'nothing'} to {after} (its entry has: from {entry.from_state})"
 
 
 def rooted(saga: Saga) -> Iterator[str]:
-    """Yield events that came in although no log says that they went out, beside the one that started the saga."""
+    """Yield events that were consumed and that no entry emitted, except the one that started the saga."""
     unknown_services = [
         entry
         for entry in saga.entries
         if entry.event_id and entry.event_id not in saga.emitters and entry.event_type not in _CONTROL
     ]
-    # A client's own message id gives the start away no more than any other event's: then the first one told is it.
+    # A client's own message id marks no start: then the first entry is it.
     start = next(filter(is_start, unknown_services), unknown_services[0] if unknown_services else None)
     for entry in unknown_services:
         if start and entry.event_type != start.event_type:
@@ -174,7 +174,7 @@ def acyclic(saga: Saga) -> Iterator[str]:
 
 
 def still_after_the_end(saga: Saga) -> Iterator[str]:
-    """Yield steps that moved in a service which had been told that the saga was over."""
+    """Yield steps that moved in a service after it had consumed the saga's end."""
     over: set[str] = set()
     for entry in saga.entries:
         if entry.event_type == SAGA_ENDED:
@@ -184,16 +184,16 @@ def still_after_the_end(saga: Saga) -> Iterator[str]:
 
 
 def lost(saga: Saga, consumed: Collection[str]) -> Iterator[str]:
-    """Yield events that were emitted and reached nobody, of those for which somebody listens.
+    """Yield events that were emitted and not consumed, of those that a service consumes.
 
-    An abort makes good for a lost event, and its saga is judged by the other invariants.
+    An abort makes up for a lost event; its saga is checked by the other invariants.
     """
     if any(entry.event_type == ABORT_REQUESTED for entry in saga.entries):
         return
     taken = {entry.event_id for entry in saga.entries}
     for entry in saga.emitters.values():
         if entry.emitted_type in consumed and entry.emitted_id not in taken:
-            yield f"{entry.emitted_type} of {entry.step} reached nobody"
+            yield f"{entry.emitted_type} of {entry.step} was not consumed"
 
 
 def at_rest(backlog: Iterable[Backlog]) -> list[Violation]:
@@ -211,7 +211,7 @@ def _left(backlog: Backlog) -> Iterator[str]:
     return (f"{backlog.service} has {count} {what}" for what, count in counts.items() if count)
 
 
-#: The invariants of one saga by name, each with the function that yields how it is hurt.
+#: The invariants of one saga by name, each with the function that yields how it is violated.
 CHECKS: dict[str, Callable[[Saga], Iterable[str]]] = {
     "every saga ends": ended,
     "undone once, in reverse order": undone_in_reverse,

@@ -1,7 +1,7 @@
-"""One saga's story: the log entries of all services in one order that respects what caused what.
+"""One saga's timeline: the log entries of all services in one causal order.
 
-An entry stands behind the one that emitted the event it took, and entries of one service in the order in which
-they were written. Clocks are not asked. A service that could not be reached leaves a gap, never an error.
+An entry follows the one that emitted its event, and entries of one service keep the order in which they were written.
+Clocks play no part. An unreachable service leaves a gap, never an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from toolkit.protocol.control_events import SAGA_ENDED
 from toolkit.protocol.fence import SagaState, StepState
 from toolkit.protocol.log_entry import LogEntry
 
-#: Which word on the saga's state outweighs which: an end that one service knows of is the end.
+#: The weights of the saga's states: an end that one service knows is the end.
 _WEIGHT = {
     state: weight
     for weight, state in enumerate(
@@ -26,7 +26,7 @@ _WEIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What is known of one saga; `unreachable` says of which services nothing is known, and why."""
+    """The known entries of one saga; `unreachable` has the services that could not be read, and why."""
 
     saga_id: str
     entries: Sequence[LogEntry]
@@ -34,21 +34,21 @@ class Timeline:
 
     @property
     def saga_type(self) -> str | None:
-        """The saga's type, or None where nobody knows the saga."""
+        """The saga's type, or None where no service knows the saga."""
         return next((entry.saga_type for entry in self.entries), None)
 
     @property
     def state(self) -> SagaState | None:
-        """The saga's state as all entries together tell it, or None where nobody knows the saga."""
+        """The saga's state by all entries together, or None where no service knows the saga."""
         return max((entry.saga_state for entry in self.entries), key=_WEIGHT.__getitem__, default=None)
 
     @property
     def last_move(self) -> LogEntry | None:
-        """The last entry that did something, rather than being told that the saga has ended."""
+        """The last entry that is more than a note of the saga's end."""
         return next((entry for entry in reversed(self.entries) if not _is_closing(entry)), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the story as plain data."""
+        """Return the timeline as plain data."""
         return {
             "saga_id": self.saga_id,
             "saga_type": self.saga_type,
@@ -61,23 +61,23 @@ class Timeline:
 def tell(
     saga_id: str, logs: Mapping[str, Sequence[LogEntry]], *, unreachable: Mapping[str, str] | None = None
 ) -> Timeline:
-    """Return the story that these logs tell together; they are given by service, each in its own order."""
+    """Merge these logs, given by service, each in its own order."""
     return Timeline(saga_id, merge(logs.values()), unreachable or {})
 
 
 def merge(logs: Iterable[Sequence[LogEntry]]) -> list[LogEntry]:
     """Return the entries of all logs in one causal order, the same whatever order the logs come in."""
     queues = sorted((list(log) for log in logs if log), key=lambda log: log[0].service)
-    told = _Merge(emitted for log in queues for emitted in _emitted_events(log))
+    merged = _Merge(emitted for log in queues for emitted in _emitted_events(log))
     while queues:
-        queue = min(queues, key=lambda waiting: told.rank(waiting[0]))
-        told.append(queue.pop(0))
+        queue = min(queues, key=lambda waiting: merged.rank(waiting[0]))
+        merged.append(queue.pop(0))
         queues = [waiting for waiting in queues if waiting]
-    return told.entries
+    return merged.entries
 
 
 class _Merge:
-    """The part of the story that is told already, and what is to come next."""
+    """The merged part of the timeline, and the ranks of the entries that may come next."""
 
     def __init__(self, emitted_events: Iterable[str]) -> None:
         self.entries: list[LogEntry] = []
@@ -85,17 +85,17 @@ class _Merge:
         self._emitted_at: dict[str, int] = {}
 
     def append(self, entry: LogEntry) -> None:
-        """Tell one more entry."""
+        """Append an entry."""
         for event in _emitted_events([entry]):
-            # Only the first counts: a nudge emits the same event again, after it was heard.
+            # Only the first counts: a nudge emits the same event again, after it was consumed.
             self._emitted_at.setdefault(event, len(self.entries))
         self.entries.append(entry)
 
     def rank(self, entry: LogEntry) -> tuple[int, ...]:
-        """Return how soon this entry is due, the least first; equals go by the service's name.
+        """Return the entry's rank, the least first; equals go by the service's name.
 
-        First what takes an event that was told, the earliest event first; then what nobody emitted, the saga's
-        start before all; last what takes an event that is still to be told, which happens only where the logs
+        First the entries whose event was appended, the earliest event first; then those whose event no entry emitted,
+        the saga's start before all; last those whose event is still to be appended, which happens only where the logs
         contradict each other.
         """
         event = _taken(entry)
@@ -107,12 +107,12 @@ class _Merge:
 
 
 def _phase(entry: LogEntry) -> tuple[int, int]:
-    """Return where in a saga's course such an entry belongs; a refusal starts the way back, so it is first on it."""
+    """Return the entry's phase in a saga's course; a refusal starts the compensation path, so it is first on it."""
     return _WEIGHT[entry.saga_state], int(entry.to_state != StepState.FAILED)
 
 
 def _emitted_events(log: Sequence[LogEntry]) -> Iterator[str]:
-    """Return the ids of the events that these entries emitted; who ends the saga also tells that it has ended."""
+    """Yield the ids of the events that these entries emitted; the entry that ends the saga also emits its end."""
     for entry in log:
         if entry.emitted_id:
             yield entry.emitted_id
@@ -121,7 +121,7 @@ def _emitted_events(log: Sequence[LogEntry]) -> Iterator[str]:
 
 
 def _taken(entry: LogEntry) -> str | None:
-    """Return the id of the event that made this entry; all messages that tell of one saga's end count as one."""
+    """Return the id of the event that made this entry; all messages about one saga's end count as one."""
     return SAGA_ENDED if _is_closing(entry) else entry.event_id
 
 
@@ -130,6 +130,6 @@ def _is_closing(entry: LogEntry) -> bool:
 
 
 def is_start(entry: LogEntry) -> bool:
-    """Whether the entry took the starting event, as far as its derived id or its state gives that away."""
+    """Whether the entry took the starting event, by its derived id or its state."""
     derived = derived_id(entry.saga_type, entry.saga_id, str(entry.event_type))
     return entry.saga_state is SagaState.STARTED or str(entry.event_id) == derived

@@ -1,6 +1,6 @@
-"""What a log alone tells of a service whose contract is not known: the steps that it has moved, and on which events.
+"""Contracts inferred from log entries, for services whose own contracts are not known.
 
-It is hearsay: what the service would do next it does not tell.
+A log shows the steps that a service has moved, and on which events; it does not show what the service would do next.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from toolkit.protocol.timeline import Timeline
 
 
 def completed(choreography: Choreography, timeline: Timeline) -> Choreography:
-    """Return the choreography with what the story tells of steps that it does not name, all of one saga type."""
+    """Add the timeline's steps that the choreography does not name; all of them are of one saga type."""
     known = {(node.service, node.step, node.saga.name) for node in choreography.nodes}
-    strange: dict[str, list[LogEntry]] = {}
+    unknown: dict[str, list[LogEntry]] = {}
     for entry in timeline.entries:
         if (entry.service, entry.step, entry.saga_type) not in known:
-            strange.setdefault(entry.service, []).append(entry)
-    if not strange and timeline.saga_type and choreography.saga(timeline.saga_type):
+            unknown.setdefault(entry.service, []).append(entry)
+    if not unknown and timeline.saga_type and choreography.saga(timeline.saga_type):
         return choreography
     saga = choreography.saga(str(timeline.saga_type)) or SagaContract(
         name=str(timeline.saga_type), id_field="", starts_with="", completes_with="", fails_with=""
     )
-    return Choreography([*choreography.contracts, *(_guessed(name, saga, log) for name, log in strange.items())])
+    return Choreography([*choreography.contracts, *(_inferred(name, saga, log) for name, log in unknown.items())])
 
 
-def _guessed(service: str, saga: SagaContract, log: Sequence[LogEntry]) -> Contract:
+def _inferred(service: str, saga: SagaContract, log: Sequence[LogEntry]) -> Contract:
     steps: dict[str, list[LogEntry]] = {}
     for entry in log:
         steps.setdefault(entry.step, []).append(entry)

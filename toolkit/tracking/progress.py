@@ -1,6 +1,6 @@
-"""How far a saga has come: in a sentence for people, and in all its steps and compensations, with what is to come.
+"""How far a saga has come: a summary, and the status of all its steps and compensations.
 
-It is read from the services' logs and contracts alone. Whoever can't be asked is unknown, never "not done".
+The services' logs and contracts are the only input. What an unreachable service did is unknown, never "not done".
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import Any
 
 from toolkit.declaration.choreography import Choreography
 from toolkit.protocol.timeline import Timeline
+from toolkit.tracking.begun_nodes import begun
+from toolkit.tracking.coming_nodes import ComingNodes
 from toolkit.tracking.inferred_contracts import completed
-from toolkit.tracking.step_status import NodeProgress, SeenEvent, Status, View, nodes_of
+from toolkit.tracking.saga_records import SagaRecords
+from toolkit.tracking.step_status import NodeProgress, SeenEvent, Status, View
 from toolkit.tracking.summary import Facts, summary
 
 __all__ = ["NodeProgress", "Progress", "SeenEvent", "Status", "View", "progress"]
@@ -21,14 +24,14 @@ __all__ = ["NodeProgress", "Progress", "SeenEvent", "Status", "View", "progress"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A saga in a sentence, and all of its nodes: the way forward first, then the way back."""
+    """A saga's summary and all of its nodes: the forward path first, then the compensation path."""
 
     summary: str
     nodes: list[NodeProgress]
 
     @property
     def remaining(self) -> list[NodeProgress]:
-        """What is not over, in the order in which it comes if nobody refuses; what is unknown included."""
+        """The nodes that are not over, in the order in which they come unless a step refuses, and the unknown ones."""
         return [node for node in self.nodes if node.status.is_to_come or node.status is Status.UNKNOWN]
 
     def as_dict(self) -> dict[str, Any]:
@@ -39,18 +42,26 @@ class Progress:
 def progress(
     timeline: Timeline, choreography: Choreography, views: Mapping[str, View], *, now: datetime | None = None
 ) -> Progress:
-    """Return how far the saga has come; `choreography` is that of all services whose contracts are known."""
-    found = nodes_of(timeline, completed(choreography, timeline), views) if timeline.entries else []
+    """Return how far the saga has come; `choreography` is made of all known contracts."""
+    found = _nodes(timeline, completed(choreography, timeline), views) if timeline.entries else []
     nodes = [*found, *_unknown_services(timeline, choreography)]
     dead_letters = list(_stray_dead_letters(views, nodes))
     return Progress(summary(Facts(timeline, found, dead_letters, now or datetime.now(UTC))), nodes)
 
 
+def _nodes(timeline: Timeline, choreography: Choreography, views: Mapping[str, View]) -> list[NodeProgress]:
+    """Return the progress of each node of the timeline's saga type, which the choreography has."""
+    records = SagaRecords(timeline, choreography, views)
+    own = {node: begun(records, node) for node in choreography.nodes_of(records.saga)}
+    coming = ComingNodes(records, own)
+    return [found or coming.progress_of(node) for node, found in own.items()]
+
+
 def _unknown_services(timeline: Timeline, choreography: Choreography) -> list[NodeProgress]:
-    """Return a node for each service of which neither log nor contract is known: it may have any part in the saga."""
+    """Return a node for each service whose log and contract are unknown: it may have any part in the saga."""
     known = {contract.service for contract in choreography.contracts}
-    strange = [service for service in timeline.unreachable if service not in known]
-    return [NodeProgress(service=each, name="?", kind="step", status=Status.UNKNOWN) for each in strange]
+    unknown = [service for service in timeline.unreachable if service not in known]
+    return [NodeProgress(service=each, name="?", kind="step", status=Status.UNKNOWN) for each in unknown]
 
 
 def _stray_dead_letters(views: Mapping[str, View], nodes: list[NodeProgress]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""A saga in a sentence or two, for somebody who is tired and has one minute: what happened, and what it waits for.
+"""A saga in a sentence or two, to be read within a minute: what happened, and what it waits for.
 
-Times are UTC, and bear their day where that is not today, or not the one before.
+Times are UTC. A time has its date where that differs from the time before; the first one's from today.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import Timeline
 from toolkit.tracking.step_status import NodeProgress, Status
 
-#: Where an event's name parts into words.
+#: The borders of the words in an event's name.
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DAY = re.compile(r"\0([^\0]*)\0")
-#: So much of a reason is enough to know it again.
+#: How many characters of a reason are shown.
 _LONGEST_REASON = 200
-#: So many of those that wait at once are told one by one.
+#: How many waiting nodes are described one by one.
 _MOST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts of a summary; `dead_letters`: ids by service, of those that stop no known step."""
+    """The facts of a summary; `dead_letters`: the service and the id of each that stops no known step."""
 
     timeline: Timeline
     nodes: Sequence[NodeProgress]
@@ -44,14 +44,14 @@ class Facts:
 def summary(facts: Facts) -> str:
     """Return the saga in a sentence or two."""
     if not facts.timeline.entries:
-        return " ".join(_of_nobody(facts))
+        return " ".join(_unknown(facts))
     now = _end(facts) if facts.is_ended else _at_present(facts)
     return _with_days(" ".join([*_so_far(facts), *now, *_left_over(facts), *_gaps(facts)]), facts.now)
 
 
-def _of_nobody(facts: Facts) -> Iterator[str]:
-    asked = "Nobody who could be asked knows" if facts.timeline.unreachable else "No service knows"
-    yield f"{asked} a saga {facts.timeline.saga_id}."
+def _unknown(facts: Facts) -> Iterator[str]:
+    knowing = "No reachable service" if facts.timeline.unreachable else "No service"
+    yield f"{knowing} knows a saga {facts.timeline.saga_id}."
     yield from _left_over(facts)
     yield from _gaps(facts)
 
@@ -60,12 +60,12 @@ def _of_nobody(facts: Facts) -> Iterator[str]:
 
 
 def _so_far(facts: Facts) -> Iterator[str]:
-    """Yield why the saga went back and what is undone, or else, while it goes on, the last thing that was done."""
+    """Yield why the saga is compensated and what is undone; else, while it runs, its last completed step."""
     entries = facts.timeline.entries
-    noes = [no for no in (_abort(facts), _first_refusal(facts)) if no]
+    causes = [each for each in (_abort(facts), _first_refusal(facts)) if each]
     undone = [entry for entry in entries if entry.to_state == StepState.COMPENSATED]
-    if noes or undone:
-        yield from noes
+    if causes or undone:
+        yield from causes
         yield from (f"{_news(each)}." for each in undone)
     elif not facts.is_ended:
         done = [entry for entry in entries if entry.to_state == StepState.COMPLETED]
@@ -73,14 +73,14 @@ def _so_far(facts: Facts) -> Iterator[str]:
 
 
 def _abort(facts: Facts) -> str | None:
-    """Return that an abort brought the saga back, and before which step in the saga's order.
+    """Return that an abort turned the saga round, and before which step in the saga's order.
 
-    It did not where somebody had refused before it was asked for; of that, only the services' clocks tell.
+    A refusal before the abort turned it round instead; only the services' clocks show which came first.
     """
     entries = facts.timeline.entries
     fenced = [entry for entry in entries if _is_aborted(entry)]
-    asked = [entry.at for entry in (*fenced, *(each for each in entries if each.to_state == Note.ABORTED))]
-    if not fenced or any(entry.at < min(asked) for entry in entries if _is_refusal(entry)):
+    requested = [entry.at for entry in (*fenced, *(each for each in entries if each.to_state == Note.ABORTED))]
+    if not fenced or any(entry.at < min(requested) for entry in entries if _is_refusal(entry)):
         return None
     order = {(node.service, node.name): number for number, node in enumerate(facts.nodes)}
     first = min(fenced, key=lambda entry: order.get((entry.service, entry.step), len(order)))
@@ -89,13 +89,13 @@ def _abort(facts: Facts) -> str | None:
 
 
 def _first_refusal(facts: Facts) -> str | None:
-    """Return who was the first to say no by itself."""
-    no = next(filter(_is_refusal, facts.timeline.entries), None)
-    if no is None:
+    """Return the first refusal by a step of its own accord."""
+    first = next(filter(_is_refusal, facts.timeline.entries), None)
+    if first is None:
         return None
-    steps = {node.name for node in facts.nodes if node.service == no.service and node.kind == "step"}
-    what = f" {no.step}" if len(steps) > 1 else ""
-    return f"{_capital(no.service)} refused{what} at {_clock(no.at)}{_because(no.error)}."
+    steps = {node.name for node in facts.nodes if node.service == first.service and node.kind == "step"}
+    what = f" {first.step}" if len(steps) > 1 else ""
+    return f"{_capital(first.service)} refused{what} at {_clock(first.at)}{_because(first.error)}."
 
 
 def _is_aborted(entry: LogEntry) -> bool:
@@ -123,7 +123,7 @@ def _end(facts: Facts) -> Iterator[str]:
         )
     for each in entries:
         if each.to_state == Note.ENDED and each.error:
-            yield f"{each.step} ({each.service}) is {each.error}: `saga verify` tells more."
+            yield f"{each.step} ({each.service}) is {each.error}: see `saga verify`."
 
 
 def _at_present(facts: Facts) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _at_present(facts: Facts) -> Iterator[str]:
         yield f"Still to come: {_names(rest)}."
     if not active and not rest and not facts.timeline.unreachable:
         last = facts.timeline.entries[-1]
-        yield f"Nothing has moved since {_clock(last.at)}, and nobody is known to be next."
+        yield f"Nothing has moved since {_clock(last.at)}, and no next step is known."
 
 
 _URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.REMAINING: 3}
@@ -146,14 +146,14 @@ _URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.
 def _doing(node: NodeProgress, facts: Facts) -> str:
     who, since = f"{node.name} ({node.service})", _clock(node.at)
     if node.status is Status.DEAD_LETTER:
-        return f"{who} was given up at {since} and needs a person{_because(node.error)}. {_cure(node, facts)}"
+        return f"{who} was dead-lettered at {since} and needs a person{_because(node.error)}. {_cure(node, facts)}"
     is_tried_again = node.next_at or (node.attempt or 1) > 1
     if node.status is Status.RUNNING or (node.status is Status.OVERDUE and node.attempt):
-        told = _trying(node, facts) if is_tried_again else f"{who} is under way since {since}{_because(node.error)}."
+        text = _trying(node, facts) if is_tried_again else f"{who} is under way since {since}{_because(node.error)}."
     else:
         event = node.event_in.type if node.event_in else "its event"
-        told = f"Waiting for {node.service} to begin {node.name}, since {event} at {since}{_because(node.error)}."
-    return f"Overdue: {told.replace('Waiting', 'waiting', 1)}{_nudged(node)}" if node.status is Status.OVERDUE else told
+        text = f"Waiting for {node.service} to begin {node.name}, since {event} at {since}{_because(node.error)}."
+    return f"Overdue: {text.replace('Waiting', 'waiting', 1)}{_nudged(node)}" if node.status is Status.OVERDUE else text
 
 
 def _trying(node: NodeProgress, facts: Facts) -> str:
@@ -163,16 +163,16 @@ def _trying(node: NodeProgress, facts: Facts) -> str:
 
 
 def _nudged(node: NodeProgress) -> str:
-    return f" Nudged {node.nudges} {'time' if node.nudges == 1 else 'times'} in vain." if node.nudges else ""
+    return f" Nudged {node.nudges} {'time' if node.nudges == 1 else 'times'}." if node.nudges else ""
 
 
 def _cure(node: NodeProgress, facts: Facts) -> str:
     if node.dead_letter_id:
-        return f"`saga dead-letters show {node.service} {node.dead_letter_id}` tells more."
+        return f"See `saga dead-letters show {node.service} {node.dead_letter_id}`."
     return f"Once that is mended, `saga replay {facts.timeline.saga_id} --reason TEXT` has it handled again."
 
 
-# -- what is left over, and what nobody could tell -----------------------------------------------------------------
+# -- what is left over, and what is not known ----------------------------------------------------------------------
 
 
 def _left_over(facts: Facts) -> Iterator[str]:
@@ -181,10 +181,10 @@ def _left_over(facts: Facts) -> Iterator[str]:
         by_service.setdefault(service, []).append(dead_letter)
     for service, ids in by_service.items():
         if len(ids) == 1:
-            yield f"A dead letter is left in {service}: `saga dead-letters show {service} {ids[0]}` tells more."
+            yield f"A dead letter is left in {service}: see `saga dead-letters show {service} {ids[0]}`."
         else:
             listing = f"saga dead-letters ls {service} --saga {quote(facts.timeline.saga_id)}"
-            yield f"{len(ids)} dead letters are left in {service}: `{listing}` tells more."
+            yield f"{len(ids)} dead letters are left in {service}: see `{listing}`."
 
 
 def _gaps(facts: Facts) -> Iterator[str]:
@@ -203,7 +203,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _news(entry: LogEntry) -> str:
-    """Return what happened as the name of the event tells it: "Inventory released"."""
+    """Return the words of the emitted event's name: "Inventory released"."""
     words = _WORDS.split(str(entry.emitted_type or entry.step))
     return " ".join(word.lower() for word in words).capitalize()
 
@@ -218,7 +218,7 @@ def _capital(name: str) -> str:
 
 
 def _clock(moment: datetime | None) -> str:
-    """Return a time with its day in brackets that no text holds; `_with_days` keeps the day where it is news."""
+    """Return a time with its date between NULs, which no text holds; `_with_days` drops repeated dates."""
     if moment is None:
         return "an unknown time"
     at = moment.astimezone(UTC)
@@ -226,14 +226,14 @@ def _clock(moment: datetime | None) -> str:
 
 
 def _with_days(text: str, now: datetime) -> str:
-    """Return a text whose times bear their day where that is another than the time's before; the first's is today."""
+    """Return a text whose times have their dates only where these differ from the time before; the first from today."""
     days = [now.astimezone(UTC).date().isoformat()]
 
-    def told(match: re.Match[str]) -> str:
+    def dated(match: re.Match[str]) -> str:
         days.append(match[1])
         return "" if days[-2] == match[1] else f"{match[1]} "
 
-    return _DAY.sub(told, text)
+    return _DAY.sub(dated, text)
 
 
 def _span(seconds: float) -> str:

@@ -179,7 +179,7 @@ def test_a_move_that_the_fence_forbids_is_found():
 def test_an_entry_that_lies_about_where_it_came_from_is_found():
     timeline = changed(refused(), "process_payment", "compensated", from_state=StepState.EXECUTING)
 
-    assert "it says: from executing" in hurt(timeline)["every move is legal"]
+    assert "its entry has: from executing" in hurt(timeline)["every move is legal"]
 
 
 def test_an_event_that_nobody_committed_is_found():
@@ -210,7 +210,7 @@ def test_a_step_that_moves_after_its_service_was_told_of_the_end_is_found():
 def test_an_event_that_reached_nobody_is_found():
     timeline = changed(fulfilled(), "create_shipment", "completed", emitted_id="on its way for ever")
 
-    assert hurt(timeline)["nothing is lost"] == "ShipmentCreated of create_shipment reached nobody"
+    assert hurt(timeline)["nothing is lost"] == "ShipmentCreated of create_shipment was not consumed"
 
 
 def test_an_event_that_nobody_ever_listens_to_is_not_lost():

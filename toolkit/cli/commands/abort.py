@@ -1,4 +1,4 @@
-"""`saga abort`: ask everybody to refuse what they have not begun of a saga; what was done is then undone in reverse."""
+"""`saga abort`: ask all services to refuse a saga's steps that have not begun; the done ones are undone in reverse."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def abort(
         leave(ExitCode.AWAY if timeline.unreachable and not timeline.entries else ExitCode.PROBLEM)
         return
     run_async(_send(timeline, why))
-    complain(f"all services were asked to abort {saga_id}; `saga trace {saga_id}` tells what comes of it")
+    complain(f"all services were asked to abort {saga_id}; `saga trace {saga_id}` shows the outcome")
 
 
 def _why_not(timeline: Timeline) -> str | None:
-    """Return why there is nothing to abort, or None; an abort of what nobody knows would be a saga of its own."""
+    """Return why there is nothing to abort, or None; an abort of an unknown saga would be a saga of its own."""
     if not timeline.entries:
         return f"no service knows a saga {timeline.saga_id!r}; `saga ls` lists those that they know"
     if timeline.state and timeline.state.is_ended:
@@ -85,7 +85,7 @@ async def _send(timeline: Timeline, reason: str) -> None:
 
 
 def _traceparent(timeline: Timeline) -> str | None:
-    """Return what puts the abort into the saga's trace, where the services tell which that is."""
+    """Return the traceparent that puts the abort into the saga's trace, where a service knows the trace."""
     from toolkit.ids import derived_trace
     from toolkit.protocol.log_entry import trace_of
 

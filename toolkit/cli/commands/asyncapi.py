@@ -1,4 +1,4 @@
-"""`saga asyncapi`: what a service hears and says, as an AsyncAPI document."""
+"""`saga asyncapi`: the events that a service consumes and publishes, as an AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def asyncapi(
     of: Annotated[str, typer.Argument(metavar="SERVICE", help="Whose events.")], service: ServicesOption = None
 ) -> None:
-    """Print what a service hears and says, as AsyncAPI 3.0.
+    """Print the events that a service consumes and publishes, as AsyncAPI 3.0.
 
     In JSON, with every event's schema. It is read from the declarations below the current directory; where services are
     named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.

@@ -1,4 +1,4 @@
-"""`saga audit`: who changed what by hand in a service, when and why."""
+"""`saga audit`: the changes that operators made in a service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def audit(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List what was changed by hand in a service.
+    """List what operators changed in a service.
 
     Who, when, what and why, the newest first. Ends with 3 where the service can't be asked.
     """

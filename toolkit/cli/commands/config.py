@@ -1,4 +1,4 @@
-"""`saga config`: what each setting is here, and where that comes from."""
+"""`saga config`: the value of each setting here, and its source."""
 
 from __future__ import annotations
 

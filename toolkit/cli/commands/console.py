@@ -19,7 +19,7 @@ def console(
         bool | None,
         typer.Option(
             "--behind-https/--no-behind-https",
-            help="Browsers reach it by a proxy that speaks HTTPS; else SAGA_BEHIND_HTTPS.",
+            help="Browsers reach it by an HTTPS proxy; else SAGA_BEHIND_HTTPS.",
             show_default=False,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`saga dead-letters`: look at what a service gave up, have it handled again, or drop it for good."""
+"""`saga dead-letters`: list a service's dead letters, redrive them, or drop them for good."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OUTCOMES = ("id", "saga_id", "step", "outcome", "why")
 ServiceArgument = Annotated[str, typer.Argument(metavar="SERVICE", help="Whose dead letters.")]
 IdsOption = Annotated[list[str] | None, typer.Option("--id", metavar="ID", help="This one; repeatable.")]
 ReasonIsOption = Annotated[
-    str | None, typer.Option("--reason-is", metavar="WORD", help="Those with this reason: 'retries spent' say.")
+    str | None, typer.Option("--reason-is", metavar="WORD", help="Those with this reason, for example 'retries spent'.")
 ]
 StepOption = Annotated[
     str | None, typer.Option("--step", metavar="NAME", help="Those of this step, or of what undoes it.")
@@ -50,7 +50,7 @@ AgeOption = Annotated[
     str | None, typer.Option("--older-than", metavar="AGE", help="Those that did not come again since: 1h, 30d.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All of them.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 WhyOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit. Needed but for a dry run.")
 ]
@@ -78,7 +78,7 @@ def list_dead_letters(
 @dead_letters.command("show")
 def show_dead_letter(
     of: ServiceArgument,
-    dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id.")],
+    dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="The dead letter's id.")],
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -89,10 +89,10 @@ def show_dead_letter(
         leave(ExitCode.PROBLEM)
     elif output is Format.TABLE:
         print_fields(dead_letter)
-        _complain_of_silence(of, dead_letter)
+        _explain_redaction(of, dead_letter)
     else:
         print_json(dead_letter, output)
-        _complain_of_silence(of, dead_letter)
+        _explain_redaction(of, dead_letter)
 
 
 @dead_letters.command("redrive")
@@ -114,7 +114,7 @@ def redrive(
 
     Ends with 1 where one was refused, because its saga has ended, and where there is none of an --id.
     """
-    which = _meant(_selection(ids, reason_is, step, (saga_type, saga), older_than), everything)
+    which = _selected(_selection(ids, reason_is, step, (saga_type, saga), older_than), everything)
     _act("redrive", of, which, _operator(reason, dry_run), dry_run, service, output)
 
 
@@ -133,22 +133,22 @@ def drop(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Drop dead letters for good; that they were is kept in the audit.
+    """Drop dead letters for good; the audit keeps that they were.
 
     Ends with 1 where there is none of an --id.
     """
-    which = _meant(_selection(ids, reason_is, step, (saga_type, saga), older_than), everything)
+    which = _selected(_selection(ids, reason_is, step, (saga_type, saga), older_than), everything)
     _act("drop", of, which, _operator(reason, dry_run), dry_run, service, output)
 
 
-def _complain_of_silence(of: str, dead_letter: Mapping[str, Any]) -> None:
-    """Say why a message is not shown, and where it is to be found by whoever may."""
+def _explain_redaction(of: str, dead_letter: Mapping[str, Any]) -> None:
+    """Name the reason why a message is not shown, and the table that has it."""
     from toolkit.declaration.redaction import NO_OBJECT, UNKNOWN
 
     if dead_letter["body"] in (UNKNOWN, NO_OBJECT):
         complain(
-            f"the message of {dead_letter['id']} is not shown, since nothing here tells what of it is sensitive; "
-            f"it stands whole in the table dead_letters of {of}'s database"
+            f"the message of {dead_letter['id']} is not shown, since its event's declaration is not known here; "
+            f"it is whole in the table dead_letters of {of}'s database"
         )
 
 
@@ -163,19 +163,21 @@ def _selection(
 
     saga_type, saga_id = saga
     if saga_type is not None and saga_id is None:
-        raise UsageError("--type tells sagas of one id apart: name that by --saga ID")
+        raise UsageError("--type is allowed with --saga ID only: it narrows the sagas of one id")
     before = SystemClock().now() - span(older_than, "--older-than") if older_than is not None else None
     return Selection(
         ids=tuple(ids or ()), reason=reason, step=step, saga_id=saga_id, saga_type=saga_type, before=before
     )
 
 
-def _meant(which: Selection, everything: bool) -> Selection:
-    """Return the selection, if it is clear that it is meant: nobody means all by saying nothing."""
+def _selected(which: Selection, everything: bool) -> Selection:
+    """Return the selection, unless it is empty without --all."""
     from toolkit.persistence.dead_letters import Selection
 
     if everything == (which != Selection()):
-        raise UsageError("say which: by --id, --reason-is, --step, --saga, --older-than, or --all without any of these")
+        raise UsageError(
+            "select some: by --id, --reason-is, --step, --saga, --older-than, or --all without any of these"
+        )
     return which
 
 
@@ -215,12 +217,12 @@ def _missing(of: str, ids: Sequence[str]) -> str:
 async def _batch_by_batch(
     verb: str, of: str, which: Selection, by: Operator, dry_run: bool, service: list[str] | None, rows: Rows
 ) -> None:
-    """Do it bite by bite, and add what was done to `rows`."""
+    """Redrive or drop batch by batch, and add the outcomes to `rows`."""
     async with opened(service) as known:
         client = pick(of, known)
         newest = await client.dead_letters(which, limit=1)
         if not newest:
-            await _see_that_it_is_a_step(client, which.step)
+            await _check_step(client, which.step)
             return
         which = replace(which, up_to=newest[0]["id"])
         act = client.redrive if verb == "redrive" else client.drop
@@ -239,26 +241,28 @@ async def _read(of: str, which: Selection, limit: int, service: list[str] | None
         client = pick(of, known)
         rows = await client.dead_letters(which, limit=limit)
         if not rows:
-            await _see_that_it_is_a_step(client, which.step)
+            await _check_step(client, which.step)
         return rows
 
 
-async def _see_that_it_is_a_step(client: ServiceClient, name: str | None) -> None:
-    """See that a name of which there are no letters is a step's; that of one that is gone from the code has letters.
+async def _check_step(client: ServiceClient, name: str | None) -> None:
+    """Check that a step without dead letters is declared.
 
     Raises:
-        UsageError: it is none; the text says which name is meant, or which there are.
+        UsageError: it is not; the text names the declared steps.
     """
     if name is None:
         return
     try:
         handlers = (await client.contract()).handlers
-    except UnreachableError:  # a database far from its service's code: nothing here tells the steps' names
+    except UnreachableError:  # a database far from its service's code: the steps' names are not known here
         return
     steps = [each.name for each in handlers if each.kind == "step"]
     undone = next((each.of for each in handlers if each.kind == "compensation" and each.name == name), None)
     if undone is not None:
-        raise UsageError(f"{name} undoes a step, and its letters have the name of that: write --step {undone}")
+        raise UsageError(
+            f"{name} is a compensation, and its dead letters have the name of its step: write --step {undone}"
+        )
     if name not in steps:
         raise UsageError(f"{client.service} has no step {name!r}; there are: {', '.join(sorted(steps))}")
 

@@ -1,4 +1,4 @@
-"""`saga graph`: the choreography as the code declares it, and what is wrong with it."""
+"""`saga graph`: the declared choreography, and the checker's findings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Drawing(StrEnum):
 
 def graph(
     drawing: Annotated[Drawing, typer.Option("--format", help="A page to read, or a Mermaid chart.")] = Drawing.TEXT,
-    checked: Annotated[bool, typer.Option("--check", help="Say what is wrong; end with 1 if anything is.")] = False,
+    checked: Annotated[bool, typer.Option("--check", help="List what is wrong; end with 1 if anything is.")] = False,
 ) -> None:
-    """Draw who hears what and emits what; asks no running service."""
+    """Draw which step consumes and emits which event; asks no running service."""
     from toolkit.declaration.choreography import Choreography, as_mermaid, as_text
 
     draw = {Drawing.TEXT: as_text, Drawing.MERMAID: as_mermaid}[drawing]

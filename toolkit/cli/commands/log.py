@@ -1,4 +1,4 @@
-"""`saga log`: the saga log of one service, as it stands there."""
+"""`saga log`: the saga log of one service."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, 
     from toolkit.client.fan_out import ask_all
 
     if saga_type is not None and saga is None:
-        raise UsageError("--type tells sagas of one id apart: name that by --saga ID")
+        raise UsageError("--type is allowed with --saga ID only: it narrows the sagas of one id")
     async with opened(service) as clients:
         chosen = [client for client in clients if client.service == name]
         if not chosen:

@@ -1,4 +1,4 @@
-"""`saga ls`: the sagas that were moved last, and how they stand as all services together see them."""
+"""`saga ls`: the sagas that moved last, with their states as all services together show them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FEWER, _NARROW = ("saga_id", "state", "last_step", "age"), 110
 
 
 def ls(
-    state: Annotated[SagaState | None, typer.Option(help="Only sagas that stand so.")] = None,
+    state: Annotated[SagaState | None, typer.Option(help="Only sagas in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="The latest moved so many.")] = 20,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
@@ -54,7 +54,7 @@ async def _read(
 
 
 def summary(timeline: Timeline, now: datetime) -> dict[str, Any]:
-    """Return what a list has room for of one saga."""
+    """Return one saga's row of a list."""
     started_at = min(entry.at for entry in timeline.entries)
     last = timeline.last_move or timeline.entries[-1]
     return {
@@ -70,7 +70,7 @@ def summary(timeline: Timeline, now: datetime) -> dict[str, Any]:
 
 
 def age_of(span: timedelta) -> str:
-    """Return a span in its largest unit, as people say it."""
+    """Return a span in its largest unit."""
     seconds = max(int(span.total_seconds()), 0)
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:

@@ -1,4 +1,4 @@
-"""`saga nudge`: have each service emit again what it emitted last in a saga that stands still."""
+"""`saga nudge`: have each service emit its last event of a stalled saga again."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def nudge(
 ) -> None:
     """Emit an unfinished saga's last events again.
 
-    As the watch does by itself; what was heard changes nothing. Ends with 1 where the saga has ended or no service
-    knows it, and with 3 where a service can't be asked.
+    As the watchdog does by itself; events that were consumed change nothing. Ends with 1 where the saga has ended or no
+    service knows it, and with 3 where a service can't be asked.
     """
     answers = run_async(_nudge(saga_id, saga_type, operator(reason), service))
     rows = [row for found in answers.by_service.values() for row in found]
@@ -46,11 +46,11 @@ def nudge(
     leave(ExitCode.FINE if any(row["outcome"] != "refused" for row in rows) else ExitCode.PROBLEM)
 
 
-async def _nudge(saga_id: str, said: str | None, by: Operator, service: list[str] | None) -> Answers[Rows]:
+async def _nudge(saga_id: str, named: str | None, by: Operator, service: list[str] | None) -> Answers[Rows]:
     from toolkit.client.fan_out import ask_all
 
     async with opened(service) as known:
-        saga_type = await type_of(saga_id, said, known)
+        saga_type = await type_of(saga_id, named, known)
 
         async def rows_of(each: ServiceClient) -> Rows:
             return (await each.nudge(saga_id, by, saga_type)).rows

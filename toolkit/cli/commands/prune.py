@@ -1,4 +1,4 @@
-"""`saga prune`: delete what is old from the services' databases, bite by bite, while they work."""
+"""`saga prune`: delete old rows from the services' databases, batch by batch, while the services work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMNS = ("service", "sagas", "dead_letters", "audit")
 
 
 def prune(
-    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="How old is old: 30d say.")],
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="How old is old, for example 30d.")],
     reason: ReasonOption,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,

@@ -1,4 +1,4 @@
-"""`saga replay`: have each service emit again what it emitted last in one saga, from its own log."""
+"""`saga replay`: have each service emit its last events of a saga again, from its own log."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def replay(
 ) -> None:
     """Emit a saga's last events again, even an ended one's.
 
-    Under their own ids: what was heard changes nothing, what was lost goes on. Ends with 1 where no service knows the
-    saga, and with 3 where a service can't be asked.
+    Under their own ids: consumed events change nothing, lost ones let the saga go on. Ends with 1 where no service
+    knows the saga, and with 3 where a service can't be asked.
     """
     rows, unreachable = run_async(_replay(saga_id, saga_type, operator(reason), service))
     with held():

@@ -1,4 +1,4 @@
-"""`saga run`: one service, until it is told to stop."""
+"""`saga run`: one service, until a signal stops it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import typer
 
 from toolkit.cli.exit_codes import ExitCode, UsageError, leave
 from toolkit.cli.service_discovery import (
+    check_logins,
+    check_step_timeouts,
     discover,
     find_service,
     package_name,
-    see_that_owners_exist,
-    see_that_steps_exist,
 )
 
 
@@ -32,8 +32,8 @@ def run(
             "SAGA_BROKER_URL=embedded is one process for all services, and `saga run` is one of several: "
             "name a broker, or let `saga demo` or `saga trigger` run them all"
         )
-    if ":" not in service:  # from elsewhere, nobody knows which services it has beside it
+    if ":" not in service:  # the other services of one from elsewhere are not known
         services = discover(package_name())
-        see_that_steps_exist(settings, services)
-        see_that_owners_exist(settings, services)
+        check_step_timeouts(settings, services)
+        check_logins(settings, services)
     leave(ExitCode(run_service(found, settings)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.client.service_client import ServiceClient
     from toolkit.tracking.snapshot import Snapshot
 
-#: What a table has room for; programs get every field of the glance.
+#: What a table has room for; programs get every field of the snapshot.
 COLUMNS = (
     "service", *(state.lower() for state in SagaState), "rate", "p95", "overdue", "dead_letters", "outbox", "oldest",
 )  # fmt: skip
@@ -55,7 +55,7 @@ async def snapshots_of(services: Sequence[ServiceClient]) -> Answers[Snapshot]:
 
 
 def figures(snapshot: Snapshot) -> dict[str, Any]:
-    """Return a glance as a table shows it; while the sagas are still being counted, nothing is said of them."""
+    """Return a snapshot's row of a table; while the service still counts its sagas, their columns are empty."""
     states = {state.lower(): snapshot.by_state.get(state, 0) if snapshot.is_counted else None for state in SagaState}
     return {
         "service": snapshot.service,

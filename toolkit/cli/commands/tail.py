@@ -1,4 +1,4 @@
-"""`saga tail`: what all services write into their saga logs, as they write it."""
+"""`saga tail`: all services' log entries, as they are written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tail(
     effect. A service that can't be asked is named, and asked again.
     """
     if output is Format.JSON:
-        raise UsageError("what never ends is no JSON document: take -o jsonl, an object a line")
+        raise UsageError("an endless output is no JSON document: take -o jsonl, an object a line")
     try:
         run_async(_follow((saga_type, saga), limit, interval, service, output))
     except KeyboardInterrupt:  # which is how one stops following
@@ -87,7 +87,7 @@ class _Log:
         """Return what was written since."""
         from toolkit.client.service_client import PAGE
 
-        if self._last is None:  # nothing was heard of it so far
+        if self._last is None:  # it has not answered so far
             return [entry for entry in await self._ask(None, _OVERLAP) if entry.at >= self._began]
         found: Entries = []
         while True:
@@ -125,7 +125,7 @@ class _Log:
 
     def _complain(self, error: Exception) -> None:
         if not self._is_silent:
-            complain(f"warning: {self._service.service} is unreachable, so what it writes is missing here: {error}")
+            complain(f"warning: {self._service.service} is unreachable, so its entries are missing here: {error}")
         self._is_silent = True
 
 
@@ -143,7 +143,7 @@ def _print(entries: Sequence[LogEntry], output: Format, wide: int) -> None:
         print_json(list(entries), output)
         return
     for entry in entries:
-        sign, _, step, state, tells = move(entry)
+        sign, _, step, state, detail = move(entry)
         at = entry.at.astimezone(UTC).time().isoformat(timespec="milliseconds")
         facts = (text_of(at), text_of(entry.service.ljust(wide)), text_of(entry.saga_id))
-        console().print(Text("  ").join([*facts, Text(" ").join([sign, step]), state, tells]), soft_wrap=True)
+        console().print(Text("  ").join([*facts, Text(" ").join([sign, step]), state, detail]), soft_wrap=True)

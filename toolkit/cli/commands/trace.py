@@ -1,4 +1,4 @@
-"""`saga trace`: what became of one saga, told by all services together."""
+"""`saga trace`: one saga's timeline and progress, as all services together show them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def trace(
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Tell one saga's story, and what is still to come.
+    """Show one saga's timeline, and what is still to come.
 
-    In a sentence, then in the order of cause and effect, then what comes next if nobody refuses. Ends with 1 where no
-    service knows the saga, and with 3 where a service can't be asked.
+    A summary, then the entries in the order of cause and effect, then the steps to come unless one refuses. Ends with 1
+    where no service knows the saga, and with 3 where a service can't be asked.
     """
     from toolkit.cli.progress import complain_of_contracts, complain_of_undeclared, print_remaining
     from toolkit.cli.timelines import complain_of_gaps, print_summary, print_timeline
@@ -44,7 +44,7 @@ def trace(
     if timeline.entries:
         complain_of_contracts(found.without_contract)
         complain_of_undeclared(found.undeclared)
-    leave(_verdict(timeline, has_dead_letters=found.has_dead_letters))
+    leave(_exit_code(timeline, has_dead_letters=found.has_dead_letters))
 
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> SagaReport:
@@ -54,14 +54,14 @@ async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) 
         return await follow(saga_id, saga_type, known)
 
 
-def _verdict(timeline: Timeline, *, has_dead_letters: bool) -> ExitCode:
+def _exit_code(timeline: Timeline, *, has_dead_letters: bool) -> ExitCode:
     if timeline.unreachable:
         if not timeline.entries:
             complain(f"no service that can be reached knows the saga {timeline.saga_id!r} yet")
         return ExitCode.AWAY
     if timeline.entries:
         return ExitCode.FINE
-    if not has_dead_letters:  # of which its sentence tells
+    if not has_dead_letters:  # its summary names them
         # Of what could not be read only a saga's first event is sure to bear the saga's id.
         complain(
             f"error: no service knows a saga {timeline.saga_id!r}; `saga ls` lists those that they know, "

@@ -1,4 +1,4 @@
-"""`saga trigger`: start sagas, and if asked to, wait for what becomes of them."""
+"""`saga trigger`: start sagas, and wait for their ends if asked to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.cli.interrupts import heeding_sigterm, held, run_async
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_json
 from toolkit.cli.progress_bars import progress
-from toolkit.cli.service_discovery import discover, package_name, sagas_of, see_that_steps_exist
+from toolkit.cli.service_discovery import check_step_timeouts, discover, package_name, sagas_of
 from toolkit.cli.service_locations import opened
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import SagaState
@@ -52,7 +52,7 @@ def trigger(
     patience = None if wait is None else timedelta(seconds=wait)
     settings = load_settings()
     if settings.broker_url == "embedded":
-        see_that_steps_exist(settings, services)
+        check_step_timeouts(settings, services)
     started = _Started(saga, events, output)
     with heeding_sigterm():
         try:
@@ -70,7 +70,7 @@ def trigger(
 class _Started:
     """The sagas that have been started so far, and their ids on standard output, whatever happens then.
 
-    To people an id is shown as soon as its event is safe; JSON is written at the end, when it is known how they stand.
+    To people an id is shown as soon as its event is stored; JSON is written at the end, with the sagas' states.
     """
 
     def __init__(self, saga: Saga, events: Mapping[str, Event], output: Format) -> None:
@@ -80,7 +80,7 @@ class _Started:
         self._timelines: dict[str, Timeline] = {}
 
     def sent(self, saga_id: str) -> None:
-        """Take in that a saga's event is safe."""
+        """Record that a saga's event is stored."""
         from toolkit.protocol.timeline import Timeline
 
         self._timelines[saga_id] = Timeline(saga_id, [])
@@ -88,7 +88,7 @@ class _Started:
             typer.echo(saga_id)
 
     def seen(self, timeline: Timeline) -> None:
-        """Take in how a saga stands."""
+        """Record a saga's timeline."""
         self._timelines[timeline.saga_id] = timeline
 
     def timelines(self) -> list[Timeline]:
@@ -96,12 +96,12 @@ class _Started:
         return [self._timelines[saga_id] for saga_id in self.events if saga_id in self._timelines]
 
     def how_far(self) -> str:
-        """Return what was done so far, for whoever stops it; what is not confirmed is not counted."""
-        told = f"{len(self._timelines)} of {len(self.events)} sent"
+        """Return how many events were sent; an unconfirmed one is not counted."""
+        text = f"{len(self._timelines)} of {len(self.events)} sent"
         if len(self._timelines) < len(self.events):
-            return told
+            return text
         ended = sum(timeline.state is not None and timeline.state.is_ended for timeline in self._timelines.values())
-        return f"{told}, {ended} of them known to have ended"
+        return f"{text}, {ended} of them known to have ended"
 
     def close(self) -> None:
         """Write what is written at the end."""
@@ -156,7 +156,7 @@ async def _start(
 
 
 def _report(timelines: Sequence[Timeline]) -> None:
-    """Say how the sagas ended, and leave accordingly."""
+    """Report how the sagas ended, and leave with the exit code for it."""
     from toolkit.cli.timelines import complain_of_gaps
 
     completed = [timeline.saga_id for timeline in timelines if timeline.state is SagaState.COMPLETED]
@@ -173,6 +173,6 @@ def _report(timelines: Sequence[Timeline]) -> None:
 
 
 def _reason(timeline: Timeline) -> str:
-    """Return what was told of the first refusal."""
+    """Return the reason of the first refusal."""
     errors = (str(entry.error) for entry in timeline.entries if entry.to_state == "failed" and entry.error)
     return next(errors, "see `saga trace`")

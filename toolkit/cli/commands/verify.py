@@ -1,4 +1,4 @@
-"""`saga verify`: whether all sagas came to a right end, verified from the services' logs, tables and queues."""
+"""`saga verify`: whether all sagas came to a right end, by the services' logs, tables and queues."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def verify(
             metavar="SECONDS",
             min=0,
             max=MOST_SECONDS,
-            help="Judge only sagas that have not moved for so long; 0: all is done.",
+            help="Verify only sagas that have not moved for so long; 0: all is done.",
         ),
     ] = 0,
     service: ServicesOption = None,
@@ -82,7 +82,7 @@ def checks_of(package: str) -> Sequence[Check]:
 
 
 def _broker() -> Settings | None:
-    """Return the settings if they name a broker: the default one may be anybody's."""
+    """Return the settings if they name a broker: the default one may be another system's."""
     from toolkit.configuration.settings import load_settings
     from toolkit.observability.logs import configure_logs
 
@@ -98,12 +98,12 @@ def _sum_up(report: VerificationReport) -> None:
         complain(f"warning: not checked: {what}")
     if report.left_out:
         that_have = "that has" if report.left_out == 1 else "that have"
-        complain(f"left out: {_counted(report.left_out, 'saga')} {that_have} just moved, or of which a part was pruned")
+        complain(f"left out: {_counted(report.left_out, 'saga')} {that_have} just moved, or are pruned in part")
     if report.violations:
-        judgement = _counted(len(report.violations), "violation")
+        outcome = _counted(len(report.violations), "violation")
     else:
-        judgement = "all is right" if not report.is_broker_away else "all is right as far as it was checked"
-    complain(f"{_counted(report.sagas, 'saga')} verified, {judgement}")
+        outcome = "all is right" if not report.is_broker_away else "all is right as far as it was checked"
+    complain(f"{_counted(report.sagas, 'saga')} verified, {outcome}")
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""`saga watch`: all services at a glance and the sagas that moved last, anew each second."""
+"""`saga watch`: all services' statistics and the sagas that moved last, each second again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,108 @@
+"""The status of the steps and compensations that have not begun: still to come, skipped or unknown."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+
+from toolkit.declaration.choreography import Node
+from toolkit.declaration.events import SagaState
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.log_entry import LogEntry, trace_of
+from toolkit.tracking.saga_records import SagaRecords, plain
+from toolkit.tracking.step_status import NodeProgress, Status
+
+_NOTHING_TO_UNDO = frozenset({StepState.FAILED, StepState.FENCED, StepState.COMPENSATED, StepState.CONFIRMED})
+
+
+class ComingNodes:
+    """The nodes that have not begun; `begun` has the progress of those that have, and None for the others."""
+
+    def __init__(self, records: SagaRecords, begun: Mapping[Node, NodeProgress | None]) -> None:
+        self._records = records
+        self._timeline = records.timeline
+        self._choreography = records.choreography
+        self._begun = begun
+        self._awaited = self._follow()
+
+    def progress_of(self, node: Node) -> NodeProgress:
+        """Return the progress of a node that has not begun."""
+        if node.service in self._timeline.unreachable:
+            is_possible = not node.is_compensation or node in self._awaited or self._may_be_triggered(node)
+            return plain(node, Status.UNKNOWN if is_possible else Status.SKIPPED)
+        if node not in self._awaited:
+            is_possible = self._is_forgotten(node) or self._is_behind_unknown_service(node)
+            return plain(node, Status.UNKNOWN if is_possible else Status.SKIPPED)
+        cause = self._awaited[node]
+        return plain(node, Status.REMAINING) if cause is None else self._waiting(node, cause)
+
+    def _waiting(self, node: Node, cause: LogEntry) -> NodeProgress:
+        """Return the progress of a node whose event was emitted."""
+        is_overdue = self._records.is_overdue(cause.service, cause.step)
+        return replace(
+            plain(node, Status.OVERDUE if is_overdue else Status.REMAINING),
+            at=cause.at,
+            event_in=self._records.event(cause.emitted_id, cause.emitted_type),
+            error=self._unsent(cause),
+            nudges=self._records.nudges(cause.service, cause.step) if is_overdue else 0,
+            trace_id=trace_of(cause),
+        )
+
+    def _follow(self) -> dict[Node, LogEntry | None]:
+        """Return the nodes that come next unless a step refuses, each with the entry that it waits on, if any."""
+        if self._timeline.state and self._timeline.state.is_ended:
+            return {}
+        found: dict[Node, LogEntry | None] = {}
+        waiting: deque[tuple[str, LogEntry | None]] = deque()
+        waiting.extend((str(entry.emitted_type), entry) for entry in self._records.emitted.values())
+        waiting.extend((node.success, None) for node, own in self._begun.items() if own and own.status.is_to_come)
+        while waiting:
+            event, cause = waiting.popleft()
+            for node in self._choreography.listeners(event, self._records.saga):
+                if node not in found and not self._begun[node] and not self._is_moot(node):
+                    found[node] = cause
+                    waiting.append((node.success, None))
+        return found
+
+    def _is_moot(self, node: Node) -> bool:
+        """Whether the node is a compensation of a step that was never done, or is undone already."""
+        moves = [each for each in self._records.stream(node) if each.position]
+        return node.is_compensation and bool(moves) and moves[-1].to_state in _NOTHING_TO_UNDO
+
+    def _unsent(self, cause: LogEntry) -> str | None:
+        """Return why an event is still in the outbox, if publishing it has failed."""
+        rows = self._records.outbox(cause.service)
+        row = next((row for row in rows if row["event_id"] == cause.emitted_id and row["tries"]), None)
+        return f"{cause.emitted_type} is still in the outbox after {row['tries']} failed tries" if row else None
+
+    def _may_be_triggered(self, node: Node) -> bool:
+        """Whether an event that was emitted, or that an unreachable service emits, triggers the node."""
+        emitted = {entry.emitted_type for entry in self._records.emitted.values()}
+        away = {
+            event
+            for each in self._choreography.nodes
+            if each.service in self._timeline.unreachable
+            for event in each.emits
+        }
+        return any(event in emitted or event in away for event in node.triggers)
+
+    def _is_forgotten(self, node: Node) -> bool:
+        """Whether the node must have been done, although its service has no entry of it any more."""
+        forward = self._choreography.forward(self._records.saga)
+        if node not in forward:
+            return False
+        if self._timeline.state is SagaState.COMPLETED:
+            return True
+        later = (self._begun[each] for each in forward[forward.index(node) + 1 :])
+        return any(each and each.status is not Status.FENCED for each in later)  # an abort fences every step it meets
+
+    def _is_behind_unknown_service(self, node: Node) -> bool:
+        """Whether a service without a known contract may still lead the saga to the node."""
+        known = {contract.service for contract in self._choreography.contracts}
+        if self._timeline.unreachable.keys() <= known or (self._timeline.state and self._timeline.state.is_ended):
+            return False
+        nodes = self._choreography.nodes_of(self._records.saga)
+        emitted = {self._records.saga.starts_with, *(event for each in nodes for event in each.emits)}
+        unknown = {event for each in nodes for event in each.triggers} - emitted
+        return any(node in self._choreography.reached_from(event, self._records.saga) for event in unknown)

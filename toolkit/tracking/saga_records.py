@@ -1,0 +1,91 @@
+"""All that the services know of one saga: its log entries by step, and the rows beside the logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolkit.declaration.choreography import Choreography, Node
+from toolkit.protocol.fence import StepState
+from toolkit.protocol.log_entry import DetailedEntry, LogEntry
+from toolkit.protocol.timeline import Timeline
+from toolkit.tracking.step_status import NodeProgress, Rows, SeenEvent, Status, View
+
+_OF_THE_STEP = frozenset({StepState.FENCED, StepState.CONFIRMED, StepState.COMPENSATING, StepState.COMPENSATED})
+
+
+class SagaRecords:
+    """One saga's timeline, the choreography that it runs along, and the services' views by name."""
+
+    def __init__(self, timeline: Timeline, choreography: Choreography, views: Mapping[str, View]) -> None:
+        saga = choreography.saga(str(timeline.saga_type))
+        assert saga is not None  # noqa: S101 -- every saga that a log names was added to the choreography
+        self.saga = saga
+        self.timeline = timeline
+        self.choreography = choreography
+        self._views = views
+        self._streams: dict[tuple[str, str], list[LogEntry]] = {}
+        for entry in timeline.entries:
+            self._streams.setdefault((entry.service, entry.step), []).append(entry)
+        self.emitted = {entry.emitted_id: entry for entry in timeline.entries if entry.emitted_id and entry.position}
+
+    def stream(self, node: Node) -> Sequence[LogEntry]:
+        """Return the entries of the node's step; a compensation writes into the stream of its step."""
+        return self._streams.get((node.service, node.step), [])
+
+    def entries(self, node: Node) -> list[LogEntry]:
+        """Return the entries of the stream that are the node's own."""
+        if node.is_compensation:
+            taken = (each for each in self.stream(node) if each.event_type in node.triggers)
+            return [each for each in taken if each.to_state != StepState.FENCED]
+        return [
+            each
+            for each in self.stream(node)
+            if each.event_type in node.triggers or each.to_state in _OF_THE_STEP or not each.event_type
+        ]
+
+    def event(self, event_id: str | None, event_type: str | None) -> SeenEvent | None:
+        """Return an event, with its body where the entry that emitted it has one; None without a type."""
+        if not event_type:
+            return None
+        emitted = self.emitted.get(str(event_id))
+        body = emitted.emitted_body if isinstance(emitted, DetailedEntry) else None
+        return SeenEvent(type=event_type, id=event_id, body=body)
+
+    def outbox(self, service: str) -> Rows:
+        """Return the saga's outbox rows in a service."""
+        return self._views[service].outbox if service in self._views else ()
+
+    def dead_letter(self, node: Node) -> Mapping[str, Any] | None:
+        """Return the dead letter that stops the node; one without a step is matched by its event alone."""
+        dead_letters = self._views[node.service].dead_letters if node.service in self._views else ()
+        for each in dead_letters:
+            if each["step"] in (node.step, None) and str(each["event_type"]) in node.triggers:
+                return each
+        return None
+
+    def is_overdue(self, service: str, step: str) -> bool:
+        """Whether the step has waited too long for the saga's end."""
+        return self._overdue(service, step) is not None
+
+    def nudges(self, service: str, step: str) -> int:
+        """Return how often the overdue step's event was sent again."""
+        row = self._overdue(service, step)
+        return int(row["nudges"]) if row else 0
+
+    def _overdue(self, service: str, step: str) -> Mapping[str, Any] | None:
+        rows = self._views[service].overdue if service in self._views else ()
+        return next((row for row in rows if row["step"] == step), None)
+
+
+def plain(node: Node, status: Status) -> NodeProgress:
+    """Return the node with its status and its declaration alone."""
+    handler = node.handler
+    return NodeProgress(
+        service=node.service,
+        name=node.name,
+        kind=handler.kind,
+        of=handler.of,
+        status=status,
+        attempts=handler.attempts or None,
+    )
