@@ -48,8 +48,8 @@ class CheckResult(Protocol):
         ...
 
 
-#: A check of the services' own, of money for example: it takes the databases' URLs by service, and how each saga ended, by its
-#: type and id (None: it has not). It raises UnreachableError where something that it needs can't be read.
+#: A check of the services' own, of money for example: it takes the databases' URLs by service, and how each saga
+#: ended, by its type and id (None: it has not). It raises UnreachableError where something that it needs can't be read.
 Check = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[CheckResult]]
 
 

@@ -62,13 +62,13 @@ async def test_an_event_started_twice_starts_one_saga(embedded: SagaClient):
     assert [entry.step for entry in timeline.entries if entry.to_state == "completed"].count("reserve_inventory") == 1
 
 
-async def test_a_saga_that_no_service_knows_has_no_entries(embedded: SagaClient):
+async def test_unknown_saga_has_no_entries(embedded: SagaClient):
     report = await embedded.saga("order-404")
 
     assert (report.timeline.entries, report.timeline.state) == ([], None)
 
 
-async def test_a_wait_in_vain_raises_the_timeline_so_far(embedded: SagaClient):
+async def test_timed_out_wait_has_the_timeline_so_far(embedded: SagaClient):
     with pytest.raises(TimeoutError, match=r"saga order-404 has not ended within 0\.2 s: it is unknown") as raised:
         await embedded.wait("order-404", timeout=timedelta(seconds=0.2))
 

@@ -93,7 +93,7 @@ def test_a_confirmed_step_is_never_undone() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_decision_is_one_that_the_state_has_a_way_for(state: StepState | None) -> None:
+def test_every_decision_is_legal_in_its_state(state: StepState | None) -> None:
     """What is decided leads to an entry that may be written."""
     leads_to = {
         Decision.RUN: {StepState.COMPLETED, StepState.FAILED},

@@ -1,4 +1,4 @@
-"""Each invariant finds its hurt, planted into a story that was right before, and is content with what is right."""
+"""Each invariant finds a violation planted into a sound timeline, and none in a sound one."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def changed(entries: list[Entry], step: str, state: str, **facts: object) -> lis
 
 
 @pytest.mark.parametrize("timeline", [fulfilled, refused])
-def test_a_saga_that_went_as_it_should_hurts_nothing(timeline):
+def test_sound_saga_violates_no_invariant(timeline):
     assert hurt(timeline()) == {}
 
 
-def test_notes_and_late_duplicates_hurt_nothing():
+def test_notes_and_late_duplicates_violate_no_invariant():
     retried = entry(
         "order-3", "shipping", "create_shipment", "retrying", SagaState.PENDING, "PaymentProcessed", position=None
     )
@@ -70,7 +70,7 @@ def test_notes_and_late_duplicates_hurt_nothing():
     assert hurt([*refused()[:3], retried, *refused()[3:], late]) == {}
 
 
-def test_an_abort_that_fenced_the_first_unfinished_step_hurts_nothing():
+def test_aborted_saga_violates_no_invariant():
     start, *_ = refused()
     timeline = [
         start,
@@ -85,7 +85,7 @@ def test_an_abort_that_fenced_the_first_unfinished_step_hurts_nothing():
     assert hurt(numbered(timeline)) == {}
 
 
-def test_a_start_with_an_id_of_the_clients_own_is_a_start():
+def test_clients_own_message_id_can_start_a_saga():
     assert hurt(changed(fulfilled(), "reserve_inventory", "completed", event_id="the client's own")) == {}
 
 
@@ -102,14 +102,14 @@ def test_a_saga_that_ended_both_ways_is_found():
     assert hurt([*fulfilled(), both])["every saga ends"].startswith("it ended 2 times")
 
 
-def test_a_step_that_still_stands_in_a_failed_saga_is_found():
+def test_completed_step_in_failed_saga_is_found():
     timeline = [each for each in refused() if (each.step, each.to_state) != ("reserve_inventory", "compensated")]
     timeline = changed(timeline, "send_cancellation_notice", "completed", event_id=timeline[-5].emitted_id)
 
     assert hurt(timeline)["every saga ends"] == "reserve_inventory is left completed in a saga that ended Failed"
 
 
-def test_a_step_that_was_not_told_of_the_good_end_is_found():
+def test_step_left_unconfirmed_by_completion_is_found():
     index = at(fulfilled(), "process_payment", "confirmed")
 
     found = hurt(fulfilled()[:index] + fulfilled()[index + 1 :])
@@ -117,7 +117,7 @@ def test_a_step_that_was_not_told_of_the_good_end_is_found():
     assert found["every saga ends"] == "process_payment is left completed in a saga that ended Completed"
 
 
-def test_a_compensation_before_that_of_the_step_behind_it_is_found():
+def test_compensation_out_of_reverse_order_is_found():
     timeline = refused()
     payment, inventory = (
         at(timeline, "process_payment", "compensated"),
@@ -137,7 +137,7 @@ def test_a_compensation_before_that_of_the_step_behind_it_is_found():
     )
 
 
-def test_a_compensation_of_what_was_never_done_is_found():
+def test_compensation_of_undone_step_is_found():
     timeline = [each for each in refused() if (each.step, each.to_state) != ("process_payment", "completed")]
 
     assert hurt(timeline)["undone once, in reverse order"] == "process_payment was undone, and had never been done"
@@ -176,7 +176,7 @@ def test_a_move_that_the_fence_forbids_is_found():
     assert hurt(timeline)["every move is legal"].startswith("create_shipment went from nothing to confirmed")
 
 
-def test_an_entry_that_lies_about_where_it_came_from_is_found():
+def test_entry_with_wrong_former_state_is_found():
     timeline = changed(refused(), "process_payment", "compensated", from_state=StepState.EXECUTING)
 
     assert "its entry has: from executing" in hurt(timeline)["every move is legal"]
@@ -199,7 +199,7 @@ def test_an_event_that_led_to_itself_is_found():
     assert "is its own cause" in found["no event causes itself"]
 
 
-def test_a_step_that_moves_after_its_service_was_told_of_the_end_is_found():
+def test_move_after_the_sagas_end_is_found():
     late = entry("order-3", "payment", "process_payment", "compensating", COMPENSATING, "ShipmentFailed", position=5)
 
     found = hurt([*refused(), late])
@@ -213,7 +213,7 @@ def test_an_event_that_reached_nobody_is_found():
     assert hurt(timeline)["nothing is lost"] == "ShipmentCreated of create_shipment was not consumed"
 
 
-def test_an_event_that_nobody_ever_listens_to_is_not_lost():
+def test_event_without_any_consumer_is_not_lost():
     assert "OrderFulfilled" not in HEARD
     assert "nothing is lost" not in hurt(fulfilled())
 
@@ -231,5 +231,5 @@ def test_what_is_left_over_at_rest_is_found(left: Backlog, text: str):
     assert [violation.text for violation in at_rest([left, Backlog("shipping", outbox=0)])] == [text]
 
 
-def test_what_nobody_looked_at_is_not_taken_for_nothing_wrong_nor_for_something():
+def test_uncounted_backlog_is_no_violation():
     assert at_rest([Backlog("payment")]) == []

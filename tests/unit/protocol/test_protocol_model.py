@@ -38,7 +38,7 @@ def test_without_one_of_its_rules_the_protocol_breaks(variant: Variant, fault: s
     assert fault in found.faults
 
 
-def test_a_worker_that_voids_before_it_takes_a_position_is_overtaken_by_an_old_answer() -> None:
+def test_voiding_without_a_position_loses_to_old_answer() -> None:
     found = explore(Variant.VOID_BEFORE_POSITION)
 
     assert found.faults["payment stands, and its money was voided"] == [
@@ -50,7 +50,7 @@ def test_a_worker_that_voids_before_it_takes_a_position_is_overtaken_by_an_old_a
     ]
 
 
-def test_the_fence_allows_what_the_protocol_does_and_nothing_else(protocol: Exploration) -> None:
+def test_fence_allows_exactly_the_protocols_moves(protocol: Exploration) -> None:
     allowed = {(before, after) for before, following in TRANSITIONS.items() for after in following}
 
     assert protocol.transitions == allowed

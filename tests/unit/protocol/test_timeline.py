@@ -1,4 +1,4 @@
-"""The story of a saga follows cause and effect, whatever the clocks say and whoever is missing."""
+"""A timeline follows cause and effect, whatever the clocks show and whichever service is missing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from toolkit.protocol.timeline import Timeline, merge, tell
 
 
 @pytest.mark.parametrize("order", [fulfilled_order, paid_order, refused_order])
-def test_the_story_is_the_same_whatever_order_the_logs_come_in(order):
+def test_timeline_is_the_same_for_any_log_order(order):
     told = shown(order())
 
-    stories = [merge(logs) for logs in permutations(by_service(told).values())]
+    timelines = [merge(logs) for logs in permutations(by_service(told).values())]
 
-    assert all(timeline == told for timeline in stories)
+    assert all(timeline == told for timeline in timelines)
 
 
-def test_a_clock_that_is_an_hour_off_changes_nothing():
+def test_wrong_clock_does_not_change_the_timeline():
     late = timedelta(hours=1)
     told = [replace(each, at=each.at - late) if each.service == "payment" else each for each in shown(refused_order())]
 
@@ -32,7 +32,7 @@ def test_a_clock_that_is_an_hour_off_changes_nothing():
 
 
 @pytest.mark.parametrize("missing", ["inventory", "payment", "shipping", "notification"])
-def test_a_service_that_is_unreachable_leaves_a_gap_and_moves_nothing_else(missing):
+def test_unreachable_service_leaves_only_a_gap(missing):
     told = shown(refused_order())
     logs = by_service(told)
     del logs[missing]
@@ -42,7 +42,7 @@ def test_a_service_that_is_unreachable_leaves_a_gap_and_moves_nothing_else(missi
     assert _names(timeline) == _names([each for each in told if each.service != missing])
 
 
-def test_who_learns_of_the_end_comes_after_who_ended_the_saga():
+def test_notes_of_the_end_follow_the_end():
     logs = by_service(shown(fulfilled_order()))
 
     timeline = merge(logs.values())
@@ -50,7 +50,7 @@ def test_who_learns_of_the_end_comes_after_who_ended_the_saga():
     assert [each.to_state for each in timeline][-4:] == ["confirmed"] * 4
 
 
-def test_a_nudge_that_repeats_an_event_does_not_move_those_who_heard_it_before():
+def test_nudged_event_moves_no_earlier_consumer():
     told = shown(
         [
             *paid_order("order-2"),
@@ -66,7 +66,7 @@ def test_a_nudge_that_repeats_an_event_does_not_move_those_who_heard_it_before()
     assert len(timeline) == len(told)
 
 
-def test_logs_that_contradict_each_other_are_told_to_their_end():
+def test_contradictory_logs_are_merged_completely():
     told = shown(
         [
             entry("order-9", "inventory", "reserve_inventory", "completed", SagaState.PENDING, "Chicken", "Egg"),
@@ -99,7 +99,7 @@ def test_the_state_is_what_all_services_together_know(entries, state):
     assert timeline.state is state
 
 
-def test_the_last_move_is_what_was_done_rather_than_what_was_told():
+def test_last_move_ignores_notes_of_the_end():
     timeline = Timeline("order-1", shown(fulfilled_order()))
 
     move = timeline.last_move
@@ -109,7 +109,7 @@ def test_the_last_move_is_what_was_done_rather_than_what_was_told():
     assert move.to_state == "completed"
 
 
-def test_a_saga_that_nobody_knows_still_has_its_id_and_its_gaps():
+def test_unknown_saga_keeps_its_id_and_gaps():
     timeline = tell("order-404", {"payment": []}, unreachable={"shipping": "no answer"})
 
     assert timeline.as_dict() == {
