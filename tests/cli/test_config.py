@@ -24,7 +24,7 @@ def test_each_setting_is_told_with_its_source(saga, monkeypatch):
     assert told["SAGA_RETENTION"] == (None, "default")
 
 
-def test_what_is_told_can_be_set_again_as_it_stands(saga, monkeypatch):
+def test_shown_settings_can_be_set_again(saga, monkeypatch):
     before = json.loads(saga("config", "-o", "json").stdout)
     for each in before:
         if each["value"] is not None and "***" not in each["value"]:
@@ -47,7 +47,7 @@ def test_no_password_and_no_token_is_shown(saga, monkeypatch):
     assert "amqp://ada:***@broker:5672/" in result.stdout
 
 
-def test_a_bad_value_is_named_and_ends_with_2(saga_process):
+def test_bad_value_is_named_and_ends_with_2(saga_process):
     result = saga_process("config", SAGA_PREFETCH="none")
 
     assert result.returncode == 2
@@ -71,7 +71,7 @@ def test_a_bad_value_is_named_and_ends_with_2(saga_process):
 @pytest.mark.parametrize(
     "verb", [("ls",), ("log", "payment"), ("dead-letters", "drop", "payment", "--all", "--reason", "x"), ("doctor",)]
 )
-def test_no_error_shows_the_password_of_a_services_address(saga, monkeypatch, address, verb):
+def test_no_error_shows_an_addresss_password(saga, monkeypatch, address, verb):
     monkeypatch.setenv("SAGA_SERVICES", f"payment={address}")
 
     result = saga(*verb)

@@ -18,7 +18,7 @@ async def contract_of(name: str, url: str) -> Contract:
         return await known[0].contract()
 
 
-def test_the_running_service_and_its_declarations_tell_the_same(data_dir, logs, serve):
+def test_running_services_contract_equals_its_declarations(data_dir, logs, serve):
     url = serve("payment", logs["payment"])
 
     asked = asyncio.run(contract_of("payment", url))
@@ -28,7 +28,7 @@ def test_the_running_service_and_its_declarations_tell_the_same(data_dir, logs, 
     assert httpx.get(f"{url}/contract").json()["service"] == "payment"
 
 
-def test_a_database_whose_declarations_are_not_here_tells_no_contract(data_dir, logs, tmp_path, monkeypatch):
+def test_database_without_declarations_has_no_contract(data_dir, logs, tmp_path, monkeypatch):
     monkeypatch.setenv("SAGA_PACKAGE", "no_such_package")
 
     with pytest.raises(UnreachableError, match=r"declarations of payment are not to be found.*SAGA_PACKAGE"):
@@ -42,7 +42,7 @@ def test_another_services_contract_is_not_believed(data_dir, logs, serve):
         asyncio.run(contract_of("shipping", url))
 
 
-def test_the_asyncapi_document_is_read_from_the_declarations_where_nothing_runs(saga):
+def test_asyncapi_is_made_from_declarations(saga):
     result = saga("asyncapi", "payment")
 
     document = json.loads(result.stdout)
@@ -62,7 +62,7 @@ def test_a_running_service_tells_the_same_document(saga, logs, serve):
     assert json.loads(asked.stdout) == httpx.get(f"{url}/asyncapi.json").json()
 
 
-def test_the_exchange_of_the_settings_names_channels_and_queue(saga, monkeypatch):
+def test_exchange_setting_names_channels_and_queue(saga, monkeypatch):
     monkeypatch.setenv("SAGA_EXCHANGE", "shop")
 
     channels = json.loads(saga("asyncapi", "payment").stdout)["channels"]
@@ -71,7 +71,7 @@ def test_the_exchange_of_the_settings_names_channels_and_queue(saga, monkeypatch
     assert channels["payment.PaymentFailed"]["bindings"]["amqp"]["exchange"]["name"] == "shop"
 
 
-def test_an_unknown_service_is_wrong_use_and_one_that_is_away_ends_with_3(saga, logs):
+def test_unknown_service_and_unreachable_service_end_differently(saga, logs):
     unknown = saga("asyncapi", "warehouse")
     unlisted = saga("asyncapi", "warehouse", "--service=payment=http://127.0.0.1:1")
     away = saga("asyncapi", "payment", "--service=payment=http://127.0.0.1:1")

@@ -60,7 +60,7 @@ def rows(url: str, query: str) -> list[tuple]:
         return connection.execute(query).fetchall()
 
 
-def test_letters_are_listed_with_the_newest_first_and_all_fields_for_programs(saga, payment):
+def test_dead_letters_are_listed_newest_first(saga, payment):
     result = saga("dead-letters", "ls", "payment", "-o", "json")
 
     listed = json.loads(result.stdout)
@@ -109,7 +109,7 @@ def test_a_name_that_is_no_steps_is_refused(saga, payment, serve, monkeypatch, v
     assert result.stderr.startswith(f"error: {fault}")
 
 
-def test_letters_of_a_step_that_is_gone_from_the_code_are_found(saga, logs):
+def test_dead_letters_of_a_removed_step_are_found(saga, logs):
     asyncio.run(bury(logs["payment"], [replace(dead("a", "order-2"), step="charge_card")]))
 
     result = saga("dead-letters", "ls", "payment", "--step", "charge_card", "-o", "jsonl")
@@ -117,7 +117,7 @@ def test_letters_of_a_step_that_is_gone_from_the_code_are_found(saga, logs):
     assert json.loads(result.stdout)["step"] == "charge_card"
 
 
-def test_where_nothing_tells_the_steps_names_none_is_refused(saga, payment, tmp_path, monkeypatch):
+def test_unknown_declarations_refuse_no_step_name(saga, payment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGA_PACKAGE", "elsewhere")
 
@@ -135,7 +135,7 @@ def test_a_letter_is_shown_whole(saga, payment):
     assert letter["headers"] == {"saga-type": "order", "attempt": 5}
 
 
-def test_a_letter_that_is_not_there_is_a_problem_and_says_where_to_look(saga, payment):
+def test_missing_dead_letter_names_the_listing_command(saga, payment):
     result = saga("dead-letters", "show", "payment", "z")
 
     assert (result.exit_code, result.stdout) == (1, "")
@@ -144,7 +144,7 @@ def test_a_letter_that_is_not_there_is_a_problem_and_says_where_to_look(saga, pa
     )
 
 
-def test_a_redrive_addresses_the_services_own_queue_and_is_told_in_the_sagas_log(saga, payment):
+def test_redrive_goes_to_the_services_own_queue(saga, payment):
     result = saga("dead-letters", "redrive", "payment", "--saga", "order-2", *WHY, "-o", "json")
 
     assert result.exit_code == 0
@@ -154,7 +154,7 @@ def test_a_redrive_addresses_the_services_own_queue_and_is_told_in_the_sagas_log
     assert (log[-1]["to_state"], log[-1]["error"]) == ("redriven", "the gateway is back")
 
 
-def test_the_queue_is_that_of_the_exchange_that_is_set(saga, payment, monkeypatch):
+def test_redrive_queue_follows_the_exchange_setting(saga, payment, monkeypatch):
     monkeypatch.setenv("SAGA_EXCHANGE", "shop")
 
     saga("dead-letters", "redrive", "payment", "--id", "a", *WHY)
@@ -162,7 +162,7 @@ def test_the_queue_is_that_of_the_exchange_that_is_set(saga, payment, monkeypatc
     assert rows(payment, "SELECT destination FROM outbox") == [("shop.payment",)]
 
 
-def test_a_redrive_of_an_ended_saga_is_refused_with_the_reason_and_ends_with_1(saga, payment):
+def test_redrive_of_an_ended_saga_is_refused(saga, payment):
     result = saga("dead-letters", "redrive", "payment", "--all", *WHY)
 
     assert result.exit_code == 1
@@ -181,7 +181,7 @@ def test_a_redrive_twice_is_harmless(saga, payment):
 
 
 @pytest.mark.parametrize("verb", ["redrive", "drop"])
-def test_an_id_of_no_letter_is_a_problem_though_others_are_done(saga, payment, verb):
+def test_unknown_id_among_others_is_a_problem(saga, payment, verb):
     result = saga("dead-letters", verb, "payment", "--id", "a", "--id", "y", "--id", "z", *WHY, "-o", "json")
 
     assert [row["id"] for row in json.loads(result.stdout)] == ["a"]
@@ -189,7 +189,7 @@ def test_an_id_of_no_letter_is_a_problem_though_others_are_done(saga, payment, v
     assert "payment has no such dead letter: 'y', 'z'; " in result.stderr
 
 
-def test_that_there_are_no_letters_of_a_reason_is_no_problem(saga, payment):
+def test_no_dead_letters_of_a_reason_is_fine(saga, payment):
     result = saga("dead-letters", "drop", "payment", "--reason-is", "schema", *WHY)
 
     assert (result.exit_code, result.stderr) == (0, "payment has no such dead letters\n")
@@ -207,7 +207,7 @@ def test_who_did_it_and_why_is_kept(saga, payment):
     assert all("@" in actor for (actor,) in rows(payment, "SELECT actor FROM audit"))
 
 
-def test_a_dry_run_needs_no_reason_and_changes_nothing(saga, payment):
+def test_dry_run_needs_no_reason_and_changes_nothing(saga, payment):
     result = saga("dead-letters", "redrive", "payment", "--all", "--dry-run", "-o", "json")
 
     assert [row["outcome"] for row in json.loads(result.stdout)] == [
@@ -230,7 +230,7 @@ def test_many_letters_go_bite_by_bite(saga, logs):
     assert rows(logs["payment"], "SELECT count(*) FROM outbox") == [(250,)]
 
 
-def test_what_can_be_done_in_the_database_can_be_done_over_http(saga, payment, serve, monkeypatch):
+def test_http_does_the_same_as_the_database(saga, payment, serve, monkeypatch):
     monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
     there = f"--service=payment={serve('payment', payment)}"
     listed = saga("dead-letters", "ls", "payment", there, "-o", "json")
@@ -249,7 +249,7 @@ def test_what_can_be_done_in_the_database_can_be_done_over_http(saga, payment, s
 @pytest.mark.parametrize(
     ("token", "fault"), [(None, "; none is set here"), ("wrong", "; the one that is set here is another")]
 )
-def test_without_the_token_of_the_service_nothing_is_written_over_http(saga, payment, serve, monkeypatch, token, fault):
+def test_no_write_over_http_without_a_token(saga, payment, serve, monkeypatch, token, fault):
     if token:
         monkeypatch.setenv("SAGA_API_TOKEN", token)
     url = serve("payment", payment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 
-def test_every_order_ends_as_it_should_and_the_other_verbs_read_what_is_left(saga_process, data_dir):
+def test_demo_orders_end_well_and_stay_readable(saga_process, data_dir):
     demo = saga_process("demo")
     trace = saga_process("trace", "demo-bounced", "-o", "json")
 
@@ -18,7 +18,7 @@ def test_every_order_ends_as_it_should_and_the_other_verbs_read_what_is_left(sag
     assert json.loads(trace.stdout)["state"] == "Failed"
 
 
-def test_the_demo_can_be_run_again_and_leaves_other_files_alone(saga_process, data_dir):
+def test_demo_runs_again_and_leaves_other_files(saga_process, data_dir):
     notes = data_dir / "demo" / "notes.txt"
     notes.parent.mkdir(parents=True)
     notes.write_text("mine")

@@ -98,7 +98,7 @@ def shop(data_dir: Path, dealt: tuple[Path, str]) -> dict[str, str]:
     return {service.name: settings.database_for(service.name) for service in SERVICES}
 
 
-def test_no_log_line_tells_what_is_the_customers_alone(dealt):
+def test_no_log_line_has_the_customers_data(dealt):
     _, lines = dealt
 
     assert "saga moved" in lines
@@ -179,7 +179,7 @@ def test_nor_does_a_running_service(saga, shop, serve, monkeypatch):
         assert MARK not in result.output.lower(), verb
 
 
-def test_what_of_a_letter_is_not_sensitive_is_shown(saga, shop):
+def test_plain_fields_of_a_dead_letter_are_shown(saga, shop):
     letter = json.loads(saga("dead-letters", "show", "payment", "known", "-o", "json").stdout)
 
     body = json.loads(letter["body"])
@@ -189,7 +189,7 @@ def test_what_of_a_letter_is_not_sensitive_is_shown(saga, shop):
 
 
 @pytest.mark.parametrize(("letter", "why"), [("unknown", "unknown event"), ("broken", "it is not a JSON object")])
-def test_a_message_that_is_not_shown_says_why_and_where_it_stands(saga, shop, letter, why):
+def test_hidden_message_names_the_reason_and_the_table(saga, shop, letter, why):
     result = saga("dead-letters", "show", "payment", letter)
 
     assert result.exit_code == 0

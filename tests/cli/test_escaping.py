@@ -37,7 +37,7 @@ def start(exchange: str, data_dir: Path, rabbitmq: Server) -> subprocess.Popen[s
     return subprocess.Popen(run, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-async def test_a_step_that_ends_the_event_loop_ends_its_process_with_one_line(data_dir, rabbitmq, prefix):
+async def test_step_that_ends_the_loop_ends_its_process(data_dir, rabbitmq, prefix):
     ways = [(f"{prefix}-{how}-{what}", how, what) for how, what in WAYS]
     processes = {way: start(way[0], data_dir, rabbitmq) for way in ways}
     try:
@@ -64,7 +64,7 @@ async def test_a_step_that_ends_the_event_loop_ends_its_process_with_one_line(da
         assert "Traceback" not in lines
 
 
-def test_a_step_that_ends_the_event_loop_fails_an_embedded_command(data_dir):
+def test_step_that_ends_the_loop_fails_the_command(data_dir):
     source = (
         "import asyncio\n"
         "from tests.cli.escaping import bakery\n"

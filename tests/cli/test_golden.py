@@ -1,7 +1,7 @@
-"""What each verb prints, in each format, to the letter: on one set of logs that never change.
+"""Each verb's output, in each format, equals its golden file, on one history that never changes.
 
-`SAGA_TEST_GOLDEN=write make test PYTEST_ARGS="-k golden"` writes the files anew; look at the difference before you
-commit it. What depends on today is masked by `#`, digit by digit.
+`SAGA_TEST_GOLDEN=write make test PYTEST_ARGS="-k golden"` writes the files again; look at the difference before you
+commit it. Digits that depend on the day are masked by `#`.
 """
 
 from __future__ import annotations
@@ -13,37 +13,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import typer.main
-from sqlalchemy import insert
 
 from tests.cli.conftest import SERVICES, command, service_options
+from tests.cli.golden_history import RETRYING, STUCK, write
 from tests.eventually import eventually
-from tests.orders import COMPENSATING, NOON, PENDING, entry, fulfilled_order, paid_order, refused_order, undone
 from tests.servers import Server
 from toolkit.cli.app import app
-from toolkit.cli.service_discovery import find_service
-from toolkit.ids import derived_id
-from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import dead_letters, outbox, saga_log
-from toolkit.persistence.audit_log import audit
-from toolkit.persistence.database import Database
-from toolkit.persistence.dead_letters import DeadLetter
-from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.overdue_steps import overdue
-from toolkit.persistence.saga_log import Entry
 
 GOLDEN = Path(__file__).parent / "golden"
 FORMATS = ("table", "json", "jsonl")
 WHY = ("--reason", "the gateway is back")
-#: An order that waits for another attempt, and one that can't be undone without a person.
-RETRYING, STUCK = "order-4", "order-5"
 #: Where no broker is.
 NOWHERE = "amqp://guest:guest@127.0.0.1:1/"
 #: Seconds for what has to come; a busy machine takes its time.
@@ -111,116 +96,14 @@ def known(written: Path, data_dir: Path) -> Path:
 
 @pytest.fixture
 def broker(data_dir: Path, rabbitmq: Server, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real broker for the command, with nothing of anybody else's in it."""
+    """A real broker for the command, with exchange and queues of the test's own."""
     for name, value in {"BROKER_URL": rabbitmq.url, "EXCHANGE": prefix, "HTTP_PORT": "0"}.items():
         monkeypatch.setenv(f"SAGA_{name}", value)
 
 
-async def write(directory: Path) -> None:
-    """Make the services' databases, and write all of it."""
-    entries = [replace(each, at=NOON + timedelta(seconds=index)) for index, each in enumerate(history())]
-    for name in SERVICES:
-        database = Database(f"sqlite:///{directory}/{name}.db")
-        tables = find_service(f"services.{name}.app:app").tables
-        await database.create_tables(*([tables] if tables else []))
-        async with database.transaction() as session:
-            connection = await session.connection()
-            await saga_log.append(connection, [each for each in entries if each.service == name])
-            if name == "payment":
-                await dead_letters.add(connection, [letter()])
-                await outbox.add(connection, rows())
-                await connection.execute(insert(overdue), [waiting()])
-                await connection.execute(insert(audit), [deed()])
-        await database.close()
-
-
-def history() -> list[Entry]:
-    """Return the entries of five orders: fulfilled, overdue, refused, waiting for an attempt, and stuck."""
-    return [replace(each, emitted_body=body(each)) for order in (
-        fulfilled_order("order-1"), paid_order("order-2"), refused_order("order-3"), retrying(), stuck()
-    ) for each in order]  # fmt: skip
-
-
-def body(of: Entry) -> str | None:
-    """Return a body for what an entry emits, as far as it emits anything."""
-    return f'{{"order_id": "{of.saga_id}", "reason": "for some reason"}}' if of.emitted_id else None
-
-
-def retrying() -> list[Entry]:
-    """Return an order whose payment failed twice."""
-    reserved, executing, _ = paid_order(RETRYING)
-    failed = entry(
-        RETRYING, "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None,
-        error="GatewayUnavailableError: no answer",
-    )  # fmt: skip
-    return [reserved, executing, failed, replace(failed, attempt=2)]
-
-
-def stuck() -> list[Entry]:
-    """Return an order that could not be shipped, and whose money can't be given back."""
-    refused = [each for each in refused_order(STUCK) if each.step != "send_cancellation_notice"][:4]
-    back = undone(STUCK, "payment", "process_payment", "ShipmentFailed", "PaymentRefunded", position=3)
-    given_up = "retries spent after 5 attempts: GatewayUnavailableError: no answer"
-    return [
-        *refused,
-        replace(back, to_state="compensating", emitted_id=None, emitted_type=None),
-        entry(STUCK, "payment", "process_payment", "dead_lettered", COMPENSATING, "ShipmentFailed", position=None,
-              error=given_up),
-    ]  # fmt: skip
-
-
-def letter() -> DeadLetter:
-    """Return the letter of the order that is stuck."""
-    return DeadLetter(
-        id="letter-1", service="payment", reason="retries spent", step="process_payment", attempts=5,
-        error="retries spent after 5 attempts: GatewayUnavailableError: no answer",
-        traceback="Traceback (most recent call last):\n  line 7\nGatewayUnavailableError: no answer\n",
-        message=wire(STUCK, "ShipmentFailed"), at=NOON + timedelta(minutes=1),
-    )  # fmt: skip
-
-
-def rows() -> list[OutboxRow]:
-    """Return a retry that waits for its time, and an event that the broker does not take."""
-    later = NOON + timedelta(minutes=2)
-    retry = wire(RETRYING, "InventoryReserved", attempt=3)
-    return [
-        OutboxRow(id="row-1", message=retry, due_at=later, destination="saga.payment"),
-        OutboxRow(id="row-2", message=wire("order-2", "PaymentProcessed"), due_at=later, tries=3),
-    ]
-
-
-def waiting() -> dict[str, object]:
-    """Return the overdue step of the order that nobody ships."""
-    return {
-        "saga_id": "order-2", "step": "process_payment", "saga_type": "order", "position": 2, "state": "completed",
-        "saga_state": "Pending", "since": NOON, "next_at": NOON, "nudges": 2, "aborted": 0,
-    }  # fmt: skip
-
-
-def deed() -> dict[str, object]:
-    """Return what somebody did by hand."""
-    return {
-        "id": "deed-1", "at": NOON, "actor": "ada@desk", "verb": "redrive", "reason": "the gateway is back",
-        "saga_id": STUCK, "subject": "letter-1",
-    }  # fmt: skip
-
-
-def wire(saga_id: str, event: str, *, attempt: int = 1) -> WireMessage:
-    """Return an event of an order, with something that is the customer's alone."""
-    return WireMessage(
-        f'{{"order_id": "{saga_id}", "reason": "gone", "customer_email": "ada@shop.example"}}'.encode(),
-        f"shipping.{event}",
-        message_id=derived_id("order", saga_id, event),
-        correlation_id=saga_id,
-        type=event,
-        timestamp=NOON,
-        headers={"saga-type": "order", "event-version": 1, "attempt": attempt},
-    )
-
-
 @pytest.mark.parametrize("output", FORMATS)
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_prints_to_the_letter_what_it_always_printed(saga, known, name, output):
+def test_verbs_output_is_the_golden_one(saga, known, name, output):
     arguments, code = VERBS[name]
 
     result = saga(*arguments, "-o", output)
@@ -231,7 +114,7 @@ def test_a_verb_prints_to_the_letter_what_it_always_printed(saga, known, name, o
 
 
 @pytest.mark.parametrize("output", FORMATS)
-def test_a_saga_that_is_started_is_told_to_the_letter(saga, data_dir, monkeypatch, output):
+def test_trigger_output_is_the_golden_one(saga, data_dir, monkeypatch, output):
     monkeypatch.setenv("SAGA_BROKER_URL", "embedded")
 
     result = saga("trigger", "OrderCreated", "--set", "order_id=order-9", "--wait", "30", "-o", output)
@@ -241,7 +124,7 @@ def test_a_saga_that_is_started_is_told_to_the_letter(saga, data_dir, monkeypatc
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_verb_of_one_format_prints_to_the_letter_what_it_always_printed(saga, known, name):
+def test_single_format_output_is_the_golden_one(saga, known, name):
     arguments, code = OTHERS[name]
 
     result = saga(*arguments)
@@ -251,7 +134,7 @@ def test_a_verb_of_one_format_prints_to_the_letter_what_it_always_printed(saga, 
 
 
 @pytest.mark.parametrize("output", FORMATS)
-def test_what_the_doctor_finds_is_told_to_the_letter(saga, known, monkeypatch, output):
+def test_doctor_output_is_the_golden_one(saga, known, monkeypatch, output):
     monkeypatch.setenv("SAGA_BROKER_URL", NOWHERE)
     monkeypatch.setenv("SAGA_PREFECH", "10")
 
@@ -261,7 +144,7 @@ def test_what_the_doctor_finds_is_told_to_the_letter(saga, known, monkeypatch, o
     assert_golden(f"doctor.{output}.txt", result.stdout, result.stderr, known)
 
 
-def test_the_demonstration_is_told_to_the_letter(saga_process, data_dir):
+def test_demo_output_is_the_golden_one(saga_process, data_dir):
     with_saga = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     result = saga_process("demo", PATH=with_saga)
@@ -272,36 +155,36 @@ def test_the_demonstration_is_told_to_the_letter(saga_process, data_dir):
 
 
 @pytest.mark.parametrize("output", ["table", "jsonl"])
-def test_what_is_written_is_told_to_the_letter(known, tmp_path, output):
-    told = told_until(lambda shown: "dead_lettered" in shown, tmp_path, "tail", "--limit", "3", "-o", output)
+def test_tail_output_is_the_golden_one(known, tmp_path, output):
+    told = output_until(lambda shown: "dead_lettered" in shown, tmp_path, "tail", "--limit", "3", "-o", output)
 
     assert_golden(f"tail.{output}.txt", *told, known)
 
 
-def test_the_console_says_to_the_letter_where_it_is(known, tmp_path):
+def test_console_output_is_the_golden_one(known, tmp_path):
     def answers(shown: str) -> bool:
         url = re.search(r"http:\S+", shown)
         return bool(url) and httpx.get(url[0], trust_env=False, timeout=PATIENCE).is_success
 
-    told = told_until(answers, tmp_path, "console", "--port", "0")
+    told = output_until(answers, tmp_path, "console", "--port", "0")
 
     assert_golden("console.txt", *told, known)
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_service_that_runs_says_to_the_letter_what_it_does(broker, tmp_path, monkeypatch, data_dir, log_format):
+def test_run_output_is_the_golden_one(broker, tmp_path, monkeypatch, data_dir, log_format):
     monkeypatch.setenv("SAGA_LOG_FORMAT", log_format)
 
-    told = told_until(lambda shown: "service started" in shown, tmp_path, "run", "payment")
+    told = output_until(lambda shown: "service started" in shown, tmp_path, "run", "payment")
 
     assert_golden(f"run.{log_format}.txt", *told, data_dir)
 
 
-def test_an_abort_tells_to_the_letter_whom_it_asked(saga_process, broker, known, tmp_path):
+def test_abort_output_is_the_golden_one(saga_process, broker, known, tmp_path):
     unconsumed = saga_process("abort", "order-2", *WHY)
     away = saga_process("abort", "order-2", *WHY, SAGA_BROKER_URL=NOWHERE)
     elsewhere = str(tmp_path / "elsewhere")
-    told_until(lambda shown: "service started" in shown, tmp_path, "run", "payment", SAGA_DATA_DIR=elsewhere)
+    output_until(lambda shown: "service started" in shown, tmp_path, "run", "payment", SAGA_DATA_DIR=elsewhere)
     # It has ended, and its queue stays.
     heard = saga_process("abort", "order-2", *WHY)
 
@@ -314,7 +197,7 @@ def test_an_abort_tells_to_the_letter_whom_it_asked(saga_process, broker, known,
 @pytest.mark.parametrize(
     ("name", "code"), [("trace-refused", 3), ("stats", 3), ("watch", 3), ("ls", 3), ("attention", 3)]
 )
-def test_a_service_that_is_away_is_named_to_the_letter(saga, known, name, code):
+def test_output_without_a_service_is_the_golden_one(saga, known, name, code):
     urls = {each: f"sqlite:///{known}/{each}.db" for each in SERVICES} | {"shipping": "http://127.0.0.1:1"}
 
     result = saga(*VERBS[name][0], *service_options(urls))
@@ -323,7 +206,7 @@ def test_a_service_that_is_away_is_named_to_the_letter(saga, known, name, code):
     assert_golden(f"{name}.away.txt", result.stdout, result.stderr, known)
 
 
-def test_each_verb_has_a_file_in_each_of_its_formats():
+def test_each_verb_and_format_has_a_golden_file():
     wanted = [
         f"{name}*.{each}.txt" if each else f"{name}.*"
         for name, verb in verbs(typer.main.get_command(app))
@@ -349,12 +232,12 @@ def formats_of(verb: Any) -> list[str]:
     return [str(each) for each in type(defaults[0])] if defaults else [""]
 
 
-def told_until(told: Callable[[str], bool], directory: Path, *arguments: str, **environment: str) -> tuple[str, str]:
+def output_until(done: Callable[[str], bool], directory: Path, *arguments: str, **environment: str) -> tuple[str, str]:
     """Run what ends with Ctrl-C, press that once this is true of what it printed, and return all that it printed."""
     out, error = directory / "stdout", directory / "stderr"
 
     async def look() -> bool:
-        return told(out.read_text() + error.read_text())
+        return done(out.read_text() + error.read_text())
 
     with (
         out.open("wb") as stdout,
@@ -362,7 +245,7 @@ def told_until(told: Callable[[str], bool], directory: Path, *arguments: str, **
         subprocess.Popen(command(*arguments), stdout=stdout, stderr=stderr, env=os.environ | environment) as process,
     ):
         try:
-            asyncio.run(eventually(look, within=PATIENCE, what=f"what saga {arguments[0]} tells"))
+            asyncio.run(eventually(look, within=PATIENCE, what=f"the output of saga {arguments[0]}"))
             process.send_signal(signal.SIGINT)
             code = process.wait(PATIENCE)
         finally:

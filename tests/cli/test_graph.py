@@ -45,7 +45,7 @@ def faulty_package(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPat
     return "faulty"
 
 
-def test_the_services_that_ship_are_drawn_and_have_no_findings(saga):
+def test_shipped_services_are_drawn_without_findings(saga):
     result = saga("graph", "--check")
 
     assert result.exit_code == 0
@@ -60,7 +60,7 @@ def test_a_mermaid_chart_is_nothing_but_the_chart(saga):
     assert result.stderr == ""
 
 
-def test_a_fault_ends_with_1_and_a_line_that_says_what_to_do(saga, faulty_package):
+def test_fault_ends_with_1_and_names_the_cure(saga, faulty_package):
     result = saga("graph", "--check")
 
     assert result.exit_code == 1
@@ -71,7 +71,7 @@ def test_a_fault_ends_with_1_and_a_line_that_says_what_to_do(saga, faulty_packag
     )
 
 
-def test_a_package_that_is_not_there_is_wrong_use(saga, monkeypatch):
+def test_missing_package_is_wrong_use(saga, monkeypatch):
     monkeypatch.setenv("SAGA_PACKAGE", "elsewhere")
 
     result = saga("graph")

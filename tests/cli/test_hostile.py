@@ -36,7 +36,7 @@ def test_bytes_that_are_no_text_are_wrong_use(saga, logs, arguments):
     assert r"'\udcff' is not UTF-8" in result.stderr
 
 
-def test_a_setting_that_is_no_text_is_wrong_use_and_named(saga, monkeypatch):
+def test_setting_that_is_no_text_is_named(saga, monkeypatch):
     monkeypatch.setenv("SAGA_DATA_DIR", "\udcff")
 
     result = saga("ls")
@@ -47,7 +47,7 @@ def test_a_setting_that_is_no_text_is_wrong_use_and_named(saga, monkeypatch):
 
 @pytest.mark.parametrize("package", ["..", ".", "a b", ""])
 @pytest.mark.parametrize("arguments", [("graph",), ("demo",), ("trigger", "OrderCreated"), ("run", "payment")])
-def test_a_package_that_can_be_none_is_wrong_use(saga, monkeypatch, package, arguments):
+def test_impossible_package_name_is_wrong_use(saga, monkeypatch, package, arguments):
     monkeypatch.setenv("SAGA_PACKAGE", package or "json")
 
     result = saga(*arguments)
@@ -56,7 +56,7 @@ def test_a_package_that_can_be_none_is_wrong_use(saga, monkeypatch, package, arg
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_package_without_services_is_said_to_have_none():
+def test_package_without_services_is_reported():
     with pytest.raises(UsageError, match="the package 'json' holds no services"):
         discover("json")
 
@@ -78,7 +78,7 @@ async def test_control_characters_are_shown_and_not_obeyed(saga_process, data_di
     assert not any("\x1b" in each for each in (*told, asked))
 
 
-def test_a_terminal_that_knows_ascii_alone_gets_an_answer(saga_process, logs):
+def test_ascii_terminal_gets_an_answer(saga_process, logs):
     result = saga_process("trace", "order-1", PYTHONIOENCODING="ascii")
 
     assert (result.returncode, result.stderr) == (0, "")
@@ -88,7 +88,7 @@ def test_a_terminal_that_knows_ascii_alone_gets_an_answer(saga_process, logs):
 @pytest.mark.parametrize(
     "arguments", ["log payment", "log payment -o json", "trace order-1", "trace nobody -o json", "ls", "tail", "watch"]
 )
-def test_a_reader_that_goes_away_ends_a_verb_without_a_word_and_by_a_code_of_its_own(data_dir, logs, arguments):
+def test_closed_pipe_ends_a_verb_silently_with_141(data_dir, logs, arguments):
     process = subprocess.Popen(
         command(*arguments.split()), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True
     )

@@ -66,7 +66,7 @@ def talker(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("verb", [("ls",), ("dead-letters", "ls", "payment"), ("doctor",)], ids=" ".join)
-def test_an_answer_that_is_too_large_is_not_read(saga, monkeypatch, talker, verb):
+def test_too_large_answer_is_not_read(saga, monkeypatch, talker, verb):
     monkeypatch.setenv("SAGA_SERVICES", f"payment={talker}")
 
     result = saga(*verb)

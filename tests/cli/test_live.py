@@ -85,7 +85,7 @@ def shipped(saga_id: str) -> saga_log.Entry:
     return done(saga_id, "shipping", "create_shipment", SagaState.PENDING, "PaymentProcessed", "ShipmentCreated")
 
 
-def test_tail_begins_with_the_newest_and_goes_on_with_what_is_written_then(logs, run):
+def test_tail_starts_with_newest_entries_and_follows(logs, run):
     tail = run("tail", "--limit", "1")
     first = [tail.line() for _ in logs]
 
@@ -99,7 +99,7 @@ def test_tail_begins_with_the_newest_and_goes_on_with_what_is_written_then(logs,
     assert (code, tail.rest()) == (0, [])
 
 
-def test_tail_tells_each_entry_once_though_it_looks_often(logs, run):
+def test_tail_prints_each_entry_once(logs, run):
     tail = run("tail", "--limit", "0", "--interval", "0.2", "-o", "jsonl")
     tail_is_there(logs, tail)
 
@@ -149,7 +149,7 @@ def test_tail_reads_running_services_as_well(logs, run, serve):
     assert tail.stop() == 0
 
 
-def test_tail_names_a_service_that_is_away_once_and_goes_on_with_it_when_it_is_there(data_dir, logs, run):
+def test_tail_resumes_with_a_service_that_returns(data_dir, logs, run):
     asyncio.run(write_log(logs["payment"], []))
     away = data_dir / "warehouse.db"
     tail = run("tail", "--limit", "1", *service_options(logs | {"warehouse": f"sqlite:///{away}"}))
@@ -168,14 +168,14 @@ def test_tail_names_a_service_that_is_away_once_and_goes_on_with_it_when_it_is_t
     tail.stop()
 
 
-def test_tail_has_no_end_and_so_is_no_json_document(saga, logs):
+def test_tail_refuses_the_endless_json_document(saga, logs):
     result = saga("tail", "-o", "json")
 
     assert result.exit_code == 2
     assert result.stderr == "error: an endless output is no JSON document: take -o jsonl, an object a line\n"
 
 
-def test_watch_shows_on_a_terminal_what_changes_and_ends_with_ctrl_c(logs):
+def test_watch_follows_changes_until_ctrl_c(logs):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     process = subprocess.Popen(
@@ -229,7 +229,7 @@ main()
         ("services.payment.app", ("trigger", "OrderCreated")),
     ],
 )
-def test_ctrl_c_while_a_verb_is_imported_ends_it_without_a_word(logs, module, arguments):
+def test_ctrl_c_within_an_import_ends_silently(logs, module, arguments):
     pressed = (sys.executable, "-c", PRESSED, module, *arguments)
 
     result = subprocess.run(pressed, capture_output=True, text=True, timeout=60, check=False)
@@ -238,7 +238,7 @@ def test_ctrl_c_while_a_verb_is_imported_ends_it_without_a_word(logs, module, ar
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_console_hears_what_it_is_told_from_the_moment_at_which_it_says_where_it_is(logs, run, number):
+def test_console_obeys_signals_once_it_is_announced(logs, run, number):
     console = run("console", "--port", "0")
     told = console.error()
     console.process.send_signal(number)

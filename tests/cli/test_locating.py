@@ -33,7 +33,7 @@ def test_files_without_a_saga_log_are_passed_over(saga, logs, data_dir):
     assert "there are: inventory, notification, payment, shipping" in result.stderr
 
 
-def test_the_files_of_the_last_demo_are_read_where_there_are_no_others(saga, logs, data_dir):
+def test_last_demos_files_are_read_by_default(saga, logs, data_dir):
     shutil.move(data_dir, data_dir.with_name("demo"))
     data_dir.mkdir()
     shutil.move(data_dir.with_name("demo"), data_dir / "demo")
@@ -43,7 +43,7 @@ def test_the_files_of_the_last_demo_are_read_where_there_are_no_others(saga, log
     assert result.exit_code == 0
 
 
-def test_without_any_service_one_line_names_the_ways_to_name_some(saga, data_dir):
+def test_no_service_names_the_ways_to_name_some(saga, data_dir):
     result = saga("trace", "order-1")
 
     assert result.exit_code == 2
@@ -80,14 +80,14 @@ def test_an_address_that_is_none_is_wrong_use(saga, named, fault):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_service_that_is_named_twice_is_wrong_use(saga, logs):
+def test_service_named_twice_is_wrong_use(saga, logs):
     result = saga("trace", "order-1", f"--service=payment={logs['payment']}", f"--service=payment={logs['shipping']}")
 
     assert result.exit_code == 2
     assert "payment is named twice" in result.stderr
 
 
-def test_a_bad_setting_is_wrong_use_and_names_the_variable(saga, monkeypatch):
+def test_bad_setting_names_the_variable(saga, monkeypatch):
     monkeypatch.setenv("SAGA_BATCH_SIZE", "none")
 
     result = saga("ls")

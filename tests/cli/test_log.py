@@ -7,7 +7,7 @@ import json
 from toolkit.protocol.log_entry import LogEntry, field_names
 
 
-def test_programs_get_exactly_the_fields_that_a_reader_sees(saga, logs):
+def test_programs_get_exactly_the_shown_fields(saga, logs):
     result = saga("log", "payment", "-o", "json")
 
     entries = json.loads(result.stdout)
@@ -16,13 +16,13 @@ def test_programs_get_exactly_the_fields_that_a_reader_sees(saga, logs):
     assert [each["saga_id"] for each in entries] == ["order-1"] * 3 + ["order-2"] * 2 + ["order-3"] * 4
 
 
-def test_one_saga_can_be_picked_and_the_newest_entries_of_it(saga, logs):
+def test_log_of_one_saga_has_its_newest_entries(saga, logs):
     result = saga("log", "payment", "--saga", "order-3", "--limit", "2", "-o", "jsonl")
 
     assert [json.loads(line)["to_state"] for line in result.stdout.splitlines()] == ["compensated", "ended"]
 
 
-def test_a_table_in_a_pipe_is_neither_cut_nor_coloured(saga, logs):
+def test_piped_table_is_neither_cut_nor_coloured(saga, logs):
     output = saga("log", "shipping").stdout
 
     assert "we do not ship to AQ" in output
@@ -36,13 +36,13 @@ def test_the_log_is_the_same_over_http(saga, logs, serve):
     assert result.stdout == saga("log", "payment", "-o", "json").stdout
 
 
-def test_a_saga_that_the_service_never_saw_is_an_empty_log(saga, logs):
+def test_log_of_an_unknown_saga_is_empty(saga, logs):
     result = saga("log", "payment", "--saga", "order-404", "-o", "json")
 
     assert (result.exit_code, result.stdout.strip()) == (0, "[]")
 
 
-def test_a_service_that_is_unknown_is_wrong_use_and_names_the_others(saga, logs):
+def test_unknown_service_of_a_log_names_the_others(saga, logs):
     result = saga("log", "payments")
 
     assert result.exit_code == 2
@@ -51,7 +51,7 @@ def test_a_service_that_is_unknown_is_wrong_use_and_names_the_others(saga, logs)
     )
 
 
-def test_a_service_that_is_away_ends_with_3_and_prints_no_data(saga):
+def test_log_of_unreachable_service_ends_with_3(saga):
     result = saga("log", "payment", "--service=payment=http://127.0.0.1:1", "-o", "json")
 
     assert result.exit_code == 3

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import service_options
 
 
-def test_each_saga_is_listed_once_with_the_state_that_all_services_make_together(saga, logs):
+def test_each_saga_is_listed_once_with_merged_state(saga, logs):
     result = saga("ls", "-o", "json")
 
     assert result.exit_code == 0
@@ -22,7 +22,7 @@ def test_each_saga_is_listed_once_with_the_state_that_all_services_make_together
 
 
 @pytest.mark.parametrize(("state", "ids"), [("Completed", ["order-1"]), ("Pending", ["order-2"]), ("Started", [])])
-def test_a_state_picks_the_sagas_that_stand_so_in_the_end(saga, logs, state, ids):
+def test_state_filter_uses_the_merged_state(saga, logs, state, ids):
     result = saga("ls", "--state", state, "-o", "json")
 
     assert [each["saga_id"] for each in json.loads(result.stdout)] == ids
@@ -35,14 +35,14 @@ def test_a_limit_bounds_the_list(saga, logs):
     assert {"saga_id", "saga_type", "state", "last_step", "age"} <= set(json.loads(lines[0]))
 
 
-def test_a_table_has_a_line_of_headings_and_one_for_each_saga(saga, logs):
+def test_table_has_headings_and_a_line_per_saga(saga, logs):
     lines = saga("ls").stdout.splitlines()
 
     assert lines[0].split() == ["saga", "id", "saga", "type", "state", "last", "step", "last", "state", "age"]
     assert len(lines) == 4
 
 
-def test_sagas_are_listed_over_http_as_from_the_databases(saga, logs, serve):
+def test_http_lists_the_same_sagas_as_databases(saga, logs, serve):
     named = {name: serve(name, url) for name, url in logs.items()}
 
     result = saga("ls", "--state", "Failed", "-o", "json", *service_options(named))
@@ -50,7 +50,7 @@ def test_sagas_are_listed_over_http_as_from_the_databases(saga, logs, serve):
     assert [each["saga_id"] for each in json.loads(result.stdout)] == ["order-3"]
 
 
-def test_a_service_that_is_away_is_named_and_the_others_are_listed(saga, logs):
+def test_list_without_a_service_names_it(saga, logs):
     result = saga("ls", "-o", "jsonl", *service_options(logs | {"notification": "http://127.0.0.1:1"}))
 
     assert result.exit_code == 3
@@ -58,7 +58,7 @@ def test_a_service_that_is_away_is_named_and_the_others_are_listed(saga, logs):
     assert "warning: notification is unreachable" in result.stderr
 
 
-def test_a_state_that_does_not_exist_is_wrong_use_and_names_those_that_do(saga, logs):
+def test_unknown_state_names_the_known_ones(saga, logs):
     result = saga("ls", "--state", "Lost")
 
     assert result.exit_code == 2

@@ -54,7 +54,7 @@ def states(saga_process, order_id: str) -> dict[str, str]:
     }
 
 
-def test_an_abort_brings_an_order_back_and_its_reason_stands_in_the_log(saga_process, reserved):
+def test_abort_compensates_an_order_and_logs_its_reason(saga_process, reserved):
     result = saga_process("abort", reserved, *WHY, **EMBEDDED)
 
     assert (result.returncode, result.stdout) == (0, "")
@@ -78,7 +78,7 @@ def test_an_abort_brings_an_order_back_and_its_reason_stands_in_the_log(saga_pro
         ("order-404", "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"),
     ],
 )
-def test_what_has_ended_or_never_began_is_not_aborted(saga, logs, order, fault):
+def test_ended_or_unknown_saga_is_not_aborted(saga, logs, order, fault):
     result = saga("abort", order, *WHY)
 
     assert (result.exit_code, result.stderr) == (1, fault)
@@ -91,7 +91,7 @@ def test_an_abort_without_a_broker_ends_with_3(saga_process, logs):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_replay_heals_an_order_whose_event_was_lost(saga_process, reserved):
+def test_replay_repairs_a_lost_event(saga_process, reserved):
     replayed = saga_process("replay", reserved, *WHY, "-o", "json", **EMBEDDED)
     saga_process("trigger", "OrderCreated", "--wait", "30", **EMBEDDED)  # the services run within the command
 
@@ -100,7 +100,7 @@ def test_a_replay_heals_an_order_whose_event_was_lost(saga_process, reserved):
     assert states(saga_process, reserved)[""] == "Completed"
 
 
-def test_a_replay_asks_each_service_in_its_database_or_over_http(saga, logs, serve, monkeypatch):
+def test_replay_works_in_databases_and_over_http(saga, logs, serve, monkeypatch):
     monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
     named = logs | {"payment": serve("payment", logs["payment"])}
 
@@ -115,14 +115,14 @@ def test_a_replay_asks_each_service_in_its_database_or_over_http(saga, logs, ser
     }
 
 
-def test_a_saga_that_nobody_knows_can_not_be_replayed(saga, logs):
+def test_unknown_saga_is_not_replayed(saga, logs):
     result = saga("replay", "order-404", *WHY, "-o", "json")
 
     assert (result.exit_code, result.stdout.strip()) == (1, "[]")
     assert result.stderr == "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"
 
 
-def test_a_service_that_is_away_is_named_and_the_others_replay(saga, logs):
+def test_replay_without_a_service_names_it(saga, logs):
     result = saga("replay", "order-3", *WHY, *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
 
     assert result.exit_code == 3
@@ -130,7 +130,7 @@ def test_a_service_that_is_away_is_named_and_the_others_replay(saga, logs):
     assert "PaymentRefunded" in result.stdout
 
 
-def test_old_ended_orders_are_pruned_everywhere_and_open_ones_stay(saga, logs, serve, monkeypatch):
+def test_prune_deletes_old_ended_orders_only(saga, logs, serve, monkeypatch):
     monkeypatch.setenv("SAGA_API_TOKEN", TOKEN)
     named = service_options(logs | {"payment": serve("payment", logs["payment"])})
 
@@ -144,21 +144,21 @@ def test_old_ended_orders_are_pruned_everywhere_and_open_ones_stay(saga, logs, s
 
 
 @pytest.mark.parametrize("age", ["1h", "23h", "0", "99999d"])
-def test_what_may_not_be_pruned_yet_is_wrong_use_and_says_why(saga, logs, age):
+def test_too_young_prune_is_wrong_use(saga, logs, age):
     result = saga("prune", "--older-than", age, *WHY)
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert "the log is the fence against events that come again" in result.stderr
 
 
-def test_no_verb_leaves_a_file_behind_where_there_was_none(saga, data_dir):
+def test_no_verb_creates_a_missing_database_file(saga, data_dir):
     for verb in (("replay", "order-1", *WHY), ("prune", "--older-than", "30d", *WHY), ("attention",)):
         saga(*verb, f"--service=payment=sqlite:///{data_dir}/payment.db")
 
     assert not data_dir.exists()
 
 
-def test_a_nudge_sends_the_last_event_of_a_saga_that_stands_still_again(saga, reserved, data_dir):
+def test_nudge_sends_a_stalled_sagas_event_again(saga, reserved, data_dir):
     result = saga("nudge", reserved, *WHY, "-o", "json")
 
     (row,) = json.loads(result.stdout)
@@ -177,7 +177,7 @@ async def outbox_rows(url: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_nudge_of_a_running_service_needs_its_token(saga, reserved, data_dir, serve, monkeypatch):
+def test_nudge_over_http_needs_the_token(saga, reserved, data_dir, serve, monkeypatch):
     running = service_options({"inventory": serve("inventory", f"sqlite:///{data_dir}/inventory.db")})
 
     refused = saga("nudge", reserved, *WHY, *running)
@@ -191,7 +191,7 @@ def test_a_nudge_of_a_running_service_needs_its_token(saga, reserved, data_dir, 
     assert (audited.exit_code, "nudge" in audited.stdout) == (0, True)
 
 
-def test_a_nudge_of_what_nobody_knows_and_of_what_is_away_says_so(saga, reserved):
+def test_nudge_reports_unknown_sagas_and_unreachable_services(saga, reserved):
     unknown = saga("nudge", "order-404", *WHY)
     away = saga("nudge", reserved, *WHY, "--service=inventory=http://127.0.0.1:1")
 
@@ -201,14 +201,14 @@ def test_a_nudge_of_what_nobody_knows_and_of_what_is_away_says_so(saga, reserved
 
 
 @pytest.mark.parametrize("verb", ["nudge", "replay"])
-def test_of_a_saga_that_nobody_knows_only_that_is_said(saga, reserved, verb):
+def test_nudge_of_an_unknown_saga_prints_one_line(saga, reserved, verb):
     told = saga(verb, "order-404", *WHY)
 
     error = "error: no service knows a saga 'order-404'; `saga ls` lists those that they know\n"
     assert (told.exit_code, told.output) == (1, error)
 
 
-def test_the_figures_of_a_running_service_are_those_of_its_database(saga, reserved, data_dir, serve):
+def test_http_statistics_equal_the_databases(saga, reserved, data_dir, serve):
     url = serve("inventory", f"sqlite:///{data_dir}/inventory.db")
 
     (running,) = json.loads(saga("stats", f"--service=inventory={url}", "-o", "json").stdout)

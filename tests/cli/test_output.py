@@ -25,9 +25,7 @@ def run(arguments: str, redirection: str) -> subprocess.CompletedProcess[str]:
     ids=["full", "closed"],
 )
 @pytest.mark.parametrize("arguments", PRINTING)
-def test_an_output_that_can_t_be_written_is_one_line_and_3(
-    logs: dict[str, str], arguments: str, redirection: str, why: str
-) -> None:
+def test_unwritable_output_is_one_line_and_3(logs: dict[str, str], arguments: str, redirection: str, why: str) -> None:
     ended = run(arguments, redirection)
 
     assert ended.returncode == 3, ended.stderr
@@ -36,7 +34,7 @@ def test_an_output_that_can_t_be_written_is_one_line_and_3(
 
 
 @pytest.mark.parametrize("arguments", ["--help", "ls"])
-def test_a_reader_that_is_gone_is_no_word_and_141(logs: dict[str, str], arguments: str) -> None:
+def test_closed_pipe_is_silent_and_141(logs: dict[str, str], arguments: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
 

@@ -20,7 +20,7 @@ def order(*changes: str, data: str | None = None) -> OrderCreated:
     return event
 
 
-def test_without_data_the_documented_example_is_sent_under_a_new_id():
+def test_documented_example_is_the_default_data():
     first, second = order(), order()
 
     assert first.customer_id == documented_example(OrderCreated)["customer_id"]
@@ -65,13 +65,13 @@ def test_a_change_leaves_the_example_as_it_is():
     assert json.dumps(documented_example(OrderCreated)) == before
 
 
-def test_the_next_place_of_a_list_can_be_filled():
+def test_next_place_of_a_list_can_be_set():
     event = order("items.2.sku=TRAY", "items.2.quantity=1")
 
     assert [item.sku for item in event.items] == ["TEA-POT", "TEA-CUP", "TRAY"]
 
 
-def test_data_is_read_from_the_argument_a_file_or_standard_input(tmp_path, monkeypatch):
+def test_data_comes_from_argument_file_or_stdin(tmp_path, monkeypatch):
     text = json.dumps(documented_example(OrderCreated) | {"order_id": "order-8"})
     (tmp_path / "order.json").write_text(text)
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
@@ -118,7 +118,7 @@ def test_malformed_data_is_wrong_use(data, fault):
         ("items.0.colour=red", "OrderCreated has no field items.0.colour"),
     ],
 )
-def test_a_change_that_makes_no_sense_is_wrong_use_and_named(change, fault):
+def test_senseless_change_is_named(change, fault):
     with pytest.raises(UsageError) as caught:
         order(change)
 
@@ -130,7 +130,7 @@ def test_several_sagas_can_not_share_one_id():
         build_events(order_saga, None, ["order_id=order-7"], 3)
 
 
-def test_a_mistake_is_named_without_what_is_the_customers_alone():
+def test_mistake_is_named_without_sensitive_data():
     data = json.dumps(documented_example(OrderCreated) | {"customer_email": 98765432101})
 
     with pytest.raises(UsageError) as caught:
@@ -141,7 +141,7 @@ def test_a_mistake_is_named_without_what_is_the_customers_alone():
 
 
 @pytest.mark.parametrize("change", ["customer_email.x=quagga", "items.0.sku.x=quagga"])
-def test_a_change_without_a_place_is_named_without_its_value(change):
+def test_change_without_place_is_named_without_value(change):
     with pytest.raises(UsageError) as caught:
         order(change)
 

@@ -101,9 +101,7 @@ def address(log: Path) -> str | None:
     return f"http://127.0.0.1:{port[1]}" if port else None
 
 
-async def test_four_services_carry_orders_to_their_ends_and_tell_of_it(
-    saga_process, environment, tmp_path, monkeypatch
-):
+async def test_four_services_carry_orders_to_their_ends(saga_process, environment, tmp_path, monkeypatch):
     with ExitStack() as services:
         processes = [services.enter_context(running(name, environment, tmp_path / f"{name}.log")) for name in SERVICES]
         urls = {name: await ready(tmp_path / f"{name}.log") for name in SERVICES}
@@ -117,7 +115,7 @@ async def test_four_services_carry_orders_to_their_ends_and_tell_of_it(
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
 
 
-def test_a_service_that_does_not_exist_is_wrong_use_and_names_those_that_do(saga):
+def test_run_of_unknown_service_names_the_others(saga):
     result = saga("run", "payments")
 
     assert result.exit_code == 2
@@ -144,7 +142,7 @@ def test_a_reference_that_leads_nowhere_is_wrong_use(saga, reference, fault):
     assert fault in result.stderr
 
 
-def test_a_bad_setting_is_wrong_use_and_names_the_variable(saga, monkeypatch):
+def test_run_with_bad_setting_names_the_variable(saga, monkeypatch):
     monkeypatch.setenv("SAGA_HTTP_PORT", "many")
 
     result = saga("run", "payment")
@@ -173,7 +171,7 @@ def test_a_bad_setting_is_wrong_use_and_names_the_variable(saga, monkeypatch):
         ("SAGA_DATABASE_URL", f"sqlite:///{__file__}/payment.db", "error: can't create a database in "),
     ],
 )
-def test_what_can_not_be_run_is_wrong_use_in_one_line(saga, monkeypatch, variable, value, fault):
+def test_unrunnable_reference_is_wrong_use(saga, monkeypatch, variable, value, fault):
     monkeypatch.setenv(variable, value)
 
     result = saga("run", "payment")
@@ -203,9 +201,7 @@ def test_a_taken_port_is_the_ports_fault(saga, monkeypatch):
         ("PAYMENT_GATEWAY_URL", "mysql://pay", "PAYMENT_GATEWAY_URL='mysql://pay' is not allowed"),
     ],
 )
-def test_a_service_that_can_never_start_says_why_and_ends_with_2(
-    saga_process, environment, tmp_path, variable, value, fault
-):
+def test_impossible_start_ends_with_2_and_its_reason(saga_process, environment, tmp_path, variable, value, fault):
     (tmp_path / "notes.db").write_text("no database at all, but long enough to be looked at" * 50)
 
     result = saga_process("run", "payment", **environment | {variable: value.format(file=tmp_path / "notes.db")})
@@ -215,9 +211,7 @@ def test_a_service_that_can_never_start_says_why_and_ends_with_2(
     assert "Traceback" not in result.stderr
 
 
-async def test_a_broker_or_a_database_that_refuses_a_service_is_an_error_that_it_outlasts(
-    environment, postgresql, tmp_path
-):
+async def test_service_outlasts_a_refusing_broker_or_database(environment, postgresql, tmp_path):
     wrong = {
         "login": {"SAGA_BROKER_URL": environment["SAGA_BROKER_URL"].replace("guest:guest@", "guest:wrong@")},
         "vhost": {"SAGA_BROKER_URL": environment["SAGA_BROKER_URL"].rstrip("/") + "/no-such-host"},
@@ -244,7 +238,7 @@ async def test_a_broker_or_a_database_that_refuses_a_service_is_an_error_that_it
 
 
 @pytest.mark.parametrize("harms", [("batcher", "relay", "watchdog"), ("pruner", "keeper", "SystemExit")], ids=" ".join)
-def test_a_service_that_loses_a_loop_ends_with_an_error_that_names_it(environment, data_dir, tmp_path, harms):
+def test_service_that_loses_a_loop_names_it(environment, data_dir, tmp_path, harms):
     ended = run_doomed(environment, data_dir, tmp_path, harms)
 
     for harm, (code, told) in ended.items():
@@ -255,7 +249,7 @@ def test_a_service_that_loses_a_loop_ends_with_an_error_that_names_it(environmen
         assert ("background loop ended" in told) == (harm != "SystemExit"), "the loops of the others end in good order"
 
 
-def test_a_start_that_is_cancelled_by_itself_ends_with_an_error(environment, data_dir, tmp_path):
+def test_start_cancelled_from_within_is_an_error(environment, data_dir, tmp_path):
     ended = run_doomed(environment, data_dir, tmp_path, ("provider", "provider's exit", "KeyboardInterrupt"))
 
     for harm in ("provider", "provider's exit"):

@@ -21,7 +21,7 @@ def messages(count: int) -> list:
     return [abort_request("order", f"order-{n}", "nobody home", now=SystemClock().now()) for n in range(count)]
 
 
-async def test_a_queue_that_is_bound_while_it_is_waited_for_gets_all_messages(rabbitmq, prefix):
+async def test_queue_bound_meanwhile_gets_all_messages(rabbitmq, prefix):
     async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as publisher:
         sending = asyncio.create_task(send_all(messages(5), publisher, patience=timedelta(seconds=60)))
         connection = await aio_pika.connect(rabbitmq.url)
@@ -35,7 +35,7 @@ async def test_a_queue_that_is_bound_while_it_is_waited_for_gets_all_messages(ra
             await channel.exchange_delete(prefix)
 
 
-async def test_without_patience_what_nobody_hears_is_an_error_at_once(rabbitmq, prefix):
+async def test_unconsumed_event_fails_at_once_without_patience(rabbitmq, prefix):
     async with RabbitPublisher(Settings(broker_url=rabbitmq.url, exchange=prefix)) as publisher:
         with pytest.raises(UnroutableError, match=r"no queue is bound to saga\.AbortRequested"):
             await send_all(messages(3), publisher)
@@ -85,7 +85,7 @@ async def test_a_failure_waits_for_what_is_under_way():
 
 
 @pytest.mark.parametrize("arguments", [(), ("--count", "250")])
-def test_what_the_broker_refuses_ends_with_3_in_one_line(saga_process, rabbitmq, arguments):
+def test_message_refused_by_the_broker_ends_with_3(saga_process, rabbitmq, arguments):
     # No login may declare what begins with amq., so this is refused to all of them.
     result = saga_process(
         "trigger", "OrderCreated", *arguments, SAGA_BROKER_URL=rabbitmq.url, SAGA_EXCHANGE="amq.reserved"
@@ -96,7 +96,7 @@ def test_what_the_broker_refuses_ends_with_3_in_one_line(saga_process, rabbitmq,
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_wrong_password_ends_with_3_in_one_line(saga_process, rabbitmq):
+def test_wrong_broker_password_ends_with_3(saga_process, rabbitmq):
     wrong = rabbitmq.url.replace("guest:guest@", "guest:wrong@")
 
     result = saga_process("trigger", "OrderCreated", SAGA_BROKER_URL=wrong)

@@ -112,7 +112,7 @@ def test_each_public_name_is_there_to_be_imported():
         _ = toolkit.Sagas
 
 
-def test_what_is_written_twice_to_save_an_import_is_the_same():
+def test_duplicated_definitions_are_equal():
     from toolkit.cli import exit_codes
 
     assert LONGEST_WAIT.total_seconds() == MOST_SECONDS

@@ -26,7 +26,7 @@ def order(saga_process, data_dir):
 
 
 @pytest.mark.parametrize("arguments", [("log", "inventory"), ("ls",), ("trace", ORDER)])
-def test_a_narrow_terminal_shows_ids_whole_and_wraps_nothing(order, arguments):
+def test_narrow_terminal_shows_whole_ids(order, arguments):
     lines = on_terminal(*arguments)
 
     assert any(order in line for line in lines)
@@ -44,7 +44,7 @@ def test_the_figures_fit_on_a_narrow_terminal(order):
     assert max(map(len, (heading, *lines))) <= WIDTH
 
 
-def test_a_log_on_a_terminal_is_told_saga_by_saga(order):
+def test_terminal_log_is_grouped_by_saga(order):
     lines = on_terminal("log", "inventory")
 
     assert lines[0].startswith(f"saga {order} (order), ")

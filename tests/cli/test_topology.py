@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 
-def test_a_running_services_rights_are_those_of_its_declaration(saga: Any, logs: dict[str, str], serve: Any):
+def test_running_services_rights_equal_its_declarations(saga: Any, logs: dict[str, str], serve: Any):
     url = serve("payment", logs["payment"])
 
     asked = json.loads(saga("topology", "--permissions", "-o", "json", f"--service=payment={url}").stdout)
@@ -19,13 +19,13 @@ def test_a_running_services_rights_are_those_of_its_declaration(saga: Any, logs:
     assert {each["name"] for each in asked["users"]} == {"admin", "saga", "payment"}
 
 
-def test_a_service_that_is_away_can_not_be_asked(saga: Any):
+def test_topology_of_unreachable_service_ends_with_3(saga: Any):
     result = saga("topology", "--permissions", "--service=payment=http://127.0.0.1:1")
 
     assert (result.exit_code, result.stdout) == (3, "")
 
 
-def test_logins_names_and_virtual_host_are_those_of_the_settings(saga: Any, monkeypatch: pytest.MonkeyPatch):
+def test_permissions_follow_the_settings(saga: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SAGA_LOGINS", '{"payment": ["pay-1", "pay-2"]}')
     monkeypatch.setenv("SAGA_EXCHANGE", "shop")
     monkeypatch.setenv("SAGA_BROKER_URL", "amqp://h/orders")
@@ -40,7 +40,7 @@ def test_logins_names_and_virtual_host_are_those_of_the_settings(saga: Any, monk
     assert [each["name"] for each in document["exchanges"]] == ["shop", "shop.dead"]
 
 
-def test_only_who_ends_sagas_may_say_so_and_nobody_reads_all(saga: Any):
+def test_only_saga_enders_may_publish_the_end(saga: Any):
     document = json.loads(saga("topology", "--permissions", "-o", "json").stdout)
 
     topics = [each for each in document["topic_permissions"] if each["exchange"] == "saga"]

@@ -17,7 +17,7 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.protocol.log_entry import DetailedEntry, field_names
 
 
-def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
+def test_timeline_follows_cause_and_effect(saga, logs):
     result = saga("trace", "order-3", "-o", "json")
 
     timeline = json.loads(result.stdout)
@@ -29,14 +29,14 @@ def test_a_story_is_told_in_the_order_of_cause_and_effect(saga, logs):
     assert timeline["unreachable"] == {}
 
 
-def test_an_entry_has_the_fields_of_the_log_and_times_in_utc(saga, logs):
+def test_entry_has_detailed_fields_and_utc_times(saga, logs):
     timeline = json.loads(saga("trace", "order-1", "-o", "json").stdout)
 
     assert all(tuple(each) == field_names(DetailedEntry) for each in timeline["entries"])
     assert timeline["entries"][0]["at"] == "2026-05-04T12:00:00Z"
 
 
-def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga, logs):
+def test_table_marks_compensations_without_colour(saga, logs):
     lines = saga("trace", "order-3").stdout.splitlines()
 
     assert lines[0] == "saga order-3 (order): Failed, begun 2026-05-04 12:00:00.000Z"
@@ -53,7 +53,7 @@ def test_a_table_tells_forward_steps_and_compensations_apart_without_colour(saga
     assert "\x1b" not in "".join(lines)
 
 
-def test_a_step_that_its_service_does_not_declare_is_named(saga, data_dir):
+def test_undeclared_step_is_named(saga, data_dir):
     charged = entry("order-9", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
     asyncio.run(write_log(f"sqlite:///{data_dir}/payment.db", [charged]))
 
@@ -63,7 +63,7 @@ def test_a_step_that_its_service_does_not_declare_is_named(saga, data_dir):
     assert result.stderr.startswith("warning: payment has entries of charge_card, which it does not declare (any more)")
 
 
-def test_a_long_reason_is_cut_in_the_table_and_whole_for_programs(saga, data_dir):
+def test_long_reason_is_cut_in_tables_only(saga, data_dir):
     reason = "GatewayError: " + "no answer, " * 300
     tried = [
         replace(entry("order-9", "payment", "process_payment", "retrying", PENDING, "InventoryReserved", position=None),
@@ -91,7 +91,7 @@ def test_jsonl_is_the_whole_story_in_one_line(saga, logs):
     assert json.loads(result.stdout)["state"] == "Pending"
 
 
-def test_a_saga_that_nobody_knows_is_a_problem_and_says_where_to_look(saga, logs):
+def test_unknown_saga_names_the_listing_commands(saga, logs):
     result = saga("trace", "order-404")
 
     assert result.exit_code == 1
@@ -102,7 +102,7 @@ def test_a_saga_that_nobody_knows_is_a_problem_and_says_where_to_look(saga, logs
     )
 
 
-def test_a_saga_of_which_there_is_but_a_dead_letter_names_the_letter(saga, logs):
+def test_saga_with_only_a_dead_letter_names_it(saga, logs):
     wire = WireMessage(body=b"{}", routing_key="order.OrderCreated", correlation_id="order-405", type="OrderCreated")
     letter = DeadLetter(id="a-letter", service="inventory", reason="schema", error="lines", message=wire, at=NOON)
     asyncio.run(keep(logs["inventory"], letter))
@@ -124,7 +124,7 @@ async def keep(url, letter):
     await database.close()
 
 
-def test_a_story_can_be_read_over_http_and_from_databases_at_once(saga, logs, serve):
+def test_timeline_mixes_http_and_databases(saga, logs, serve):
     named = logs | {"payment": serve("payment", logs["payment"]), "shipping": serve("shipping", logs["shipping"])}
 
     result = saga("trace", "order-3", "-o", "json", *service_options(named))
@@ -141,7 +141,7 @@ def test_a_story_can_be_read_over_http_and_from_databases_at_once(saga, logs, se
         ("postgresql://postgres@127.0.0.1:1/shipping", "can't be read: "),
     ],
 )
-def test_a_service_that_is_away_is_named_and_what_is_known_is_told(saga, logs, away, reason):
+def test_trace_without_a_service_names_it(saga, logs, away, reason):
     result = saga("trace", "order-3", "-o", "json", *service_options(logs | {"shipping": away}))
 
     timeline = json.loads(result.stdout)
@@ -152,28 +152,28 @@ def test_a_service_that_is_away_is_named_and_what_is_known_is_told(saga, logs, a
     assert "warning: shipping is unreachable" in result.stderr
 
 
-def test_a_saga_that_nobody_who_answers_knows_is_said_to_be_so_where_another_is_away(saga, logs):
+def test_saga_unknown_to_reachable_services_is_reported(saga, logs):
     result = saga("trace", "order-404", *service_options(logs | {"shipping": "http://127.0.0.1:1"}))
 
     assert result.exit_code == 3
     assert "no service that can be reached knows the saga 'order-404' yet" in result.stderr
 
 
-def test_a_database_that_is_away_never_shows_its_password(saga, logs):
+def test_unreachable_databases_password_is_hidden(saga, logs):
     result = saga("trace", "order-3", "--service=payment=postgresql://shop:secret@127.0.0.1:1/payment")
 
     assert result.exit_code == 3
     assert "secret" not in result.output
 
 
-def test_an_address_at_which_another_service_answers_is_not_believed(saga, logs, serve):
+def test_answer_of_another_service_is_rejected(saga, logs, serve):
     result = saga("trace", "order-3", f"--service=shipping={serve('payment', logs['payment'])}")
 
     assert result.exit_code == 3
     assert "is not shipping: payment answers there" in result.stderr
 
 
-def test_a_service_whose_database_is_away_is_unreachable_over_http(saga, serve):
+def test_service_without_database_is_unreachable_over_http(saga, serve):
     url = serve("payment", "postgresql://postgres@127.0.0.1:1/payment")
 
     result = saga("trace", "order-3", f"--service=payment={url}")

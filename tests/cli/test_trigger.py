@@ -19,13 +19,13 @@ from tests.eventually import eventually
 EMBEDDED = {"SAGA_BROKER_URL": "embedded"}
 
 
-def test_an_order_that_nobody_refuses_is_completed_and_its_id_is_all_the_data_there_is(saga_process):
+def test_completed_order_prints_its_id_alone(saga_process):
     result = saga_process("trigger", "OrderCreated", "--set", "order_id=order-7", "--wait", "20", **EMBEDDED)
 
     assert (result.returncode, result.stdout, result.stderr) == (0, "order-7\n", "order-7 completed\n")
 
 
-def test_an_order_that_is_refused_ends_with_1_and_the_reason(saga_process):
+def test_refused_order_ends_with_1_and_reason(saga_process):
     result = saga_process(
         "trigger", "OrderCreated", "--set", "order_id=order-7", "--set", "shipping_address.country=AQ",
         "--wait", "20", "-o", "jsonl", **EMBEDDED,
@@ -55,7 +55,7 @@ def test_the_same_order_sent_twice_is_one_saga(saga_process):
     assert [each["to_state"] for each in json.loads(log.stdout)] == ["completed", "confirmed"]
 
 
-def test_without_waiting_an_embedded_saga_still_comes_to_its_end(saga_process):
+def test_embedded_saga_ends_without_waiting(saga_process):
     saga_process("trigger", "OrderCreated", "--set", "order_id=order-7", **EMBEDDED)
 
     listed = json.loads(saga_process("ls", "-o", "json").stdout)
@@ -63,7 +63,7 @@ def test_without_waiting_an_embedded_saga_still_comes_to_its_end(saga_process):
     assert [(each["saga_id"], each["state"]) for each in listed] == [("order-7", "Completed")]
 
 
-def test_who_is_not_done_in_time_ends_with_3(saga_process):
+def test_saga_not_done_in_time_ends_with_3(saga_process):
     result = saga_process(
         "trigger", "OrderCreated", "--set", "order_id=order-7", "--set", "payment_method=card_down",
         "--wait", "0.2", **EMBEDDED,
@@ -74,7 +74,7 @@ def test_who_is_not_done_in_time_ends_with_3(saga_process):
     assert re.match(r"order-7 has not ended in time, it is (Started|Pending)\n", result.stderr)
 
 
-def test_an_order_that_no_service_listens_to_ends_with_3(saga_process, rabbitmq, prefix):
+def test_order_without_a_consumer_ends_with_3(saga_process, rabbitmq, prefix):
     result = saga_process("trigger", "OrderCreated", "--count", "9", SAGA_BROKER_URL=rabbitmq.url, SAGA_EXCHANGE=prefix)
 
     assert result.returncode == 3
@@ -103,7 +103,7 @@ def test_a_broker_that_is_away_ends_with_3(saga_process):
         (("OrderCreated", "--count", "2", "--set", "order_id=order-7"), "2 sagas can't share the order_id"),
     ],
 )
-def test_what_can_not_be_sent_is_wrong_use_in_one_line(saga, arguments, fault):
+def test_unsendable_order_is_wrong_use(saga, arguments, fault):
     result = saga("trigger", *arguments)
 
     assert result.exit_code == 2
@@ -148,14 +148,14 @@ def test_a_wait_that_is_none_is_wrong_use(saga, seconds):
         ("SAGA_DATA_DIR", "/proc/nowhere", 2),
     ],
 )
-def test_embedded_services_that_can_not_start_are_one_line(saga_process, variable, value, code):
+def test_failed_embedded_start_is_one_line(saga_process, variable, value, code):
     result = saga_process("trigger", "OrderCreated", **EMBEDDED, **{variable: value})
 
     assert result.returncode == code
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_virtual_host_that_does_not_exist_ends_with_3_in_one_line(saga_process, rabbitmq):
+def test_missing_virtual_host_ends_with_3(saga_process, rabbitmq):
     result = saga_process("trigger", "OrderCreated", SAGA_BROKER_URL=rabbitmq.url.rstrip("/") + "/no-such-host")
 
     assert result.returncode == 3
@@ -194,7 +194,7 @@ async def listened_to(url, exchange):
         ("json", signal.SIGTERM, 143),
     ],
 )
-async def test_a_signal_while_orders_are_sent_prints_those_that_were(data_dir, rabbitmq, prefix, output, number, code):
+async def test_signal_while_sending_prints_sent_orders(data_dir, rabbitmq, prefix, output, number, code):
     async with listened_to(rabbitmq.url, prefix) as came:
         broker = {"SAGA_BROKER_URL": rabbitmq.url, "SAGA_EXCHANGE": prefix}
         process = under_way("trigger", "OrderCreated", "--count", "20000", "-o", output, **broker)
@@ -209,7 +209,7 @@ async def test_a_signal_while_orders_are_sent_prints_those_that_were(data_dir, r
     assert len(told) == there  # what was under way was waited for
 
 
-def test_ctrl_c_while_orders_are_waited_for_leaves_their_ids(logs, rabbitmq, prefix):
+def test_ctrl_c_while_waiting_leaves_the_ids(logs, rabbitmq, prefix):
     async def stopped():
         async with listened_to(rabbitmq.url, prefix):
             broker = {"SAGA_BROKER_URL": rabbitmq.url, "SAGA_EXCHANGE": prefix}

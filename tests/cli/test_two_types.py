@@ -98,7 +98,7 @@ def test_a_push_reaches_the_type_that_is_said(saga: Saga, both: dict[str, str]):
     assert (nudged.exit_code, {row["outcome"] for row in json.loads(nudged.stdout)}) == (1, {"refused"})
 
 
-def test_letters_of_the_type_that_is_said_are_redriven(saga: Saga, both: dict[str, str]):
+def test_dead_letters_of_the_named_type_are_redriven(saga: Saga, both: dict[str, str]):
     command = ("dead-letters", "redrive", "payment", "--saga", "order-2", "--reason", "why", "-o", "json")
     gift, order = saga(*command, "--type", "gift"), saga(*command, "--type", "order")
 

@@ -59,7 +59,7 @@ def violations(result: Any) -> list[tuple[str, str | None]]:
     return [(each["invariant"], each["saga_id"]) for each in json.loads(result.stdout)]
 
 
-def test_two_types_under_one_id_are_judged_each_by_itself(saga, urls):
+def test_two_types_under_one_id_verify_separately(saga, urls):
     gift = [replace(each, saga_type="gift") for each in numbered(refused_order("order-2"))]
     write(urls, [*right(), *gift, *numbered(paid_order("order-2"))])
 
@@ -101,7 +101,7 @@ def test_a_table_has_a_line_for_each_violation(saga, urls):
     assert len(lines) == 3
 
 
-def test_sagas_that_have_just_moved_are_left_out_if_asked_for(saga, urls):
+def test_settled_option_leaves_out_recent_sagas(saga, urls):
     running = [replace(entry, at=datetime.now(UTC)) for entry in numbered(paid_order("order-2"))]
     past = [replace(entry, at=datetime(2026, 1, 1, tzinfo=UTC)) for entry in right()]
     write(urls, [*past, *running])
@@ -113,7 +113,7 @@ def test_sagas_that_have_just_moved_are_left_out_if_asked_for(saga, urls):
     assert "not checked: what is left over" in result.stderr
 
 
-def test_a_row_that_did_not_go_out_is_left_over(saga, urls):
+def test_unsent_outbox_row_is_left_over(saga, urls):
     write(urls, right())
     asyncio.run(add_row(urls["payment"]))
 
@@ -122,7 +122,7 @@ def test_a_row_that_did_not_go_out_is_left_over(saga, urls):
     assert violations(result) == [("nothing is left over", None)]
 
 
-def test_sagas_are_judged_over_http_as_from_the_databases(saga, urls, serve):
+def test_http_verifies_the_same_as_databases(saga, urls, serve):
     write(urls, [*right(), *numbered(paid_order("order-2"))])
     asyncio.run(add_row(urls["payment"]))
     named = {name: serve(name, url) for name, url in urls.items()}
@@ -132,7 +132,7 @@ def test_sagas_are_judged_over_http_as_from_the_databases(saga, urls, serve):
     assert violations(result) == [*STOPPED, ("nothing is left over", None)]
 
 
-def test_more_entries_than_a_page_holds_are_all_read(saga, urls, serve):
+def test_entries_beyond_one_page_are_read(saga, urls, serve):
     write(urls, [entry for number in range(300) for entry in numbered(fulfilled_order(f"order-{number}"))])
     named = urls | {"payment": serve("payment", urls["payment"])}
 
@@ -148,7 +148,7 @@ def test_one_of_a_kind_is_told_as_one(saga, urls):
     assert "1 saga verified, 1 violation\n" in saga("verify").stderr
 
 
-def test_without_a_service_nothing_is_judged(saga, urls):
+def test_missing_service_verifies_nothing(saga, urls):
     write(urls, right())
 
     result = saga("verify", *service_options(urls | {"shipping": "http://127.0.0.1:1"}))
@@ -163,7 +163,7 @@ def test_that_no_broker_was_looked_at_is_said(saga, urls):
     assert "not checked: the broker's queues" in saga("verify").stderr
 
 
-def test_a_broker_that_is_away_is_said_once_and_the_rest_is_judged(saga_process, urls):
+def test_absent_broker_is_reported_once(saga_process, urls):
     write(urls, right())
 
     result = saga_process("verify", SAGA_BROKER_URL=NOWHERE)
@@ -174,13 +174,13 @@ def test_a_broker_that_is_away_is_said_once_and_the_rest_is_judged(saga_process,
     assert judgement == "2 sagas verified, all is right as far as it was checked"
 
 
-def test_what_is_wrong_ends_with_1_even_while_the_broker_is_away(saga_process, urls):
+def test_violations_outweigh_an_absent_broker(saga_process, urls):
     write(urls, numbered(paid_order("order-1")))
 
     assert saga_process("verify", SAGA_BROKER_URL=NOWHERE).returncode == 1
 
 
-def test_the_shop_s_goods_and_money_are_checked_with_it(saga, urls, monkeypatch):
+def test_services_own_checks_run_too(saga, urls, monkeypatch):
     write(urls, right())
     monkeypatch.setenv("SAGA_PACKAGE", "services")
     asyncio.run(keep_goods(urls["inventory"]))
@@ -193,7 +193,7 @@ def test_the_shop_s_goods_and_money_are_checked_with_it(saga, urls, monkeypatch)
     assert "money: there is no ledger" in result.stderr
 
 
-def test_goods_and_money_over_http_are_said_not_to_be_checked(saga, urls, serve, monkeypatch):
+def test_own_checks_over_http_are_reported_unchecked(saga, urls, serve, monkeypatch):
     write(urls, right())
     monkeypatch.setenv("SAGA_PACKAGE", "services")
 

@@ -23,8 +23,8 @@ def targets_of(names: Sequence[str], located: list[str] | None, settings: Settin
     Raises:
         UsageError: one of them is not known, or none is.
     """
-    is_said = bool(located or secret_variable("SAGA_SERVICES").strip())
-    clients, declared = _clients(located, is_said=is_said), _declared()
+    is_named = bool(located or secret_variable("SAGA_SERVICES").strip())
+    clients, declared = _clients(located, is_named=is_named), _declared()
     known = list(dict.fromkeys([*clients, *declared]))
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"there is no service {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
@@ -37,7 +37,7 @@ def targets_of(names: Sequence[str], located: list[str] | None, settings: Settin
         Target(
             name=name,
             url=client.url if isinstance(client, HttpClient) else None,
-            database_url=_database_of(client, own, is_said=is_said),
+            database_url=_database_of(client, own, is_named=is_named),
             client=client,
             declared=declared.get(name),
         )
@@ -46,18 +46,18 @@ def targets_of(names: Sequence[str], located: list[str] | None, settings: Settin
     ]
 
 
-def _database_of(client: ServiceClient | None, own: str | None, *, is_said: bool) -> str | None:
-    """Return the database that was said for the service, else SAGA_DATABASE_URL, else the file that lies here."""
+def _database_of(client: ServiceClient | None, own: str | None, *, is_named: bool) -> str | None:
+    """Return the database that is named for the service, else SAGA_DATABASE_URL, else the file that lies here."""
     found = client.url if isinstance(client, DatabaseClient) else None
-    return found if found and is_said else own or found
+    return found if found and is_named else own or found
 
 
-def _clients(located: list[str] | None, *, is_said: bool) -> dict[str, ServiceClient]:
+def _clients(located: list[str] | None, *, is_named: bool) -> dict[str, ServiceClient]:
     """Return the services' clients, by name; none where none is named and there is no file."""
     try:
         return {client.service: client for client in locate(located)}
     except NoServiceError:
-        if is_said:
+        if is_named:
             raise
         return {}
 

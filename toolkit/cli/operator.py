@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toolkit.client.service_client import ServiceClient
     from toolkit.persistence.audit_log import Operator
 
-#: As the API takes it; a reason is a sentence, no report.
+#: The same limit as the API's.
 _LONGEST_REASON = 500
 
 

@@ -54,15 +54,17 @@ async def report_of(
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id, be it in different services.
     """
-    seen, told = await asyncio.gather(
+    seen, answered = await asyncio.gather(
         ask_all(clients, lambda each: each.saga(saga_id, saga_type)), ask_all(clients, lambda each: each.contract())
     )
     require_one_type(saga_id, seen.by_service.values())
     entries = {name: view.entries for name, view in seen.by_service.items()}
     timeline = tell(saga_id, entries, unreachable=seen.unreachable)
-    known_here = {name: contract for name in told.unreachable if (contract := declared(name))}
-    contracts = told.by_service | known_here
-    missing = {name: why for name, why in told.unreachable.items() if name in seen.by_service.keys() - contracts.keys()}
+    known_here = {name: contract for name in answered.unreachable if (contract := declared(name))}
+    contracts = answered.by_service | known_here
+    missing = {
+        name: why for name, why in answered.unreachable.items() if name in seen.by_service.keys() - contracts.keys()
+    }
     has_dead_letters = any(view.dead_letters for view in seen.by_service.values())
     found = progress(timeline, Choreography(contracts.values()), seen.by_service)
     return SagaReport(timeline, found, missing, has_dead_letters, _undeclared(timeline, contracts))

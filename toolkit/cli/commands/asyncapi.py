@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 def asyncapi(
     of: Annotated[str, typer.Argument(metavar="SERVICE", help="Whose events.")], service: ServicesOption = None
 ) -> None:
-    """Print the events that a service consumes and publishes, as AsyncAPI 3.0.
+    """Print a service's events as AsyncAPI 3.0.
 
-    In JSON, with every event's schema. It is read from the declarations below the current directory; where services are
-    named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the service can't be asked.
+    In JSON: the events that it consumes and publishes, with their schemas. It is read from the declarations below the
+    current directory; where services are named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the
+    service can't be asked.
     """
     from toolkit.configuration.environment import secret_variable
     from toolkit.configuration.settings import load_settings, queue_name

@@ -25,7 +25,10 @@ def graph(
     drawing: Annotated[Drawing, typer.Option("--format", help="A page to read, or a Mermaid chart.")] = Drawing.TEXT,
     checked: Annotated[bool, typer.Option("--check", help="List what is wrong; end with 1 if anything is.")] = False,
 ) -> None:
-    """Draw which step consumes and emits which event; asks no running service."""
+    """Draw which step consumes and emits which event.
+
+    From the declarations; it asks no running service.
+    """
     from toolkit.declaration.choreography import Choreography, as_mermaid, as_text
 
     draw = {Drawing.TEXT: as_text, Drawing.MERMAID: as_mermaid}[drawing]

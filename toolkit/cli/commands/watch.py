@@ -129,7 +129,7 @@ def _sagas(sight: Sight) -> Table:
 
     rows = []
     for timeline in sight.timelines:
-        told = summary(timeline, sight.at)
+        row = summary(timeline, sight.at)
         state = styled_state(timeline.state)
-        rows.append([state if name == "state" else text_of(told[name]) for name in _SAGAS])
+        rows.append([state if name == "state" else text_of(row[name]) for name in _SAGAS])
     return table_of(_SAGAS, rows)
