@@ -63,7 +63,7 @@ def test_findings_table_matches_the_checker_rules():
 
     named = first_column(section(PAGE, "saga graph"))
 
-    assert sorted(named) == sorted(re.findall(r'Finding\(\s*"([a-z ]+)"', rules))
+    assert sorted(named) == sorted(re.findall(r'RuleViolation\(\s*"([a-z ]+)"', rules))
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "check", "format", "lock", "clean"])

@@ -15,7 +15,7 @@ from toolkit.declaration.paths import CompensationPath, SagaPaths
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RuleViolation:
     """One fault: the rule, the violation and its cure."""
 
     rule: str
@@ -26,76 +26,76 @@ class Finding:
         return f"{self.rule}: {self.message}. {self.cure}."
 
 
-def check(choreography: Choreography) -> list[Finding]:
-    """Return the findings, rule by rule."""
-    return [finding for rule in RULES for finding in rule(choreography)]
+def check(choreography: Choreography) -> list[RuleViolation]:
+    """Return the violations, rule by rule."""
+    return [violation for rule in RULES for violation in rule(choreography)]
 
 
-def unconsumed_events(choreography: Choreography) -> Iterator[Finding]:
+def unconsumed_events(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every event is consumed, unless it is declared optional."""
     consumed = {event for node in choreography.nodes for event in node.triggers}
     for node in choreography.nodes:
         for event in node.emits:
             if event not in consumed and not _contract(choreography, event).optional:
-                yield Finding(
+                yield RuleViolation(
                     "unconsumed event",
                     f"{node.name} ({node.service}) emits {event}, and no service consumes it",
                     "Let a step or a compensation run on it, or declare the event with optional=True",
                 )
 
 
-def unemitted_events(choreography: Choreography) -> Iterator[Finding]:
+def unemitted_events(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every event that a step or a compensation runs on is emitted, or starts a saga."""
     emitted = {event for node in choreography.nodes for event in node.emits}
     emitted |= {saga.starts_with for saga in choreography.sagas}
     for node in choreography.nodes:
         for event in node.triggers:
             if event not in emitted:
-                yield Finding(
+                yield RuleViolation(
                     "unemitted event",
                     f"{node.name} ({node.service}) runs on {event}, and no service emits it",
                     "Return it from a step, or remove it from the parameter's type",
                 )
 
 
-def unreachable_nodes(choreography: Choreography) -> Iterator[Finding]:
+def unreachable_nodes(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every step and compensation is reached from its saga's starting event."""
     for saga in choreography.sagas:
         reached = choreography.reached_from(saga.starts_with, saga)
         for node in choreography.nodes_of(saga):
             if node not in reached:
-                yield Finding(
+                yield RuleViolation(
                     "unreachable",
                     f"nothing leads from {saga.starts_with} to {node.name} ({node.service})",
                     f"Let it run on an event that the saga {saga.name} reaches, or delete it",
                 )
 
 
-def unreached_ends(choreography: Choreography) -> Iterator[Finding]:
+def unreached_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every saga completes where no step refuses."""
     for paths in _ways(choreography):
         saga = paths.saga
         if not any(step.success == saga.completes_with for step in paths.ahead(saga.starts_with)):
-            yield Finding(
+            yield RuleViolation(
                 "unreached end",
                 f"nothing leads from {saga.starts_with} to {saga.completes_with}, which completes the saga {saga.name}",
                 f"Let the last step return {saga.completes_with}",
             )
 
 
-def lost_refusals(choreography: Choreography) -> Iterator[Finding]:
+def lost_refusals(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every refusal leads to the event that fails the saga, without the compensations of refused and fenced steps."""
     for paths in _ways(choreography):
         for way in paths.back():
             if paths.is_lost(way):
-                yield Finding(
+                yield RuleViolation(
                     "lost refusal",
                     f"{way.refusal} of {_place(way.step)} never leads to {paths.saga.fails_with}",
                     "Let the compensation of the step before run on it, or the step that ends the saga",
                 )
 
 
-def unawaited_steps(choreography: Choreography) -> Iterator[Finding]:
+def unawaited_steps(choreography: Choreography) -> Iterator[RuleViolation]:
     """No saga ends before a step that may refuse is done."""
     for paths in _ways(choreography):
         steps = dict.fromkeys(step for event in paths.events() for step in paths.ahead(event) if step.refusals)
@@ -106,31 +106,31 @@ def unawaited_steps(choreography: Choreography) -> Iterator[Finding]:
                 yield _unawaited(paths, step, endings[0])
 
 
-def second_ends(choreography: Choreography) -> Iterator[Finding]:
+def second_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """No saga ends twice."""
     for paths in _ways(choreography):
         ends = next((found for event in paths.events() if len(found := paths.endings(event)) > 1), [])
         if ends:
-            yield Finding(
+            yield RuleViolation(
                 "second end",
                 f"{' and '.join(map(_place, ends))} both run in the saga {paths.saga.name}, and each ends it",
                 "Let one step end the saga, after all steps that may refuse",
             )
 
 
-def same_ends(choreography: Choreography) -> Iterator[Finding]:
+def same_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """A saga in which a step may refuse has two ends."""
     for paths in _ways(choreography):
         saga = paths.saga
         if saga.completes_with == saga.fails_with and any(node.refusals for node in choreography.nodes_of(saga)):
-            yield Finding(
+            yield RuleViolation(
                 "same end",
                 f"{saga.completes_with} ends {saga.name} completed and failed, so a refused saga counts as completed",
                 "Declare another event as `fails_with`, emitted by a step once all is undone",
             )
 
 
-def unreadable_events(choreography: Choreography) -> Iterator[Finding]:
+def unreadable_events(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every consumer of an event requires no more fields than its owner declares."""
     for contract in choreography.contracts:
         taken = {event for handler in contract.handlers for event in handler.triggers}
@@ -145,47 +145,47 @@ def unreadable_events(choreography: Choreography) -> Iterator[Finding]:
                 fault = f"consumes version {event.version}, and {emitted.owner} emits {emitted.version}"
             else:
                 continue
-            yield Finding(
+            yield RuleViolation(
                 "unreadable event",
                 f"{name}, as {contract.service} declares it, {fault}",
                 "Let both services import one declaration of it",
             )
 
 
-def foreign_events(choreography: Choreography) -> Iterator[Finding]:
+def foreign_events(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every event is emitted by its owner alone."""
     for node in choreography.nodes:
         for event in node.emits:
             owner = _contract(choreography, event).owner
             if owner != node.service:
-                yield Finding(
+                yield RuleViolation(
                     "foreign event",
                     f"{node.name} ({node.service}) emits {event}, which belongs to {owner}",
                     f'Return an event of its own, or declare {event} with owner="{node.service}"',
                 )
 
 
-def uncompensated_steps(choreography: Choreography) -> Iterator[Finding]:
+def uncompensated_steps(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every step that may be done before a refusal is undone after it."""
     for paths in _ways(choreography):
         for node in paths.ahead(paths.saga.starts_with):
             refusals = [way.refusal for way in paths.back() if node in way.done]
             if missing := [refusal for refusal in refusals if not paths.undoing(refusal, node)]:
-                yield Finding(
+                yield RuleViolation(
                     "uncompensated step",
                     f"{_place(node)} is still done after {_names(missing)}",
                     f"Give it a compensation that is reached from there: @….compensation(of={node.name})",
                 )
 
 
-def early_compensations(choreography: Choreography) -> Iterator[Finding]:
+def early_compensations(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every step is undone after the steps that it led to."""
     for paths in _ways(choreography):
         for way in paths.back():
             for first, last in _successions(paths, way):
                 undoing, after = paths.undoing(way.refusal, first), paths.undoing(way.refusal, last)
                 if undoing and after and paths.is_passed(way.refusal, after, undoing):
-                    yield Finding(
+                    yield RuleViolation(
                         "early compensation",
                         f"after {way.refusal}, {_place(undoing)} may undo {first.name} before {_place(after)} has "
                         f"undone {last.name}, which it led to",
@@ -193,21 +193,21 @@ def early_compensations(choreography: Choreography) -> Iterator[Finding]:
                     )
 
 
-def early_ends(choreography: Choreography) -> Iterator[Finding]:
+def early_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every saga fails after all is undone."""
     for paths in _ways(choreography):
         for way in paths.back():
             undoings = [undoing for step in way.done if (undoing := paths.undoing(way.refusal, step))]
             if early := [undoing for undoing in undoings if paths.fails(way.refusal, without=(undoing,))]:
-                yield Finding(
+                yield RuleViolation(
                     "early end",
                     f"after {way.refusal}, {paths.saga.fails_with} may end the saga before {_listed(early)} has run",
                     f"Let the step that emits {paths.saga.fails_with} run on {early[0].success} instead",
                 )
 
 
-def _unawaited(paths: SagaPaths, step: Node, end: Node) -> Finding:
-    return Finding(
+def _unawaited(paths: SagaPaths, step: Node, end: Node) -> RuleViolation:
+    return RuleViolation(
         "unawaited step",
         f"{paths.fork(step)} starts two branches, and {_place(end)} may end the saga {paths.saga.name} by "
         f"{end.success} before {_place(step)} has answered; {_names(step.refusals)} would be too late to undo anything",
@@ -244,7 +244,7 @@ def _names(events: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(events))
 
 
-RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
+RULES: tuple[Callable[[Choreography], Iterator[RuleViolation]], ...] = (
     unconsumed_events,
     unemitted_events,
     unreachable_nodes,

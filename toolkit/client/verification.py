@@ -50,7 +50,7 @@ class CheckResult(Protocol):
 
 #: A check of the services' own, of money for example: it takes the databases' URLs by service, and how each saga
 #: ended, by its type and id (None: it has not). It raises UnreachableError where something that it needs can't be read.
-Check = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[CheckResult]]
+AccountCheck = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class VerificationReport:
 async def verify(
     clients: Sequence[LogReader],
     *,
-    checks: Iterable[Check] = (),
+    checks: Iterable[AccountCheck] = (),
     broker: Settings | None = None,
     settled_before: datetime | None = None,
     progress: Callable[[str, int], None] = lambda *_: None,
@@ -195,7 +195,7 @@ async def _left_over(backlog: Mapping[str, Backlog], broker: Settings | None) ->
 
 
 async def _run(
-    checks: Iterable[Check], clients: Sequence[LogReader], outcomes: Mapping[SagaKey, SagaState | None]
+    checks: Iterable[AccountCheck], clients: Sequence[LogReader], outcomes: Mapping[SagaKey, SagaState | None]
 ) -> tuple[list[Violation], list[str]]:
     databases = {client.service: client.url for client in clients if isinstance(client, DatabaseClient)}
     found, unchecked = [], []

@@ -42,7 +42,7 @@ def test_jsonl_has_one_finding_a_line(saga, files):
     }
 
 
-def test_without_probe_one_line_names_what_is_left_out(saga, files):
+def test_one_line_names_the_probes_left_out(saga, files):
     result = saga("doctor", "payment", "-o", "json")
 
     assert result.stderr.splitlines()[1:] == [f"only with --probe: {', '.join(PROBES)}"]

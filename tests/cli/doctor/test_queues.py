@@ -72,7 +72,7 @@ def test_amqp_alone_names_a_differing_argument(
     assert row["found"].startswith(f"{exchange}.payment: {shown}")
 
 
-def test_a_login_that_may_not_declare_needs_the_management(
+def test_a_login_without_rights_needs_the_management(
     doctor, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
 ):
     declare(broker, exchange, delivery_limit=3)
@@ -134,7 +134,7 @@ def test_a_policy_that_loses_messages_is_found(
     assert row["cure"] == f"rabbitmqctl {command} {exchange} -p /"
 
 
-def test_a_bound_on_a_dead_letter_queue_is_found(doctor, broker: Broker, exchange: str):
+def test_a_bound_dead_letter_queue_is_found(doctor, broker: Broker, exchange: str):
     pattern = f"^{re.escape(exchange)}[.]payment[.]dead$"
     broker.call(
         "PUT", f"policies/%2F/{exchange}", {"pattern": pattern, "definition": {"max-length": 5}, "apply-to": "queues"}
@@ -166,7 +166,7 @@ def test_a_missing_binding_is_found(doctor, broker: Broker, exchange: str):
     assert f"destination={exchange}.payment routing_key=shipping.ShipmentFailed" in row["cure"]
 
 
-def test_a_queue_unbound_from_its_own_exchange_is_found(doctor, broker: Broker, exchange: str):
+def test_a_queue_without_its_own_exchange_is_found(doctor, broker: Broker, exchange: str):
     declare(broker, exchange, without=f"{exchange}.payment")
 
     row = only(doctor("payment"), "binding")

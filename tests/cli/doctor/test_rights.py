@@ -16,9 +16,7 @@ from toolkit.errors import BrokerRefusesError, SagaError
 
 
 @pytest.mark.parametrize(("configure", "write"), [("^$", ".*"), (".*", "^$")])
-async def test_a_missing_right_ends_the_start_with_the_cure(
-    broker: Broker, prefix: str, tmp_path: Path, configure: str, write: str
-):
+async def test_a_missing_right_ends_the_start(broker: Broker, prefix: str, tmp_path: Path, configure: str, write: str):
     add_login(broker, "baker", configure=configure, write=write)
     app = App(bakery, Settings(broker_url=broker.url("baker", "hush-hush"), exchange=prefix, data_dir=tmp_path))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.choreography_model import BAD, GOOD, START, Step, Steps, faults, step
-from toolkit.checker.rules import Finding, check
+from toolkit.checker.rules import RuleViolation, check
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract, EventContract, HandlerContract, SagaContract
 
@@ -130,7 +130,7 @@ def near_misses(steps: Steps) -> Iterator[Steps]:
         yield from (steps | {name: one} for one in changed)
 
 
-def findings(steps: Steps) -> list[Finding]:
+def findings(steps: Steps) -> list[RuleViolation]:
     return check(Choreography([_contract(name, each) for name, each in steps.items()]))
 
 

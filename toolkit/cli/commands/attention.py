@@ -41,7 +41,10 @@ class Stuck(StrEnum):
 def attention(
     only: Annotated[
         list[Stuck] | None,
-        typer.Option(help="Only this kind; may be repeated. `--only outbox` lists each event, not one row a service."),
+        typer.Option(
+            metavar="KIND",
+            help=f"Only this kind; repeatable: {', '.join(Stuck)}. `outbox` alone lists each event, not each service.",
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, max=1_000, help="At most so many overdue steps, and contradictions, of each service.")

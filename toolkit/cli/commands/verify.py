@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from toolkit.client.verification import Check, VerificationReport
+    from toolkit.client.verification import AccountCheck, VerificationReport
 
 _COLUMNS = ("invariant", "saga_id", "text")
 
@@ -73,11 +73,11 @@ async def _verify(settled: timedelta, service: list[str] | None) -> Verification
             )
 
 
-def checks_of(package: str) -> Sequence[Check]:
+def checks_of(package: str) -> Sequence[AccountCheck]:
     """Return the services' own checks: `CHECKS` of `<package>.accounts`, where there is such a module."""
     if not hasattr(import_here(package), "__path__") or find_spec(f"{package}.accounts") is None:
         return ()
-    checks: Sequence[Check] = getattr(import_here(f"{package}.accounts"), "CHECKS", ())
+    checks: Sequence[AccountCheck] = getattr(import_here(f"{package}.accounts"), "CHECKS", ())
     return checks
 
 
