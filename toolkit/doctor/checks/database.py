@@ -97,7 +97,11 @@ def _reset(name: str, database: DatabaseFacts) -> str:
     return f"ALTER {where} RESET {name}" if where else f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()"
 
 
-@check("disk space", why="on a full disk no transaction commits", cure="free space, or `saga prune --older-than 30d`")
+@check(
+    "disk space",
+    why="on a full disk no transaction commits",
+    cure="free space, or `saga prune --older-than 30d --reason TEXT`",
+)
 def disk_space(facts: Facts) -> Iterator[Observation]:
     """The free space beside an SQLite file: less than 200 MB is a problem."""
     for each in answering(facts):

@@ -42,13 +42,13 @@ _LIMITS = """
 
 async def ask_database(target: Target, *, is_probing: bool) -> DatabaseFacts:
     """Return the facts of a target's database; `is_probing` tries passwords, too."""
-    url = make_url(target.database_url or "")
-    facts = _located(target, url)
+    url = target.database_url or ""
+    facts = _located(target, make_url(url))
     if facts.fault:
         return facts
     facts = await _asked(facts, url, target.declared)
-    is_open = is_probing and not facts.is_sqlite and facts.fault is None
-    return replace(facts, open_logins=await _open_logins(url)) if is_open else facts
+    is_tried = is_probing and not facts.is_sqlite and facts.fault is None
+    return replace(facts, open_logins=await _open_logins(make_url(url))) if is_tried else facts
 
 
 def _located(target: Target, url: URL) -> DatabaseFacts:
@@ -67,8 +67,8 @@ def _located(target: Target, url: URL) -> DatabaseFacts:
     )
 
 
-async def _asked(facts: DatabaseFacts, url: URL, declared: Service | None) -> DatabaseFacts:
-    database = Database(url.render_as_string(hide_password=False))
+async def _asked(facts: DatabaseFacts, url: str, declared: Service | None) -> DatabaseFacts:
+    database = Database(url)
     try:
         async with asyncio.timeout(_TIMEOUT), database.reading() as connection:
             facts = await (_ask_sqlite if facts.is_sqlite else _ask_postgres)(connection, facts)
