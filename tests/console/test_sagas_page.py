@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from toolkit.console.saga_listing import _matches, _merged
+from toolkit.console.saga_rows import SagaRow, merged
 from toolkit.operations.search import Search
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def listed(step: str, *, moved: int, at: int, state: str = "Completed", kind: str = "order") -> dict[str, Any]:
-    return {
-        "saga_id": "order-1", "saga_type": kind, "state": state, "step": step, "started_at": NOON,
-        "moved_at": NOON + timedelta(seconds=moved), "at": NOON + timedelta(seconds=at), "attention": [],
-    }  # fmt: skip
+def listed(step: str, *, moved: int, at: int, state: str = "Completed", kind: str = "order") -> SagaRow:
+    moved_at, latest = NOON + timedelta(seconds=moved), NOON + timedelta(seconds=at)
+    row = {"saga_id": "order-1", "saga_type": kind, "state": state, "step": step, "attention": []}
+    return SagaRow.of("payment", row | {"started_at": NOON, "moved_at": moved_at, "at": latest})
 
 
 def test_the_last_step_is_the_latest_move():
     of_payment = listed("process_payment", moved=2, at=9)
     of_notification = listed("send_confirmation", moved=5, at=5)
 
-    (row,) = _merged([of_payment, of_notification])
+    (row,) = merged([of_payment, of_notification])
 
-    assert (row["step"], row["moved_at"]) == ("send_confirmation", NOON + timedelta(seconds=5))
-    assert row["at"] == NOON + timedelta(seconds=9)
+    assert (row.step, row.moved_at) == ("send_confirmation", NOON + timedelta(seconds=5))
+    assert row.at == NOON + timedelta(seconds=9)
 
 
 def test_a_step_filter_matches_the_last_step_only():
-    (row,) = _merged([listed("reserve_inventory", moved=1, at=1), listed("process_payment", moved=2, at=2)])
+    (row,) = merged([listed("reserve_inventory", moved=1, at=1), listed("process_payment", moved=2, at=2)])
 
-    assert _matches(row, Search(step="process_payment"))
-    assert not _matches(row, Search(step="reserve_inventory"))
+    assert row.matches(Search(step="process_payment"))
+    assert not row.matches(Search(step="reserve_inventory"))
 
 
 def test_two_types_under_one_id_are_listed_apart():
-    rows = _merged(
+    rows = merged(
         [listed("reserve_inventory", moved=1, at=1), listed("wrap", moved=2, at=2, kind="gift", state="Failed")]
     )
 
-    assert [(row["saga_type"], row["state"]) for row in rows] == [("gift", "Failed"), ("order", "Completed")]
+    assert [(row.saga_type, row.state) for row in rows] == [("gift", "Failed"), ("order", "Completed")]

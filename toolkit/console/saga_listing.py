@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
+from toolkit.client.fan_out import Answers
 from toolkit.client.service_client import Rows, ServiceClient
+from toolkit.console.saga_rows import SagaRow, merged
 from toolkit.console.service_cache import ServiceCache
-from toolkit.declaration.events import SagaState, is_saga_id
+from toolkit.declaration.events import is_saga_id
 from toolkit.operations.search import Search
 from toolkit.persistence.dead_letters import Selection
-from toolkit.persistence.saga_log import SagaKey
 
 #: How many sagas a page has.
 PAGE = 25
@@ -28,9 +28,6 @@ _MOST_READS = 6
 #: How many sagas are completed from other services at once.
 _AT_ONCE = 12
 _LONGEST = 200
-
-#: The order in which a saga's state in one service outweighs others: an end in one service is the saga's end.
-_OUTWEIGH = (SagaState.STARTED, SagaState.PENDING, SagaState.COMPENSATING, SagaState.FAILED, SagaState.COMPLETED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +60,16 @@ class Place:
             raise ValueError("the time has no zone")
         return cls((moment, str(saga_id), str(saga_type)), cursors)
 
-    def holds(self, row: Mapping[str, Any]) -> bool:
+    def holds(self, row: SagaRow) -> bool:
         """Whether a saga comes after this place."""
-        return self.behind is None or _rank(row) < self.behind
+        return self.behind is None or row.rank < self.behind
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One page of sagas, the place of the next one, and the unreachable services."""
 
-    rows: Rows
+    rows: list[SagaRow]
     following: Place | None
     unreachable: Mapping[str, str]
 
@@ -87,8 +84,7 @@ class Listing:
         """Return the sagas that have the id, or an event with the id."""
         which = Search(q=q[:_LONGEST])
         answers = await self._services.ask(("find", q), lambda each: each.search(which, limit=PAGE))
-        rows = [row for found, _ in answers.by_service.values() for row in found]
-        return Listed(_merged(rows), None, answers.unreachable)
+        return Listed(merged(_listed(answers)), None, answers.unreachable)
 
     async def has_dead_letters(self, saga_id: str) -> bool:
         """Whether a service has dead letters of this saga, which may be its only trace."""
@@ -106,32 +102,32 @@ class Listing:
             lambda each: _behind(each, which, place),
             of=[name for name in self._services.names if place.cursors.get(name, "") is not None],
         )
-        rows = _merged(row for found in answers.by_service.values() for row in found.rows)
+        rows = merged(row for found in answers.by_service.values() for row in found.rows)
         since = max(
             (found.complete_since for found in answers.by_service.values() if found.complete_since), default=None
         )
-        page = [row for row in rows if since is None or row["at"] > since][:PAGE]
+        page = [row for row in rows if since is None or row.at > since][:PAGE]
         whole = await self._completed(page, answers.unreachable)
-        shown = [row for row in whole if _matches(row, which) and place.holds(row)]
+        shown = [row for row in whole if row.matches(which) and place.holds(row)]
         is_more = len(page) < len(rows) or any(found.cursor is not None for found in answers.by_service.values())
         following = None
         if is_more and page:
-            end = page[-1]["at"]
+            end = page[-1].at
             cursors = {name: found.cursor_at(end) for name, found in answers.by_service.items()}
-            following = Place(_rank(page[-1]), cursors)
+            following = Place(page[-1].rank, cursors)
         return Listed(shown, following, answers.unreachable)
 
-    async def _completed(self, rows: Rows, unreachable: Mapping[str, str]) -> Rows:
+    async def _completed(self, rows: list[SagaRow], unreachable: Mapping[str, str]) -> list[SagaRow]:
         """Return these sagas merged with their rows from the services that have not listed them here."""
         room = asyncio.Semaphore(_AT_ONCE)
 
-        async def whole(row: dict[str, Any]) -> dict[str, Any]:
-            others = [name for name in self._services.names if name not in row["services"] and name not in unreachable]
-            which = Search(q=row["saga_id"], type=row["saga_type"])
+        async def whole(row: SagaRow) -> SagaRow:
+            others = [name for name in self._services.names if name not in row.services and name not in unreachable]
+            which = Search(q=row.saga_id, type=row.saga_type)
             async with room:
                 answers = await self._services.ask(("find", which), lambda each: each.search(which, limit=1), of=others)
-            (merged,) = _merged([row, *(each for found, _ in answers.by_service.values() for each in found)])
-            return merged
+            (complete,) = merged([row, *_listed(answers)])
+            return complete
 
         return await asyncio.gather(*(whole(row) for row in rows))
 
@@ -140,18 +136,18 @@ class Listing:
 class _Found:
     """The rows of one service, the cursor of each page of them by its first time, and the cursor of the next page."""
 
-    rows: Rows
+    rows: list[SagaRow]
     starts: list[tuple[datetime, str]]
     cursor: str | None
 
     @property
     def complete_since(self) -> datetime | None:
         """The time after which all rows are known; None where all rows are."""
-        return self.rows[-1]["at"] if self.cursor is not None and self.rows else None
+        return self.rows[-1].at if self.cursor is not None and self.rows else None
 
     def cursor_at(self, end: datetime) -> str | None:
         """Return the cursor of the page that contains the rows of that time and before; None where none is left."""
-        if not any(row["at"] <= end for row in self.rows):
+        if not any(row.at <= end for row in self.rows):
             return self.cursor
         return next((cursor for at, cursor in reversed(self.starts) if at > end), self.starts[0][1])
 
@@ -159,52 +155,21 @@ class _Found:
 async def _behind(client: ServiceClient, which: Search, place: Place) -> _Found:
     """Read a service's rows behind that place: at least a page, or all."""
     cursor = place.cursors.get(client.service) or None
-    rows: Rows = []
+    rows: list[SagaRow] = []
     starts: list[tuple[datetime, str]] = []
     for _ in range(_MOST_READS):
-        page, following = await client.search(which, limit=PAGE * 2, cursor=cursor)
+        found, following = await client.search(which, limit=PAGE * 2, cursor=cursor)
+        page = [SagaRow.of(client.service, row) for row in found]
         if page:
-            starts.append((page[0]["at"], cursor or ""))
-        rows += [row | {"services": {client.service}} for row in page if place.holds(row)]
+            starts.append((page[0].at, cursor or ""))
+        rows += [row for row in page if place.holds(row)]
         cursor = following
         # A batch gives several sagas the same time: they are complete once an older row follows.
-        if cursor is None or sum(row["at"] > rows[-1]["at"] for row in rows) >= PAGE:
+        if cursor is None or sum(row.at > rows[-1].at for row in rows) >= PAGE:
             break
     return _Found(rows, starts, cursor)
 
 
-def _merged(rows: Iterable[dict[str, Any]]) -> Rows:
-    """Return each saga once, the latest entry first; an end in one service is the saga's end."""
-    sagas: dict[SagaKey, dict[str, Any]] = {}
-    for row in rows:
-        saga = row["saga_type"], row["saga_id"]
-        known = sagas.get(saga)
-        sagas[saga] = _joined(known, row) if known else row
-    return sorted(sagas.values(), key=_rank, reverse=True)
-
-
-def _rank(row: Mapping[str, Any]) -> tuple[datetime, str, str]:
-    return row["at"], row["saga_id"], row["saga_type"]
-
-
-def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    latest = max(one, other, key=lambda row: (_OUTWEIGH.index(SagaState(row["state"])), row["at"]))
-    moved = max(one, other, key=_moved_at)
-    return latest | {
-        "step": moved["step"],
-        "moved_at": _moved_at(moved),
-        "started_at": min(one["started_at"], other["started_at"]),
-        "at": max(one["at"], other["at"]),
-        "attention": sorted({*one["attention"], *other["attention"]}),
-        "services": one.get("services", set()) | other.get("services", set()),
-    }
-
-
-def _moved_at(row: Mapping[str, Any]) -> datetime:
-    moment: datetime = row.get("moved_at") or row["at"]  # services of an older version leave it out
-    return moment
-
-
-def _matches(row: dict[str, Any], which: Search) -> bool:
-    """Whether a merged saga still matches the search."""
-    return (which.state is None or SagaState(row["state"]) is which.state) and which.step in (None, row["step"])
+def _listed(answers: Answers[tuple[Rows, str | None]]) -> Iterator[SagaRow]:
+    for service, (rows, _) in answers.by_service.items():
+        yield from (SagaRow.of(service, row) for row in rows)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 #: How many submissions are kept: more than people click in a day.
 _MOST = 1_000
@@ -30,7 +29,6 @@ class Submission:
 
     heading: str
     task: asyncio.Task[list[Line]]
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lines(self) -> list[Line]:

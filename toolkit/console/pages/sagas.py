@@ -45,7 +45,7 @@ class SagasPage:
         elif q:
             found = await self._listing.find(q)
             if len(found.rows) == 1:
-                return RedirectResponse(saga_path(found.rows[0]["saga_id"], found.rows[0]["saga_type"]), 303)
+                return RedirectResponse(saga_path(found.rows[0].saga_id, found.rows[0].saga_type), 303)
             if not found.rows and await self._listing.has_dead_letters(q):
                 return RedirectResponse(saga_path(q), 303)
         else:
