@@ -267,8 +267,8 @@ def test_no_write_over_http_without_a_token(saga, payment, serve, monkeypatch, t
     [
         (("redrive", "payment", *WHY), "select some: by --id"),
         (("redrive", "payment", "--all", "--id", "a", *WHY), "or --all without any of these"),
-        (("redrive", "payment", "--all"), "say why: --reason TEXT"),
-        (("drop", "payment", "--all", "--reason", " "), "say why: --reason TEXT"),
+        (("redrive", "payment", "--all"), "a reason is required: --reason TEXT"),
+        (("drop", "payment", "--all", "--reason", " "), "a reason is required: --reason TEXT"),
         (("drop", "payment", "--all", "--reason", "x" * 501), "--reason has 501 characters"),
         (("ls", "payment", "--older-than", "soon"), "--older-than 'soon' is no duration: write 90s, 5min, 1h, 30d"),
         (("ls", "payment", "--older-than", "-1"), "--older-than '-1' is negative"),
