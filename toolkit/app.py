@@ -197,9 +197,9 @@ def _servers(
     )
     access = Access(
         context.name,
-        token=settings.api_token,
-        read_token=settings.api_read_token,
-        reads_are_open=is_local and not settings.api_read_token,
+        token=settings.write_digest,
+        read_token=settings.read_digest,
+        reads_are_open=is_local and settings.read_digest is None,
     )
     names = [context.name, socket.gethostname(), *(each.strip() for each in settings.http_names.split(","))]
     api = server_config(application(api_routes(context, access), lifespan, names=names))

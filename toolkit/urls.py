@@ -18,8 +18,10 @@ _PLAIN_PARAMETERS = frozenset({
     "heartbeat", "connection_timeout", "channel_max", "frame_max", "locale", "cafile", "capath", "certfile", "keyfile",
     "no_verify_ssl",
 })  # fmt: skip
-#: The characters of values, of names and logins, and of paths that are shown; a mistyped separator is not among them.
-_PLAIN_VALUE, _PLAIN_NAME, _PLAIN_PATH = (re.compile(each) for each in (r"[\w.,:/~+-]*", r"[\w.-]*", r"[\w./-]*"))
+#: The characters of values, and of names and logins that are shown; a mistyped separator is not among them.
+_PLAIN_VALUE, _PLAIN_NAME = (re.compile(each) for each in (r"[\w.,:/~+-]*", r"[\w.-]*"))
+#: The only texts without a scheme that are shown; any other may be a secret in the wrong variable or file.
+_NO_SECRETS = ("embedded", "")
 #: One host with its port; a URL may have several, separated by commas.
 _HOST = re.compile(r"([\w.-]*|\[[\w.:%]*\])(:\d*)?")
 #: A URL within a text, up to a character that no URL has; and punctuation that ends the sentence, not the URL.
@@ -34,7 +36,7 @@ def shown_url(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not _PLAIN_NAME.fullmatch(scheme.replace("+", "")):
-        return url if _PLAIN_PATH.fullmatch(url) else HIDDEN
+        return url if url in _NO_SECRETS else HIDDEN
     if scheme == "sqlite":
         return f"sqlite://{_shown_path(rest)}"
     login, at, server = rest.rpartition("@")

@@ -52,7 +52,9 @@ class GatewaySettings(FromEnvironment):
 
     model_config = SettingsConfigDict(env_prefix="PAYMENT_GATEWAY_")
 
-    url: DatabaseUrl | None = None
+    url: DatabaseUrl | None = Field(
+        None, description="sqlite:///path, or postgresql://user:password@host:port/database"
+    )
     """The ledger's URL, `sqlite:///path` or `postgresql://…`; if unset, `gateway.db` in the data directory."""
     slowness: Annotated[Duration, Field(ge=timedelta(0), le=LONGEST_WAIT)] = timedelta(seconds=120)
     """The time until `card_slow` answers, in seconds."""

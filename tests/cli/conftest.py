@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from typer.testing import CliRunner, Result
 
@@ -25,6 +24,7 @@ from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.cli.app import app
 from toolkit.cli.service_discovery import find_service
 from toolkit.clock import SystemClock
+from toolkit.configuration.tokens import TokenDigest
 from toolkit.declaration.contract import Contract
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
@@ -126,7 +126,7 @@ def _api(name: str, url: str, ready: dict[str, bool]) -> Starlette:
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
         queue=f"saga.{name}", clock=SystemClock(),
     )  # fmt: skip
-    return application(api_routes(site, Access(name, token=SecretStr(TOKEN))), lifespan, names=())
+    return application(api_routes(site, Access(name, token=TokenDigest.of(TOKEN))), lifespan, names=())
 
 
 def service_options(urls: dict[str, str]) -> list[str]:

@@ -80,6 +80,21 @@ def test_an_address_that_is_none_is_wrong_use(saga, named, fault):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", ["h-u-s-h", "aC11LXMtaA==", "payment=h-u-s-h"])
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_secret_in_place_of_services_is_hidden(saga, monkeypatch, tmp_path, text, from_file):
+    (tmp_path / "secret").write_text(text)
+    variable, value = ("SAGA_SERVICES_FILE", str(tmp_path / "secret")) if from_file else ("SAGA_SERVICES", text)
+    monkeypatch.setenv(variable, value)
+
+    result = saga("ls")
+
+    assert result.exit_code == 2
+    assert "'***' names no service: write NAME=URL" in result.stderr
+    assert "h-u-s-h" not in result.stderr
+    assert "aC11LXMtaA" not in result.stderr
+
+
 def test_service_named_twice_is_wrong_use(saga, logs):
     result = saga("trace", "order-1", f"--service=payment={logs['payment']}", f"--service=payment={logs['shipping']}")
 

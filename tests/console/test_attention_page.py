@@ -16,6 +16,7 @@ from tests.orders import FAILED, entry
 from toolkit.api import Access, ApiContext, api_routes
 from toolkit.client.http_client import HttpClient
 from toolkit.clock import SystemClock
+from toolkit.configuration.tokens import TokenDigest
 from toolkit.declaration.contract import Contract
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
@@ -44,7 +45,7 @@ async def test_attention_reports_services_that_are_not_ready(database: Database)
         service=payment, contract=Contract.of(payment), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),
     )  # fmt: skip
-    service = Starlette(routes=api_routes(context, Access("payment", token=SECRET)))
+    service = Starlette(routes=api_routes(context, Access("payment", token=TokenDigest.of(SECRET.get_secret_value()))))
     server = uvicorn.Server(uvicorn.Config(service, log_config=None))
     listener = socket.create_server(("127.0.0.1", 0))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

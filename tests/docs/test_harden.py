@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
 
 from tests.docs.commands import commands
 from tests.docs.pages import DOCS, PROJECT, README, blocks, first_column, section
@@ -93,3 +95,27 @@ def test_secrets_in_use_are_not_overwritten(tmp_path: Path):
     assert done.returncode == 1
     assert "secrets exists already" in done.stderr
     assert list((tmp_path / "secrets").iterdir()) == []
+
+
+def test_no_service_holds_a_token_or_the_secrets_of_another():
+    services = yaml.safe_load((PROJECT / "deploy" / "production.yaml").read_text())["services"]
+    names = ("inventory", "payment", "shipping", "notification")
+
+    held = {name: set(services[name]["secrets"]) for name in services}
+
+    common = {"ca.crt", "api-token-digest", "api-read-token-digest"}
+    for name in names:
+        own = {f"{name}-broker-url", f"{name}-database-url"} | (
+            {"gateway-database-url"} if name == "payment" else set()
+        )
+        assert held[name] == common | own
+    assert {name for name in held if "api-token" in held[name]} == {"console", "saga"}
+
+
+def test_the_digests_that_are_made_are_those_of_the_tokens(tmp_path: Path):
+    done = run(f"{PROJECT}/deploy/make-secrets secrets", tmp_path, dict(os.environ))
+
+    assert done.returncode == 0, done.stderr
+    for name in ("api-token", "api-read-token"):
+        token, digest = ((tmp_path / "secrets" / each).read_bytes() for each in (name, f"{name}-digest"))
+        assert digest.decode() == f"sha256:{hashlib.sha256(token).hexdigest()}"

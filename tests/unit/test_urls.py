@@ -46,6 +46,9 @@ SECRET = "h-u-s-h"
         ("sqlite:////var/lib/a@b/saga.db", "sqlite:////var/lib/a@b/saga.db"),
         ("sqlite:///saga.db?key=h-u-s-h", "sqlite:///saga.db?key=***"),
         ("embedded", "embedded"),
+        ("h-u-s-h", "***"),
+        ("/srv/h-u-s-h", "***"),
+        ("payment=h-u-s-h", "***"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
     ],
 )  # fmt: skip

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from functools import wraps
 
-from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
 from toolkit.api.responses import Serve, error_answer
+from toolkit.configuration.tokens import TokenDigest
 from toolkit.web.guess_limiter import PAUSE, Guesses
 
 
@@ -23,7 +22,12 @@ class Access:
     """
 
     def __init__(
-        self, service: str, *, token: SecretStr | None, read_token: SecretStr | None = None, reads_are_open: bool = True
+        self,
+        service: str,
+        *,
+        token: TokenDigest | None,
+        read_token: TokenDigest | None = None,
+        reads_are_open: bool = True,
     ) -> None:
         self.reads_are_open = reads_are_open
         self._service = service
@@ -75,7 +79,7 @@ class Access:
         if kind.lower() != "bearer" or not shown:
             return False, False  # not a guess: no delay
         async with self._guesses.turn(request.client.host if request.client else ""):
-            found = _is(self._token, shown), _is(self._read_token, shown)
+            found = _is_of(self._token, shown), _is_of(self._read_token, shown)
             if not any(found):
                 await asyncio.sleep(PAUSE)
         return found
@@ -87,6 +91,5 @@ class Access:
         return refused
 
 
-def _is(token: SecretStr | None, shown: bytes) -> bool:
-    """Whether this is the token, compared in constant time."""
-    return token is not None and hmac.compare_digest(shown, token.get_secret_value().encode())
+def _is_of(digest: TokenDigest | None, shown: bytes) -> bool:
+    return digest is not None and digest.is_of(shown)

@@ -23,7 +23,7 @@ from toolkit.configuration.settings import Settings, queue_name
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
 from toolkit.errors import NoServiceError, SagaError, UnreachableError
-from toolkit.urls import shown_url
+from toolkit.urls import HIDDEN, shown_url
 
 #: Returns the declarations of the service of this name; raises a SagaError where they are not to be found.
 Find = Callable[[str], Service]
@@ -37,7 +37,7 @@ def locate(named: Sequence[str] | None, settings: Settings, find: Find) -> list[
     """
     listed = [each.strip() for each in secret_variable("SAGA_SERVICES").split(",") if each.strip()]
     if named or listed:
-        return _by_name(named or listed, settings, find)
+        return _by_name(named or listed, settings, find, may_show=bool(named))
     directory = settings.data_dir
     files = _logs_in(directory) or _logs_in(directory / "demo")
     if not files:
@@ -60,13 +60,15 @@ def in_database(name: str, url: str, settings: Settings, find: Find) -> Database
     )
 
 
-def _by_name(pairs: Iterable[str], settings: Settings, find: Find) -> list[ServiceClient]:
+def _by_name(pairs: Iterable[str], settings: Settings, find: Find, *, may_show: bool) -> list[ServiceClient]:
+    """Return the clients of `NAME=URL`; `may_show`: an option's text is no secret, the environment's may be one."""
     found: dict[str, ServiceClient] = {}
     for pair in pairs:
         name, _, url = pair.partition("=")
-        if not name or not url:
+        if not name or not url or not (may_show or "://" in url):
+            shown = name if may_show and name.replace("-", "_").isidentifier() else HIDDEN
             raise NoServiceError(
-                f"{shown_url(pair)!r} names no service: write NAME=URL, for example payment=http://127.0.0.1:8000"
+                f"{shown!r} names no service: write NAME=URL, for example payment=http://127.0.0.1:8000"
             )
         if name in found:
             raise NoServiceError(f"the service {name} is named twice: a service has one address")

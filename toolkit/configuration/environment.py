@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from toolkit.configuration.server_urls import hosts_of, login_of
+from toolkit.configuration.tokens import SHORTEST_TOKEN, TokenDigest, token_digest
 from toolkit.errors import SettingsError
 from toolkit.urls import HIDDEN, is_loopback, shown_url
 
@@ -21,14 +22,12 @@ PREFIX = "SAGA_"
 #: The suffix of a variable that names a file with the setting's value.
 FILE = "_FILE"
 #: The suffixes of settings that are secrets, or hold one: these may come from files.
-_SECRETS = ("url", "token", "password")
+_SECRETS = ("url", "token", "password", "digest")
 #: A longer file is not a secret.
 _LONGEST_SECRET = 64 * 1024
 #: Well-known passwords, beside one that equals its login; and the token of our compose.yaml.
 DEMO_TOKEN = "demo-token-everybody-knows"  # noqa: S105 -- not a secret: the check for well-known ones looks for it
 _DEMO_PASSWORDS = {"guest", "admin", "postgres", "rabbitmq", "password", "secret", "saga", "changeme", DEMO_TOKEN}
-#: A token of fewer characters can be guessed, however slowly.
-SHORTEST_TOKEN = 16
 _IS_DEMO = f"{PREFIX}DEMO"
 _DEMO_CURE = f"set another, or {_IS_DEMO}=1 for a demonstration"
 #: The most characters of a bad value that an error shows.
@@ -105,7 +104,8 @@ def guard_token(variable: str, token: SecretStr | None, place: str) -> None:
         SettingsError: the token is short, or is the demo's outside a demonstration.
     """
     shown = token.get_secret_value() if token else ""
-    if shown == DEMO_TOKEN and not _is_demo():
+    digest = token_digest(token)
+    if digest and digest.sha256 == TokenDigest.of(DEMO_TOKEN).sha256 and not _is_demo():
         raise SettingsError(f"{place}, and {variable}={DEMO_TOKEN} is well known: {_DEMO_CURE}")
     if shown and len(shown) < SHORTEST_TOKEN:
         raise SettingsError(
@@ -182,7 +182,7 @@ def _from_file(variable: str) -> str | None:
     path = _named(f"{variable}{FILE}")
     if not path:
         return None
-    where = f"{variable}{FILE}={path!r}"
+    where = f"{variable}{FILE}={_shown_path(path)!r}"
     if _named(variable):
         raise SettingsError(f"{variable} and {variable}{FILE} are both set: unset one of them")
     try:
@@ -196,6 +196,12 @@ def _from_file(variable: str) -> str | None:
         fault = "is empty" if not value else "holds more than one line of text"
         raise SettingsError(f"{where} {fault}: write the value alone into it")
     return value
+
+
+def _shown_path(path: str) -> str:
+    """Return the name of a file; a text that is none may be the secret itself, in place of its file."""
+    is_path = path.startswith(("/", "./", "../")) or os.path.lexists(path)
+    return path if is_path else HIDDEN
 
 
 def _is_demo() -> bool:
@@ -218,7 +224,7 @@ def _shown(value: Any) -> str | None:
 
 def _shown_input(field: str, value: Any) -> str:
     """Return a bad value for an error: a token is masked, and so are passwords in any URL."""
-    if field.endswith(("token", "password")):
+    if field.endswith(("token", "password", "digest")):
         return repr(HIDDEN)
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g} s"
@@ -233,6 +239,6 @@ def _explain(fault: Any, kind: type[BaseSettings]) -> str:
     shown = f"{_shown_input(field, fault['input'])[:SHOWN]}" + (f", from {file}," if file else "")
     place = f" for {within[0]}" if within else ""
     reason = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "string_pattern_mismatch" and field in kind.model_fields:
-        reason = f"give {kind.model_fields[field].description}"
+    if fault["type"] == "string_pattern_mismatch" and (described := kind.model_fields[field].description):
+        reason = f"give {described}"
     return f"{variable}={shown}{place} is not allowed: {reason}"

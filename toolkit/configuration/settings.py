@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from toolkit.configuration.environment import PREFIX, SHOWN, FromEnvironment, known_variables, misspelt, read_settings
 from toolkit.configuration.server_urls import DatabaseUrl, has_heartbeat, has_sound_address
+from toolkit.configuration.tokens import Digest, Token, TokenDigest, token_digest
 
 #: The longest timeout; it can be added to any time without leaving the calendar.
 LONGEST_WAIT = timedelta(days=3650)
@@ -178,10 +179,14 @@ class Settings(FromEnvironment):
         description="names, separated by commas: payment.shop.example, *.svc.cluster.local",
     )
     """Further host names of the API, beside its service's name, this machine's names, and any address."""
-    api_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
-    """The token for writing by the API; unset: the API is read-only."""
-    api_read_token: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
+    api_token: Token = None
+    """The token for writing by the API; without it and its digest the API is read-only."""
+    api_token_digest: Digest = None
+    """The digest by which a service verifies that token without holding it."""
+    api_read_token: Token = None
     """The token for reading by the API, where reading needs one."""
+    api_read_token_digest: Digest = None
+    """The digest by which a service verifies that token."""
     behind_https: bool = False
     """Whether an HTTPS proxy is in front of the console; its forwarded headers are then trusted."""
     log_format: Literal["json", "console"] = "console"
@@ -191,6 +196,16 @@ class Settings(FromEnvironment):
     def login(self) -> str:
         """The login at the broker, which verifies it in each message."""
         return unquote(urlsplit(self.broker_url).username or "guest")
+
+    @property
+    def write_digest(self) -> TokenDigest | None:
+        """The digest of the token for changes, if there is one."""
+        return token_digest(self.api_token or self.api_token_digest)
+
+    @property
+    def read_digest(self) -> TokenDigest | None:
+        """The digest of the token for reading, if there is one."""
+        return token_digest(self.api_read_token or self.api_read_token_digest)
 
     @property
     def vhost(self) -> str:

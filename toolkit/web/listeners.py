@@ -78,14 +78,14 @@ def _require_guard(settings: Settings, listener: socket.socket) -> None:
         return
     place = f"SAGA_HTTP_HOST={settings.http_host!r} is reached from other machines"
     try:
-        if not (settings.api_token or settings.api_read_token):
+        if not (settings.write_digest or settings.read_digest):
             raise SettingsError(
                 f"{place}, and SAGA_API_TOKEN is not set: set it to a text that can't be guessed, "
                 "by `openssl rand -hex 32` for example; or SAGA_API_READ_TOKEN for clients that only read; "
                 "or SAGA_HTTP_HOST to 127.0.0.1"
             )
-        guard_token("SAGA_API_TOKEN", settings.api_token, place)
-        guard_token("SAGA_API_READ_TOKEN", settings.api_read_token, place)
+        guard_token("SAGA_API_TOKEN", settings.api_token or settings.api_token_digest, place)
+        guard_token("SAGA_API_READ_TOKEN", settings.api_read_token or settings.api_read_token_digest, place)
     except SettingsError:
         listener.close()
         raise

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from tests.orders import fulfilled_order, paid_order
 from tests.unit.api.payment_api import SHOWING, TOKEN, Client, dead_letter_of, nothing_is_ready, routes_of
+from toolkit.configuration.tokens import TokenDigest
 from toolkit.persistence import dead_letters, saga_log
 from toolkit.persistence.database import Database
 
@@ -36,8 +36,8 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 def client(database: Database) -> Client:
     def build(token: str | None = TOKEN, **facts: Any) -> httpx.AsyncClient:
-        secret = SecretStr(token) if token else None
-        routes = routes_of(database, nothing_is_ready, secret)
+        digest = TokenDigest.of(token) if token else None
+        routes = routes_of(database, nothing_is_ready, digest)
         transport = httpx.ASGITransport(Starlette(routes=routes))
         return httpx.AsyncClient(transport=transport, base_url="http://payment", **facts)
 

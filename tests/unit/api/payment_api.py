@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from pydantic import SecretStr
 
 from services.payment.app import app as payment_service
 from toolkit.api import Access, ApiContext, api_routes
 from toolkit.clock import SystemClock
+from toolkit.configuration.tokens import TokenDigest
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import audit_log
@@ -34,7 +34,7 @@ async def nothing_is_ready() -> dict[str, bool]:
     return {}
 
 
-def routes_of(database: Database, readiness: Any, token: SecretStr | None) -> list[Any]:
+def routes_of(database: Database, readiness: Any, token: TokenDigest | None) -> list[Any]:
     context = ApiContext(
         service=payment_service, contract=Contract.of(payment_service), database=database, readiness=readiness,
         queue="saga.payment", clock=SystemClock(),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from tests.unit.api.payment_api import SHOWING, TOKEN, WHY, audited, nothing_is_ready, routes_of
@@ -99,7 +98,7 @@ async def test_overdue_steps_need_no_token(client):
 
 async def test_a_database_outage_answers_operators_with_503(tmp_path: Path):
     database = Database("postgresql://postgres@127.0.0.1:1/payment")
-    routes = routes_of(database, nothing_is_ready, SecretStr(TOKEN))
+    routes = routes_of(database, nothing_is_ready, TokenDigest.of(TOKEN))
     transport = httpx.ASGITransport(Starlette(routes=routes))
 
     async with httpx.AsyncClient(transport=transport, base_url="http://payment", headers=SHOWING) as operator:

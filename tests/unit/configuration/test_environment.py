@@ -112,6 +112,29 @@ def test_a_bad_value_names_its_file(monkeypatch, tmp_path):
     assert SECRET not in told
 
 
+@pytest.mark.parametrize("secret", ["h-u-s-h", "aC11LXMtaA==", "h/u-s-h", "0123456789abcdef" * 4])
+@pytest.mark.parametrize("from_file", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "variable"),
+    [(Settings, "SAGA_BROKER_URL"), (Settings, "SAGA_DATABASE_URL"), (GatewaySettings, "PAYMENT_GATEWAY_URL")],
+)
+def test_a_secret_in_place_of_a_url_is_hidden(monkeypatch, tmp_path, kind, variable, from_file, secret):
+    name, value = (f"{variable}_FILE", file_with(tmp_path, secret)) if from_file else (variable, secret)
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match=rf"^{variable}='\*\*\*'.* is not allowed: give \w+:///?\w+") as caught:
+        read_settings(kind)
+
+    assert secret not in str(caught.value)
+
+
+def test_a_secret_in_place_of_its_file_is_hidden(monkeypatch):
+    monkeypatch.setenv("SAGA_API_TOKEN_FILE", SECRET)
+
+    with pytest.raises(SettingsError, match=r"^SAGA_API_TOKEN_FILE='\*\*\*' can't be read: No such file"):
+        load_settings()
+
+
 def test_the_variables_that_name_files_are_known():
     assert misspelt_settings({"SAGA_API_TOKEN_FILE": "/x", "SAGA_API_TOKN_FILE": "/x"}) == {
         "SAGA_API_TOKN_FILE": "SAGA_API_TOKEN_FILE"

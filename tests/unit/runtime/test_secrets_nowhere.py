@@ -31,6 +31,7 @@ from tests.unit.runtime.test_sensitive_values import lines as lines
 from toolkit import Event, Participant, Refusal, Retry, RetryPolicy, Saga, SagaId, Sensitive, Service
 from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.clock import SystemClock
+from toolkit.configuration.tokens import TokenDigest
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope
@@ -242,7 +243,7 @@ async def everything_shown(service: Service, database: Database, spans: InMemory
         queue="saga.ward",
         clock=SystemClock(),
     )
-    api = application(api_routes(site, Access("ward", token=SecretStr(TOKEN))), names=("ward",))
+    api = application(api_routes(site, Access("ward", token=TokenDigest.of(TOKEN))), names=("ward",))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://ward", headers=headers) as client:
         places = ["/sagas", "/sagas/visit-1", "/log", "/dead-letters", "/outbox", "/attention", "/metrics", "/audit"]

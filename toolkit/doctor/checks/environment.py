@@ -57,12 +57,12 @@ def armed_failpoints(facts: Facts) -> Iterator[Observation]:
 )
 def api_token(facts: Facts) -> Iterator[Observation]:
     """`SAGA_HTTP_HOST`: if other machines reach it, `SAGA_API_TOKEN` is set, and not to the demo's token."""
-    host, token = facts.settings.http_host, facts.settings.api_token
+    host, token = facts.settings.http_host, facts.settings.write_digest
     if is_loopback(host):
         yield fine(f"services that start here listen on {host} only")
     elif token is None:
         yield problem(f"SAGA_HTTP_HOST={host} is not this machine alone, and SAGA_API_TOKEN is not set")
-    elif token.get_secret_value() == DEMO_TOKEN:
+    elif token.is_of(DEMO_TOKEN.encode()):
         yield problem(f"SAGA_HTTP_HOST={host} is not this machine alone, and SAGA_API_TOKEN={DEMO_TOKEN} is public")
     else:
         yield fine(f"services that start here listen on {host}, and require a token")
