@@ -35,6 +35,7 @@ _TEXTS = {
     envelope.DEADLINE: "when the whole saga's forward steps refuse, ISO 8601",
     envelope.TRACEPARENT: "the W3C trace parent; passed on unchanged",
     envelope.SENT_BY: "set by a participant for itself: the login that sent the event first",
+    envelope.CAME_BY: "set by a participant for itself: its first route, if the broker checked no key on it",
     envelope.NUDGE: "the id of the nudge that sent it again; a service that knows the saga's end answers with it",
 }
 _NUMBERS = {

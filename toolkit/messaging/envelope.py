@@ -25,9 +25,10 @@ TRACEPARENT = "traceparent"
 STARTED_AT = "started-at"
 NUDGE = "nudge"
 SENT_BY = "sent-by"
+CAME_BY = "came-by"
 HEADERS = (
     SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, DEFERRED_UNTIL, TRACEPARENT, STARTED_AT,
-    NUDGE, SENT_BY,
+    NUDGE, SENT_BY, CAME_BY,
 )  # fmt: skip
 
 #: The most characters of an id or of a text header, all printable: the limit of AMQP's short strings.

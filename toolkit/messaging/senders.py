@@ -2,7 +2,8 @@
 
 The broker lets a login publish under some routing keys only, so an event is valid under its own key alone. The AMQP
 property `user-id`, which the broker verifies, names the login; when the settings name the logins of an event's owner,
-it has to be one of these. A retry from the service itself keeps both: its key, and its login in the header `sent-by`.
+it has to be one of these. A message from the service itself, a retry or a redrive, keeps its key, its login in the
+header `sent-by`, and in `came-by` the route on which the broker checked no key.
 """
 
 from __future__ import annotations
@@ -11,10 +12,17 @@ from collections.abc import Collection, Mapping
 
 from toolkit.declaration.events import Event, Saga, SagaEnded, routing_key
 from toolkit.errors import UnreadableError
-from toolkit.messaging.envelope import SENT_BY, WireMessage
+from toolkit.messaging.envelope import CAME_BY, SENT_BY, WireMessage
 
 #: The broker's header on a message that a queue has dead-lettered; it checks no right when it forwards one.
-_FORWARDED = "x-death"
+FORWARDED = "x-death"
+
+
+def detour_of(exchange: str, shared: str, headers: Mapping[str, object]) -> str | None:
+    """Return the route of a message through this exchange if the broker checked no key on it, else None."""
+    if exchange not in ("", shared):
+        return f"the exchange {exchange!r}"
+    return "a queue that dead-lettered it" if FORWARDED in headers else None
 
 
 class Senders:
@@ -54,11 +62,14 @@ class Senders:
                 self._check_login(event_type, wire)
 
     def _check_route(self, wire: WireMessage) -> None:
-        if wire.exchange in (None, self._queue):
+        if wire.exchange is None:
             return
-        if wire.exchange not in ("", self._exchange) or _FORWARDED in wire.headers:
+        # A message through the service's own exchange carries its first route.
+        is_again = wire.exchange == self._queue
+        detour = wire.headers.get(CAME_BY) if is_again else detour_of(wire.exchange, self._exchange, wire.headers)
+        if detour:
             cure = f"publish it to the exchange {self._exchange!r} itself"
-            raise UnreadableError("forwarded", f"it was forwarded by {wire.exchange!r}, its key unchecked: {cure}")
+            raise UnreadableError("forwarded", f"it was forwarded by {detour}, its key unchecked: {cure}")
 
     def _check_key(self, event_type: type[Event], wire: WireMessage) -> None:
         own, found = routing_key(event_type), wire.routing_key

@@ -9,6 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.unit.api.payment_api import SHOWING, TOKEN, WHY, audited, nothing_is_ready, routes_of
+from toolkit.configuration.tokens import TokenDigest
 from toolkit.persistence.database import Database
 
 WRITES = [

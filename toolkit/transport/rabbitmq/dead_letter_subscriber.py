@@ -11,6 +11,7 @@ from toolkit.errors import describe
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.rabbitmq.acknowledgements import quietly
 from toolkit.transport.rabbitmq.messages import given_up
+from toolkit.transport.rabbitmq.topology import dead_letter_exchange
 
 log = structlog.get_logger("toolkit")
 
@@ -37,7 +38,9 @@ class DeadLetterSubscriber:
         """Insert a dead letter into the service's table, and acknowledge it after the commit."""
         raw = message.raw_message
         try:
-            await self._runtime.dead_letter(given_up(raw, self._runtime.service.name, self._queue))
+            settings = self._runtime.settings
+            names = {"queue": self._queue, "shared": settings.exchange, "dead": dead_letter_exchange(settings).name}
+            await self._runtime.dead_letter(given_up(raw, self._runtime.service.name, **names))
         except Exception as error:  # noqa: BLE001 -- it stays unacknowledged: rejected, it would come at once again
             log.error("dead letter could not be kept; it stays with the broker", error=describe(error))
         else:

@@ -35,8 +35,8 @@ class Deliveries:
     async def handle(self, raw: DeliveredMessage) -> None:
         """Hand a delivery to the runtime; it is settled after the commit."""
         try:
-            exchange = raw.exchange or ""
-            wire = wire_of(raw.body, raw.routing_key, raw.header.properties, exchange=exchange, own=self._queue)
+            names = {"exchange": raw.exchange or "", "own": self._queue, "shared": self._runtime.settings.exchange}
+            wire = wire_of(raw.body, raw.routing_key, raw.header.properties, **names)
             settled = self._runtime.take(wire, again=bool(raw.redelivered))
         except Exception as error:  # noqa: BLE001 -- as of a commit that failed
             await self._requeue(raw, error)

@@ -14,7 +14,8 @@ from aio_pika.abc import AbstractIncomingMessage
 from pamqp.commands import Basic
 
 from toolkit.ids import new_id
-from toolkit.messaging.envelope import SENT_BY, WireMessage
+from toolkit.messaging.envelope import CAME_BY, SENT_BY, WireMessage
+from toolkit.messaging.senders import FORWARDED, detour_of
 from toolkit.persistence.dead_letters import DeadLetter
 
 #: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
@@ -38,17 +39,20 @@ def properties_of(message: WireMessage, *, login: str) -> Basic.Properties:
 
 
 def wire_of(
-    body: bytes, routing_key: str | None, properties: Basic.Properties, *, exchange: str, own: str
+    body: bytes, routing_key: str | None, properties: Basic.Properties, *, exchange: str, own: str, shared: str
 ) -> WireMessage:
     """Return a message received through `exchange`, its times in UTC, with the login that the broker verified.
 
-    A message through the service's `own` exchange keeps the login of its first sender; on others any client may write
-    that header.
+    A message through the service's `own` exchange keeps the login and the route of its first sender; on the `shared`
+    exchange, and on others, any client may write these headers.
     """
     timestamp = properties.timestamp
     headers = _headers(properties.headers or {})
     if exchange != own:
         headers[SENT_BY] = properties.user_id or ""
+        headers.pop(CAME_BY, None)
+        if detour := detour_of(exchange, shared, headers):
+            headers[CAME_BY] = detour
     return WireMessage(
         body=body,
         routing_key=routing_key or "",
@@ -61,11 +65,19 @@ def wire_of(
     )
 
 
-def given_up(raw: AbstractIncomingMessage, service: str, queue: str) -> DeadLetter:
-    """Return a message of the broker's dead-letter queue as a dead letter, with the broker's reason."""
-    death = _death(_headers(raw.headers or {}))
-    came_by = str(death.get("exchange", raw.exchange))
-    wire = wire_of(raw.body, raw.routing_key, raw.properties, exchange=came_by, own=queue)
+def given_up(raw: AbstractIncomingMessage, service: str, *, queue: str, shared: str, dead: str) -> DeadLetter:
+    """Return a message of the broker's dead-letter queue as a dead letter, with the broker's reason.
+
+    `dead` is the exchange of dead letters. Only a message from the service's own queue keeps its first route there:
+    other logins may bind to that exchange, or let a queue of theirs dead-letter to it.
+    """
+    deaths = _deaths(_headers(raw.headers or {}))
+    death = deaths[0] if deaths else {}
+    is_own = raw.exchange == dead and bool(deaths) and all(each.get("queue") == queue for each in deaths)
+    came_by = str(death.get("exchange", raw.exchange)) if is_own else raw.exchange or dead
+    wire = wire_of(raw.body, raw.routing_key, raw.properties, exchange=came_by, own=queue, shared=shared)
+    if is_own and came_by in ("", shared):
+        wire = replace(wire, headers={name: value for name, value in wire.headers.items() if name != CAME_BY})
     word = str(death.get("reason") or "given up by the broker").replace("_", " ")
     circumstances = f"from {death.get('queue')} at {death.get('time')}" if death else "without a reason"
     return DeadLetter(
@@ -78,11 +90,10 @@ def given_up(raw: AbstractIncomingMessage, service: str, queue: str) -> DeadLett
     )
 
 
-def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the broker's note on the message's latest dead-lettering; any client may have written that header."""
-    deaths = headers.get("x-death")
-    latest = deaths[0] if isinstance(deaths, list) and deaths else None
-    return latest if isinstance(latest, dict) else {}
+def _deaths(headers: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the broker's notes on the message's dead-letterings, the latest first; a client may have written them."""
+    deaths = headers.get(FORWARDED)
+    return [each if isinstance(each, dict) else {} for each in deaths] if isinstance(deaths, list) else []
 
 
 def _first_key(death: Mapping[str, Any]) -> str | None:
