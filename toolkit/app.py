@@ -33,6 +33,7 @@ from toolkit.transport.rabbitmq.connection import connect_patiently, is_in_the_c
 from toolkit.transport.rabbitmq.consumer import RabbitConsumer
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 from toolkit.urls import shown_url
+from toolkit.web.host_names import names_in
 from toolkit.web.listeners import is_local, listen
 from toolkit.web.server import SideServer, server_config
 
@@ -201,7 +202,7 @@ def _servers(
         read_token=settings.read_digest,
         reads_are_open=is_local and settings.read_digest is None,
     )
-    names = [context.name, socket.gethostname(), *(each.strip() for each in settings.http_names.split(","))]
+    names = [context.name, socket.gethostname(), *names_in(settings.http_names)]
     api = server_config(application(api_routes(context, access), lifespan, names=names))
     checks = application(health_routes(context), names=names)
     watching = server_config(checks, most_connections=_MOST_HEALTH_CONNECTIONS, lifespan="off")

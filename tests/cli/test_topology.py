@@ -28,7 +28,7 @@ def test_topology_of_unreachable_service_ends_with_3(saga: Any):
 def test_permissions_follow_the_settings(saga: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SAGA_LOGINS", '{"payment": ["pay-1", "pay-2"]}')
     monkeypatch.setenv("SAGA_EXCHANGE", "shop")
-    monkeypatch.setenv("SAGA_BROKER_URL", "amqp://h/orders")
+    monkeypatch.setenv("SAGA_BROKER_URL", "amqp://ada:h-u-s-h@h/orders")
 
     document = json.loads(saga("topology", "--permissions", "-o", "json").stdout)
 

@@ -160,6 +160,6 @@ async def local(payment_client: DatabaseClient) -> AsyncIterator[httpx.AsyncClie
 @pytest.fixture
 async def remote(payment_client: DatabaseClient) -> AsyncIterator[httpx.AsyncClient]:
     """A browser of a console that requires signing in."""
-    app = application([payment_client], token=SECRET, must_sign_in=True)
+    app = application([payment_client], token=SECRET, must_sign_in=True, names=("console.example",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console.example") as browser:
         yield browser

@@ -26,7 +26,7 @@ TOKEN = "a-token-of-the-services"
 def console() -> Iterator[str]:
     """`saga console --behind-https` on this machine; its own address, without the proxy."""
     line = command("console", "--port", "0", "--behind-https", "--service", "payment=http://127.0.0.1:1")
-    environment = os.environ | {"SAGA_API_TOKEN": TOKEN}
+    environment = os.environ | {"SAGA_API_TOKEN": TOKEN, "SAGA_HTTP_NAMES": "console.example"}
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:
@@ -97,6 +97,16 @@ def test_plain_http_is_redirected_to_https(console: str):
 
     assert (asked.status_code, asked.headers["location"]) == (308, "https://console.example/sagas?state=Failed")
     assert (posted.status_code, "set-cookie" in posted.headers) == (403, False)
+
+
+@pytest.mark.parametrize("proto", ["https", "http"])
+@pytest.mark.parametrize("header", ["Host", "X-Forwarded-Host"])
+def test_a_foreign_host_name_is_refused_everywhere(console: str, header: str, proto: str):
+    for path in ("/sign-in", "/sagas", "/static/console.css", "/healthz"):
+        answer = httpx.get(console + path, headers={header: "shop.example", "X-Forwarded-Proto": proto})
+
+        assert (answer.status_code, "location" in answer.headers) == (421, False)
+        assert "SAGA_HTTP_NAMES" in answer.text
 
 
 @pytest.mark.parametrize("origin", ["https://console.example", "https://evil.example"])

@@ -31,6 +31,13 @@ async def test_other_machines_see_nothing_before_signing_in(remote: httpx.AsyncC
     assert (await remote.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["evil.example", "console.example.evil.example", "", "[evil.example]"])
+async def test_a_console_with_sign_in_checks_its_name(remote: httpx.AsyncClient, name: str):
+    assert (await remote.get("/sign-in", headers={"Host": name})).status_code == 421
+    for own in ("console.example:8080", "CONSOLE.example", "10.0.0.7", "[::1]:80", "localhost"):
+        assert (await remote.get("/sign-in", headers={"Host": own})).status_code == 200
+
+
 async def test_signing_in_leads_to_the_requested_page(remote: httpx.AsyncClient):
     token = await form_token(remote, "/sign-in?next=/choreography")
     fields = {"token": token, "name": "Grace", "next": "/choreography"}
@@ -64,7 +71,7 @@ async def test_parallel_guesses_are_slow_or_refused(remote: httpx.AsyncClient):
 
 
 async def test_guesses_of_one_client_delay_no_other(payment_client: DatabaseClient):
-    app = application([payment_client], token=SECRET, must_sign_in=True)
+    app = application([payment_client], token=SECRET, must_sign_in=True, names=("console.example",))
     guessing, honest = (from_address(app, each) for each in ("203.0.113.9", "203.0.113.10"))
     token = await form_token(guessing, "/sign-in")
     fields = {"token": token, "name": "Mallory", "secret": "a guess"}

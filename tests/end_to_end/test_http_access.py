@@ -72,7 +72,10 @@ async def test_the_health_listener_needs_no_token(service: Running) -> None:
 
 
 OURS = ("payment:8000", "PAY.example", "payment-0.shop.svc.cluster.local", "10.0.0.7", "[::1]:80")
-ANOTHERS = ("evil.example", "pay.example.evil.example", "cluster.local", "10.0.0.7.evil.example", "[::")
+ANOTHERS = (
+    "evil.example", "pay.example.evil.example", "cluster.local", "10.0.0.7.evil.example", "[::", "[evil.example]", "",
+    "evil.example:80@127.0.0.1", "evil.example@127.0.0.1", "127.0.0.1/evil.example", "127.0.0.1:port",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -67,6 +67,35 @@ async def begun(port: int, sent: bytes) -> Opened | None:
     return reader, writer
 
 
+async def statuses(port: int, *heads: bytes) -> list[int]:
+    """Send these heads at once on one connection, the last with `Connection: close`; return the answers' statuses."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"".join(heads))
+    answer = await asyncio.wait_for(reader.read(), 15)
+    writer.transport.abort()
+    return [int(each) for each in re.findall(rb"^HTTP/1.1 (\d+) ", answer, re.MULTILINE)]
+
+
+def head(size: int, *, target: int = 0, ending: str = "close") -> bytes:
+    """Return a head with a header of this size, or with a target of that one."""
+    lines = f"GET /healthz?{'x' * target} HTTP/1.1", "Host: 127.0.0.1", f"Connection: {ending}", f"X: {'x' * size}"
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+@pytest.mark.parametrize("listener", ["api", "health"])
+async def test_a_large_head_in_one_piece_is_refused(service: Running, listener: str) -> None:
+    port = getattr(service, listener)
+
+    assert await statuses(port, head(16_000)) == [200]
+    assert await statuses(port, head(16_400)) == [431]
+    assert await statuses(port, head(1, target=20_000)) == [431]
+    assert await statuses(port, head(1, ending="keep-alive"), head(20_000)) == [200, 431]
+
+
+async def test_a_head_of_many_reads_is_refused(service: Running) -> None:
+    assert set(await statuses(service.api, head(600_000))) <= {400, 431}
+
+
 @pytest.mark.parametrize("crowded", ["api", "health"])
 @pytest.mark.parametrize(
     "sent",

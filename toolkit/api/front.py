@@ -34,7 +34,8 @@ class FrontDoor:
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> Response | None:
-        if not answers_to(name := name_in(headers.get("host", "")), self._names):
+        host = headers.get("host")  # only HTTP/1.0 may leave it out, and no browser does
+        if host is not None and not answers_to(name := name_in(host), self._names):
             return error_answer(421, f"this service is not called {name!r}; SAGA_HTTP_NAMES has its further names")
         length = headers.get("content-length", "0")
         if length.isdecimal() and (len(length) > len(str(LARGEST_BODY)) or int(length) > LARGEST_BODY):

@@ -75,8 +75,8 @@ class FromEnvironment(BaseSettings):
     def is_no_demo_password(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a URL that leads to another machine with a well-known password."""
         is_url = isinstance(value, str) and (info.field_name or "").endswith("url") and "://" in value
-        if is_url and not info.data.get("demo", _is_demo()) and has_demo_password(value):
-            raise ValueError(f"its password is well known, and the server is not on this machine: {_DEMO_CURE}")
+        if is_url and not info.data.get("demo", _is_demo()) and (fault := password_fault(value)):
+            raise ValueError(f"{fault}, and the server is not on this machine: {_DEMO_CURE}")
         return value
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -84,17 +84,28 @@ class FromEnvironment(BaseSettings):
         return [(name, _shown(getattr(self, name))) for name in type(self).model_fields]
 
 
-def has_demo_password(url: str) -> bool:
-    """Whether a URL leads to another machine with a well-known password."""
+def password_fault(url: str) -> str | None:
+    """Return the fault of the password that a URL leads to another machine with, a well-known one; None without one.
+
+    Both drivers complete a URL: the broker's by the login and the password guest, PostgreSQL's from the environment.
+    """
     if url.startswith("sqlite:"):
-        return False
-    if url.startswith("postgresql:"):
+        return None
+    is_postgres = url.startswith("postgresql:")
+    if is_postgres:
         from sqlalchemy.engine import make_url  # it parses passwords with special characters that are not encoded
 
         url = make_url(url).render_as_string(hide_password=False)
     login, password = login_of(url)
+    hosts = hosts_of(url) or (os.environ.get("PGHOST", "").split(",") if is_postgres else [])
+    if all(is_loopback(host) for host in hosts if host):
+        return None
+    if not is_postgres and not (login and password):
+        return "it lacks a login or a password, in whose place the client sends the well-known guest"
+    variable = "" if password else os.environ.get("PGPASSWORD", "")
+    login, password = login or os.environ.get("PGUSER", ""), password or variable
     is_known = bool(password) and password.lower() in {login.lower(), *_DEMO_PASSWORDS}
-    return is_known and not all(is_loopback(host) for host in hosts_of(url))
+    return f"{'PGPASSWORD' if variable else 'its password'} is well known" if is_known else None
 
 
 def guard_token(variable: str, token: SecretStr | None, place: str) -> None:

@@ -6,7 +6,7 @@ The console's composition root: every other module receives what it needs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,19 +43,21 @@ def application(
     must_sign_in: bool,
     actor: str = "console",
     behind_https: bool = False,
+    names: Collection[str] = (),
 ) -> Starlette:
     """Return the console of these services; `token` is theirs, and the password of a sign-in.
 
     Without sign-in, forms are filled in with the name `actor`. `behind_https`: an HTTPS proxy is in front.
+    `names`: the host names of a console that requires the sign-in.
     """
     services, keys, jobs = ServiceCache(clients), Keys(token), Jobs()
     pages = Pages(keys, must_sign_in=must_sign_in, actor=actor)
     return Starlette(
         routes=_routes(services, pages, keys, jobs, actor=actor),
         middleware=[
-            *([Middleware(BehindHttps)] if behind_https else []),
+            *([Middleware(BehindHttps, names=names)] if behind_https else []),
             Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=6),
-            Middleware(Guard, keys=keys, is_open=not must_sign_in),
+            Middleware(Guard, keys=keys, is_open=not must_sign_in, names=names),
         ],
         exception_handlers={HTTPException: _ErrorPage(pages).show},  # type: ignore[dict-item]  # narrower than declared
         lifespan=_lifespan(services, jobs),

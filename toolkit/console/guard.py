@@ -4,7 +4,8 @@
 - A form is accepted from the console's own pages only: the browser's origin headers have to match, and the form's token
   has to belong to the browser's cookie, which requests from other sites do not carry.
 - On a loopback address every request is accepted, under loopback host names only, since any site can point a name of
-  its own at 127.0.0.1. On any other address a user signs in first, with the services' token.
+  its own at 127.0.0.1. On any other address a user signs in first, with the services' token, and the host name is this
+  machine's, one of `SAGA_HTTP_NAMES`, or an address.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Collection
 from http.cookies import SimpleCookie
 from urllib.parse import quote, urlsplit
 
@@ -22,7 +24,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from toolkit.web.host_names import name_in
+from toolkit.web.host_names import answers_to, name_in
 
 #: A page loads the console's own files and requests the console, and nothing else.
 _POLICY = "; ".join(
@@ -141,10 +143,11 @@ class Keys:
 class Guard:
     """The middleware before all pages; it puts `cookie` into the request's state."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, is_open: bool) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, is_open: bool, names: Collection[str] = ()) -> None:
         self._app = app
         self._keys = keys
         self._is_open = is_open
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -173,6 +176,8 @@ class Guard:
         headers = Headers(scope=scope)
         if self._is_open and name_in(headers.get("host", "")) not in _OWN_NAMES:
             return PlainTextResponse("this console answers to localhost and 127.0.0.1 only\n", 421)
+        if refusal := foreign_name(headers, self._names):
+            return refusal
         if scope["method"] == "POST" and not _is_from_here(headers):
             return PlainTextResponse("this form does not come from the console's own pages\n", 403)
         if self._is_open or role == "operator" or scope["path"].startswith(_OPEN):
@@ -181,6 +186,14 @@ class Guard:
             return PlainTextResponse("sign in first\n", 401)
         wanted = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
         return RedirectResponse(f"/sign-in?next={quote(wanted, safe='')}", 303)
+
+
+def foreign_name(headers: Headers, names: Collection[str]) -> Response | None:
+    """Return the refusal of a request under a host name that is none of the console's; None where it is one."""
+    name = name_in(headers.get("host", ""))
+    if answers_to(name, names):
+        return None
+    return PlainTextResponse(f"this console is not called {name!r}; SAGA_HTTP_NAMES has its further names\n", 421)
 
 
 def cookie_name(scope: Scope) -> str:

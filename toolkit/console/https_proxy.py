@@ -6,9 +6,13 @@ containers, and ignores X-Forwarded-Host.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from toolkit.console.guard import foreign_name
 
 #: How long a browser uses HTTPS only for this host, in seconds: a year.
 _HSTS = "max-age=31536000"
@@ -20,8 +24,9 @@ class BehindHttps:
     The last value of a forwarded header is the proxy's own; a browser can forge those before it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, names: Collection[str] = ()) -> None:
         self._app = app
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on as HTTPS; redirect one that reached the proxy by plain HTTP."""
@@ -35,7 +40,8 @@ class BehindHttps:
                 MutableHeaders(scope=message)["Strict-Transport-Security"] = _HSTS
             await send(message)
 
-        refusal = _refusal(shown) if _last(scope, "x-forwarded-proto").lower() == "http" else None
+        is_plain = _last(scope, "x-forwarded-proto").lower() == "http"
+        refusal = (foreign_name(Headers(scope=shown), self._names) or _refusal(shown)) if is_plain else None
         await (refusal or self._app)(shown, receive, with_hsts)
 
 

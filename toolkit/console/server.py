@@ -15,6 +15,7 @@ from toolkit.configuration.environment import guard_token
 from toolkit.console.app import application
 from toolkit.errors import SettingsError
 from toolkit.urls import is_loopback
+from toolkit.web.host_names import names_in
 from toolkit.web.server import bind, server_config
 
 
@@ -27,8 +28,10 @@ def serve(
     actor: str,
     announce: Callable[[str], None],
     behind_https: bool = False,
+    names: str = "",
 ) -> None:
-    """Serve the pages until a signal stops the process; `behind_https`: an HTTPS proxy is in front of the console.
+    """Serve the pages until a signal stops the process; `behind_https`: an HTTPS proxy is in front of the console;
+    `names`: the further host names of `SAGA_HTTP_NAMES`.
 
     Raises:
         SettingsError: the address can't be listened on, or other machines reach it and no token is set.
@@ -43,7 +46,10 @@ def serve(
     if must_sign_in:
         guard_token("SAGA_API_TOKEN", token, f"{reached} is reached from other machines")
     listener = _listen(host, port)
-    app = application(clients, token=token, must_sign_in=must_sign_in, actor=actor, behind_https=behind_https)
+    own = frozenset(each.lower() for each in (socket.gethostname(), *names_in(names)))
+    app = application(
+        clients, token=token, must_sign_in=must_sign_in, actor=actor, behind_https=behind_https, names=own
+    )
     config = server_config(app, server_header=False)
     name = f"[{host}]" if ":" in host else host
     server = _Server(config, lambda: announce(f"the console is at http://{name}:{listener.getsockname()[1]}/"))

@@ -6,17 +6,23 @@ header has that name, so a server rejects names that it does not know. Addresses
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+
+#: A name or an address, of IPv6 in brackets, and a port; a URL's parser also accepts a login before them.
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.%]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 
 
 def name_in(host: str) -> str:
-    """Return the name in a Host header, without the port; empty where there is none."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+    """Return the name in a Host header, without the port; empty where the header has another form."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
+
+
+def names_in(setting: str) -> list[str]:
+    """Return the names of `SAGA_HTTP_NAMES`."""
+    return [name for each in setting.split(",") if (name := each.strip())]
 
 
 def answers_to(name: str, names: Collection[str]) -> bool:

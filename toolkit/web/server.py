@@ -18,6 +18,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from toolkit.web.head_limit import HeadLimit
+
 #: Seconds for a request's head, then for its body, and for a client to read the answer.
 PATIENCE = 10
 #: The most connections of a listener; an operator, the console and a load balancer use a few dozen.
@@ -124,7 +126,7 @@ def server_config(app: ASGIApp, *, most_connections: int = MOST_CONNECTIONS, **o
     most = most_connections if soft == resource.RLIM_INFINITY else min(most_connections, soft // _SHARE_OF_FILES)
     bounds: dict[str, Any] = {"limit_concurrency": most + 1, "backlog": _BACKLOG, "timeout_graceful_shutdown": 1}
     own: dict[str, Any] = {"http": BoundedProtocol, "ws": "none", "proxy_headers": False, "log_config": None}
-    return uvicorn.Config(app, access_log=False, **own, **bounds, **options)
+    return uvicorn.Config(HeadLimit(app), access_log=False, **own, **bounds, **options)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -151,6 +151,11 @@ KNOWN = [
     ("SAGA_DATABASE_URL", "postgresql://saga:saga@127.0.0.1,db/orders"),
     ("SAGA_DATABASE_URL", "postgresql://saga:saga@/orders?host=db"),
 ]
+#: The broker's client sends guest in place of what is missing.
+INCOMPLETE = [
+    "amqps://rabbitmq:5671/?cafile=/run/secrets/ca.crt", "amqp://rabbitmq/", "amqps://payment@rabbitmq/",
+    "amqps://payment:@rabbitmq/", "amqps://:h-u-s-h@rabbitmq/",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("variable", "url"), KNOWN)
@@ -164,9 +169,41 @@ def test_a_known_password_is_for_this_machine_alone(monkeypatch, variable, url):
     assert load_settings().demo
 
 
+@pytest.mark.parametrize("url", INCOMPLETE)
+def test_a_broker_on_another_machine_needs_a_password(monkeypatch, url):
+    monkeypatch.setenv("SAGA_BROKER_URL", url)
+
+    with pytest.raises(SettingsError, match="it lacks a login or a password, in whose place the client sends the well"):
+        load_settings()
+
+    monkeypatch.setenv("SAGA_DEMO", "1")
+    assert load_settings().demo
+
+
+@pytest.mark.parametrize(
+    ("url", "environment"),
+    [
+        ("postgresql://payment@db/orders", {"PGPASSWORD": "payment"}),
+        ("postgresql://db/orders", {"PGPASSWORD": "payment", "PGUSER": "payment"}),
+        ("postgresql:///orders", {"PGPASSWORD": "Postgres", "PGHOST": "127.0.0.1,db"}),
+    ],
+)
+def test_a_well_known_password_of_the_environment_is_refused(monkeypatch, url, environment):
+    monkeypatch.setenv("SAGA_DATABASE_URL", url)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match=r"^SAGA_DATABASE_URL=.*: PGPASSWORD is well known"):
+        load_settings()
+
+    monkeypatch.setenv("PGPASSWORD", SECRET)
+    assert load_settings().database_url == url
+
+
 @pytest.mark.parametrize(
     ("variable", "url"),
     [
+        ("SAGA_BROKER_URL", "amqp://127.0.0.1/"),
         ("SAGA_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/"),
         ("SAGA_BROKER_URL", "amqp://guest:guest@[::1]/"),
         ("SAGA_BROKER_URL", "amqp://ada:h-u-s-h@broker/"),

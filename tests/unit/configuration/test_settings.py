@@ -200,9 +200,9 @@ def test_without_a_database_each_service_has_its_file(monkeypatch: pytest.Monkey
         ("SAGA_DATABASE_URL", "postgresql://h/x?ssl=true", "ssl is one of disable, allow, prefer"),
         ("SAGA_DATABASE_URL", "postgresql://h/x?target_session_attrs=x", "target_session_attrs is one of any, primary"),
         ("SAGA_DATABASE_URL", "sqlite:///x.db?mode=ro", "takes no parameters; leave out mode"),
-        ("SAGA_BROKER_URL", "amqp://h/?heartbeat=0", "give whole seconds from 1"),
-        ("SAGA_BROKER_URL", "amqp://h/?heartbeat=soon", "give whole seconds from 1"),
-        ("SAGA_BROKER_URL", "amqp://h/?heartbeat=", "give whole seconds from 1"),
+        ("SAGA_BROKER_URL", "amqp://ada:h-u-s-h@h/?heartbeat=0", "give whole seconds from 1"),
+        ("SAGA_BROKER_URL", "amqp://ada:h-u-s-h@h/?heartbeat=soon", "give whole seconds from 1"),
+        ("SAGA_BROKER_URL", "amqp://ada:h-u-s-h@h/?heartbeat=", "give whole seconds from 1"),
     ],
 )
 def test_a_parameter_that_cannot_work_is_refused(

@@ -41,4 +41,5 @@ def console(
         actor=user(),
         announce=complain,
         behind_https=settings.behind_https if behind_https is None else behind_https,
+        names=settings.http_names,
     )
