@@ -22,7 +22,7 @@ umask 077
 mkdir -p "$written"
 sed "$passwords" "$directory/definitions.json" >"$written/definitions.json"
 printf 'load_definitions = %s/definitions.json\nlog.console = true\n' "$written" >"$written/rabbitmq.conf"
-if [ -e "$secrets/rabbitmq.key" ]; then # TLS only
+if [ -e "$secrets/rabbitmq.key" ]; then # TLS only; metrics, which need no login, within the container
   cat >>"$written/rabbitmq.conf" <<END
 listeners.tcp = none
 listeners.ssl.default = 5671
@@ -35,6 +35,7 @@ management.ssl.port = 15671
 management.ssl.cacertfile = $secrets/ca.crt
 management.ssl.certfile = $secrets/rabbitmq.crt
 management.ssl.keyfile = $secrets/rabbitmq.key
+prometheus.tcp.ip = 127.0.0.1
 END
 fi
 umask 022
