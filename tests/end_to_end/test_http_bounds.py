@@ -73,7 +73,7 @@ async def statuses(port: int, *heads: bytes) -> list[int]:
     writer.write(b"".join(heads))
     answer = await asyncio.wait_for(reader.read(), 15)
     writer.transport.abort()
-    return [int(each) for each in re.findall(rb"^HTTP/1.1 (\d+) ", answer, re.MULTILINE)]
+    return [int(each) for each in re.findall(rb"HTTP/1\.1 (\d+) ", answer)]
 
 
 def head(size: int, *, target: int = 0, ending: str = "close") -> bytes:
@@ -90,10 +90,6 @@ async def test_a_large_head_in_one_piece_is_refused(service: Running, listener: 
     assert await statuses(port, head(16_400)) == [431]
     assert await statuses(port, head(1, target=20_000)) == [431]
     assert await statuses(port, head(1, ending="keep-alive"), head(20_000)) == [200, 431]
-
-
-async def test_a_head_of_many_reads_is_refused(service: Running) -> None:
-    assert set(await statuses(service.api, head(600_000))) <= {400, 431}
 
 
 @pytest.mark.parametrize("crowded", ["api", "health"])

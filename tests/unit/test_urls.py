@@ -72,7 +72,7 @@ def test_only_this_machine_is_loopback():
 
 
 #: Functions that may use a URL in a text: `shown_url` itself, those that build URLs for connections, and request paths.
-_BUILDERS = {"toolkit/urls.py", "toolkit/doctor/probes/logins.py"}
+_BUILDERS = {"toolkit/urls.py", "toolkit/client/saga_client.py", "toolkit/doctor/probes/logins.py"}
 _SHOWING = {"shown_url", "without_passwords"}
 
 

@@ -13,6 +13,8 @@ from toolkit.declaration.value_forms import TooDeepError
 
 #: Shorter values are masked in a text only as whole words: a single character occurs in many.
 _SHORT = 4
+#: A value of one or two letters is masked only where a text shows it as a value: in quotes, or behind one of these.
+_LETTERS, _SHOWS = 2, ("'", '"', "=", ": ", "(", "`")
 #: A text of this length may have been cut within a value; the rest of the value is masked, too.
 _CUT = 500
 #: So many consecutive characters of a value are masked wherever they occur, even if the rest of it was cut off.
@@ -134,7 +136,7 @@ def _spans(text: str, value: str) -> Iterator[tuple[int, int]]:
     start = text.find(value)
     while start >= 0:
         stop = start + len(value)
-        if len(value) >= _SHORT or _is_word(text, start, stop):
+        if len(value) >= _SHORT or (_is_word(text, start, stop) and _is_shown(text, start, value)):
             yield start, stop
         start = text.find(value, stop)
     if len(text) >= _CUT and len(value) >= _SHORT:
@@ -144,6 +146,12 @@ def _spans(text: str, value: str) -> Iterator[tuple[int, int]]:
 def _is_word(text: str, start: int, stop: int) -> bool:
     around = text[max(start - 1, 0) : start] + text[stop : stop + 1]
     return not any(each.isalnum() or each == "_" for each in around)
+
+
+def _is_shown(text: str, start: int, value: str) -> bool:
+    """Whether a short word is the value, rather than a word such as the article "a"."""
+    is_letters = len(value) <= _LETTERS and value.isascii() and value.isalpha()
+    return not is_letters or text.endswith(_SHOWS, 0, start)
 
 
 def _cut_ends(text: str, value: str) -> Iterator[tuple[int, int]]:
