@@ -73,7 +73,7 @@ def unreachable_nodes(choreography: Choreography) -> Iterator[RuleViolation]:
 
 def unreached_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every saga completes where no step refuses."""
-    for paths in _ways(choreography):
+    for paths in _saga_paths(choreography):
         saga = paths.saga
         if not any(step.success == saga.completes_with for step in paths.ahead(saga.starts_with)):
             yield RuleViolation(
@@ -85,19 +85,19 @@ def unreached_ends(choreography: Choreography) -> Iterator[RuleViolation]:
 
 def lost_refusals(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every refusal leads to the event that fails the saga, without the compensations of refused and fenced steps."""
-    for paths in _ways(choreography):
-        for way in paths.back():
-            if paths.is_lost(way):
+    for paths in _saga_paths(choreography):
+        for path in paths.compensation_paths():
+            if paths.is_lost(path):
                 yield RuleViolation(
                     "lost refusal",
-                    f"{way.refusal} of {_place(way.step)} never leads to {paths.saga.fails_with}",
+                    f"{path.refusal} of {_place(path.step)} never leads to {paths.saga.fails_with}",
                     "Let the compensation of the step before run on it, or the step that ends the saga",
                 )
 
 
 def unawaited_steps(choreography: Choreography) -> Iterator[RuleViolation]:
     """No saga ends before a step that may refuse is done."""
-    for paths in _ways(choreography):
+    for paths in _saga_paths(choreography):
         steps = dict.fromkeys(step for event in paths.events() for step in paths.ahead(event) if step.refusals)
         for step in steps:
             before = [event for event in paths.events() if step in paths.ahead(event)]
@@ -108,7 +108,7 @@ def unawaited_steps(choreography: Choreography) -> Iterator[RuleViolation]:
 
 def second_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """No saga ends twice."""
-    for paths in _ways(choreography):
+    for paths in _saga_paths(choreography):
         ends = next((found for event in paths.events() if len(found := paths.endings(event)) > 1), [])
         if ends:
             yield RuleViolation(
@@ -120,7 +120,7 @@ def second_ends(choreography: Choreography) -> Iterator[RuleViolation]:
 
 def same_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """A saga in which a step may refuse has two ends."""
-    for paths in _ways(choreography):
+    for paths in _saga_paths(choreography):
         saga = paths.saga
         if saga.completes_with == saga.fails_with and any(node.refusals for node in choreography.nodes_of(saga)):
             yield RuleViolation(
@@ -167,9 +167,9 @@ def foreign_events(choreography: Choreography) -> Iterator[RuleViolation]:
 
 def uncompensated_steps(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every step that may be done before a refusal is undone after it."""
-    for paths in _ways(choreography):
+    for paths in _saga_paths(choreography):
         for node in paths.ahead(paths.saga.starts_with):
-            refusals = [way.refusal for way in paths.back() if node in way.done]
+            refusals = [path.refusal for path in paths.compensation_paths() if node in path.done]
             if missing := [refusal for refusal in refusals if not paths.undoing(refusal, node)]:
                 yield RuleViolation(
                     "uncompensated step",
@@ -180,14 +180,14 @@ def uncompensated_steps(choreography: Choreography) -> Iterator[RuleViolation]:
 
 def early_compensations(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every step is undone after the steps that it led to."""
-    for paths in _ways(choreography):
-        for way in paths.back():
-            for first, last in _successions(paths, way):
-                undoing, after = paths.undoing(way.refusal, first), paths.undoing(way.refusal, last)
-                if undoing and after and paths.is_passed(way.refusal, after, undoing):
+    for paths in _saga_paths(choreography):
+        for path in paths.compensation_paths():
+            for first, last in _successions(paths, path):
+                undoing, after = paths.undoing(path.refusal, first), paths.undoing(path.refusal, last)
+                if undoing and after and paths.is_passed(path.refusal, after, undoing):
                     yield RuleViolation(
                         "early compensation",
-                        f"after {way.refusal}, {_place(undoing)} may undo {first.name} before {_place(after)} has "
+                        f"after {path.refusal}, {_place(undoing)} may undo {first.name} before {_place(after)} has "
                         f"undone {last.name}, which it led to",
                         f"Let {undoing.name} run on {after.success} instead of an earlier event",
                     )
@@ -195,13 +195,13 @@ def early_compensations(choreography: Choreography) -> Iterator[RuleViolation]:
 
 def early_ends(choreography: Choreography) -> Iterator[RuleViolation]:
     """Every saga fails after all is undone."""
-    for paths in _ways(choreography):
-        for way in paths.back():
-            undoings = [undoing for step in way.done if (undoing := paths.undoing(way.refusal, step))]
-            if early := [undoing for undoing in undoings if paths.fails(way.refusal, without=(undoing,))]:
+    for paths in _saga_paths(choreography):
+        for path in paths.compensation_paths():
+            undoings = [undoing for step in path.done if (undoing := paths.undoing(path.refusal, step))]
+            if early := [undoing for undoing in undoings if paths.fails(path.refusal, without=(undoing,))]:
                 yield RuleViolation(
                     "early end",
-                    f"after {way.refusal}, {paths.saga.fails_with} may end the saga before {_listed(early)} has run",
+                    f"after {path.refusal}, {paths.saga.fails_with} may end the saga before {_listed(early)} has run",
                     f"Let the step that emits {paths.saga.fails_with} run on {early[0].success} instead",
                 )
 
@@ -216,13 +216,13 @@ def _unawaited(paths: SagaPaths, step: Node, end: Node) -> RuleViolation:
     )
 
 
-def _successions(paths: SagaPaths, way: CompensationPath) -> Iterator[tuple[Node, Node]]:
+def _successions(paths: SagaPaths, path: CompensationPath) -> Iterator[tuple[Node, Node]]:
     """Yield pairs of steps that may be done, where the first led to the second."""
-    for first in way.done:
-        yield from ((first, each) for each in paths.ahead(first.success) if each in way.done and each != first)
+    for first in path.done:
+        yield from ((first, each) for each in paths.ahead(first.success) if each in path.done and each != first)
 
 
-def _ways(choreography: Choreography) -> list[SagaPaths]:
+def _saga_paths(choreography: Choreography) -> list[SagaPaths]:
     return [SagaPaths(choreography, saga) for saga in choreography.sagas]
 
 

@@ -45,7 +45,7 @@ class SagaPaths:
         """Return the events of the saga, the starting one first."""
         return list(dict.fromkeys(edge.event for edge in self.choreography.edges(self.saga)))
 
-    def back(self) -> Iterator[CompensationPath]:
+    def compensation_paths(self) -> Iterator[CompensationPath]:
         """Yield the start of each compensation path, in the order of the steps."""
         start = self.saga.starts_with
         for step in self.ahead(start):
@@ -76,17 +76,17 @@ class SagaPaths:
         }
         return self.saga.fails_with in emitted
 
-    def is_lost(self, way: CompensationPath) -> bool:
+    def is_lost(self, path: CompensationPath) -> bool:
         """Whether the saga may miss its failed end: refused and fenced steps have nothing to compensate.
 
         The compensation of a step that refused, or that an abort has fenced, emits nothing. A fenced step has emitted
         its refusal instead.
         """
-        steps = [each for each in self.choreography.nodes_of(self.saga) if each.refusals and each not in way.done]
-        own = [found for each in (way.step,) if (found := self.compensation(each))]
+        steps = [each for each in self.choreography.nodes_of(self.saga) if each.refusals and each not in path.done]
+        own = [found for each in (path.step,) if (found := self.compensation(each))]
         fenced = [found for each in steps if (found := self.compensation(each))]
-        refusals = (way.refusal, *(each.refusals[0] for each in steps if each != way.step))
-        return not (self.fails(way.refusal, without=own) and self.fails(*refusals, without=[*own, *fenced]))
+        refusals = (path.refusal, *(each.refusals[0] for each in steps if each != path.step))
+        return not (self.fails(path.refusal, without=own) and self.fails(*refusals, without=[*own, *fenced]))
 
     def fork(self, step: Node) -> str:
         """Return the last event after which the saga may end without the step."""

@@ -38,12 +38,12 @@ def test_a_secret_comes_from_the_named_file(monkeypatch, tmp_path, kind, variabl
 
     settings = read_settings(kind)
 
-    (told,) = (each for each in shown_settings(settings) if each["variable"] == variable)
+    (shown,) = (each for each in shown_settings(settings) if each["variable"] == variable)
     prefix = kind.model_config["env_prefix"]
     found = getattr(settings, variable.removeprefix(prefix).lower())
     assert (found if isinstance(found, str) else found.get_secret_value()) == value
-    assert told["source"] == "file"
-    assert SECRET not in str(told) + repr(settings)
+    assert shown["source"] == "file"
+    assert SECRET not in str(shown) + repr(settings)
 
 
 def test_every_secret_setting_may_come_from_files(monkeypatch, tmp_path):
@@ -107,9 +107,9 @@ def test_a_bad_value_names_its_file(monkeypatch, tmp_path):
     with pytest.raises(SettingsError) as caught:
         load_settings()
 
-    told = "".join(traceback.format_exception(caught.value))
-    assert f"SAGA_BROKER_URL='amqp://ada:***@broker/?heartbeat=0', from {path}, is not allowed" in told
-    assert SECRET not in told
+    text = "".join(traceback.format_exception(caught.value))
+    assert f"SAGA_BROKER_URL='amqp://ada:***@broker/?heartbeat=0', from {path}, is not allowed" in text
+    assert SECRET not in text
 
 
 @pytest.mark.parametrize("secret", ["h-u-s-h", "aC11LXMtaA==", "h/u-s-h", "0123456789abcdef" * 4])

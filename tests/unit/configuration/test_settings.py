@@ -104,9 +104,9 @@ def test_a_bad_values_password_is_never_shown(monkeypatch, variable, value):
     with pytest.raises(SettingsError) as caught:
         load_settings()
 
-    told = "".join(traceback.format_exception(caught.value))
-    assert variable in told
-    assert not any(part in told for part in ("h-u", "s-h"))
+    text = "".join(traceback.format_exception(caught.value))
+    assert variable in text
+    assert not any(part in text for part in ("h-u", "s-h"))
 
 
 def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_without_a_database_each_service_has_its_file(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "message"),
     [
         ("SAGA_DATABASE_URL", "postgresql://h/x?bogus=1", "takes no parameter bogus; it takes command_timeout"),
         ("SAGA_DATABASE_URL", "postgresql://h/x?server_settings=a", "takes no parameter server_settings"),
@@ -206,11 +206,11 @@ def test_without_a_database_each_service_has_its_file(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_parameter_that_cannot_work_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(variable, value)
 
-    with pytest.raises(SettingsError, match=re.escape(told)):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         load_settings()
 
 

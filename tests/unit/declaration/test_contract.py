@@ -67,9 +67,9 @@ def test_a_contract_has_schema_example_and_sensitive_fields():
 
 
 def test_the_owners_declaration_of_an_event_counts():
-    told = Contract.of(shipping)
-    old = told.events["PaymentProcessed"].model_copy(update={"version": 7})
-    wrong = told.model_copy(update={"events": told.events | {"PaymentProcessed": old}})
+    contract = Contract.of(shipping)
+    old = contract.events["PaymentProcessed"].model_copy(update={"version": 7})
+    wrong = contract.model_copy(update={"events": contract.events | {"PaymentProcessed": old}})
 
     assert Choreography([wrong, payment]).event("PaymentProcessed").version == 1
     assert Choreography([wrong]).event("PaymentProcessed").version == 7

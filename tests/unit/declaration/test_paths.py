@@ -16,21 +16,21 @@ LINE: Steps = {
     "reserve": step(START, "Reserved", "NotReserved", "NotPaid|Refunded", "Released"),
     "pay": step("Reserved", "Paid", "NotPaid", "NotShipped", "Refunded"),
     "ship": step("Paid", GOOD, "NotShipped"),
-    "tell": step("NotReserved|Released", BAD),
+    "notify": step("NotReserved|Released", BAD),
 }
 #: The bonus can't refuse, and is undone before the step that led to it.
 SURE_BRANCH: Steps = {
     "order": step(START, "Ordered", "NotOrdered", "BonusRevoked", "OrderRevoked"),
     "ship": step("Ordered", GOOD, "NotShipped"),
     "give_bonus": step("Ordered", "BonusGiven", "", "NotShipped", "BonusRevoked"),
-    "tell": step("NotOrdered|OrderRevoked", BAD),
+    "notify": step("NotOrdered|OrderRevoked", BAD),
 }
 #: A second payment step runs where the first one refuses: this is one branch, since a step either succeeds or refuses.
 SECOND_TRY: Steps = {
     "pay": step(START, "Paid", "CardRefused", "NotShipped", "Refunded"),
     "pay_later": step("CardRefused", "Billed", "NotBilled", "NotShipped", "BillRevoked"),
     "ship": step("Paid|Billed", GOOD, "NotShipped"),
-    "tell": step("NotBilled|Refunded|BillRevoked", BAD),
+    "notify": step("NotBilled|Refunded|BillRevoked", BAD),
 }
 #: The rules that the model does not check: it considers neither when an end comes nor why a step waits for an event.
 STRICTER = {"early end", "second end", "unemitted event", "unreachable"}
@@ -107,7 +107,7 @@ def test_undoing_all_at_once_is_found() -> None:
 
 
 def test_an_end_before_all_is_undone_is_found() -> None:
-    hasty = LINE | {"tell": step("NotReserved|Released|NotPaid", BAD)}
+    hasty = LINE | {"notify": step("NotReserved|Released|NotPaid", BAD)}
 
     assert lines(hasty) == ["early end: after NotPaid, Bad may end the saga before undo_reserve (reserve) has run"]
 
@@ -120,12 +120,12 @@ def test_a_saga_that_never_completes_is_found() -> None:
 
 def near_misses(steps: Steps) -> Iterator[Steps]:
     """Yield the saga with each single edge removed, added or moved, and each refusal added or removed."""
-    heard = [event for each in steps.values() for event in (each.no, each.undone) if event]
+    consumed = [event for each in steps.values() for event in (each.no, each.undone) if event]
     successes = [START, *(each.ok for each in steps.values() if not each.ends)]
     for name, each in steps.items():
-        changed = [replace(each, undo_on=each.undo_on ^ {event}) for event in heard if each.undone]
+        changed = [replace(each, undo_on=each.undo_on ^ {event}) for event in consumed if each.undone]
         changed += [replace(each, on=frozenset({event})) for event in successes if each.ok not in (BAD, event)]
-        changed += [replace(each, on=each.on ^ {event}) for event in heard if each.ok == BAD]
+        changed += [replace(each, on=each.on ^ {event}) for event in consumed if each.ok == BAD]
         changed += [replace(each, no="" if each.no else f"No{name}")] if each.ok != BAD else []
         yield from (steps | {name: one} for one in changed)
 

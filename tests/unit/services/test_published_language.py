@@ -79,11 +79,11 @@ def test_each_event_is_emitted_by_its_owner():
 def test_each_event_is_consumed_or_optional():
     emitted = {event for app in SERVICES for part in app.participants for event in part.emitted()}
 
-    heard = {event for app in SERVICES for event in app.consumed()}
+    consumed = {event for app in SERVICES for event in app.consumed()}
 
-    assert emitted - heard == {OrderFulfilled, OrderFailed}
-    assert heard - emitted == {OrderCreated}
-    assert all(event.__optional__ for event in emitted - heard)
+    assert emitted - consumed == {OrderFulfilled, OrderFailed}
+    assert consumed - emitted == {OrderCreated}
+    assert all(event.__optional__ for event in emitted - consumed)
 
 
 def test_each_service_has_tables_of_its_own():
