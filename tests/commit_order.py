@@ -8,7 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import Post, outgoing, rows_left
+from tests.example_sagas.library_branch import Post
+from tests.example_sagas.loan_messages import outgoing
+from tests.example_sagas.loan_rows import rows_left
 from toolkit.clock import SystemClock
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database

@@ -12,19 +12,10 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 from structlog.testing import capture_logs
 
-from tests.example_sagas.loans import (
-    BookWanted,
-    Branch,
-    CardRefused,
-    Clerk,
-    lent,
-    letters,
-    library,
-    log_of,
-    notes,
-    states,
-    wire,
-)
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import lent, letters, log_of, notes, states
+from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, library
 from toolkit import Event
 from toolkit.errors import EscapedError, describe
 from toolkit.foreign_code.containment import apart, contain, contained

@@ -7,15 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.example_sagas.loans import (
-    NOON,
-    BookLent,
-    BookWanted,
-    CardRefused,
-    letter,
-    loan_saga,
-    wire,
-)
+from tests.example_sagas.loan_messages import letter, wire
+from tests.example_sagas.loans import NOON, BookLent, BookWanted, CardRefused, loan_saga
 from tests.unit.messaging.plain_messages import WATCH, plain
 from toolkit import Event, Saga, SagaId
 from toolkit.declaration.events import AbortRequested, SagaEnded

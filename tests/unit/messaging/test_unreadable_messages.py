@@ -11,20 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import field_validator
 
-from tests.example_sagas.loans import (
-    NOON,
-    Clerk,
-    HandClock,
-    library,
-    loan_saga,
-    wire,
-)
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loans import NOON, Clerk, library, loan_saga
 from tests.unit.messaging.plain_messages import WATCH, plain
 from toolkit import Event, Saga, SagaId
 from toolkit.declaration.events import SagaEnded
 from toolkit.errors import UnreadableError, describe
 from toolkit.messaging.decoding import Decoder, Unreadable
 from toolkit.messaging.envelope import Message, WireMessage
+from toolkit.testing import ManualClock
 
 REASONS = [
     ("too large", plain(b" " * 1001), "1001 bytes, at most 1000"),
@@ -183,7 +178,7 @@ def test_a_raising_validator_makes_the_message_unreadable(error: BaseException) 
 
     reader = Decoder([ParcelWanted], [loan_saga], max_body=1000)
 
-    read = reader.receive(plain(key="reader.ParcelWanted"), HandClock())
+    read = reader.receive(plain(key="reader.ParcelWanted"), ManualClock(NOON))
 
     assert isinstance(read, Unreadable)
     assert (read.reason, read.detail) == ("schema", f"ParcelWanted: {describe(error)}")

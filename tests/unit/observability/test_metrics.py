@@ -7,17 +7,16 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import letter
 from tests.example_sagas.loans import (
     NOON,
     BookLent,
     BookWanted,
-    Branch,
     CardRefused,
     Clerk,
-    HandClock,
     LoanRefused,
     LoanRegistered,
-    letter,
     library,
     loan_saga,
 )
@@ -29,6 +28,7 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
 from toolkit.runtime.watchdog import Watchdog
+from toolkit.testing import ManualClock
 
 LOAN = {"service": "library", "saga_type": "loan"}
 
@@ -76,7 +76,7 @@ async def test_a_refusal_counts_as_compensating(branch: Branch, clerk: Clerk) ->
 
 
 async def test_the_ending_service_measures_the_sagas_duration(database: Database):
-    desk = Branch(desk_service(), database, resources={}, clock=HandClock(NOON + timedelta(seconds=42)))
+    desk = Branch(desk_service(), database, resources={}, clock=ManualClock(NOON + timedelta(seconds=42)))
     counted = Counted(service="desk")
 
     lent = letter(BookLent(loan_id="loan-1"), at=NOON, started_at=NOON)
@@ -228,7 +228,7 @@ async def test_a_failed_compensation_counts_as_dead_letter(branch: Branch, clerk
 
 async def test_overdue_steps_are_counted(branch: Branch) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
-    branch.clock.advance(hours=1)
+    branch.clock.advance(timedelta(hours=1))
     settings = Settings(overdue_after=timedelta(minutes=1))
     watch = Watchdog(
         branch.executor.service, settings, database=branch.database, relay=branch.relay, clock=branch.clock

@@ -8,16 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from sqlalchemy import insert
 
-from tests.example_sagas.loans import (
-    NOON,
-    BookWanted,
-    Branch,
-    Clerk,
-    HandClock,
-    library,
-    put_out,
-)
-from tests.example_sagas.loans import outgoing as row_of
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import outgoing as row_of
+from tests.example_sagas.loan_rows import put_out
+from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from toolkit.api import ApiContext, application, health_routes
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaState
@@ -25,6 +19,7 @@ from toolkit.observability.metrics import UNDECLARED, Meter
 from toolkit.persistence.database import Database
 from toolkit.persistence.overdue_steps import overdue
 from toolkit.protocol.fence import StepState
+from toolkit.testing import ManualClock
 
 
 def test_counters_are_exported_from_zero(clerk: Clerk):
@@ -103,7 +98,7 @@ async def scraped(database: Database) -> list[Sample]:
     service = library(Clerk())
     context = ApiContext(
         service=service, contract=Contract.of(service), database=database, readiness=readiness,
-        queue="saga.library", clock=HandClock(),
+        queue="saga.library", clock=ManualClock(NOON),
     )  # fmt: skip
     api = application(health_routes(context), names=("library",))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://library") as client:

@@ -12,19 +12,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.example_sagas.loans import (
-    NOON,
-    BookWanted,
-    Branch,
-    CardRefused,
-    Clerk,
-    HandClock,
-    letter,
-    letters,
-    library,
-    loan_saga,
-    wire,
-)
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import letter, wire
+from tests.example_sagas.loan_rows import letters
+from tests.example_sagas.loans import NOON, BookWanted, CardRefused, Clerk, library, loan_saga
 from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import AbortRequested
@@ -34,6 +25,7 @@ from toolkit.messaging.envelope import Message
 from toolkit.observability.tracing import Tracing, provider_for
 from toolkit.persistence.database import Database
 from toolkit.runtime.watchdog import Watchdog
+from toolkit.testing import ManualClock
 
 WANTED = BookWanted(loan_id="loan-1")
 
@@ -61,7 +53,7 @@ def tracing(spans: InMemorySpanExporter) -> Iterator[Tracing]:
 
 @pytest.fixture
 def branch(database: Database, clerk: Clerk, tracing: Tracing) -> Branch:
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=HandClock(), tracing=tracing)
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON), tracing=tracing)
 
 
 def received(branch: Branch, tracing: Tracing, event: Event, **facts: str) -> Message:
@@ -152,7 +144,7 @@ async def test_rolled_back_attempts_export_no_span(branch, tracing, spans, clerk
     assert len(clerk.calls) > 3
     assert len(named(spans, "lend_book")) == 3
 
-    clerk.deeds.clear()
+    clerk.actions.clear()
     with pytest.raises(Exception, match=r"FOREIGN KEY|foreign key"):
         await branch.executor.execute([received(branch, tracing, BookWanted(loan_id="loan-9", shelf=77))])
 
@@ -203,7 +195,7 @@ async def test_retries_and_dead_letters_stay_in_the_trace(branch, tracing, clerk
 
 
 async def test_a_traceparent_is_passed_on_without_otel(database: Database, clerk: Clerk) -> None:
-    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=HandClock())
+    branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON))
 
     await branch.executor.execute([letter(WANTED, at=NOON, traceparent=FOREIGN)])
     await branch.relay.drain()
@@ -251,7 +243,7 @@ def painter() -> Service:
 
 
 async def test_sensitive_values_are_masked_in_spans(database: Database, tracing: Tracing, spans) -> None:
-    branch = Branch(painter(), database, resources={}, clock=HandClock(), tracing=tracing)
+    branch = Branch(painter(), database, resources={}, clock=ManualClock(NOON), tracing=tracing)
 
     for loan_id in ("loan-1", "loan-2"):
         event = PaintWanted(loan_id=loan_id, colour="vermilion")
@@ -267,14 +259,14 @@ async def test_sensitive_values_are_masked_in_spans(database: Database, tracing:
 async def test_nudges_and_aborts_stay_in_the_trace(branch: Branch, tracing: Tracing) -> None:
     await branch.executor.execute([received(branch, tracing, WANTED, traceparent=FOREIGN)])
     await branch.relay.drain()
-    branch.clock.advance(hours=2)
+    branch.clock.advance(timedelta(hours=2))
     settings = Settings(overdue_after=timedelta(minutes=1), abort_after=timedelta(hours=1))
     service = branch.executor.service
     watch = Watchdog(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
 
     for _ in range(2):
         await watch.sweep()
-        branch.clock.advance(minutes=2)
+        branch.clock.advance(timedelta(minutes=2))
     await branch.relay.drain()
 
     first, *again = branch.post.taken

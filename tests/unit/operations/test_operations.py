@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from tests.example_sagas.loans import NOON, BookWanted, Clerk, letters, library, rename, wire
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import letters, rename
+from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from toolkit.declaration.events import SagaState
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from tests.example_sagas.loans import (
-    BookWanted,
-    wire,
-)
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loans import BookWanted
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
 

@@ -11,16 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import (
-    NOON,
-    Branch,
-    Clerk,
-    Post,
-    lent,
-    letters,
-    library,
-    rename,
-)
+from tests.example_sagas.library_branch import Branch, Post
+from tests.example_sagas.loan_rows import lent, letters, rename
+from tests.example_sagas.loans import NOON, Clerk, library
 from tests.unit.persistence.faults import change, is_now, wanted
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings

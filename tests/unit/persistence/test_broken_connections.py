@@ -10,16 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tests.example_sagas.loans import (
-    BookWanted,
-    Branch,
-    Clerk,
-    lent,
-    letters,
-    library,
-    notes,
-    states,
-)
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_rows import lent, letters, notes, states
+from tests.example_sagas.loans import BookWanted, Clerk, library
 from tests.unit.persistence.faults import wanted
 from toolkit.persistence.database import Database
 from toolkit.runtime import external_calls, invocation

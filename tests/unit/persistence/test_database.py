@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.example_sagas.loans import NOON, rename, shelves
+from tests.example_sagas.loan_rows import rename
+from tests.example_sagas.loans import NOON, shelves
 from toolkit.errors import DatabaseUnavailableError, StepError
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import breaks_off, is_contention, is_outage

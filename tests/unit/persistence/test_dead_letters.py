@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.example_sagas.loans import NOON, BookWanted, letters, wire
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import letters
+from tests.example_sagas.loans import NOON, BookWanted
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letter_queries, dead_letters
 from toolkit.persistence.database import Database

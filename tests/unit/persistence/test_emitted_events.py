@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.example_sagas.loans import BookLent, BookWanted, Branch, Clerk, library
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loans import BookLent, BookWanted, Clerk, library
 from toolkit.persistence import emitted_events
 from toolkit.persistence.database import Database
 

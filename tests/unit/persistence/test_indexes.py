@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tests.example_sagas.loans import NOON, BookWanted, Branch, CardRefused, Clerk, HandClock, library
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loans import NOON, BookWanted, CardRefused, Clerk, library
 from toolkit import Settings
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.operations.attention import Attention
@@ -23,6 +24,7 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry, append
 from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.runtime.watchdog import Watchdog
+from toolkit.testing import ManualClock
 
 #: The tables that grow with the number of sagas.
 GROWING = ("saga_log", "outbox", "overdue", "dead_letters")
@@ -35,7 +37,7 @@ Recorded = list[tuple[str, Any]]
 async def branch(database: Database, clerk: Clerk) -> Branch:
     async with database.transaction() as session:
         await append(await session.connection(), [old_entry(number) for number in range(2_000)])
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=HandClock())
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON))
 
 
 def old_entry(number: int) -> Entry:
@@ -95,7 +97,7 @@ async def an_overdue_saga(branch: Branch) -> None:
     service, settings = branch.executor.service, Settings()
     watch = Watchdog(service, settings, database=branch.database, relay=branch.relay, clock=branch.clock)
     await watch.sweep()
-    branch.clock.advance(hours=1)
+    branch.clock.advance(timedelta(hours=1))
     await watch.sweep()
 
 

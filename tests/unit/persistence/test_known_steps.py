@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
-from tests.example_sagas import loans
-from tests.example_sagas.loans import BookWanted, Branch, Clerk, Post, library
-from tests.example_sagas.loans import HandClock as Clock
+from tests.example_sagas import loan_messages, loans
+from tests.example_sagas.library_branch import Branch, Post
+from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from tests.unit.persistence.faults import change
 from toolkit import Participant, Service, Settings
 from toolkit.clock import SystemClock
@@ -19,6 +19,7 @@ from toolkit.ids import new_id
 from toolkit.persistence import known_steps, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.runtime.service_runtime import ServiceRuntime
+from toolkit.testing import ManualClock
 
 
 def renamed(name: str = "hand_out_book") -> Service:
@@ -50,11 +51,11 @@ async def start(service: Service, database: Database, **settings: bool) -> list[
 @pytest.fixture
 async def branch(database: Database, clerk: Clerk) -> Branch:
     await start(library(clerk), database)
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock())
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON))
 
 
 async def end(branch: Branch, *loan_ids: str) -> None:
-    await branch.executor.execute([loans.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
+    await branch.executor.execute([loan_messages.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
 
 
 async def test_unfinished_sagas_of_an_undeclared_step_stop_startup(branch: Branch, database: Database) -> None:
@@ -131,8 +132,8 @@ async def test_a_late_first_event_skips_the_renamed_step(
     await after.start()
 
     facts = {"event_id": new_id()} if sent_again == "a new one" else {}
-    await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-1"), **facts))
-    await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-2")))
+    await after.batcher.deliver(loan_messages.wire(BookWanted(loan_id="loan-1"), **facts))
+    await after.batcher.deliver(loan_messages.wire(BookWanted(loan_id="loan-2")))
 
     new = [(each.saga_id, each.to_state) for each in await entries(database, "hand_out_book")]
     assert new == [("loan-1", "ignored"), ("loan-2", "completed")]
@@ -143,11 +144,11 @@ async def test_late_events_do_not_fence_a_renamed_step(
 ) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     await branch.take(loans.CardRefused(loan_id="loan-1", reason="expired"))
-    await branch.executor.execute([loans.letter(SagaEnded(saga_type="loan", failed=("loan-1",)))])
+    await branch.executor.execute([loan_messages.letter(SagaEnded(saga_type="loan", failed=("loan-1",)))])
     await after.start()
 
-    await after.batcher.deliver(loans.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))
-    await after.batcher.deliver(loans.wire(loans.CardRefused(loan_id="loan-2", reason="expired")))
+    await after.batcher.deliver(loan_messages.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))
+    await after.batcher.deliver(loan_messages.wire(loans.CardRefused(loan_id="loan-2", reason="expired")))
 
     new = [(each.saga_id, each.to_state) for each in await entries(database, "hand_out_book")]
     assert new == [("loan-1", "ignored"), ("loan-2", "fenced")]
@@ -161,7 +162,7 @@ async def test_an_event_that_no_former_step_took_runs(
     await after.start()
     await change(database, "UPDATE saga_log SET position = NULL, to_state = 'retrying' WHERE step = 'lend_book'")
 
-    await after.batcher.deliver(loans.wire(BookWanted(loan_id="loan-1")))
+    await after.batcher.deliver(loan_messages.wire(BookWanted(loan_id="loan-1")))
 
     assert (await entries(database, "hand_out_book"))[0].to_state == "completed"
 

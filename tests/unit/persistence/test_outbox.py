@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.example_sagas.loans import NOON, outgoing, put_out, rows_left
+from tests.example_sagas.loan_messages import outgoing
+from tests.example_sagas.loan_rows import put_out, rows_left
+from tests.example_sagas.loans import NOON
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
 

@@ -9,13 +9,15 @@ from datetime import timedelta
 from sqlalchemy import delete, text, update
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import NOON, BookWanted, Branch, Clerk, library, notes, rows_left
-from tests.example_sagas.loans import HandClock as Clock
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_rows import notes, rows_left
+from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from toolkit import Settings
 from toolkit.persistence import overdue_search, overdue_steps, saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.overdue_steps import OverdueStep
 from toolkit.runtime.watchdog import Watchdog
+from toolkit.testing import ManualClock
 
 LATE = NOON + timedelta(hours=1)
 WANTED = BookWanted(loan_id="loan-1")
@@ -32,7 +34,7 @@ def watch_of(branch: Branch, clerk: Clerk) -> Watchdog:
 
 
 async def test_replicas_searching_at_once_find_a_step_once(postgres: Database, clerk: Clerk) -> None:
-    await Branch(library(clerk), postgres, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
+    await Branch(library(clerk), postgres, resources={Clerk: clerk}, clock=ManualClock(NOON)).take(WANTED)
 
     async def second_waits() -> bool:
         async with postgres.reading() as connection:
@@ -49,14 +51,14 @@ async def test_replicas_searching_at_once_find_a_step_once(postgres: Database, c
 
 
 async def test_the_next_search_continues_where_it_stopped(database: Database, clerk: Clerk) -> None:
-    await Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock()).take(WANTED)
+    await Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON)).take(WANTED)
 
     assert [step.saga_id for step in await find(database)] == ["loan-1"]
     assert await find(database) == []
 
 
 async def test_an_undeclared_event_is_not_sent_again(database: Database, clerk: Clerk) -> None:
-    clock = Clock()
+    clock = ManualClock(NOON)
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED, BookWanted(loan_id="loan-2"))
     await branch.relay.drain()
@@ -64,7 +66,7 @@ async def test_an_undeclared_event_is_not_sent_again(database: Database, clerk: 
         renamed = update(saga_log.saga_log).where(saga_log.saga_log.c.saga_id == "loan-1")
         await (await session.connection()).execute(renamed.values(emitted_type="BookGivenAway"))
 
-    clock.advance(hours=1)
+    clock.advance(timedelta(hours=1))
     await watch_of(branch, clerk).sweep()
 
     assert await notes(database, "loan-1") == await notes(database, "loan-2")
@@ -73,10 +75,10 @@ async def test_an_undeclared_event_is_not_sent_again(database: Database, clerk: 
 
 
 async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: Clerk) -> None:
-    clock = Clock()
+    clock = ManualClock(NOON)
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED)
-    clock.advance(hours=1)
+    clock.advance(timedelta(hours=1))
     await find(database)
     async with database.transaction() as session:
         await (await session.connection()).execute(delete(saga_log.saga_log))
@@ -88,7 +90,7 @@ async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: 
 
 
 async def test_an_endless_saga_costs_few_entries_and_nudges(database: Database, clerk: Clerk) -> None:
-    clock = Clock()
+    clock = ManualClock(NOON)
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED)
     await branch.relay.drain()
@@ -96,7 +98,7 @@ async def test_an_endless_saga_costs_few_entries_and_nudges(database: Database, 
     watch = watch_of(branch, clerk)
 
     for _ in range(2 * 24 * 6):
-        clock.advance(minutes=10)
+        clock.advance(timedelta(minutes=10))
         await watch.sweep()
         await branch.relay.drain()
 
@@ -109,13 +111,13 @@ async def test_an_endless_saga_costs_few_entries_and_nudges(database: Database, 
 
 
 async def test_the_first_abort_comes_in_time(database: Database, clerk: Clerk) -> None:
-    clock = Clock()
+    clock = ManualClock(NOON)
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED)
     watch = watch_of(branch, clerk)
 
     for _ in range(61):
-        clock.advance(minutes=1)
+        clock.advance(timedelta(minutes=1))
         await watch.sweep()
     await branch.relay.drain()
 

@@ -16,7 +16,10 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import BookWanted, Branch, Clerk, Post, lent, library, notes, tables, wire
+from tests.example_sagas.library_branch import Branch, Post
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import lent, notes
+from tests.example_sagas.loans import BookWanted, Clerk, library, tables
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import SettingsError

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.example_sagas.loans import NOON, log_of
+from tests.example_sagas.loan_rows import log_of
+from tests.example_sagas.loans import NOON
 from tests.unit.persistence.saga_entries import append, close, entry
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence import saga_log_queries

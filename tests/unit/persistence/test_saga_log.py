@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from tests.example_sagas.loans import NOON, log_of
+from tests.example_sagas.loan_rows import log_of
+from tests.example_sagas.loans import NOON
 from tests.unit.persistence.saga_entries import append, entry, streams
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaState

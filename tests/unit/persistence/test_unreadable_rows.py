@@ -8,20 +8,10 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from tests.example_sagas.loans import (
-    NOON,
-    BookWanted,
-    Branch,
-    Clerk,
-    letter,
-    letters,
-    library,
-    notes,
-    outgoing,
-    put_out,
-    rows_left,
-)
-from tests.example_sagas.loans import HandClock as Clock
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import letter, outgoing
+from tests.example_sagas.loan_rows import letters, notes, put_out, rows_left
+from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from tests.unit.persistence.faults import change
 from toolkit import Settings
 from toolkit.messaging.decoding import Unreadable
@@ -35,6 +25,7 @@ from toolkit.persistence.schema import UtcDateTime
 from toolkit.persistence.unreadable_rows import rows_set_aside
 from toolkit.runtime.pruner import prune
 from toolkit.runtime.watchdog import Watchdog
+from toolkit.testing import ManualClock
 
 
 def counted(table: str) -> float:
@@ -42,12 +33,12 @@ def counted(table: str) -> float:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock(NOON)
 
 
 @pytest.fixture
-def branch(database: Database, clerk: Clerk, clock: Clock) -> Branch:
+def branch(database: Database, clerk: Clerk, clock: ManualClock) -> Branch:
     return Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
 
 
@@ -81,13 +72,13 @@ async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database:
         assert [each["attempt"] for each in await outbox.listed(connection)] == [None]
 
 
-async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database: Database, clock: Clock) -> None:
+async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database: Database, clock: ManualClock) -> None:
     await put_out(database, outgoing("loan-1", due_at=NOON))
     await change(database, "UPDATE outbox SET headers = ''")
     await branch.relay._claim_due()
 
     await change(database, "UPDATE outbox SET headers = '{}'")
-    clock.advance(days=1, seconds=1)
+    clock.advance(timedelta(days=1, seconds=1))
     await branch.relay._claim_due()
     await branch.relay.drain()
 
@@ -105,17 +96,17 @@ BROKEN_LOG = {
 }
 
 
-async def overdue_loans(branch: Branch, clock: Clock) -> None:
+async def overdue_loans(branch: Branch, clock: ManualClock) -> None:
     """Take three loans whose sagas should have ended two hours ago."""
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
     await branch.relay.drain()
     branch.post.taken.clear()
-    clock.advance(hours=2)
+    clock.advance(timedelta(hours=2))
 
 
 @pytest.mark.parametrize("fault", BROKEN_LOG)
 async def test_an_unreadable_log_entry_stops_no_nudge(
-    branch: Branch, watch: Watchdog, database: Database, clock: Clock, fault: str
+    branch: Branch, watch: Watchdog, database: Database, clock: ManualClock, fault: str
 ) -> None:
     await overdue_loans(branch, clock)
     await change(database, BROKEN_LOG[fault])
@@ -130,13 +121,13 @@ async def test_an_unreadable_log_entry_stops_no_nudge(
 
 @pytest.mark.parametrize("fault", BROKEN_LOG)
 async def test_an_entry_broken_later_stops_no_nudge(
-    branch: Branch, watch: Watchdog, database: Database, clock: Clock, fault: str
+    branch: Branch, watch: Watchdog, database: Database, clock: ManualClock, fault: str
 ) -> None:
     await overdue_loans(branch, clock)
     await watch.sweep()
     await change(database, BROKEN_LOG[fault])
 
-    clock.advance(minutes=2)
+    clock.advance(timedelta(minutes=2))
     await watch.sweep()
 
     for loan in ("loan-0", "loan-2"):
@@ -152,7 +143,7 @@ async def test_an_entry_broken_later_stops_no_nudge(
     ],
 )
 async def test_an_invalid_event_rests_for_a_day(
-    branch: Branch, watch: Watchdog, database: Database, clock: Clock, broken: str
+    branch: Branch, watch: Watchdog, database: Database, clock: ManualClock, broken: str
 ) -> None:
     await overdue_loans(branch, clock)
     await change(database, broken)
@@ -178,15 +169,15 @@ async def test_an_invalid_event_rests_for_a_day(
     ],
 )
 async def test_an_unreadable_overdue_row_stops_no_nudge(
-    branch: Branch, watch: Watchdog, database: Database, clock: Clock, broken: str
+    branch: Branch, watch: Watchdog, database: Database, clock: ManualClock, broken: str
 ) -> None:
     await overdue_loans(branch, clock)
     await watch.sweep()
     await change(database, broken)
 
-    clock.advance(minutes=2)
+    clock.advance(timedelta(minutes=2))
     await watch.sweep()
-    clock.advance(minutes=2)
+    clock.advance(timedelta(minutes=2))
     with capture_logs() as logs:
         await watch.sweep()
 
@@ -198,7 +189,7 @@ async def test_an_unreadable_overdue_row_stops_no_nudge(
 
 
 async def test_metrics_leave_out_an_unreadable_row(
-    branch: Branch, watch: Watchdog, database: Database, clock: Clock, clerk: Clerk
+    branch: Branch, watch: Watchdog, database: Database, clock: ManualClock, clerk: Clerk
 ) -> None:
     async def ready() -> dict[str, bool]:
         return {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.example_sagas import loans
-from tests.example_sagas.loans import BookWanted, Branch, Clerk, library, states
-from tests.example_sagas.loans import HandClock as Clock
+from tests.example_sagas import loan_rows, loans
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_rows import states
+from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from tests.unit.persistence.faults import change
 from toolkit import Event, Participant, SagaId, Service, Settings
 from toolkit.operations import dead_letters as dead_letter_operations
@@ -18,6 +20,7 @@ from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import Selection
 from toolkit.runtime.watchdog import Watchdog
+from toolkit.testing import ManualClock
 
 BY = Operator(name="ada", reason="it was lost")
 
@@ -45,25 +48,25 @@ def release(*, version: int = 2, external: bool = False, name: str = "BookLent")
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock(NOON)
 
 
 @pytest.fixture
-def before(database: Database, clerk: Clerk, clock: Clock) -> Branch:
+def before(database: Database, clerk: Clerk, clock: ManualClock) -> Branch:
     return Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
 
 
 @pytest.mark.parametrize("way", ["nudge of the watchdog", "nudge", "replay"])
 async def test_a_resent_event_keeps_its_emitted_version(
-    before: Branch, database: Database, clock: Clock, way: str
+    before: Branch, database: Database, clock: ManualClock, way: str
 ) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
     await before.relay.drain()
     after = Branch(release(), database, resources={}, clock=clock)
     emitted = release().emitted()
 
-    clock.advance(minutes=30)
+    clock.advance(timedelta(minutes=30))
     if way == "nudge of the watchdog":
         await Watchdog(release(), Settings(), database=database, relay=after.relay, clock=clock).sweep()
     elif way == "nudge":
@@ -99,7 +102,7 @@ async def test_a_new_event_has_the_declared_version(before: Branch, database: Da
     ],
 )
 async def test_an_original_of_another_version_is_never_read(
-    before: Branch, database: Database, clock: Clock, external: bool, today: dict[str, Any], fault: str
+    before: Branch, database: Database, clock: ManualClock, external: bool, today: dict[str, Any], fault: str
 ) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
     after = Branch(release(external=external, **today), database, resources={}, clock=clock)
@@ -107,14 +110,14 @@ async def test_an_original_of_another_version_is_never_read(
     for _ in range(2):
         await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
 
-    (letter,) = await loans.letters(database)
+    (letter,) = await loan_rows.letters(database)
     assert fault in letter["error"]
     assert "redrive the dead letter with a release" in letter["error"]
     assert (await states(database, "loan-1"))[0] == "completed"
     assert "compensated" not in await states(database, "loan-1")
 
 
-async def test_a_log_without_versions_counts_as_current(before: Branch, database: Database, clock: Clock) -> None:
+async def test_a_log_without_versions_counts_as_current(before: Branch, database: Database, clock: ManualClock) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
     await change(database, "UPDATE saga_log SET emitted_version = NULL")
     after = Branch(release(), database, resources={}, clock=clock)
@@ -124,7 +127,7 @@ async def test_a_log_without_versions_counts_as_current(before: Branch, database
     assert await states(database, "loan-1") == ["completed", "compensated"]
 
 
-async def test_a_redriven_dead_letter_keeps_its_version(before: Branch, database: Database, clock: Clock) -> None:
+async def test_a_redriven_dead_letter_keeps_its_version(before: Branch, database: Database, clock: ManualClock) -> None:
     await before.take(BookWanted(loan_id="loan-1"))
     after = Branch(release(), database, resources={}, clock=clock)
     for _ in range(2):

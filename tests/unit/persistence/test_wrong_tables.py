@@ -10,14 +10,9 @@ from sqlalchemy.engine import make_url
 from structlog.testing import capture_logs
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import (
-    Branch,
-    Clerk,
-    lent,
-    letters,
-    library,
-    notes,
-)
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_rows import lent, letters, notes
+from tests.example_sagas.loans import Clerk, library
 from tests.unit.persistence.faults import change, is_now, wanted
 from toolkit.ids import new_id
 from toolkit.persistence.database import Database

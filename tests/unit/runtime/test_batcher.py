@@ -14,21 +14,10 @@ from sqlalchemy.event import listens_for
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import (
-    BookWanted,
-    Branch,
-    CardRefused,
-    Clerk,
-    cut_off_everybody_else,
-    lent,
-    letters,
-    library,
-    log_of,
-    notes,
-    rename,
-    states,
-    wire,
-)
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import cut_off_everybody_else, lent, letters, log_of, notes, rename, states
+from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, library
 from toolkit import Event, Service
 from toolkit.declaration.events import AbortRequested
 from toolkit.messaging.envelope import WireMessage

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.example_sagas.loans import NOON, BookWanted, Branch, CardRefused, Clerk, LoanRefused, letter, library, log_of
-from tests.example_sagas.loans import HandClock as Clock
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import letter
+from tests.example_sagas.loan_rows import log_of
+from tests.example_sagas.loans import NOON, BookWanted, CardRefused, Clerk, LoanRefused, library
 from toolkit import Event
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaState
 from toolkit.persistence import saga_log
@@ -19,6 +21,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
 from toolkit.runtime import dispatch
 from toolkit.runtime.pruner import prune
+from toolkit.testing import ManualClock
 
 WANTED = BookWanted(loan_id="loan-1")
 REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
@@ -31,7 +34,7 @@ ASK = EndRequested(saga_type="loan", saga_id="loan-1")
 
 @pytest.fixture
 def branch(database: Database, clerk: Clerk) -> Branch:
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=Clock())
+    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON))
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ async def test_an_abort_of_an_ended_saga_changes_nothing(branch: Branch) -> None
 async def test_an_abort_of_a_pruned_saga_fences_nothing(branch: Branch, logs: list[Any]) -> None:
     await branch.take(WANTED)
     await branch.take(COMPLETED)
-    branch.clock.advance(days=10)
+    branch.clock.advance(timedelta(days=10))
     await prune(branch.database, older_than=timedelta(days=5), now=branch.clock.now())
 
     await take(branch, ABORT, started_at=NOON)

@@ -11,27 +11,21 @@ import pytest
 from sqlalchemy import insert, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import letter
+from tests.example_sagas.loan_rows import lent, letters, log_of, notes, rows_left, states
 from tests.example_sagas.loans import (
     NOON,
+    Action,
     BookLent,
     BookTakenBack,
     BookWanted,
-    Branch,
     CardRefused,
     Clerk,
-    Deed,
-    HandClock,
     LoanRefused,
     LoanRegistered,
-    lent,
-    letter,
-    letters,
     library,
     loan_saga,
-    log_of,
-    notes,
-    rows_left,
-    states,
 )
 from toolkit import Event, Participant, Retry, Service
 from toolkit.declaration.events import AbortRequested, SagaEnded
@@ -40,6 +34,7 @@ from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import pruning_watermark
 from toolkit.persistence.database import Database
+from toolkit.testing import ManualClock
 
 WANTED = BookWanted(loan_id="loan-1")
 CARD_REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
@@ -47,20 +42,20 @@ ABORT = AbortRequested(saga_type="loan", saga_id="loan-1", reason="the reader le
 
 
 @pytest.fixture
-def watch() -> HandClock:
-    return HandClock()
+def watch() -> ManualClock:
+    return ManualClock(NOON)
 
 
 @pytest.fixture
-def branch(database: Database, clerk: Clerk, watch: HandClock) -> Branch:
+def branch(database: Database, clerk: Clerk, watch: ManualClock) -> Branch:
     return Branch(library(clerk), database, resources={Clerk: clerk}, clock=watch)
 
 
-def fails(error: Exception) -> Deed:
-    async def deed(_: Event, __: AsyncSession) -> None:
+def fails(error: Exception) -> Action:
+    async def action(_: Event, __: AsyncSession) -> None:
         raise error
 
-    return deed
+    return action
 
 
 async def abort(branch: Branch) -> None:
@@ -170,7 +165,7 @@ async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> No
 
 
 @pytest.mark.parametrize(
-    ("deed", "word"),
+    ("action", "word"),
     [
         (commit, "StepError: a step never commits"),
         (roll_back, "StepError: a step never rolls back"),
@@ -189,10 +184,10 @@ async def write_what_the_database_refuses(_: Event, session: AsyncSession) -> No
     ],
 )
 async def test_a_step_against_its_declaration_is_refused_alone(
-    branch: Branch, clerk: Clerk, database: Database, deed: Deed, word: str
+    branch: Branch, clerk: Clerk, database: Database, action: Action, word: str
 ) -> None:
     async def break_the_rules_for_loan_1(event: Event, session: AsyncSession) -> Event | None:
-        return await deed(event, session) if event == WANTED else None
+        return await action(event, session) if event == WANTED else None
 
     clerk.will("lend_book", *[break_the_rules_for_loan_1] * 6)
     await branch.take(BookWanted(loan_id="loan-0"), WANTED, BookWanted(loan_id="loan-2"))
@@ -204,7 +199,7 @@ async def test_a_step_against_its_declaration_is_refused_alone(
 
 
 async def test_a_failed_attempt_returns_to_its_own_queue(
-    branch: Branch, clerk: Clerk, database: Database, watch: HandClock
+    branch: Branch, clerk: Clerk, database: Database, watch: ManualClock
 ) -> None:
     clerk.will("lend_book", fails(ConnectionError("catalogue away")))
     await branch.take(WANTED)
@@ -239,7 +234,7 @@ async def test_a_steps_error_holds_no_sensitive_value(branch: Branch, clerk: Cle
     assert all("nobody has ***" in error and "4711" not in error for error in errors)
 
 
-async def test_a_step_without_refusal_ends_as_dead_letter(database: Database, clerk: Clerk, watch: HandClock) -> None:
+async def test_a_step_without_refusal_ends_as_dead_letter(database: Database, clerk: Clerk, watch: ManualClock) -> None:
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
     clerk.will("lend_book", *[fails(ConnectionError("catalogue away"))] * 2)
 
@@ -252,7 +247,7 @@ async def test_a_step_without_refusal_ends_as_dead_letter(database: Database, cl
     assert await states(database, "loan-1") == []
 
 
-async def test_no_deadline_or_abort_forces_a_refusal(database: Database, clerk: Clerk, watch: HandClock) -> None:
+async def test_no_deadline_or_abort_forces_a_refusal(database: Database, clerk: Clerk, watch: ManualClock) -> None:
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=watch)
 
     await abort(surely)
@@ -262,7 +257,7 @@ async def test_no_deadline_or_abort_forces_a_refusal(database: Database, clerk: 
 
 
 async def test_a_step_may_choose_its_retry_time(
-    branch: Branch, clerk: Clerk, database: Database, watch: HandClock
+    branch: Branch, clerk: Clerk, database: Database, watch: ManualClock
 ) -> None:
     clerk.will("lend_book", fails(Retry("the shelf is being moved", after=timedelta(seconds=7))))
 
@@ -362,7 +357,7 @@ async def test_an_event_of_another_type_runs_no_step(branch: Branch, clerk: Cler
 
 @pytest.mark.parametrize("word", ["way back", "abort"])
 async def test_a_message_is_deferred_during_a_call(
-    database: Database, clerk: Clerk, watch: HandClock, word: str
+    database: Database, clerk: Clerk, watch: ManualClock, word: str
 ) -> None:
     outside = Branch(library(clerk, external=True), database, resources={Clerk: clerk}, clock=watch)
     await outside.take(WANTED)
@@ -453,7 +448,7 @@ async def test_a_reason_with_nul_is_cleaned(
     assert [each.error for each in await log_of(database, "loan-1")] == ["cardexpired"]
 
 
-async def test_two_participants_of_a_service_both_act(database: Database, clerk: Clerk, watch: HandClock) -> None:
+async def test_two_participants_of_a_service_both_act(database: Database, clerk: Clerk, watch: ManualClock) -> None:
     reminders = Participant("reminders", saga=loan_saga)
 
     @reminders.step()

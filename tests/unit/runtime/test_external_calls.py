@@ -11,26 +11,13 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import (
-    BookLent,
-    BookWanted,
-    Branch,
-    CardRefused,
-    Clerk,
-    HandClock,
-    LoanRefused,
-    lent,
-    letter,
-    letters,
-    library,
-    log_of,
-    notes,
-    states,
-    stock,
-    wire,
-)
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import letter, wire
+from tests.example_sagas.loan_rows import lent, letters, log_of, notes, states
+from tests.example_sagas.loans import NOON, BookLent, BookWanted, CardRefused, Clerk, LoanRefused, library, stock
 from toolkit import Event
 from toolkit.persistence.database import Database
+from toolkit.testing import ManualClock
 
 WANTED = BookWanted(loan_id="loan-1")
 CARD_REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
@@ -55,7 +42,7 @@ class Call:
             raise self.error
 
 
-def branch(clerk: Clerk, database: Database, clock: HandClock | None = None, **facts: bool) -> Branch:
+def branch(clerk: Clerk, database: Database, clock: ManualClock | None = None, **facts: bool) -> Branch:
     return Branch(library(clerk, external=True, **facts), database, resources={Clerk: clerk}, clock=clock)
 
 
@@ -96,13 +83,13 @@ async def test_a_running_call_is_not_repeated(database: Database, clerk: Clerk) 
 
 
 async def test_giving_up_after_a_completion_voids_nothing(database: Database, clerk: Clerk) -> None:
-    watch = HandClock()
+    watch = ManualClock(NOON)
     quick, slow = branch(clerk, database, watch), branch(clerk, database, watch)
     calls = await quick.take(WANTED)
     again = await slow.take(WANTED)
     await quick.external_calls.run(calls[0])
 
-    watch.advance(minutes=2)
+    watch.advance(timedelta(minutes=2))
     await slow.external_calls.run(again[0])
 
     assert await states(database, "loan-1") == ["executing", "completed"]
@@ -125,7 +112,7 @@ async def test_a_failure_after_a_completion_changes_nothing(database: Database, 
 
 
 async def test_an_answer_after_giving_up_cannot_complete(database: Database, clerk: Clerk) -> None:
-    watch = HandClock()
+    watch = ManualClock(NOON)
     slow, late = branch(clerk, database, watch), branch(clerk, database, watch)
     hanging = Call()
     clerk.will("lend_book", hanging)
@@ -134,7 +121,7 @@ async def test_an_answer_after_giving_up_cannot_complete(database: Database, cle
     calling = asyncio.create_task(slow.external_calls.run(calls[0]))
     await hanging.begun.wait()
 
-    watch.advance(minutes=2)
+    watch.advance(timedelta(minutes=2))
     await late.external_calls.run(again[0])
     hanging.may_end.set()
     await calling
@@ -207,11 +194,11 @@ async def test_a_refusal_after_a_call_leaves_nothing_behind(database: Database, 
 
 
 async def test_giving_up_without_compensation_refuses_at_once(database: Database, clerk: Clerk) -> None:
-    watch = HandClock()
+    watch = ManualClock(NOON)
     one = branch(clerk, database, watch, undoable=False)
     calls = await one.take(WANTED)
 
-    watch.advance(minutes=2)
+    watch.advance(timedelta(minutes=2))
     await one.external_calls.run(calls[0])
 
     assert await states(database, "loan-1") == ["executing", "failed"]
@@ -231,12 +218,12 @@ async def test_giving_up_without_refusal_is_a_dead_letter(database: Database, cl
 
 
 async def test_a_void_continues_after_a_crash(database: Database, clerk: Clerk) -> None:
-    watch = HandClock()
+    watch = ManualClock(NOON)
     first, second = branch(clerk, database, watch), branch(clerk, database, watch)
     calls = await first.take(WANTED)
     crash = Call()
     clerk.will("take_back", crash)
-    watch.advance(minutes=2)
+    watch.advance(timedelta(minutes=2))
     voiding = asyncio.create_task(first.external_calls.run(calls[0]))
     await crash.begun.wait()
 
@@ -350,11 +337,11 @@ async def test_a_failing_external_compensation_is_a_dead_letter(
 
 
 async def test_a_failing_void_becomes_a_dead_letter(database: Database, clerk: Clerk) -> None:
-    watch = HandClock()
+    watch = ManualClock(NOON)
     one = branch(clerk, database, watch)
     (call,) = await one.take(WANTED)
     clerk.will("take_back", *[fails(ConnectionError("the line is dead"))] * 2)
-    watch.advance(minutes=2)
+    watch.advance(timedelta(minutes=2))
 
     await one.external_calls.run(call)
     await one.handle(WANTED)

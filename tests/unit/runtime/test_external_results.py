@@ -13,17 +13,10 @@ from sqlalchemy.util import await_only
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tests.example_sagas.loans import (
-    QUICK,
-    BookWanted,
-    Branch,
-    LoanRefused,
-    cut_off_everybody_else,
-    loan_saga,
-    notes,
-    states,
-    wire,
-)
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import cut_off_everybody_else, notes, states
+from tests.example_sagas.loans import QUICK, BookWanted, LoanRefused, loan_saga
 from toolkit import Event, Participant, SagaId, Service
 from toolkit.persistence.database import Database
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from tests.example_sagas.loans import BookWanted, Branch, CardRefused, Clerk, library, notes, states
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_rows import notes, states
+from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, library
 from toolkit import Event, Middleware
 from toolkit.persistence.database import Database
 

@@ -15,7 +15,10 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tests.example_sagas.loans import BookLent, BookWanted, Branch, LoanRefused, loan_saga, states, wire
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import states
+from tests.example_sagas.loans import BookLent, BookWanted, LoanRefused, loan_saga
 from toolkit import Event, Participant, RetryPolicy, Service
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_contention

@@ -10,7 +10,9 @@ from sqlalchemy import insert, text
 from structlog.testing import capture_logs
 
 from tests.eventually import eventually
-from tests.example_sagas.loans import NOON, BookWanted, HandClock, letters, log_of, rename, wire
+from tests.example_sagas.loan_messages import wire
+from tests.example_sagas.loan_rows import letters, log_of, rename
+from tests.example_sagas.loans import NOON, BookWanted
 from toolkit import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.persistence import audit_log, dead_letters, overdue_steps, pruning_watermark, saga_log, saga_log_queries
@@ -21,6 +23,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import StepState
 from toolkit.runtime import pruner
 from toolkit.runtime.pruner import Pruned, Pruner
+from toolkit.testing import ManualClock
 
 ADA = Operator("ada@desk", "the disk is full")
 DAY = timedelta(days=1)
@@ -188,7 +191,7 @@ async def test_the_search_for_old_rows_uses_an_index(sqlite: Database) -> None:
 
 async def test_the_pruning_loop_runs_until_stopped(database: Database) -> None:
     await log(database, "ended", SagaState.COMPLETED)
-    loop = Pruner("library", Settings(retention=DAY), database=database, clock=HandClock())
+    loop = Pruner("library", Settings(retention=DAY), database=database, clock=ManualClock(NOON))
     running = asyncio.create_task(loop.run())
 
     await eventually(lambda: nothing_of(database, "ended"))
@@ -199,7 +202,7 @@ async def test_the_pruning_loop_runs_until_stopped(database: Database) -> None:
 
 async def test_an_outage_is_told_and_waited_for(database: Database) -> None:
     await rename(database, "saga_log", "elsewhere")
-    loop = Pruner("library", Settings(retention=DAY), database=database, clock=HandClock())
+    loop = Pruner("library", Settings(retention=DAY), database=database, clock=ManualClock(NOON))
 
     with capture_logs() as told:
         running = asyncio.create_task(loop.run())
@@ -214,7 +217,7 @@ async def test_an_outage_is_told_and_waited_for(database: Database) -> None:
 async def test_without_the_setting_nothing_is_pruned(database: Database) -> None:
     await log(database, "ended", SagaState.COMPLETED)
 
-    loop = Pruner("library", Settings(), database=database, clock=HandClock())
+    loop = Pruner("library", Settings(), database=database, clock=ManualClock(NOON))
     loop.stop()
     await loop.run()
 

@@ -12,13 +12,17 @@ from sqlalchemy import text
 
 from tests.commit_order import race
 from tests.eventually import eventually
-from tests.example_sagas.loans import HandClock, Post, cut_off_everybody_else, outgoing, put_out, rename, rows_left
+from tests.example_sagas.library_branch import Post
+from tests.example_sagas.loan_messages import outgoing
+from tests.example_sagas.loan_rows import cut_off_everybody_else, put_out, rename, rows_left
+from tests.example_sagas.loans import NOON
 from toolkit.clock import SystemClock
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.runtime.relay import Relay
+from toolkit.testing import ManualClock
 
 LEASE = timedelta(seconds=5)
 
@@ -51,8 +55,8 @@ async def dying_connection(_: WireMessage) -> None:
 
 
 @pytest.fixture
-def watch() -> HandClock:
-    return HandClock()
+def watch() -> ManualClock:
+    return ManualClock(NOON)
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def post() -> Post:
     return Post()
 
 
-def relay_of(database: Database, post: Post, watch: HandClock, *, window: int = 10, poll: float = 0.02) -> Relay:
+def relay_of(database: Database, post: Post, watch: ManualClock, *, window: int = 10, poll: float = 0.02) -> Relay:
     return Relay(
         database, post, service="library", clock=watch, window=window, lease=LEASE, poll=timedelta(seconds=poll)
     )
@@ -101,7 +105,7 @@ async def a_few_polls() -> None:
     await asyncio.sleep(0.15)
 
 
-async def test_a_row_is_deleted_only_after_the_confirm(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_row_is_deleted_only_after_the_confirm(database: Database, post: Post, watch: ManualClock) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -117,7 +121,7 @@ async def test_a_row_is_deleted_only_after_the_confirm(database: Database, post:
     assert post.saga_ids() == ["loan-1"]
 
 
-async def test_a_message_goes_out_as_it_was_committed(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_message_goes_out_as_it_was_committed(database: Database, post: Post, watch: ManualClock) -> None:
     row = outgoing("loan-1", due_at=watch.now(), destination="saga.library")
     await put_out(database, row)
 
@@ -130,7 +134,7 @@ async def test_a_message_goes_out_as_it_was_committed(database: Database, post: 
 
 @pytest.mark.parametrize("failure", [connection_lost, dying_connection])
 async def test_a_failed_publish_repeats_after_its_lease(
-    database: Database, post: Post, watch: HandClock, failure
+    database: Database, post: Post, watch: ManualClock, failure
 ) -> None:
     post.will(failure)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -139,14 +143,16 @@ async def test_a_failed_publish_repeats_after_its_lease(
         await until_taken(post, 1)
         await a_few_polls()
         before_the_lease_ends = post.saga_ids()
-        watch.advance(seconds=5)
+        watch.advance(timedelta(seconds=5))
         await until_empty(database)
 
     assert before_the_lease_ends == ["loan-1"]
     assert post.saga_ids() == ["loan-1", "loan-1"]
 
 
-async def test_a_relay_stopped_while_publishing_keeps_the_row(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_relay_stopped_while_publishing_keeps_the_row(
+    database: Database, post: Post, watch: ManualClock
+) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -162,7 +168,7 @@ async def test_a_relay_stopped_while_publishing_keeps_the_row(database: Database
     assert await rows_left(database) == ["loan-1"]
 
 
-async def test_an_unroutable_event_is_kept_and_retried(database: Database, post: Post, watch: HandClock) -> None:
+async def test_an_unroutable_event_is_kept_and_retried(database: Database, post: Post, watch: ManualClock) -> None:
     post.will(nobody_is_bound, nobody_is_bound, nobody_is_bound)
     row = outgoing("loan-1", due_at=watch.now())
     await put_out(database, row)
@@ -175,17 +181,17 @@ async def test_an_unroutable_event_is_kept_and_retried(database: Database, post:
                 return await tries_of(database, row.id) == tries
 
             await eventually(is_counted, what=f"try {tries}")
-            watch.advance(seconds=wait - 0.1)
+            watch.advance(timedelta(seconds=wait - 0.1))
             await a_few_polls()
             waits.append(len(post.taken))
-            watch.advance(seconds=0.1)
+            watch.advance(timedelta(seconds=0.1))
         await until_empty(database)
 
     assert waits == [1, 2, 3]
     assert len(post.taken) == 4
 
 
-async def test_an_optional_event_may_go_unheard(database: Database, post: Post, watch: HandClock) -> None:
+async def test_an_optional_event_may_go_unheard(database: Database, post: Post, watch: ManualClock) -> None:
     post.will(nobody_is_bound)
     await put_out(database, outgoing("loan-1", due_at=watch.now(), optional=True))
 
@@ -195,7 +201,7 @@ async def test_an_optional_event_may_go_unheard(database: Database, post: Post, 
     assert len(post.taken) == 1
 
 
-async def test_two_relays_publish_each_row_once(database: Database, watch: HandClock) -> None:
+async def test_two_relays_publish_each_row_once(database: Database, watch: ManualClock) -> None:
     loans = sorted(f"loan-{number}" for number in range(100))
     await put_out(database, *(outgoing(loan, due_at=watch.now()) for loan in loans))
     posts = [Post(), Post()]
@@ -206,7 +212,7 @@ async def test_two_relays_publish_each_row_once(database: Database, watch: HandC
     assert sorted(posts[0].saga_ids() + posts[1].saga_ids()) == loans
 
 
-async def test_the_rows_of_a_dead_relay_come_due(database: Database, watch: HandClock) -> None:
+async def test_the_rows_of_a_dead_relay_come_due(database: Database, watch: ManualClock) -> None:
     dead, heir = Post(), Post()
     dead.will(Hold())
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -216,14 +222,14 @@ async def test_the_rows_of_a_dead_relay_come_due(database: Database, watch: Hand
     async with running(relay_of(database, heir, watch)):
         await a_few_polls()
         while_the_lease_holds = heir.saga_ids()
-        watch.advance(seconds=5)
+        watch.advance(timedelta(seconds=5))
         await until_empty(database)
 
     assert while_the_lease_holds == []
     assert heir.saga_ids() == ["loan-1"]
 
 
-async def test_a_handed_over_row_needs_no_claim(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_handed_over_row_needs_no_claim(database: Database, post: Post, watch: ManualClock) -> None:
     relay = relay_of(database, post, watch, poll=60)
     async with running(relay):
         row = outgoing("loan-1", due_at=relay.due_if_handed_over())
@@ -238,7 +244,7 @@ async def test_a_handed_over_row_needs_no_claim(database: Database, post: Post, 
 
 @pytest.mark.parametrize(("confirmed", "left"), [(7, 7), (8, 0)])
 async def test_a_batch_deletes_confirmed_rows_along(
-    database: Database, post: Post, watch: HandClock, confirmed: int, left: int
+    database: Database, post: Post, watch: ManualClock, confirmed: int, left: int
 ) -> None:
     relay = relay_of(database, post, watch)
     rows = [outgoing(f"loan-{number}", due_at=watch.now() + LEASE) for number in range(confirmed)]
@@ -254,17 +260,17 @@ async def test_a_batch_deletes_confirmed_rows_along(
     assert len(await rows_left(database)) == left
 
 
-async def test_a_delayed_row_leaves_when_due(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_delayed_row_leaves_when_due(database: Database, post: Post, watch: ManualClock) -> None:
     relay = relay_of(database, post, watch)
     later = outgoing("loan-1", due_at=watch.now() + timedelta(seconds=3))
     await put_out(database, later)
 
     async with running(relay):
         relay.hand_over([], [later])
-        watch.advance(seconds=2.9)
+        watch.advance(timedelta(seconds=2.9))
         await a_few_polls()
         before = post.saga_ids()
-        watch.advance(seconds=0.1)
+        watch.advance(timedelta(seconds=0.1))
         await until_empty(database)
 
     assert before == []
@@ -284,7 +290,7 @@ async def test_a_delayed_row_does_not_wait_for_polls(database: Database, post: P
     assert post.saga_ids() == ["loan-1"]
 
 
-async def test_a_row_due_at_commit_is_claimed_immediately(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_row_due_at_commit_is_claimed_immediately(database: Database, post: Post, watch: ManualClock) -> None:
     relay = relay_of(database, post, watch, poll=60)
     async with running(relay):
         await a_few_polls()
@@ -298,30 +304,30 @@ async def test_a_row_due_at_commit_is_claimed_immediately(database: Database, po
 
 
 async def test_a_due_row_spins_no_full_window(sqlite: Database, post: Post) -> None:
-    class CountedClock(HandClock):
+    class CountedClock(ManualClock):
         looks = 0
 
         def now(self) -> datetime:
             self.looks += 1
-            return self.at
+            return super().now()
 
-    clock, broker = CountedClock(), Hold()
+    clock, broker = CountedClock(NOON), Hold()
     post.will(broker)
-    await put_out(sqlite, outgoing("loan-1", due_at=clock.at))
+    await put_out(sqlite, outgoing("loan-1", due_at=clock.now()))
     async with running(relay := relay_of(sqlite, post, clock, window=1, poll=60)):
         await a_few_polls()
-        relay.hand_over([], [outgoing("loan-2", due_at=clock.at)])
+        relay.hand_over([], [outgoing("loan-2", due_at=clock.now())])
         before = clock.looks
         await a_few_polls()
         looks = clock.looks - before
-        await put_out(sqlite, outgoing("loan-2", due_at=clock.at))
+        await put_out(sqlite, outgoing("loan-2", due_at=clock.now()))
         broker.confirm.set()
         await until_empty(sqlite)
 
     assert looks < 10
 
 
-async def test_a_full_window_delays_the_remaining_rows(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_full_window_delays_the_remaining_rows(database: Database, post: Post, watch: ManualClock) -> None:
     broker = Hold()
     post.will(*[broker] * 10)
     await put_out(database, *(outgoing(f"loan-{number}", due_at=watch.now()) for number in range(10)))
@@ -340,14 +346,14 @@ async def test_a_full_window_delays_the_remaining_rows(database: Database, post:
     assert len(set(post.saga_ids())) == len(post.taken) == 10
 
 
-async def test_an_expired_lease_in_flight_sends_once(database: Database, post: Post, watch: HandClock) -> None:
+async def test_an_expired_lease_in_flight_sends_once(database: Database, post: Post, watch: ManualClock) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
 
     async with running(relay_of(database, post, watch)):
         await until_taken(post, 1)
-        watch.advance(seconds=6)
+        watch.advance(timedelta(seconds=6))
         await a_few_polls()
         broker.confirm.set()
         await until_empty(database)
@@ -355,7 +361,7 @@ async def test_an_expired_lease_in_flight_sends_once(database: Database, post: P
     assert len(post.taken) == 1
 
 
-async def test_one_message_id_is_in_flight_once(database: Database, post: Post, watch: HandClock) -> None:
+async def test_one_message_id_is_in_flight_once(database: Database, post: Post, watch: ManualClock) -> None:
     broker = Hold()
     post.will(broker)
     first = outgoing("loan-1", due_at=watch.now())
@@ -368,7 +374,7 @@ async def test_one_message_id_is_in_flight_once(database: Database, post: Post, 
         together = len(post.taken)
         broker.confirm.set()
         await eventually(lambda: _left(database, 1))
-        watch.advance(seconds=5)
+        watch.advance(timedelta(seconds=5))
         await until_empty(database)
 
     assert together == 1
@@ -379,7 +385,7 @@ async def _left(database: Database, count: int) -> bool:
     return len(await rows_left(database)) == count
 
 
-async def test_draining_waits_for_confirms_and_deletes(database: Database, post: Post, watch: HandClock) -> None:
+async def test_draining_waits_for_confirms_and_deletes(database: Database, post: Post, watch: ManualClock) -> None:
     relay, broker = relay_of(database, post, watch), Hold()
     post.will(broker, broker)
     rows = [outgoing(f"loan-{number}", due_at=relay.due_if_handed_over()) for number in (1, 2)]
@@ -396,13 +402,13 @@ async def test_draining_waits_for_confirms_and_deletes(database: Database, post:
     assert await rows_left(database) == []
 
 
-async def test_draining_an_idle_relay_is_done_at_once(database: Database, post: Post, watch: HandClock) -> None:
+async def test_draining_an_idle_relay_is_done_at_once(database: Database, post: Post, watch: ManualClock) -> None:
     await relay_of(database, post, watch).drain()
 
     assert post.taken == []
 
 
-async def test_a_failed_delete_is_repeated_alone(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_failed_delete_is_repeated_alone(database: Database, post: Post, watch: ManualClock) -> None:
     broker = Hold()
     post.will(broker)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
@@ -424,7 +430,9 @@ async def _is(claim: bool) -> bool:
     return claim
 
 
-async def test_an_outage_while_putting_back_leaves_the_lease(database: Database, post: Post, watch: HandClock) -> None:
+async def test_an_outage_while_putting_back_leaves_the_lease(
+    database: Database, post: Post, watch: ManualClock
+) -> None:
     relay = relay_of(database, post, watch, poll=60)
     gone = asyncio.Event()
 
@@ -442,7 +450,7 @@ async def test_an_outage_while_putting_back_leaves_the_lease(database: Database,
     was_healthy = relay.is_healthy
     await rename(database, "hidden", "outbox")
 
-    watch.advance(seconds=6)
+    watch.advance(timedelta(seconds=6))
     async with running(relay):
         await until_empty(database)
 
@@ -450,14 +458,14 @@ async def test_an_outage_while_putting_back_leaves_the_lease(database: Database,
     assert len(post.taken) == 2
 
 
-async def test_the_relay_outlives_its_connections(postgres: Database, post: Post, watch: HandClock) -> None:
+async def test_the_relay_outlives_its_connections(postgres: Database, post: Post, watch: ManualClock) -> None:
     neighbour = Database(postgres.url)
 
     async with running(relay_of(postgres, post, watch)):
         for number in range(5):
             await put_out(neighbour, outgoing(f"loan-{number}", due_at=watch.now()))
             await cut_off_everybody_else(neighbour)
-        watch.advance(seconds=6)
+        watch.advance(timedelta(seconds=6))
         await until_empty(neighbour)
     await neighbour.close()
 
@@ -468,7 +476,7 @@ async def test_a_row_committed_late_is_not_skipped(postgres: Database) -> None:
     assert await race(postgres, pairs=300, seed=7, progress=lambda _: None) == []
 
 
-async def test_a_stopped_relay_ends_between_transactions(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_stopped_relay_ends_between_transactions(database: Database, post: Post, watch: ManualClock) -> None:
     relay = relay_of(database, post, watch, poll=60)
     working = asyncio.create_task(relay.run())
     row = outgoing("loan-1", due_at=relay.due_if_handed_over())
@@ -483,7 +491,7 @@ async def test_a_stopped_relay_ends_between_transactions(database: Database, pos
     assert await rows_left(database) == []
 
 
-async def test_a_stopped_relay_claims_no_more_rows(database: Database, post: Post, watch: HandClock) -> None:
+async def test_a_stopped_relay_claims_no_more_rows(database: Database, post: Post, watch: ManualClock) -> None:
     relay = relay_of(database, post, watch)
     await put_out(database, outgoing("loan-1", due_at=watch.now()))
 

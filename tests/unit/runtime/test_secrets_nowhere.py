@@ -26,7 +26,8 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tests.example_sagas.loans import Branch, HandClock
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loans import NOON
 from tests.unit.runtime.test_sensitive_values import lines as lines
 from toolkit import Event, Participant, Refusal, Retry, RetryPolicy, Saga, SagaId, Sensitive, Service
 from toolkit.api import Access, ApiContext, api_routes, application
@@ -39,6 +40,7 @@ from toolkit.observability.logs import QUIET
 from toolkit.observability.tracing import Tracing, provider_for
 from toolkit.persistence import dead_letter_queries, saga_log_queries
 from toolkit.persistence.database import Database
+from toolkit.testing import ManualClock
 
 #: The name of the patient, with all that is escaped in some place or other; and what no text may have of it.
 NAME = 'Zephyrine O\'Quagga "Zé" <& Söhne>'
@@ -274,7 +276,7 @@ REFUSING = [
 @pytest.mark.parametrize(("way", "refusable"), [*WAYS, *REFUSING])
 async def test_no_form_of_a_secret_leaks_anywhere(beds, tracing, spans, lines, caplog, way, refusable):
     service = ward(refusable=refusable)
-    branch = Branch(service, beds, resources={}, clock=HandClock(), tracing=tracing)
+    branch = Branch(service, beds, resources={}, clock=ManualClock(NOON), tracing=tracing)
     envelope = Envelope(
         event_id="event-1", event_type="PatientCame", version=1, saga_id="visit-1", saga_type="visit",
         occurred_at=datetime.now(UTC),

@@ -1,0 +1,102 @@
+"""A replica of the library's service, with the runtime's parts, and a publisher that records its messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from tests.example_sagas.loan_messages import letter
+from toolkit import Event, Service
+from toolkit.clock import Clock, SystemClock
+from toolkit.messaging.decoding import Decoder
+from toolkit.messaging.envelope import WireMessage
+from toolkit.observability.tracing import Tracing
+from toolkit.persistence.database import Database
+from toolkit.runtime.batcher import Batcher
+from toolkit.runtime.executor import Executor
+from toolkit.runtime.external_calls import ExternalCalls
+from toolkit.runtime.invocation import Invocation
+from toolkit.runtime.relay import Relay
+from toolkit.runtime.unit_of_work import ExternalCall
+
+
+class Post:
+    """A publisher that records its messages; the test can plan a fate for the next ones."""
+
+    def __init__(self) -> None:
+        self.taken: list[WireMessage] = []
+        self.destinations: list[str | None] = []
+        self._fates: list[Callable[[WireMessage], Awaitable[None]]] = []
+
+    def will(self, *fates: Callable[[WireMessage], Awaitable[None]]) -> None:
+        """Plan the fates of the next messages, in order; later ones are confirmed at once."""
+        self._fates.extend(fates)
+
+    async def publish(self, message: WireMessage, *, destination: str | None) -> None:
+        """Record the message; returning confirms it."""
+        self.taken.append(message)
+        self.destinations.append(destination)
+        if self._fates:
+            await self._fates.pop(0)(message)
+
+    def saga_ids(self) -> list[str | None]:
+        """Return the saga ids of the recorded messages, in order."""
+        return [message.correlation_id for message in self.taken]
+
+
+class Branch:
+    """A replica of a service on a given database: its executor, its external calls, its batcher and its relay."""
+
+    def __init__(
+        self, service: Service, database: Database, *, resources: dict[type, Any], clock: Clock | None = None,
+        batch_size: int = 50, window: int = 500, tracing: Tracing | None = None,
+    ) -> None:  # fmt: skip
+        self.clock = clock or SystemClock()
+        self.post = Post()
+        self.database = database
+        self.relay = Relay(
+            database,
+            self.post,
+            service="library",
+            clock=self.clock,
+            window=window,
+            lease=timedelta(seconds=5),
+            poll=timedelta(milliseconds=20),
+            tracing=tracing,
+        )
+        self.executor = Executor(
+            service,
+            queue=f"saga.{service.name}",
+            database=database,
+            invocation=Invocation(resources, middleware=service.middleware),
+            relay=self.relay,
+            clock=self.clock,
+            timeouts={},
+            tracing=tracing,
+        )
+        self.external_calls = ExternalCalls(self.executor, concurrency=8, batch_size=batch_size)
+        decoder = Decoder(service.consumed(), service.sagas, max_body=100_000)
+        self.batcher = Batcher(self.executor, self.external_calls, decoder, clock=self.clock, batch_size=batch_size)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Run the batcher within the block."""
+        running = asyncio.create_task(self.batcher.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def take(self, *events: Event) -> list[ExternalCall]:
+        """Execute these events as one batch, and return the external calls that follow."""
+        calls = await self.executor.execute([letter(event, at=self.clock.now()) for event in events])
+        return [call for of_one in calls for call in of_one]
+
+    async def handle(self, event: Event) -> None:
+        """Execute one event, and make its external calls."""
+        for call in await self.take(event):
+            await self.external_calls.run(call)
