@@ -147,7 +147,9 @@ async def test_an_end_lost_without_binding_is_repaired(tmp_path: Path, prefix: s
     try:
         await world.request()  # the services are running
         await world.quiet()
-        unbinding = asyncio.create_task(keep_unbound(world, "hotel", "saga.SagaEnded"))
+        is_unbound = asyncio.Event()
+        unbinding = asyncio.create_task(keep_unbound(world, "hotel", "saga.SagaEnded", is_unbound))
+        await is_unbound.wait()
         trip = await world.request()
         await eventually(lambda: knows_the_end(world, "flight", trip))
         unbinding.cancel()
@@ -165,13 +167,14 @@ async def no_database(_: str) -> None:
     """Let each service use its file."""
 
 
-async def keep_unbound(world: RabbitWorld, service: str, key: str) -> None:
+async def keep_unbound(world: RabbitWorld, service: str, key: str, is_unbound: asyncio.Event) -> None:
     """Unbind a key repeatedly: the service declares it again."""
     connection = await aio_pika.connect(world.settings.broker_url)
     async with connection, connection.channel() as channel:
         queue = await channel.get_queue(queue_name(world.settings, service))
         while True:
             await queue.unbind(world.settings.exchange, key)
+            is_unbound.set()
 
 
 async def knows_the_end(world: World, service: str, trip: str) -> bool:
