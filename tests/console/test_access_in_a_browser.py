@@ -55,7 +55,7 @@ def test_a_rejected_service_token_is_reported(
     watch.page.locator("#nudge-reason").fill("to see")
     watch.page.get_by_role("button", name="Nudge this saga").click()
 
-    expect(watch.page.get_by_role("status").filter(has_text="Nudged")).to_contain_text("show the token of payment")
+    expect(watch.page.get_by_role("status").filter(has_text="Nudged")).to_contain_text("send the token of payment")
 
 
 def test_a_remote_browser_signs_in_first(shop: Shop, refused: str, watched: Watch, other_console: Callable[..., str]):
