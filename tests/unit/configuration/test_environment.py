@@ -118,7 +118,7 @@ def test_a_bad_value_names_its_file(monkeypatch, tmp_path):
     ("kind", "variable"),
     [(Settings, "SAGA_BROKER_URL"), (Settings, "SAGA_DATABASE_URL"), (GatewaySettings, "PAYMENT_GATEWAY_URL")],
 )
-def test_a_secret_in_place_of_a_url_is_hidden(monkeypatch, tmp_path, kind, variable, from_file, secret):
+def test_a_secret_given_as_a_url_is_hidden(monkeypatch, tmp_path, kind, variable, from_file, secret):
     name, value = (f"{variable}_FILE", file_with(tmp_path, secret)) if from_file else (variable, secret)
     monkeypatch.setenv(name, value)
 
@@ -128,7 +128,7 @@ def test_a_secret_in_place_of_a_url_is_hidden(monkeypatch, tmp_path, kind, varia
     assert secret not in str(caught.value)
 
 
-def test_a_secret_in_place_of_its_file_is_hidden(monkeypatch):
+def test_a_secret_given_as_a_file_is_hidden(monkeypatch):
     monkeypatch.setenv("SAGA_API_TOKEN_FILE", SECRET)
 
     with pytest.raises(SettingsError, match=r"^SAGA_API_TOKEN_FILE='\*\*\*' can't be read: No such file"):
@@ -188,7 +188,7 @@ def test_a_broker_on_another_machine_needs_a_password(monkeypatch, url):
         ("postgresql:///orders", {"PGPASSWORD": "Postgres", "PGHOST": "127.0.0.1,db"}),
     ],
 )
-def test_a_well_known_password_of_the_environment_is_refused(monkeypatch, url, environment):
+def test_a_well_known_password_from_environment_is_refused(monkeypatch, url, environment):
     monkeypatch.setenv("SAGA_DATABASE_URL", url)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

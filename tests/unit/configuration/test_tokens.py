@@ -42,7 +42,7 @@ def test_what_is_no_digest_is_refused_and_hidden(monkeypatch, value):
 
 
 @pytest.mark.parametrize("variable", ["SAGA_API_TOKEN", "SAGA_API_READ_TOKEN"])
-def test_a_digest_is_no_token_to_sign_in_with(monkeypatch, variable):
+def test_a_digest_is_not_accepted_as_token(monkeypatch, variable):
     monkeypatch.setenv(variable, DIGEST)
 
     with pytest.raises(SettingsError, match=rf"^{variable}='\*\*\*' is not allowed: it is a digest"):
@@ -68,7 +68,7 @@ def test_one_token_for_reading_and_writing_is_refused(monkeypatch, writing, read
         load_settings()
 
 
-def test_the_digest_of_the_known_token_is_refused_off_this_machine(monkeypatch):
+def test_the_known_tokens_digest_needs_this_machine(monkeypatch):
     monkeypatch.setenv("SAGA_API_TOKEN_DIGEST", digest_of(DEMO_TOKEN))
 
     with pytest.raises(SettingsError, match="SAGA_API_TOKEN=demo-token-everybody-knows is well known"):

@@ -34,7 +34,7 @@ def test_a_short_value_is_masked_as_a_word():
 
 
 @pytest.mark.parametrize("name", ["A", "Al"])
-def test_one_or_two_letters_are_masked_as_values_only(name: str):
+def test_one_or_two_characters_are_masked_as_values(name: str):
     body = json.dumps(BODY | {"guest": {"name": name, "nights": 1}})
     text = "it came by a detour, al dente; Al's or A's"
 
@@ -43,7 +43,7 @@ def test_one_or_two_letters_are_masked_as_values_only(name: str):
         assert redact(RoomBooked, body, shows.format(name)) == shows.format("***")
 
 
-def test_a_short_name_of_another_script_is_masked_as_a_word():
+def test_a_short_name_in_another_script_is_masked():
     body = json.dumps(BODY | {"guest": {"name": "王伟", "nights": 1}})
 
     assert redact(RoomBooked, body, "no 王伟 here") == "no *** here"
