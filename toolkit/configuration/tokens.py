@@ -61,7 +61,7 @@ def _is_token(secret: SecretStr | None) -> SecretStr | None:
 def _is_digest(secret: SecretStr | None) -> SecretStr | None:
     if secret and not _DIGEST.fullmatch(secret.get_secret_value()):
         raise ValueError(
-            f"give {_PREFIX} and the token's SHA-256 in 64 lower-case hexadecimal digits, from `sha256sum` say"
+            f"give {_PREFIX} and the token's SHA-256 in 64 lower-case hexadecimal digits, for example from `sha256sum`"
         )
     return secret
 

@@ -85,7 +85,7 @@ async def test_a_redrive_forgives_no_detour(
     assert entries == []
 
 
-async def test_a_message_that_its_own_queue_gave_up_is_redriven(settings: Settings, channel: AbstractChannel) -> None:
+async def test_a_message_of_its_own_queue_is_redriven(settings: Settings, channel: AbstractChannel) -> None:
     app = App(kitchen(), settings)
     await app.start()
     await app.stop()
