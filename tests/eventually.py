@@ -23,3 +23,12 @@ async def eventually(
             raise AssertionError(f"{what} did not come within {within} s; last seen: {seen!r}")
         await asyncio.sleep(every)
     return seen
+
+
+async def becomes_true(condition: Callable[[], bool], *, what: str) -> None:
+    """Return once the condition is true."""
+
+    async def look() -> bool:
+        return condition()
+
+    await eventually(look, what=what)

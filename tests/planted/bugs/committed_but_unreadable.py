@@ -9,7 +9,7 @@ EDITS = {
     ],
 }
 CAUGHT_BY = [
-    "tests/unit/runtime/test_executor.py::test_a_step_against_its_declaration_is_refused_alone",
+    "tests/unit/runtime/test_step_runner.py::test_a_step_against_its_declaration_is_refused_alone",
     "tests/conformance/test_a_saga_ends.py::test_an_unreadable_event_is_never_committed",
     "tests/conformance/test_a_saga_ends.py::test_a_compensation_with_unreadable_event_needs_a_person",
 ]

@@ -8,6 +8,6 @@ EDITS = {
 }
 CAUGHT_BY = [
     "tests/conformance/test_a_saga_ends.py::test_a_refusal_undoes_all_completed_steps",
-    "tests/unit/runtime/test_executor.py::test_a_refusal_rolls_back_the_steps_rows",
+    "tests/unit/runtime/test_step_runner.py::test_a_refusal_rolls_back_the_steps_rows",
     "tests/state_machine",
 ]

@@ -17,5 +17,5 @@ EDITS = {
 }
 CAUGHT_BY = [
     "tests/conformance/test_a_saga_ends.py::test_spent_retries_refuse_the_step",
-    "tests/unit/runtime/test_executor.py::test_a_failed_attempt_returns_to_its_own_queue",
+    "tests/unit/runtime/test_failed_attempts.py::test_a_failed_attempt_returns_to_its_own_queue",
 ]

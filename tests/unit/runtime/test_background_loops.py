@@ -1,4 +1,4 @@
-"""A background loop that ends though nothing stopped it ends the service's work, and says which it was."""
+"""A background loop that ends before it is stopped ends the service, and the error names the loop."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ async def test_an_ended_loop_is_reported_with_its_fault(loop, fault: str) -> Non
     reported: list[LoopEndedError] = []
     loops.on_end = reported.append
 
-    with capture_logs() as told:
+    with capture_logs() as logs:
         loops.begin("batcher", loop())
         await asyncio.wait(loops.tasks)
         await asyncio.sleep(0)
 
     assert reported == list(loops.ended.values())
     assert str(reported[0]).startswith(f"the loop batcher of payment ended though nothing had stopped it: {fault}")
-    (line,) = [each for each in told if each["log_level"] == "error"]
+    (line,) = [each for each in logs if each["log_level"] == "error"]
     assert (line["loop"], line["service"]) == ("batcher", "payment")
 
 
@@ -171,11 +171,11 @@ async def test_a_failing_provider_keeps_nothing_open(tmp_path: Path) -> None:
         name="library", participants=list(plain.participants), tables=plain.tables, provides={Clerk: provider}
     )
 
-    with capture_logs() as told:
+    with capture_logs() as logs:
         async with Embedded([service], Settings(data_dir=tmp_path)) as embedded:
             pass
 
-    assert [each["event"] for each in told if each["log_level"] == "error"] == [
+    assert [each["event"] for each in logs if each["log_level"] == "error"] == [
         "the resources of the steps could not be closed"
     ]
     assert embedded.runtimes["library"].database.engine.pool.checkedout() == 0

@@ -1,4 +1,4 @@
-"""Outcomes of calls to the outside share transactions, and none of them suffers from another."""
+"""Results of external calls share transactions, and a result that can't be written fails alone."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class FeePaid(Event, owner="till", optional=True):
 
 
 class Provider:
-    """Answers when so many have asked, from then on at once."""
+    """A provider that answers once so many calls wait, and each later call at once."""
 
-    def __init__(self, askers: int) -> None:
-        self.askers, self.calls = askers, 0
-        self.all_asked = asyncio.Event()
+    def __init__(self, expected: int) -> None:
+        self.expected, self.calls = expected, 0
+        self.all_called = asyncio.Event()
         self.receipts: dict[str, str] = {}
 
     async def charge(self, loan_id: str) -> str:
         self.calls += 1
-        if self.calls == self.askers:
+        if self.calls == self.expected:
             await self.before_it_answers()
-            self.all_asked.set()
-        await self.all_asked.wait()
+            self.all_called.set()
+        await self.all_called.wait()
         return self.receipts.get(loan_id, f"receipt of {loan_id}")
 
     async def before_it_answers(self) -> None:
-        """Do nothing, unless a test has something done."""
+        """Do nothing; a test replaces this."""
 
 
 def till(provider: Provider) -> Service:
@@ -80,26 +80,26 @@ async def charged(database: Database) -> list[tuple[int, str]]:
 @contextmanager
 def commits(database: Database) -> Iterator[list[str]]:
     seen: list[str] = []
-    count = lambda _: seen.append("commit")  # noqa: E731 -- one object, to be taken away again
+    count = lambda _: seen.append("commit")  # noqa: E731 -- one object, so that it can be removed
     event.listen(database.engine.sync_engine, "commit", count)
     yield seen
     event.remove(database.engine.sync_engine, "commit", count)
 
 
 @contextmanager
-def before_the_log_is_written(database: Database, deed: Coroutine[Any, Any, Any]) -> Iterator[None]:
-    """Have something done when the first batch has flushed its rows, and is about to append to the saga log."""
-    deeds, written = [deed], []
+def before_the_log_is_written(database: Database, action: Coroutine[Any, Any, Any]) -> Iterator[None]:
+    """Run an action after the first batch has flushed its rows, before it appends to the saga log."""
+    actions, written = [action], []
 
     def look(_: Any, __: Any, statement: str, *___: Any) -> None:
         written.extend([statement] if "INSERT INTO fee" in statement else [])
-        if len(written) and "INSERT INTO saga_log" in statement and deeds:
-            await_only(deeds.pop())
+        if len(written) and "INSERT INTO saga_log" in statement and actions:
+            await_only(actions.pop())
 
     event.listen(database.engine.sync_engine, "before_cursor_execute", look)
     yield
     event.remove(database.engine.sync_engine, "before_cursor_execute", look)
-    assert not deeds
+    assert not actions
 
 
 async def open_till(database: Database, provider: Provider, **facts: int) -> Branch:
@@ -108,7 +108,7 @@ async def open_till(database: Database, provider: Provider, **facts: int) -> Bra
 
 
 async def charge(branch: Branch, loans: list[str]) -> None:
-    """Claim all of them in one transaction, and make the calls side by side."""
+    """Claim all calls in one transaction, and make them side by side."""
     calls = await branch.take(*(BookWanted(loan_id=loan) for loan in loans))
     await asyncio.gather(*(branch.external_calls.run(call) for call in calls))
 
@@ -120,7 +120,7 @@ async def test_outcomes_that_come_at_once_share_a_transaction(database: Database
     with commits(database) as seen:
         await charge(branch, loans)
 
-    assert len(seen) <= 4  # the claims, the first outcome or two, all the others
+    assert len(seen) <= 4  # the claims, the first result or two, all the others
     assert sorted(loan for _, loan in await charged(database)) == loans
     assert [await states(database, loan) for loan in loans] == [["executing", "completed"]] * 8
     assert sorted(map(str, branch.post.saga_ids())) == loans
@@ -196,5 +196,5 @@ async def test_results_survive_a_cut_connection_without_new_calls(postgres: Data
     assert sorted(loan for _, loan in await charged(neighbour)) == loans
     assert [await states(neighbour, loan) for loan in loans] == [["executing", "completed"]] * 4
     assert [await notes(neighbour, loan) for loan in loans] == [[]] * 4
-    assert provider.calls == 4, "the database was there: what was known is written, and no call is made again"
+    assert provider.calls == 4, "the database answers again: the known results are written, and no call is repeated"
     await neighbour.close()

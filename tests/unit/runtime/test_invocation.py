@@ -1,4 +1,4 @@
-"""A function gets what its signature asks for, and is held to what it declared."""
+"""A function receives the arguments that its signature names, and must return an event that it declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which message ends its process is found out by marks that outlive it."""
+"""Marks in the database identify the message that ends its process."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ INNOCENT = WireMessage(b'{"n": 2}', "order.Placed", "two", "order-2")
 
 
 class Bench:
-    """A caution of one process, what it gave up, and what was executed."""
+    """The poison isolation of one process, with its dead letters and the messages that it executed."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.dead_letters: list[DeadLetter] = []
         self.executed: list[WireMessage] = []
         self.execute: Callable[[WireMessage], Awaitable[None]] = self._execute
-        self.reborn()
+        self.restart()
 
-    def reborn(self) -> None:
-        """Go on as a process that was started anew."""
+    def restart(self) -> None:
+        """Continue as a restarted process."""
         self.poison_isolation = PoisonIsolation(
-            "shop", self.database, take=self._take, dead_letter=self._bury, alone=asyncio.Lock()
+            "shop", self.database, take=self._take, dead_letter=self._dead_letter, alone=asyncio.Lock()
         )
 
     async def dies_under(self, message: WireMessage) -> None:
-        """Take a message, and end before it is settled, as a kill does."""
+        """Take a message, and end before it is settled, as a killed process does."""
         begun = asyncio.Event()
 
         async def hang(_: WireMessage) -> None:
@@ -50,10 +50,10 @@ class Bench:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
         self.execute = self._execute
-        self.reborn()
+        self.restart()
 
     async def marks(self, message: WireMessage) -> int:
-        """Return how many marks of a message stand."""
+        """Return the number of marks of a message."""
         async with self.database.reading() as connection:
             return await suspect_messages.marks(connection, fingerprint(message))
 
@@ -63,8 +63,8 @@ class Bench:
     async def _execute(self, message: WireMessage) -> None:
         self.executed.append(message)
 
-    async def _bury(self, letter: DeadLetter) -> None:
-        self.dead_letters.append(letter)
+    async def _dead_letter(self, dead_letter: DeadLetter) -> None:
+        self.dead_letters.append(dead_letter)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def test_four_ended_processes_give_a_message_up(bench: Bench) -> None:
     await bench.poison_isolation.take(LETHAL)
     await bench.poison_isolation.take(INNOCENT)
 
-    assert [(letter.reason, letter.message) for letter in bench.dead_letters] == [("ended its process", LETHAL)]
+    assert [(each.reason, each.message) for each in bench.dead_letters] == [("ended its process", LETHAL)]
     # The first death leaves no mark: a message is marked when it comes again.
     assert bench.dead_letters[0].error.startswith("its process ended 5 times while it was in hand")
     assert bench.executed == [INNOCENT]
@@ -95,7 +95,7 @@ async def test_copies_of_a_dead_letter_never_run(bench: Bench) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
     await bench.poison_isolation.take(LETHAL)
-    bench.reborn()
+    bench.restart()
     await bench.poison_isolation.prepare()
 
     assert bench.poison_isolation.knows(LETHAL)

@@ -1,4 +1,4 @@
-"""What is old goes bite by bite, nothing open ever does, and the horizon remembers what may be gone."""
+"""The pruner deletes old, ended sagas in batches, and the pruning watermark records how far."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from toolkit.testing import ManualClock
 ADA = Operator("ada@desk", "the disk is full")
 DAY = timedelta(days=1)
 OLD = NOON - 3 * DAY
-#: Old, and just as old as may be kept.
+#: The youngest age that is pruned.
 EDGE = NOON - DAY
 
 
@@ -49,13 +49,13 @@ async def log(database: Database, loan_id: str, *states: SagaState, at: Any = OL
         await saga_log.append(await session.connection(), entries)
 
 
-async def bury(database: Database, loan_id: str, at: Any = OLD) -> None:
-    letter = DeadLetter(
-        id=f"letter of {loan_id}", service="library", reason="schema", error="no title", at=at,
+async def add_dead_letter(database: Database, loan_id: str, at: Any = OLD) -> None:
+    dead_letter = DeadLetter(
+        id=f"dead letter of {loan_id}", service="library", reason="schema", error="no title", at=at,
         message=wire(BookWanted(loan_id=loan_id), at=OLD),
     )  # fmt: skip
     async with database.transaction() as session:
-        await dead_letters.add(await session.connection(), [letter])
+        await dead_letters.add(await session.connection(), [dead_letter])
 
 
 async def test_ended_sagas_are_pruned_and_open_ones_stay(database: Database) -> None:
@@ -86,10 +86,10 @@ async def test_a_batch_prunes_the_oldest_sagas_first(database: Database) -> None
     for number in range(5):
         await log(database, f"loan-{number}", SagaState.COMPLETED, at=OLD + timedelta(seconds=number))
 
-    bites = [await prune(database, most=2) for _ in range(4)]
+    batches = [await prune(database, most=2) for _ in range(4)]
 
-    assert [batch.sagas for batch in bites] == [2, 2, 1, 0]
-    assert [batch.is_all for batch in bites] == [False, False, False, True]
+    assert [batch.sagas for batch in batches] == [2, 2, 1, 0]
+    assert [batch.is_all for batch in batches] == [False, False, False, True]
 
 
 async def test_recently_touched_sagas_delay_no_others(database: Database) -> None:
@@ -106,19 +106,19 @@ async def test_old_dead_letters_of_ended_sagas_are_pruned(database: Database) ->
     await log(database, "open", SagaState.STARTED)
     await log(database, "ended", SagaState.FAILED)
     for loan_id in ("open", "ended", "unknown"):
-        await bury(database, loan_id)
-    await bury(database, "young", at=NOON)
+        await add_dead_letter(database, loan_id)
+    await add_dead_letter(database, "young", at=NOON)
 
     pruned = await prune(database)
 
     assert pruned.dead_letters == 2
-    assert {letter["saga_id"] for letter in await letters(database)} == {"open", "young"}
+    assert {each["saga_id"] for each in await letters(database)} == {"open", "young"}
 
 
 async def test_pruning_by_hand_is_audited(database: Database) -> None:
     await log(database, "ended", SagaState.FAILED)
     async with database.transaction() as session:
-        await audit_log.add(await session.connection(), [AuditEntry("drop", "letter-1")], ADA, now=OLD)
+        await audit_log.add(await session.connection(), [AuditEntry("drop", "dead-letter-1")], ADA, now=OLD)
 
     await prune(database, by=ADA)
     await prune(database, by=ADA)
@@ -204,13 +204,13 @@ async def test_an_outage_is_told_and_waited_for(database: Database) -> None:
     await rename(database, "saga_log", "elsewhere")
     loop = Pruner("library", Settings(retention=DAY), database=database, clock=ManualClock(NOON))
 
-    with capture_logs() as told:
+    with capture_logs() as logs:
         running = asyncio.create_task(loop.run())
-        await eventually(lambda: asyncio.sleep(0, told))
+        await eventually(lambda: asyncio.sleep(0, logs))
         loop.stop()
         await running
 
-    assert [each["event"] for each in told] == ["pruning failed; it is tried again later"]
+    assert [each["event"] for each in logs] == ["pruning failed; it is tried again later"]
     await rename(database, "elsewhere", "saga_log")
 
 

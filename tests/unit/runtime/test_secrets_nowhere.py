@@ -1,7 +1,7 @@
-"""Whatever a step does with a secret of its event, no part and no form of it is found where people look.
+"""No part and no form of a secret in an event appears in the output of the toolkit, whatever a step does with it.
 
-Each way to blurt something out is tried against all that the toolkit writes or shows: log lines, the saga log, dead
-letters, what waits in the outbox, the API with the token, and spans.
+Each way in which a step can leak a secret is tried against everything that the toolkit writes or shows: log lines, the
+saga log, dead letters, outbox rows, the API's answers to the token, and spans.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from toolkit.persistence import dead_letter_queries, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.testing import ManualClock
 
-#: The name of the patient, with all that is escaped in some place or other; and what no text may have of it.
+#: The patient's name, with characters that some format escapes; `TRACES` are the parts that no text may contain.
 NAME = 'Zephyrine O\'Quagga "Zé" <& Söhne>'
-NOTE = "quagga-note " + "Zephyrine was seen here and there, said the zebra. " * 8
+NOTE = "quagga-note " + "Zephyrine was seen here and there by the zebra. " * 8
 TOKEN = "the-token-of-this-test-is-a-long-one"
 TRACES = (
     "zephyr", "quagga", "hne&gt;", "%20%22z", "1815-12", "1815, 12", "98765.4", "98,765", "plague", "qv9x7",
@@ -116,7 +116,7 @@ def _validation(event: PatientCame) -> Exception:
     raise AssertionError
 
 
-#: What a step raises, by name.
+#: The errors that a step raises, by name.
 RAISED: dict[str, Callable[[PatientCame], Exception]] = {
     "value": lambda event: ValueError(event.name),
     "key": lambda event: KeyError(event.name),
@@ -148,7 +148,7 @@ RAISED: dict[str, Callable[[PatientCame], Exception]] = {
     "unwrapped secret": lambda event: RuntimeError(SecretStr(event.name).get_secret_value()),
 }
 
-#: What a step executes on its database, which refuses it.
+#: Statements of a step that the database refuses, by name.
 EXECUTED = {
     "unique": "INSERT INTO beds VALUES (:name, :note, 1); ",
     "check": "INSERT INTO beds VALUES (:note, :name, -1)",
@@ -177,7 +177,7 @@ async def _past_sqlalchemy(event: PatientCame, session: AsyncSession) -> None:
 
 
 def ward(*, refusable: bool) -> Service:
-    """Return a service whose step tells all that it knows, in the way that its event names."""
+    """Return a service whose step leaks its whole event, in the way that the event names."""
     participant = Participant("ward", saga=VISIT, retry=RetryPolicy(attempts=1))
 
     async def act(event: PatientCame, session: AsyncSession) -> Any:
@@ -217,7 +217,7 @@ def tracing(spans: InMemorySpanExporter) -> Iterator[Tracing]:
 
 @pytest.fixture
 async def beds(database: Database) -> AsyncIterator[Database]:
-    """A database with a table that refuses much."""
+    """A database with a table of many constraints."""
     async with database.engine.begin() as connection:
         beds = "CREATE TABLE beds (name TEXT PRIMARY KEY, note TEXT NOT NULL, number INTEGER CHECK (number > 0))"
         await connection.execute(text(beds))
@@ -227,12 +227,12 @@ async def beds(database: Database) -> AsyncIterator[Database]:
 
 
 async def everything_shown(service: Service, database: Database, spans: InMemorySpanExporter) -> dict[str, str]:
-    """Return all that is shown of the visit, by where."""
+    """Return everything that is shown of the visit, by place."""
     found = {"spans": "".join(span.to_json() for span in spans.get_finished_spans())}
     async with database.reading() as connection:
         found["saga log"] = repr(await saga_log_queries.timeline(connection, "visit-1"))
-        letters = await dead_letter_queries.listed(connection)
-        found["letters"] = repr([{name: each[name] for name in each if name != "body"} for each in letters])
+        dead_letters = await dead_letter_queries.listed(connection)
+        found["dead letters"] = repr([{name: each[name] for name in each if name != "body"} for each in dead_letters])
 
     async def readiness() -> dict[str, bool]:
         return {"broker": True, "database": True, "relay": True}
@@ -249,14 +249,14 @@ async def everything_shown(service: Service, database: Database, spans: InMemory
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://ward", headers=headers) as client:
         places = ["/sagas", "/sagas/visit-1", "/log", "/dead-letters", "/outbox", "/attention", "/metrics", "/audit"]
-        for place in (*places, *(f"/dead-letters/{each['id']}" for each in letters)):
+        for place in (*places, *(f"/dead-letters/{each['id']}" for each in dead_letters)):
             answer = await client.get(place)
             found[place] = answer.text if answer.status_code != 404 else ""
     return found
 
 
 def assert_nothing_in(found: dict[str, str]) -> None:
-    """Fail with the place and what stands there."""
+    """Fail with the places that contain a trace, and the text around it."""
     leaks = [
         f"{place}: …{shown[max(at - 60, 0) : at + 60]}…"
         for place, shown in found.items()
@@ -266,7 +266,7 @@ def assert_nothing_in(found: dict[str, str]) -> None:
     assert not leaks, "\n".join(leaks)
 
 
-#: All of them with a dead letter and its traceback; with a refusal's reason those that take another way there.
+#: Each way ends in a dead letter with its traceback; those that other code carries to a refusal's reason, also there.
 WAYS = [(way, False) for way in (*RAISED, *EXECUTED, "past SQLAlchemy")]
 REFUSING = [
     (way, True) for way in ("value", "cut with dots", "cut by the log", "enumeration", "retry", "unique", "refusal")
@@ -283,7 +283,7 @@ async def test_no_form_of_a_secret_leaks_anywhere(beds, tracing, spans, lines, c
     )  # fmt: skip
     wire = envelope.wrap(json.dumps(BODY | {"way": way}).encode(), PatientCame)
     message = Decoder(service.consumed(), service.sagas, max_body=100_000).receive(wire, SystemClock())
-    for library, least in QUIET.items():  # as a service has it, whatever its own level
+    for library, least in QUIET.items():  # as a service configures it, at any level of its own
         caplog.set_level(least, logger=library)
     with caplog.at_level(logging.DEBUG):
         await branch.executor.execute([message])

@@ -1,4 +1,4 @@
-"""Whatever a step blurts out of its event's sensitive fields is masked before it is stored, logged or sent on."""
+"""Sensitive values that a step leaks are masked before they are stored, logged or published."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ BILL = Saga(name="bill", id_field="bill_id", starts_with=BillSent, completes_wit
 
 
 def till(*, refusable: bool) -> Service:
-    """Return a service whose step blurts out all that it knows, in the way that the event names."""
+    """Return a service whose step leaks its event's values, in the way that the event names."""
     participant = Participant("till", saga=BILL, retry=NEVER)
 
     async def take_money(event: BillSent) -> BillPaid | BillRefused:
-        return _blurt(event)
+        return _leak(event)
 
     async def surely_take_money(event: BillSent) -> BillPaid:
-        return _blurt(event)
+        return _leak(event)
 
     participant.step()(take_money if refusable else surely_take_money)
     return Service(name="till", participants=[participant])
 
 
-def _blurt(event: BillSent) -> Any:
+def _leak(event: BillSent) -> Any:
     if event.how == "validation":
         Money.model_validate({"amount": event.card})
     if event.how == "refusal":
@@ -87,7 +87,7 @@ def _blurt(event: BillSent) -> Any:
 async def paying(
     tmp_path: Path, how: str, *, refusable: bool, card: str = SECRET, headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[Embedded]:
-    """Have a bill sent, and wait until nothing is under way."""
+    """Publish a bill, and wait until its message is settled."""
     async with Embedded([till(refusable=refusable)], settings_for(tmp_path)) as embedded:
         body = json.dumps({"bill_id": "bill-1", "how": how, "card": card}).encode()
         envelope = Envelope(
@@ -101,18 +101,18 @@ async def paying(
 
 
 async def written(embedded: Embedded) -> dict[str, list[dict[str, Any]]] | None:
-    """Return all that stands in the log and in the dead letters, or None while that is nothing."""
+    """Return the entries of the log and the dead letters, or None while there are neither."""
     async with embedded.runtimes["till"].database.reading() as connection:
         found = {
             "entries": await saga_log_queries.timeline(connection, "bill-1"),
-            "letters": await dead_letter_queries.listed(connection),
+            "dead letters": await dead_letter_queries.listed(connection),
         }
     return found if any(found.values()) else None
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> StringIO:
-    """All log lines of the toolkit from here on, whatever a test before has set up."""
+    """All log lines of the toolkit during the test."""
     shown = StringIO()
     for module in [each for name, each in sys.modules.items() if name.startswith("toolkit.")]:
         if "log" in vars(module) and hasattr(module.log, "bind"):
@@ -130,10 +130,10 @@ async def test_a_steps_leaks_are_redacted_everywhere(tmp_path, lines, how, refus
     async with paying(tmp_path, how, refusable=refusable) as embedded:
         found = await written(embedded)
 
-    bodies = [letter.pop("body") for letter in found["letters"]]
+    bodies = [each.pop("body") for each in found["dead letters"]]
     assert SECRET not in repr(found)
     assert "***" in repr(found) or how == "wrong type" or (how == "refusal" and not refusable)
-    assert all(SECRET in body for body in bodies), "what was given up has to stay whole"
+    assert all(SECRET in body for body in bodies), "a dead letter keeps its whole body"
     assert '"saga_id": "bill-1"' in lines.getvalue()
     assert SECRET not in lines.getvalue()
 
@@ -153,8 +153,8 @@ async def test_an_events_validator_leaks_no_secret(tmp_path):
     async with paying(tmp_path, "refusal", refusable=True, card=f"{SECRET}?") as embedded:
         found = await written(embedded)
 
-    (letter,) = found["letters"]
-    assert (letter["reason"], letter["error"]) == ("schema", "BillSent: card: Value error, *** is no card")
+    (dead_letter,) = found["dead letters"]
+    assert (dead_letter["reason"], dead_letter["error"]) == ("schema", "BillSent: card: Value error, *** is no card")
 
 
 @pytest.mark.parametrize("header", ["event-version", "occurred-at", "attempt"])
@@ -163,8 +163,8 @@ async def test_a_secret_header_stays_out_of_logs(tmp_path, lines, header, card):
     async with paying(tmp_path, "refusal", refusable=True, card=card, headers={header: f"<b>{card}"}) as embedded:
         found = await written(embedded)
 
-    (letter,) = found["letters"]
-    assert (letter["reason"], SECRET in letter["error"]) == ("broken header", False)
+    (dead_letter,) = found["dead letters"]
+    assert (dead_letter["reason"], SECRET in dead_letter["error"]) == ("broken header", False)
     assert "message dead-lettered" in lines.getvalue()
     assert SECRET not in lines.getvalue()
 
@@ -173,10 +173,10 @@ async def test_a_secret_header_stays_out_of_logs(tmp_path, lines, header, card):
 async def test_a_secret_header_stays_out_of_dead_letters(tmp_path, header):
     headers = {"occurred-at": "?", header: f"<b>{SECRET}"}
     async with paying(tmp_path, "refusal", refusable=True, headers=headers) as embedded:
-        (letter,) = (await written(embedded))["letters"]
+        (dead_letter,) = (await written(embedded))["dead letters"]
         declared = Contract.of(till(refusable=True)).events
         async with embedded.runtimes["till"].database.reading() as connection:
-            shown = await views.whole_dead_letter(connection, letter["id"], declared)
+            shown = await views.whole_dead_letter(connection, dead_letter["id"], declared)
 
-    assert SECRET in repr(letter["headers"])
+    assert SECRET in repr(dead_letter["headers"])
     assert SECRET not in repr(shown)

@@ -1,4 +1,4 @@
-"""A service that knows a saga's end has whoever missed it told, and says so where a step contradicts the end."""
+"""A service that knows a saga's end answers requests for it, and logs an error where a step contradicts it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from structlog.testing import capture_logs
 from tests.example_sagas.library_branch import Branch
 from tests.example_sagas.loan_messages import letter
 from tests.example_sagas.loan_rows import log_of
-from tests.example_sagas.loans import NOON, BookWanted, CardRefused, Clerk, LoanRefused, library
-from toolkit import Event
+from tests.example_sagas.loans import (
+    NOON,
+    BookLent,
+    BookTakenBack,
+    BookWanted,
+    CardRefused,
+    Clerk,
+    LoanRefused,
+    LoanRegistered,
+    loan_saga,
+)
+from tests.unit.runtime.loan_requests import WANTED
+from toolkit import Event, Participant, Service
 from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaState
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
@@ -21,26 +32,51 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
 from toolkit.runtime import dispatch
 from toolkit.runtime.pruner import prune
-from toolkit.testing import ManualClock
 
-WANTED = BookWanted(loan_id="loan-1")
 REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
 ABORT = AbortRequested(saga_type="loan", saga_id="loan-1", reason="overdue")
 COMPLETED = SagaEnded(saga_type="loan", completed=("loan-1",))
 FAILED = SagaEnded(saga_type="loan", failed=("loan-1",))
-#: What a service sends that has not ended the saga itself: only the one that has may say so.
+#: The message of a service that has not ended the saga itself: only the service that ended it announces the end.
 ASK = EndRequested(saga_type="loan", saga_id="loan-1")
-
-
-@pytest.fixture
-def branch(database: Database, clerk: Clerk) -> Branch:
-    return Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON))
 
 
 @pytest.fixture
 def logs() -> Iterator[list[Any]]:
     with capture_logs() as logs:
         yield logs
+
+
+async def test_a_batch_announces_its_ends_in_one_message(database: Database, clerk: Clerk) -> None:
+    desk = Participant("desk", saga=loan_saga)
+
+    @desk.step()
+    async def register_loan(event: BookLent) -> LoanRegistered:
+        return LoanRegistered(loan_id=event.loan_id)
+
+    @desk.step()
+    async def write_off(event: LoanRefused) -> BookTakenBack:
+        return BookTakenBack(loan_id=event.loan_id)
+
+    one = Branch(Service(name="desk", participants=[desk]), database, resources={})
+    await one.take(
+        BookLent(loan_id="loan-1"), LoanRefused(loan_id="loan-2", reason="lent out"), BookLent(loan_id="loan-3")
+    )
+    await one.relay.drain()
+
+    ended = [SagaEnded.model_validate_json(each.body) for each in one.post.taken if each.type == "SagaEnded"]
+    assert ended == [SagaEnded(saga_type="loan", completed=("loan-1", "loan-3"), failed=("loan-2",))]
+    assert [entry.saga_state for entry in await log_of(database, "loan-2")] == ["Failed"]
+
+
+async def test_a_received_end_confirms_completed_steps(branch: Branch, database: Database) -> None:
+    ended = SagaEnded(saga_type="loan", completed=("loan-1", "loan-2"))
+    await branch.take(WANTED, BookWanted(loan_id="loan-2"))
+
+    await branch.executor.execute([letter(ended)])
+
+    for loan_id in ("loan-1", "loan-2"):
+        assert [entry.to_state for entry in await log_of(database, loan_id)] == ["completed", "confirmed"]
 
 
 @pytest.mark.parametrize("end", [COMPLETED, FAILED], ids=["completed", "failed"])
@@ -161,9 +197,9 @@ async def test_a_refusal_after_completion_is_logged_as_error(branch: Branch, log
 
     assert await states(branch) == ["completed", "confirmed"]
     assert [entry.error for entry in await noted(branch)] == ["CardRefused came after the saga was completed"]
-    (said,) = [each for each in logs if each["event"] == "saga contradicts its end"]
-    assert (said["log_level"], said["saga_id"], said["step"]) == ("error", "loan-1", "lend_book")
-    assert await ends(branch) == [ASK], "who refused learns the end"
+    (line,) = [each for each in logs if each["event"] == "saga contradicts its end"]
+    assert (line["log_level"], line["saga_id"], line["step"]) == ("error", "loan-1", "lend_book")
+    assert await ends(branch) == [ASK], "the refusing service asks for the end"
 
 
 async def test_a_refusal_after_failure_is_only_late(branch: Branch, logs: list[Any]) -> None:
@@ -221,7 +257,7 @@ async def take(branch: Branch, event: Event, **facts: Any) -> None:
 
 
 async def write(branch: Branch, step: str, to: str, state: SagaState, position: int | None = None) -> None:
-    """Write what another step of this service tells of the saga."""
+    """Append a log entry of another step of this service."""
     facts: dict[str, Any] = {"service": "library", "saga_id": "loan-1", "saga_type": "loan", "step": step}
     entry = Entry(**facts, position=position, from_state=None, to_state=to, saga_state=state, event_id=None,
                   event_type=None, at=NOON)  # fmt: skip
@@ -230,7 +266,7 @@ async def write(branch: Branch, step: str, to: str, state: SagaState, position: 
 
 
 async def ends(branch: Branch) -> list[Event]:
-    """Return the ends that were sent, and those that were asked for."""
+    """Return the published ends, and the published requests for one."""
     await branch.relay.drain()
     kinds = {kind.__name__: kind for kind in (SagaEnded, EndRequested)}
     return [kinds[each.type].model_validate_json(each.body) for each in branch.post.taken if each.type in kinds]

@@ -1,0 +1,81 @@
+"""Confirmed rows are deleted: with the next batch, by the relay itself, or when it drains."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.eventually import becomes_true
+from tests.example_sagas.library_branch import Post
+from tests.example_sagas.loan_messages import outgoing
+from tests.example_sagas.loan_rows import put_out, rename, rows_left
+from tests.unit.runtime.relays import (
+    LEASE,
+    Hold,
+    relay_of,
+    running,
+    until_empty,
+    until_published,
+)
+from toolkit.persistence.database import Database
+from toolkit.testing import ManualClock
+
+
+@pytest.mark.parametrize(("confirmed", "left"), [(7, 7), (8, 0)])
+async def test_a_batch_deletes_confirmed_rows_along(
+    database: Database, publisher: Post, clock: ManualClock, confirmed: int, left: int
+) -> None:
+    relay = relay_of(database, publisher, clock)
+    rows = [outgoing(f"loan-{number}", due_at=clock.now() + LEASE) for number in range(confirmed)]
+    await put_out(database, *rows)
+    relay.hand_over(rows, [])
+    await until_published(publisher, confirmed)
+    await asyncio.gather(*relay._in_flight.values())
+
+    with relay.deletion() as delete:
+        async with database.transaction() as session:
+            await delete(await session.connection())
+
+    assert len(await rows_left(database)) == left
+
+
+async def test_draining_waits_for_confirms_and_deletes(database: Database, publisher: Post, clock: ManualClock) -> None:
+    relay, broker = relay_of(database, publisher, clock), Hold()
+    publisher.will(broker, broker)
+    rows = [outgoing(f"loan-{number}", due_at=relay.due_if_handed_over()) for number in (1, 2)]
+    await put_out(database, *rows)
+    relay.hand_over(rows, [])
+    draining = asyncio.create_task(relay.drain())
+    await until_published(publisher, 2)
+
+    waited = not draining.done()
+    broker.confirm.set()
+    await draining
+
+    assert waited
+    assert await rows_left(database) == []
+
+
+async def test_draining_an_idle_relay_is_done_at_once(database: Database, publisher: Post, clock: ManualClock) -> None:
+    await relay_of(database, publisher, clock).drain()
+
+    assert publisher.taken == []
+
+
+async def test_a_failed_delete_is_repeated_alone(database: Database, publisher: Post, clock: ManualClock) -> None:
+    broker = Hold()
+    publisher.will(broker)
+    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    relay = relay_of(database, publisher, clock, poll=60)  # so that the delete meets the outage, and no poll does
+
+    async with running(relay):
+        await until_published(publisher, 1)
+        await rename(database, "outbox", "hidden")
+        broker.confirm.set()
+        await becomes_true(lambda: not relay.is_healthy, what="the outage")
+        await rename(database, "hidden", "outbox")
+        await until_empty(database)
+        await becomes_true(lambda: relay.is_healthy, what="the recovery")
+
+    assert len(publisher.taken) == 1
