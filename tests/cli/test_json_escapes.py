@@ -19,7 +19,7 @@ import pytest
 import typer.main
 
 from tests.cli.conftest import PROJECT, TOKEN, command
-from tests.cli.test_golden import NOWHERE, VERBS, told_until, verbs, write
+from tests.cli.test_golden import NOWHERE, VERBS, output_until, verbs, write
 from toolkit.cli.app import app
 
 #: DEL, CSI, the three marks, an override, an isolate, a separator of lines: one of each kind.
@@ -121,7 +121,7 @@ def test_a_verb_escapes_what_steers_a_terminal(printed: dict[str, tuple[str, str
 
 
 def test_lines_of_json_are_escaped_too(hostile: Path, tmp_path: Path):
-    out, error = told_until(lambda shown: "dead_lettered" in shown, tmp_path, "tail", "--limit", "3", "-o", "jsonl")
+    out, error = output_until(lambda shown: "dead_lettered" in shown, tmp_path, "tail", "--limit", "3", "-o", "jsonl")
 
     for line in out.splitlines():
         assert_sound(line)

@@ -15,7 +15,7 @@ from toolkit.urls import is_loopback
 #: Variables beside the settings of services: of the command line, of failpoints.
 _OTHERS = ("SAGA_SERVICES", "SAGA_PACKAGE", "SAGA_MANAGEMENT_URL", "SAGA_CRASH_AT", "SAGA_CRASH_ON")
 #: Variables of compose.yaml and of the tests.
-_ELSEWHERE = re.compile(r"SAGA_(\w+_PORT|\w+_PASSWORD|(\w+_)?IMAGE|OTLP_ENDPOINT|TEST_\w+)")
+_ELSEWHERE = re.compile(r"SAGA_(\w+_PORT|\w+_LISTENER|CONSOLE_NAMES|\w+_PASSWORD|(\w+_)?IMAGE|OTLP_ENDPOINT|TEST_\w+)")
 #: From these similarities on, a name is a typing error of a setting, and one of that form is.
 _ALIKE, _ALMOST_THE_SAME = 0.8, 0.9
 
