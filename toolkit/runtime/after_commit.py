@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ from toolkit.runtime.invocation import Failure
 
 log = structlog.get_logger("toolkit")
 
-#: The notes that are logged above the level info.
-_LOUD = (Note.DEAD_LETTERED, Note.RETRYING)
 #: The most characters of an error in a span.
 _MOST_TEXT = 500
 
@@ -111,11 +108,8 @@ class AfterCommit:
         for saga_type, outcome, seconds in self._durations:
             meter.ended(saga_type, outcome, seconds)
         meter.entries(entries)
-        # The fields of a dropped line cost as much as the line: under load the level often drops all of them.
-        every = log.is_enabled_for(logging.INFO)
         for entry in entries:
-            if every or entry.to_state in _LOUD:
-                _log(entry)
+            _log(entry)
         for note in self._contradictions:
             log_contradiction((note.saga_type, note.saga_id), note.step, note.error)
         for dead_letter in dead_letters:
