@@ -112,6 +112,19 @@ async def test_a_missing_queue_is_consumed_once_declared(subscription):
     assert await subscription.declare() == 1
 
 
+async def test_a_queue_missing_twice_is_consumed_once_declared(subscription):
+    with pytest.raises(ChannelNotFoundEntity):
+        await subscription.consumer.consume()
+    async with asyncio.timeout(5):  # the reopened channel misses the queue, too
+        await subscription.consumer.ended.wait()
+
+    await subscription.declare()
+    await eventually(partial(_consumes, subscription.consumer))
+    await subscription.receives(b"there")
+
+    assert await subscription.declare() == 1
+
+
 async def _consumes(consumer: QueueConsumer) -> bool:
     with suppress(*AWAY):  # until the channel that the broker closed is reopened
         await consumer.consume()

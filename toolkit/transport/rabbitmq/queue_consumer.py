@@ -43,6 +43,7 @@ class QueueConsumer:
         self._is_paused = False
         self._consuming_on: AbstractChannel | None = None
         self._tag: str | None = None
+        self._resuming: asyncio.Task[None] | None = None
 
     async def consume(self) -> None:
         """Begin to consume on the channel, unless it already does, or is paused."""
@@ -65,6 +66,8 @@ class QueueConsumer:
     async def cancel(self) -> None:
         """Take nothing new, on this channel and on its successors."""
         self._channel.reopen_callbacks.discard(self._reopened)
+        if self._resuming:
+            self._resuming.cancel()
         channel, self._consuming_on = self._consuming_on, None
         if channel and self._tag:
             with suppress(*AWAY):
@@ -86,7 +89,12 @@ class QueueConsumer:
             async with asyncio.timeout(_CLOSING):
                 await self.consume()
 
-    async def _reopened(self, _: AbstractRobustChannel | None) -> None:
+    def _reopened(self, _: AbstractRobustChannel | None) -> None:
+        # In a task: aio-pika counts the channel as restored after the callback, and would not reopen a channel that the
+        # broker closes within it because the queue is still missing.
+        self._resuming = asyncio.create_task(self._consume_again())
+
+    async def _consume_again(self) -> None:
         try:
             await contain("consuming again", self.consume())
         except (*AWAY, EscapedError):  # the queue may be gone: declaring it again resumes the consumer
