@@ -2,7 +2,7 @@
 
 EDITS = {
     "toolkit/runtime/batcher.py": [
-        ("        return delivery.settled\n", "        _settled(delivery)\n        return delivery.settled\n")
+        ("        return delivery.settled\n", "        delivery.settle()\n        return delivery.settled\n")
     ],
 }
 CAUGHT_BY = [
