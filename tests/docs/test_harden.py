@@ -97,7 +97,7 @@ def test_secrets_in_use_are_not_overwritten(tmp_path: Path):
     assert list((tmp_path / "secrets").iterdir()) == []
 
 
-def test_no_service_holds_a_token_or_the_secrets_of_another():
+def test_no_service_holds_anothers_secrets():
     services = yaml.safe_load((PROJECT / "deploy" / "production.yaml").read_text())["services"]
     names = ("inventory", "payment", "shipping", "notification")
 
@@ -112,7 +112,7 @@ def test_no_service_holds_a_token_or_the_secrets_of_another():
     assert {name for name in held if "api-token" in held[name]} == {"console", "saga"}
 
 
-def test_the_digests_that_are_made_are_those_of_the_tokens(tmp_path: Path):
+def test_the_digests_match_the_tokens(tmp_path: Path):
     done = run(f"{PROJECT}/deploy/make-secrets secrets", tmp_path, dict(os.environ))
 
     assert done.returncode == 0, done.stderr

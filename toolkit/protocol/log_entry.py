@@ -1,4 +1,7 @@
-"""An entry of the saga log as its readers get it, from the table to the screen; its fields are defined here alone."""
+"""An entry of the saga log as its readers get it, from the table to the screen.
+
+The API's schema is this class; its fields are columns of the table, which a test compares.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step that gives up on an outside call refuses at once, and nobody sees to it that the call has no effect."""
+"""A step that gives up on an external call refuses at once, without the void that keeps the call from an effect."""
 
 EDITS = {
     "toolkit/runtime/external_calls.py": [
