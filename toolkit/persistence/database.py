@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.persistence.database_errors import describe_fault
+from toolkit.persistence.direct_statements import raise_as_sqlalchemy
 from toolkit.persistence.postgres import postgres_engine
 from toolkit.persistence.schema import create_tables, metadata
 from toolkit.persistence.sqlite import sqlite_engine
@@ -27,6 +28,7 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         self.engine = sqlite_engine(url) if self.is_sqlite else postgres_engine(make_url(url))
         refuse_ends_while_lent(self.engine)
+        raise_as_sqlalchemy(self.engine)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[StepSession]:

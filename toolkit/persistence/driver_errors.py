@@ -17,6 +17,8 @@ from toolkit.urls import HIDDEN
 
 #: An error's attributes that are kept, by the driver's names.
 _FACTS = {"sqlstate": "SQLSTATE", "table_name": "table", "constraint_name": "constraint", "column_name": "column"}
+#: An error's attributes that repeat values: of a row, or of a JSON parameter.
+_REPEATING = ("detail", "context")
 #: Where values occur: after PostgreSQL's colon in quotes, after a driver's parameter number, and in the lines that
 #: follow the text.
 _VALUES = (
@@ -47,8 +49,9 @@ def without_values(error: BaseException) -> None:
 
 def _clean(error: BaseException) -> None:
     facts = _facts(error)
-    if getattr(error, "detail", None):
-        error.detail = None  # type: ignore[attr-defined]
+    for name in _REPEATING:
+        if getattr(error, name, None):
+            setattr(error, name, None)
     if isinstance(error, StatementError) and error.statement:
         error.statement = _LITERAL.sub(f"'{HIDDEN}'", error.statement)
     error.args = tuple(_cleaned(each, facts) if isinstance(each, str) else each for each in error.args)

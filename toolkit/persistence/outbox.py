@@ -94,10 +94,29 @@ _CLAIM = (
 )
 
 
+def values_of(row: OutboxRow) -> dict[str, Any]:
+    """Return the row's values, by the table's columns in their order."""
+    message = row.message
+    return {
+        "id": row.id,
+        "message_id": message.message_id,
+        "saga_id": message.correlation_id or "",
+        "event_type": message.type,
+        "routing_key": message.routing_key,
+        "destination": row.destination,
+        "occurred_at": message.timestamp,
+        "headers": json.dumps(dict(message.headers)),
+        "body": message.body,
+        "optional": int(row.optional),
+        "due_at": row.due_at,
+        "tries": row.tries,
+    }
+
+
 async def add(connection: AsyncConnection, rows: Sequence[OutboxRow]) -> None:
     """Insert rows in one statement; an existing row stays as it is."""
     if rows:
-        await connection.execute(_ADD[connection.dialect.name], [_values(row) for row in rows])
+        await connection.execute(_ADD[connection.dialect.name], [values_of(row) for row in rows])
 
 
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime, most: int) -> list[OutboxRow]:
@@ -171,24 +190,6 @@ async def oldest(connection: AsyncConnection) -> datetime | None:
     query = select(func.min(outbox.c.occurred_at)).where(outbox.c.destination.is_(None))
     found: datetime | None = await connection.scalar(query)
     return found
-
-
-def _values(row: OutboxRow) -> dict[str, Any]:
-    message = row.message
-    return {
-        "id": row.id,
-        "message_id": message.message_id,
-        "saga_id": message.correlation_id or "",
-        "event_type": message.type,
-        "routing_key": message.routing_key,
-        "destination": row.destination,
-        "occurred_at": message.timestamp,
-        "headers": json.dumps(dict(message.headers)),
-        "body": message.body,
-        "optional": int(row.optional),
-        "due_at": row.due_at,
-        "tries": row.tries,
-    }
 
 
 def _row(row: Row[Any]) -> OutboxRow:

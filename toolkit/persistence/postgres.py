@@ -63,6 +63,7 @@ def postgres_engine(url: URL) -> AsyncEngine:
     event.listen(engine.sync_engine, "begin", connector.begin)
     event.listen(engine.sync_engine, "handle_error", take_values_out)
     event.listen(engine.sync_engine, "handle_error", _invalidate_silent_pool)
+    event.listen(engine.sync_engine, "handle_error", _discard_stale_statements)
     return engine
 
 
@@ -150,3 +151,9 @@ def _invalidate_silent_pool(context: ExceptionContext) -> DatabaseUnavailableErr
         return None
     context.is_disconnect = context.invalidate_pool_on_disconnect = True
     return DatabaseUnavailableError("the database did not answer in time: by default within 20 seconds")
+
+
+def _discard_stale_statements(context: ExceptionContext) -> None:
+    """Invalidate the whole pool after a change of a table whose old form its prepared statements return."""
+    if type(context.original_exception).__name__ == "InvalidCachedStatementError":
+        context.is_disconnect = context.invalidate_pool_on_disconnect = True

@@ -6,9 +6,11 @@ Notes (a retry, an ignored late event, …) have no position, and there may be a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 
 from sqlalchemy import (
     BigInteger,
@@ -102,7 +104,9 @@ class Entry:
     started_at: datetime | None = None
 
 
-_FIELDS = tuple(each.name for each in fields(Entry))  # asdict() would copy each value deeply
+#: An entry's columns, in their order in `Entry`; asdict() would copy each value deeply.
+ENTRY_FIELDS = tuple(each.name for each in fields(Entry))
+_values = attrgetter(*ENTRY_FIELDS)
 _APPEND = insert(saga_log)
 
 
@@ -128,14 +132,26 @@ async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     Raises:
         PositionTakenError: another replica took one of the positions first; nothing was appended.
     """
-    if not entries:
-        return
+    if entries:
+        with fenced(len(entries)):
+            await connection.execute(
+                _APPEND, [dict(zip(ENTRY_FIELDS, _values(entry), strict=True)) for entry in entries]
+            )
+
+
+@contextmanager
+def fenced(count: int) -> Iterator[None]:
+    """Recognize the violation of the fence by a statement that appends so many entries.
+
+    Raises:
+        PositionTakenError: another replica took one of the positions first.
+    """
     try:
-        await connection.execute(_APPEND, [{name: getattr(entry, name) for name in _FIELDS} for entry in entries])
+        yield
     except IntegrityError as error:
         if not _is_fence(error):
             raise
-        raise PositionTakenError(f"one of {len(entries)} positions in the saga log is taken") from error
+        raise PositionTakenError(f"one of {count} positions in the saga log is taken") from error
 
 
 def _is_fence(error: IntegrityError) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import DateTime, MetaData, Table, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -33,6 +35,15 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Restore the zone of a value from SQLite."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def as_stored_by_sqlite(values: Iterable[Any]) -> list[Any]:
+    """Return values with their times as `UtcDateTime` stores them in SQLite."""
+    return [_sqlite_text(value) if isinstance(value, datetime) else value for value in values]
+
+
+def _sqlite_text(time: datetime) -> str:
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def insert_into(table: Table, connection: AsyncConnection) -> postgresql.Insert | sqlite.Insert:

@@ -7,7 +7,7 @@ transaction takes it along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,12 +27,22 @@ _LINGER = 0.05
 _TOO_FEW = 8
 
 
+#: Rows that the broker has confirmed: their ids, with the types of their events.
+Sent = dict[str, str | None]
+
+
+async def delete_sent(connection: AsyncConnection, sent: Sent) -> None:
+    """Delete these rows in the caller's transaction."""
+    await outbox.delete_sent(connection, sent)
+    failpoints.here("deleted", sent.values())
+
+
 class ConfirmedRows:
     """Deletes the confirmed rows of one service's outbox."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._event_types: dict[str, str | None] = {}
+        self._event_types: Sent = {}
         self._deleting: set[str] = set()
         self._added = asyncio.Event()
         self._is_stopping = False
@@ -48,23 +58,22 @@ class ConfirmedRows:
         self._added.set()
 
     @contextmanager
-    def deletion(self, *, least: int = _TOO_FEW) -> Iterator[Callable[[AsyncConnection], Awaitable[None]]]:
-        """Lend a function that deletes the confirmed rows in the caller's transaction; keep them if the block raises.
+    def deletion(self, *, least: int = _TOO_FEW) -> Iterator[Callable[[], Sent]]:
+        """Lend a function that takes the confirmed rows, for the caller's transaction; keep them if the block raises.
 
-        Where there are fewer than `least`, it deletes none.
+        Where there are fewer than `least`, it takes none.
         """
-        taken: dict[str, str | None] = {}
+        taken: Sent = {}
 
-        async def delete(connection: AsyncConnection) -> None:
+        def take() -> Sent:
             free = {row_id: kind for row_id, kind in self._event_types.items() if row_id not in self._deleting}
             if len(free) >= least:
                 taken.update(free)
                 self._deleting.update(taken)
-                await outbox.delete_sent(connection, taken)
-                failpoints.here("deleted", taken.values())
+            return taken
 
         try:
-            yield delete
+            yield take
             for row_id in taken:
                 del self._event_types[row_id]
         finally:
@@ -88,9 +97,9 @@ class ConfirmedRows:
         if not self._event_types.keys() - self._deleting:
             return
         try:
-            with contained("deleting"), self.deletion(least=1) as delete:
+            with contained("deleting"), self.deletion(least=1) as take:
                 async with self._database.transaction() as session:
-                    await delete(await session.connection())
+                    await delete_sent(await session.connection(), take())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst
             self.is_healthy = False
             complain("relay can't reach its database", error)

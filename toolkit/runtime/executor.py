@@ -86,7 +86,7 @@ class Executor:
     async def _execute(
         self, batch: Sequence[Message | Unreadable], known: Known = lambda *_: None, *, is_optimistic: bool = False
     ) -> list[list[ExternalCall]]:
-        with self.relay.deletion() as delete_confirmed:
+        with self.relay.deletion() as take_confirmed:
             async with self.database.transaction() as session:
                 connection = await session.connection()
                 with recording():
@@ -98,8 +98,7 @@ class Executor:
                     await flush(session)
                     failpoints.here("step-written", events_of(batch))
                 with recording():
-                    await work.write(connection)
-                    await delete_confirmed(connection)
+                    await work.write(connection, sent=take_confirmed())
                 session.outcomes = work.outcomes()
         self.finish(work)
         self._meter.batch(len(batch))

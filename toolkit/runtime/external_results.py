@@ -107,7 +107,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         PositionTakenError: another replica wrote the outcome of one of the steps first; nothing was written.
     """
     spent = []
-    with executor.relay.deletion() as delete:
+    with executor.relay.deletion() as take_confirmed:
         connection = await session.connection()
         saga_ids = [outcome.call.message.envelope.saga_id for outcome in batch]
         with recording():
@@ -123,8 +123,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         await session.flush()
         failpoints.here("step-written", events_of(outcome.call.message for outcome in batch))
         with recording():
-            await work.write(connection)
-            await delete(connection)
+            await work.write(connection, sent=take_confirmed())
         session.outcomes = work.outcomes()
         await session.commit()
     executor.finish(work)

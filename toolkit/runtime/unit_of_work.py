@@ -5,7 +5,7 @@ Nothing leaves it before `write`, and nothing is sent before the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,7 +22,8 @@ from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.observability.metrics import Meter
 from toolkit.observability.tracing import Tracing, now
-from toolkit.persistence import dead_letters, outbox, saga_log
+from toolkit.persistence import dead_letters
+from toolkit.persistence.batch_write import write_batch
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_ends import close_sagas
@@ -32,6 +33,8 @@ from toolkit.protocol.fence import Decision
 from toolkit.runtime.after_commit import AfterCommit, Attempt
 from toolkit.runtime.ended_sagas import EndedSagas
 from toolkit.runtime.transitions import Transition
+
+_NONE_SENT: Mapping[str, str | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +172,19 @@ class UnitOfWork:
 
     # -- the end of the transaction ----------------------------------------------------------------------------
 
-    async def write(self, connection: AsyncConnection) -> None:
-        """Write all of it, one statement a table.
+    async def write(self, connection: AsyncConnection, *, sent: Mapping[str, str | None] = _NONE_SENT) -> None:
+        """Write all of it, and delete the sent rows: their ids, with the types of their events.
 
         Raises:
             PositionTakenError: another transaction moved one of the streams first.
         """
         for envelope, event in self.ends.messages(self.origin.now):
             self.send(envelope, event)
-        await saga_log.append(connection, self.entries)
+        rows = [*self.outgoing, *self.delayed]
+        await write_batch(connection, entries=self.entries, rows=rows, sent=list(sent))
         failpoints.here("log-written", self.outcomes())
-        await outbox.add(connection, [*self.outgoing, *self.delayed])
         failpoints.here("outbox-written", self.outcomes())
+        failpoints.here("deleted", sent.values())
         await dead_letters.add(connection, self.dead_letters)
         for event_id, ended in self.ends.received:
             await close_sagas(connection, event_id, ended, now=self.origin.now)

@@ -19,6 +19,7 @@ from tests.unit.runtime.relays import (
     until_published,
 )
 from toolkit.persistence.database import Database
+from toolkit.runtime.confirmed_rows import delete_sent
 from toolkit.testing import ManualClock
 
 
@@ -33,9 +34,9 @@ async def test_a_batch_deletes_confirmed_rows_along(
     await until_published(publisher, confirmed)
     await asyncio.gather(*relay._in_flight.values())
 
-    with relay.deletion() as delete:
+    with relay.deletion() as take_confirmed:
         async with database.transaction() as session:
-            await delete(await session.connection())
+            await delete_sent(await session.connection(), take_confirmed())
 
     assert len(await rows_left(database)) == left
 

@@ -89,16 +89,15 @@ def commits(database: Database) -> Iterator[list[str]]:
 @contextmanager
 def before_the_log_is_written(database: Database, action: Coroutine[Any, Any, Any]) -> Iterator[None]:
     """Run an action after the first batch has flushed its rows, before it appends to the saga log."""
-    actions, written = [action], []
+    actions = [action]
 
     def look(_: Any, __: Any, statement: str, *___: Any) -> None:
-        written.extend([statement] if "INSERT INTO fee" in statement else [])
-        if len(written) and "INSERT INTO saga_log" in statement and actions:
+        if "INSERT INTO fee" in statement and actions:
             await_only(actions.pop())
 
-    event.listen(database.engine.sync_engine, "before_cursor_execute", look)
+    event.listen(database.engine.sync_engine, "after_cursor_execute", look)
     yield
-    event.remove(database.engine.sync_engine, "before_cursor_execute", look)
+    event.remove(database.engine.sync_engine, "after_cursor_execute", look)
     assert not actions
 
 

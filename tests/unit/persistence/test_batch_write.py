@@ -1,0 +1,210 @@
+"""What a batch writes by one statement equals what three statements write, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tests.example_sagas.loan_messages import outgoing
+from tests.example_sagas.loan_rows import log_of, put_out, rows_left
+from tests.example_sagas.loans import NOON
+from tests.unit.persistence.saga_entries import append, entry
+from toolkit.declaration.events import SagaState
+from toolkit.errors import PositionTakenError
+from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence import outbox, saga_log
+from toolkit.persistence.batch_write import write_batch
+from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import is_of_data
+from toolkit.persistence.driver_errors import causes_of
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.fence import Note, StepState
+
+#: A moment whose microseconds and zone are easily lost: the zone of Amsterdam before 1937.
+ODD = datetime(1930, 1, 2, 3, 4, 5, 123456, tzinfo=timezone(timedelta(minutes=19, seconds=32)))
+BODY = '{"title": "Tōkyō \\u0000 \\"Ж\\" \U0001f4d6"}'
+FULL = entry(
+    "loan-1",
+    StepState.COMPLETED,
+    saga_state=SagaState.PENDING,
+    from_state="executing",
+    emitted_id="event-2",
+    emitted_type="BookLent",
+    emitted_version=2,
+    emitted_body=BODY,
+    attempt=3,
+    error="quote ' and \\ and \t tab",
+    deadline=ODD,
+    traceparent="00-1-2-01",
+    started_at=NOON.astimezone(timezone(timedelta(hours=9))),
+    at=datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
+)
+ENTRIES = [FULL, entry("loan-2", Note.IGNORED, None), entry("loan-3", event_id=None, event_type=None)]
+LATE = OutboxRow(
+    id="late",
+    message=WireMessage(
+        BODY.encode(),
+        routing_key="library.BookLent",
+        message_id="event-2",
+        type="BookLent",
+        timestamp=ODD,
+        headers={"saga-type": "loan", "attempt": 2, "note": "Ж"},
+    ),
+    due_at=ODD,
+    destination="saga.library",
+    optional=True,
+    tries=2,
+)
+ROWS = [outgoing("loan-1", due_at=NOON), LATE]
+
+
+@asynccontextmanager
+async def writing(database: Database) -> AsyncIterator[AsyncConnection]:
+    async with database.transaction() as session:
+        yield await session.connection()
+
+
+async def stored(database: Database, table: str) -> list[tuple[object, ...]]:
+    """Return a table's rows as the database stores them, apart from the log's own ids."""
+    columns = ", ".join(saga_log.ENTRY_FIELDS) if table == "saga_log" else "*"
+    async with database.reading() as connection:
+        rows = await connection.execute(text(f"SELECT {columns} FROM {table} ORDER BY id"))
+        return [tuple(row) for row in rows]
+
+
+async def emptied(database: Database) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(text("DELETE FROM saga_log"))
+        await connection.execute(text("DELETE FROM outbox"))
+
+
+async def test_one_write_leaves_the_same_rows(database: Database) -> None:
+    async with writing(database) as connection:
+        await saga_log.append(connection, ENTRIES)
+        await outbox.add(connection, ROWS)
+    expected = await stored(database, "saga_log"), await stored(database, "outbox")
+    await emptied(database)
+
+    async with writing(database) as connection:
+        await write_batch(connection, entries=ENTRIES, rows=ROWS)
+
+    assert (await stored(database, "saga_log"), await stored(database, "outbox")) == expected
+    assert [len(rows) for rows in expected] == [3, 2]
+
+
+async def test_entries_are_appended_in_their_order(database: Database) -> None:
+    async with writing(database) as connection:
+        await write_batch(connection, entries=[entry(position=number) for number in range(1, 200)])
+
+    assert [each.position for each in await log_of(database, "loan-1")] == list(range(1, 200))
+
+
+async def test_sent_rows_go_and_existing_rows_stay(database: Database) -> None:
+    rows = [outgoing(f"loan-{number}", due_at=NOON) for number in range(3)]
+    await put_out(database, *rows)
+
+    async with writing(database) as connection:
+        again = replace(rows[2], tries=9)
+        await write_batch(connection, rows=[again, LATE], sent=[rows[0].id, rows[1].id, "no such row"])
+
+    assert await rows_left(database) == ["", "loan-2"]
+    async with writing(database) as connection:
+        claimed = await outbox.claim(connection, now=NOON, until=NOON, most=10)
+    assert {row.id: row.tries for row in claimed} == {"late": 2, rows[2].id: 0}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"entries": [FULL]}, {"rows": [LATE]}, {"sent": ["row"]}, {"entries": [FULL], "sent": ["row"]}],
+    ids=lambda parts: "+".join(parts) or "nothing",
+)
+async def test_each_part_is_written_without_others(database: Database, parts: dict) -> None:
+    async with writing(database) as connection:
+        assert not await write_batch(connection, **parts)
+
+    assert len(await stored(database, "saga_log")) == len(parts.get("entries", ()))
+    assert len(await stored(database, "outbox")) == len(parts.get("rows", ()))
+
+
+async def test_a_taken_position_rejects_the_whole_batch(database: Database) -> None:
+    await append(database, entry(to="fenced"))
+
+    with pytest.raises(PositionTakenError, match="one of 2 positions"):
+        async with writing(database) as connection:
+            await write_batch(connection, entries=[entry("loan-2"), entry()], rows=ROWS)
+
+    assert [each.to_state for each in await log_of(database, "loan-1")] == ["fenced"]
+    assert await log_of(database, "loan-2") == []
+    assert await rows_left(database) == []
+
+
+async def test_another_constraint_is_no_taken_position(database: Database) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(text("CREATE UNIQUE INDEX one_entry_a_service ON saga_log (service)"))
+    await append(database, entry("loan-1"))
+
+    for wrong in (entry("loan-2"), entry("loan-2", service=None)):
+        with pytest.raises(IntegrityError):
+            async with writing(database) as connection:
+                await write_batch(connection, entries=[wrong])
+
+
+@pytest.mark.parametrize(
+    ("known", "is_ended"),
+    [
+        (entry(saga_state=SagaState.PENDING), False),
+        (entry(saga_state=SagaState.COMPLETED), True),
+        (entry(to=Note.ENDED, position=None, saga_state=SagaState.FAILED), True),
+        (entry("loan-2", saga_state=SagaState.FAILED), False),
+        (entry(saga_type="gift", saga_state=SagaState.FAILED), False),
+    ],
+)
+async def test_an_end_in_the_log_is_reported(database: Database, known: Entry, is_ended: bool) -> None:
+    await append(database, known)
+    # What the batch itself writes is no end that the log showed before.
+    own = entry(step="fetch_book", saga_state=SagaState.COMPLETED)
+
+    async with writing(database) as connection:
+        found = await write_batch(connection, entries=[own], unended=[("loan", "loan-9"), ("loan", "loan-1")])
+        alone = await write_batch(connection, unended=[("gift", "loan-9"), ("loan", "loan-9")])
+
+    assert (found, alone) == (is_ended, False)
+
+
+async def test_a_body_that_is_no_text_is_written(database: Database) -> None:
+    message = replace(LATE.message, body=b"\xff\x00", timestamp=NOON)
+
+    async with writing(database) as connection:
+        await write_batch(connection, entries=[FULL], rows=[replace(LATE, message=message)], sent=["row"])
+
+    async with writing(database) as connection:
+        claimed = await outbox.claim(connection, now=NOON, until=NOON, most=10)
+    assert [row.message.body for row in claimed] == [b"\xff\x00"]
+    assert len(await log_of(database, "loan-1")) == 1
+
+
+@pytest.mark.parametrize("wrong", ["\0", "\ud800"])
+async def test_text_that_cannot_be_stored_is_refused(postgres: Database, wrong: str) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        async with writing(postgres) as connection:
+            await write_batch(connection, entries=[entry(error=wrong)])
+
+    assert is_of_data(caught.value)
+
+
+async def test_an_error_shows_nothing_of_the_json(postgres: Database) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        async with writing(postgres) as connection:
+            await write_batch(connection, entries=[entry(error="secret \0")])
+
+    shown = [f"{error} {error!r} {vars(error)}" for error in causes_of(caught.value)]
+    assert len(shown) > 1
+    assert "secret" not in "".join(shown)

@@ -1,0 +1,86 @@
+"""Statements of the toolkit's own on the driver's cursor, without SQLAlchemy's layers above it.
+
+They run on the connection and in the transaction of a session, and their errors are those that SQLAlchemy raises for
+any statement: wrapped, without row values, and with a lost connection taken out of the pool.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, ExecutionContext
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+#: The execution option that carries the driver's error of a statement that ran past SQLAlchemy.
+_ERROR = "toolkit_driver_error"
+#: The texts of aiosqlite's errors for a connection that is closed: it raises a ValueError.
+_CLOSED = ("no active connection", "Connection closed")
+
+T = TypeVar("T")
+
+
+async def fetch(connection: AsyncConnection, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    """Execute one statement in the driver's own SQL, and return its rows."""
+    return await connection.run_sync(_fetch, statement, parameters)
+
+
+async def run_in_thread(connection: AsyncConnection, work: Callable[[sqlite3.Connection], T], statement: str) -> T:
+    """Run several statements on SQLite's connection in one go, and return the result.
+
+    Each call of aiosqlite, which runs a thread for each connection, costs a change to that thread and back. `statement`
+    is the SQL that an error names.
+    """
+    return await connection.run_sync(_run_in_thread, work, statement)
+
+
+def raise_as_sqlalchemy(engine: AsyncEngine) -> None:
+    """Let this engine raise the errors of direct statements as its own."""
+
+    def raise_given(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
+        if (error := context.execution_options.get(_ERROR)) is not None:
+            raise error
+
+    event.listen(engine.sync_engine, "do_execute", raise_given)
+
+
+def _fetch(connection: Connection, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    _begin(connection)
+    try:
+        cursor = connection.connection.cursor()
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
+    except BaseException as error:  # noqa: BLE001 -- it is raised again
+        _raise(connection, statement, error)
+
+
+def _run_in_thread(connection: Connection, work: Callable[[sqlite3.Connection], T], statement: str) -> T:
+    _begin(connection)
+    adapted: Any = connection.connection.dbapi_connection
+    try:
+        # aiosqlite has no public way to run a function in its thread; SQLAlchemy's own dialect uses the private one.
+        result: T = adapted.run_async(lambda driver: driver._execute(lambda: work(driver._conn)))
+    except BaseException as error:  # noqa: BLE001 -- it is raised again
+        if isinstance(error, ValueError) and str(error) in _CLOSED:
+            error = sqlite3.OperationalError(str(error))
+        _raise(connection, statement, error)
+    return result
+
+
+def _begin(connection: Connection) -> None:
+    """Begin the transaction that SQLAlchemy would begin at a statement."""
+    if not connection.in_transaction():
+        connection.begin()
+
+
+def _raise(connection: Connection, statement: str, error: BaseException) -> NoReturn:
+    """Raise a driver's error as SQLAlchemy raises it, after all that SQLAlchemy does about it."""
+    if isinstance(error, Exception):
+        # The statement is not executed once more: the listener raises the error where the driver would have.
+        connection.exec_driver_sql(statement, (None,), execution_options={_ERROR: error})
+    elif not connection.invalidated:
+        # Cut off within its statement, by a cancellation: the connection's state is unknown.
+        connection.invalidate(error)
+    raise error
