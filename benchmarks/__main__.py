@@ -15,7 +15,8 @@ from testcontainers.core.config import testcontainers_config
 
 from benchmarks import report
 from benchmarks.databases import DURABLE_POSTGRESQL
-from benchmarks.measure import SYSTEMS, Case, Ground, Statistics, System, median
+from benchmarks.load import Case
+from benchmarks.measure import SYSTEMS, Ground, Statistics, System, median
 from tests.servers import RABBITMQ, find
 
 _FULL = (

@@ -1,99 +1,70 @@
-"""The client: places orders, so many at once, and takes the time from placing one to the event that ends it."""
+"""The client in a process of its own: reads a case a line from its standard input, and answers with the load's times.
+
+It costs little beside the systems that it measures: its publishes of one turn are one write, the ends that one read
+brings are handled together, and it confirms and acknowledges nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from uuid import uuid4
+import resource
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
 
-import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
-
+from benchmarks.bulk_amqp import BulkConnection, Delivery
+from benchmarks.load import Case, Load, Orders
 from benchmarks.saga import ENDS, START
 
-
-@dataclass(slots=True)
-class Load:
-    """What one load was, and how long it took: latencies and the whole, in seconds."""
-
-    orders: int
-    refused: int
-    seconds: float
-    latencies: list[float]
-
-    @property
-    def rate(self) -> float:
-        """Orders a second."""
-        return self.orders / self.seconds
+#: Seconds without any end after which a load is given up.
+PATIENCE = 240.0
 
 
-@dataclass(slots=True)
-class Client:
-    """Who places orders: `send` takes an order's id and its body, however they get to the first service."""
+async def main(broker_url: str, exchange: str) -> None:
+    """Connect, with a queue of the client's own for the ends, and place what is read until the input ends."""
+    connection = await BulkConnection.connect(broker_url)
+    placing, ends = await connection.channel(), await connection.channel()
+    await ends.channel.exchange_declare(exchange, exchange_type="topic", durable=True)
+    queue = (await ends.channel.queue_declare(exclusive=True)).queue or ""
+    for end in ENDS:
+        await ends.channel.queue_bind(queue, exchange, end)
 
-    send: Callable[[str, bytes], Awaitable[object]]
-    _waiting: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    def fail(returned: list[str]) -> None:
+        sys.exit(f"no queue is bound to {START}: {len(returned)} orders came back")
 
-    async def place(self, orders: int, *, at_once: int, refused: float, patience: float) -> Load:
-        """Have so many orders under way at once until all have ended; this share of them is refused on the way.
+    placing.on_returns = fail
 
-        Raises:
-            TimeoutError: one has not ended after so many seconds.
-        """
-        numbers = iter(range(orders))
-        latencies: list[float] = []
-        share = [(number * refused) % 1 + refused >= 1 for number in range(orders)]
-        begun = time.perf_counter()
+    async def place(case: Case) -> Load:
+        orders = Orders(case, lambda messages: placing.publish(exchange, messages))
 
-        async def go_on(numbers: Iterator[int]) -> None:
-            for number in numbers:
-                latencies.append(await self._one(refuse=share[number], patience=patience))
+        def end(deliveries: list[Delivery]) -> None:
+            orders.end([each.body for each in deliveries])
 
-        await asyncio.gather(*(go_on(numbers) for _ in range(min(at_once, orders))))
-        return Load(orders, sum(share), time.perf_counter() - begun, latencies)
+        ends.on_deliveries = end
+        before = _cpu()
+        load = await orders.place(patience=PATIENCE)
+        return replace(load, cpu=_cpu() - before)
 
-    async def _one(self, *, refuse: bool, patience: float) -> float:
-        order_id = str(uuid4())
-        ended = self._waiting[order_id] = asyncio.get_running_loop().create_future()
-        body = json.dumps({"order_id": order_id, "refuse": refuse}).encode()
-        begun = time.perf_counter()
-        await self.send(order_id, body)
-        async with asyncio.timeout(patience):
-            await ended
-        return time.perf_counter() - begun
-
-    def consume(self, body: bytes) -> None:
-        """Take note of an order's end, by its event's body."""
-        ended = self._waiting.pop(json.loads(body)["order_id"], None)
-        if ended and not ended.done():
-            ended.set_result(None)
+    await ends.consume(queue, lambda _: None, no_ack=True)
+    await answer(place)
+    await connection.close()
 
 
-@asynccontextmanager
-async def client(broker_url: str, exchange: str) -> AsyncIterator[Client]:
-    """Connect, with a queue of the client's own for the ends."""
-    connection = await aio_pika.connect(broker_url)
-    async with connection, connection.channel() as channel:
-        topic = await channel.declare_exchange(exchange, aio_pika.ExchangeType.TOPIC, durable=True)
-        queue = await channel.declare_queue(exclusive=True)
-        for end in ENDS:
-            await queue.bind(topic, end)
+async def answer(place: Callable[[Case], Awaitable[Load]]) -> None:
+    """Say that all is ready, place each case that the input brings, and write the load; return at the input's end."""
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    asyncio.get_running_loop().add_reader(sys.stdin, lambda: lines.put_nowait(sys.stdin.readline()))
+    print("ready", flush=True)
+    while line := await lines.get():
+        print(json.dumps(asdict(await place(Case(**json.loads(line))))), flush=True)
+    asyncio.get_running_loop().remove_reader(sys.stdin)
 
-        async def send(order_id: str, body: bytes) -> None:
-            persistent = aio_pika.DeliveryMode.PERSISTENT
-            message = aio_pika.Message(
-                body, content_type="application/json", message_id=order_id, delivery_mode=persistent
-            )
-            await topic.publish(message, START)
 
-        one = Client(send)
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
-        async def consume(message: AbstractIncomingMessage) -> None:
-            one.consume(message.body)
 
-        await queue.consume(consume, no_ack=True)
-        yield one
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

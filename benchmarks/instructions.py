@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 from testcontainers.core.config import testcontainers_config
 
 from benchmarks.databases import DURABLE_POSTGRESQL
-from benchmarks.measure import SYSTEMS, Case, Ground, System
+from benchmarks.load import Case
+from benchmarks.measure import SYSTEMS, Ground, System
 from tests.servers import RABBITMQ, find
 
 #: The orders of the two runs.

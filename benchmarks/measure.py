@@ -11,14 +11,14 @@ import statistics
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import aio_pika
 
-from benchmarks.client import Load, client
 from benchmarks.databases import Databases, Meter, OnFiles, OnPostgres
+from benchmarks.load import Case, Load
 from benchmarks.saga import SERVICES, violations
 from benchmarks.systems.process import PROFILE, Asked
 from tests.eventually import eventually
@@ -26,8 +26,6 @@ from toolkit.ids import new_id
 
 #: Seconds for the start of a system; under valgrind it takes fifty times as long as alone.
 _START = 300.0
-#: Seconds that one order may take before a measurement is given up.
-_PATIENCE = 240.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -54,10 +52,15 @@ class System:
     at_once: tuple[int, ...] = ()
 
 
-TOOLKIT = "benchmarks.systems.by_toolkit"
+TOOLKIT, BY_HAND = "benchmarks.systems.by_toolkit", "benchmarks.systems.by_hand"
 SYSTEMS = (
     System(name="usual stack", module="benchmarks.systems.usual", share=0.2),
-    System(name="by hand", module="benchmarks.systems.by_hand"),
+    System(name="by hand", module=f"{BY_HAND}.on_postgresql"),
+    System(name="by hand, frames as bytes", module=f"{BY_HAND}.with_frames_as_bytes"),
+    System(name="by hand, SQLModel row", module=f"{BY_HAND}.with_sqlmodel_rows"),
+    System(name="by hand, a statement a table", module=f"{BY_HAND}.statement_a_table"),
+    System(name="by hand, SQLite", module=f"{BY_HAND}.on_sqlite", on_files=True),
+    System(name="by hand, embedded", module=f"{BY_HAND}.embedded", on_files=True, embedded=True),
     System(name="toolkit", module=TOOLKIT),
     System(name="toolkit, SQLite", module=TOOLKIT, on_files=True),
     System(name="toolkit, embedded", module="benchmarks.systems.embedded", on_files=True, embedded=True),
@@ -65,23 +68,15 @@ SYSTEMS = (
     System(name="toolkit, 1,000,000 old entries", module=TOOLKIT, old_entries=1_000_000, at_once=(1, 100)),
     System(name="toolkit, external payment", module="benchmarks.systems.external", at_once=(1, 100)),
     System(name="DBOS", module="benchmarks.systems.by_dbos", share=0.2),
-    System(name="by hand, classic queues", module="benchmarks.systems.by_hand", queues="classic", at_once=(100,)),
+    System(name="by hand, classic queues", module=f"{BY_HAND}.on_postgresql", queues="classic", at_once=(100,)),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A load: so many orders in all, so many at once, and the share of them that is refused on the way."""
-
-    orders: int
-    at_once: int
-    refused: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """What one measurement found; times in milliseconds, memory in MiB, CPU and database work for each saga.
 
+    - `client_cpu`: the client's own CPU, which `cpu` has not; not a number where it has no process of its own.
     - `idle`: the share of the whole machine's CPU that nobody used, from 0 to 1.
     """
 
@@ -93,6 +88,7 @@ class Statistics:
     p95: float
     p99: float
     cpu: float
+    client_cpu: float
     idle: float
     peak_memory: float
     statements: float
@@ -187,18 +183,36 @@ async def _running(system: System, asked: Asked, ground: Ground) -> AsyncIterato
 
 @asynccontextmanager
 async def _placing(processes: Sequence[Process], system: System, asked: Asked) -> AsyncIterator[Place]:
-    """Yield what puts a load on a system: the client over there, or one over here that goes by the broker."""
+    """Yield what puts a load on a system: its own process if it is its own client, or a client's process."""
+    async with AsyncExitStack() as stack:
+        placing = processes[0]
+        if not system.embedded:
+            placing = await stack.enter_async_context(_client(asked))
 
-    async def over_there(case: Case) -> Load:
-        assert processes[0].stdin is not None
-        processes[0].stdin.write(json.dumps(asdict(case) | {"patience": _PATIENCE}).encode() + b"\n")
-        return Load(**json.loads(await _line(processes[0])))
+        async def place(case: Case) -> Load:
+            assert placing.stdin is not None
+            placing.stdin.write(json.dumps(asdict(case)).encode() + b"\n")
+            if not (line := await _line(placing)):
+                raise RuntimeError(f"the client of {system.name} has ended")
+            return Load(**json.loads(line))
 
-    if system.embedded:
-        yield over_there
-    else:
-        async with client(asked.broker, asked.exchange) as one:
-            yield lambda case: one.place(**asdict(case), patience=_PATIENCE)
+        yield place
+
+
+@asynccontextmanager
+async def _client(asked: Asked) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.client", asked.broker, asked.exchange,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**24,
+    )  # fmt: skip
+    try:
+        if (await _line(process)).strip() != b"ready":
+            raise RuntimeError("the client did not start")
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
 
 
 async def _line(process: Process) -> bytes:
@@ -243,6 +257,7 @@ def _statistics(
         p95=cuts[94] * 1000,
         p99=cuts[98] * 1000,
         cpu=(after.used - before.used) / _TICKS / load.orders * 1000,
+        client_cpu=math.nan if load.cpu is None else load.cpu / load.orders * 1000,
         idle=(after.idle - before.idle) / (after.machine - before.machine),
         peak_memory=memory,
         statements=(after.meter.statements - before.meter.statements) / load.orders,

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from testcontainers.core.config import testcontainers_config
 
 from benchmarks.databases import DURABLE_POSTGRESQL
-from benchmarks.measure import SYSTEMS, Case, Ground
+from benchmarks.load import Case
+from benchmarks.measure import SYSTEMS, Ground
 from tests.servers import RABBITMQ, find
 
 _CASE = Case(orders=1_000, at_once=100)

@@ -20,8 +20,8 @@ from rich.table import Table
 from benchmarks.measure import Statistics
 
 _COLUMNS = (
-    "system", "sagas/s", "to usual", "to by hand", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "idle", "MiB", "statements",
-    "commits",
+    "system", "sagas/s", "to usual", "to by hand", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "client", "idle", "MiB",
+    "statements", "commits",
 )  # fmt: skip
 _PACKAGES = ("faststream", "aio-pika", "aiormq", "sqlalchemy", "sqlmodel", "asyncpg", "aiosqlite", "dbos")
 
@@ -138,6 +138,7 @@ def _row(one: Statistics, beside: Sequence[Statistics]) -> list[str]:
         f"{one.sagas_per_second / rates[name]:.2f}" if name in rates else "-" for name in ("usual stack", "by hand")
     ]
     numbers = [f"{value:.1f}" for value in (one.p50, one.p95, one.p99, one.cpu)]
+    numbers.append("-" if math.isnan(one.client_cpu) else f"{one.client_cpu:.2f}")
     counts = ["-" if math.isnan(value) else f"{value:.2f}" for value in (one.statements, one.commits)]
     shares = [f"{one.idle:.0%}", f"{one.peak_memory:.0f}"]
     return [one.system, f"{one.sagas_per_second:.0f}", *ratios, *numbers, *shares, *counts]

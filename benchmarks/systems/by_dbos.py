@@ -27,7 +27,7 @@ PREFETCH, POOL = 400, 10
 
 tables = MetaData()
 deed = Table(
-    "submission",
+    "deed",
     tables,
     Column("id", Integer, primary_key=True),
     Column("order_id", String),
