@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.types import Lifespan
 
 from toolkit.api import Access, ApiContext, api_routes, application, health_routes
+from toolkit.api.context import Readiness
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, misspelt_settings
 from toolkit.declaration.contract import Contract
@@ -29,6 +30,7 @@ from toolkit.errors import DatabaseUnavailableError, SagaError, describe
 from toolkit.foreign_code.containment import contain, escaped
 from toolkit.observability.logs import configure_logs
 from toolkit.runtime.service_runtime import ServiceRuntime
+from toolkit.supervision.worker import Worker
 from toolkit.transport.rabbitmq.connection import connect_patiently, is_in_the_clear
 from toolkit.transport.rabbitmq.consumer import RabbitConsumer
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
@@ -106,24 +108,30 @@ class App:
         return True
 
 
-def run_service(service: Service, settings: Settings) -> int:
-    """Run a service until it is stopped; return the exit code.
+def run_service(service: Service, settings: Settings, worker: Worker | None = None) -> int:
+    """Run a service until it is stopped, or one `worker` of it; return the exit code.
 
     Raises:
         SagaError: it could not start, for a reason that an operator can resolve.
     """
     configure_logs(settings)
-    structlog.contextvars.bind_contextvars(service=service.name)
-    for name, meant in misspelt_settings(os.environ).items():
-        log.error("a variable is read by no setting", variable=name, cure=f"if {meant} is meant, name it so")
-    if is_in_the_clear(settings):
-        log.warning("the broker connection is not encrypted", broker=shown_url(settings.broker_url), cure=_TLS_CURE)
-    process = ServiceProcess(App(service, settings), settings)
+    structlog.contextvars.bind_contextvars(service=service.name, **{"worker": worker.number} if worker else {})
+    if worker is None or worker.number == 1:
+        _warn(settings)
+    process = ServiceProcess(App(service, settings), settings, worker)
     process.run()
     for error in process.failures:
         if isinstance(error, SagaError):  # its text names the cure
             raise error
     return 1 if process.failures else 0
+
+
+def _warn(settings: Settings) -> None:
+    """Log what is doubtful in the settings."""
+    for name, meant in misspelt_settings(os.environ).items():
+        log.error("a variable is read by no setting", variable=name, cure=f"if {meant} is meant, name it so")
+    if is_in_the_clear(settings):
+        log.warning("the broker connection is not encrypted", broker=shown_url(settings.broker_url), cure=_TLS_CURE)
 
 
 class ServiceProcess:
@@ -132,16 +140,18 @@ class ServiceProcess:
     - `failures`: the errors that ended it, the first one first.
     """
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(self, app: App, settings: Settings, worker: Worker | None = None) -> None:
         self._app = app
+        self._worker = worker
         self.failures: list[BaseException] = []
         # Kept to the end: asyncio logs a task's exception when the task is deleted, and the error is the last line.
         self._endings: list[BaseException] = []
         self._end_timer = threading.Timer(_ALL, lambda: _exit_now(1 if self.failures else 0))
         self._end_timer.daemon = True
-        self._listeners = listen(settings)
+        self._listeners = worker.open_listeners() if worker else listen(settings)
         is_private = is_local(self._listeners[0])
-        self._server, self._health = _servers(app, settings, self._lifespan, is_local=is_private)
+        readiness = worker.readiness_of_all(app.readiness) if worker else app.readiness
+        self._server, self._health = _servers(app, readiness, settings, self._lifespan, is_local=is_private)
 
     def run(self) -> None:
         """Serve until a signal or a failure ends the process."""
@@ -165,12 +175,31 @@ class ServiceProcess:
         starting.add_done_callback(self._exit_on_failure)
         others = self._listeners[1:]
         watched = asyncio.create_task(self._health.serve(sockets=others)) if others else None
+        reporting = self._report(self._worker) if self._worker else None
         yield
         self._end_timer.start()
         starting.cancel()
+        if reporting:
+            reporting.cancel()
         self._health.should_exit = True
         await asyncio.wait({starting, watched} if watched else {starting})
         await self._app.stop()
+
+    def _report(self, worker: Worker) -> asyncio.Task[None]:
+        """Report to the other workers, and end with the supervisor."""
+        worker.watch_supervisor(self._exit_with_the_supervisor)
+        reporting = asyncio.create_task(worker.report(self._app.readiness))
+        reporting.add_done_callback(self._exit_without_reports)
+        return reporting
+
+    def _exit_without_reports(self, reporting: asyncio.Task[None]) -> None:
+        if not reporting.cancelled() and (error := reporting.exception()):
+            log.error("worker can't report", error=describe(error))
+            self._exit_because_of(error)
+
+    def _exit_with_the_supervisor(self) -> None:
+        log.error("the supervisor has died, so its workers stop")
+        self._server.should_exit = True
 
     def _exit_on_failure(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -185,14 +214,14 @@ class ServiceProcess:
 
 
 def _servers(
-    app: App, settings: Settings, lifespan: Lifespan[Starlette], *, is_local: bool
+    app: App, readiness: Readiness, settings: Settings, lifespan: Lifespan[Starlette], *, is_local: bool
 ) -> tuple[uvicorn.Server, uvicorn.Server]:
     """Return the API's server, and the health checks' server."""
     context = ApiContext(
         service=app.service,
         contract=Contract.of(app.service, timeouts=settings.step_timeouts),
         database=app.runtime.database,
-        readiness=app.readiness,
+        readiness=readiness,
         queue=app.runtime.queue,
         clock=SystemClock(),
     )

@@ -211,6 +211,31 @@ def test_impossible_start_ends_with_2_and_its_reason(saga_process, environment, 
     assert "Traceback" not in result.stderr
 
 
+def test_impossible_start_of_workers_is_one_error(saga_process, environment, tmp_path):
+    (tmp_path / "notes.db").write_text("no database at all, but long enough to be looked at" * 50)
+    own = {"SAGA_DATABASE_URL": f"sqlite:///{tmp_path / 'notes.db'}", "SAGA_WORKERS": "3"}
+
+    result = saga_process("run", "payment", **environment | own)
+
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: the database ")
+    assert result.stderr.count("can't be used: DatabaseError: file is not a database") == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "fault"),
+    [("0", "error: SAGA_WORKERS='0' is not allowed"), ("many", "error: SAGA_WORKERS='many' is not allowed")],
+)
+def test_a_bad_number_of_workers_is_wrong_use(saga, monkeypatch, count, fault):
+    monkeypatch.setenv("SAGA_WORKERS", count)
+
+    by_setting, by_option = saga("run", "payment"), saga("run", "payment", "--workers", count)
+
+    assert by_setting.exit_code == by_option.exit_code == 2
+    assert by_setting.stderr.startswith(fault)
+
+
 async def test_service_outlasts_a_refusing_broker_or_database(environment, postgresql, tmp_path):
     wrong = {
         "login": {"SAGA_BROKER_URL": environment["SAGA_BROKER_URL"].replace("guest:guest@", "guest:wrong@")},

@@ -106,7 +106,12 @@ class VerbGroup(TyperGroup):
                 return done
         except SagaError as error:
             complain(f"error: {_described(error)}")
-            raise typer.Exit(_CODES.get(type(error), ExitCode.PROBLEM)) from error
+            raise typer.Exit(code_of(error)) from error
+
+
+def code_of(error: SagaError) -> ExitCode:
+    """Return the exit code of a command that this error ends."""
+    return _CODES.get(type(error), ExitCode.PROBLEM)
 
 
 @contextmanager

@@ -165,6 +165,8 @@ class Settings(FromEnvironment):
     """How long an ended saga is kept after its last entry, a dead letter after its last arrival; unset: for ever."""
     max_message_bytes: int = Field(LARGEST_MESSAGE, ge=SMALLEST_LIMIT, le=16 * 1024 * 1024)
     """The largest event: emitting a larger one fails the step, receiving one dead-letters it. Equal in all services."""
+    workers: int = Field(1, ge=1, le=64)
+    """How many processes `saga run` runs the service in."""
     allow_undeclared_steps: bool = False
     """Whether a service starts although unfinished sagas are at steps that it no longer declares."""
     http_host: str = Field("127.0.0.1", min_length=1)

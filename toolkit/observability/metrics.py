@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from prometheus_client import REGISTRY, Counter, Histogram, generate_latest
+from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.events import SagaState
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
+from toolkit.observability import shared_metrics
 from toolkit.persistence import dead_letter_queries, outbox, overdue_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_outage
@@ -197,14 +198,14 @@ _UNDOABLE = (StepState.COMPLETED, StepState.COMPENSATING, StepState.VOIDING)
 
 
 async def page(service: Service, database: Database, readiness: Callable[[], Awaitable[Mapping[str, bool]]]) -> bytes:
-    """Return the page that Prometheus scrapes: this process's counters, and the service's gauges.
+    """Return the page that Prometheus scrapes: this process's counters, or all workers', and the service's gauges.
 
     Gauges from the tables are missing during a database outage.
     """
     sagas = [saga.name for saga in service.sagas]
     parts, waiting = await asyncio.gather(readiness(), _table_gauges(service.name, sagas, database))
     gauges = _Gauges([_readiness(service.name, parts), *waiting])
-    return generate_latest(REGISTRY) + generate_latest(gauges)
+    return shared_metrics.counters() + generate_latest(gauges)
 
 
 class _Gauges(Collector):
