@@ -1,4 +1,4 @@
-"""`saga run --workers`: several processes share a queue, a database and a port; none of them is missed."""
+"""`saga run SERVICE --workers N`: several processes share a queue, a database and a port; none of them is missed."""
 
 from __future__ import annotations
 
