@@ -1,13 +1,14 @@
 """The batcher: the messages that arrive while a transaction runs form the next batch.
 
-At rest a batch is one message: no message waits for company. A delivery resolves only once its transaction has
-committed, so a transport that acknowledges afterwards loses nothing.
+At rest a batch is one message: no message waits for company. Deliveries are settled only once their transaction has
+committed, one call a batch, so a transport that acknowledges then loses nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from toolkit import failpoints
@@ -16,7 +17,7 @@ from toolkit.errors import DatabaseUnavailableError
 from toolkit.foreign_code.containment import apart, contain
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import WireMessage
-from toolkit.runtime.delivery import Delivery
+from toolkit.runtime.delivery import Delivery, settle, settled
 from toolkit.runtime.executor import Executor
 from toolkit.runtime.external_calls import ExternalCalls
 from toolkit.runtime.failed_batches import FailedBatches
@@ -39,7 +40,7 @@ class Batcher:
         self._availability = executor.availability
         self._clock = clock
         self._batch_size = batch_size
-        self._failed = FailedBatches(executor, settle=self._settle, requeue=self._requeue)
+        self._failed = FailedBatches(executor, execute=self._execute, requeue=self._requeue)
         self._waiting: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._calling: set[asyncio.Task[None]] = set()
@@ -60,20 +61,18 @@ class Batcher:
 
     async def deliver(self, wire: WireMessage) -> None:
         """Enqueue a message, and return when its transaction has committed."""
-        await self.take(wire)
+        await settled(wire, self.take)
 
-    def take(self, wire: WireMessage) -> asyncio.Future[None]:
-        """Enqueue a message; the returned future resolves when its transaction has committed."""
-        delivery = Delivery(self._decoder.receive(wire, self._clock))
-        failpoints.here("delivered", events_of([delivery.item]))
-        self._requeue(delivery)
-        return delivery.settled
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Decode and enqueue deliveries; each is settled when its transaction has committed."""
+        taken = [each for each in deliveries if self._decode(each)]
+        failpoints.here("delivered", events_of(each.item for each in taken))
+        self._requeue(*taken)
 
     def let_go(self) -> None:
         """Fail all deliveries that wait for the database as unavailable: the transport delivers them again."""
         for each in (*self._waiting, *self._failed.held):
-            if not each.settled.done():
-                each.settled.set_exception(DatabaseUnavailableError("the database has been away for long"))
+            each.fail(DatabaseUnavailableError("the database has been away for long"))
         self._waiting.clear()
 
     async def run(self) -> None:
@@ -84,7 +83,7 @@ class Batcher:
             self._idle.clear()
             while self._waiting and not self._is_stopping:
                 if batch := self._next_batch():
-                    await self._settle(batch)
+                    await self._execute(batch)
             self._idle.set()
 
     def stop(self) -> None:
@@ -112,11 +111,19 @@ class Batcher:
             if batch and (batch[0].is_suspect or first.is_suspect):
                 break
             self._waiting.popleft()
-            if not first.settled.done():
+            if not first.is_done:
                 batch.append(first)
         return batch
 
-    async def _settle(self, batch: list[Delivery]) -> None:
+    def _decode(self, delivery: Delivery) -> bool:
+        try:
+            delivery.item = self._decoder.receive(delivery.wire, self._clock)
+        except Exception as error:  # noqa: BLE001 -- a fault of the decoder's own, as of a commit that failed
+            delivery.fail(error)
+            return False
+        return True
+
+    async def _execute(self, batch: list[Delivery]) -> None:
         try:
             # Only a suspect, which is alone, has failed.
             executing = self._executor.execute([each.item for each in batch], failed=batch[0].failed)
@@ -124,14 +131,13 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 -- a failed commit: wait, part the batch, or fail the step
             await self._failed.recover(batch, error)
         else:
-            for delivery, of_one in zip(batch, calls, strict=True):
-                self._finish(delivery, of_one)
+            settle(each for each, of_one in zip(batch, calls, strict=True) if not of_one)
+            for each, of_one in zip(batch, calls, strict=True):
+                if of_one:
+                    self._begin_calls(each, of_one)
 
-    def _finish(self, delivery: Delivery, calls: list[ExternalCall]) -> None:
-        """Settle a delivery whose transaction has committed, after its external calls if it claimed any."""
-        if not calls:
-            delivery.settle()
-            return
+    def _begin_calls(self, delivery: Delivery, calls: list[ExternalCall]) -> None:
+        """Make the external calls of a committed delivery, which is settled after them."""
         task = asyncio.create_task(self._call(delivery, calls))
         self._calling.add(task)
         task.add_done_callback(self._calling.discard)
@@ -144,7 +150,7 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 -- its result could not be recorded: it is made again under its key
             await self._failed.recover([delivery], error)
         else:
-            delivery.settle()
+            settle([delivery])
 
     def _requeue(self, *deliveries: Delivery, first: bool = False) -> None:
         if first:

@@ -1,18 +1,34 @@
-"""A message between its arrival and its commit."""
+"""A message between its arrival and its commit, and the transport that it came from."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from toolkit.messaging.decoding import Unreadable
-from toolkit.messaging.envelope import Message
+from toolkit.messaging.envelope import Message, WireMessage
+
+
+class Source(Protocol):
+    """The transport side of deliveries: acknowledges those that were committed, and takes back those that failed."""
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge deliveries that were committed together."""
+
+    def fail(self, delivery: Delivery, error: Exception) -> None:
+        """Take a delivery back; it is delivered again."""
 
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A message that waits for its commit; `settled` resolves when it has committed.
+    """A message that waits for its commit.
 
+    - `again`: it was delivered before, so a process may have ended of it.
+    - `item`: the decoded message, once the batcher has taken it.
+    - `is_done`: it is settled, has failed, or its transport gave it up; it is not executed any more.
+    - `apart`: the task that executes a message which was delivered before.
     - `was_cut`: the database went away under the message's transaction.
     - `is_suspect`: such a transaction broke while the database was there; the message is executed alone from then on.
     - `breaks`, `contentions`: how many of its transactions, in which it was alone, were lost.
@@ -21,8 +37,12 @@ class Delivery:
     - `holds`: how often it was laid aside because its failure could not be recorded either.
     """
 
-    item: Message | Unreadable
-    settled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    wire: WireMessage
+    source: Source
+    again: bool = False
+    item: Message | Unreadable = field(init=False)
+    is_done: bool = False
+    apart: asyncio.Task[None] | None = None
     was_cut: bool = False
     is_suspect: bool = False
     breaks: int = 0
@@ -31,7 +51,52 @@ class Delivery:
     since: int | None = None
     holds: int = 0
 
-    def settle(self) -> None:
-        """Resolve `settled`, unless the transport gave the delivery up: its channel closed, so it comes again."""
-        if not self.settled.done():
+    def fail(self, error: Exception) -> None:
+        """Return the delivery to its transport, unless it is done."""
+        if not self.is_done:
+            self.is_done = True
+            self.source.fail(self, error)
+
+    def give_up(self) -> None:
+        """Leave the message to its next delivery: this one's channel closed, or its caller was cancelled."""
+        self.is_done = True
+        if self.apart:
+            self.apart.cancel()
+
+
+def settle(deliveries: Iterable[Delivery]) -> None:
+    """Settle deliveries that were committed together; each of their sources is called once."""
+    by_source: dict[Source, list[Delivery]] = {}
+    for each in deliveries:
+        if not each.is_done:
+            each.is_done = True
+            by_source.setdefault(each.source, []).append(each)
+    for source, own in by_source.items():
+        source.settle(own)
+
+
+async def settled(message: WireMessage, take: Callable[[Sequence[Delivery]], None], *, again: bool = False) -> None:
+    """Hand over one message, and return when its transaction has committed."""
+    caller = _Caller()
+    delivery = Delivery(message, caller, again)
+    take([delivery])
+    try:
+        await caller.settled
+    except asyncio.CancelledError:
+        delivery.give_up()
+        raise
+
+
+class _Caller:
+    """The source of one delivery that a caller awaits."""
+
+    def __init__(self) -> None:
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, _: Sequence[Delivery]) -> None:
+        if not self.settled.done():  # the caller is about to be cancelled
             self.settled.set_result(None)
+
+    def fail(self, _: Delivery, error: Exception) -> None:
+        if not self.settled.done():
+            self.settled.set_exception(error)

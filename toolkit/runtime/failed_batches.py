@@ -16,7 +16,7 @@ from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
 from toolkit.persistence.availability import PAUSES
 from toolkit.persistence.database_errors import complain, is_contention, is_outage, may_pass
-from toolkit.runtime.delivery import Delivery
+from toolkit.runtime.delivery import Delivery, settle
 from toolkit.runtime.executor import Executor
 
 #: How often in a row a message may break its transaction, alone and with a database that answers, before that is a
@@ -32,7 +32,7 @@ _SILENT_HOLDS = 30
 class FailedBatches:
     """Recovers the deliveries of one service whose transactions failed.
 
-    - `settle`: executes deliveries at once.
+    - `execute`: executes deliveries at once.
     - `requeue`: appends deliveries to those that wait, or prepends them with `first=True`.
     """
 
@@ -40,11 +40,11 @@ class FailedBatches:
         self,
         executor: Executor,
         *,
-        settle: Callable[[list[Delivery]], Awaitable[None]],
+        execute: Callable[[list[Delivery]], Awaitable[None]],
         requeue: Callable[..., None],
     ) -> None:
         self._executor = executor
-        self._settle = settle
+        self._execute = execute
         self._requeue = requeue
         self._held: set[Delivery] = set()
 
@@ -61,7 +61,7 @@ class FailedBatches:
         is_lost_race = isinstance(error, ContentionError) or is_contention(error)
         was_away = not is_lost_race and await self._executor.availability.regained()
         self._held.difference_update(batch)
-        batch = [each for each in batch if not each.settled.done()]  # the transport delivers the others again
+        batch = [each for each in batch if not each.is_done]  # the transport delivers the others again
         if len(batch) > 1:
             self._part(batch, was_away=was_away)
             return
@@ -100,7 +100,7 @@ class FailedBatches:
     async def _fail(self, delivery: Delivery, error: BaseException) -> None:
         """Record a failed attempt at once: later the cause may be gone, and the attempt would succeed."""
         delivery.failed = error if isinstance(error, Exception) else None
-        await self._settle([delivery])
+        await self._execute([delivery])
 
     async def _unrecorded(self, delivery: Delivery, error: BaseException) -> None:
         """Lay aside a message whose outcome the log does not take.
@@ -121,7 +121,7 @@ class FailedBatches:
         except Exception as failure:  # noqa: BLE001 -- the dead letter is not taken either: it is tried again
             complain("dead letter could not be kept", failure, **_facts(delivery.item))
             return False
-        delivery.settle()
+        settle([delivery])
         return True
 
     def _hold(self, delivery: Delivery, error: BaseException) -> None:
@@ -135,7 +135,7 @@ class FailedBatches:
 
     def _take_up(self, delivery: Delivery) -> None:
         self._held.discard(delivery)
-        if not delivery.settled.done():
+        if not delivery.is_done:
             self._requeue(delivery)
 
 

@@ -15,12 +15,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.errors import DatabaseUnavailableError, describe
+from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import suspect_messages
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.suspect_messages import fingerprint
+from toolkit.runtime.delivery import Delivery, settle
 
 log = structlog.get_logger("toolkit")
 
@@ -68,6 +70,10 @@ class PoisonIsolation:
         """
         return bool(self._known) and fingerprint(message) in self._known
 
+    def begin(self, delivery: Delivery) -> None:
+        """Have a delivery executed whose message was delivered before, and settle it then."""
+        delivery.apart = asyncio.create_task(self._take_apart(delivery))
+
     async def take(self, message: WireMessage) -> None:
         """Have a message executed that was delivered before, and return once it is settled."""
         suspect = fingerprint(message)
@@ -83,6 +89,14 @@ class PoisonIsolation:
         """Take back the marks of what is left to others: this process ends in good order."""
         if self._marked:
             await self._write(lambda connection: suspect_messages.take_back(connection, self._marked))
+
+    async def _take_apart(self, delivery: Delivery) -> None:
+        try:
+            await contain("a message that was delivered before", self.take(delivery.wire))
+        except Exception as error:  # noqa: BLE001 -- it is delivered again
+            delivery.fail(error)
+        else:
+            settle([delivery])
 
     async def _take_marked(self, message: WireMessage, suspect: str) -> None:
         if suspect in self._marked:  # a copy came while this one waited

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,7 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.runtime.background_loops import Loops
 from toolkit.runtime.batcher import Batcher
 from toolkit.runtime.database_setup import PATIENCE, DatabaseSetup
+from toolkit.runtime.delivery import Delivery, settled
 from toolkit.runtime.executor import Executor
 from toolkit.runtime.external_calls import ExternalCalls
 from toolkit.runtime.invocation import Invocation
@@ -106,14 +108,20 @@ class ServiceRuntime:
             self.loops.begin("watchdog", self.watchdog.run())
             self.loops.begin("pruner", self.pruner.run())
 
-    def take(self, message: WireMessage, *, again: bool) -> asyncio.Future[None]:
-        """Enqueue a message; the returned future resolves when its transaction has committed.
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Enqueue deliveries; their source settles each when its transaction has committed."""
+        isolation = self.poison_isolation
+        suspects = [each for each in deliveries if each.again or isolation.knows(each.wire)]
+        for each in suspects:
+            isolation.begin(each)
+        self.batcher.take([each for each in deliveries if each.apart is None] if suspects else deliveries)
 
-        `again`: it was delivered before, so a process may have died of it.
+    async def deliver(self, message: WireMessage, *, again: bool) -> None:
+        """Enqueue a message, and return when its transaction has committed.
+
+        `again`: it was delivered before, so a process may have ended of it.
         """
-        if again or self.poison_isolation.knows(message):
-            return asyncio.ensure_future(self.poison_isolation.take(message))
-        return self.batcher.take(message)
+        await settled(message, self.take, again=again)
 
     async def dead_letter(self, dead_letter: DeadLetter) -> None:
         """Keep a message that did not reach a step, and return once that is committed; retry until it is."""

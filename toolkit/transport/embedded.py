@@ -109,7 +109,7 @@ class Embedded:
         if not runtimes:
             raise UnroutableError(f"no service consumes {message.routing_key}")
         again = message.message_id in self._left  # the last run may have ended while it was executed
-        await asyncio.gather(*(runtime.take(message, again=again) for runtime in runtimes))
+        await asyncio.gather(*(runtime.deliver(message, again=again) for runtime in runtimes))
         failpoints.here("acked", (message.type or message.routing_key,))
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that returns whether it was long enough

@@ -2,7 +2,10 @@
 
 EDITS = {
     "toolkit/runtime/batcher.py": [
-        ("        return delivery.settled\n", "        delivery.settle()\n        return delivery.settled\n")
+        (
+            "        self._requeue(*taken)\n",
+            "        self._requeue(*taken)\n        for each in taken:\n            each.source.settle([each])\n",
+        )
     ],
 }
 CAUGHT_BY = [

@@ -7,7 +7,7 @@ EDITS = {
     "toolkit/runtime/failed_batches.py": [
         (
             "            delivery.failed = None\n            self._hold(",
-            "            delivery.settled.set_exception(error)\n            self._hold(",
+            "            delivery.fail(error)\n            self._hold(",
         ),
     ],
 }

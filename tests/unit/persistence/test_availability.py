@@ -33,7 +33,7 @@ async def test_a_long_outage_returns_messages_to_the_broker(
     await rename(database, "saga_log", "hidden")
 
     async with branch.open():
-        held = [branch.batcher.take(wanted(number)) for number in range(5)]
+        held = [asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in range(5)]
         await branch.batcher.paused.wait()
         is_taking = branch.batcher.taking.is_set()
         branch.batcher.let_go()
@@ -52,7 +52,7 @@ async def test_a_batcher_stops_during_an_outage(sqlite: Database, clerk: Clerk) 
     branch = Branch(library(clerk), sqlite, resources={Clerk: clerk})
     await rename(sqlite, "outbox", "hidden")
     running = asyncio.create_task(branch.batcher.run())
-    held = [branch.batcher.take(wanted(number)) for number in range(3)]
+    held = [asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in range(3)]
     await eventually(lambda: is_now(not branch.batcher.is_healthy), what="the outage")
 
     branch.batcher.stop()
@@ -71,7 +71,8 @@ async def test_an_unstorable_dead_letter_is_retried(sqlite: Database, clerk: Cle
 
     with capture_logs() as logs:
         async with branch.open():
-            unstorable = branch.batcher.take(wanted(2))
+            unstorable = asyncio.create_task(branch.batcher.deliver(wanted(2)))
+            await asyncio.sleep(0)  # it is taken first
             await branch.batcher.deliver(wanted(1))
             await eventually(lambda: is_now("dead letter could not be kept" in {each["event"] for each in logs}))
             was_settled = unstorable.done()
@@ -85,7 +86,8 @@ async def test_an_unstorable_dead_letter_is_retried(sqlite: Database, clerk: Cle
 
 async def test_a_cancelled_delivery_does_not_run(sqlite: Database, clerk: Clerk) -> None:
     branch = Branch(library(clerk), sqlite, resources={Clerk: clerk})
-    cancelled, other = (branch.batcher.take(wanted(number)) for number in (1, 2))
+    cancelled, other = (asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in (1, 2))
+    await asyncio.sleep(0)
     cancelled.cancel()
 
     async with branch.open():
@@ -109,7 +111,7 @@ async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[ServiceRuntime]:
 async def test_a_service_without_a_table_is_not_ready(host: ServiceRuntime, table: str) -> None:
     was_recording = host.is_recording
     await rename(host.database, table, "hidden")
-    delivery = host.take(wanted(1), again=False)
+    delivery = asyncio.create_task(host.deliver(wanted(1), again=False))
 
     await eventually(lambda: is_now(not host.is_recording), what="the fault")
     await rename(host.database, "hidden", table)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -17,6 +19,7 @@ from toolkit import Event, Service
 from toolkit.declaration.events import AbortRequested
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
+from toolkit.runtime.delivery import Delivery
 
 
 async def test_a_delivery_returns_once_its_effect_is_committed(running_branch: Branch, database: Database) -> None:
@@ -47,6 +50,75 @@ async def test_waiting_messages_form_the_next_batch(running_branch: Branch, cler
 
     assert len(await lent(database)) == 61
     assert [sessions.count(each) for each in dict.fromkeys(sessions)] == [50, 10]
+
+
+class Recorded:
+    """A transport that records what is settled by each call, and what fails."""
+
+    def __init__(self) -> None:
+        self.settled: list[list[Delivery]] = []
+        self.failed: list[tuple[Delivery, Exception]] = []
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        self.settled.append(list(deliveries))
+
+    def fail(self, delivery: Delivery, error: Exception) -> None:
+        self.failed.append((delivery, error))
+
+
+async def test_a_committed_batch_is_settled_by_one_call(service: Service, database: Database, clerk: Clerk) -> None:
+    one, source = Branch(service, database, resources={Clerk: clerk}), Recorded()
+    deliveries = [Delivery(wanted(number), source) for number in range(60)]
+    tasks: list[Any] = []
+
+    def count(loop: asyncio.AbstractEventLoop, coroutine: Any, **facts: Any) -> asyncio.Task[Any]:
+        tasks.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **facts)
+
+    async with one.open():
+        asyncio.get_running_loop().set_task_factory(count)
+        one.batcher.take(deliveries)
+        await one.batcher.drain()
+        asyncio.get_running_loop().set_task_factory(None)
+
+    assert source.settled == [deliveries[:50], deliveries[50:]]
+    assert all(each.is_done for each in deliveries)
+    # A few for each transaction, and none for a delivery; the relay's are not the batcher's.
+    assert len([each for each in tasks if not each.__qualname__.startswith("Relay.")]) < 12
+
+
+async def test_a_delivery_with_a_call_settles_alone(database: Database, clerk: Clerk) -> None:
+    one, source = Branch(library(clerk, external=True), database, resources={Clerk: clerk}), Recorded()
+    back = Delivery(wire(CardRefused(loan_id="loan-2", reason="expired")), source)
+    called = Delivery(wanted(1), source)
+
+    async with one.open():
+        one.batcher.take([called, back])
+        await one.batcher.drain()
+
+    assert source.settled == [[back], [called]]
+
+
+async def test_what_its_transport_gave_up_is_not_settled(service: Service, database: Database, clerk: Clerk) -> None:
+    one, source = Branch(service, database, resources={Clerk: clerk}), Recorded()
+    deliveries = [Delivery(wanted(number), source) for number in range(3)]
+    held = asyncio.Event()
+
+    async def give_up(_: Event, __: AsyncSession) -> None:
+        deliveries[0].give_up()
+        deliveries[1].give_up()
+        held.set()
+
+    clerk.will("lend_book", give_up)
+    async with one.open():
+        one.batcher.take(deliveries[:1])
+        await held.wait()
+        one.batcher.take(deliveries[1:])
+        await one.batcher.drain()
+
+    assert source.settled == [[deliveries[2]]]
+    assert source.failed == []
+    assert await lent(database) == ["loan-0", "loan-2"]
 
 
 async def test_two_replicas_apply_duplicates_once(service: Service, postgres: Database, clerk: Clerk) -> None:

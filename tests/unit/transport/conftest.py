@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractQueue
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import ChannelFrame
 from pamqp import frame
 from pamqp.commands import Basic
 
 from tests.eventually import eventually
+from toolkit.ids import new_id
+from toolkit.transport.rabbitmq.delivery_batching import Received, consume
 
 
 @dataclass
 class RecordedQueue:
-    """A queue of the test, its deliveries, and the writes to the socket."""
+    """A queue of the test, its deliveries, how many came by each call, and the writes to the socket."""
 
     channel: AbstractChannel
     queue: AbstractQueue
-    delivered: list[DeliveredMessage] = field(default_factory=list)
+    delivered: list[Received] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
     writes: list[bytes] = field(default_factory=list)
 
     async def fill(self, count: int) -> None:
@@ -29,10 +32,15 @@ class RecordedQueue:
         for number in range(count):
             message = aio_pika.Message(f"{number}".encode())
             await self.channel.default_exchange.publish(message, routing_key=self.queue.name)
-        channel = await self.channel.get_underlay_channel()
-        await channel.basic_consume(self.queue.name, self._take)
+        await self.consume()
         await self.delivers(count)
         self.writes.clear()
+
+    async def consume(self) -> str:
+        """Consume the queue, and return the consumer's tag."""
+        tag = new_id()
+        await consume(await self.channel.get_underlay_channel(), self.queue.name, tag, self._take)
+        return tag
 
     async def delivers(self, count: int) -> None:
         """Wait until so many deliveries were made."""
@@ -61,8 +69,9 @@ class RecordedQueue:
         frames = [frame.unmarshal(write)[2] for write in self.writes]
         return [(each.delivery_tag, each.multiple) for each in frames if isinstance(each, Basic.Ack)]
 
-    async def _take(self, message: DeliveredMessage) -> None:
-        self.delivered.append(message)
+    def _take(self, deliveries: Sequence[Received]) -> None:
+        self.delivered += deliveries
+        self.calls.append(len(deliveries))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Deliveries that were done together are acknowledged by one frame."""
+"""Deliveries that were committed together are acknowledged by one frame."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ async def test_one_frame_acknowledges_deliveries_of_one_turn(recorded):
     acks = Acks()
     await recorded.fill(5)
 
-    for message in recorded.delivered:
-        acks.acknowledge(message)
+    acks.acknowledge(recorded.delivered[:2])
+    acks.acknowledge(recorded.delivered[2:])
     await acks.finish()
 
     assert recorded.acknowledged() == [(5, True)]
@@ -28,8 +28,7 @@ async def test_an_early_acknowledgement_leaves_older_deliveries_unacknowledged(r
     acks = Acks()
     await recorded.fill(5)
 
-    for number in (1, 2, 4, 0):
-        acks.acknowledge(recorded.delivered[number])
+    acks.acknowledge([recorded.delivered[number] for number in (1, 2, 4, 0)])
     await acks.finish()
 
     assert recorded.acknowledged() == [(3, True), (5, False)]
@@ -41,8 +40,7 @@ async def test_no_delivery_is_acknowledged_twice(recorded):
     await recorded.fill(6)
 
     for turn in ((1, 2, 5), (0, 3), (4,)):
-        for number in turn:
-            acks.acknowledge(recorded.delivered[number])
+        acks.acknowledge([recorded.delivered[number] for number in turn])
         await acks.finish()
 
     assert recorded.acknowledged() == [(2, False), (3, False), (6, False), (4, True), (5, True)]
@@ -56,12 +54,11 @@ async def test_later_acknowledgements_exclude_a_rejected_delivery(recorded):
 
     await acks.give_back(recorded.delivered[0])
     await recorded.delivers(4)
-    for number in (1, 2):
-        acks.acknowledge(recorded.delivered[number])
+    acks.acknowledge(recorded.delivered[1:3])
     await acks.finish()
 
     assert recorded.acknowledged() == [(3, True)]
-    assert recorded.delivered[3].redelivered
+    assert recorded.delivered[3].frame.redelivered
     assert await recorded.unacknowledged() == [b"0"]
 
 
@@ -84,13 +81,13 @@ async def test_a_late_reject_leaves_the_next_channel_alone(recorded):
     await recorded.channel.close()
     await recorded.channel.reopen()
     second = await recorded.channel.get_underlay_channel()
-    await second.basic_consume(recorded.queue.name, recorded._take)
+    await recorded.consume()
     await recorded.delivers(6)
-    acks.acknowledge(recorded.delivered[4])
+    acks.acknowledge([recorded.delivered[4]])
     await acks.finish()
     may_fail.set()
     await giving_back
-    acks.acknowledge(recorded.delivered[5])
+    acks.acknowledge([recorded.delivered[5]])
     await acks.finish()
 
     assert second is not first
@@ -100,11 +97,11 @@ async def test_a_late_reject_leaves_the_next_channel_alone(recorded):
 async def test_deliveries_of_a_closed_channel_are_redelivered(recorded):
     acks = Acks()
     await recorded.fill(2)
-    acks.acknowledge(recorded.delivered[0])
+    acks.acknowledge([recorded.delivered[0]])
     await acks.finish()
 
     await recorded.channel.close()
-    acks.acknowledge(recorded.delivered[1])
+    acks.acknowledge([recorded.delivered[1]])
     await acks.finish()
 
     assert await recorded.unacknowledged() == [b"1"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +12,10 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractRobustChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
-from aiormq.abc import DeliveredMessage
 
 from tests.eventually import eventually
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
+from toolkit.transport.rabbitmq.delivery_batching import Received
 from toolkit.transport.rabbitmq.queue_consumer import QueueConsumer
 
 
@@ -59,7 +59,7 @@ async def subscription(rabbitmq, prefix) -> AsyncIterator[Subscription]:
     robust, other = await aio_pika.connect_robust(rabbitmq.url), await aio_pika.connect(rabbitmq.url)
     async with robust, other:
         channel, received, queue = await robust.channel(), [], f"{prefix}.subscription"
-        consumer = QueueConsumer(channel, queue, partial(_consume, received))
+        consumer = QueueConsumer(channel, queue, partial(_take, received))
         subscription = Subscription(consumer, channel, await other.channel(), queue, received)
         yield subscription
         await subscription.other.queue_delete(queue)
@@ -132,5 +132,5 @@ async def _consumes(consumer: QueueConsumer) -> bool:
     return False
 
 
-async def _consume(received: list[bytes], message: DeliveredMessage) -> None:
-    received.append(message.body)
+def _take(received: list[bytes], deliveries: Sequence[Received]) -> None:
+    received += [each.body for each in deliveries]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.outbox import OutboxRow, add
 from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_queries import timeline
+from toolkit.runtime.delivery import Delivery
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 
@@ -131,7 +132,12 @@ async def test_a_retry_keeps_its_routing_key_and_login(settings: Settings, chann
     taken: list[WireMessage] = []
     await app.start()
     take = app.runtime.take
-    app.runtime.take = lambda wire, again: (taken.append(wire), take(wire, again=again))[1]  # type: ignore[method-assign]
+
+    def record(deliveries: Sequence[Delivery]) -> None:
+        taken.extend(each.wire for each in deliveries)
+        take(deliveries)
+
+    app.runtime.take = record  # type: ignore[method-assign]
 
     async with RabbitPublisher(settings) as client:
         await client.publish(ordered("tea-1"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Sequence
 
 import structlog
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import AbstractChannel
 
 from toolkit import failpoints
+from toolkit.transport.rabbitmq.delivery_batching import Received
 
 log = structlog.get_logger("toolkit")
 
@@ -36,59 +37,59 @@ class Acks:
 
     def __init__(self) -> None:
         self._channel: AbstractChannel | None = None
-        self._done: dict[int, DeliveredMessage] = {}
+        self._done: list[Received] = []
         self._ahead: set[int] = set()
         self._all_up_to = 0
         self._acknowledging: asyncio.Task[None] | None = None
 
-    def acknowledge(self, message: DeliveredMessage) -> None:
-        """Acknowledge a delivery, together with all others that are done in this turn of the event loop."""
-        if number := self._number(message):
-            self._done[number] = message
-            if self._acknowledging is None:
-                self._acknowledging = asyncio.create_task(self._acknowledge())
+    def acknowledge(self, deliveries: Sequence[Received]) -> None:
+        """Acknowledge deliveries, together with all others that are done in this turn of the event loop."""
+        for each in deliveries:
+            if self._is_open(each.channel):
+                self._done.append(each)
+        if self._done and self._acknowledging is None:
+            self._acknowledging = asyncio.create_task(self._acknowledge())
 
-    async def give_back(self, message: DeliveredMessage) -> None:
+    async def give_back(self, delivery: Received) -> None:
         """Return a delivery to the broker, which redelivers it and counts how often."""
-        await quietly(message.channel.basic_reject(message.delivery_tag or 0, requeue=True))
-        if number := self._number(
-            message
-        ):  # asked afterwards: the channel may have closed, and the next one numbers from 1
-            self._ahead.add(number)
+        await quietly(delivery.channel.basic_reject(delivery.tag, requeue=True))
+        # Asked afterwards: the channel may have closed, and the next one numbers from 1.
+        if self._is_open(delivery.channel):
+            self._ahead.add(delivery.tag)
 
     async def finish(self) -> None:
         """Wait until all acknowledgements are written."""
         if self._acknowledging is not None:
             await self._acknowledging
 
-    def _number(self, message: DeliveredMessage) -> int | None:
-        """Return the delivery's number on the open channel; None on a closed one."""
-        channel = message.channel
+    def _is_open(self, channel: AbstractChannel) -> bool:
+        """Whether a channel is open; if it is a new one, its deliveries are numbered from 1 again."""
         if channel.is_closed:
-            return None
+            return False
         if channel is not self._channel:
             self._channel, self._all_up_to = channel, 0
             self._done.clear()
             self._ahead.clear()
-        return message.delivery_tag
+        return True
 
     async def _acknowledge(self) -> None:
         try:
             while self._done:
-                done, self._done = self._done, {}
+                done, self._done = self._done, []
                 await self._acknowledge_at_once(done)
         finally:
             self._acknowledging = None
 
-    async def _acknowledge_at_once(self, done: Mapping[int, DeliveredMessage]) -> None:
-        self._ahead.update(done)
+    async def _acknowledge_at_once(self, done: Sequence[Received]) -> None:
+        numbers = {each.tag for each in done}
+        self._ahead |= numbers
         while self._all_up_to + 1 in self._ahead:
             self._all_up_to += 1
             self._ahead.discard(self._all_up_to)
-        ahead = [number for number in done if number > self._all_up_to]
-        channel = next(iter(done.values())).channel
-        if len(ahead) < len(done):
-            await quietly(channel.basic_ack(max(done.keys() - ahead), multiple=True))
-        for number in ahead:
+        ahead = {number for number in numbers if number > self._all_up_to}
+        channel = done[0].channel
+        if len(ahead) < len(numbers):
+            await quietly(channel.basic_ack(max(numbers - ahead), multiple=True))
+        for number in sorted(ahead):
             await quietly(channel.basic_ack(number))
-        failpoints.here("acked", (each.header.properties.message_type or each.routing_key for each in done.values()))
+        failpoints.here("acked", (each.properties.message_type or each.frame.routing_key for each in done))

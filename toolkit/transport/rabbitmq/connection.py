@@ -17,6 +17,7 @@ from toolkit.configuration.settings import Settings
 from toolkit.errors import EscapedError, SagaError, UnreachableError, describe
 from toolkit.foreign_code.containment import contain
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
+from toolkit.transport.rabbitmq.frame_reading import read_frames_at_once
 from toolkit.transport.rabbitmq.refusals import refusal_of
 from toolkit.transport.rabbitmq.tolerant_properties import tolerate_malformed_properties
 from toolkit.urls import is_loopback
@@ -42,6 +43,7 @@ def broker_of(
 ) -> RabbitBroker:
     """Return FastStream's broker for one connection: a library here, which neither decodes nor validates."""
     tolerate_malformed_properties()
+    read_frames_at_once()
     return RabbitBroker(
         with_heartbeat(settings.broker_url),
         default_channel=default_channel,

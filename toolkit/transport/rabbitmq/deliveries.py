@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import Sequence
 
 import structlog
-from aiormq.abc import DeliveredMessage
 
 from toolkit.errors import describe
+from toolkit.messaging.envelope import WireMessage
+from toolkit.runtime.delivery import Delivery
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.rabbitmq.acknowledgements import Acks
+from toolkit.transport.rabbitmq.delivery_batching import Received
 from toolkit.transport.rabbitmq.messages import wire_of
 
 log = structlog.get_logger("toolkit")
@@ -20,57 +22,88 @@ _PAUSE = 1.0
 
 
 class Deliveries:
-    """Hands the deliveries of one queue to the runtime, and acknowledges each once its transaction has committed."""
+    """Hands the deliveries of one queue to the runtime, and acknowledges those that were committed together at once."""
 
     def __init__(self, runtime: ServiceRuntime, queue: str) -> None:
         self._runtime = runtime
         self._queue = queue
+        self._shared = runtime.settings.exchange
         self._acks = Acks()
-        self._in_hand: dict[asyncio.Future[None], DeliveredMessage] = {}
+        self._in_hand: dict[Delivery, Received] = {}
+        self._requeueing: dict[asyncio.Task[None], Received] = {}
+        self._none_left = asyncio.Event()
 
     def __len__(self) -> int:
         """Return how many deliveries are not settled."""
-        return len(self._in_hand)
+        return len(self._in_hand) + len(self._requeueing)
 
-    async def handle(self, raw: DeliveredMessage) -> None:
-        """Hand a delivery to the runtime; it is settled after the commit."""
+    def take(self, received: Sequence[Received]) -> None:
+        """Hand deliveries to the runtime, which settles each after its commit."""
+        taken: list[Delivery] = []
+        for raw in received:
+            try:
+                delivery = Delivery(self._wire_of(raw), self, raw.frame.redelivered)
+            except Exception as error:  # noqa: BLE001 -- as of a commit that failed
+                self._begin_to_requeue(raw, error)
+            else:
+                self._in_hand[delivery] = raw
+                taken.append(delivery)
         try:
-            names = {"exchange": raw.exchange or "", "own": self._queue, "shared": self._runtime.settings.exchange}
-            wire = wire_of(raw.body, raw.routing_key, raw.header.properties, **names)
-            settled = self._runtime.take(wire, again=bool(raw.redelivered))
-        except Exception as error:  # noqa: BLE001 -- as of a commit that failed
-            await self._requeue(raw, error)
-        else:
-            self._in_hand[settled] = raw
-            settled.add_done_callback(partial(self._settle, raw))
+            self._runtime.take(taken)
+        except Exception as error:  # noqa: BLE001 -- as of commits that failed
+            for each in taken:
+                each.fail(error)
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge deliveries that were committed together; what came on a closed channel is redelivered."""
+        self._acks.acknowledge([self._in_hand.pop(each) for each in deliveries])
+        self._check_rest()
+
+    def fail(self, delivery: Delivery, error: Exception) -> None:
+        """Return a delivery to the broker."""
+        self._begin_to_requeue(self._in_hand.pop(delivery), error)
+        self._check_rest()
 
     def forget_closed_channels(self) -> None:
         """Drop what came on a channel that has closed: the broker redelivers it, and it would be held twice."""
-        for settled, raw in list(self._in_hand.items()):
+        for delivery, raw in list(self._in_hand.items()):
             if raw.channel.is_closed:
-                settled.cancel()
+                delivery.give_up()
+                del self._in_hand[delivery]
+        for task, raw in self._requeueing.items():
+            if raw.channel.is_closed:
+                task.cancel()
+        self._check_rest()
 
     async def finish(self) -> None:
         """Wait until all of them are settled, and their acknowledgements written."""
-        while self._in_hand:
-            await asyncio.wait(self._in_hand)
+        while self:
+            self._none_left.clear()
+            await self._none_left.wait()
         await self._acks.finish()
 
-    def _settle(self, raw: DeliveredMessage, settled: asyncio.Future[None]) -> None:
-        self._in_hand.pop(settled, None)
-        error = None if settled.cancelled() else settled.exception()
-        if settled.cancelled() or raw.channel.is_closed:
-            return  # the broker redelivers it
-        if error:
-            requeueing = asyncio.create_task(self._requeue(raw, error))
-            self._in_hand[requeueing] = raw
-            requeueing.add_done_callback(lambda task: self._in_hand.pop(task, None))
-        else:
-            self._acks.acknowledge(raw)
+    def _wire_of(self, raw: Received) -> WireMessage:
+        frame = raw.frame
+        names = {"exchange": frame.exchange or "", "own": self._queue, "shared": self._shared}
+        return wire_of(raw.body, frame.routing_key, raw.properties, **names)
 
-    async def _requeue(self, raw: DeliveredMessage, error: BaseException) -> None:
+    def _begin_to_requeue(self, raw: Received, error: Exception) -> None:
+        if raw.channel.is_closed:
+            return  # the broker redelivers it
+        task = asyncio.create_task(self._requeue(raw, error))
+        self._requeueing[task] = raw
+        task.add_done_callback(self._requeued)
+
+    def _requeued(self, task: asyncio.Task[None]) -> None:
+        del self._requeueing[task]
+        self._check_rest()
+
+    async def _requeue(self, raw: Received, error: Exception) -> None:
         """Return a delivery to the broker after a pause: the broker redelivers at once, without a limit."""
-        message_id = raw.header.properties.message_id
-        log.error("message returned to the broker", error=describe(error), message_id=message_id)
+        log.error("message returned to the broker", error=describe(error), message_id=raw.properties.message_id)
         await asyncio.sleep(_PAUSE)
         await self._acks.give_back(raw)
+
+    def _check_rest(self) -> None:
+        if not self:
+            self._none_left.set()

@@ -21,7 +21,7 @@ from toolkit.persistence.dead_letters import DeadLetter
 #: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
 _DEEPEST = 10
 #: Nearly all headers are of these types, which need no conversion.
-_KEPT = (str, int, bool, type(None))
+_KEPT = frozenset((str, int, bool, type(None)))
 
 
 def properties_of(message: WireMessage, *, login: str) -> Basic.Properties:
@@ -47,7 +47,7 @@ def wire_of(
     exchange, and on others, any client may write these headers.
     """
     timestamp = properties.timestamp
-    headers = _headers(properties.headers or {})
+    headers = _headers(properties.headers) if properties.headers else {}
     if exchange != own:
         headers[SENT_BY] = properties.user_id or ""
         headers.pop(CAME_BY, None)
@@ -102,6 +102,8 @@ def _first_key(death: Mapping[str, Any]) -> str | None:
 
 
 def _headers(headers: Mapping[str, Any]) -> dict[str, object]:
+    if _KEPT.issuperset(map(type, headers.values())):
+        return dict(headers)
     return {name: value if type(value) in _KEPT else _plain(value) for name, value in headers.items()}
 
 
