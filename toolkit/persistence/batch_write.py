@@ -6,8 +6,8 @@ PostgreSQL takes one statement, whose rows are JSON, one text a table; SQLite on
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import cache
 from operator import attrgetter
@@ -19,162 +19,157 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.persistence import direct_statements, outbox, saga_log
+from toolkit.persistence import direct_statements, outbox, saga_ends, saga_log
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_ends import SagaEnd
 from toolkit.persistence.saga_log import ENTRY_FIELDS, Entry, SagaKey, fenced
 from toolkit.persistence.schema import as_stored_by_sqlite
 from toolkit.protocol.fence import SagaState
 
-_DIALECT: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+_POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _ENDED = ", ".join(f"'{state.value}'" for state in SagaState if state.is_ended)
+_UNLESS_PRESENT = " ON CONFLICT (id) DO NOTHING"
 
 
-async def write_batch(
-    connection: AsyncConnection,
-    *,
-    entries: Sequence[Entry] = (),
-    rows: Sequence[OutboxRow] = (),
-    sent: Sequence[str] = (),
-    unended: Sequence[SagaKey] = (),
-) -> bool:
-    """Append entries to the log, add rows to the outbox where it has none of their ids, and delete the sent rows.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchWrite:
+    """What a batch writes.
 
-    Return whether the log showed the end of one of the `unended` sagas before; without any, it is not looked up.
+    - `rows`: they are added to the outbox where it has none of their ids.
+    - `sent`: the ids of outbox rows that are deleted.
+    - `ends`: the ends of sagas; they are written after the entries.
+    - `unended`: sagas that must not have ended before, as far as the log shows; without any, nothing is looked up.
+    """
+
+    entries: Sequence[Entry] = ()
+    rows: Sequence[OutboxRow] = ()
+    sent: Sequence[str] = ()
+    ends: Sequence[SagaEnd] = ()
+    unended: Sequence[SagaKey] = ()
+
+
+async def write_batch(connection: AsyncConnection, batch: BatchWrite) -> bool:
+    """Write it, and return whether the log showed the end of one of the `unended` sagas before.
 
     Raises:
-        PositionTakenError: another replica took a position of one of the entries first; nothing was written.
+        PositionTakenError: another replica took one of the positions first; nothing was written.
     """
-    with fenced(len(entries)):
+    with fenced(len(batch.entries) + len(batch.ends)):
         if connection.dialect.name == "sqlite":
-            return await _write_to_sqlite(connection, entries, rows, sent, unended)
-        return await _write_to_postgres(connection, entries, rows, sent, unended)
+            return await _write_to_sqlite(connection, batch)
+        return await _write_to_postgres(connection, batch)
 
 
 # -- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 
-async def _write_to_postgres(
-    connection: AsyncConnection,
-    entries: Sequence[Entry],
-    rows: Sequence[OutboxRow],
-    sent: Sequence[str],
-    unended: Sequence[SagaKey],
-) -> bool:
-    if (texts := _as_json(entries, rows)) is None:
-        await saga_log.append(connection, entries)
-        await outbox.add(connection, rows)
-        entries, rows = (), ()
-    parameters: list[Any] = texts or []
-    parameters += [list(sent)] if sent else []
-    parameters += [*map(list, zip(*unended, strict=True))] if unended else []
-    if not parameters:
-        return False
-    statement = _statement(bool(entries), bool(rows), bool(sent), bool(unended))
-    found = await direct_statements.fetch(connection, statement, parameters)
-    return bool(unended) and bool(found[0][0])
-
-
-def _as_json(entries: Sequence[Entry], rows: Sequence[OutboxRow]) -> list[str] | None:
-    """Return the JSON of those that there are; None where JSON can't hold them: a body that is no text, say."""
+async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite) -> bool:
+    # The parts of one statement don't see each other's rows: an end after an entry of this batch comes later.
+    written = {(entry.saga_type, entry.saga_id) for entry in batch.entries} if batch.ends else ()
+    ends, later = saga_ends.apart(batch.ends, without=written)
     try:
-        texts = [to_json(_with_utc(entries)).decode()] if entries else []
-        return texts + ([to_json([_row_values(row) for row in rows]).decode()] if rows else [])
-    except PydanticSerializationError:
-        return None
+        parts = list(_parts(replace(batch, ends=ends)))
+    except PydanticSerializationError:  # a value is no Unicode, or a body is no text
+        parts = list(_parts(replace(batch, entries=(), rows=(), ends=ends)))
+        await saga_log.append(connection, batch.entries)
+        await outbox.add(connection, batch.rows)
+    is_ended = False
+    if parts or batch.unended:
+        statement = _joined(tuple(part for part, _ in parts), bool(batch.unended))
+        parameters = [*(parameter for _, parameter in parts), *map(list, zip(*batch.unended, strict=True))]
+        rows = await direct_statements.fetch(connection, statement, parameters)
+        is_ended = bool(batch.unended) and bool(rows[0][0])
+    await saga_ends.close_sagas(connection, later)
+    return is_ended
 
 
-def _with_utc(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with their times in UTC: JSON cuts off an offset's seconds, which few zones ever had."""
-    return [entry if _is_in_utc(entry) else _in_utc(entry) for entry in entries]
+def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
+    """Yield the statements of which the batch's one consists, each with its parameter."""
+    if batch.entries:
+        yield _APPEND_JSON, to_json([_with_utc(entry) for entry in batch.entries]).decode()
+    if batch.rows:
+        yield _ADD_JSON, to_json([_row_values(row) for row in batch.rows]).decode()
+    if batch.sent:
+        yield "DELETE FROM outbox WHERE id = ANY (${}::text[])", list(batch.sent)
+    if batch.ends:
+        yield saga_ends.CLOSE, saga_ends.as_json(batch.ends)
 
 
-def _is_in_utc(entry: Entry) -> bool:
-    deadline, started_at = entry.deadline, entry.started_at
-    return (
-        entry.at.tzinfo is UTC
-        and (deadline is None or deadline.tzinfo is UTC)
-        and (started_at is None or started_at.tzinfo is UTC)
+def _with_utc(entry: Entry) -> Entry:
+    """Return the entry with its times in UTC: JSON cuts off an offset's seconds, which few zones ever had."""
+    at, deadline, started_at = entry.at, entry.deadline, entry.started_at
+    if at.tzinfo is UTC and (not deadline or deadline.tzinfo is UTC) and (not started_at or started_at.tzinfo is UTC):
+        return entry
+    return replace(
+        entry,
+        at=at.astimezone(UTC),
+        deadline=deadline and deadline.astimezone(UTC),
+        started_at=started_at and started_at.astimezone(UTC),
     )
-
-
-def _in_utc(entry: Entry) -> Entry:
-    at, deadline, started_at = (time and time.astimezone(UTC) for time in (entry.at, entry.deadline, entry.started_at))
-    assert at  # noqa: S101 -- each entry has its time
-    return replace(entry, at=at, deadline=deadline, started_at=started_at)
 
 
 def _row_values(row: OutboxRow) -> dict[str, Any]:
     values = outbox.values_of(row)
-    for name in ("occurred_at", "due_at"):
-        if values[name] is not None:
-            values[name] = values[name].astimezone(UTC)
+    values["due_at"] = row.due_at.astimezone(UTC)
+    if time := row.message.timestamp:
+        values["occurred_at"] = time.astimezone(UTC)
     return values
 
 
 @cache
-def _statement(has_entries: bool, has_rows: bool, has_sent: bool, has_unended: bool) -> str:
-    """Return the one statement that has these parts; its parameters are in the same order."""
-    parts = [_insert(saga_log.saga_log, ENTRY_FIELDS)] if has_entries else []
-    parts += [_insert(outbox.outbox, outbox.outbox.c.keys()) + " ON CONFLICT (id) DO NOTHING"] if has_rows else []
-    parts += ["DELETE FROM outbox WHERE id = ANY (${}::text[])"] if has_sent else []
+def _joined(parts: tuple[str, ...], looks_for_ends: bool) -> str:
+    """Return one statement that executes all parts; their parameters are numbered in their order."""
     numbered = [part.format(number) for number, part in enumerate(parts, 1)]
-    if len(parts) == 1 and not has_unended:
+    if len(parts) == 1 and not looks_for_ends:
         return numbered[0]
-    # The parts see the tables as they were before the statement, and so does the question about ends.
-    with_parts = "WITH " + ", ".join(f"part_{i} AS ({part})" for i, part in enumerate(numbered)) if numbered else ""
-    ids, types = len(parts) + 2, len(parts) + 1
-    look = (
-        f"EXISTS (SELECT FROM saga_log JOIN unnest(${types}::text[], ${ids}::text[]) AS saga (type, id)"
+    statement = "WITH " + ", ".join(f"part_{i} AS ({part})" for i, part in enumerate(numbered)) if parts else ""
+    if not looks_for_ends:
+        return f"{statement} SELECT"
+    # The parts' rows are not seen here either: the question is what the log showed before.
+    types, ids = (f"${len(parts) + further}::text[]" for further in (1, 2))
+    return (
+        f"{statement} SELECT EXISTS (SELECT FROM unnest({types}, {ids}) AS saga (type, id) JOIN saga_log"  # noqa: S608
         f" ON saga_log.saga_id = saga.id AND saga_log.saga_type = saga.type"
         f" WHERE saga_log.saga_state IN ({_ENDED}))"
     )
-    return f"{with_parts} SELECT {look if has_unended else 'false'}"
 
 
-def _insert(table: Table, names: Sequence[str]) -> str:
-    """Return an insert of the rows in a parameter, which is a JSON array of objects."""
+def _insert_json(table: Table, names: Iterable[str]) -> str:
+    """Return an insert of the objects in a JSON array, which is the parameter."""
     columns = [table.c[name] for name in names]
-    types = ", ".join(f"{column.name} {_type_in_json(column)}" for column in columns)
-    values = ", ".join(_from_json(column) for column in columns)
-    return (
-        f"INSERT INTO {table.name} ({', '.join(names)}) "  # noqa: S608 -- the toolkit's own names
-        f"SELECT {values} FROM json_to_recordset(${{}}::text::json) AS given ({types})"
-    )
+    into = ", ".join(column.name for column in columns)
+    values = ", ".join(f"convert_to({each.name}, 'UTF8')" if _is_binary(each) else each.name for each in columns)
+    types = ", ".join(f"{each.name} {'text' if _is_binary(each) else each.type.compile(_POSTGRES)}" for each in columns)
+    given = f"json_to_recordset(${{}}::text::json) AS given ({types})"
+    return f"INSERT INTO {table.name} ({into}) SELECT {values} FROM {given}"  # noqa: S608 -- the toolkit's own names
 
 
-def _type_in_json(column: Column[Any]) -> str:
-    return "text" if isinstance(column.type, LargeBinary) else str(column.type.compile(_DIALECT))
+def _is_binary(column: Column[Any]) -> bool:
+    return isinstance(column.type, LargeBinary)
 
 
-def _from_json(column: Column[Any]) -> str:
-    return f"convert_to({column.name}, 'UTF8')" if isinstance(column.type, LargeBinary) else column.name
+_APPEND_JSON = _insert_json(saga_log.saga_log, ENTRY_FIELDS)
+_ADD_JSON = _insert_json(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESENT
 
 
 # -- SQLite --------------------------------------------------------------------------------------------------------
 
-_entry_values = attrgetter(*ENTRY_FIELDS)
 
-
-async def _write_to_sqlite(
-    connection: AsyncConnection,
-    entries: Sequence[Entry],
-    rows: Sequence[OutboxRow],
-    sent: Sequence[str],
-    unended: Sequence[SagaKey],
-) -> bool:
-    if not (entries or rows or sent or unended):
-        return False
-    log_values = [as_stored_by_sqlite(_entry_values(entry)) for entry in entries]
-    row_values = [as_stored_by_sqlite(tuple(outbox.values_of(row).values())) for row in rows]
+async def _write_to_sqlite(connection: AsyncConnection, batch: BatchWrite) -> bool:
+    entries = [as_stored_by_sqlite(_entry_values(entry)) for entry in batch.entries]
+    rows = [as_stored_by_sqlite(outbox.values_of(row).values()) for row in batch.rows]
 
     def write(driver: sqlite3.Connection) -> bool:
-        is_ended = any(driver.execute(_LOOK, saga).fetchone() for saga in unended)
-        driver.executemany(_APPEND, log_values)
-        driver.executemany(_ADD, row_values)
-        driver.executemany(_DELETE, [(row_id,) for row_id in sent])
+        is_ended = any(driver.execute(_LOOK_FOR_END, saga).fetchone() for saga in batch.unended)
+        driver.executemany(_APPEND, entries)
+        driver.executemany(_ADD, rows)
+        driver.executemany("DELETE FROM outbox WHERE id = ?", [(row_id,) for row_id in batch.sent])
+        saga_ends.close_in_thread(driver, batch.ends)
         return is_ended
 
-    return await direct_statements.run_in_thread(connection, write, _APPEND)
+    if entries or rows or batch.sent or batch.ends or batch.unended:
+        return await direct_statements.run_in_thread(connection, write, _APPEND)
+    return False
 
 
 def _insert_values(table: Table, names: Sequence[str]) -> str:
@@ -182,7 +177,7 @@ def _insert_values(table: Table, names: Sequence[str]) -> str:
     return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 -- the toolkit's own names
 
 
-_LOOK = f"SELECT 1 FROM saga_log WHERE saga_type = ? AND saga_id = ? AND saga_state IN ({_ENDED}) LIMIT 1"  # noqa: S608
+_entry_values = attrgetter(*ENTRY_FIELDS)
 _APPEND = _insert_values(saga_log.saga_log, ENTRY_FIELDS)
-_ADD = _insert_values(outbox.outbox, outbox.outbox.c.keys()) + " ON CONFLICT (id) DO NOTHING"
-_DELETE = "DELETE FROM outbox WHERE id = ?"
+_ADD = _insert_values(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESENT
+_LOOK_FOR_END = f"SELECT 1 FROM saga_log WHERE saga_type = ? AND saga_id = ? AND saga_state IN ({_ENDED}) LIMIT 1"  # noqa: S608

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Insert, String, bindparam, case, insert, literal, null, select
+from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.persistence.id_lists import OneOf
-from toolkit.persistence.saga_log import is_same_step, saga_log
-from toolkit.persistence.schema import UtcDateTime
+from toolkit.persistence import direct_statements
+from toolkit.persistence.saga_log import SagaKey
+from toolkit.persistence.schema import as_stored_by_sqlite
 from toolkit.protocol.fence import Note, StepState
 
 #: The final states of a step that contradict a completed saga; a running step is checked once it has finished.
@@ -20,74 +22,115 @@ _ENDED_WELL = " in a saga that ended completed"
 _STILL_COMPLETED = "still completed in a saga that ended failed"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaEnd:
+    """How one saga ended, by the message that announced it."""
+
+    saga_type: str
+    saga_id: str
+    saga_state: SagaState
+    event_id: str
+    at: datetime
+
+
 def contradiction(state: str, end: SagaState) -> str | None:
-    """Return how a step's state contradicts its saga's end, if it does; `close_sagas` notes the same text."""
+    """Return how a step's state contradicts its saga's end, if it does; the statement below notes the same text."""
     if end is SagaState.COMPLETED:
         return f"{state}{_ENDED_WELL}" if state in _CONTRADICT_SUCCESS else None
     return _STILL_COMPLETED if state == StepState.COMPLETED else None
 
 
-def _insert_after_last(columns: dict[str, Any], *conditions: ColumnElement[bool]) -> Insert:
-    """Build an insert of one entry after each step's last positioned one, in these sagas, where the conditions hold.
+def ends_of(messages: Iterable[tuple[str, SagaEnded]], *, at: datetime) -> list[SagaEnd]:
+    """Return the ends that these messages, each with its id, announce."""
+    return [
+        SagaEnd(saga_type=ended.saga_type, saga_id=saga_id, saga_state=state, event_id=event_id, at=at.astimezone(UTC))
+        for event_id, ended in messages
+        for state, saga_ids in ((SagaState.COMPLETED, ended.completed), (SagaState.FAILED, ended.failed))
+        for saga_id in saga_ids
+    ]
 
-    Its parameters are `saga_ids`, `of_type`, `event_id` and `now`; columns that are not given are copied from the entry
-    before.
+
+def _close(source: str) -> str:
+    """Return an insert of one entry after the last positioned entry of each step of the sagas in `source`.
+
+    It confirms a completed saga's completed steps. After others it notes the end once, as a contradiction if it is one;
+    a step that is still completed contradicts a failed saga, unless it ended the saga itself.
     """
-    later = saga_log.alias()
-    is_last = ~select(later.c.id).where(is_same_step(later), later.c.position > saga_log.c.position).exists()
-    of_sagas = OneOf(saga_log.c.saga_id, "saga_ids") & (saga_log.c.saga_type == bindparam("of_type", type_=String))
-    values = {name: saga_log.c[name] for name in ("service", "saga_id", "saga_type", "step")} | {
-        "event_id": bindparam("event_id", type_=String),
-        "event_type": literal(SagaEnded.__name__),
-        "attempt": literal(1),
-        "at": bindparam("now", type_=UtcDateTime()),
-        **columns,
-    }
-    entries = select(*values.values()).where(of_sagas, saga_log.c.position.is_not(None), is_last, *conditions)
-    return insert(saga_log).from_select(list(values), entries)
+    is_same_step = "{0}.saga_id = saga_log.saga_id AND {0}.saga_type = saga_log.saga_type AND {0}.step = saga_log.step"
+    went_well = f"ended.saga_state = '{SagaState.COMPLETED.value}'"
+    is_confirmed = f"({went_well} AND saga_log.to_state = '{StepState.COMPLETED.value}')"
+    contradicts = ", ".join(f"'{state.value}'" for state in _CONTRADICT_SUCCESS)
+    ended_here = f"saga_log.saga_state IN ('{SagaState.COMPLETED.value}', '{SagaState.FAILED.value}')"
+    return f"""
+        INSERT INTO saga_log (service, saga_id, saga_type, step, position, from_state, to_state, saga_state,
+            event_id, event_type, attempt, error, at)
+        SELECT saga_log.service, saga_log.saga_id, saga_log.saga_type, saga_log.step,
+            CASE WHEN {is_confirmed} THEN saga_log.position + 1 END,
+            saga_log.to_state,
+            CASE WHEN {is_confirmed} THEN '{StepState.CONFIRMED.value}' ELSE '{Note.ENDED.value}' END,
+            ended.saga_state, ended.event_id, '{SagaEnded.__name__}', 1,
+            CASE WHEN {went_well} AND saga_log.to_state IN ({contradicts})
+                    THEN saga_log.to_state || '{_ENDED_WELL}'
+                WHEN NOT {went_well} AND saga_log.to_state = '{StepState.COMPLETED.value}' AND NOT {ended_here}
+                    THEN '{_STILL_COMPLETED}' END,
+            ended.at
+        FROM {source}
+        CROSS JOIN saga_log
+        WHERE saga_log.saga_id = ended.saga_id AND saga_log.saga_type = ended.saga_type
+            AND saga_log.position IS NOT NULL
+            AND NOT EXISTS (SELECT later.id FROM saga_log AS later
+                WHERE {is_same_step.format("later")} AND later.position > saga_log.position)
+            AND ({is_confirmed}
+                -- A scalar, so that no planner hashes the whole log for it.
+                OR (NOT ({went_well} AND saga_log.to_state = '{StepState.CONFIRMED.value}')
+                    AND (SELECT noted.id FROM saga_log AS noted WHERE {is_same_step.format("noted")}
+                        AND noted.to_state = '{Note.ENDED.value}' LIMIT 1) IS NULL))
+    """  # noqa: S608 -- constants, and a source with parameters
 
 
-def _is_noted() -> ColumnElement[bool]:
-    """The condition that the end is noted on the step; a scalar, so that no planner hashes the whole log for it."""
-    noted = saga_log.alias()
-    own = select(noted.c.id).where(is_same_step(noted), noted.c.to_state == Note.ENDED)
-    return own.limit(1).scalar_subquery().is_not(None)
+#: For PostgreSQL; its parameter, with the number in the braces, is the JSON of `SagaEnd`s of different sagas.
+CLOSE = _close(
+    "json_to_recordset(${}::text::json)"
+    " AS ended (saga_type text, saga_id text, saga_state text, event_id text, at timestamptz)"
+)
+#: For SQLite, one saga at a time.
+_CLOSE_ONE = _close("(SELECT ? AS saga_type, ? AS saga_id, ? AS saga_state, ? AS event_id, ? AS at) AS ended")
 
 
-def _confirm() -> Insert:
-    """Confirm a completed saga's completed steps; note the end once after others, as a contradiction if it is one."""
-    state = saga_log.c.to_state
-    is_completed = state == StepState.COMPLETED
-    columns = {
-        "position": case((is_completed, saga_log.c.position + 1), else_=null()),
-        "from_state": state,
-        "to_state": case((is_completed, literal(StepState.CONFIRMED.value)), else_=literal(Note.ENDED.value)),
-        "saga_state": literal(SagaState.COMPLETED.value),
-        "error": case((state.in_(_CONTRADICT_SUCCESS), state + literal(_ENDED_WELL)), else_=null()),
-    }
-    return _insert_after_last(columns, is_completed | ((state != StepState.CONFIRMED) & ~_is_noted()))
+async def close_sagas(connection: AsyncConnection, ends: Collection[SagaEnd]) -> None:
+    """Write the end of these sagas: `confirmed` after completed steps of completed sagas, else a note."""
+    if connection.dialect.name == "sqlite":
+        if ends:
+            await direct_statements.run_in_thread(connection, lambda driver: close_in_thread(driver, ends), _CLOSE_ONE)
+        return
+    while ends:
+        these, ends = apart(ends)
+        await direct_statements.fetch(connection, CLOSE.format(1), [as_json(these)])
 
 
-def _note_failed() -> Insert:
-    """Note the end once per step; a step that is still completed contradicts it, unless it ended the saga itself."""
-    ended_here = saga_log.c.saga_state.in_([SagaState.COMPLETED.value, SagaState.FAILED.value])
-    still_completed = (saga_log.c.to_state == StepState.COMPLETED) & ~ended_here
-    columns = {
-        "position": null(),
-        "from_state": saga_log.c.to_state,
-        "to_state": literal(Note.ENDED.value),
-        "saga_state": literal(SagaState.FAILED.value),
-        "error": case((still_completed, literal(_STILL_COMPLETED)), else_=null()),
-    }
-    return _insert_after_last(columns, ~_is_noted())
+def close_in_thread(driver: sqlite3.Connection, ends: Iterable[SagaEnd]) -> None:
+    """Write the ends on SQLite's connection."""
+    values = ((end.saga_type, end.saga_id, end.saga_state, end.event_id, end.at) for end in ends)
+    driver.executemany(_CLOSE_ONE, map(as_stored_by_sqlite, values))
 
 
-_CONFIRM, _NOTE_FAILED = _confirm(), _note_failed()
+def apart(
+    ends: Iterable[SagaEnd], *, without: Collection[SagaKey] = frozenset()
+) -> tuple[list[SagaEnd], list[SagaEnd]]:
+    """Return the first end of each saga, other than these sagas, and the remaining ends.
+
+    One statement does not see what another part of it writes, so it takes a saga once at most.
+    """
+    first, rest = dict[SagaKey, SagaEnd](), list[SagaEnd]()
+    for end in ends:
+        key = end.saga_type, end.saga_id
+        if key in first or key in without:
+            rest.append(end)
+        else:
+            first[key] = end
+    return list(first.values()), rest
 
 
-async def close_sagas(connection: AsyncConnection, event_id: str, ended: SagaEnded, *, now: datetime) -> None:
-    """Write the end of these sagas of one type: `confirmed` after completed steps of completed sagas, else a note."""
-    known = {"of_type": ended.saga_type, "event_id": event_id, "now": now}
-    for statement, saga_ids in ((_CONFIRM, ended.completed), (_NOTE_FAILED, ended.failed)):
-        if saga_ids:
-            await connection.execute(statement, known | {"saga_ids": saga_ids})
+def as_json(ends: Sequence[SagaEnd]) -> str:
+    """Return the ends as PostgreSQL's statement takes them."""
+    return to_json(ends).decode()

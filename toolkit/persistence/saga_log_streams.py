@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.id_lists import OneOf
-from toolkit.persistence.saga_log import SagaKey, StreamKey, saga_log
+from toolkit.persistence.direct_statements import fetch, run_in_thread
+from toolkit.persistence.saga_log import SagaKey, StreamKey
 from toolkit.persistence.unreadable_rows import set_aside
 from toolkit.protocol.fence import Note, StepState
 
+
+class _Row(NamedTuple):
+    """What the fence reads of an entry."""
+
+    saga_type: str
+    saga_id: str
+    step: str
+    position: int | None
+    to_state: str
+    saga_state: str
+    event_id: str | None
+    emitted_type: str | None
+    emitted_version: int | None
+    emitted_body: str | None
+    error: str | None
+
+
 # By the id alone, which the index finds; the few entries of other types are separated here.
-_STREAMS = (
-    select(
-        saga_log.c.saga_type,
-        saga_log.c.saga_id,
-        saga_log.c.step,
-        saga_log.c.position,
-        saga_log.c.to_state,
-        saga_log.c.saga_state,
-        saga_log.c.event_id,
-        saga_log.c.emitted_type,
-        saga_log.c.emitted_version,
-        saga_log.c.emitted_body,
-        saga_log.c.error,
-    )
-    .where(OneOf(saga_log.c.saga_id, "saga_ids"))
-    .order_by(saga_log.c.id)
-)
+_STREAMS = f"SELECT {', '.join(_Row._fields)} FROM saga_log WHERE saga_id {{}} ORDER BY id"  # noqa: S608 -- constants
+_ON_POSTGRES = _STREAMS.format("= ANY ($1::text[])")
+_ON_SQLITE = _STREAMS.format("IN (SELECT value FROM json_each(?))")
 
 
 @dataclass(slots=True)
@@ -89,10 +92,11 @@ class Stream:
 async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[StreamKey, Stream]:
     """Read all streams of the sagas with these ids, of any type, in one statement."""
     streams: dict[StreamKey, Stream] = {}
-    if not (wanted := sorted(set(saga_ids))):  # a batch of SagaEnded alone names no saga
-        return streams
-    for row in await connection.execute(_STREAMS, {"saga_ids": wanted}):
-        streams.setdefault((row.saga_type, row.saga_id, row.step), Stream()).advance(row)
+    for row in await _read(connection, saga_ids):
+        key = row.saga_type, row.saga_id, row.step
+        if (stream := streams.get(key)) is None:
+            stream = streams[key] = Stream()
+        stream.advance(row)
     return streams
 
 
@@ -102,7 +106,7 @@ async def readable_streams(
     """Read all streams of the sagas with these ids; also return the sagas whose rows can't be read."""
     streams: dict[StreamKey, Stream] = {}
     broken: set[SagaKey] = set()
-    for row in await connection.execute(_STREAMS, {"saga_ids": sorted(set(saga_ids))}):
+    for row in await _read(connection, saga_ids):
         saga = row.saga_type, row.saga_id
         try:
             streams.setdefault((*saga, row.step), Stream()).advance(row)
@@ -111,3 +115,15 @@ async def readable_streams(
                 set_aside("saga_log", error, saga_type=row.saga_type, saga_id=row.saga_id)
             broken.add(saga)
     return {key: stream for key, stream in streams.items() if key[:2] not in broken}, broken
+
+
+async def _read(connection: AsyncConnection, saga_ids: Iterable[str]) -> Iterable[_Row]:
+    if not (wanted := sorted(set(saga_ids))):  # a batch of SagaEnded alone names no saga
+        return ()
+    rows: Iterable[Iterable[Any]]
+    if connection.dialect.name == "sqlite":
+        values = (json.dumps(wanted),)
+        rows = await run_in_thread(connection, lambda driver: driver.execute(_ON_SQLITE, values).fetchall(), _ON_SQLITE)
+    else:
+        rows = await fetch(connection, _ON_POSTGRES, [wanted])
+    return map(_Row._make, rows)

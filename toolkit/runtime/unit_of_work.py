@@ -23,10 +23,10 @@ from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.observability.metrics import Meter
 from toolkit.observability.tracing import Tracing, now
 from toolkit.persistence import dead_letters
-from toolkit.persistence.batch_write import write_batch
+from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.saga_ends import close_sagas
+from toolkit.persistence.saga_ends import ends_of
 from toolkit.persistence.saga_log import Entry, SagaKey, StreamKey
 from toolkit.persistence.saga_log_streams import Stream
 from toolkit.protocol.fence import Decision
@@ -180,14 +180,12 @@ class UnitOfWork:
         """
         for envelope, event in self.ends.messages(self.origin.now):
             self.send(envelope, event)
-        rows = [*self.outgoing, *self.delayed]
-        await write_batch(connection, entries=self.entries, rows=rows, sent=list(sent))
+        rows, ends = [*self.outgoing, *self.delayed], ends_of(self.ends.received, at=self.origin.now)
+        await write_batch(connection, BatchWrite(entries=self.entries, rows=rows, sent=list(sent), ends=ends))
         failpoints.here("log-written", self.outcomes())
         failpoints.here("outbox-written", self.outcomes())
         failpoints.here("deleted", sent.values())
         await dead_letters.add(connection, self.dead_letters)
-        for event_id, ended in self.ends.received:
-            await close_sagas(connection, event_id, ended, now=self.origin.now)
 
     def outcomes(self) -> Iterator[str | None]:
         """Yield the events whose steps emitted an event; the claim of an external call is no outcome."""

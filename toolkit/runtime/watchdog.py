@@ -31,7 +31,7 @@ from toolkit.persistence.emitted_events import EmittedEvent
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.overdue_search import Found
 from toolkit.persistence.overdue_steps import OverdueStep
-from toolkit.persistence.saga_ends import close_sagas
+from toolkit.persistence.saga_ends import close_sagas, ends_of
 from toolkit.persistence.saga_log import Entry, StreamKey
 from toolkit.persistence.saga_log_streams import readable_streams
 from toolkit.persistence.unreadable_rows import REST, set_aside
@@ -90,8 +90,7 @@ class Watchdog:
             connection = await session.connection()
             found = await overdue_search.find(connection, before=now - self._settings.overdue_after, now=now)
             failpoints.here("overdue-found", (step.saga_state for step in found.steps))
-            for ended in found.ends:
-                await close_sagas(connection, new_id(), ended, now=now)
+            await close_sagas(connection, ends_of([(new_id(), ended) for ended in found.ends], at=now))
             due = await overdue_steps.claim(connection, now=now, until=now + self._settings.nudge_every)
             waiting = await self._still_waiting(connection, due)
             await overdue_steps.postpone(connection, waiting, [self._next_nudge(step, now) for step in waiting])

@@ -2,7 +2,7 @@
 
 EDITS = {
     "toolkit/persistence/saga_ends.py": [
-        ('(saga_log.c.saga_type == bindparam("of_type", type_=String))', '("" != bindparam("of_type", type_=String))'),
+        ("AND saga_log.saga_type = ended.saga_type\n", "AND saga_log.saga_type <> ''\n"),
     ],
 }
 CAUGHT_BY = [

@@ -9,7 +9,7 @@ from tests.example_sagas.loans import NOON
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
-from toolkit.persistence.saga_ends import close_sagas
+from toolkit.persistence.saga_ends import close_sagas, ends_of
 from toolkit.persistence.saga_log import Entry, StreamKey
 from toolkit.persistence.saga_log_streams import Stream, read_streams
 
@@ -44,4 +44,5 @@ async def streams(database: Database, *loan_ids: str) -> dict[StreamKey, Stream]
 async def close(database: Database, *, completed: tuple[str, ...] = (), failed: tuple[str, ...] = ()) -> None:
     ended = SagaEnded(saga_type="loan", completed=completed, failed=failed)
     async with database.transaction() as session:
-        await close_sagas(await session.connection(), "the end", ended, now=NOON + timedelta(minutes=1))
+        ends = ends_of([("the end", ended)], at=NOON + timedelta(minutes=1))
+        await close_sagas(await session.connection(), ends)

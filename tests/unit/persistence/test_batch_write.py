@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,19 +13,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tests.eventually import eventually
 from tests.example_sagas.loan_messages import outgoing
 from tests.example_sagas.loan_rows import log_of, put_out, rows_left
 from tests.example_sagas.loans import NOON
 from tests.unit.persistence.saga_entries import append, entry
-from toolkit.declaration.events import SagaState
+from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.errors import PositionTakenError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import outbox, saga_log
-from toolkit.persistence.batch_write import write_batch
+from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import is_of_data
 from toolkit.persistence.driver_errors import causes_of
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.saga_ends import ends_of
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note, StepState
 
@@ -94,7 +97,7 @@ async def test_one_write_leaves_the_same_rows(database: Database) -> None:
     await emptied(database)
 
     async with writing(database) as connection:
-        await write_batch(connection, entries=ENTRIES, rows=ROWS)
+        await write_batch(connection, BatchWrite(entries=ENTRIES, rows=ROWS))
 
     assert (await stored(database, "saga_log"), await stored(database, "outbox")) == expected
     assert [len(rows) for rows in expected] == [3, 2]
@@ -102,7 +105,7 @@ async def test_one_write_leaves_the_same_rows(database: Database) -> None:
 
 async def test_entries_are_appended_in_their_order(database: Database) -> None:
     async with writing(database) as connection:
-        await write_batch(connection, entries=[entry(position=number) for number in range(1, 200)])
+        await write_batch(connection, BatchWrite(entries=[entry(position=number) for number in range(1, 200)]))
 
     assert [each.position for each in await log_of(database, "loan-1")] == list(range(1, 200))
 
@@ -113,7 +116,7 @@ async def test_sent_rows_go_and_existing_rows_stay(database: Database) -> None:
 
     async with writing(database) as connection:
         again = replace(rows[2], tries=9)
-        await write_batch(connection, rows=[again, LATE], sent=[rows[0].id, rows[1].id, "no such row"])
+        await write_batch(connection, BatchWrite(rows=[again, LATE], sent=[rows[0].id, rows[1].id, "no such row"]))
 
     assert await rows_left(database) == ["", "loan-2"]
     async with writing(database) as connection:
@@ -128,7 +131,7 @@ async def test_sent_rows_go_and_existing_rows_stay(database: Database) -> None:
 )
 async def test_each_part_is_written_without_others(database: Database, parts: dict) -> None:
     async with writing(database) as connection:
-        assert not await write_batch(connection, **parts)
+        assert not await write_batch(connection, BatchWrite(**parts))
 
     assert len(await stored(database, "saga_log")) == len(parts.get("entries", ()))
     assert len(await stored(database, "outbox")) == len(parts.get("rows", ()))
@@ -139,7 +142,7 @@ async def test_a_taken_position_rejects_the_whole_batch(database: Database) -> N
 
     with pytest.raises(PositionTakenError, match="one of 2 positions"):
         async with writing(database) as connection:
-            await write_batch(connection, entries=[entry("loan-2"), entry()], rows=ROWS)
+            await write_batch(connection, BatchWrite(entries=[entry("loan-2"), entry()], rows=ROWS))
 
     assert [each.to_state for each in await log_of(database, "loan-1")] == ["fenced"]
     assert await log_of(database, "loan-2") == []
@@ -154,7 +157,7 @@ async def test_another_constraint_is_no_taken_position(database: Database) -> No
     for wrong in (entry("loan-2"), entry("loan-2", service=None)):
         with pytest.raises(IntegrityError):
             async with writing(database) as connection:
-                await write_batch(connection, entries=[wrong])
+                await write_batch(connection, BatchWrite(entries=[wrong]))
 
 
 @pytest.mark.parametrize(
@@ -173,8 +176,10 @@ async def test_an_end_in_the_log_is_reported(database: Database, known: Entry, i
     own = entry(step="fetch_book", saga_state=SagaState.COMPLETED)
 
     async with writing(database) as connection:
-        found = await write_batch(connection, entries=[own], unended=[("loan", "loan-9"), ("loan", "loan-1")])
-        alone = await write_batch(connection, unended=[("gift", "loan-9"), ("loan", "loan-9")])
+        found = await write_batch(
+            connection, BatchWrite(entries=[own], unended=[("loan", "loan-9"), ("loan", "loan-1")])
+        )
+        alone = await write_batch(connection, BatchWrite(unended=[("gift", "loan-9"), ("loan", "loan-9")]))
 
     assert (found, alone) == (is_ended, False)
 
@@ -183,7 +188,7 @@ async def test_a_body_that_is_no_text_is_written(database: Database) -> None:
     message = replace(LATE.message, body=b"\xff\x00", timestamp=NOON)
 
     async with writing(database) as connection:
-        await write_batch(connection, entries=[FULL], rows=[replace(LATE, message=message)], sent=["row"])
+        await write_batch(connection, BatchWrite(entries=[FULL], rows=[replace(LATE, message=message)], sent=["row"]))
 
     async with writing(database) as connection:
         claimed = await outbox.claim(connection, now=NOON, until=NOON, most=10)
@@ -195,7 +200,7 @@ async def test_a_body_that_is_no_text_is_written(database: Database) -> None:
 async def test_text_that_cannot_be_stored_is_refused(postgres: Database, wrong: str) -> None:
     with pytest.raises(DBAPIError) as caught:
         async with writing(postgres) as connection:
-            await write_batch(connection, entries=[entry(error=wrong)])
+            await write_batch(connection, BatchWrite(entries=[entry(error=wrong)]))
 
     assert is_of_data(caught.value)
 
@@ -203,8 +208,75 @@ async def test_text_that_cannot_be_stored_is_refused(postgres: Database, wrong: 
 async def test_an_error_shows_nothing_of_the_json(postgres: Database) -> None:
     with pytest.raises(DBAPIError) as caught:
         async with writing(postgres) as connection:
-            await write_batch(connection, entries=[entry(error="secret \0")])
+            await write_batch(connection, BatchWrite(entries=[entry(error="secret \0")]))
 
     shown = [f"{error} {error!r} {vars(error)}" for error in causes_of(caught.value)]
     assert len(shown) > 1
     assert "secret" not in "".join(shown)
+
+
+async def states_of(database: Database, *loans: str) -> list[list[str]]:
+    return [[each.to_state for each in await log_of(database, loan)] for loan in loans]
+
+
+async def test_ends_are_written_with_other_sagas_entries(database: Database) -> None:
+    await append(database, entry("loan-2"), entry("loan-3"), entry("loan-4", to="compensated"))
+    ended = SagaEnded(saga_type="loan", completed=("loan-2", "loan-4"), failed=("loan-3",))
+
+    async with writing(database) as connection:
+        ends = ends_of([("the end", ended)], at=NOON)
+        await write_batch(connection, BatchWrite(entries=[entry()], rows=ROWS, ends=ends))
+
+    assert await states_of(database, "loan-1", "loan-2", "loan-3", "loan-4") == [
+        ["completed"],
+        ["completed", "confirmed"],
+        ["completed", "ended"],
+        ["compensated", "ended"],
+    ]
+
+
+async def test_a_saga_ends_after_its_own_entry(database: Database) -> None:
+    ended = SagaEnded(saga_type="loan", completed=("loan-1",))
+
+    async with writing(database) as connection:
+        ends = ends_of([("the end", ended)], at=NOON)
+        await write_batch(connection, BatchWrite(entries=[entry()], ends=ends))
+
+    assert await states_of(database, "loan-1") == [["completed", "confirmed"]]
+
+
+async def test_an_end_that_comes_repeatedly_is_written_once(database: Database) -> None:
+    await append(database, entry(), entry("loan-2"), entry(saga_type="gift"))
+    both = SagaEnded(saga_type="loan", completed=("loan-1",), failed=("loan-2",))
+    messages = [("end-1", both), ("end-2", both), ("end-3", SagaEnded(saga_type="gift", completed=("loan-1",)))]
+
+    async with writing(database) as connection:
+        await write_batch(connection, BatchWrite(ends=ends_of(messages, at=NOON)))
+
+    written = [(each.saga_type, each.to_state, each.event_id) for each in await log_of(database, "loan-1")]
+    assert sorted(written[2:]) == [("gift", "confirmed", "end-3"), ("loan", "confirmed", "end-1")]
+    assert await states_of(database, "loan-2") == [["completed", "ended"]]
+
+
+async def waits_for_a_lock(database: Database) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with database.reading() as connection:
+        return bool(await connection.scalar(text(waiting)))
+
+
+async def test_an_end_whose_position_is_taken_is_a_lost_race(postgres: Database) -> None:
+    await append(postgres, entry())
+    ends = ends_of([("the end", SagaEnded(saga_type="loan", completed=("loan-1",)))], at=NOON)
+
+    async def lose() -> None:
+        async with writing(postgres) as connection:
+            await write_batch(connection, BatchWrite(ends=ends))
+
+    async with writing(postgres) as connection:
+        await write_batch(connection, BatchWrite(ends=ends))
+        losing = asyncio.create_task(lose())
+        await eventually(lambda: waits_for_a_lock(postgres), what="the other transaction at the taken position")
+
+    with pytest.raises(PositionTakenError):
+        await losing
+    assert await states_of(postgres, "loan-1") == [["completed", "confirmed"]]

@@ -12,7 +12,7 @@ from tests.unit.persistence.saga_entries import append, close, entry
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence import saga_log_queries
 from toolkit.persistence.database import Database
-from toolkit.persistence.saga_ends import close_sagas
+from toolkit.persistence.saga_ends import close_sagas, ends_of
 from toolkit.protocol.fence import Note, StepState
 
 
@@ -132,7 +132,7 @@ async def test_the_end_of_each_type_is_written_once(database: Database) -> None:
     for saga_type in ("loan", "gift", "gift"):
         async with database.transaction() as session:
             ended = SagaEnded(saga_type=saga_type, failed=("loan-1",))
-            await close_sagas(await session.connection(), "the end", ended, now=NOON)
+            await close_sagas(await session.connection(), ends_of([("the end", ended)], at=NOON))
 
     assert [row.saga_type for row in await log_of(database, "loan-1") if row.to_state == "ended"] == [
         "loan",
