@@ -52,13 +52,13 @@ machine: $(VENV)/.installed-dev ## run the state machine 10,000 times, 50 steps 
 planted: $(VENV)/.installed-dev ## plant bugs, check that the tests detect each, and write docs/reports/planted.md
 	@$(BIN)/python -m tests.planted
 
-bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, the limit and DBOS, in ten minutes; writes docs/reports/benchmark.md
+bench: $(VENV)/.installed-bench ## measure the toolkit beside the usual stack, hand-written limits and DBOS, in ten minutes; writes docs/reports/benchmark.md
 	$(BIN)/python -m benchmarks --report docs/reports
 
 bench-quick: $(VENV)/.installed-bench ## measure the same with two loads and one round
-	$(BIN)/python -m benchmarks --quick --rounds 1 "usual stack" "by hand" toolkit "toolkit, SQLite" "toolkit, embedded" DBOS
+	$(BIN)/python -m benchmarks --quick --rounds 1 "usual stack" "by hand" "by hand, SQLModel row" toolkit "toolkit, SQLite" "toolkit, embedded" DBOS
 
-bench-instructions: $(VENV)/.installed-dev ## count the instructions of a saga by callgrind; needs valgrind; writes docs/reports/instructions.json
+bench-instructions: $(VENV)/.installed-dev ## count the instructions of a saga by callgrind beside the last figures; needs valgrind; writes docs/reports/instructions.json
 	$(BIN)/python -m benchmarks.instructions --report docs/reports/instructions.json
 
 bench-console: $(VENV)/.installed-dev ## measure the console with four services and 100,000 sagas; writes docs/reports/console.md

@@ -1,4 +1,4 @@
-"""Measure all systems in one run, round by round, and print what each makes of it: `make bench`."""
+"""Measure all systems in one run, in turns, and compare them with the toolkit's goals: `make bench`."""
 
 from __future__ import annotations
 
@@ -13,72 +13,98 @@ from pathlib import Path
 from rich.console import Console
 from testcontainers.core.config import testcontainers_config
 
-from benchmarks import report
+from benchmarks import facts, report
+from benchmarks.backlog import drain
+from benchmarks.catalogue import SYSTEMS, System, system_named
+from benchmarks.counters import Counts
 from benchmarks.databases import DURABLE_POSTGRESQL
+from benchmarks.goals import Results
+from benchmarks.instructions import last_report
 from benchmarks.load import Case
-from benchmarks.measure import SYSTEMS, Ground, Statistics, System, median
+from benchmarks.measure import Statistics, measure, median
+from benchmarks.running import Servers
 from tests.servers import RABBITMQ, find
 
-_FULL = (
-    Case(orders=100, at_once=1),
-    Case(orders=200, at_once=10),
-    Case(orders=1_000, at_once=100),
-    Case(orders=1_500, at_once=1_000),
-    Case(orders=800, at_once=100, refused=0.3),
-)
+#: The loads of the first round; goals depend on the alone, on the hundred at once, and on the refused of the toolkit.
+_ALONE, _TEN = Case(orders=100, at_once=1), Case(orders=200, at_once=10)
+_HUNDRED, _THOUSAND = Case(orders=1_000, at_once=100), Case(orders=1_500, at_once=1_000)
+_REFUSED = Case(orders=800, at_once=100, refused=0.3)
+_FIRST, _LATER = (_ALONE, _TEN, _HUNDRED, _THOUSAND, _REFUSED), (_ALONE, _HUNDRED, _REFUSED)
 _QUICK = (Case(orders=30, at_once=1), Case(orders=500, at_once=100))
-#: Seconds that all rounds may take; and of a load, what is left of it at least where the machine is slow.
-_LONGEST, _LEAST_PART = 560.0, 0.25
-_WARM_UP = Case(orders=200, at_once=50, refused=0.1)
+#: The systems whose figures alone, and whose refused ones, decide a goal.
+_DECIDE_ALONE, _DECIDE_REFUSED = {"by hand", "toolkit"}, {"toolkit"}
+#: Seconds that all rounds may take; and of a load, the least part that is left of it on a slow machine.
+_LONGEST, _LEAST_PART = 500.0, 0.2
+_WARM_UP, _COUNTED = Case(orders=200, at_once=50, refused=0.1), Case(orders=300, at_once=100)
 
 
 def main() -> int:
-    """Return 0 if each system was right, however fast it was."""
-    asked = _arguments()
+    """Return 0 if each system did what it should, however fast it was."""
+    arguments = _arguments()
     testcontainers_config.ryuk_disabled = True
     console = Console()
     if not console.is_terminal:
-        console.width = 130
+        console.width = 140
     with ExitStack() as stack:
         broker, postgres = (stack.enter_context(find(kind)) for kind in (RABBITMQ, DURABLE_POSTGRESQL))
-        figures = asyncio.run(_measure(Ground(broker.url, postgres.url), asked, console))
-    report.show(console, figures)
-    if asked.report:
-        written = report.write(figures, asked.report)
+        about = {"when": facts.now(), **facts.machine(), **asyncio.run(facts.servers(broker, postgres))}
+        figures, counts = asyncio.run(_measure(Servers(broker.url, postgres.url), arguments, console))
+        backlog = None if arguments.quick or arguments.systems else drain(broker.url, postgres.url)
+    results = Results(
+        figures=figures,
+        counts=counts,
+        instructions=last_report().get("instructions", {}),
+        backlog=backlog,
+        facts=about | facts.packages(),
+    )
+    report.show(console, results)
+    if arguments.report:
+        written = report.write(results, arguments.report)
         console.print(f"written: {', '.join(map(str, written))}")
-    wrong = [violation for each in figures for violation in each.violations]
-    for violation in wrong:
+    for violation in (violation for each in figures for violation in each.violations):
         console.print(f"✗ {violation}", style="bold red", markup=False)
-    return 1 if wrong else 0
+    return 1 if results.is_wrong() else 0
 
 
-async def _measure(ground: Ground, asked: argparse.Namespace, console: Console) -> list[Statistics]:
-    """Have the systems take turns, so that what else the machine does meets all of them."""
-    chosen = [system for system in SYSTEMS if not asked.systems or system.name in asked.systems]
+async def _measure(
+    servers: Servers, arguments: argparse.Namespace, console: Console
+) -> tuple[list[Statistics], dict[str, Counts]]:
+    """Measure the systems in turns, so that whatever else the machine does affects all of them."""
+    chosen = [system_named(name) for name in arguments.systems] or list(SYSTEMS)
     found: dict[tuple[str, int, float], list[Statistics]] = {}
+    counts: dict[str, Counts] = {}
     began, part = time.monotonic(), 1.0
-    for turn, system in product(range(asked.rounds), chosen):
+    for turn, system in product(range(arguments.rounds), chosen):
         if turn == 1 and system is chosen[0]:
-            part = _part_left(time.monotonic() - began, asked.rounds)
-        console.print(f"round {turn + 1} of {asked.rounds}: {system.name}", style="dim")
-        loads = _loads(system, _QUICK if asked.quick else _FULL, turn, part)
-        for case, figures in zip(loads, await ground.measure(system, loads, warm_up=_WARM_UP), strict=True):
+            part = _part_left(time.monotonic() - began, arguments.rounds)
+        loads = _loads(system, turn, part, is_quick=arguments.quick)
+        if not loads or (turn and not system.decides):
+            continue
+        console.print(f"round {turn + 1} of {arguments.rounds}: {system.name}", style="dim")
+        measured = await measure(system, servers, loads, warm_up=_WARM_UP, counted=None if turn else _COUNTED)
+        for case, figures in zip(loads, measured.figures, strict=True):
             found.setdefault((system.name, case.at_once, case.refused), []).append(figures)
-    return [median(rounds) for rounds in found.values()]
+        if measured.counts:
+            counts[system.name] = measured.counts
+    return [median(rounds) for rounds in found.values()], counts
 
 
 def _part_left(first: float, rounds: int) -> float:
-    """Return which part of the first round's orders the others are given, so that a slow machine ends in time, too."""
-    return min(1.0, max((_LONGEST - first) / (first * (rounds - 1)), _LEAST_PART))
+    """Return the part of its orders that a load has after the first round, so that a slow machine ends in time, too.
+
+    The later rounds measure less: about half of what the first one does.
+    """
+    return min(1.0, max((_LONGEST - first) / (first * (rounds - 1) / 2), _LEAST_PART))
 
 
-def _loads(system: System, cases: tuple[Case, ...], turn: int, part: float) -> list[Case]:
-    """Return what a system is given in this round; the slow ones have the most at once in the first one only."""
+def _loads(system: System, turn: int, part: float, *, is_quick: bool) -> list[Case]:
+    """Return a system's loads in this round: in the later ones, those only on which a goal depends."""
     loads = []
-    for case in cases:
-        is_asked = not system.at_once or case.at_once in system.at_once
-        is_endless = system.share < 1 and case.at_once >= 1_000 and turn > 0
-        if is_asked and not is_endless:
+    for case in _QUICK if is_quick else _LATER if turn else _FIRST:
+        decides = (case.at_once > 1 or system.name in _DECIDE_ALONE) and (
+            not case.refused or system.name in _DECIDE_REFUSED
+        )
+        if (not system.at_once or case.at_once in system.at_once) and (decides or not turn):
             orders = max(round(case.orders * system.share * part), case.at_once, 10)
             loads.append(Case(orders=orders, at_once=case.at_once, refused=case.refused))
     return loads
@@ -87,8 +113,8 @@ def _loads(system: System, cases: tuple[Case, ...], turn: int, part: float) -> l
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("systems", nargs="*", help="only these; all by default")
-    parser.add_argument("--quick", action="store_true", help="two loads instead of all")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each system has its turn")
+    parser.add_argument("--quick", action="store_true", help="two loads instead of all, and no backlog")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each system is measured")
     parser.add_argument("--report", type=Path, help="the directory of the report; none by default")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""The services' databases of one measurement, and what they say of it afterwards."""
+"""The services' databases of one measurement, and the figures that they have afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Protocol
 
 import asyncpg
 
-from benchmarks.saga import DEEDS, SERVICES, Deeds
+from benchmarks.saga import EFFECTS, SERVICES, Effects
 from tests.conftest import PostgresDatabases
 from tests.servers import POSTGRESQL
 
@@ -34,7 +34,7 @@ _CALLS = """
 SELECT sum(calls) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
 WHERE datname = ANY($1) AND query !~* '^(begin|commit|rollback|savepoint|release)'
 """
-#: How a PostgreSQL says that it has not loaded pg_stat_statements, or not installed it, or not for us.
+#: The errors of a PostgreSQL that has not loaded or installed pg_stat_statements, or does not grant it.
 _UNCOUNTED = (
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.FeatureNotSupportedError,
@@ -46,7 +46,7 @@ _COMMITS = "SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = ANY($1
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """How much the databases have done up to now; not a number where they don't tell."""
+    """The databases' work up to now; not a number where they do not count it."""
 
     statements: float = math.nan
     commits: float = math.nan
@@ -56,15 +56,15 @@ class Databases(Protocol):
     """One database for each service."""
 
     async def urls(self) -> dict[str, str]:
-        """Make them, and return their URLs by service."""
+        """Create them, and return their URLs by service."""
         ...
 
     async def meter(self) -> Meter:
-        """Read what they have done."""
+        """Read their work up to now."""
         ...
 
-    async def deeds(self) -> dict[str, Deeds]:
-        """Return what each service's table says was done."""
+    async def effects(self) -> dict[str, Effects]:
+        """Return the rows of each service's own table."""
         ...
 
     async def drop(self) -> None:
@@ -81,18 +81,18 @@ class OnPostgres:
     _urls: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Take a mark of their own."""
+        """Give the databases names of their own."""
         self._made = PostgresDatabases(self.server)
 
     async def urls(self) -> dict[str, str]:
-        """Make them, and return their URLs by service."""
+        """Create them, and return their URLs by service."""
         self._urls = {name: await self._made.url(name) for name in SERVICES}
         return self._urls
 
     async def age(self, entries: int) -> None:
-        """Write so many old entries, in all, into the services' logs, and wait until the server is done with them.
+        """Write this many old entries, in all, into the services' logs, and wait until the server has stored them.
 
-        Old entries were vacuumed and written to their place long ago: that work is none of the load's.
+        Old entries were vacuumed and checkpointed long ago: that work does not belong to the load.
         """
         for name, url in self._urls.items():
             await _execute(url, _OLD_ENTRIES.format(service=name, sagas=entries // len(self._urls) // 2))
@@ -100,7 +100,7 @@ class OnPostgres:
         await _execute(self.server, "CHECKPOINT")
 
     async def meter(self) -> Meter:
-        """Read what they have done."""
+        """Read their work up to now."""
         names = [url.rpartition("/")[2] for url in self._urls.values()]
         connection = await asyncpg.connect(self.server)
         try:
@@ -111,14 +111,14 @@ class OnPostgres:
         finally:
             await connection.close()
 
-    async def deeds(self) -> dict[str, Deeds]:
-        """Return what each service's table says was done."""
+    async def effects(self) -> dict[str, Effects]:
+        """Return the rows of each service's own table."""
         found = {}
         for name, url in self._urls.items():
             connection = await asyncpg.connect(url)
             try:
-                row = await connection.fetchrow(DEEDS)
-                found[name] = Deeds(rows=row["rows"], total=row["total"])
+                row = await connection.fetchrow(EFFECTS)
+                found[name] = Effects(rows=row["rows"], total=row["total"])
             finally:
                 await connection.close()
         return found
@@ -139,17 +139,17 @@ class OnFiles:
         return {name: f"sqlite:///{self._file(name)}" for name in SERVICES}
 
     async def meter(self) -> Meter:
-        """Return nothing: SQLite does not count."""
+        """Return no figures: SQLite does not count."""
         return Meter()
 
-    async def deeds(self) -> dict[str, Deeds]:
-        """Return what each service's table says was done."""
+    async def effects(self) -> dict[str, Effects]:
+        """Return the rows of each service's own table."""
         found = {}
         for name in SERVICES:
             connection = sqlite3.connect(self._file(name))
-            rows, total, _ = connection.execute(DEEDS).fetchone()
+            rows, total, _ = connection.execute(EFFECTS).fetchone()
             connection.close()
-            found[name] = Deeds(rows=rows, total=total)
+            found[name] = Effects(rows=rows, total=total)
         return found
 
     async def drop(self) -> None:
@@ -166,13 +166,13 @@ async def _statements(connection: asyncpg.Connection, databases: list[str]) -> f
         await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         return float(await connection.fetchval(_CALLS, databases) or 0)
     except _UNCOUNTED as error:
-        _say_uncounted(str(error))
+        _report_uncounted(str(error))
         return math.nan
 
 
 @cache
-def _say_uncounted(error: str) -> None:
-    """Say once what is missing."""
+def _report_uncounted(error: str) -> None:
+    """Print once what is missing."""
     print(
         f"statements are not counted, so their column is empty: {error}. Start PostgreSQL with "
         "shared_preload_libraries=pg_stat_statements, or Docker, which runs one that has it",

@@ -1,7 +1,7 @@
 """Instructions a saga, counted by callgrind: `make bench-instructions`.
 
-The count is of user space alone, and repeats within a percent whatever else the machine does. A system is loaded with
-more orders in a second run; the difference leaves out its start.
+The count is of user space alone, and repeats within a percent whatever else the machine does. Only the load runs under
+callgrind's instruments: valgrind starts without them.
 """
 
 from __future__ import annotations
@@ -11,64 +11,102 @@ import asyncio
 import json
 import re
 import shutil
+import subprocess
 import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from testcontainers.core.config import testcontainers_config
 
+from benchmarks.catalogue import System, system_named
 from benchmarks.databases import DURABLE_POSTGRESQL
+from benchmarks.facts import now, packages
 from benchmarks.load import Case
-from benchmarks.measure import SYSTEMS, Ground, System
+from benchmarks.running import Servers, run
 from tests.servers import RABBITMQ, find
 
-#: The orders of the two runs.
-_FEW, _MANY = 100, 300
+#: The load that is counted, and what comes before: connections, prepared statements and caches are none of its work.
+_COUNTED, _WARM_UP = Case(orders=300, at_once=100), Case(orders=100, at_once=100)
+_FIRST = Case(orders=30, at_once=10)
+#: Seconds for the work that follows the last end: deletes, and the events that close sagas.
+_AFTERWARDS = 1.0
 #: The systems that are counted unless others are named.
-_SYSTEMS = ("by hand", "toolkit")
+SYSTEMS = ("by hand", "by hand, SQLModel row", "toolkit")
+#: Where the last figures are.
+REPORT = Path("docs/reports/instructions.json")
 
 
 def main() -> int:
-    """Count, print a line for each system, and write them all to the report if there is one."""
-    asked = _arguments()
+    """Count, print each system's figure beside its last one, and write them all to the report if there is one."""
+    arguments = _arguments()
     if not shutil.which("valgrind"):
         print("valgrind is missing; install it: apt-get install valgrind", file=sys.stderr)
         return 3
     testcontainers_config.ryuk_disabled = True
-    counts = {}
+    last, counts = last_report(), dict[str, int]()
     with ExitStack() as stack:
         broker, postgres = (stack.enter_context(find(kind)) for kind in (RABBITMQ, DURABLE_POSTGRESQL))
-        for name in asked.systems or _SYSTEMS:
-            system = next(each for each in SYSTEMS if each.name == name)
-            few, many = (_count(system, broker.url, postgres.url, orders) for orders in (_FEW, _MANY))
-            counts[name] = round((many - few) / (_MANY - _FEW))
-            print(f"{name}: {counts[name] / 1e6:.2f} million instructions a saga", flush=True)
-    if asked.report:
-        asked.report.write_text(
-            json.dumps({"at": datetime.now(UTC).isoformat(), "instructions": counts}, indent=2) + "\n"
-        )
+        for name in arguments.systems or SYSTEMS:
+            counts[name] = asyncio.run(count(system_named(name), Servers(broker.url, postgres.url)))
+            print(_line(name, counts[name], last), flush=True)
+    if arguments.report:
+        facts = {"when": now(), "orders": _COUNTED.orders, "at once": _COUNTED.at_once, **packages()}
+        report = {"facts": facts, "instructions": last.get("instructions", {}) | counts}
+        arguments.report.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
-def _count(system: System, broker: str, postgres: str, orders: int) -> int:
-    """Return the instructions of the system's process from its start to its end, with so many orders."""
+async def count(system: System, servers: Servers) -> int:
+    """Return the instructions of the system's process for a saga."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "callgrind.out"
-        under = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={file}", "--quiet")
-        ground = Ground(broker, postgres, under=under)
-        case = Case(orders=orders, at_once=100)
-        asyncio.run(ground.measure(system, [case], warm_up=Case(orders=10, at_once=10)))
-        found = re.search(r"^(?:summary|totals): (\d+)", file.read_text(), flags=re.MULTILINE)
-        assert found, f"callgrind wrote no total for {system.name}"
-        return int(found.group(1))
+        under = ("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={file}", "--quiet")
+        async with run(system, replace(servers, under=under)) as running:
+            (process,) = running.processes
+            await running.load(_FIRST)
+            _control("-i", "on", pid=process.pid)
+            await running.load(_WARM_UP)
+            await asyncio.sleep(_AFTERWARDS)
+            _control("-z", pid=process.pid)
+            await running.load(_COUNTED)
+            await asyncio.sleep(_AFTERWARDS)
+            _control("-d", pid=process.pid)
+            total = _total(Path(f"{file}.1"))
+            _control("-i", "off", pid=process.pid)
+            if wrong := await running.violations():
+                raise RuntimeError("; ".join(wrong))
+        return round(total / _COUNTED.orders)
+
+
+def _control(*options: str, pid: int) -> None:
+    subprocess.run(["callgrind_control", *options, str(pid)], check=True, stdout=subprocess.DEVNULL)
+
+
+def _total(dump: Path) -> int:
+    found = re.search(r"^(?:summary|totals): (\d+)", dump.read_text(), flags=re.MULTILINE)
+    assert found, "callgrind wrote no total"
+    return int(found.group(1))
+
+
+def last_report() -> dict[str, Any]:
+    """Return the last report; an empty one where there is none."""
+    return dict(json.loads(REPORT.read_text())) if REPORT.exists() else {}
+
+
+def _line(name: str, counted: int, last: dict[str, Any]) -> str:
+    line = f"{name}: {counted / 1e6:.2f} million instructions a saga"
+    if before := last.get("instructions", {}).get(name):
+        line += f"; {before / 1e6:.2f} on {last['facts']['when'][:10]}, {(counted / before - 1) * 100:+.1f} %"
+    return line
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
-    parser.add_argument("systems", nargs="*", help=f"the systems to count; {' and '.join(_SYSTEMS)} by default")
-    parser.add_argument("--report", type=Path, help="write the counts to this JSON file")
+    parser.add_argument("systems", nargs="*", help=f"the systems to count; by default {', '.join(SYSTEMS)}")
+    parser.add_argument("--report", type=Path, help="write the counts to this JSON file; what it has of others stays")
     return parser.parse_args()
 
 

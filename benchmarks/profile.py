@@ -12,9 +12,11 @@ from tempfile import TemporaryDirectory
 
 from testcontainers.core.config import testcontainers_config
 
+from benchmarks.catalogue import system_named
 from benchmarks.databases import DURABLE_POSTGRESQL
 from benchmarks.load import Case
-from benchmarks.measure import SYSTEMS, Ground
+from benchmarks.measure import measure
+from benchmarks.running import Servers
 from tests.servers import RABBITMQ, find
 
 _CASE = Case(orders=1_000, at_once=100)
@@ -22,19 +24,19 @@ _WARM_UP = Case(orders=100, at_once=50)
 
 
 def main() -> int:
-    """Print the functions that most of the time is spent in, by themselves and with all that they call."""
-    asked = _arguments()
+    """Print the functions with the most time, by themselves and with all that they call."""
+    arguments = _arguments()
     testcontainers_config.ryuk_disabled = True
-    system = next(each for each in SYSTEMS if each.name == asked.system)
+    system = system_named(arguments.system)
     with ExitStack() as stack:
         broker, postgres = (stack.enter_context(find(kind)) for kind in (RABBITMQ, DURABLE_POSTGRESQL))
         file = Path(stack.enter_context(TemporaryDirectory())) / "profile"
-        ground = Ground(broker.url, postgres.url, profile=file)
-        (figures,) = asyncio.run(ground.measure(system, [_CASE], warm_up=_WARM_UP))
+        servers = Servers(broker.url, postgres.url, profile=file)
+        (figures,) = asyncio.run(measure(system, servers, [_CASE], warm_up=_WARM_UP)).figures
         stats = pstats.Stats(str(file))
     print(f"{figures.sagas_per_second:.0f} sagas/s under the profiler")
-    stats.sort_stats("tottime").print_stats(asked.lines)
-    stats.sort_stats("cumulative").print_stats(asked.lines)
+    stats.sort_stats("tottime").print_stats(arguments.lines)
+    stats.sort_stats("cumulative").print_stats(arguments.lines)
     return 0
 
 

@@ -1,15 +1,11 @@
-"""What a run of the benchmark found: tables for a terminal, JSON for a script, a page and a plot for the reader."""
+"""Shows the results of a run as tables in a terminal, and writes them as JSON, as a page and as a plot."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -17,119 +13,92 @@ import matplotlib
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.goals import Results, reached
 from benchmarks.measure import Statistics
 
 _COLUMNS = (
-    "system", "sagas/s", "to usual", "to by hand", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "client", "idle", "MiB",
-    "statements", "commits",
+    "system", "sagas/s", "to usual", "to by hand", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "client's", "idle", "MiB",
 )  # fmt: skip
-_PACKAGES = ("faststream", "aio-pika", "aiormq", "sqlalchemy", "sqlmodel", "asyncpg", "aiosqlite", "dbos")
+_COUNTED = (
+    "system", "sends", "turns", "round trips", "transactions", "round trips each", "statements", "commits",
+    "instructions",
+)  # fmt: skip
+_PAGE = """# The benchmark
 
-#: A system's figures at one load: its name, how many at once, and the share that is refused.
-Found = dict[tuple[str, int, float], Statistics]
+Written by `make bench`: medians of interleaved rounds, all systems in the same run, on the same servers.
+[Performance](../explanation/performance.md) explains the figures.
 
+![Sagas per second, and the time of one](benchmark.png)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """A ratio that is to be reached; `ratio` raises KeyError where the run did not measure it."""
+- sagas/s: sagas that ended, a second; "to usual" and "to by hand" are its ratios to those systems.
+- p50, p95, p99: half, 19 of 20, and 99 of 100 sagas took no longer.
+- CPU: of the system's processes, for each saga; the client has a process of its own, whose CPU is beside it.
+- idle: the unused share of the whole machine. MiB: the highest memory of the system's processes.
 
-    what: str
-    ratio: Callable[[Found], float]
-    least: float
-    aim: float
-    lower_is_better: bool = False
+```text
+{tables}```
 
-    def is_met(self, reached: float) -> bool:
-        """Whether the ratio is at least what it has to be."""
-        return reached <= self.least if self.lower_is_better else reached >= self.least
-
-
-def _rates(one: str, other: str, *, refused: float = 0.0) -> Callable[[Found], float]:
-    return lambda found: (
-        found[one, 100, refused].sagas_per_second / found[other, 100, 0.0].sagas_per_second
-    )  # at 100 at once
+| where | |
+|---|---|
+{facts}
+"""
 
 
-GOALS = (
-    Goal(what="against the usual stack", ratio=_rates("toolkit", "usual stack"), least=8, aim=15),
-    Goal(what="against the hand-written limit", ratio=_rates("toolkit", "by hand"), least=0.5, aim=1),
-    Goal(what="against DBOS", ratio=_rates("toolkit", "DBOS"), least=15, aim=25),
-    Goal(
-        what="p50 of a saga alone, against the limit's",
-        ratio=lambda found: found["toolkit", 1, 0.0].p50 / found["by hand", 1, 0.0].p50,
-        least=2,
-        aim=1.1,
-        lower_is_better=True,
-    ),
-    Goal(what="SQLite against PostgreSQL", ratio=_rates("toolkit, SQLite", "toolkit"), least=0.6, aim=0.9),
-    Goal(
-        what="1,000,000 old entries against none",
-        ratio=_rates("toolkit, 1,000,000 old entries", "toolkit"),
-        least=0.9,
-        aim=1,
-    ),
-    Goal(what="30 % compensating against 0 %", ratio=_rates("toolkit", "toolkit", refused=0.3), least=0.5, aim=0.6),
-)
+def show(console: Console, results: Results) -> None:
+    """Print a table for each load, what was counted, and how far the goals were reached."""
+    for at_once, refused in dict.fromkeys((each.at_once, each.refused) for each in results.figures):
+        some = [each for each in results.figures if (each.at_once, each.refused) == (at_once, refused)]
+        _print(console, f"{at_once} at once, {refused:.0%} refused", _COLUMNS, (_row(each, some) for each in some))
+    if results.counts or results.instructions:
+        title = "counted for each saga, 100 at once; instructions in millions, from the last make bench-instructions"
+        _print(console, title, _COUNTED, _counted(results))
+    goals = [
+        (
+            goal.what,
+            f"{figure:.2f}",
+            f"{'≤' if goal.lower_is_better else '≥'} {goal.least:g}",
+            f"{'≤' if goal.lower_is_better else '≥'} {goal.aim:g}",
+            "[green]aim met[/]" if goal.is_aim_met(figure) else "met" if goal.is_met(figure) else "[red]missed[/]",
+        )
+        for goal, figure in reached(results)
+    ]
+    _print(console, "the toolkit, one process, 100 at once", ("goal", "reached", "at least", "aim", ""), goals)
 
 
-def show(console: Console, figures: Sequence[Statistics]) -> None:
-    """Print a table for each load, and how far the goals were reached."""
-    for at_once, refused in dict.fromkeys((each.at_once, each.refused) for each in figures):
-        some = [each for each in figures if (each.at_once, each.refused) == (at_once, refused)]
-        table = Table(title=f"{at_once} at once, {refused:.0%} refused", box=None, title_justify="left")
-        for column in _COLUMNS:
-            table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
-        for each in some:
-            table.add_row(*_row(each, some))
-        console.print(table)
-        console.print()
-    if reached := _reached(figures):
-        table = Table(title="100 at once, PostgreSQL, one process", box=None, title_justify="left")
-        for column in ("toolkit", "reached", "at least", "aim", ""):
-            table.add_column(column, justify="left" if column == "toolkit" else "right")
-        for goal, ratio in reached:
-            sign = "≤" if goal.lower_is_better else "≥"
-            verdict = "[green]met[/]" if goal.is_met(ratio) else "[red]missed[/]"
-            table.add_row(goal.what, f"{ratio:.2f}", f"{sign} {goal.least:g}", f"{sign} {goal.aim:g}", verdict)
-        console.print(table)
-
-
-def write(figures: Sequence[Statistics], directory: Path) -> list[Path]:
+def write(results: Results, directory: Path) -> list[Path]:
     """Write `benchmark.json`, `benchmark.md` and `benchmark.png`, and return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"benchmark.{ending}" for ending in ("json", "md", "png")]
-    facts = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory():.0f} GiB",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+    goals = {
+        goal.what: {"reached": round(figure, 3), "at least": goal.least, "aim": goal.aim, "met": goal.is_met(figure)}
+        for goal, figure in reached(results)
     }
-    ratios = {goal.what: round(ratio, 3) for goal, ratio in _reached(figures)}
-    found = {"facts": facts, "ratios": ratios, "figures": [_plain(each) for each in figures]}
+    found = {
+        "facts": results.facts,
+        "goals": goals,
+        "figures": [_plain(each) for each in results.figures],
+        "counts": {name: asdict(each) for name, each in results.counts.items()},
+        "instructions": results.instructions,
+        "backlog": asdict(results.backlog) if results.backlog else None,
+    }
     paths[0].write_text(json.dumps(found, indent=1) + "\n")
     page = Console(record=True, width=160, file=StringIO())
-    show(page, figures)
-    about = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    paths[1].write_text(
-        "# The benchmark\n\nWritten by `make bench`: medians of interleaved rounds, all systems in the same run, on "
-        "the same servers.\nWhat the figures say is told in [performance](../explanation/performance.md).\n\n"
-        f"![Sagas per second, and how long one takes](benchmark.png)\n\n```text\n{page.export_text()}```\n\n"
-        f"| where | |\n|---|---|\n{about}\n"
-    )
-    _plot(figures, paths[2])
+    show(page, results)
+    facts = "\n".join(f"| {name} | {value} |" for name, value in results.facts.items())
+    paths[1].write_text(_PAGE.format(tables=page.export_text(), facts=facts))
+    _plot(results.figures, paths[2])
     return paths
 
 
-def _reached(figures: Sequence[Statistics]) -> list[tuple[Goal, float]]:
-    found = {(each.system, each.at_once, each.refused): each for each in figures}
-    reached = []
-    for goal in GOALS:
-        try:
-            reached.append((goal, goal.ratio(found)))
-        except KeyError:
-            continue
-    return reached
+def _print(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(title=title, box=None, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    if table.rows:
+        console.print(table)
+        console.print()
 
 
 def _row(one: Statistics, beside: Sequence[Statistics]) -> list[str]:
@@ -137,15 +106,42 @@ def _row(one: Statistics, beside: Sequence[Statistics]) -> list[str]:
     ratios = [
         f"{one.sagas_per_second / rates[name]:.2f}" if name in rates else "-" for name in ("usual stack", "by hand")
     ]
-    numbers = [f"{value:.1f}" for value in (one.p50, one.p95, one.p99, one.cpu)]
-    numbers.append("-" if math.isnan(one.client_cpu) else f"{one.client_cpu:.2f}")
-    counts = ["-" if math.isnan(value) else f"{value:.2f}" for value in (one.statements, one.commits)]
-    shares = [f"{one.idle:.0%}", f"{one.peak_memory:.0f}"]
-    return [one.system, f"{one.sagas_per_second:.0f}", *ratios, *numbers, *shares, *counts]
+    times = [f"{value:.1f}" for value in (one.p50, one.p95, one.p99)]
+    cpu = [_number(one.cpu), _number(one.client_cpu)]
+    return [
+        one.system,
+        f"{one.sagas_per_second:.0f}",
+        *ratios,
+        *times,
+        *cpu,
+        f"{one.idle:.0%}",
+        f"{one.peak_memory:.0f}",
+    ]
+
+
+def _counted(results: Results) -> Iterable[list[str]]:
+    """Return a row for each system of which anything was counted."""
+    for name in dict.fromkeys(each.system for each in results.figures):
+        counts, instructions = results.counts.get(name), results.instructions.get(name)
+        try:
+            loaded = results.at(name, 100)
+        except KeyError:
+            continue
+        numbers = [counts.sends, counts.turns] if counts else [math.nan] * 2
+        database = [math.nan] * 3
+        if counts and counts.transactions:
+            database = [counts.round_trips, counts.transactions, counts.round_trips / counts.transactions]
+        figures = [*numbers, *database, loaded.statements, loaded.commits, (instructions or math.nan) / 1e6]
+        if not all(map(math.isnan, figures)):
+            yield [name, *map(_number, figures)]
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _plain(one: Statistics) -> dict[str, object]:
-    """Return figures as JSON can hold them, which knows no NaN."""
+    """Return figures as JSON can hold them: without NaN."""
     values = asdict(one).items()
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values}
 
@@ -156,23 +152,19 @@ def _plot(figures: Sequence[Statistics], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    for system, marker in zip(dict.fromkeys(each.system for each in figures), "osD^vPX*p", strict=False):
-        line = sorted((each.at_once, each) for each in figures if each.system == system and not each.refused)
+    markers = "osD^vPX*p<>hH8d1234"
+    for system, marker in zip(dict.fromkeys(each.system for each in figures), markers, strict=False):
+        line = sorted(
+            ((each.at_once, each) for each in figures if each.system == system and not each.refused),
+            key=lambda point: point[0],
+        )
         if len(line) > 1:
             at_once = [each for each, _ in line]
-            left.plot(at_once, [each.sagas_per_second for _, each in line], marker=marker, label=system)
-            right.plot(at_once, [each.p50 for _, each in line], marker=marker, label=system)
+            style = "--" if system.startswith("by hand") else "-"
+            left.plot(at_once, [each.sagas_per_second for _, each in line], style, marker=marker, label=system)
+            right.plot(at_once, [each.p50 for _, each in line], style, marker=marker, label=system)
     for axes, name in ((left, "sagas per second"), (right, "p50 of a saga, ms")):
         axes.set(xscale="log", yscale="log", xlabel="sagas at once", ylabel=name)
         axes.grid(visible=True, which="both", alpha=0.25)
-    right.legend()
+    right.legend(fontsize="small")
     figure.savefig(path, dpi=110)
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "a processor")
-
-
-def _memory() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

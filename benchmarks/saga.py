@@ -1,7 +1,7 @@
-"""The saga that every system runs: reserve, pay, ship, tell; where nobody ships there, refund, release, apologize.
+"""The saga that every system runs: reserve, pay, ship, tell; a refused order: refund, release, apologize.
 
-Each service has a database of its own and writes one row of its own a step, +1 for what it did and -1 for what it
-undid, so that one query tells afterwards whether a system was not only fast but right.
+Each service has a database of its own and writes one row of its own a step, +1 for a step and -1 for a compensation:
+one query a service checks afterwards that a system was not only fast but right.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ ENDS = (COMPLETED, FAILED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What a service does on one event: its step, the row that it writes, and the event that follows."""
+    """A service's step on one event: the row that it writes, and the event that follows."""
 
     service: str
-    hears: str
+    consumes: str
     step: str
     emits: str
     amount: int = 1
@@ -28,52 +28,52 @@ class Route:
 
 
 ROUTES = (
-    Route(service="stock", hears=START, step="reserve", emits="stock.Reserved"),
-    Route(service="payment", hears="stock.Reserved", step="pay", emits="payment.Paid"),
+    Route(service="stock", consumes=START, step="reserve", emits="stock.Reserved"),
+    Route(service="payment", consumes="stock.Reserved", step="pay", emits="payment.Paid"),
     Route(
         service="shipping",
-        hears="payment.Paid",
+        consumes="payment.Paid",
         step="ship",
         emits="shipping.Shipped",
         refuses_with="shipping.NotShipped",
     ),
-    Route(service="mail", hears="shipping.Shipped", step="tell", emits=COMPLETED),
+    Route(service="mail", consumes="shipping.Shipped", step="tell", emits=COMPLETED),
     Route(
         service="payment",
-        hears="shipping.NotShipped",
+        consumes="shipping.NotShipped",
         step="pay",
         emits="payment.Refunded",
         amount=-1,
         undoes=True,
     ),
-    Route(service="stock", hears="payment.Refunded", step="reserve", emits="stock.Released", amount=-1, undoes=True),
-    Route(service="mail", hears="stock.Released", step="apologize", emits=FAILED),
+    Route(service="stock", consumes="payment.Refunded", step="reserve", emits="stock.Released", amount=-1, undoes=True),
+    Route(service="mail", consumes="stock.Released", step="apologize", emits=FAILED),
 )
 
-#: What each service did for an order that is shipped, and for one that nobody ships: the sum and the number of rows.
+#: The sum and the number of each service's rows for an order that is shipped, and for one that is refused.
 _SHIPPED = {"stock": (1, 1), "payment": (1, 1), "shipping": (1, 1), "mail": (1, 1)}
 _REFUSED = {"stock": (0, 2), "payment": (0, 2), "shipping": (0, 0), "mail": (1, 1)}
 
-DEEDS = """
+EFFECTS = """
 SELECT count(*) AS rows, coalesce(sum(amount), 0) AS total, count(DISTINCT order_id) AS orders
-FROM deed
+FROM effect
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Deeds:
-    """What a service's table says was done, in all."""
+class Effects:
+    """The number and the sum of all rows of a service's own table."""
 
     rows: int
     total: int
 
 
-def violations(done: dict[str, Deeds], *, shipped: int, refused: int) -> list[str]:
+def violations(done: dict[str, Effects], *, shipped: int, refused: int) -> list[str]:
     """Return what is wrong with the services' tables after so many orders of either kind."""
     wrong = []
-    for service, deeds in done.items():
+    for service, effects in done.items():
         total = _SHIPPED[service][0] * shipped + _REFUSED[service][0] * refused
         rows = _SHIPPED[service][1] * shipped + _REFUSED[service][1] * refused
-        if (deeds.total, deeds.rows) != (total, rows):
-            wrong.append(f"{service}: {deeds.rows} rows that sum up to {deeds.total}; right are {rows} and {total}")
+        if (effects.total, effects.rows) != (total, rows):
+            wrong.append(f"{service}: {effects.rows} rows that sum up to {effects.total}; right are {rows} and {total}")
     return wrong

@@ -1,8 +1,8 @@
 """Durable execution, the other way to a saga: DBOS runs the order as one workflow of transactional steps.
 
-Each step commits its row and its checkpoint together, in the service's own database. An order comes in and its end
-goes out over the same broker as everybody's, so that the same client can place it; the delivery is acknowledged once
-the workflow is durable, and the workflow itself tells its end: once more, if the process died before it was noted.
+Each step commits its row and its checkpoint together, in the service's own database. Orders arrive and ends leave over
+the same broker as with all systems, so that the same client can place them. The delivery is acknowledged once the
+workflow is durable. The workflow itself publishes its end: again, if the process ended before the checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from benchmarks.saga import COMPLETED, FAILED, SERVICES, START
-from benchmarks.systems.process import Asked, work
+from benchmarks.systems.process import Assignment, work
 
 Step = Callable[[str, int], Awaitable[None]]
 RequestBody = Callable[[str, bool], Coroutine[None, None, None]]
@@ -26,8 +26,8 @@ RequestBody = Callable[[str, bool], Coroutine[None, None, None]]
 PREFETCH, POOL = 400, 10
 
 tables = MetaData()
-deed = Table(
-    "deed",
+effect = Table(
+    "effect",
     tables,
     Column("id", Integer, primary_key=True),
     Column("order_id", String),
@@ -47,13 +47,13 @@ async def transactional_step(service: str, url: str) -> Step:
     @source.transaction(name=service, isolation_level="READ COMMITTED")
     async def act(order_id: str, amount: int) -> None:
         session: AsyncSession = source.sql_session()
-        await session.execute(insert(deed).values(order_id=order_id, amount=amount))
+        await session.execute(insert(effect).values(order_id=order_id, amount=amount))
 
     return act
 
 
 def order_workflow(steps: dict[str, Step], exchange: AbstractExchange) -> RequestBody:
-    """Return the saga as a function: what was done is undone in reverse where nobody ships."""
+    """Return the saga as a function; a refused order is undone in reverse."""
 
     @DBOS.workflow()
     async def order(order_id: str, refuse: bool) -> None:
@@ -65,28 +65,28 @@ def order_workflow(steps: dict[str, Step], exchange: AbstractExchange) -> Reques
         else:
             await steps["shipping"](order_id, 1)
         await steps["mail"](order_id, 1)
-        told = aio_pika.Message(json.dumps({"order_id": order_id}).encode(), delivery_mode=2)
-        await exchange.publish(told, FAILED if refuse else COMPLETED, mandatory=False)
+        end = aio_pika.Message(json.dumps({"order_id": order_id}).encode(), delivery_mode=2)
+        await exchange.publish(end, FAILED if refuse else COMPLETED, mandatory=False)
 
     return order
 
 
-async def run(asked: Asked, stopped: asyncio.Event) -> None:
+async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
     """Run all services in this process; the workflows' own tables lie beside the first one's."""
     config: DBOSConfig = {
         "name": "bench",
-        "system_database_url": asked.databases[SERVICES[0]],
+        "system_database_url": assignment.databases[SERVICES[0]],
         "log_level": "ERROR",
         "run_admin_server": False,
     }
     DBOS(config=config)
-    steps = {name: await transactional_step(name, url) for name, url in asked.databases.items()}
-    connection = await aio_pika.connect(asked.broker)
+    steps = {name: await transactional_step(name, url) for name, url in assignment.databases.items()}
+    connection = await aio_pika.connect(assignment.broker)
     channel = await connection.channel()
     await channel.set_qos(PREFETCH)
-    exchange = await channel.declare_exchange(asked.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
-    name = f"{asked.exchange}.{SERVICES[0]}"
-    queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": asked.queues})
+    exchange = await channel.declare_exchange(assignment.exchange, aio_pika.ExchangeType.TOPIC, durable=True)
+    name = f"{assignment.exchange}.{SERVICES[0]}"
+    queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": assignment.queues})
     await queue.bind(exchange, START)
     order = order_workflow(steps, exchange)
     DBOS.launch()

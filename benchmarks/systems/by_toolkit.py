@@ -12,7 +12,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from benchmarks.systems.process import Asked, work
+from benchmarks.systems.process import Assignment, work
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings
 from toolkit.app import App, collect_garbage_seldom
 from toolkit.observability.logs import configure_logs
@@ -68,7 +68,7 @@ class Base(SQLModel, registry=registry(metadata=tables)):
     """The one table, which each service has in a database of its own."""
 
 
-class Deed(Base, table=True):
+class Effect(Base, table=True):
     id: int | None = Field(default=None, primary_key=True)
     order_id: str
     amount: int
@@ -81,51 +81,51 @@ shipping, mail = Participant("shipping", saga=saga), Participant("mail", saga=sa
 @stock.step()
 async def reserve(event: Placed, session: AsyncSession) -> Reserved:
     """Reserve the goods."""
-    session.add(Deed(order_id=event.order_id, amount=1))
+    session.add(Effect(order_id=event.order_id, amount=1))
     return Reserved(order_id=event.order_id, refuse=event.refuse)
 
 
 @stock.compensation(of=reserve)
 async def release(event: Refunded, session: AsyncSession) -> Released:
     """Release them."""
-    session.add(Deed(order_id=event.order_id, amount=-1))
+    session.add(Effect(order_id=event.order_id, amount=-1))
     return Released(order_id=event.order_id, reason=event.reason)
 
 
 @payment.step()
 async def pay(event: Reserved, session: AsyncSession) -> Paid:
     """Take the money."""
-    session.add(Deed(order_id=event.order_id, amount=1))
+    session.add(Effect(order_id=event.order_id, amount=1))
     return Paid(order_id=event.order_id, refuse=event.refuse)
 
 
 @payment.compensation(of=pay)
 async def refund(event: NotShipped, session: AsyncSession) -> Refunded:
     """Give it back."""
-    session.add(Deed(order_id=event.order_id, amount=-1))
+    session.add(Effect(order_id=event.order_id, amount=-1))
     return Refunded(order_id=event.order_id, reason=event.reason)
 
 
 @shipping.step()
 async def ship(event: Paid, session: AsyncSession) -> Shipped | NotShipped:
-    """Ship, unless nobody ships there."""
+    """Ship, unless the address is excluded."""
     if event.refuse:
-        return NotShipped(order_id=event.order_id, reason="nobody ships there")
-    session.add(Deed(order_id=event.order_id, amount=1))
+        return NotShipped(order_id=event.order_id, reason="the address is excluded")
+    session.add(Effect(order_id=event.order_id, amount=1))
     return Shipped(order_id=event.order_id)
 
 
 @mail.step()
 async def tell(event: Shipped, session: AsyncSession) -> Told:
-    """Tell the customer."""
-    session.add(Deed(order_id=event.order_id, amount=1))
+    """Send the customer a confirmation."""
+    session.add(Effect(order_id=event.order_id, amount=1))
     return Told(order_id=event.order_id)
 
 
 @mail.step()
 async def apologize(event: Released, session: AsyncSession) -> Apologized:
-    """Tell the customer that there will be nothing."""
-    session.add(Deed(order_id=event.order_id, amount=1))
+    """Send the customer an apology."""
+    session.add(Effect(order_id=event.order_id, amount=1))
     return Apologized(order_id=event.order_id, reason=event.reason)
 
 
@@ -134,13 +134,13 @@ SERVICES = {
 }
 
 
-async def run(asked: Asked, stopped: asyncio.Event, services: Mapping[str, Service] = SERVICES) -> None:
-    """Run those of the services that were asked for in this process, as `saga run` does."""
+async def run(assignment: Assignment, stopped: asyncio.Event, services: Mapping[str, Service] = SERVICES) -> None:
+    """Run the services that have a database in the assignment, as `saga run` does."""
     collect_garbage_seldom()
     async with AsyncExitStack() as stack:
-        for name, url in asked.databases.items():
+        for name, url in assignment.databases.items():
             settings = Settings(
-                broker_url=asked.broker, exchange=asked.exchange, database_url=url, log_level="error",
+                broker_url=assignment.broker, exchange=assignment.exchange, database_url=url, log_level="error",
                 relay_poll=timedelta(seconds=1),
             )  # fmt: skip
             configure_logs(settings)

@@ -10,7 +10,7 @@ from benchmarks.client import PATIENCE, answer
 from benchmarks.load import Case, Load, Orders
 from benchmarks.saga import ENDS
 from benchmarks.systems.by_toolkit import SERVICES
-from benchmarks.systems.process import Asked, work
+from benchmarks.systems.process import Assignment, work
 from toolkit import Settings
 from toolkit.messaging.envelope import WireMessage
 from toolkit.observability.logs import configure_logs
@@ -29,9 +29,9 @@ class ClientsEmbedded(Embedded):
         await super().publish(message, destination=destination)
 
 
-async def run(asked: Asked, stopped: asyncio.Event) -> None:
+async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
     """Place the loads that the input brings until it ends."""
-    directory = Path(next(iter(asked.databases.values())).removeprefix("sqlite:///")).parent
+    directory = Path(next(iter(assignment.databases.values())).removeprefix("sqlite:///")).parent
     settings = Settings(data_dir=directory, log_level="error")
     configure_logs(settings)
     async with ClientsEmbedded(list(SERVICES.values()), settings) as embedded, asyncio.TaskGroup() as publishing:

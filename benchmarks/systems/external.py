@@ -1,6 +1,6 @@
 """The toolkit with a payment that calls the outside world: a claim is committed, the call made, its outcome committed.
 
-The gateway answers after as long as one on the next street would; what it does is not measured here.
+The gateway answers after twenty milliseconds; its work is not measured here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks.systems import by_toolkit
-from benchmarks.systems.by_toolkit import Deed, NotShipped, Paid, Refunded, Reserved, tables
+from benchmarks.systems.by_toolkit import Effect, NotShipped, Paid, Refunded, Reserved, tables
 from benchmarks.systems.process import work
 from toolkit import IdempotencyKey, Participant, Service
 
@@ -30,7 +30,7 @@ async def gateway(key: IdempotencyKey) -> None:
 async def pay(event: Reserved, session: AsyncSession, key: IdempotencyKey) -> Paid:
     """Take the money."""
     await gateway(key)
-    session.add(Deed(order_id=event.order_id, amount=1))
+    session.add(Effect(order_id=event.order_id, amount=1))
     return Paid(order_id=event.order_id, refuse=event.refuse)
 
 
@@ -39,7 +39,7 @@ async def refund(event: NotShipped, original: Paid | None, session: AsyncSession
     """Give it back."""
     await gateway(key)
     if original:
-        session.add(Deed(order_id=event.order_id, amount=-1))
+        session.add(Effect(order_id=event.order_id, amount=-1))
     return Refunded(order_id=event.order_id, reason=event.reason)
 
 

@@ -1,7 +1,7 @@
 """The usual stack as a team would write it today: FastStream and SQLModel, a transaction a message, an outbox.
 
-At its own best: a pool of connections, many messages at once, a relay that is woken at the commit and publishes a
-hundred rows at a time.
+As fast as this stack gets: a pool of connections, many messages at once, a relay that wakes at the commit and publishes
+a hundred rows at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks.saga import ENDS, ROUTES, Route
-from benchmarks.systems.process import Asked, work
+from benchmarks.systems.process import Assignment, work
 
 tables = MetaData()
 
@@ -30,7 +30,7 @@ class Base(SQLModel, registry=registry(metadata=tables)):
     """The tables of each service."""
 
 
-class Deed(Base, table=True):
+class Effect(Base, table=True):
     id: int | None = Field(default=None, primary_key=True)
     order_id: str
     amount: int
@@ -60,7 +60,7 @@ class Service:
 
     def __init__(self, name: str, broker: RabbitBroker, engine: AsyncEngine, exchange: RabbitExchange) -> None:
         self.name, self.broker, self.engine, self.exchange = name, broker, engine, exchange
-        self.routes: dict[str, Route] = {route.hears: route for route in ROUTES if route.service == name}
+        self.routes: dict[str, Route] = {route.consumes: route for route in ROUTES if route.service == name}
         self.wake = asyncio.Event()
         queue = RabbitQueue(f"{exchange.name}.{name}", durable=True, queue_type=QueueType.QUORUM)
         self.queue = queue
@@ -68,14 +68,14 @@ class Service:
         subscriber(self.handle)
 
     async def bind(self) -> None:
-        """Bind the queue to the events that are heard."""
+        """Bind the queue to the events that the service consumes."""
         exchange = await self.broker.declare_exchange(self.exchange)
         queue = await self.broker.declare_queue(self.queue)
         for key in self.routes:
             await queue.bind(exchange, key)
 
     async def handle(self, event: dict[str, Any], message: RabbitMessage) -> None:
-        """Do a step: guard, effect, log and outbox in one transaction; then acknowledge."""
+        """Execute a step: guard, effect, log and outbox in one transaction; then acknowledge."""
         route = self.routes[str(message.raw_message.routing_key)]
         refuses = bool(route.refuses_with and event.get("refuse"))
         emits = route.refuses_with if refuses and route.refuses_with else route.emits
@@ -83,7 +83,7 @@ class Service:
             if await session.get(ProcessedEvent, message.message_id) is None:
                 session.add(ProcessedEvent(id=message.message_id))
                 if not refuses:
-                    session.add(Deed(order_id=event["order_id"], amount=route.amount))
+                    session.add(Effect(order_id=event["order_id"], amount=route.amount))
                 state = "compensated" if route.undoes else "failed" if refuses else "completed"
                 session.add(
                     SagaLog(
@@ -121,14 +121,14 @@ class Service:
         )  # fmt: skip
 
 
-async def run(asked: Asked, stopped: asyncio.Event) -> None:
-    """Run the services that were asked for in this process."""
+async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
+    """Run the services that have a database in the assignment."""
     broker = RabbitBroker(
-        asked.broker, default_channel=Channel(publisher_confirms=True, on_return_raises=True), logger=None
+        assignment.broker, default_channel=Channel(publisher_confirms=True, on_return_raises=True), logger=None
     )
-    exchange = RabbitExchange(asked.exchange, type=ExchangeType.TOPIC, durable=True)
+    exchange = RabbitExchange(assignment.exchange, type=ExchangeType.TOPIC, durable=True)
     services = []
-    for name, url in asked.databases.items():
+    for name, url in assignment.databases.items():
         engine = create_async_engine(
             url.replace("postgresql://", "postgresql+asyncpg://"), pool_size=10, max_overflow=10
         )

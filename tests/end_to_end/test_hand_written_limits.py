@@ -6,10 +6,9 @@ import asyncio
 
 import pytest
 
-from benchmarks.databases import OnFiles, OnPostgres
+from benchmarks.catalogue import system_named
 from benchmarks.load import Case
-from benchmarks.measure import SYSTEMS, Ground, _placing, _running, _wrong
-from benchmarks.systems.process import Asked
+from benchmarks.running import Servers, run
 from tests.servers import Server
 
 LIMITS = (
@@ -22,23 +21,13 @@ LIMITS = (
 
 
 @pytest.mark.parametrize("name", LIMITS)
-async def test_a_killed_limit_finishes_all_orders_once(
-    name: str, rabbitmq: Server, postgresql: Server, prefix: str
-) -> None:
-    system = next(each for each in SYSTEMS if each.name == name)
-    databases = OnFiles() if system.on_files else OnPostgres(postgresql.url)
-    ground = Ground(rabbitmq.url, postgresql.url)
-    asked = Asked(broker=rabbitmq.url, exchange=prefix, databases=await databases.urls())
-    try:
-        async with _running(system, asked, ground) as processes, _placing(processes, system, asked) as place:
-            loading = asyncio.create_task(place(Case(orders=1_000, at_once=100, refused=0.3)))
-            await asyncio.sleep(0.3)
-            processes[0].kill()
-            async with _running(system, asked, ground):
-                load = await loading
-                wrong = await _wrong(databases, [load])
-    finally:
-        await ground._clean(asked)
-        await databases.drop()
+async def test_a_killed_limit_finishes_all_orders_once(name: str, rabbitmq: Server, postgresql: Server) -> None:
+    async with run(system_named(name), Servers(rabbitmq.url, postgresql.url)) as running:
+        loading = asyncio.create_task(running.load(Case(orders=1_000, at_once=100, refused=0.3)))
+        await asyncio.sleep(0.3)
+        running.processes[0].kill()
+        async with running.again():
+            await loading
+            wrong = await running.violations()
 
     assert wrong == []

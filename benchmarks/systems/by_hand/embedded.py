@@ -17,7 +17,7 @@ from benchmarks.saga import ENDS
 from benchmarks.systems.by_hand.batch import ENDED
 from benchmarks.systems.by_hand.loop import Loop, run_all
 from benchmarks.systems.by_hand.on_sqlite import SqliteStore
-from benchmarks.systems.process import Asked, work
+from benchmarks.systems.process import Assignment, work
 
 
 @dataclass(slots=True)
@@ -98,11 +98,11 @@ class EmbeddedLink:
         return set(self._awaited)
 
 
-async def run(asked: Asked, stopped: asyncio.Event) -> None:
+async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
     """Run the services and the client in this process."""
     hand_over = HandOver({})
     loops = []
-    for name, url in asked.databases.items():
+    for name, url in assignment.databases.items():
         loop = Loop(name, await SqliteStore.open(url))
         loop.link = EmbeddedLink(loop, hand_over)
         loops.append(loop)

@@ -57,7 +57,7 @@ class Loop:
 
     def __init__(self, name: str, store: Store) -> None:
         self.name, self.store = name, store
-        self.routes: dict[str, Route] = {route.hears: route for route in ROUTES if route.service == name}
+        self.routes: dict[str, Route] = {route.consumes: route for route in ROUTES if route.service == name}
         self._waiting: deque[Delivery] = deque()
         self._confirmed: list[str] = []
         self._awake = asyncio.Event()

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS saga_log (
     saga_id text, step text, position int, state text, event_id text, emitted_id text, emitted_type text, body text,
     at timestamptz, PRIMARY KEY (saga_id, step, position)
 );
-CREATE TABLE IF NOT EXISTS deed (id bigserial PRIMARY KEY, order_id text, amount int);
+CREATE TABLE IF NOT EXISTS effect (id bigserial PRIMARY KEY, order_id text, amount int);
 CREATE TABLE IF NOT EXISTS outbox (id text PRIMARY KEY, key text, body text, at timestamptz DEFAULT now());
 """
 #: The log and the outbox of a batch's steps, the event that closes what ends in it, the sagas that another event
@@ -51,7 +51,7 @@ WITH step AS MATERIALIZED (
 BATCH = f"{_TOOLKIT_ROWS} SELECT emitted_id FROM fresh"
 BATCH_WITH_OWN_ROWS = f"""
 {_TOOLKIT_ROWS}, own AS (
-    INSERT INTO deed (order_id, amount)
+    INSERT INTO effect (order_id, amount)
     SELECT saga_id, amount FROM step JOIN fresh USING (emitted_id) WHERE amount <> 0
 )
 SELECT emitted_id FROM fresh

@@ -20,14 +20,14 @@ CREATE TABLE IF NOT EXISTS saga_log (
     saga_id TEXT, step TEXT, position INTEGER, state TEXT, event_id TEXT, emitted_id TEXT, emitted_type TEXT,
     body TEXT, at TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (saga_id, step, position)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS deed (id INTEGER PRIMARY KEY, order_id TEXT, amount INTEGER);
+CREATE TABLE IF NOT EXISTS effect (id INTEGER PRIMARY KEY, order_id TEXT, amount INTEGER);
 CREATE TABLE IF NOT EXISTS outbox (id TEXT PRIMARY KEY, key TEXT, body TEXT, at TEXT DEFAULT CURRENT_TIMESTAMP);
 """
 _LOG = """
 INSERT OR IGNORE INTO saga_log (saga_id, step, position, state, event_id, emitted_id, emitted_type, body)
 VALUES (:saga_id, :step, :position, :state, :event_id, :emitted_id, :emitted_type, :body)
 """
-_OWN = "INSERT INTO deed (order_id, amount) VALUES (:saga_id, :amount)"
+_OWN = "INSERT INTO effect (order_id, amount) VALUES (:saga_id, :amount)"
 _SENT = "INSERT INTO outbox (id, key, body) VALUES (:emitted_id, :emitted_type, :body)"
 _CLOSING = "INSERT INTO outbox (id, key, body) VALUES (?, ?, ?)"
 _CLOSED = """

@@ -10,7 +10,7 @@ from benchmarks.bulk_amqp import BulkChannel, BulkConnection, Outgoing
 from benchmarks.saga import ENDS
 from benchmarks.systems.by_hand.batch import ENDED
 from benchmarks.systems.by_hand.loop import Loop, Store, run_all
-from benchmarks.systems.process import Asked
+from benchmarks.systems.process import Assignment
 
 #: Unacknowledged deliveries of a service.
 PREFETCH = 400
@@ -66,19 +66,19 @@ class RabbitLink:
 
 
 async def run(
-    asked: Asked,
+    assignment: Assignment,
     stopped: asyncio.Event,
     open_store: Callable[[str], Awaitable[Store]],
     connection: type[BulkConnection] = AiormqConnection,
 ) -> None:
     """Run the services in this process, each with its own store."""
-    consuming, publishing = await connection.connect(asked.broker), await connection.connect(asked.broker)
+    consuming, publishing = await connection.connect(assignment.broker), await connection.connect(assignment.broker)
     loops = []
-    for name, url in asked.databases.items():
+    for name, url in assignment.databases.items():
         loop = Loop(name, await open_store(url))
         channels = await consuming.channel(prefetch=PREFETCH), await publishing.channel(confirms=True)
-        loop.link = link = RabbitLink(asked.exchange, loop, *channels)
-        await link.start(asked.queues)
+        loop.link = link = RabbitLink(assignment.exchange, loop, *channels)
+        await link.start(assignment.queues)
         loops.append(loop)
     print("ready", flush=True)
     await run_all(loops, stopped)

@@ -1,7 +1,7 @@
-"""The limit: one loop a service over aiormq and asyncpg, written for this saga alone, with no framework at all.
+"""A hand-written loop with a statement a table, and a task a message: six round trips a batch.
 
-Same guarantees and rows as the toolkit's: what waits while a transaction is under way is the next one; the saga log is
-the fence; an outbox row is deleted after its confirm; a delivery is acknowledged after the commit.
+The same guarantees and rows as the limit's; as such loops are usually written, without a thought for the cost of each
+message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
 from benchmarks.saga import ENDS, ROUTES, Route
-from benchmarks.systems.process import Asked, work
+from benchmarks.systems.process import Assignment, work
 
 BATCH, PREFETCH = 100, 400
 ENDED = "control.Ended"
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS saga_log (
     saga_id text, step text, position int, state text, event_id text, emitted_id text, emitted_type text, body bytea,
     at timestamptz, PRIMARY KEY (saga_id, step, position)
 );
-CREATE TABLE IF NOT EXISTS deed (id bigserial PRIMARY KEY, order_id text, amount int);
+CREATE TABLE IF NOT EXISTS effect (id bigserial PRIMARY KEY, order_id text, amount int);
 CREATE TABLE IF NOT EXISTS outbox (id text PRIMARY KEY, key text, body bytea);
 """
 LOG = """
@@ -38,7 +38,7 @@ INSERT INTO saga_log SELECT * FROM unnest(
     $1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::timestamptz[]
 ) ON CONFLICT DO NOTHING RETURNING emitted_id
 """
-DEED = "INSERT INTO deed (order_id, amount) SELECT * FROM unnest($1::text[], $2::int[])"
+EFFECT = "INSERT INTO effect (order_id, amount) SELECT * FROM unnest($1::text[], $2::int[])"
 OUTBOX = "INSERT INTO outbox SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[])"
 CONFIRM = """
 INSERT INTO saga_log
@@ -51,10 +51,10 @@ DELETE = "DELETE FROM outbox WHERE id = ANY($1)"
 class Service:
     """One service."""
 
-    def __init__(self, name: str, asked: Asked, pool: asyncpg.Pool, channel: AbstractChannel) -> None:
-        self.name, self.exchange, self.pool, self.channel = name, asked.exchange, pool, channel
-        self.queues = asked.queues
-        self.routes: dict[str, Route] = {route.hears: route for route in ROUTES if route.service == name}
+    def __init__(self, name: str, assignment: Assignment, pool: asyncpg.Pool, channel: AbstractChannel) -> None:
+        self.name, self.exchange, self.pool, self.channel = name, assignment.exchange, pool, channel
+        self.queues = assignment.queues
+        self.routes: dict[str, Route] = {route.consumes: route for route in ROUTES if route.service == name}
         self.waiting: deque[DeliveredMessage] = deque()
         self.arrived = asyncio.Event()
         self.sending: set[asyncio.Task[None]] = set()
@@ -71,7 +71,7 @@ class Service:
         await consuming.basic_consume(queue, self.consume)
 
     async def consume(self, message: DeliveredMessage) -> None:
-        """Take a delivery."""
+        """Enqueue a delivery."""
         self.waiting.append(message)
         self.arrived.set()
 
@@ -84,7 +84,7 @@ class Service:
                 await self.settle([self.waiting.popleft() for _ in range(min(BATCH, len(self.waiting)))])
 
     async def settle(self, batch: list[DeliveredMessage]) -> None:
-        """Commit a batch, acknowledge it, and have what follows sent."""
+        """Commit a batch, acknowledge it, and publish the events that follow."""
         now = datetime.now(UTC)
         rows, ended = [], []
         for message in batch:
@@ -99,10 +99,10 @@ class Service:
                 fresh = {row[0] for row in await connection.fetch(LOG, *_columns(rows, 9))}
                 done = [row for row in rows if row[5] in fresh]
                 out = [(row[5], row[6], row[7]) for row in done]
-                if told := [row[0] for row in done if row[6] in ENDS]:
-                    out.append((str(uuid4()), ENDED, json.dumps({"orders": told}).encode()))
-                deeds = [(row[0], row[9]) for row in done if row[9]]
-                await connection.execute(DEED, *_columns(deeds, 2))
+                if ending := [row[0] for row in done if row[6] in ENDS]:
+                    out.append((str(uuid4()), ENDED, json.dumps({"orders": ending}).encode()))
+                effects = [(row[0], row[9]) for row in done if row[9]]
+                await connection.execute(EFFECT, *_columns(effects, 2))
                 await connection.execute(OUTBOX, *_columns(out, 3))
             if ended:
                 await connection.execute(CONFIRM, ended, str(batch[-1].header.properties.message_id))
@@ -142,21 +142,21 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
 
 
 async def _as_it_is(_: object) -> None:
-    """Leave a connection that was given back as it is: nothing here changes any setting of it."""
+    """Reset nothing when a connection returns to the pool: no statement here changes a setting."""
 
 
-async def run(asked: Asked, stopped: asyncio.Event) -> None:
-    """Run the services that were asked for in this process."""
-    connection = await aiormq.connect(asked.broker)
-    publishing = await aiormq.connect(asked.broker)
+async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
+    """Run the services that have a database in the assignment."""
+    connection = await aiormq.connect(assignment.broker)
+    publishing = await aiormq.connect(assignment.broker)
     running = []
-    for name, url in asked.databases.items():
+    for name, url in assignment.databases.items():
         pool = await asyncpg.create_pool(url, min_size=2, max_size=4, reset=_as_it_is)
         await pool.execute(TABLES)
-        service = Service(name, asked, pool, await publishing.channel(publisher_confirms=True))
+        service = Service(name, assignment, pool, await publishing.channel(publisher_confirms=True))
         await service.start(connection)
         running.append(asyncio.create_task(service.run()))
-        for row in await pool.fetch("SELECT id, key, body FROM outbox"):  # what the last run left
+        for row in await pool.fetch("SELECT id, key, body FROM outbox"):  # unsent rows of the last run
             await service.send([tuple(row)])
     print("ready", flush=True)
     await stopped.wait()

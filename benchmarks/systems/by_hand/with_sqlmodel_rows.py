@@ -32,7 +32,7 @@ class Base(SQLModel, registry=registry(metadata=tables)):
     """The service's own table."""
 
 
-class Deed(Base, table=True):
+class Effect(Base, table=True):
     id: int | None = Field(default=None, primary_key=True)
     order_id: str
     amount: int
@@ -68,7 +68,7 @@ class SessionStore:
         async with AsyncSession(self._engine, expire_on_commit=False) as session:
             for step in batch.steps:
                 if step["amount"]:
-                    session.add(Deed(order_id=step["saga_id"], amount=step["amount"]))
+                    session.add(Effect(order_id=step["saga_id"], amount=step["amount"]))
             has_own_rows = bool(session.new)
             await session.flush()
             raw = (await (await session.connection()).get_raw_connection()).driver_connection

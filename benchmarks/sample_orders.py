@@ -1,4 +1,4 @@
-"""A crowd of orders as four services would have written them, put into their databases in bulk, without running any.
+"""Orders as four services would have written them, put into their databases in bulk, without running any.
 
 Ten orders began each second until now: most were fulfilled, some refused on their way and undone, the latest are still
 under way, and a few stand still for hours, with a dead letter and an overdue step.
@@ -27,11 +27,11 @@ from toolkit.persistence.overdue_steps import overdue
 from toolkit.persistence.saga_log import Entry, saga_log
 
 SERVICES = ("inventory", "payment", "shipping", "notification")
-#: So many orders begin each second.
+#: The orders that begin each second.
 PACE = 10
 #: The order that was retried until it had so many entries at payment.
 LONGEST, ITS_ENTRIES = "order-longest", 200
-#: The last orders, which are still under way, and each so many-th, which stands still.
+#: The number of the last orders, which are still under way; and each how many-th order stands still.
 _UNDER_WAY, _STUCK = 300, 4_000
 #: Each so many-th order left a dead letter.
 _LETTER = 100
@@ -58,7 +58,7 @@ _PAYING: Move = ("payment", "process_payment", 1, "executing", _PENDING, "Invent
 _RETRYING: Move = ("payment", "process_payment", None, "retrying", _PENDING, "InventoryReserved", None)
 _PAID: Move = ("payment", "process_payment", 2, "completed", _PENDING, "InventoryReserved", "PaymentProcessed")
 _SHIPPED: Move = ("shipping", "create_shipment", 1, "completed", _PENDING, "PaymentProcessed", "ShipmentCreated")
-_TOLD: Move = ("notification", "send_confirmation", 1, "completed", _DONE, "ShipmentCreated", "OrderFulfilled")
+_NOTIFIED: Move = ("notification", "send_confirmation", 1, "completed", _DONE, "ShipmentCreated", "OrderFulfilled")
 _CONFIRMED: tuple[Move, ...] = (
     ("inventory", "reserve_inventory", 2, "confirmed", _DONE, "SagaEnded", None),
     ("payment", "process_payment", 3, "confirmed", _DONE, "SagaEnded", None),
@@ -83,10 +83,10 @@ def _ended(service: str, step: str) -> Move:
 
 
 _ENDED = (_ended("inventory", "reserve_inventory"), _ended("payment", "process_payment"))
-_FORWARD = (_RESERVED, _PAYING, _PAID, _SHIPPED, _TOLD)
+_FORWARD = (_RESERVED, _PAYING, _PAID, _SHIPPED, _NOTIFIED)
 
 FULFILLED = (*_FORWARD, *_CONFIRMED)
-RETRIED = (_RESERVED, _PAYING, _RETRYING, _PAID, _SHIPPED, _TOLD, *_CONFIRMED)
+RETRIED = (_RESERVED, _PAYING, _RETRYING, _PAID, _SHIPPED, _NOTIFIED, *_CONFIRMED)
 DECLINED = (_RESERVED, _PAYING, _NOT_PAID, _released("PaymentFailed"), _SORRY, *_ENDED)
 UNDELIVERABLE = (
     _RESERVED, _PAYING, _PAID, _NOT_SHIPPED, _REFUNDED, _released("PaymentRefunded"), _SORRY, *_ENDED,
@@ -96,10 +96,10 @@ STUCK = (_RESERVED, _PAYING, _PAID, _NOT_SHIPPED, _GIVEN_UP)
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
-    """So many orders, the last of which began just now."""
+class SampleOrders:
+    """This many orders; the last one began just now."""
 
-    orders: int
+    number: int
     now: datetime
 
     def id_of(self, number: int) -> str:
@@ -108,11 +108,11 @@ class Crowd:
 
     def stuck(self) -> list[int]:
         """Return the orders that stand still."""
-        return list(range(_STUCK - 1, self.orders - _UNDER_WAY, _STUCK))
+        return list(range(_STUCK - 1, self.number - _UNDER_WAY, _STUCK))
 
     def timeline(self, number: int) -> tuple[Move, ...]:
         """Return what an order goes through."""
-        if number >= self.orders - _UNDER_WAY:
+        if number >= self.number - _UNDER_WAY:
             return _FORWARD[: 1 + number % 4]
         if number % _STUCK == _STUCK - 1:
             return STUCK
@@ -120,11 +120,11 @@ class Crowd:
 
     def began(self, number: int) -> datetime:
         """Return when an order began."""
-        return self.now - timedelta(seconds=(self.orders - number) / PACE)
+        return self.now - timedelta(seconds=(self.number - number) / PACE)
 
     def entries(self, service: str) -> list[Entry]:
         """Return the service's log, in the order of time."""
-        found = [each for number in range(self.orders) for each in self._of(number) if each.service == service]
+        found = [each for number in range(self.number) for each in self._of(number) if each.service == service]
         if service == "payment":
             found += self._longest()
         return sorted(found, key=lambda entry: entry.at)
@@ -173,49 +173,52 @@ def _event_id(at: datetime, dice: random.Random) -> str:
     return str(UUID(int=milliseconds << 80 | 7 << 76 | dice.getrandbits(12) << 64 | 2 << 62 | dice.getrandbits(62)))
 
 
-def _dead_letters(crowd: Crowd, service: str) -> Iterator[dict[str, Any]]:
-    chosen = sorted({*range(0, crowd.orders, _LETTER), *crowd.stuck()}) if service == "payment" else []
+def _dead_letters(orders: SampleOrders, service: str) -> Iterator[dict[str, Any]]:
+    chosen = sorted({*range(0, orders.number, _LETTER), *orders.stuck()}) if service == "payment" else []
     for number in chosen:
-        at = crowd.began(number) + timedelta(seconds=5)
+        at = orders.began(number) + timedelta(seconds=5)
         yield {
             "id": new_id(), "service": service, "reason": "retries spent" if number % 3 else "schema",
             "error": "GatewayUnavailableError: the gateway is away", "traceback": None,
-            "saga_type": "order", "saga_id": crowd.id_of(number), "step": "process_payment",
+            "saga_type": "order", "saga_id": orders.id_of(number), "step": "process_payment",
             "event_type": "ShipmentFailed", "message_id": new_id(), "routing_key": "shipping.ShipmentFailed",
             "sent_at": at, "headers": "{}",
-            "body": json.dumps({"order_id": crowd.id_of(number), "reason": "we do not ship to AQ"}).encode(),
+            "body": json.dumps({"order_id": orders.id_of(number), "reason": "we do not ship to AQ"}).encode(),
             "attempts": 1, "first_at": at, "last_at": at, "fingerprint": f"letter {number}",
         }  # fmt: skip
 
 
-def _overdue(crowd: Crowd, service: str) -> Iterator[dict[str, Any]]:
-    for number in crowd.stuck() if service in ("inventory", "payment") else []:
+def _overdue(orders: SampleOrders, service: str) -> Iterator[dict[str, Any]]:
+    for number in orders.stuck() if service in ("inventory", "payment") else []:
         yield {
-            "saga_id": crowd.id_of(number), "saga_type": "order", "position": 1, "state": "completed",
+            "saga_id": orders.id_of(number), "saga_type": "order", "position": 1, "state": "completed",
             "step": "reserve_inventory" if service == "inventory" else "process_payment", "saga_state": "Pending",
-            "since": crowd.began(number), "next_at": crowd.now + timedelta(days=1), "nudges": 3, "aborted": 0,
+            "since": orders.began(number), "next_at": orders.now + timedelta(days=1), "nudges": 3, "aborted": 0,
         }  # fmt: skip
 
 
-def _outgoing(crowd: Crowd, service: str) -> Iterator[dict[str, Any]]:
-    for number in range(crowd.orders - 20, crowd.orders):
-        at = crowd.began(number)
+def _outgoing(orders: SampleOrders, service: str) -> Iterator[dict[str, Any]]:
+    for number in range(orders.number - 20, orders.number):
+        at = orders.began(number)
         yield {
-            "id": new_id(), "message_id": _event_id(at, random.Random(number)), "saga_id": crowd.id_of(number),
+            "id": new_id(), "message_id": _event_id(at, random.Random(number)), "saga_id": orders.id_of(number),
             "event_type": "InventoryReserved", "routing_key": "inventory.InventoryReserved", "destination": None,
             "occurred_at": at, "headers": "{}", "body": json.dumps(_BODY).encode(), "optional": 0, "due_at": at,
             "tries": 0,
         }  # fmt: skip
 
 
-def tables_of(crowd: Crowd, service: str) -> Tables:
+def tables_of(orders: SampleOrders, service: str) -> Tables:
     """Return a service's tables, each with its columns and rows."""
     columns = [each.name for each in fields(Entry)]
     return {
-        saga_log.name: (columns, [tuple(getattr(entry, name) for name in columns) for entry in crowd.entries(service)]),
-        dead_letters.name: _table(_dead_letters(crowd, service)),
-        overdue.name: _table(_overdue(crowd, service)),
-        outbox.name: _table(_outgoing(crowd, service)),
+        saga_log.name: (
+            columns,
+            [tuple(getattr(entry, name) for name in columns) for entry in orders.entries(service)],
+        ),
+        dead_letters.name: _table(_dead_letters(orders, service)),
+        overdue.name: _table(_overdue(orders, service)),
+        outbox.name: _table(_outgoing(orders, service)),
     }
 
 
