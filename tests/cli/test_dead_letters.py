@@ -14,8 +14,9 @@ from tests.cli.conftest import TOKEN
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
-from toolkit.persistence.dead_letter_queries import SHOWN
 from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary
+from toolkit.protocol.rows import field_names
 
 NOW = datetime.now(UTC)
 WHY = ("--reason", "the gateway is back")
@@ -66,7 +67,7 @@ def test_dead_letters_are_listed_newest_first(saga, payment):
     listed = json.loads(result.stdout)
     assert result.exit_code == 0
     assert [each["id"] for each in listed] == ["c", "b", "a"]
-    assert all(tuple(each) == SHOWN for each in listed)
+    assert all(tuple(each) == field_names(DeadLetterSummary) for each in listed)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from toolkit.protocol.log_entry import LogEntry, field_names
+from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.rows import field_names
 
 
 def test_programs_get_exactly_the_shown_fields(saga, logs):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 from sqlalchemy import delete
@@ -19,6 +18,7 @@ from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
 from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
+from toolkit.protocol.pending_rows import UnsentMessage
 from toolkit.transport.embedded import Embedded
 
 EMBEDDED = {"SAGA_BROKER_URL": "embedded"}
@@ -164,12 +164,10 @@ def test_nudge_sends_a_stalled_sagas_event_again(saga, reserved, data_dir):
     (row,) = json.loads(result.stdout)
     waiting = asyncio.run(outbox_rows(f"sqlite:///{data_dir}/inventory.db"))
     assert (result.exit_code, row["event_type"], row["outcome"]) == (0, "InventoryReserved", "nudged")
-    assert [(each["event_id"], each["saga_id"], each["destination"]) for each in waiting] == [
-        (row["event_id"], reserved, None)
-    ]
+    assert [(each.event_id, each.saga_id, each.destination) for each in waiting] == [(row["event_id"], reserved, None)]
 
 
-async def outbox_rows(url: str) -> list[dict[str, Any]]:
+async def outbox_rows(url: str) -> list[UnsentMessage]:
     database = Database(url)
     async with database.reading() as connection:
         rows = await outbox.listed(connection)

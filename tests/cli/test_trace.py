@@ -14,7 +14,8 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
-from toolkit.protocol.log_entry import DetailedEntry, field_names
+from toolkit.protocol.log_entry import DetailedEntry
+from toolkit.protocol.rows import field_names
 
 
 def test_timeline_follows_cause_and_effect(saga, logs):

@@ -15,7 +15,7 @@ from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.outcomes import BatchResult
 from toolkit.persistence import audit_log, dead_letters, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import DeadLetter, Selection
@@ -122,7 +122,7 @@ def completed(service: str, step: str, emitted: Any, *, saga_state: SagaState = 
 async def audited(world: World, service: str) -> list[tuple[str, str, str, str | None]]:
     async with world.runtimes[service].database.reading() as connection:
         rows = await audit_log.listed(connection, limit=2_000)
-    return [(row["actor"], row["verb"], row["reason"], row["saga_id"]) for row in rows]
+    return [(row.actor, row.verb, row.reason, row.saga_id) for row in rows]
 
 
 async def everything(world: World, trip: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ async def test_a_compensation_with_unreadable_event_needs_a_person(world: World,
     await world.quiet()
 
     (dead_letter,) = await world.dead_letters("hotel")
-    assert fault in dead_letter["error"]
+    assert fault in dead_letter.error
     assert await world.states("hotel", trip) == ["completed"]
     assert await world.effects("hotel", trip) == ["room booked"]
 
@@ -160,7 +160,7 @@ async def test_a_failing_void_needs_a_person(world: World) -> None:
     await world.quiet()
 
     assert await world.states("flight", trip) == ["executing", "voiding"]
-    assert [each["reason"] for each in await world.dead_letters("flight")] == ["retries spent"]
+    assert [each.reason for each in await world.dead_letters("flight")] == ["retries spent"]
     assert await world.state(trip) is None
     assert await world.states("hotel", trip) == ["completed"]
 
@@ -173,8 +173,8 @@ async def test_a_failed_compensation_keeps_the_steps_before(world: World) -> Non
     await world.quiet()
 
     dead_letter = (await world.dead_letters("hotel"))[0]
-    assert (dead_letter["step"], dead_letter["attempts"]) == ("book_room", 3)
-    assert "RuntimeError: hotel closed" in dead_letter["traceback"]
+    assert (dead_letter.step, dead_letter.attempts) == ("book_room", 3)
+    assert "RuntimeError: hotel closed" in dead_letter.traceback
     assert (await world.notes("hotel", trip))[-1] == "dead_lettered"
     assert await world.state(trip) is None
 

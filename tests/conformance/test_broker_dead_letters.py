@@ -19,8 +19,8 @@ async def test_broker_dead_letters_are_moved_to_the_table(world: RabbitWorld) ->
     await eventually(lambda: world.dead_letters("hotel"))
 
     (dead_letter,) = await world.dead_letters("hotel")
-    assert (dead_letter["reason"], dead_letter["saga_id"]) == ("given up by the broker", "trip-1")
-    assert dead_letter["body"] == lost.body.decode()
+    assert (dead_letter.reason, dead_letter.saga_id) == ("given up by the broker", "trip-1")
+    assert dead_letter.body == lost.body.decode()
     await eventually(lambda: is_empty(world, f"{world.runtimes['hotel'].queue}.dead"))
 
 
@@ -35,7 +35,7 @@ async def test_a_broker_dead_letter_can_be_redriven(world: RabbitWorld) -> None:
     await redrive(world, "hotel")
     await eventually(lambda: world.state("trip-1"))
 
-    assert (dead_letter["reason"], dead_letter["routing_key"]) == ("rejected", "agency.TripRequested")
+    assert (dead_letter.reason, dead_letter.routing_key) == ("rejected", "agency.TripRequested")
     assert await world.state("trip-1") == "Completed"
 
 

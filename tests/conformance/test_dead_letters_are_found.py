@@ -92,7 +92,7 @@ async def test_broker_dead_letters_are_found_by_saga(world: RabbitWorld, reason:
     await eventually(lambda: are_kept(world, 3), what="the dead letters")
 
     dead = [each for trip in ("trip-1", "trip-2", "trip-3") for each in await found(world, trip)]
-    assert [each["reason"] for each in dead] == [reason] * 3
+    assert [each.reason for each in dead] == [reason] * 3
 
 
 async def test_redriven_broker_dead_letters_complete_their_saga(world: RabbitWorld) -> None:
@@ -160,7 +160,7 @@ async def found(world: RabbitWorld, saga_id: str) -> list[dict[str, object]]:
     )  # fmt: skip
     try:
         found_here = await client.dead_letters(Selection(saga_id=saga_id), limit=10)
-        assert [each["id"] for each in (await client.saga(saga_id)).dead_letters] == [each["id"] for each in found_here]
+        assert [each.id for each in (await client.saga(saga_id)).dead_letters] == [each.id for each in found_here]
         return found_here
     finally:
         await client.close()

@@ -84,9 +84,9 @@ async def test_each_header_type_costs_at_most_one_message(world: RabbitWorld, mo
     await world.quiet()
 
     assert {trip: await world.state(trip) for trip in read} == dict.fromkeys(read, "Completed")
-    dead_letters = {each["saga_id"]: each for each in await world.dead_letters("hotel")}
-    assert {trip: dead_letters[trip]["reason"] for trip in dead_letters} == dict.fromkeys(unread, "broken header")
-    details = [each["error"] for each in dead_letters.values()]
+    dead_letters = {each.saga_id: each for each in await world.dead_letters("hotel")}
+    assert {trip: dead_letters[trip].reason for trip in dead_letters} == dict.fromkeys(unread, "broken header")
+    details = [each.error for each in dead_letters.values()]
     assert [each for each in details if not each.startswith(("occurred-at is ", "the headers can't be decoded"))] == []
 
 

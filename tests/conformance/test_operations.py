@@ -99,7 +99,7 @@ async def test_an_abort_at_one_service_compensates_once(world: World) -> None:
     assert await world.state("trip-1") == "Failed"
     assert await world.effects("hotel", "trip-1") == ["room 12 cancelled"]
     assert (await world.log("flight", "trip-1"))[0].error == "the airline is back"
-    assert [row["outcome"] for row in late.rows] == ["refused"]
+    assert [row.outcome for row in late.rows] == ["refused"]
 
 
 async def abort(world: World, trip: str) -> subprocess.CompletedProcess[str]:

@@ -50,10 +50,10 @@ async def test_an_unreadable_message_is_kept_with_its_reason(world: World, reaso
     await world.quiet()
 
     dead_letters = await world.dead_letters(service)
-    assert [each["reason"] for each in dead_letters] == [reason]
-    assert dead_letters[0]["body"] == poison.body.decode()
-    sender = {name: value for name, value in dead_letters[0]["headers"].items() if name == "sent-by"}
-    assert dead_letters[0]["headers"] == {**poison.headers, **sender}
+    assert [each.reason for each in dead_letters] == [reason]
+    assert dead_letters[0].body == poison.body.decode()
+    sender = {name: value for name, value in dead_letters[0].headers.items() if name == "sent-by"}
+    assert dead_letters[0].headers == {**poison.headers, **sender}
     assert await world.state(trip) == "Completed"
 
 
@@ -70,7 +70,7 @@ async def test_poison_does_not_slow_other_sagas_down(
     after = await seconds_to_the_end(world, _NEIGHBOURS, poison=[])
 
     dead_letters = [each for service in world.runtimes for each in await world.dead_letters(service)]
-    assert sorted(each["reason"] for each in dead_letters) == sorted([*kinds, "retries spent"])
+    assert sorted(each.reason for each in dead_letters) == sorted([*kinds, "retries spent"])
     assert await world.state(doomed) is None
     without = max(percentile_99(before), percentile_99(after), _A_BLINK)
     assert percentile_99(beside) <= 2 * without
@@ -114,8 +114,8 @@ async def test_binary_bodies_and_nul_names_are_kept(world: World) -> None:
     await world.quiet()
 
     dead_letter = (await world.dead_letters("hotel"))[0]
-    assert dead_letter["reason"] == "not JSON"
-    assert dead_letter["body"] == "\\xff\x00\\xfe"
+    assert dead_letter.reason == "not JSON"
+    assert dead_letter.body == "\\xff\x00\\xfe"
 
 
 async def test_a_routing_key_and_a_body_start_sagas(world: World) -> None:

@@ -47,7 +47,7 @@ async def test_an_open_sagas_dead_letter_is_kept(world: World) -> None:
     pruned = await prune(world, "flight")
 
     assert (pruned.sagas, pruned.dead_letters) == (0, 1)
-    assert [dead_letter["reason"] for dead_letter in await world.dead_letters("flight")] == ["retries spent"]
+    assert [dead_letter.reason for dead_letter in await world.dead_letters("flight")] == ["retries spent"]
 
 
 async def test_a_pruned_sagas_duplicate_is_not_run(world: World) -> None:
@@ -63,7 +63,7 @@ async def test_a_pruned_sagas_duplicate_is_not_run(world: World) -> None:
     assert world.script.calls == {"book_room": 1, "book_flight": 1, "issue_ticket": 1}
     assert await world.log("hotel", trip) == []
     (dead_letter,) = await world.dead_letters("hotel")
-    assert (dead_letter["reason"], dead_letter["saga_id"]) == ("older than the log", trip)
+    assert (dead_letter.reason, dead_letter.saga_id) == ("older than the log", trip)
 
 
 async def test_an_old_event_without_pruned_saga_runs(world: World) -> None:

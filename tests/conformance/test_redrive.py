@@ -29,7 +29,7 @@ async def test_a_redriven_compensation_continues_in_order(world: World) -> None:
     batch = await redrive(world, "flight")
     await world.quiet()
 
-    assert [(row["saga_id"], row["outcome"]) for row in batch.rows] == [(trip, "redriven")]
+    assert [(row.saga_id, row.outcome) for row in batch.rows] == [(trip, "redriven")]
     assert await world.states("flight", trip) == ["executing", "completed", "compensating", "compensated"]
     flight = next(entry for entry in await world.log("flight", trip) if entry.to_state == "compensated")
     room = next(entry for entry in await world.log("hotel", trip) if entry.to_state == "compensated")
@@ -71,8 +71,8 @@ async def test_a_redrive_of_an_ended_saga_is_refused(world: World) -> None:
     batch = await redrive(world, "flight")
     await world.quiet()
 
-    assert [row["outcome"] for row in batch.rows] == ["refused"]
-    assert batch.rows[0]["why"].startswith(f"saga {trip} has ended (Failed)")
+    assert [row.outcome for row in batch.rows] == ["refused"]
+    assert batch.rows[0].why.startswith(f"saga {trip} has ended (Failed)")
     assert len(await world.dead_letters("flight")) == 1
     assert await audited(world, "flight") == []
 
@@ -83,7 +83,7 @@ async def test_concurrent_redrives_take_each_dead_letter_once(world: World) -> N
     batches = await asyncio.gather(*(redrive(world, "flight") for _ in range(5)))
     await world.quiet()
 
-    assert [row["outcome"] for batch in batches for row in batch.rows] == ["redriven"]
+    assert [row.outcome for batch in batches for row in batch.rows] == ["redriven"]
     assert (await world.notes("flight", trip)).count("redriven") == 1
     assert await audited(world, "flight") == [("ada@desk", "redrive", "the airline is back", trip)]
     assert world.script.calls["cancel_flight"] == 4
@@ -95,7 +95,7 @@ async def test_a_dry_run_changes_nothing(world: World) -> None:
     batch = await redrive(world, "flight", dry_run=True)
     await world.quiet()
 
-    assert [(row["saga_id"], row["outcome"]) for row in batch.rows] == [(trip, "would be redriven")]
+    assert [(row.saga_id, row.outcome) for row in batch.rows] == [(trip, "would be redriven")]
     assert len(await world.dead_letters("flight")) == 1
     assert "redriven" not in await world.notes("flight", trip)
 
@@ -109,7 +109,7 @@ async def test_a_still_unreadable_message_returns_as_dead_letter(world: World) -
     await world.quiet()
 
     (dead_letter,) = await world.dead_letters("flight")
-    assert (dead_letter["reason"], dead_letter["message_id"], dead_letter["body"]) == (
+    assert (dead_letter.reason, dead_letter.message_id, dead_letter.body) == (
         "no saga id",
         "m-1",
         '{"trip_id": "t"}',
@@ -125,7 +125,7 @@ async def test_an_unreadable_order_keeps_its_sagas_id(world: World) -> None:
     await world.quiet()
 
     (dead_letter,) = await world.dead_letters("hotel")
-    assert (dead_letter["reason"], dead_letter["saga_id"]) == ("unknown version", "trip-1")
+    assert (dead_letter.reason, dead_letter.saga_id) == ("unknown version", "trip-1")
 
 
 async def test_hundreds_of_dead_letters_are_redriven_in_batches(world: World) -> None:

@@ -203,8 +203,8 @@ async def test_an_open_sagas_dead_letter_outlives_its_twin(shared_world: World) 
         for kind in ("trip", "voucher")
     }
 
-    assert [(row["saga_type"], row["outcome"]) for row in of["trip"].rows] == [("trip", "redriven")]
-    assert [(row["saga_type"], row["outcome"]) for row in of["voucher"].rows] == [("voucher", "refused")]
+    assert [(row.saga_type, row.outcome) for row in of["trip"].rows] == [("trip", "redriven")]
+    assert [(row.saga_type, row.outcome) for row in of["voucher"].rows] == [("voucher", "refused")]
     await eventually(lambda: is_last(shared_world, "hotel", "A-1", "trip", "compensated"))
 
 
@@ -230,7 +230,7 @@ async def test_an_operation_needs_a_type(shared_world: World, operation: str) ->
         await operate()
     batch = await operate(saga_type="voucher")
 
-    assert [(row["saga_type"], row["outcome"] != "refused") for row in batch.rows] == [("voucher", True)]
+    assert [(row.saga_type, row.outcome != "refused") for row in batch.rows] == [("voucher", True)]
     await eventually(lambda: shared_world.state("A-1", "voucher"))
     await shared_world.quiet()
     assert await shared_world.states("hotel", "A-1", "trip") == ["completed"]
@@ -260,7 +260,7 @@ async def test_aborts_of_both_are_separate_messages(shared_world: World) -> None
 async def both_are_deferred(world: World) -> bool:
     async with world.runtimes["flight"].database.reading() as connection:
         rows = await outbox.listed(connection, saga_id="A-1")
-    return {(row["event_type"], row["saga_type"]) for row in rows} >= {
+    return {(row.event_type, row.saga_type) for row in rows} >= {
         (AbortRequested.__name__, kind) for kind in ("trip", "voucher")
     }
 

@@ -22,6 +22,7 @@ from toolkit.configuration.settings import queue_name
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
+from toolkit.protocol.dead_letter_rows import WholeDeadLetter
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.embedded import Embedded
@@ -121,7 +122,7 @@ class World(ABC):
         async with self.runtimes[service].database.reading() as connection:
             return list((await connection.execute(query, {"trip": trip_id})).scalars())
 
-    async def dead_letters(self, service: str) -> list[dict[str, Any]]:
+    async def dead_letters(self, service: str) -> list[WholeDeadLetter]:
         """Return a service's dead letters."""
         async with self.runtimes[service].database.reading() as connection:
             return await dead_letter_queries.listed(connection)

@@ -93,4 +93,4 @@ async def redrive_or_drop(
 async def actors(database: Database) -> list[str]:
     """Return the actors of the audit's entries, the oldest first."""
     async with database.reading() as connection:
-        return [row["actor"] for row in reversed(await audit_log.listed(connection))]
+        return [row.actor for row in reversed(await audit_log.listed(connection))]

@@ -63,5 +63,5 @@ async def test_dead_letters_are_dropped_after_a_dry_run(local: httpx.AsyncClient
     assert "Done: 2 of 2 dead letters dropped" in (await local.get(job)).text
     assert await actors(database) == ["Ada (console)"] * 2
     async with database.reading() as connection:
-        assert [row["reason"] for row in await dead_letter_queries.listed(connection)] == ["not JSON"]
+        assert [row.reason for row in await dead_letter_queries.listed(connection)] == ["not JSON"]
     assert (await local.get("/attention/eat?service=payment&reason_is=schema")).status_code == 404

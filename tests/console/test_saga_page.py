@@ -161,7 +161,7 @@ async def audit_of(directory: Path) -> list[tuple[str, str]]:
     async with database.reading() as connection:
         rows = await audit_log.listed(connection)
     await database.close()
-    return [(row["verb"], row["saga_type"]) for row in rows]
+    return [(row.verb, row.saga_type) for row in rows]
 
 
 @asynccontextmanager

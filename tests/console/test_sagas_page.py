@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from toolkit.console.saga_rows import SagaRow, merged
-from toolkit.operations.search import Search
+from toolkit.operations.search import FoundSaga, Search
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -13,7 +13,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 def listed(step: str, *, moved: int, at: int, state: str = "Completed", kind: str = "order") -> SagaRow:
     moved_at, latest = NOON + timedelta(seconds=moved), NOON + timedelta(seconds=at)
     row = {"saga_id": "order-1", "saga_type": kind, "state": state, "step": step, "attention": []}
-    return SagaRow.of("payment", row | {"started_at": NOON, "moved_at": moved_at, "at": latest})
+    times = {"started_at": NOON, "moved_at": moved_at, "at": latest}
+    return SagaRow.of("payment", FoundSaga.of(row | times))
 
 
 def test_the_last_step_is_the_latest_move():

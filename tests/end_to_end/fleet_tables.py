@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,7 +45,7 @@ class FleetTables:
 
     async def ended(self) -> Counter[str]:
         """Return how many sagas ended in each state, from the notification service's log."""
-        return Counter(each["state"] for each in await self._sagas("notification"))
+        return Counter(each.state for each in await self._sagas("notification"))
 
     async def all_ended(self, placed: Sequence[OrderCreated], *, within: float = 60) -> None:
         """Wait until each order ended as it should, and all outboxes are empty."""
@@ -94,7 +94,7 @@ class FleetTables:
         """Whether all outboxes are empty."""
         return not sum([await self.waiting_rows(name) for name in SERVICES])
 
-    async def _sagas(self, name: str) -> list[dict[str, Any]]:
+    async def _sagas(self, name: str) -> list[saga_log_queries.ListedSaga]:
         return await self.look(name, lambda connection: saga_log_queries.sagas(connection, limit=10_000))
 
     async def look(self, name: str, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:

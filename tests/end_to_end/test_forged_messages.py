@@ -26,6 +26,7 @@ from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
 from toolkit.persistence import dead_letter_queries, dead_letters, saga_log_queries
 from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.dead_letter_rows import WholeDeadLetter
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 Apps = dict[str, App]
@@ -89,8 +90,8 @@ async def ended(apps: Apps, order_id: str) -> str:
     return await eventually(look, within=60, what=f"the end of {order_id}") or ""
 
 
-async def dead_letter_of(app: App, saga_id: str | None = None) -> dict[str, Any]:
-    async def look() -> list[dict[str, Any]]:
+async def dead_letter_of(app: App, saga_id: str | None = None) -> WholeDeadLetter:
+    async def look() -> list[WholeDeadLetter]:
         async with app.runtime.database.reading() as connection:
             return await dead_letter_queries.listed(connection, dead_letters.Selection(saga_id=saga_id))
 
@@ -142,7 +143,7 @@ async def test_a_forged_event_confirms_and_ships_nothing(
 
     assert await is_allowed(connections["saga"], sends)
     found = await dead_letter_of(apps["shipping"], placed.order_id)
-    assert found["reason"] == "wrong routing key"
+    assert found.reason == "wrong routing key"
     assert [await entries(each, placed.order_id) for each in apps.values()] == [[], [], [], []]
 
 
@@ -155,7 +156,7 @@ async def test_no_service_ends_another_services_saga(apps: Apps, connections: di
 
     assert not await is_allowed(connections["payment"], by_payment)
     assert await is_allowed(connections["admin"], by_admin)
-    assert (await dead_letter_of(apps["payment"]))["reason"] == "wrong sender"
+    assert (await dead_letter_of(apps["payment"])).reason == "wrong sender"
 
 
 async def test_a_forwarding_exchange_gains_a_login_nothing(
@@ -170,6 +171,6 @@ async def test_a_forwarding_exchange_gains_a_login_nothing(
     sends = publishing("saga.payment", "order.OrderCreated", body=placed.model_dump_json().encode())
 
     assert await is_allowed(connections["payment"], sends)
-    assert (await dead_letter_of(apps["inventory"], placed.order_id))["reason"] == "forwarded"
+    assert (await dead_letter_of(apps["inventory"], placed.order_id)).reason == "forwarded"
     async with connections["payment"].channel() as channel:
         await (await channel.get_exchange("saga", ensure=False)).unbind("saga.payment", routing_key="")

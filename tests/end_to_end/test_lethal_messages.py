@@ -134,10 +134,10 @@ async def check_the_rest(database: Database) -> None:
     """Check that one message was dead-lettered, and that all other sagas completed."""
     async with database.reading() as connection:
         (dead_letter,) = await dead_letter_queries.listed(connection)
-        states = {each["saga_id"]: each["state"] for each in await saga_log_queries.sagas(connection, limit=100)}
+        states = {each.saga_id: each.state for each in await saga_log_queries.sagas(connection, limit=100)}
         marked = await suspect_messages.condemned(connection, least=2)
         waiting = await outbox.count(connection)
-    assert (dead_letter["reason"], dead_letter["event_type"], dead_letter["saga_id"]) == (
+    assert (dead_letter.reason, dead_letter.event_type, dead_letter.saga_id) == (
         "ended its process",
         "BreadBaked",
         "order-13",
@@ -150,7 +150,7 @@ async def check_the_rest(database: Database) -> None:
 
 async def is_over(database: Database) -> bool:
     async with database.reading() as connection:
-        ended = [each for each in await saga_log_queries.sagas(connection, limit=100) if each["state"] == "Completed"]
+        ended = [each for each in await saga_log_queries.sagas(connection, limit=100) if each.state == "Completed"]
         letters = await dead_letter_queries.count(connection)
         return len(ended) == 29 and letters == 1 and not await outbox.count(connection)
 

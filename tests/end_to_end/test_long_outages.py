@@ -98,4 +98,4 @@ async def most_held(app: App, *, seconds: float) -> int:
 async def have_ended(database: Database) -> bool:
     async with database.reading() as connection:
         sagas = await saga_log_queries.sagas(connection, limit=100)
-        return sum(each["state"] == "Completed" for each in sagas) == _ORDERS
+        return sum(each.state == "Completed" for each in sagas) == _ORDERS

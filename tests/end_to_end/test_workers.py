@@ -109,7 +109,7 @@ class Depot:
         """Whether so many sagas have completed, and nothing is left to send."""
         async with self.database.reading() as connection:
             sagas = await saga_log_queries.sagas(connection, limit=1000)
-            completed = [each for each in sagas if each["state"] == "Completed"]
+            completed = [each for each in sagas if each.state == "Completed"]
             return len(completed) == count and not await outbox.count(connection)
 
 

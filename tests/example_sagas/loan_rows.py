@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import text
 
 from toolkit.persistence import dead_letter_queries, outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.protocol.dead_letter_rows import WholeDeadLetter
 from toolkit.protocol.log_entry import LogEntry
 
 
@@ -46,7 +45,7 @@ async def lent(database: Database) -> list[str]:
         return list((await connection.execute(text("SELECT loan_id FROM loans ORDER BY loan_id"))).scalars())
 
 
-async def letters(database: Database) -> list[dict[str, Any]]:
+async def letters(database: Database) -> list[WholeDeadLetter]:
     """Return the dead letters."""
     async with database.reading() as connection:
         return await dead_letter_queries.listed(connection)

@@ -14,7 +14,7 @@ from toolkit.api.responses import error_answer, json_answer
 from toolkit.clock import Clock
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.service import Service
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome
 from toolkit.persistence.database import Database
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class ApiContext:
         """Return a 404 for an unknown saga."""
         return self.unknown("knows no saga", saga_id)
 
-    async def batch(self, operation: Coroutine[Any, Any, BatchResult]) -> Response:
+    async def batch(self, operation: Coroutine[Any, Any, BatchResult[DeadLetterOutcome]]) -> Response:
         """Run one batch of a write; return its rows, and `after` for the next batch."""
         done = await self.uncut(operation)
         return self.answer(rows=done.rows, after=done.after)

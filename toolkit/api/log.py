@@ -66,7 +66,7 @@ class Log:
         limit, before = limit_of(request), text_of(request, "cursor") or None
         async with self._context.database.reading() as connection:
             rows = await audit_log.listed(connection, limit=limit, before=before)
-        return self._context.answer(audit=rows, next=rows[-1]["id"] if len(rows) == limit else None)
+        return self._context.answer(audit=rows, next=rows[-1].id if len(rows) == limit else None)
 
     async def backlog(self, _: Request) -> Response:
         """Count the outbox's rows and the dead letters, and return the time up to which ended sagas are pruned."""

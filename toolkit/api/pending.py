@@ -11,7 +11,7 @@ from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.query_parameters import LIMIT, limit_of, text, text_of
 from toolkit.api.request_bodies import PruneBody, body_of
-from toolkit.api.schemas import Contradictions, LateSteps, Outbox, Pruned, UndeclaredSteps
+from toolkit.api.schemas import Contradictions, Outbox, OverdueSteps, Pruned, UndeclaredSteps
 from toolkit.persistence import contradictions, known_steps, outbox, overdue_steps
 from toolkit.runtime import pruner
 
@@ -20,7 +20,7 @@ def waiting_endpoints(context: ApiContext) -> list[Endpoint]:
     """Return the endpoints."""
     waiting = Waiting(context)
     return [
-        Endpoint(path="/overdue", serve=waiting.overdue, answer=LateSteps, parameters=(LIMIT,)),
+        Endpoint(path="/overdue", serve=waiting.overdue, answer=OverdueSteps, parameters=(LIMIT,)),
         Endpoint(path="/contradictions", serve=waiting.contradictions, answer=Contradictions, parameters=(LIMIT,)),
         Endpoint(path="/undeclared-steps", serve=waiting.undeclared_steps, answer=UndeclaredSteps),
         Endpoint(
@@ -43,7 +43,7 @@ class Waiting:
         """List overdue steps, the longest overdue first."""
         async with self._context.database.reading() as connection:
             steps = await overdue_steps.listed(connection, limit=limit_of(request))
-        return self._context.answer(overdue=[asdict(step) for step in steps])
+        return self._context.answer(overdue=steps)
 
     async def contradictions(self, request: Request) -> Response:
         """List steps whose state contradicts their saga's end, the newest first."""
@@ -55,7 +55,7 @@ class Waiting:
         """List steps in the log that the service does not declare, for example under a former name."""
         async with self._context.database.reading() as connection:
             steps = await known_steps.former(connection, self._context.contract)
-        return self._context.answer(undeclared_steps=[each.as_row() for each in steps])
+        return self._context.answer(undeclared_steps=steps)
 
     async def outbox(self, request: Request) -> Response:
         """List unsent messages in the order of the outbox; `total` counts all, `oldest_at` is the oldest's time."""
@@ -63,7 +63,7 @@ class Waiting:
         async with self._context.database.reading() as connection:
             rows = await outbox.listed(connection, limit=limit, after=after)
             total, oldest_at = await outbox.backlog(connection)
-        following = rows[-1]["id"] if len(rows) == limit else None
+        following = rows[-1].id if len(rows) == limit else None
         return self._context.answer(outbox=rows, total=total, oldest_at=oldest_at, next=following)
 
     async def prune(self, request: Request) -> Response:

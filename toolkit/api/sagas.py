@@ -33,7 +33,7 @@ from toolkit.configuration.settings import LONGEST_WAIT
 from toolkit.declaration.events import SagaState, is_saga_id
 from toolkit.operations import sagas as saga_operations
 from toolkit.operations.attention import Attention
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.outcomes import BatchResult, SagaOutcome
 from toolkit.operations.search import Search, search
 from toolkit.operations.views import SagaView, view
 
@@ -102,7 +102,9 @@ class Sagas:
         """Ask all services to refuse the steps of a saga that have not begun; refused when the saga has ended."""
         return await self._operate(request, saga_operations.abort)
 
-    async def _operate(self, request: Request, operation: Callable[..., Coroutine[Any, Any, BatchResult]]) -> Response:
+    async def _operate(
+        self, request: Request, operation: Callable[..., Coroutine[Any, Any, BatchResult[SagaOutcome]]]
+    ) -> Response:
         body, saga_id = await body_of(request, SagaBody), request.path_params["id"]
         if not is_saga_id(saga_id):
             return self._context.unknown_saga(saga_id)

@@ -82,7 +82,7 @@ async def type_of(saga_id: str, named: str | None, known: Sequence[ServiceClient
         return named
     answers = await ask_all(known, lambda each: each.search(Search(q=saga_id)))
     rows = [row for found, _ in answers.by_service.values() for row in found]
-    types = sorted({row["saga_type"] for row in rows if row["saga_id"] == saga_id})
+    types = sorted({row.saga_type for row in rows if row.saga_id == saga_id})
     if len(types) > 1:
         raise AmbiguousSagaError(saga_id, types)
     return types[0] if types else None

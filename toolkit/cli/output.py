@@ -6,7 +6,7 @@ A table that goes into a pipe is neither cut nor wrapped nor coloured.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,15 @@ import typer
 from toolkit.cli.exit_codes import complain, printable
 from toolkit.cli.interrupts import held
 from toolkit.cli.options import Format
+from toolkit.protocol.rows import Row
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+#: Rows to print: typed ones, or those that a command makes to be shown.
+Rows = Sequence[Row] | Sequence[Mapping[str, Any]]
 
 #: Wider than any row: what is piped goes to a program, and that has no edge.
 _PIPE_WIDTH = 10_000
@@ -36,32 +40,32 @@ def console() -> Console:
     return Terminal(file=sys.stdout, width=width, highlight=False)
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:
+def print_rows(rows: Rows, output: Format, *, columns: Sequence[str]) -> None:
     """Print rows: all of their fields to programs, these columns to people."""
     if output is Format.TABLE and not rows:
         complain("none")
     elif output is Format.TABLE:
-        print_table(columns, [[_cell(column, row[column]) for column in columns] for row in rows])
+        print_table(columns, [[_cell(column, _value(row, column)) for column in columns] for row in rows])
     else:
         print_json(list(rows), output)
 
 
-def with_types(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
+def with_types(columns: Sequence[str], rows: Rows) -> Sequence[str]:
     """Return these columns, with the sagas' types before their ids where the rows are of several types."""
-    if len({row["saga_type"] for row in rows if row["saga_type"]}) < 2:
+    if len({_value(row, "saga_type") for row in rows} - {None, ""}) < 2:
         return columns
     at = columns.index("saga_id")
     return (*columns[:at], "saga_type", *columns[at:])
 
 
-def print_some(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> None:
+def print_some(rows: Rows, output: Format, *, columns: Sequence[str]) -> None:
     """Print rows as `print_rows` does; where there are none, the command itself prints why."""
     if rows or output is not Format.TABLE:
         print_rows(rows, output, columns=columns)
 
 
 @contextmanager
-def printing(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str]) -> Iterator[None]:
+def printing(rows: Rows, output: Format, *, columns: Sequence[str]) -> Iterator[None]:
     """Print these rows at the end; those that there are by then, if it breaks off."""
     try:
         yield
@@ -121,6 +125,10 @@ def shortened(value: Any) -> Text:
 
     text = text_of(value)
     return text if len(text) <= _LONGEST_CELL else Text(f"{text.plain[: _LONGEST_CELL - 1]}…")
+
+
+def _value(row: Row | Mapping[str, Any], column: str) -> Any:
+    return getattr(row, column) if isinstance(row, Row) else row[column]
 
 
 def _cell(column: str, value: Any) -> Text:

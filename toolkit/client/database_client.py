@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +9,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.client.database_dead_letters import DatabaseDeadLetters
-from toolkit.client.service_client import PAGE, Entries, Page, Rows
+from toolkit.client.service_client import PAGE, Entries, Page
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
 from toolkit.operations import sagas, views
-from toolkit.operations.dead_letters import BatchResult
-from toolkit.operations.search import Search, search
+from toolkit.operations.outcomes import BatchResult, SagaOutcome
+from toolkit.operations.search import Found, Search, search
 from toolkit.operations.views import SagaView
 from toolkit.persistence import (
     audit_log,
@@ -27,9 +26,12 @@ from toolkit.persistence import (
     pruning_watermark,
     saga_log_queries,
 )
-from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.audit_log import AuditEntry, Operator
+from toolkit.persistence.contradictions import Contradiction
 from toolkit.persistence.dead_letters import Selection
+from toolkit.persistence.known_steps import UndeclaredStep
 from toolkit.protocol.invariants import Backlog
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 from toolkit.runtime import pruner
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
@@ -57,7 +59,7 @@ class DatabaseClient(DatabaseDeadLetters):
         """Count the backlog."""
         return await self._read(self._backlog)
 
-    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> Found:
         """Read a page of sagas."""
         now, row = self._clock.now(), None if cursor is None else int(cursor)
         return await self._read(lambda connection: search(connection, which, now=now, limit=limit, cursor=row))
@@ -67,19 +69,19 @@ class DatabaseClient(DatabaseDeadLetters):
         declared = self._declared()
         return await self._read(lambda connection: views.view(connection, saga_id, declared, saga_type=saga_type))
 
-    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Replay a saga; the service's relay sends its events."""
         emitted = self._emitted()
         options: Any = {"saga_type": saga_type, "now": self._clock.now()}
         return await self._write(lambda database: sagas.replay(database, emitted, saga_id, by, **options))
 
-    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Nudge a saga; the service's relay sends its event."""
         emitted = self._emitted()
         options: Any = {"saga_type": saga_type, "now": self._clock.now()}
         return await self._write(lambda database: sagas.nudge(database, emitted, saga_id, by, **options))
 
-    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Abort a saga; the service's relay sends the request to all services."""
         options: Any = {"saga_type": saga_type, "now": self._clock.now()}
         return await self._write(lambda database: sagas.abort(database, saga_id, by, **options))
@@ -89,28 +91,27 @@ class DatabaseClient(DatabaseDeadLetters):
         now = self._clock.now()
         return await self._write(lambda database: pruner.prune(database, older_than=older_than, now=now, by=by))
 
-    async def audit(self, *, limit: int) -> Rows:
+    async def audit(self, *, limit: int) -> list[AuditEntry]:
         """Read the audit."""
         return await self._read(lambda connection: audit_log.listed(connection, limit=limit))
 
-    async def overdue(self, *, limit: int) -> Rows:
+    async def overdue(self, *, limit: int) -> list[OverdueStep]:
         """Read the overdue steps."""
-        steps = await self._read(lambda connection: overdue_steps.listed(connection, limit=limit))
-        return [asdict(step) for step in steps]
+        return await self._read(lambda connection: overdue_steps.listed(connection, limit=limit))
 
-    async def contradictions(self, *, limit: int) -> Rows:
+    async def contradictions(self, *, limit: int) -> list[Contradiction]:
         """Read the contradictions."""
         return await self._read(lambda connection: contradictions.listed(connection, limit=limit))
 
-    async def undeclared_steps(self) -> Rows:
+    async def undeclared_steps(self) -> list[UndeclaredStep]:
         """Read the steps that the contract has no more."""
         try:
             contract = self._contract()
         except UnreachableError:
             return []
-        return [each.as_row() for each in await self._read(lambda connection: known_steps.former(connection, contract))]
+        return await self._read(lambda connection: known_steps.former(connection, contract))
 
-    async def outbox(self, *, limit: int) -> Rows:
+    async def outbox(self, *, limit: int) -> list[UnsentMessage]:
         """Read the outbox."""
         return await self._read(lambda connection: outbox.listed(connection, limit=limit))
 

@@ -9,21 +9,26 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from toolkit.client.http_connection import json_object, rows_of
+from toolkit.client.http_connection import json_object
 from toolkit.client.http_dead_letters import HttpDeadLetters, signed
-from toolkit.client.service_client import PAGE, Entries, Page, Rows
+from toolkit.client.service_client import PAGE, Entries, Page
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
-from toolkit.operations.dead_letters import BatchResult
-from toolkit.operations.search import Search
+from toolkit.operations.outcomes import BatchResult, SagaOutcome
+from toolkit.operations.search import Found, FoundSaga, Search
 from toolkit.operations.views import SagaView
-from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.audit_log import AuditEntry, Operator
+from toolkit.persistence.contradictions import Contradiction
+from toolkit.persistence.known_steps import UndeclaredStep
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary
 from toolkit.protocol.invariants import Backlog
 from toolkit.protocol.log_entry import DetailedEntry, LogEntry
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
+from toolkit.protocol.rows import Row
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
 
-E = TypeVar("E", bound=LogEntry)
+R = TypeVar("R", bound=Row)
 
 
 class HttpClient(HttpDeadLetters):
@@ -34,20 +39,21 @@ class HttpClient(HttpDeadLetters):
     ) -> Entries:
         """Request log entries; without a limit, all of one saga."""
         if saga_id is not None and limit is None:
-            return self._entries(LogEntry, await self._read(_saga(saga_id), type=saga_type))
-        return self._entries(LogEntry, await self._read("/log", saga=saga_id, type=saga_type, limit=limit))
+            return self._rows(LogEntry, await self._read(_saga(saga_id), type=saga_type), "entries")
+        content = await self._read("/log", saga=saga_id, type=saga_type, limit=limit)
+        return self._rows(LogEntry, content, "entries")
 
     async def page(self, after: int) -> Page:
         """Request the next entries."""
         content = await self._read("/log", after=after, limit=PAGE)
-        return self._entries(LogEntry, content), content.get("next")
+        return self._rows(LogEntry, content, "entries"), content.get("next")
 
     async def since(self, after: int | None, limit: int) -> tuple[Entries, int]:
         """Request the next entries, or the newest."""
         content = await self._read("/log", after=after, limit=limit)
         if "last" not in content:
             raise UnreachableError(f"{self.address} does not return where its log ends: is it an older version?")
-        return self._entries(LogEntry, content), int(content["last"])
+        return self._rows(LogEntry, content, "entries"), int(content["last"])
 
     async def backlog(self) -> Backlog:
         """Request the backlog."""
@@ -60,32 +66,32 @@ class HttpClient(HttpDeadLetters):
             pruned_until=datetime.fromisoformat(pruned) if pruned else None,
         )
 
-    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> Found:
         """Request a page of sagas."""
         age = which.older_than.total_seconds() if which.older_than is not None else None
         query = asdict(which) | {"older_than": age, "limit": limit, "cursor": cursor}
         content = await self._read("/sagas", **query)
-        return rows_of(content, "sagas"), content.get("next")
+        return self._rows(FoundSaga, content, "sagas"), content.get("next")
 
     async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
         """Request all of one saga."""
         content = await self._read(_saga(saga_id), type=saga_type)
         return SagaView(
-            entries=self._entries(DetailedEntry, content),
-            outbox=rows_of(content, "outbox"),
-            dead_letters=rows_of(content, "dead_letters"),
-            overdue=rows_of(content, "overdue"),
+            entries=self._rows(DetailedEntry, content, "entries"),
+            outbox=self._rows(UnsentMessage, content, "outbox"),
+            dead_letters=self._rows(DeadLetterSummary, content, "dead_letters"),
+            overdue=self._rows(OverdueStep, content, "overdue"),
         )
 
-    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Request a replay of a saga."""
         return await self._operate(saga_id, "replay", by, saga_type)
 
-    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Request a nudge."""
         return await self._operate(saga_id, "nudge", by, saga_type)
 
-    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Request an abort."""
         return await self._operate(saga_id, "abort", by, saga_type)
 
@@ -94,25 +100,25 @@ class HttpClient(HttpDeadLetters):
         content = await self._request("POST", "/prune", json=signed(by) | {"older_than": older_than.total_seconds()})
         return Pruned(**{name: content[name] for name in ("sagas", "dead_letters", "audit", "is_all")})
 
-    async def audit(self, *, limit: int) -> Rows:
+    async def audit(self, *, limit: int) -> list[AuditEntry]:
         """Request the audit."""
-        return await self._request_rows("/audit", "audit", limit=limit)
+        return await self._request_rows(AuditEntry, "/audit", "audit", limit=limit)
 
-    async def overdue(self, *, limit: int) -> Rows:
+    async def overdue(self, *, limit: int) -> list[OverdueStep]:
         """Request the overdue steps."""
-        return await self._request_rows("/overdue", "overdue", limit=limit)
+        return await self._request_rows(OverdueStep, "/overdue", "overdue", limit=limit)
 
-    async def contradictions(self, *, limit: int) -> Rows:
+    async def contradictions(self, *, limit: int) -> list[Contradiction]:
         """Request the contradictions."""
-        return await self._request_rows("/contradictions", "contradictions", limit=limit)
+        return await self._request_rows(Contradiction, "/contradictions", "contradictions", limit=limit)
 
-    async def undeclared_steps(self) -> Rows:
+    async def undeclared_steps(self) -> list[UndeclaredStep]:
         """Request the undeclared steps."""
-        return await self._request_rows("/undeclared-steps", "undeclared_steps")
+        return await self._request_rows(UndeclaredStep, "/undeclared-steps", "undeclared_steps")
 
-    async def outbox(self, *, limit: int) -> Rows:
+    async def outbox(self, *, limit: int) -> list[UnsentMessage]:
         """Request the outbox."""
-        return await self._rows("/outbox", "outbox", limit=limit)
+        return self._rows(UnsentMessage, await self._read("/outbox", limit=limit), "outbox")
 
     async def snapshot(self) -> Snapshot:
         """Request the statistics."""
@@ -137,22 +143,13 @@ class HttpClient(HttpDeadLetters):
                 f"{self.address} returns no contract that can be read: is it an older version?"
             ) from error
 
-    def _entries(self, kind: type[E], content: dict[str, Any]) -> list[E]:
-        """Return the entries of an answer; none where the service does not know the saga."""
-        try:
-            return [kind.of(row) for row in rows_of(content, "entries")]
-        except KeyError as error:
-            raise UnreachableError(
-                f"{self.address} returns log entries without {error}: is it an older version?"
-            ) from error
-
-    async def _operate(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> BatchResult:
+    async def _operate(self, saga_id: str, verb: str, by: Operator, saga_type: str | None) -> BatchResult[SagaOutcome]:
         of_type = {} if saga_type is None else {"type": saga_type}
-        return await self._batch(f"{_saga(saga_id)}/{verb}", signed(by) | of_type)
+        return await self._batch(SagaOutcome, f"{_saga(saga_id)}/{verb}", signed(by) | of_type)
 
-    async def _request_rows(self, path: str, name: str, **query: Any) -> Rows:
+    async def _request_rows(self, kind: type[R], path: str, name: str, **query: Any) -> list[R]:
         """Request rows with the operator's token."""
-        return rows_of(await self._request("GET", path, params=query), name)
+        return self._rows(kind, await self._request("GET", path, params=query), name)
 
 
 def _saga(saga_id: str) -> str:

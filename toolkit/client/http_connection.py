@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import SecretStr
 
 from toolkit.client.fan_out import ANSWER_TIMEOUT
-from toolkit.client.service_client import Rows
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, TokenRefusedError, UnreachableError, describe
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome, SagaOutcome
+from toolkit.protocol.rows import Row
 from toolkit.urls import shown_url
 from toolkit.web.client import AnswerTooLargeError, BoundedClient
+
+R = TypeVar("R", bound=Row)
+#: A batch's outcomes are of one kind.
+B = TypeVar("B", DeadLetterOutcome, SagaOutcome)
 
 #: How long a service may take for one batch, in seconds; a shorter timeout here would not stop the service.
 _BATCH_TIMEOUT = 60
@@ -59,17 +63,24 @@ class HttpConnection:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _rows(self, path: str, name: str, **query: Any) -> Rows:
-        """Read the rows that the answer has under this name."""
-        return rows_of(await self._read(path, **query), name)
-
     async def _read(self, path: str, **query: Any) -> dict[str, Any]:
         params = {name: value for name, value in query.items() if value is not None}
         return self._content(await self._response("GET", path, params=params, headers=self._reading))
 
-    async def _batch(self, path: str, body: Mapping[str, Any]) -> BatchResult:
+    async def _batch(self, kind: type[B], path: str, body: Mapping[str, Any]) -> BatchResult[B]:
         content = await self._request("POST", path, json=body)
-        return BatchResult(rows=content.get("rows", []), after=content.get("after"))
+        return BatchResult(rows=self._rows(kind, content, "rows"), after=content.get("after"))
+
+    def _rows(self, kind: type[R], content: Mapping[str, Any], name: str) -> list[R]:
+        """Return the rows that an answer has under this name; none where it has no such name."""
+        return [self._row(kind, each) for each in content.get(name) or []]
+
+    def _row(self, kind: type[R], row: Mapping[str, Any]) -> R:
+        try:
+            times = {name: datetime.fromisoformat(row[name]) for name in _TIMES if row.get(name)}
+            return kind.of({**row, **times})
+        except KeyError as error:
+            raise UnreachableError(f"{self.address} returns rows without {error}: is it an older version?") from error
 
     async def _request(self, method: str, path: str, **what: Any) -> dict[str, Any]:
         """Send a request with the operator's token.
@@ -117,16 +128,6 @@ class HttpConnection:
                 f"{self.address} is not {self.service}: {answering or 'something else'} answers there"
             )
         return content
-
-
-def rows_of(content: Mapping[str, Any], name: str) -> Rows:
-    """Return the rows that an answer has under this name; none where it has no such name."""
-    return [with_times(row) for row in content.get(name) or []]
-
-
-def with_times(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of an answer with its times as times."""
-    return row | {name: datetime.fromisoformat(row[name]) for name in _TIMES if row.get(name)}
 
 
 def json_object(response: httpx.Response) -> dict[str, Any]:

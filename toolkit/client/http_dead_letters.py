@@ -5,43 +5,48 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from toolkit.client.http_connection import HttpConnection, rows_of, with_times
-from toolkit.client.service_client import Rows
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.client.http_connection import HttpConnection
+from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
+from toolkit.protocol.dead_letter_rows import DeadLetterGroup, DeadLetterSummary, WholeDeadLetter
 
 
 class HttpDeadLetters(HttpConnection):
     """Reads, redrives and drops dead letters."""
 
-    async def dead_letters(self, which: Selection, *, limit: int) -> Rows:
+    async def dead_letters(self, which: Selection, *, limit: int) -> list[DeadLetterSummary]:
         """Request dead letters."""
-        return rows_of(
-            await self._request("GET", "/dead-letters", params=_query(which) | {"limit": limit}), "dead_letters"
-        )
+        content = await self._request("GET", "/dead-letters", params=_query(which) | {"limit": limit})
+        return self._rows(DeadLetterSummary, content, "dead_letters")
 
-    async def dead_letter(self, dead_letter_id: str) -> dict[str, Any] | None:
+    async def dead_letter(self, dead_letter_id: str) -> WholeDeadLetter | None:
         """Request one dead letter."""
         content = await self._request("GET", f"/dead-letters/{quote(dead_letter_id, safe='')}")
-        return with_times(content["dead_letter"]) if "dead_letter" in content else None
+        return self._row(WholeDeadLetter, content["dead_letter"]) if "dead_letter" in content else None
 
     async def count(self, which: Selection) -> int:
         """Request the number of selected dead letters."""
         content = await self._request("GET", "/dead-letters", params=_query(which) | {"limit": 1})
         return int(content.get("total", 0))
 
-    async def groups(self) -> Rows:
+    async def groups(self) -> list[DeadLetterGroup]:
         """Request the dead letters in groups."""
-        return await self._rows("/dead-letters/groups", "groups")
+        return self._rows(DeadLetterGroup, await self._read("/dead-letters/groups"), "groups")
 
-    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
+    async def redrive(
+        self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False
+    ) -> BatchResult[DeadLetterOutcome]:
         """Have one batch redriven."""
-        return await self._batch("/dead-letters/redrive", _body(which, by) | {"after": after, "dry_run": dry_run})
+        body = _body(which, by) | {"after": after, "dry_run": dry_run}
+        return await self._batch(DeadLetterOutcome, "/dead-letters/redrive", body)
 
-    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
+    async def drop(
+        self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False
+    ) -> BatchResult[DeadLetterOutcome]:
         """Have one batch dropped."""
-        return await self._batch("/dead-letters/drop", _body(which, by) | {"after": after, "dry_run": dry_run})
+        body = _body(which, by) | {"after": after, "dry_run": dry_run}
+        return await self._batch(DeadLetterOutcome, "/dead-letters/drop", body)
 
 
 def signed(by: Operator) -> dict[str, Any]:

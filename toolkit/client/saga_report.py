@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from toolkit.client.fan_out import ask_all
-from toolkit.client.service_client import LogReader, Rows, ServiceClient
+from toolkit.client.service_client import LogReader, ServiceClient
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
-from toolkit.operations.search import Search
+from toolkit.operations.search import FoundSaga, Search
 from toolkit.operations.views import require_one_type
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.fence import SagaState
@@ -104,7 +104,7 @@ async def latest_sagas(
     return chosen, answers.unreachable | lost
 
 
-async def _moved_last(client: ServiceClient, which: Search, limit: int) -> Rows:
+async def _moved_last(client: ServiceClient, which: Search, limit: int) -> list[FoundSaga]:
     """Return `limit` sagas, if there are so many; a page may come back short."""
     rows, cursor = await client.search(which, limit=limit)
     while cursor is not None and len(rows) < limit:
@@ -113,11 +113,11 @@ async def _moved_last(client: ServiceClient, which: Search, limit: int) -> Rows:
     return rows
 
 
-def _latest(answers: Iterable[Rows], limit: int) -> list[SagaKey]:
+def _latest(answers: Iterable[Sequence[FoundSaga]], limit: int) -> list[SagaKey]:
     moved: dict[SagaKey, datetime] = {}
     for row in (row for rows in answers for row in rows):
-        saga = row["saga_type"], row["saga_id"]
-        moved[saga] = max(row["at"], moved.get(saga, row["at"]))
+        saga = row.saga_type, row.saga_id
+        moved[saga] = max(row.at, moved.get(saga, row.at))
     return sorted(moved, key=lambda saga: moved[saga], reverse=True)[:limit]
 
 

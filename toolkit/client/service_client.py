@@ -6,20 +6,23 @@ A service that can't be reached raises UnreachableError; it never counts as "not
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from toolkit.declaration.contract import Contract
-from toolkit.operations.dead_letters import BatchResult
-from toolkit.operations.search import Search
+from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome, SagaOutcome
+from toolkit.operations.search import Found, Search
 from toolkit.operations.views import SagaView
-from toolkit.persistence.audit_log import Operator
+from toolkit.persistence.audit_log import AuditEntry, Operator
+from toolkit.persistence.contradictions import Contradiction
 from toolkit.persistence.dead_letters import Selection
+from toolkit.persistence.known_steps import UndeclaredStep
+from toolkit.protocol.dead_letter_rows import DeadLetterGroup, DeadLetterSummary, WholeDeadLetter
 from toolkit.protocol.invariants import Backlog
 from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
 
-Rows = list[dict[str, Any]]
 Entries = list[LogEntry]
 #: Entries, and the row behind which the next ones begin; None where these were the last.
 Page = tuple[Entries, int | None]
@@ -62,11 +65,11 @@ class LogReader(Protocol):
 class ServiceClient(LogReader, Protocol):
     """Reads and operates one service; every method raises UnreachableError where the service can't be reached."""
 
-    async def dead_letters(self, which: Selection, *, limit: int) -> Rows:
+    async def dead_letters(self, which: Selection, *, limit: int) -> list[DeadLetterSummary]:
         """Return dead letters without their messages, the newest first."""
         ...
 
-    async def dead_letter(self, dead_letter_id: str) -> dict[str, Any] | None:
+    async def dead_letter(self, dead_letter_id: str) -> WholeDeadLetter | None:
         """Return one dead letter with its message, or None where there is none with this id."""
         ...
 
@@ -74,19 +77,23 @@ class ServiceClient(LogReader, Protocol):
         """Return how many dead letters are selected."""
         ...
 
-    async def groups(self) -> Rows:
+    async def groups(self) -> list[DeadLetterGroup]:
         """Return the dead letters in groups, by reason and step, the largest first, each with its newest error."""
         ...
 
-    async def redrive(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
+    async def redrive(
+        self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False
+    ) -> BatchResult[DeadLetterOutcome]:
         """Redrive one batch of the selected dead letters."""
         ...
 
-    async def drop(self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False) -> BatchResult:
+    async def drop(
+        self, which: Selection, by: Operator, *, after: str = "", dry_run: bool = False
+    ) -> BatchResult[DeadLetterOutcome]:
         """Drop one batch of the selected dead letters."""
         ...
 
-    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> tuple[Rows, str | None]:
+    async def search(self, which: Search, *, limit: int = 100, cursor: str | None = None) -> Found:
         """Return sagas, the latest moved first, and the cursor of the next page; None where there is none."""
         ...
 
@@ -98,15 +105,15 @@ class ServiceClient(LogReader, Protocol):
         """
         ...
 
-    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Emit again what the steps of a saga emitted last; no rows where the service does not know the saga."""
         ...
 
-    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Emit the last event of a running saga again; no rows where the service does not know the saga."""
         ...
 
-    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult:
+    async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Ask all services to abort a running saga; no rows where the service does not know the saga."""
         ...
 
@@ -114,23 +121,23 @@ class ServiceClient(LogReader, Protocol):
         """Prune one batch of what is older."""
         ...
 
-    async def audit(self, *, limit: int) -> Rows:
+    async def audit(self, *, limit: int) -> list[AuditEntry]:
         """Return the operators' changes, the newest first."""
         ...
 
-    async def overdue(self, *, limit: int) -> Rows:
+    async def overdue(self, *, limit: int) -> list[OverdueStep]:
         """Return overdue steps, the longest waiting first."""
         ...
 
-    async def contradictions(self, *, limit: int) -> Rows:
+    async def contradictions(self, *, limit: int) -> list[Contradiction]:
         """Return steps whose status contradicts the end of their saga, the newest first."""
         ...
 
-    async def undeclared_steps(self) -> Rows:
+    async def undeclared_steps(self) -> list[UndeclaredStep]:
         """Return the steps that the log holds and the service does not declare; none without its declarations."""
         ...
 
-    async def outbox(self, *, limit: int) -> Rows:
+    async def outbox(self, *, limit: int) -> list[UnsentMessage]:
         """Return the outbox, in the order in which its rows were added."""
         ...
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from toolkit.client.service_client import ServiceClient
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
 
@@ -49,7 +49,7 @@ class Verb(StrEnum):
 
     async def batch(
         self, client: ServiceClient, which: Selection, by: Operator, *, after: str, dry_run: bool = False
-    ) -> BatchResult:
+    ) -> BatchResult[DeadLetterOutcome]:
         """Process one batch of dead letters."""
         act = client.drop if self is Verb.DROP else client.redrive
         return await act(which, by, after=after, dry_run=dry_run)
@@ -175,13 +175,13 @@ async def preview(verb: Verb, client: ServiceClient, which: Selection) -> Previe
         batch = await verb.batch(client, which, Operator("console", "dry run"), after=after, dry_run=True)
         for row in batch.rows:
             checked += 1
-            steps[row["step"] or "before any step"] += 1
-            if row["outcome"] == "refused":
+            steps[row.step or "before any step"] += 1
+            if row.is_refused:
                 refused[_why(row)] += 1
             else:
                 would_go += 1
         after = batch.after
-    up_to = newest[0]["id"] if newest else None
+    up_to = newest[0].id if newest else None
     return Preview(total, checked, would_go, dict(refused), dict(steps), up_to, checked >= total)
 
 
@@ -194,7 +194,7 @@ async def _run(job: Job, client: ServiceClient) -> None:
         while after is not None:
             batch = await job.verb.batch(client, job.which, job.by, after=after)
             for row in batch.rows:
-                if row["outcome"] == "refused":
+                if row.is_refused:
                     job.refused[_why(row)] += 1
                 else:
                     job.done += 1
@@ -213,8 +213,8 @@ async def _run(job: Job, client: ServiceClient) -> None:
 async def _record_sent(job: Job, client: ServiceClient) -> None:
     """Keep the ids of the messages to redrive; one without an id gets its dead letter's."""
     dead_letters = await client.dead_letters(job.which, limit=_MOST_KNOWN)
-    job.sent = frozenset(row["message_id"] or row["id"] for row in dead_letters)
-    job.newest = max((row["id"] for row in dead_letters), default="")
+    job.sent = frozenset(row.message_id or row.id for row in dead_letters)
+    job.newest = max((row.id for row in dead_letters), default="")
 
 
 async def _watch(job: Job, client: ServiceClient) -> None:
@@ -229,13 +229,12 @@ async def count_failed_again(job: Job, client: ServiceClient) -> None:
     """Count redriven messages that are dead letters again; the count stays while the service is unreachable."""
     with contextlib.suppress(UnreachableError, NotAllowedError):
         dead_letters = await client.dead_letters(Selection(), limit=_MOST_KNOWN)
-        job.failed_again = sum(row["id"] > job.newest and row["message_id"] in job.sent for row in dead_letters)
+        job.failed_again = sum(row.id > job.newest and row.message_id in job.sent for row in dead_letters)
 
 
-def _why(row: dict[str, object]) -> str:
+def _why(row: DeadLetterOutcome) -> str:
     """Return why a dead letter is refused, without its saga's id, so that equal reasons count as one."""
-    why = str(row.get("why") or "it no longer exists")
-    return why.replace(f"saga {row.get('saga_id')} ", "the saga ")
+    return (row.why or "it no longer exists").replace(f"saga {row.saga_id} ", "the saga ")
 
 
 def _is_same(one: Selection, other: Selection) -> bool:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from toolkit.client.fan_out import Answers
-from toolkit.client.service_client import Rows, ServiceClient
+from toolkit.client.service_client import ServiceClient
 from toolkit.console.saga_rows import SagaRow, merged
 from toolkit.console.service_cache import ServiceCache
 from toolkit.declaration.events import is_saga_id
-from toolkit.operations.search import Search
+from toolkit.operations.search import Found, Search
 from toolkit.persistence.dead_letters import Selection
 
 #: How many sagas a page has.
@@ -170,6 +170,6 @@ async def _behind(client: ServiceClient, which: Search, place: Place) -> _Found:
     return _Found(rows, starts, cursor)
 
 
-def _listed(answers: Answers[tuple[Rows, str | None]]) -> Iterator[SagaRow]:
+def _listed(answers: Answers[Found]) -> Iterator[SagaRow]:
     for service, (rows, _) in answers.by_service.items():
         yield from (SagaRow.of(service, row) for row in rows)

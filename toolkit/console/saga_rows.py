@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from toolkit.declaration.events import SagaState
-from toolkit.operations.search import Search
+from toolkit.operations.search import FoundSaga, Search
 from toolkit.persistence.saga_log import SagaKey
 
 #: The order in which a saga's state in one service outweighs others: an end in one service is the saga's end.
@@ -30,17 +29,17 @@ class SagaRow:
     services: frozenset[str]
 
     @classmethod
-    def of(cls, service: str, row: Mapping[str, Any]) -> SagaRow:
-        """Return the row that a service has listed."""
+    def of(cls, service: str, saga: FoundSaga) -> SagaRow:
+        """Return the row of a saga that a service has listed."""
         return cls(
-            saga_type=row["saga_type"],
-            saga_id=row["saga_id"],
-            state=str(row["state"]),
-            step=row["step"],
-            started_at=row["started_at"],
-            moved_at=row.get("moved_at") or row["at"],  # services of an older version leave it out
-            at=row["at"],
-            attention=frozenset(row["attention"]),
+            saga_type=saga.saga_type,
+            saga_id=saga.saga_id,
+            state=str(saga.state),
+            step=saga.step,
+            started_at=saga.started_at,
+            moved_at=saga.moved_at,
+            at=saga.at,
+            attention=frozenset(saga.attention),
             services=frozenset({service}),
         )
 

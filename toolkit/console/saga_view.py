@@ -12,7 +12,9 @@ from toolkit.console.diagrams.sequence import Sequence, sequence_of
 from toolkit.console.saga_timeline import NodeIndex, Row, entry_rows, is_closing, remaining_rows
 from toolkit.declaration.choreography import Choreography
 from toolkit.operations.views import SagaView
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary
 from toolkit.protocol.log_entry import LogEntry, trace_of
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 from toolkit.protocol.timeline import Timeline
 from toolkit.tracking.progress import Progress
 
@@ -53,19 +55,19 @@ class SagaDetails:
         return remaining_rows(self.rows, self.progress)
 
     @property
-    def dead_letters(self) -> list[dict[str, Any]]:
+    def dead_letters(self) -> list[DeadLetterSummary]:
         """The saga's dead letters."""
-        return [{"service": name} | row for name, view in self.views.items() for row in view.dead_letters]
+        return [row for view in self.views.values() for row in view.dead_letters]
 
     @property
-    def outbox(self) -> list[dict[str, Any]]:
-        """The saga's outbox rows."""
-        return [{"service": name} | row for name, view in self.views.items() for row in view.outbox]
+    def outbox(self) -> list[tuple[str, UnsentMessage]]:
+        """The saga's unsent messages, each with its service."""
+        return [(name, row) for name, view in self.views.items() for row in view.outbox]
 
     @property
-    def overdue(self) -> list[dict[str, Any]]:
-        """The saga's overdue steps."""
-        return [{"service": name} | row for name, view in self.views.items() for row in view.overdue]
+    def overdue(self) -> list[tuple[str, OverdueStep]]:
+        """The saga's overdue steps, each with its service."""
+        return [(name, row) for name, view in self.views.items() for row in view.overdue]
 
     @cached_property
     def graph(self) -> Graph | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.contract import Contract
-from toolkit.persistence.known_steps import Undeclared
+from toolkit.persistence.known_steps import UndeclaredStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class DatabaseFacts:
     sources: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[Lack, ...] = ()
     own_tables_known: bool = False
-    former_steps: tuple[Undeclared, ...] | None = None
+    former_steps: tuple[UndeclaredStep, ...] | None = None
     filesystem: str | None = None
     free_bytes: int | None = None
     connections: Mapping[str, int] = field(default_factory=dict)

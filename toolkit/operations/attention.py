@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.persistence.dead_letters import dead_letters
 from toolkit.persistence.overdue_steps import overdue
-from toolkit.persistence.saga_log import saga_log
+from toolkit.persistence.saga_log import SagaKey, saga_log
 
 #: Up to so many sagas that need attention are looked up one by one; of more, the end of the log has enough.
 _FEW = 500
@@ -55,18 +55,13 @@ async def are_few(connection: AsyncConnection, attention: Attention) -> bool:
     return int(await connection.scalar(select(func.count()).select_from(most)) or 0) <= _FEW
 
 
-async def with_reasons(connection: AsyncConnection, rows: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return the rows with each saga's reasons for attention."""
-    sagas = [{name: value for name, value in row._mapping.items() if name != "row_id"} for row in rows]
-    saga_ids = [saga["saga_id"] for saga in sagas]
-    reasons = list(await connection.execute(_reasons_of(saga_ids))) if sagas else []
-    return [saga | {"attention": _reasons_for(saga, reasons)} for saga in sagas]
-
-
-def _reasons_for(saga: Mapping[str, Any], reasons: Iterable[Any]) -> list[str]:
-    found = [
-        attention
-        for saga_id, saga_type, attention in reasons
-        if saga_id == saga["saga_id"] and saga_type in (saga["saga_type"], None)
+async def reasons_of(connection: AsyncConnection, sagas: Sequence[SagaKey]) -> list[tuple[Attention, ...]]:
+    """Return each saga's reasons for attention."""
+    rows = await connection.execute(_reasons_of([saga_id for _, saga_id in sagas])) if sagas else ()
+    found: dict[str, list[tuple[str | None, Attention]]] = {}
+    for saga_id, saga_type, attention in rows:
+        found.setdefault(saga_id, []).append((saga_type, Attention(attention)))
+    return [
+        tuple(dict.fromkeys(each for of_type, each in found.get(saga_id, ()) if of_type in (saga_type, None)))
+        for saga_type, saga_id in sagas
     ]
-    return list(dict.fromkeys(found))

@@ -7,9 +7,7 @@ message becomes an outbox row, which the service's own relay publishes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,6 +15,7 @@ from toolkit.declaration.events import SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import ATTEMPT, BROKERS_OWN, WireMessage
+from toolkit.operations.outcomes import REFUSED, BatchResult, DeadLetterOutcome
 from toolkit.persistence import (
     audit_log,
     dead_letter_queries,
@@ -26,7 +25,7 @@ from toolkit.persistence import (
     saga_log,
     suspect_messages,
 )
-from toolkit.persistence.audit_log import AuditEntry, Operator
+from toolkit.persistence.audit_log import Change, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.outbox import OutboxRow
@@ -43,17 +42,6 @@ _NO_SAGA = "-"
 Streams = dict[StreamKey, Stream]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchResult:
-    """The rows of one transaction, each with its `outcome`, and `why` when it was refused.
-
-    The next batch begins behind `after`; None when none is left.
-    """
-
-    rows: list[dict[str, Any]]
-    after: str | None = None
-
-
 async def redrive(
     database: Database,
     which: Selection,
@@ -63,7 +51,7 @@ async def redrive(
     now: datetime,
     after: str = "",
     dry_run: bool = False,
-) -> BatchResult:
+) -> BatchResult[DeadLetterOutcome]:
     """Send dead letters to their service's own queue again; their steps get all their attempts again.
 
     A dead letter of an ended saga is refused. An unreadable one is sent: the current release may read it; otherwise
@@ -91,7 +79,7 @@ async def redrive(
 
 async def drop(
     database: Database, which: Selection, by: Operator, *, now: datetime, after: str = "", dry_run: bool = False
-) -> BatchResult:
+) -> BatchResult[DeadLetterOutcome]:
     """Delete dead letters for good, with a note in the saga log and the audit.
 
     Raises:
@@ -135,22 +123,24 @@ def _refusal(dead_letter: DeadLetter, streams: Streams) -> str | None:
     return f"saga {saga_id} has ended ({ended}): its dead letter can only be dropped" if ended else None
 
 
-def _batch(found: Sequence[DeadLetter], taken: Sequence[DeadLetter], streams: Streams, outcome: str) -> BatchResult:
+def _batch(
+    found: Sequence[DeadLetter], taken: Sequence[DeadLetter], streams: Streams, outcome: str
+) -> BatchResult[DeadLetterOutcome]:
     ids = {dead_letter.id for dead_letter in taken}
-    rows = [_dead_letter_row(each, outcome if each.id in ids else "refused", _refusal(each, streams)) for each in found]
+    rows = [_outcome(each, outcome if each.id in ids else REFUSED, _refusal(each, streams)) for each in found]
     return BatchResult(rows=rows, after=found[-1].id if len(found) == DEAD_LETTERS_AT_ONCE else None)
 
 
-def _dead_letter_row(dead_letter: DeadLetter, outcome: str, why: str | None) -> dict[str, Any]:
-    return {
-        "id": dead_letter.id,
-        "saga_type": dead_letter.saga_type,
-        "saga_id": dead_letter.message.correlation_id,
-        "step": dead_letter.step,
-        "reason": dead_letter.reason,
-        "outcome": outcome,
-        "why": why if outcome == "refused" else None,
-    }
+def _outcome(dead_letter: DeadLetter, outcome: str, why: str | None) -> DeadLetterOutcome:
+    return DeadLetterOutcome(
+        id=dead_letter.id,
+        saga_type=dead_letter.saga_type,
+        saga_id=dead_letter.message.correlation_id,
+        step=dead_letter.step,
+        reason=dead_letter.reason,
+        outcome=outcome,
+        why=why if outcome == REFUSED else None,
+    )
 
 
 def _original(dead_letter: DeadLetter) -> WireMessage:
@@ -177,9 +167,9 @@ async def _record(
 ) -> None:
     """Record the outcome of these dead letters in the saga log and the audit."""
     verb = {Note.REDRIVEN: "redrive", Note.DROPPED: "drop"}[note]
-    entries = [AuditEntry(verb, each.id, each.saga_type, each.message.correlation_id) for each in taken]
+    changes = [Change(verb, each.id, each.saga_type, each.message.correlation_id) for each in taken]
     await saga_log.append(connection, [_log_entry(each, streams, note, by, now) for each in taken if each.step])
-    await audit_log.add(connection, entries, by, now=now)
+    await audit_log.add(connection, changes, by, now=now)
 
 
 def _log_entry(dead_letter: DeadLetter, streams: Streams, note: Note, by: Operator, now: datetime) -> Entry:

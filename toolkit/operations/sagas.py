@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,9 +15,9 @@ from toolkit.declaration.events import Event, SagaEnded, SagaState
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.outcomes import REFUSED, BatchResult, SagaOutcome
 from toolkit.persistence import audit_log, emitted_events, log_entries, outbox, saga_log, saga_log_queries
-from toolkit.persistence.audit_log import AuditEntry, Operator
+from toolkit.persistence.audit_log import Change, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.emitted_events import EmittedEvent
 from toolkit.persistence.outbox import OutboxRow
@@ -32,7 +31,7 @@ Emitted = dict[str, type[Event]]
 
 async def replay(
     database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
-) -> BatchResult:
+) -> BatchResult[SagaOutcome]:
     """Emit each step's last event of a saga again under its id, and the saga's end if this service ended it.
 
     The fences make it harmless, for ended sagas, too.
@@ -52,7 +51,7 @@ async def replay(
 
 async def nudge(
     database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
-) -> BatchResult:
+) -> BatchResult[SagaOutcome]:
     """Emit each step's last event of a saga again, as the watchdog does; refused when the saga has ended.
 
     An unknown saga has no rows.
@@ -79,7 +78,7 @@ async def nudge(
 
 async def abort(
     database: Database, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
-) -> BatchResult:
+) -> BatchResult[SagaOutcome]:
     """Ask all services to refuse a saga's steps that have not begun; refused when this service knows its end.
 
     An unknown saga has no rows: its abort would be the first entry of a saga that never started.
@@ -99,7 +98,7 @@ async def abort(
         request = abort_request(last.saga_type, saga_id, by.reason, now=now, traceparent=trace, started_at=began)
         await outbox.add(connection, [OutboxRow(id=new_id(), message=request, due_at=now)])
         await saga_log.append(connection, [_abort_note(last, by, now)])
-        await audit_log.add(connection, [AuditEntry("abort", str(request.type), last.saga_type, saga_id)], by, now=now)
+        await audit_log.add(connection, [Change("abort", str(request.type), last.saga_type, saga_id)], by, now=now)
     return BatchResult(
         rows=[_row_about(last, event_type=request.type, event_id=request.message_id, outcome=Note.ABORTED)]
     )
@@ -133,7 +132,7 @@ async def _send(
     await outbox.add(connection, [*rows, *besides])
     await saga_log.append(connection, notes)
     await audit_log.add(
-        connection, [AuditEntry(verb, each.emitted_type, each.saga_type, each.saga_id) for each in known], by, now=now
+        connection, [Change(verb, each.emitted_type, each.saga_type, each.saga_id) for each in known], by, now=now
     )
 
 
@@ -181,21 +180,21 @@ def _end(emitted_event: EmittedEvent, now: datetime) -> WireMessage:
     return envelope.carry(ended)
 
 
-def _emitted_row(emitted_event: EmittedEvent, outcome: Note, *, is_known: bool) -> dict[str, Any]:
-    return {
-        "service": emitted_event.service,
-        "saga_type": emitted_event.saga_type,
-        "saga_id": emitted_event.saga_id,
-        "step": emitted_event.step,
-        "event_type": emitted_event.emitted_type,
-        "event_id": emitted_event.emitted_id,
-        "outcome": outcome if is_known else "refused",
-        "why": None if is_known else f"this service no longer declares {emitted_event.emitted_type}",
-    }
+def _emitted_row(emitted_event: EmittedEvent, outcome: Note, *, is_known: bool) -> SagaOutcome:
+    return SagaOutcome(
+        service=emitted_event.service,
+        saga_type=emitted_event.saga_type,
+        saga_id=emitted_event.saga_id,
+        step=emitted_event.step,
+        event_type=emitted_event.emitted_type,
+        event_id=emitted_event.emitted_id,
+        outcome=outcome if is_known else REFUSED,
+        why=None if is_known else f"this service no longer declares {emitted_event.emitted_type}",
+    )
 
 
-def _refused(timeline: Sequence[Entry], why: str) -> BatchResult:
-    return BatchResult(rows=[_row_about(timeline[-1], outcome="refused", why=why)])
+def _refused(timeline: Sequence[Entry], why: str) -> BatchResult[SagaOutcome]:
+    return BatchResult(rows=[_row_about(timeline[-1], outcome=REFUSED, why=why)])
 
 
 def _row_about(
@@ -205,6 +204,14 @@ def _row_about(
     event_type: str | None = None,
     event_id: str | None = None,
     why: str | None = None,
-) -> dict[str, Any]:
-    facts = {"service": last.service, "saga_type": last.saga_type, "saga_id": last.saga_id, "step": last.step}
-    return facts | {"event_type": event_type, "event_id": event_id, "outcome": outcome, "why": why}
+) -> SagaOutcome:
+    return SagaOutcome(
+        service=last.service,
+        saga_type=last.saga_type,
+        saga_id=last.saga_id,
+        step=last.step,
+        event_type=event_type,
+        event_id=event_id,
+        outcome=outcome,
+        why=why,
+    )

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.operations.attention import Attention, are_few, needs, sagas_in_need, with_reasons
+from toolkit.operations.attention import Attention, are_few, needs, reasons_of, sagas_in_need
 from toolkit.persistence.saga_log import SagaKey, is_same_saga, of, saga_log
-
-#: Sagas, and the cursor of the next page; None when there is none.
-Found = tuple[list[dict[str, Any]], str | None]
+from toolkit.protocol.rows import Row, member_or_text
 
 #: The time for one page, in seconds: an operator waits for it, and may request the next.
 _PATIENCE = 0.07
@@ -51,12 +49,37 @@ class Search:
     type: str | None = None
 
 
+def _attention(reasons: Iterable[str]) -> tuple[Attention, ...]:
+    return tuple(map(member_or_text(Attention), reasons))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundSaga(Row):
+    """A saga by its entries in this service; `step` is the one that moved last, at `moved_at`.
+
+    `at` is the time of the last entry, the saga's end included.
+    """
+
+    conversions: ClassVar = {"state": member_or_text(SagaState), "attention": _attention}
+
+    saga_id: str
+    saga_type: str
+    state: SagaState
+    step: str
+    started_at: datetime
+    moved_at: datetime
+    at: datetime
+    attention: tuple[Attention, ...]
+
+
+#: Sagas, and the cursor of the next page; None when there is none.
+Found = tuple[list[FoundSaga], str | None]
+
+
 async def search(
     connection: AsyncConnection, which: Search, *, now: datetime, limit: int = 100, cursor: int | None = None
 ) -> Found:
-    """Return matching sagas, the latest moved first: id, type, state, last step, times, and reasons for attention.
-
-    `moved_at` is when that step moved, `at` the time of the last entry, the saga's end included.
+    """Return matching sagas, the latest moved first.
 
     `cursor` is the one that the previous page returned. A saga that moves meanwhile moves to the first page.
     """
@@ -70,7 +93,9 @@ async def search(
     else:
         start = await _row_of(connection, before) if before and cursor is None else cursor
         rows, row = await _walk(connection, _last_entries().where(*conditions, *attention), limit=limit, cursor=start)
-    return await with_reasons(connection, rows), None if row is None else str(row)
+    reasons = await reasons_of(connection, [(each.saga_type, each.saga_id) for each in rows])
+    sagas = [FoundSaga.of({**each._mapping, "attention": why}) for each, why in zip(rows, reasons, strict=True)]
+    return sagas, None if row is None else str(row)
 
 
 def _conditions(which: Search, before: datetime | None) -> list[ColumnElement[bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,7 +17,9 @@ from toolkit.messaging.envelope import BROKERS_OWN, HEADERS
 from toolkit.persistence import dead_letter_queries, outbox, overdue_steps, saga_log_queries
 from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.dead_letter_rows import DeadLetterGroup, DeadLetterSummary, WholeDeadLetter
 from toolkit.protocol.log_entry import DetailedEntry
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 
 #: The events that a service consumes and emits, by name.
 Declared = Mapping[str, EventContract]
@@ -35,23 +37,24 @@ class SagaView:
     """A service's rows about a saga; empty for an unknown saga."""
 
     entries: list[DetailedEntry] = field(default_factory=list)
-    outbox: list[dict[str, Any]] = field(default_factory=list)
-    dead_letters: list[dict[str, Any]] = field(default_factory=list)
-    overdue: list[dict[str, Any]] = field(default_factory=list)
+    outbox: list[UnsentMessage] = field(default_factory=list)
+    dead_letters: list[DeadLetterSummary] = field(default_factory=list)
+    overdue: list[OverdueStep] = field(default_factory=list)
 
     @property
     def types(self) -> list[str]:
         """The saga types in these rows; one, unless sagas of several types share the id."""
-        types = {entry.saga_type for entry in self.entries}
-        rows = (*self.outbox, *self.dead_letters, *self.overdue)
-        return sorted(types | {row["saga_type"] for row in rows if row["saga_type"]})
+        parts = (self.entries, self.outbox, self.dead_letters, self.overdue)
+        return sorted({row.saga_type for rows in parts for row in rows if row.saga_type})
 
     def of_type(self, saga_type: str) -> SagaView:
         """Return the rows of this type, and those of unreadable messages without a type."""
-        parts = {"outbox": self.outbox, "dead_letters": self.dead_letters, "overdue": self.overdue}
+        its_own = (saga_type, None)
         return SagaView(
             entries=[entry for entry in self.entries if entry.saga_type == saga_type],
-            **{name: [row for row in rows if row["saga_type"] in (saga_type, None)] for name, rows in parts.items()},
+            outbox=[row for row in self.outbox if row.saga_type in its_own],
+            dead_letters=[row for row in self.dead_letters if row.saga_type in its_own],
+            overdue=[row for row in self.overdue if row.saga_type in its_own],
         )
 
     @property
@@ -73,7 +76,7 @@ async def view(
         entries=[_entry(row, declared) for row in await saga_log_queries.timeline(connection, saga_id)],
         outbox=await outbox.listed(connection, saga_id=saga_id, limit=_MOST),
         dead_letters=await dead_letter_list(connection, of_id, declared, limit=_MOST),
-        overdue=[asdict(step) for step in await overdue_steps.listed(connection, saga_id=saga_id, limit=_MOST)],
+        overdue=await overdue_steps.listed(connection, saga_id=saga_id, limit=_MOST),
     )
     if saga_type is not None:
         return found.of_type(saga_type)
@@ -94,35 +97,37 @@ def require_one_type(saga_id: str, views: Iterable[SagaView]) -> None:
 
 async def dead_letter_list(
     connection: AsyncConnection, which: Selection, declared: Declared, *, limit: int
-) -> list[dict[str, Any]]:
+) -> list[DeadLetterSummary]:
     """Return dead letters without their messages, the newest first."""
-    rows = await dead_letter_queries.listed(connection, which, limit=limit, whole=False)
-    shown: list[dict[str, Any]] = []
+    rows = await dead_letter_queries.summaries(connection, which, limit=limit)
+    shown: list[DeadLetterSummary] = []
     for some in (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)):
-        sensitive = [row["id"] for row in some if (kind := _kind(row, declared)) and has_sensitive_fields(kind)]
+        sensitive = [row.id for row in some if (kind := _kind(row, declared)) and has_sensitive_fields(kind)]
         bodies = await dead_letter_queries.bodies(connection, sensitive) if sensitive else {}
-        shown += [row | {"error": _masked(row, row["error"], declared, bodies.get(row["id"]))} for row in some]
+        shown += [replace(row, error=_masked(row, row.error, declared, bodies.get(row.id))) for row in some]
     return shown
 
 
-async def groups(connection: AsyncConnection, declared: Declared) -> list[dict[str, Any]]:
+async def groups(connection: AsyncConnection, declared: Declared) -> list[DeadLetterGroup]:
     """Return groups of dead letters, the largest first, each with the error and the saga of its newest one."""
-    found = await dead_letter_queries.groups(connection)
-    newest = Selection(ids=tuple(row["newest"] for row in found))
-    by_id = (
-        {row["id"]: row for row in await dead_letter_list(connection, newest, declared, limit=len(found))}
-        if found
-        else {}
-    )
+    counts = await dead_letter_queries.counts(connection)
+    if not counts:
+        return []
+    newest = Selection(ids=tuple(each.newest for each in counts))
+    by_id = {row.id: row for row in await dead_letter_list(connection, newest, declared, limit=len(counts))}
     return [
-        {name: value for name, value in row.items() if name != "newest"}
-        | {
-            "error": _shortened(dead_letter["error"]),
-            "saga_type": dead_letter["saga_type"],
-            "saga_id": dead_letter["saga_id"],
-        }
-        for row in found
-        if (dead_letter := by_id.get(row["newest"]))  # it may have been deleted meanwhile
+        DeadLetterGroup(
+            reason=each.reason,
+            step=each.step,
+            count=each.count,
+            first_at=each.first_at,
+            last_at=each.last_at,
+            error=_shortened(dead_letter.error),
+            saga_type=dead_letter.saga_type,
+            saga_id=dead_letter.saga_id,
+        )
+        for each in counts
+        if (dead_letter := by_id.get(each.newest))  # it may have been deleted meanwhile
     ]
 
 
@@ -133,29 +138,31 @@ def _shortened(text: str) -> str:
 
 async def whole_dead_letter(
     connection: AsyncConnection, dead_letter_id: str, declared: Declared
-) -> dict[str, Any] | None:
+) -> WholeDeadLetter | None:
     """Return one dead letter with its message, or None when it does not exist."""
     rows = await dead_letter_queries.listed(connection, Selection(ids=(dead_letter_id,)), limit=1)
     if not rows:
         return None
     (row,) = rows
     body = (await dead_letter_queries.bodies(connection, [dead_letter_id])).get(dead_letter_id, b"")
-    return row | {
-        "error": _masked(row, row["error"], declared, body),
-        "traceback": row["traceback"] and _masked(row, row["traceback"], declared, body),
-        "headers": {name: _header(name, value, _kind(row, declared), body) for name, value in row["headers"].items()},
-        "body": redacted_body(_kind(row, declared), body),
-    }
+    kind = _kind(row, declared)
+    return replace(
+        row,
+        error=_masked(row, row.error, declared, body),
+        traceback=row.traceback and _masked(row, row.traceback, declared, body),
+        headers={name: _header(name, value, kind, body) for name, value in row.headers.items()},
+        body=redacted_body(kind, body),
+    )
 
 
-def _kind(row: dict[str, Any], declared: Declared) -> EventContract | None:
-    return declared.get(row["event_type"] or row["routing_key"].rpartition(".")[2])
+def _kind(row: DeadLetterSummary, declared: Declared) -> EventContract | None:
+    return declared.get(row.event_type or row.routing_key.rpartition(".")[2])
 
 
-def _masked(row: dict[str, Any], text: str, declared: Declared, body: bytes | None) -> str:
+def _masked(row: DeadLetterSummary, text: str, declared: Declared, body: bytes | None) -> str:
     """Return an error with sensitive values masked; a step's error about an undeclared event is not shown."""
     kind = _kind(row, declared)
-    return UNKNOWN if kind is None and row["step"] else redact(kind, body, text)
+    return UNKNOWN if kind is None and row.step else redact(kind, body, text)
 
 
 def _header(name: str, value: Any, kind: EventContract | None, body: bytes) -> Any:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Column, Index, String, Table, Text, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.ids import new_id
 from toolkit.persistence.schema import UtcDateTime, metadata
+from toolkit.protocol.rows import Row
 
 audit = Table(
     "audit",
@@ -40,7 +40,7 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditEntry:
+class Change:
     """One change: the verb, the thing that was changed, and the saga that it belongs to, if any."""
 
     verb: str
@@ -49,17 +49,31 @@ class AuditEntry:
     saga_id: str | None = None
 
 
-async def add(connection: AsyncConnection, entries: Sequence[AuditEntry], by: Operator, *, now: datetime) -> None:
-    """Insert an operator's audit entries in one statement."""
-    if entries:
-        await connection.execute(insert(audit), [_values(entry, by, now) for entry in entries])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry(Row):
+    """An operator's change: who, when, why, and what."""
+
+    id: str
+    at: datetime
+    actor: str
+    verb: str
+    reason: str
+    saga_type: str | None
+    saga_id: str | None
+    subject: str
 
 
-async def listed(connection: AsyncConnection, *, limit: int = 100, before: str | None = None) -> list[dict[str, Any]]:
-    """Return audit rows, newest first; with `before`, only rows older than the one with that id."""
+async def add(connection: AsyncConnection, changes: Sequence[Change], by: Operator, *, now: datetime) -> None:
+    """Insert the audit entries of an operator's changes in one statement."""
+    if changes:
+        await connection.execute(insert(audit), [_entry(each, by, now).as_row() for each in changes])
+
+
+async def listed(connection: AsyncConnection, *, limit: int = 100, before: str | None = None) -> list[AuditEntry]:
+    """Return audit entries, newest first; with `before`, only entries older than the one with that id."""
     query = select(audit) if before is None else select(audit).where(audit.c.id < before)
     rows = await connection.execute(query.order_by(audit.c.id.desc()).limit(limit))
-    return [dict(row._mapping) for row in rows]
+    return [AuditEntry.of(row._mapping) for row in rows]
 
 
 async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> int:
@@ -68,14 +82,14 @@ async def prune(connection: AsyncConnection, *, before: datetime, most: int) -> 
     return (await connection.execute(delete(audit).where(audit.c.id.in_(old)))).rowcount
 
 
-def _values(entry: AuditEntry, by: Operator, now: datetime) -> dict[str, Any]:
-    return {
-        "id": new_id(),
-        "at": now,
-        "actor": by.name,
-        "verb": entry.verb,
-        "reason": by.reason,
-        "saga_type": entry.saga_type,
-        "saga_id": entry.saga_id,
-        "subject": entry.subject,
-    }
+def _entry(change: Change, by: Operator, now: datetime) -> AuditEntry:
+    return AuditEntry(
+        id=new_id(),
+        at=now,
+        actor=by.name,
+        verb=change.verb,
+        reason=by.reason,
+        saga_type=change.saga_type,
+        saga_id=change.saga_id,
+        subject=change.subject,
+    )

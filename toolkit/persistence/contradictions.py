@@ -5,26 +5,37 @@ No rule of the protocol repairs them, so they are listed for an operator until t
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.persistence.saga_log import is_contradiction, saga_log
+from toolkit.protocol.rows import Row
 
-_CONTRADICTIONS = (
-    select(
-        saga_log.c.saga_id,
-        saga_log.c.saga_type,
-        saga_log.c.step,
-        saga_log.c.error,
-        saga_log.c.at.label("since"),
-    )
-    .where(is_contradiction)
-    .order_by(saga_log.c.id.desc())
+#: The columns of the log that a contradiction consists of.
+COLUMNS = (
+    saga_log.c.saga_id,
+    saga_log.c.saga_type,
+    saga_log.c.step,
+    saga_log.c.error,
+    saga_log.c.at.label("since"),
 )
+_CONTRADICTIONS = select(*COLUMNS).where(is_contradiction).order_by(saga_log.c.id.desc())
 
 
-async def listed(connection: AsyncConnection, *, limit: int) -> list[dict[str, Any]]:
-    """Return the newest contradictions: `saga_id`, `saga_type`, `step`, `error`, and `since`, when they were noted."""
-    return [dict(row._mapping) for row in await connection.execute(_CONTRADICTIONS.limit(limit))]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contradiction(Row):
+    """A step whose state contradicts its saga's end, how, and since when that is known."""
+
+    saga_id: str
+    saga_type: str
+    step: str
+    error: str
+    since: datetime
+
+
+async def listed(connection: AsyncConnection, *, limit: int) -> list[Contradiction]:
+    """Return the newest contradictions."""
+    return [Contradiction.of(row._mapping) for row in await connection.execute(_CONTRADICTIONS.limit(limit))]

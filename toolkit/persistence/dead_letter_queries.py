@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.persistence.dead_letters import Selection, dead_letters, headers_or_empty
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary, WholeDeadLetter
+from toolkit.protocol.rows import field_names
 
-#: The columns of a list, in this order; a whole dead letter holds a message, which must be redacted before it is shown.
-SHOWN = (
-    "id", "service", "reason", "error", "saga_type", "saga_id", "step", "event_type", "message_id", "routing_key",
-    "attempts", "first_at", "last_at",
-)  # fmt: skip
 
-#: The columns of a whole dead letter.
-_WHOLE = (*SHOWN, "sent_at", "traceback", "headers", "body")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many dead letters have one reason and step; `newest` is the id of the newest one."""
+
+    reason: str
+    step: str | None
+    count: int
+    first_at: datetime
+    last_at: datetime
+    newest: str
 
 
 async def listed(
-    connection: AsyncConnection, which: Selection | None = None, *, limit: int = 100, whole: bool = True
-) -> list[dict[str, Any]]:
-    """Return dead letters, newest first; the body is text, with invalid UTF-8 escaped."""
-    columns = [dead_letters.c[name] for name in (_WHOLE if whole else SHOWN)]
-    query = select(*columns).where((which or Selection()).condition())
-    rows = await connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
-    return [_shown(row) for row in rows]
+    connection: AsyncConnection, which: Selection | None = None, *, limit: int = 100
+) -> list[WholeDeadLetter]:
+    """Return dead letters, newest first; the body is text, with invalid UTF-8 escaped.
+
+    A message must be redacted before it is shown.
+    """
+    return [_whole(row) for row in await _newest(connection, WholeDeadLetter, which, limit)]
+
+
+async def summaries(
+    connection: AsyncConnection, which: Selection | None = None, *, limit: int = 100
+) -> list[DeadLetterSummary]:
+    """Return dead letters without their messages, newest first."""
+    rows = await _newest(connection, DeadLetterSummary, which, limit)
+    return [DeadLetterSummary.of(row._mapping) for row in rows]
 
 
 async def bodies(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, bytes]:
@@ -48,11 +63,8 @@ async def count(connection: AsyncConnection, which: Selection | None = None) -> 
     return int(await connection.scalar(query) or 0)
 
 
-async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
-    """Return the number of dead letters by reason and step, the largest group first.
-
-    `first_at` and `last_at` bound a group in time; `newest` is the id of its newest dead letter.
-    """
+async def counts(connection: AsyncConnection) -> list[Count]:
+    """Return the number of dead letters by reason and step, the largest first, and their first and last time."""
     table = dead_letters.c
     columns = (
         table.reason,
@@ -63,11 +75,17 @@ async def groups(connection: AsyncConnection) -> list[dict[str, Any]]:
         func.max(table.id).label("newest"),
     )
     query = select(*columns).group_by(table.reason, table.step).order_by(func.count().desc(), table.reason, table.step)
-    return [dict(row._mapping) for row in await connection.execute(query)]
+    return [Count(**row._mapping) for row in await connection.execute(query)]
 
 
-def _shown(row: Row[Any]) -> dict[str, Any]:
-    shown = dict(row._mapping)
-    if "body" in shown:
-        shown |= {"body": row.body.decode(errors="backslashreplace"), "headers": headers_or_empty(row.headers)}
-    return shown
+async def _newest(
+    connection: AsyncConnection, kind: type[DeadLetterSummary], which: Selection | None, limit: int
+) -> Sequence[Row[Any]]:
+    columns = [dead_letters.c[name] for name in field_names(kind)]
+    query = select(*columns).where((which or Selection()).condition())
+    return (await connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))).all()
+
+
+def _whole(row: Row[Any]) -> WholeDeadLetter:
+    body = row.body.decode(errors="backslashreplace")
+    return WholeDeadLetter.of({**row._mapping, "body": body, "headers": headers_or_empty(row.headers)})

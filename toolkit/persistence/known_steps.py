@@ -19,6 +19,7 @@ from toolkit.declaration.service import Service
 from toolkit.persistence.saga_log import saga_log
 from toolkit.persistence.schema import insert_into, metadata
 from toolkit.protocol.fence import Note
+from toolkit.protocol.rows import Row
 
 known_steps = Table(
     "known_steps",
@@ -39,43 +40,38 @@ _IN_RANGE = (saga_log.c.id >= bindparam("from_id"), saga_log.c.id < bindparam("t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Undeclared:
-    """A step that is in the log and that no participant declares, and how many of its sagas are unfinished."""
+class UndeclaredStep(Row):
+    """A step that the log holds and the service does not declare; `unfinished` sagas of it are counted up to 1,000."""
 
-    service: str
     saga_type: str
     step: str
     unfinished: int
-
-    def as_row(self) -> dict[str, Any]:
-        """Return `saga_type`, `step` and `unfinished`."""
-        return {"saga_type": self.saga_type, "step": self.step, "unfinished": self.unfinished}
 
     def __str__(self) -> str:
         some = f"{MOST_COUNTED} or more" if self.unfinished == MOST_COUNTED else str(self.unfinished)
         return f"{self.saga_type}/{self.step} ({some} unfinished)"
 
 
-async def undeclared(connection: AsyncConnection, service: Service) -> list[Undeclared]:
-    """Record the declared steps, and return the former ones that are still in the log."""
+async def undeclared(connection: AsyncConnection, service: Service) -> list[tuple[str, UndeclaredStep]]:
+    """Record the declared steps, and return the former ones that are still in the log, each with its service."""
     declared = {(step.saga.name, step.name) for step in service.steps}
     known = await _known(connection)
     gone = [key for key in known if key[1:] not in declared]
-    found = [await _undeclared(connection, *key) for key in gone]
+    found = [await _undeclared(connection, *key[1:]) for key in gone]
     await _forget(connection, [key for key, each in zip(gone, found, strict=True) if each is None])
     new = [dict(zip(_KEY, (service.name, *each), strict=True)) for each in sorted(declared)]
     if new:
         await connection.execute(insert_into(known_steps, connection).on_conflict_do_nothing(), new)
-    return [each for each in found if each]
+    return [(key[0], each) for key, each in zip(gone, found, strict=True) if each]
 
 
-async def former(connection: AsyncConnection, contract: Contract) -> list[Undeclared]:
+async def former(connection: AsyncConnection, contract: Contract) -> list[UndeclaredStep]:
     """Return this service's recorded steps that are still in the log and not declared; change nothing."""
     declared = {(each.saga, each.name) for each in contract.handlers if each.kind == "step"}
     noted = select(known_steps.c.saga_type, known_steps.c.step).where(known_steps.c.service == contract.service)
     rows = (await connection.execute(noted.order_by(*known_steps.c))).all()
     gone = [row for row in rows if tuple(row) not in declared]
-    found = [await _undeclared(connection, contract.service, row.saga_type, row.step) for row in gone]
+    found = [await _undeclared(connection, row.saga_type, row.step) for row in gone]
     return [each for each in found if each]
 
 
@@ -99,7 +95,7 @@ async def _ranges(connection: AsyncConnection) -> AsyncIterator[dict[str, int]]:
         yield {"from_id": start, "to_id": start + _RANGE}
 
 
-async def _undeclared(connection: AsyncConnection, service: str, saga_type: str, step: str) -> Undeclared | None:
+async def _undeclared(connection: AsyncConnection, saga_type: str, step: str) -> UndeclaredStep | None:
     """Return how many of a step's sagas are unfinished; None where all its entries are pruned."""
     which = {"of_type": saga_type, "of_step": step}
     unfinished = 0
@@ -109,7 +105,7 @@ async def _undeclared(connection: AsyncConnection, service: str, saga_type: str,
             break
     if not unfinished and not await connection.scalar(_ANY, which):
         return None
-    return Undeclared(service=service, saga_type=saga_type, step=step, unfinished=min(unfinished, MOST_COUNTED))
+    return UndeclaredStep(saga_type=saga_type, step=step, unfinished=min(unfinished, MOST_COUNTED))
 
 
 async def _forget(connection: AsyncConnection, keys: Sequence[tuple[str, str, str]]) -> None:

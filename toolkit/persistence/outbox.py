@@ -34,6 +34,7 @@ from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
 from toolkit.persistence.id_lists import OneOf
 from toolkit.persistence.schema import UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, headers_of, readable
+from toolkit.protocol.pending_rows import UnsentMessage
 
 outbox = Table(
     "outbox",
@@ -150,14 +151,14 @@ async def message_ids(connection: AsyncConnection) -> set[str]:
 
 async def listed(
     connection: AsyncConnection, *, saga_id: str | None = None, limit: int = 100, after: str = ""
-) -> list[dict[str, Any]]:
+) -> list[UnsentMessage]:
     """Return rows without their messages, in the order of their ids, which is nearly the order of their age.
 
     A saga's id, of any type, costs a scan: an idle outbox is empty, and an index would slow down every insert.
     """
     query = select(*(outbox.c[name] for name in _LISTED)).where(outbox.c.id > after)
     query = query if saga_id is None else query.where(outbox.c.saga_id == saga_id)
-    return [_shown(row) for row in await connection.execute(query.order_by(outbox.c.id).limit(limit))]
+    return [_unsent(row) for row in await connection.execute(query.order_by(outbox.c.id).limit(limit))]
 
 
 async def backlog(connection: AsyncConnection) -> tuple[int, datetime | None]:
@@ -166,23 +167,23 @@ async def backlog(connection: AsyncConnection) -> tuple[int, datetime | None]:
     return int(row[0]), row[1]
 
 
-def _shown(row: Row[Any]) -> dict[str, Any]:
+def _unsent(row: Row[Any]) -> UnsentMessage:
     try:
         headers = headers_of(row.headers)
     except ValueError:  # the row is listed all the same, for the operator who repairs it
         headers = {ATTEMPT: None}
-    return {
-        "id": row.id,
-        "event_id": row.message_id,
-        "event_type": row.event_type,
-        "saga_type": headers.get(SAGA_TYPE),
-        "saga_id": row.saga_id or None,
-        "occurred_at": row.occurred_at,
-        "due_at": row.due_at,
-        "tries": row.tries,
-        "destination": row.destination,
-        "attempt": headers.get(ATTEMPT, 1),
-    }
+    return UnsentMessage(
+        id=row.id,
+        event_id=row.message_id,
+        event_type=row.event_type,
+        saga_type=headers.get(SAGA_TYPE),
+        saga_id=row.saga_id or None,
+        occurred_at=row.occurred_at,
+        due_at=row.due_at,
+        tries=row.tries,
+        destination=row.destination,
+        attempt=headers.get(ATTEMPT, 1),
+    )
 
 
 async def oldest(connection: AsyncConnection) -> datetime | None:

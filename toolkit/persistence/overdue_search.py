@@ -28,11 +28,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
-from toolkit.persistence.overdue_steps import OverdueStep, forget, overdue
+from toolkit.persistence.contradictions import COLUMNS, Contradiction
+from toolkit.persistence.overdue_steps import forget, overdue
 from toolkit.persistence.saga_log import is_contradiction, is_same_saga, is_same_step, saga_log
 from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 from toolkit.persistence.unreadable_rows import readable
 from toolkit.protocol.fence import Note, StepState
+from toolkit.protocol.pending_rows import OverdueStep
 
 #: How far the search has come; one row. The replica that advances it owns what the window holds.
 watched = Table(
@@ -43,16 +45,6 @@ _BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
 
 #: An entry's time is taken before its commit, by its replica's clock: so consecutive windows overlap.
 _OVERLAP = timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contradiction:
-    """A step whose state contradicts its saga's end: no rule repairs it, so it needs an operator."""
-
-    saga_id: str
-    saga_type: str
-    step: str
-    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +70,7 @@ async def find(connection: AsyncConnection, *, before: datetime, now: datetime) 
     steps = await _find_steps(connection, window, now)
     ended = (await connection.execute(_UNCLOSED, window)).all()
     contradictions = await connection.execute(_CONTRADICTED, window | {"since": since})
-    return Found(steps, _ends(ended), [Contradiction(**row._mapping) for row in contradictions])
+    return Found(steps, _ends(ended), [Contradiction.of(row._mapping) for row in contradictions])
 
 
 async def _find_steps(connection: AsyncConnection, window: dict[str, datetime], now: datetime) -> list[OverdueStep]:
@@ -170,8 +162,7 @@ def _unclosed() -> Select[Any]:
 
 def _contradicted() -> Select[Any]:
     """Select the steps that contradict their sagas' ends; built once."""
-    shown = ("saga_id", "saga_type", "step", "error")
-    return select(*(saga_log.c[name] for name in shown)).where(*_in_window(), is_contradiction)
+    return select(*COLUMNS).where(*_in_window(), is_contradiction)
 
 
 _UNFINISHED, _UNCLOSED, _CONTRADICTED = _unfinished(), _unclosed(), _contradicted()

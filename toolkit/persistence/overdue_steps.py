@@ -7,7 +7,6 @@ need an operator.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +14,11 @@ from sqlalchemy import Column, Index, Integer, Row, String, Table, and_, bindpar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import SagaKey, StreamKey
+from toolkit.persistence.saga_log import SagaKey
 from toolkit.persistence.schema import UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, readable
 from toolkit.protocol.fence import StepState
+from toolkit.protocol.pending_rows import OverdueStep
 
 overdue = Table(
     "overdue",
@@ -38,31 +38,6 @@ overdue = Table(
 
 #: How many steps one sweep nudges at most; the next sweep takes the rest.
 _AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverdueStep:
-    """A step that waits for its saga's end; `nudges` counts how often its event was sent again."""
-
-    saga_id: str
-    step: str
-    saga_type: str
-    position: int
-    state: StepState
-    saga_state: SagaState
-    since: datetime
-    nudges: int
-    aborted: bool
-
-    @property
-    def saga(self) -> SagaKey:
-        """The saga that the step belongs to."""
-        return self.saga_type, self.saga_id
-
-    @property
-    def key(self) -> StreamKey:
-        """The step's stream in the saga log."""
-        return self.saga_type, self.saga_id, self.step
 
 
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) -> list[OverdueStep]:

@@ -33,11 +33,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.events import SagaState
 from toolkit.errors import PositionTakenError
 from toolkit.persistence.schema import UtcDateTime, metadata
-
-#: One saga: its type and its id. Two sagas of different types may have the same id, even in one service.
-SagaKey = tuple[str, str]
-#: One step of one saga: the saga's type and id, and the step's name.
-StreamKey = tuple[str, str, str]
+from toolkit.protocol.keys import SagaKey as SagaKey
+from toolkit.protocol.keys import StreamKey as StreamKey
 
 _FENCE = UniqueConstraint("saga_type", "saga_id", "step", "position", name="saga_log_fence")
 #: The fence as SQLite's error text names it.

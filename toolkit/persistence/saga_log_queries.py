@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import ClassVar
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.saga_log import Entry, of, saga_log
-from toolkit.protocol.log_entry import LogEntry, field_names
+from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.rows import Row, field_names, member_or_text
 
 #: The columns of an entry in a list, in this order.
 SHOWN = field_names(LogEntry)
 #: All columns of an entry; the body is personal data, and redacted before it is shown.
 _STORED = tuple(each.name for each in fields(Entry))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedSaga(Row):
+    """A saga by its entries in this service; `step` is the one of the last entry, `at` its time."""
+
+    conversions: ClassVar = {"state": member_or_text(SagaState)}
+
+    saga_id: str
+    saga_type: str
+    state: SagaState
+    step: str
+    started_at: datetime
+    at: datetime
 
 
 async def entries(
@@ -68,10 +84,8 @@ async def since(
     return [LogEntry.of(row._mapping) for row in rows], rows[-1].id if rows else after or 0
 
 
-async def sagas(
-    connection: AsyncConnection, *, state: SagaState | None = None, limit: int = 100
-) -> list[dict[str, Any]]:
-    """Return this service's sagas, the last moved first: id, type, state, last step, and both times."""
+async def sagas(connection: AsyncConnection, *, state: SagaState | None = None, limit: int = 100) -> list[ListedSaga]:
+    """Return this service's sagas, the last moved first."""
     spans = (
         select(func.max(saga_log.c.id).label("last_id"), func.min(saga_log.c.at).label("started_at"))
         .group_by(saga_log.c.saga_type, saga_log.c.saga_id)
@@ -92,4 +106,4 @@ async def sagas(
     )
     if state is not None:
         query = query.where(saga_log.c.saga_state == state.value)
-    return [dict(row._mapping) for row in await connection.execute(query)]
+    return [ListedSaga.of(row._mapping) for row in await connection.execute(query)]

@@ -5,17 +5,19 @@ The API's schema is this class; its fields are columns of the table, which a tes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, cast
+from typing import Any, ClassVar
 
 from toolkit.protocol.fence import SagaState
+from toolkit.protocol.rows import Row, member_or_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogEntry:
+class LogEntry(Row):
     """An entry of the saga log; one without a position is a note, which moved nothing."""
+
+    conversions: ClassVar = {"saga_state": member_or_text(SagaState)}
 
     service: str
     saga_id: str
@@ -33,19 +35,6 @@ class LogEntry:
     error: str | None
     at: datetime
 
-    @classmethod
-    def of(cls, row: Mapping[Any, Any]) -> Self:
-        """Return the entry that a row of the table, or of an answer, holds; a row may hold more.
-
-        Raises:
-            KeyError: a field is missing.
-        """
-        return cls(**{name: row[name] for name in field_names(cls)} | {"saga_state": _saga_state(row["saga_state"])})
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the fields by name, in their order."""
-        return {name: getattr(self, name) for name in field_names(type(self))}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetailedEntry(LogEntry):
@@ -56,19 +45,6 @@ class DetailedEntry(LogEntry):
     deadline: datetime | None
 
 
-def field_names(kind: type[LogEntry]) -> tuple[str, ...]:
-    """Return the names of an entry's fields, in their order."""
-    return tuple(kind.__dataclass_fields__)
-
-
 def trace_of(entry: LogEntry) -> str | None:
     """Return the id of the trace that the entry was written in, where its details are known."""
     return entry.trace_id if isinstance(entry, DetailedEntry) else None
-
-
-def _saga_state(value: str) -> SagaState:
-    """Return the saga's state; a text that is none is kept, so that a broken row can be shown."""
-    try:
-        return SagaState(value)
-    except ValueError:
-        return cast("SagaState", value)

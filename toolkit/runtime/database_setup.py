@@ -93,12 +93,12 @@ class DatabaseSetup:
         """Return the steps in the log that this release does not declare, for example under their old names."""
         async with self._database.transaction() as session:
             found = await known_steps.undeclared(await session.connection(), self._service)
-        own = [each for each in found if each.service == self._service.name]
-        for each in found:
+        own = [each for service, each in found if service == self._service.name]
+        for service, each in found:
             log.warning(
                 "the log holds a step that is not declared",
                 service=self._service.name,
-                of_service=each.service,
+                of_service=service,
                 saga_type=each.saga_type,
                 step=each.step,
                 unfinished=each.unfinished,

@@ -19,7 +19,7 @@ from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.foreign_code.containment import contain
 from toolkit.persistence import audit_log, dead_letters, overdue_steps, pruning_watermark
-from toolkit.persistence.audit_log import AuditEntry, Operator
+from toolkit.persistence.audit_log import Change, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 
@@ -62,7 +62,7 @@ async def prune(
         rows = await audit_log.prune(connection, before=before, most=most)
         if by and (sagas or dropped or rows):
             subject = f"before {before.isoformat()}: {len(sagas)} sagas, {dropped} dead letters, {rows} audit rows"
-            await audit_log.add(connection, [AuditEntry("prune", subject)], by, now=now)
+            await audit_log.add(connection, [Change("prune", subject)], by, now=now)
     is_all = not sagas and dropped < most and rows < most
     return Pruned(sagas=len(sagas), dead_letters=dropped, audit=rows, is_all=is_all)
 

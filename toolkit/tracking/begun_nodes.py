@@ -78,7 +78,7 @@ def _tried_again(records: SagaRecords, found: NodeProgress, node: Node, last: Lo
     if last.to_state == Note.REDRIVEN:
         return replace(found, at=last.at, attempt=1, event_in=taken, error=f"redriven by hand: {last.error}")
     rows = records.outbox(node.service)
-    due = [row["due_at"] for row in rows if row["destination"] and row["event_type"] in node.triggers]
+    due = [row.due_at for row in rows if row.destination and row.event_type in node.triggers]
     return replace(
         found,
         at=last.at,
@@ -98,11 +98,11 @@ def _dead_lettered(
     if dead_letter:
         return replace(
             found,
-            at=dead_letter["last_at"],
-            attempt=int(dead_letter["attempts"]),
-            event_in=records.event(dead_letter["message_id"], dead_letter["event_type"]),
-            error=str(dead_letter["error"]),
-            dead_letter_id=dead_letter["id"],
+            at=dead_letter.last_at,
+            attempt=dead_letter.attempts,
+            event_in=records.event(dead_letter.message_id, dead_letter.event_type),
+            error=dead_letter.error,
+            dead_letter_id=dead_letter.id,
         )
     note = [each for each in trouble if each.to_state in (Note.DEAD_LETTERED, Note.DROPPED)][-1]
     is_dropped = note.to_state == Note.DROPPED

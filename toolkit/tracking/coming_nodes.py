@@ -73,8 +73,8 @@ class ComingNodes:
     def _unsent(self, cause: LogEntry) -> str | None:
         """Return why an event is still in the outbox, if publishing it has failed."""
         rows = self._records.outbox(cause.service)
-        row = next((row for row in rows if row["event_id"] == cause.emitted_id and row["tries"]), None)
-        return f"{cause.emitted_type} is still in the outbox after {row['tries']} failed tries" if row else None
+        row = next((row for row in rows if row.event_id == cause.emitted_id and row.tries), None)
+        return f"{cause.emitted_type} is still in the outbox after {row.tries} failed tries" if row else None
 
     def _may_be_triggered(self, node: Node) -> bool:
         """Whether an event that was emitted, or that an unreachable service emits, triggers the node."""

@@ -68,4 +68,4 @@ def _stray_dead_letters(views: Mapping[str, View], nodes: list[NodeProgress]) ->
     """Yield service and id of each dead letter that stops no node."""
     stopping = {node.dead_letter_id for node in nodes}
     for service, view in views.items():
-        yield from ((service, str(row["id"])) for row in view.dead_letters if row["id"] not in stopping)
+        yield from ((service, row.id) for row in view.dead_letters if row.id not in stopping)

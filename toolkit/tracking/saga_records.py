@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from toolkit.declaration.choreography import Choreography, Node
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.log_entry import DetailedEntry, LogEntry
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 from toolkit.protocol.timeline import Timeline
-from toolkit.tracking.step_status import NodeProgress, Rows, SeenEvent, Status, View
+from toolkit.tracking.step_status import NodeProgress, SeenEvent, Status, View
 
 _OF_THE_STEP = frozenset({StepState.FENCED, StepState.CONFIRMED, StepState.COMPENSATING, StepState.COMPENSATED})
 
@@ -52,15 +53,15 @@ class SagaRecords:
         body = emitted.emitted_body if isinstance(emitted, DetailedEntry) else None
         return SeenEvent(type=event_type, id=event_id, body=body)
 
-    def outbox(self, service: str) -> Rows:
+    def outbox(self, service: str) -> Sequence[UnsentMessage]:
         """Return the saga's outbox rows in a service."""
         return self._views[service].outbox if service in self._views else ()
 
-    def dead_letter(self, node: Node) -> Mapping[str, Any] | None:
+    def dead_letter(self, node: Node) -> DeadLetterSummary | None:
         """Return the dead letter that stops the node; one without a step is matched by its event alone."""
         dead_letters = self._views[node.service].dead_letters if node.service in self._views else ()
         for each in dead_letters:
-            if each["step"] in (node.step, None) and str(each["event_type"]) in node.triggers:
+            if each.step in (node.step, None) and str(each.event_type) in node.triggers:
                 return each
         return None
 
@@ -71,11 +72,11 @@ class SagaRecords:
     def nudges(self, service: str, step: str) -> int:
         """Return how often the overdue step's event was sent again."""
         row = self._overdue(service, step)
-        return int(row["nudges"]) if row else 0
+        return row.nudges if row else 0
 
-    def _overdue(self, service: str, step: str) -> Mapping[str, Any] | None:
+    def _overdue(self, service: str, step: str) -> OverdueStep | None:
         rows = self._views[service].overdue if service in self._views else ()
-        return next((row for row in rows if row["step"] == step), None)
+        return next((row for row in rows if row.step == step), None)
 
 
 def plain(node: Node, status: Status) -> NodeProgress:

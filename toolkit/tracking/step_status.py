@@ -8,24 +8,25 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-Rows = Sequence[Mapping[str, Any]]
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 
 
 class View(Protocol):
     """What one service knows of a saga beside its log entries."""
 
     @property
-    def outbox(self) -> Rows:
+    def outbox(self) -> Sequence[UnsentMessage]:
         """The saga's outbox rows, the service's own retries among them."""
         ...
 
     @property
-    def dead_letters(self) -> Rows:
+    def dead_letters(self) -> Sequence[DeadLetterSummary]:
         """The saga's dead letters."""
         ...
 
     @property
-    def overdue(self) -> Rows:
+    def overdue(self) -> Sequence[OverdueStep]:
         """The steps that have waited too long for the saga's end."""
         ...
 

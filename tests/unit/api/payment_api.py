@@ -59,4 +59,4 @@ def dead_letter_of(saga_id: str) -> DeadLetter:
 
 async def audited(database: Database) -> list[tuple[str, str, str]]:
     async with database.reading() as connection:
-        return [(row["actor"], row["verb"], row["reason"]) for row in await audit_log.listed(connection)]
+        return [(row.actor, row.verb, row.reason) for row in await audit_log.listed(connection)]

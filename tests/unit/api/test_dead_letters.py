@@ -13,14 +13,15 @@ from tests.unit.api.payment_api import WHY, audited, dead_letter_of
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
-from toolkit.persistence.dead_letter_queries import SHOWN
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary
+from toolkit.protocol.rows import field_names
 
 
 async def test_a_list_needs_no_token(client):
     content = (await client().get("/dead-letters")).json()
 
     assert (content["service"], content["total"]) == ("payment", 2)
-    assert all(tuple(each) == SHOWN for each in content["dead_letters"])
+    assert all(tuple(each) == field_names(DeadLetterSummary) for each in content["dead_letters"])
     assert "ada@shop.example" not in str(content)
 
 

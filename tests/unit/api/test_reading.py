@@ -16,7 +16,8 @@ from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
-from toolkit.protocol.log_entry import DetailedEntry, field_names
+from toolkit.protocol.log_entry import DetailedEntry
+from toolkit.protocol.rows import field_names
 
 AWAY = "postgresql://postgres@127.0.0.1:1/payment"
 

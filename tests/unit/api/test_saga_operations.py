@@ -25,7 +25,7 @@ async def test_an_unknown_saga_is_not_replayed(operator, saga_id):
 
 async def waiting(database: Database) -> list[tuple[str, str]]:
     async with database.reading() as connection:
-        return [(row["event_type"], row["saga_id"]) for row in await outbox.listed(connection)]
+        return [(row.event_type, row.saga_id) for row in await outbox.listed(connection)]
 
 
 async def noted(database: Database, saga_id: str) -> list[tuple[str, str | None]]:

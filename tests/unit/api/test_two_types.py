@@ -55,7 +55,7 @@ async def test_operations_change_the_named_type_only(operator, database, gift, v
     assert (unnamed.status_code, unnamed.json()["types"], nothing) == (409, ["gift", "order"], [])
     assert (named.status_code, {row["saga_type"] for row in named.json()["rows"]}) == (200, {"gift"})
     async with database.reading() as connection:
-        assert {row["saga_type"] for row in await audit_log.listed(connection)} == {"gift"}
+        assert {row.saga_type for row in await audit_log.listed(connection)} == {"gift"}
 
 
 @pytest.mark.parametrize("verb", ["redrive", "drop"])
@@ -67,4 +67,4 @@ async def test_dead_letters_are_operated_by_type(operator, database, gift, verb)
     assert [row["id"] for row in named.json()["rows"]] == ["dead-letter-gift"]
     async with database.reading() as connection:
         left = await dead_letter_queries.listed(connection)
-    assert {row["id"] for row in left} == {"dead-letter-order-1", "dead-letter-order-2"}
+    assert {row.id for row in left} == {"dead-letter-order-1", "dead-letter-order-2"}

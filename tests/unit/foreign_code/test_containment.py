@@ -137,8 +137,8 @@ async def test_an_escaping_error_fails_a_compensation(
             await branch.batcher.deliver(wire(back))
 
     (letter,) = await letters(database)
-    assert letter["reason"] == "retries spent"
-    assert "EscapedError" in letter["traceback"]
+    assert letter.reason == "retries spent"
+    assert "EscapedError" in letter.traceback
 
 
 async def test_errors_escape_external_calls_with_sessions_too(database: Database, clerk: Clerk, escape: Act) -> None:

@@ -191,7 +191,7 @@ async def test_retries_and_dead_letters_stay_in_the_trace(branch, tracing, clerk
         await branch.executor.execute([received(branch, tracing, refused, traceparent=FOREIGN)])
 
     (dead_letter,) = await letters(branch.database)
-    assert dead_letter["headers"]["traceparent"] == FOREIGN
+    assert dead_letter.headers["traceparent"] == FOREIGN
 
 
 async def test_a_traceparent_is_passed_on_without_otel(database: Database, clerk: Clerk) -> None:

@@ -16,7 +16,8 @@ from toolkit.declaration.events import SagaState
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
-from toolkit.operations.dead_letters import DEAD_LETTERS_AT_ONCE, BatchResult
+from toolkit.operations.dead_letters import DEAD_LETTERS_AT_ONCE
+from toolkit.operations.outcomes import BatchResult
 from toolkit.persistence import audit_log, dead_letter_queries, dead_letters, outbox, saga_log
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.database import Database
@@ -69,7 +70,7 @@ async def log(database: Database, loan_id: str, **facts: Any) -> None:
 async def audited(database: Database) -> list[tuple[str, str | None, str]]:
     async with database.reading() as connection:
         rows = await audit_log.listed(connection)
-    return [(row["verb"], row["saga_id"], row["subject"]) for row in rows]
+    return [(row.verb, row.saga_id, row.subject) for row in rows]
 
 
 async def test_a_redriven_message_goes_to_the_services_queue(database: Database) -> None:
@@ -104,12 +105,12 @@ async def test_a_batch_redrives_open_sagas_only(database: Database) -> None:
 
     batch = await redrive(database)
 
-    assert [(row["saga_id"], row["outcome"]) for row in batch.rows] == [
+    assert [(row.saga_id, row.outcome) for row in batch.rows] == [
         ("loan-1", "refused"),
         ("loan-2", "redriven"),
         ("loan-3", "redriven"),
     ]
-    assert [each["saga_id"] for each in await letters(database)] == ["loan-1"]
+    assert [each.saga_id for each in await letters(database)] == ["loan-1"]
     assert await audited(database) == [("redrive", "loan-3", "letter-0003"), ("redrive", "loan-2", "letter-0002")]
 
 
@@ -136,7 +137,7 @@ async def test_a_selections_conditions_all_apply(database: Database, which: Sele
     done = await dead_letter_operations.drop(database, which, ADA, now=LATER)
 
     assert count == len(selected)
-    assert [row["id"] for row in would.rows] == [row["id"] for row in done.rows] == [f"letter-{n:04}" for n in selected]
+    assert [row.id for row in would.rows] == [row.id for row in done.rows] == [f"letter-{n:04}" for n in selected]
 
 
 async def test_batches_are_bounded_and_continue(database: Database) -> None:
@@ -158,7 +159,7 @@ async def test_concurrent_operators_take_each_dead_letter_once(database: Databas
         *(dead_letter_operations.drop(database, Selection(), ADA, now=LATER) for _ in range(3)),
     )
 
-    outcomes = [row["outcome"] for batch in batches for row in batch.rows]
+    outcomes = [row.outcome for batch in batches for row in batch.rows]
     assert len(outcomes) == 60
     assert len(await waiting(database)) == outcomes.count("redriven")
     assert len(await audited(database)) == 60
@@ -174,7 +175,7 @@ async def test_each_steps_last_event_is_replayed_once(database: Database) -> Non
 
     batch = await replay(database, "loan-1")
 
-    assert [(row["step"], row["event_id"], row["outcome"]) for row in batch.rows] == [
+    assert [(row.step, row.event_id, row.outcome) for row in batch.rows] == [
         ("lend_book", "event-3", "replayed"),
         ("other_step", "event-2", "replayed"),
     ]
@@ -198,9 +199,7 @@ async def test_an_undeclared_event_is_not_replayed(database: Database) -> None:
 
     batch = await replay(database, "loan-1")
 
-    assert [(row["outcome"], row["why"]) for row in batch.rows] == [
-        ("refused", "this service no longer declares BookMailed")
-    ]
+    assert [(row.outcome, row.why) for row in batch.rows] == [("refused", "this service no longer declares BookMailed")]
     assert await waiting(database) == []
 
 
@@ -231,5 +230,5 @@ async def test_an_interrupted_redrive_changes_nothing(database: Database) -> Non
 
     await rename(database, "elsewhere", "audit")
     assert await waiting(database) == []
-    assert [row["outcome"] for row in (await redrive(database)).rows] == ["redriven"]
+    assert [row.outcome for row in (await redrive(database)).rows] == ["redriven"]
     assert (await redrive(database)).rows == []

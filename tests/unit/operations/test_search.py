@@ -43,7 +43,7 @@ async def write(database: Database, *entries: Entry) -> None:
 
 async def page(
     database: Database, limit: int = 100, cursor: str | None = None, now: datetime = NOON, **which: Any
-) -> tuple[list[dict[str, Any]], str | None]:
+) -> search.Found:
     row = None if cursor is None else int(cursor)
     async with database.reading() as connection:
         return await search.search(connection, Search(**which), now=now, limit=limit, cursor=row)
@@ -52,15 +52,15 @@ async def page(
 async def found(database: Database, **query: Any) -> list[str]:
     rows, following = await page(database, **query)
     assert following is None
-    return [row["saga_id"] for row in rows]
+    return [row.saga_id for row in rows]
 
 
 async def pages(database: Database, **query: Any) -> list[list[str]]:
     rows, following = await page(database, **query)
-    found = [[row["saga_id"] for row in rows]]
+    found = [[row.saga_id for row in rows]]
     while following is not None:
         rows, following = await page(database, cursor=following, **query)
-        found.append([row["saga_id"] for row in rows])
+        found.append([row.saga_id for row in rows])
     return found
 
 
@@ -70,10 +70,10 @@ async def test_a_saga_is_shown_by_its_last_entry(database: Database):
 
     rows, _ = await page(database)
 
-    assert rows == [
+    assert [row.as_row() for row in rows] == [
         {
             "saga_id": "loan-1", "saga_type": "loan", "state": "Completed", "step": "take_back", "started_at": NOON,
-            "moved_at": later, "at": later, "attention": [],
+            "moved_at": later, "at": later, "attention": (),
         }
     ]  # fmt: skip
 
@@ -111,7 +111,7 @@ async def test_a_sagas_end_moves_no_step(database: Database):
 
     rows, _ = await page(database)
 
-    assert [(row["step"], row["moved_at"], row["at"]) for row in rows] == [("take_back", moved, ended)]
+    assert [(row.step, row.moved_at, row.at) for row in rows] == [("take_back", moved, ended)]
     assert await found(database, step="take_back", state=COMPLETED) == ["loan-1"]
     assert await found(database, step="lend_book") == []
 
@@ -135,8 +135,8 @@ async def test_sagas_that_need_an_operator_are_found(database: Database, few: in
 
     everything, _ = await page(database)
 
-    assert {row["saga_id"]: row["attention"] for row in everything if row["attention"]} == {
-        "loan-1": ["overdue"], "loan-3": ["overdue", "dead_letter"], "loan-4": ["dead_letter"],
+    assert {row.saga_id: row.attention for row in everything if row.attention} == {
+        "loan-1": ("overdue",), "loan-3": ("overdue", "dead_letter"), "loan-4": ("dead_letter",),
     }  # fmt: skip
     assert await found(database, attention=Attention.OVERDUE) == ["loan-3", "loan-1"]
     assert await pages(database, attention=Attention.DEAD_LETTER, limit=1) == [["loan-4"], ["loan-3"], []]
@@ -164,7 +164,7 @@ async def test_a_saga_is_found_by_its_events_ids(database: Database, column: str
 
     rows, _ = await page(database, q=wanted)
 
-    assert [(row["saga_id"], row["state"]) for row in rows] == [("loan-sought", "Completed")]
+    assert [(row.saga_id, row.state) for row in rows] == [("loan-sought", "Completed")]
 
 
 async def test_a_late_event_is_found_on_later_pages(database: Database):
@@ -215,11 +215,11 @@ async def test_two_types_under_one_id_are_two_sagas(database: Database):
     by_id, _ = await page(database, q="A-1")
 
     assert rows == by_id
-    shown = [(row["saga_type"], row["state"], row["step"], row["attention"]) for row in rows]
-    assert shown == [("gift", "Completed", "wrap", []), ("loan", "Pending", "lend_book", ["overdue"])]
-    assert [row["saga_type"] for row in (await page(database, q="its own"))[0]] == ["gift"]
-    assert [row["saga_type"] for row in (await page(database, q="A-1", type="loan"))[0]] == ["loan"]
-    assert [row["saga_type"] for row in (await page(database, attention=Attention.OVERDUE))[0]] == ["loan"]
+    shown = [(row.saga_type, row.state, row.step, row.attention) for row in rows]
+    assert shown == [("gift", "Completed", "wrap", ()), ("loan", "Pending", "lend_book", ("overdue",))]
+    assert [row.saga_type for row in (await page(database, q="its own"))[0]] == ["gift"]
+    assert [row.saga_type for row in (await page(database, q="A-1", type="loan"))[0]] == ["loan"]
+    assert [row.saga_type for row in (await page(database, attention=Attention.OVERDUE))[0]] == ["loan"]
 
 
 async def test_an_untyped_dead_letter_matches_each_saga(database: Database, monkeypatch: pytest.MonkeyPatch):
@@ -229,7 +229,7 @@ async def test_an_untyped_dead_letter_matches_each_saga(database: Database, monk
     rows, _ = await page(database)
     monkeypatch.setattr(attention, "_FEW", 0)
 
-    assert [row["attention"] for row in rows] == [["dead_letter"], ["dead_letter"]]
+    assert [row.attention for row in rows] == [("dead_letter",), ("dead_letter",)]
     assert len((await page(database, attention=Attention.DEAD_LETTER))[0]) == 2
 
 

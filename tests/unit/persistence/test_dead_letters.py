@@ -31,7 +31,7 @@ async def test_a_dead_letter_keeps_all_its_fields(database: Database) -> None:
 
     (dead_letter,) = await letters(database)
 
-    assert dead_letter == {
+    assert dead_letter.as_row() == {
         "id": "letter-1",
         "service": "library",
         "reason": "schema",
@@ -59,8 +59,8 @@ async def test_a_repeated_dead_letter_counts_its_attempts(database: Database) ->
     await keep(database, dead(message, number=9))
 
     (dead_letter,) = await letters(database)
-    assert (dead_letter["id"], dead_letter["attempts"]) == ("letter-1", 2)
-    assert (dead_letter["first_at"], dead_letter["last_at"]) == (
+    assert (dead_letter.id, dead_letter.attempts) == ("letter-1", 2)
+    assert (dead_letter.first_at, dead_letter.last_at) == (
         NOON + timedelta(seconds=1),
         NOON + timedelta(seconds=9),
     )
@@ -72,7 +72,7 @@ async def test_another_sagas_body_is_another_dead_letter(database: Database) -> 
 
     await keep(database, dead(stray, number=1), dead(of_a_saga, number=2))
 
-    assert {(dead_letter["saga_id"], dead_letter["attempts"]) for dead_letter in await letters(database)} == {
+    assert {(dead_letter.saga_id, dead_letter.attempts) for dead_letter in await letters(database)} == {
         (None, 1),
         ("loan-1", 1),
     }
@@ -99,10 +99,10 @@ async def test_a_message_of_nothing_but_bytes_is_kept(database: Database) -> Non
 
     (dead_letter,) = await letters(database)
 
-    assert dead_letter["body"] == "\\xff\x00"
-    assert (dead_letter["routing_key"], dead_letter["message_id"]) == ("anywhere", "ab")
-    assert dead_letter["headers"] == {"odd": "0:00:01", "b": "b'x'"}
-    assert dead_letter["saga_id"] is None
+    assert dead_letter.body == "\\xff\x00"
+    assert (dead_letter.routing_key, dead_letter.message_id) == ("anywhere", "ab")
+    assert dead_letter.headers == {"odd": "0:00:01", "b": "b'x'"}
+    assert dead_letter.saga_id is None
 
 
 async def test_dead_letters_are_listed_newest_first(database: Database) -> None:
@@ -115,5 +115,5 @@ async def test_dead_letters_are_listed_newest_first(database: Database) -> None:
         newest = await dead_letter_queries.listed(connection, limit=2)
         of_loan_1 = await dead_letter_queries.listed(connection, Selection(saga_id="loan-1"))
 
-    assert [each["id"] for each in newest] == ["letter-3", "letter-2"]
-    assert [each["id"] for each in of_loan_1] == ["letter-3", "letter-1"]
+    assert [each.id for each in newest] == ["letter-3", "letter-2"]
+    assert [each.id for each in of_loan_1] == ["letter-3", "letter-1"]

@@ -15,7 +15,7 @@ from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from toolkit import Settings
 from toolkit.persistence import overdue_search, overdue_steps, saga_log
 from toolkit.persistence.database import Database
-from toolkit.persistence.overdue_steps import OverdueStep
+from toolkit.protocol.pending_rows import OverdueStep
 from toolkit.runtime.watchdog import Watchdog
 from toolkit.testing import ManualClock
 

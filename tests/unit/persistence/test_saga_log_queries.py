@@ -28,9 +28,9 @@ async def test_sagas_are_listed_by_last_move_and_state(database: Database) -> No
         compensating = await saga_log_queries.sagas(connection, state=SagaState.COMPENSATING)
         newest = await saga_log_queries.sagas(connection, limit=1)
 
-    assert [(each["saga_id"], each["state"]) for each in everything] == [
+    assert [(each.saga_id, each.state) for each in everything] == [
         ("loan-1", "Compensating"),
         ("loan-2", "Started"),
     ]
-    assert [each["saga_id"] for each in compensating] == ["loan-1"]
-    assert [each["saga_id"] for each in newest] == ["loan-1"]
+    assert [each.saga_id for each in compensating] == ["loan-1"]
+    assert [each.saga_id for each in newest] == ["loan-1"]

@@ -69,7 +69,7 @@ async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database:
     )
     assert line["cure"].startswith("repair the row of outbox")
     async with database.reading() as connection:
-        assert [each["attempt"] for each in await outbox.listed(connection)] == [None]
+        assert [each.attempt for each in await outbox.listed(connection)] == [None]
 
 
 async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database: Database, clock: ManualClock) -> None:
@@ -223,8 +223,8 @@ async def test_unreadable_headers_do_not_stop_a_redrive(branch: Branch, database
     await change(database, "UPDATE dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'")
     by = Operator(name="ada", reason="repaired")
 
-    assert [each["headers"] for each in await letters(database) if each["saga_id"] == "loan-1"] == [{}]
+    assert [each.headers for each in await letters(database) if each.saga_id == "loan-1"] == [{}]
     batch = await dead_letters.redrive(database, Selection(), by, queue="saga.library", now=NOON)
 
-    assert [row["outcome"] for row in batch.rows] == ["redriven"] * 3
+    assert [row.outcome for row in batch.rows] == ["redriven"] * 3
     assert await rows_left(database) == ["loan-0", "loan-1", "loan-2"]

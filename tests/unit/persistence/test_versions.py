@@ -111,8 +111,8 @@ async def test_an_original_of_another_version_is_never_read(
         await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
 
     (letter,) = await loan_rows.letters(database)
-    assert fault in letter["error"]
-    assert "redrive the dead letter with a release" in letter["error"]
+    assert fault in letter.error
+    assert "redrive the dead letter with a release" in letter.error
     assert (await states(database, "loan-1"))[0] == "completed"
     assert "compensated" not in await states(database, "loan-1")
 

@@ -10,7 +10,8 @@ from tests.orders import paid_order, shown
 from toolkit.api.schemas import LogPage, WholeSaga
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import SagaState
-from toolkit.protocol.log_entry import DetailedEntry, LogEntry, field_names, trace_of
+from toolkit.protocol.log_entry import DetailedEntry, LogEntry, trace_of
+from toolkit.protocol.rows import field_names
 
 (ENTRY, *_) = shown(paid_order("order-1"))
 

@@ -204,7 +204,7 @@ async def test_an_unreadable_message_settles_as_dead_letter(running_branch: Bran
     )
 
     assert await lent(database) == ["loan-1"]
-    assert [each["reason"] for each in await letters(database)] == ["not JSON"]
+    assert [each.reason for each in await letters(database)] == ["not JSON"]
 
 
 async def test_no_message_is_returned_to_the_broker(running_branch: Branch, database: Database) -> None:

@@ -105,7 +105,7 @@ async def test_an_event_older_than_the_log_never_runs(branch: Branch, database: 
 
     assert await states(database, "loan-1") == ["completed"]
     assert await states(database, "loan-2") == []
-    assert [each["reason"] for each in await letters(database)] == ["older than the log"]
+    assert [each.reason for each in await letters(database)] == ["older than the log"]
 
 
 @pytest.mark.parametrize("event", [CardRefused(loan_id="loan-1", reason="card\0expired"), None])

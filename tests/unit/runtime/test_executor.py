@@ -68,7 +68,7 @@ async def test_an_unreadable_message_leaves_its_batch_alone(branch: Branch, data
     await branch.executor.execute([letter(WANTED, at=NOON), poison])
 
     assert await states(database, "loan-1") == ["completed"]
-    assert [(each["reason"], each["error"]) for each in await letters(database)] == [("not JSON", "a brace is missing")]
+    assert [(each.reason, each.error) for each in await letters(database)] == [("not JSON", "a brace is missing")]
 
 
 async def test_two_participants_of_a_service_both_act(database: Database, clerk: Clerk, clock: ManualClock) -> None:

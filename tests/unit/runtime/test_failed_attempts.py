@@ -61,8 +61,8 @@ async def test_a_step_without_refusal_ends_as_dead_letter(database: Database, cl
     await surely.take(WANTED)
 
     (dead,) = await letters(database)
-    assert (dead["step"], dead["attempts"], dead["reason"]) == ("lend_surely", 2, "retries spent")
-    assert "ConnectionError: catalogue away" in dead["traceback"]
+    assert (dead.step, dead.attempts, dead.reason) == ("lend_surely", 2, "retries spent")
+    assert "ConnectionError: catalogue away" in dead.traceback
     assert await states(database, "loan-1") == []
 
 
@@ -118,4 +118,4 @@ async def test_a_failing_compensation_becomes_a_dead_letter(branch: Branch, cler
 
     assert await states(database, "loan-1") == ["completed"]
     assert await notes(database, "loan-1") == ["retrying", "dead_lettered"]
-    assert [each["step"] for each in await letters(database)] == ["lend_book"]
+    assert [each.step for each in await letters(database)] == ["lend_book"]

@@ -137,7 +137,7 @@ async def test_an_unrecordable_message_becomes_a_dead_letter(postgres: Database,
 
     assert await lent(postgres) == ["loan-12", "loan-14"]
     (kept,) = await letters(postgres)
-    assert (kept["reason"], kept["saga_id"], kept["event_type"]) == ("not recordable", "loan-13", "BookWanted")
+    assert (kept.reason, kept.saga_id, kept.event_type) == ("not recordable", "loan-13", "BookWanted")
     assert one.batcher.is_healthy
 
 
@@ -158,4 +158,4 @@ async def test_an_unrecordable_call_becomes_a_dead_letter(postgres: Database, cl
     assert not was_settled
     assert await states(postgres, "loan-13") == ["executing"]
     assert await states(postgres, "loan-14") == ["executing", "completed"]
-    assert [each["saga_id"] for each in await letters(postgres)] == ["loan-13"]
+    assert [each.saga_id for each in await letters(postgres)] == ["loan-13"]

@@ -83,7 +83,7 @@ async def test_giving_up_without_refusal_is_a_dead_letter(database: Database, cl
 
     assert await states(database, "loan-1") == ["executing"]
     assert await notes(database, "loan-1") == ["retrying", "dead_lettered"]
-    assert [each["step"] for each in await letters(database)] == ["lend_surely"]
+    assert [each.step for each in await letters(database)] == ["lend_surely"]
 
 
 async def test_a_void_continues_after_a_crash(database: Database, clerk: Clerk) -> None:
@@ -170,4 +170,4 @@ async def test_a_failing_void_becomes_a_dead_letter(database: Database, clerk: C
 
     assert await states(database, "loan-1") == ["executing", "voiding"]
     assert await notes(database, "loan-1") == ["retrying", "dead_lettered"]
-    assert [each["step"] for each in await letters(database)] == ["lend_book"]
+    assert [each.step for each in await letters(database)] == ["lend_book"]

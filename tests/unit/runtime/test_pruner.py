@@ -16,7 +16,7 @@ from tests.example_sagas.loans import NOON, BookWanted
 from toolkit import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.persistence import audit_log, dead_letters, overdue_steps, pruning_watermark, saga_log, saga_log_queries
-from toolkit.persistence.audit_log import AuditEntry, Operator
+from toolkit.persistence.audit_log import Change, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.saga_log import Entry
@@ -112,21 +112,21 @@ async def test_old_dead_letters_of_ended_sagas_are_pruned(database: Database) ->
     pruned = await prune(database)
 
     assert pruned.dead_letters == 2
-    assert {each["saga_id"] for each in await letters(database)} == {"open", "young"}
+    assert {each.saga_id for each in await letters(database)} == {"open", "young"}
 
 
 async def test_pruning_by_hand_is_audited(database: Database) -> None:
     await log(database, "ended", SagaState.FAILED)
     async with database.transaction() as session:
-        await audit_log.add(await session.connection(), [AuditEntry("drop", "dead-letter-1")], ADA, now=OLD)
+        await audit_log.add(await session.connection(), [Change("drop", "dead-letter-1")], ADA, now=OLD)
 
     await prune(database, by=ADA)
     await prune(database, by=ADA)
 
     async with database.reading() as connection:
         (row,) = await audit_log.listed(connection)
-    assert (row["verb"], row["actor"], row["reason"]) == ("prune", "ada@desk", "the disk is full")
-    assert row["subject"].endswith("1 sagas, 0 dead letters, 1 audit rows")
+    assert (row.verb, row.actor, row.reason) == ("prune", "ada@desk", "the disk is full")
+    assert row.subject.endswith("1 sagas, 0 dead letters, 1 audit rows")
 
 
 async def test_what_is_overdue_is_forgotten_with_its_saga(database: Database) -> None:

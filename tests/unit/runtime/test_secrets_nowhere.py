@@ -11,6 +11,7 @@ import json
 import logging
 import reprlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -232,7 +233,7 @@ async def everything_shown(service: Service, database: Database, spans: InMemory
     async with database.reading() as connection:
         found["saga log"] = repr(await saga_log_queries.timeline(connection, "visit-1"))
         dead_letters = await dead_letter_queries.listed(connection)
-        found["dead letters"] = repr([{name: each[name] for name in each if name != "body"} for each in dead_letters])
+        found["dead letters"] = repr([replace(each, body="") for each in dead_letters])
 
     async def readiness() -> dict[str, bool]:
         return {"broker": True, "database": True, "relay": True}
@@ -249,7 +250,7 @@ async def everything_shown(service: Service, database: Database, spans: InMemory
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://ward", headers=headers) as client:
         places = ["/sagas", "/sagas/visit-1", "/log", "/dead-letters", "/outbox", "/attention", "/metrics", "/audit"]
-        for place in (*places, *(f"/dead-letters/{each['id']}" for each in dead_letters)):
+        for place in (*places, *(f"/dead-letters/{each.id}" for each in dead_letters)):
             answer = await client.get(place)
             found[place] = answer.text if answer.status_code != 404 else ""
     return found

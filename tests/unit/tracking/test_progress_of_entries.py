@@ -27,7 +27,9 @@ from tests.orders import (
 from tests.unit.tracking.trips import node, plain, statuses
 from toolkit.declaration.choreography import Choreography
 from toolkit.operations.views import SagaView
+from toolkit.protocol.fence import SagaState, StepState
 from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 from toolkit.protocol.timeline import tell
 from toolkit.tracking.progress import Status, progress
 
@@ -65,8 +67,18 @@ def test_abort_is_named_unless_a_refusal_was_first(entries, beginning):
 
 def test_lost_event_names_the_step_that_waits():
     entries = shown(paid_order("order-2"))
-    row = {"saga_id": "order-2", "step": "process_payment", "since": entries[-1].at, "nudges": 3, "aborted": False}
-    seen = {"payment": SagaView(overdue=[row])}
+    step = OverdueStep(
+        saga_id="order-2",
+        step="process_payment",
+        saga_type="order",
+        position=1,
+        state=StepState.COMPLETED,
+        saga_state=SagaState.PENDING,
+        since=entries[-1].at,
+        nudges=3,
+        aborted=False,
+    )
+    seen = {"payment": SagaView(overdue=[step])}
 
     found = progress(tell("order-2", by_service(entries)), ORDERS, seen, now=NOON)
 
@@ -79,7 +91,18 @@ def test_lost_event_names_the_step_that_waits():
 
 def test_unsent_event_is_reported_with_its_tries():
     entries = shown(paid_order("order-2"))
-    row = {"event_id": entries[-1].emitted_id, "event_type": "PaymentProcessed", "tries": 7, "destination": None}
+    row = UnsentMessage(
+        id="row-1",
+        event_id=str(entries[-1].emitted_id),
+        event_type="PaymentProcessed",
+        saga_type="order",
+        saga_id="order-2",
+        occurred_at=entries[-1].at,
+        due_at=entries[-1].at,
+        tries=7,
+        destination=None,
+        attempt=1,
+    )
 
     found = progress(tell("order-2", by_service(entries)), ORDERS, {"payment": SagaView(outbox=[row])}, now=NOON)
 

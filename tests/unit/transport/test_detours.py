@@ -80,8 +80,8 @@ async def test_a_redrive_forgives_no_detour(
     async with app.runtime.database.reading() as connection:
         entries = await timeline(connection, "tea-1")
     await app.stop()
-    assert [each["reason"] for each in found] == [reason, "forwarded", "forwarded"]
-    assert len({each["id"] for each in found}) == 3
+    assert [each.reason for each in found] == [reason, "forwarded", "forwarded"]
+    assert len({each.id for each in found}) == 3
     assert entries == []
 
 
@@ -101,7 +101,7 @@ async def test_a_message_of_its_own_queue_is_redriven(settings: Settings, channe
     await completed(app, "tea-1")
 
     await app.stop()
-    assert dead_letter["reason"] == "expired"
+    assert dead_letter.reason == "expired"
 
 
 async def message_count(channel: AbstractChannel, queue: str) -> int:

@@ -27,6 +27,7 @@ from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.outbox import OutboxRow, add
 from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_queries import timeline
+from toolkit.protocol.dead_letter_rows import WholeDeadLetter
 from toolkit.runtime.delivery import Delivery
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
@@ -91,11 +92,11 @@ async def publish(channel: AbstractChannel, exchange: str, key: str, **propertie
     await (await channel.get_exchange(exchange, ensure=False)).publish(message, key)
 
 
-async def dead_letters_of(app: App, count: int = 1) -> list[dict[str, Any]]:
-    async def are_there() -> list[dict[str, Any]]:
+async def dead_letters_of(app: App, count: int = 1) -> list[WholeDeadLetter]:
+    async def are_there() -> list[WholeDeadLetter]:
         async with app.runtime.database.reading() as connection:
             found = await dead_letter_queries.listed(connection)
-        return found if len(found) == count and all(each["attempts"] for each in found) else []
+        return found if len(found) == count and all(each.attempts for each in found) else []
 
     return await eventually(are_there, what=f"{count} dead letters")
 
@@ -160,9 +161,9 @@ async def test_redriving_does_not_bypass_the_senders_check(settings: Settings, c
     (again,) = await dead_letters_of(app)
 
     await app.stop()
-    assert dead_letter["reason"] == again["reason"] == "wrong sender"
-    assert again["id"] != dead_letter["id"]
-    assert again["headers"]["sent-by"] == ""
+    assert dead_letter.reason == again.reason == "wrong sender"
+    assert again.id != dead_letter.id
+    assert again.headers["sent-by"] == ""
 
 
 async def test_a_forged_login_header_is_rejected(settings: Settings, channel: AbstractChannel) -> None:
@@ -173,7 +174,7 @@ async def test_a_forged_login_header_is_rejected(settings: Settings, channel: Ab
     (dead_letter,) = await dead_letters_of(app)
 
     await app.stop()
-    assert dead_letter["reason"] == "wrong sender"
+    assert dead_letter.reason == "wrong sender"
 
 
 async def test_a_wrong_routing_key_makes_a_dead_letter(settings: Settings, channel: AbstractChannel) -> None:
@@ -184,7 +185,7 @@ async def test_a_wrong_routing_key_makes_a_dead_letter(settings: Settings, chann
     (dead_letter,) = await dead_letters_of(app)
 
     await app.stop()
-    assert (dead_letter["reason"], dead_letter["saga_id"]) == ("wrong routing key", "tea-1")
+    assert (dead_letter.reason, dead_letter.saga_id) == ("wrong routing key", "tea-1")
 
 
 async def test_a_forwarded_message_is_dead_lettered(settings: Settings, channel: AbstractChannel) -> None:
@@ -198,7 +199,7 @@ async def test_a_forwarded_message_is_dead_lettered(settings: Settings, channel:
     (dead_letter,) = await dead_letters_of(app)
 
     await app.stop()
-    assert dead_letter["reason"] == "forwarded"
+    assert dead_letter.reason == "forwarded"
 
 
 async def test_retries_of_a_former_release_still_run(settings: Settings, channel: AbstractChannel) -> None:

@@ -20,6 +20,7 @@ from toolkit.app import App
 from toolkit.errors import BrokerRefusesError, UnroutableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letter_queries, saga_log_queries
+from toolkit.protocol.dead_letter_rows import WholeDeadLetter
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 from toolkit.transport.rabbitmq.topology import declared_queues
 
@@ -99,8 +100,8 @@ async def test_events_that_no_release_consumes_are_unbound(settings: Settings, c
 
     (dead_letter,) = await eventually(lambda: dead_letters_of(app))
     await app.stop()
-    assert (dead_letter["reason"], dead_letter["saga_id"]) == ("no longer consumed", "order-1")
-    assert "a former release of this service" in dead_letter["error"]
+    assert (dead_letter.reason, dead_letter.saga_id) == ("no longer consumed", "order-1")
+    assert "a former release of this service" in dead_letter.error
 
 
 async def test_two_releases_keep_each_others_bindings(settings: Settings, channel: AbstractChannel) -> None:
@@ -123,7 +124,7 @@ async def steps_of(app: App, order_id: str) -> list[str]:
     return [each.step for each in entries if each.to_state == "completed"]
 
 
-async def dead_letters_of(app: App) -> list[dict[str, Any]]:
+async def dead_letters_of(app: App) -> list[WholeDeadLetter]:
     async with app.runtime.database.reading() as connection:
         return await dead_letter_queries.listed(connection)
 

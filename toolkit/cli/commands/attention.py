@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +16,13 @@ from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_rows, with_types
 from toolkit.cli.service_locations import opened
 from toolkit.clock import SystemClock
+from toolkit.protocol.rows import Row
 
 if TYPE_CHECKING:
     from toolkit.client.fan_out import Answers
-    from toolkit.client.service_client import Rows, ServiceClient
+    from toolkit.client.service_client import ServiceClient
+    from toolkit.protocol.dead_letter_rows import DeadLetterGroup
+    from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 
 _COLUMNS = ("since", "service", "what", "count", "step", "saga_id", "why")
 #: An event leaves its outbox within a second; one that is a minute old is stuck.
@@ -36,6 +40,21 @@ class Stuck(StrEnum):
     OVERDUE = "overdue"
     DEAD_LETTER = "dead-letter"
     OUTBOX = "outbox"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckRow(Row):
+    """Something that is stuck, or a number of the same kind; without a time where a whole service is."""
+
+    service: str
+    what: str
+    since: datetime | None = None
+    count: int = 1
+    step: str | None = None
+    saga_type: str | None = None
+    saga_id: str | None = None
+    why: str
+    details: dict[str, object] = field(default_factory=dict)
 
 
 def attention(
@@ -68,7 +87,7 @@ def attention(
     leave(ExitCode.PROBLEM if rows else ExitCode.FINE)
 
 
-async def _read(kinds: list[Stuck], limit: int, service: list[str] | None) -> Answers[Rows]:
+async def _read(kinds: list[Stuck], limit: int, service: list[str] | None) -> Answers[list[StuckRow]]:
     from toolkit.client.fan_out import ask_all
 
     now = SystemClock().now()
@@ -76,10 +95,10 @@ async def _read(kinds: list[Stuck], limit: int, service: list[str] | None) -> An
         return await ask_all(known, lambda each: _stuck_in(each, kinds, limit, now))
 
 
-async def _stuck_in(client: ServiceClient, kinds: list[Stuck], limit: int, now: datetime) -> Rows:
+async def _stuck_in(client: ServiceClient, kinds: list[Stuck], limit: int, now: datetime) -> list[StuckRow]:
     import asyncio
 
-    readers: dict[Stuck, Callable[[], Coroutine[Any, Any, Iterable[dict[str, Any]]]]] = {
+    readers: dict[Stuck, Callable[[], Coroutine[Any, Any, Iterable[StuckRow]]]] = {
         Stuck.NOT_READY: lambda: _unready(client),
         Stuck.UNDECLARED_STEP: lambda: _undeclared(client),
         Stuck.CONTRADICTION: lambda: _contradictions(client, limit),
@@ -88,106 +107,141 @@ async def _stuck_in(client: ServiceClient, kinds: list[Stuck], limit: int, now: 
         Stuck.OUTBOX: lambda: _unsent(client, now, is_grouped=kinds != [Stuck.OUTBOX]),
     }
     found = await asyncio.gather(*(read() for kind, read in readers.items() if kind in kinds))
-    return [{"service": client.service} | row for rows in found for row in rows]
+    return [row for rows in found for row in rows]
 
 
-def _sort_key(row: Mapping[str, Any]) -> datetime:
+def _sort_key(row: StuckRow) -> datetime:
     """Return a row's time; rows of services come first, since they have none."""
-    return row["since"] or datetime.min.replace(tzinfo=UTC)
+    return row.since or datetime.min.replace(tzinfo=UTC)
 
 
-def _unreachable(service: str, reason: str) -> dict[str, Any]:
-    return {"service": service} | _row("unreachable", None, {}, reason)
+def _unreachable(service: str, reason: str) -> StuckRow:
+    return StuckRow(service=service, what="unreachable", why=reason)
 
 
-async def _unready(client: ServiceClient) -> list[dict[str, Any]]:
+async def _unready(client: ServiceClient) -> list[StuckRow]:
     from toolkit.tracking.snapshot import lacks
 
     lacking = lacks(await client.ready())
-    return [_row(Stuck.NOT_READY, None, {}, f"no {', '.join(lacking)}")] if lacking else []
+    why = f"no {', '.join(lacking)}"
+    return [StuckRow(service=client.service, what=Stuck.NOT_READY, why=why)] if lacking else []
 
 
-async def _undeclared(client: ServiceClient) -> list[dict[str, Any]]:
-    why = "sagas are under way at a step that the service does not declare, so nothing can undo it"
+async def _undeclared(client: ServiceClient) -> list[StuckRow]:
     return [
-        _row(Stuck.UNDECLARED_STEP, None, step, why, count=step["unfinished"])
+        StuckRow(
+            service=client.service,
+            what=Stuck.UNDECLARED_STEP,
+            count=step.unfinished,
+            step=step.step,
+            saga_type=step.saga_type,
+            why="sagas are under way at a step that the service does not declare, so nothing can undo it",
+        )
         for step in await client.undeclared_steps()
-        if step["unfinished"]
+        if step.unfinished
     ]
 
 
-async def _contradictions(client: ServiceClient, limit: int) -> list[dict[str, Any]]:
+async def _contradictions(client: ServiceClient, limit: int) -> list[StuckRow]:
     return [
-        _row(Stuck.CONTRADICTION, step["since"], step, step["error"])
+        StuckRow(
+            service=client.service,
+            what=Stuck.CONTRADICTION,
+            since=step.since,
+            step=step.step,
+            saga_type=step.saga_type,
+            saga_id=step.saga_id,
+            why=step.error,
+        )
         for step in await client.contradictions(limit=limit)
     ]
 
 
-async def _overdue(client: ServiceClient, limit: int) -> list[dict[str, Any]]:
-    facts = ("state", "saga_state", "nudges", "aborted")
+async def _overdue(client: ServiceClient, limit: int) -> list[StuckRow]:
     return [
-        _row(Stuck.OVERDUE, step["since"], step, _why_overdue(step), details={name: step[name] for name in facts})
+        StuckRow(
+            service=client.service,
+            what=Stuck.OVERDUE,
+            since=step.since,
+            step=step.step,
+            saga_type=step.saga_type,
+            saga_id=step.saga_id,
+            why=_why_overdue(step),
+            details=_fields_of(step, "state", "saga_state", "nudges", "aborted"),
+        )
         for step in await client.overdue(limit=limit)
     ]
 
 
-def _why_overdue(step: Mapping[str, Any]) -> str:
-    aborted = ", an abort was sent" if step["aborted"] else ""
-    return f"{step['state']}, and the saga is {step['saga_state']}; nudged {_times(step['nudges'])}{aborted}"
+def _why_overdue(step: OverdueStep) -> str:
+    aborted = ", an abort was sent" if step.aborted else ""
+    return f"{step.state}, and the saga is {step.saga_state}; nudged {_times(step.nudges)}{aborted}"
 
 
-async def _dead_letters(client: ServiceClient) -> list[dict[str, Any]]:
+async def _dead_letters(client: ServiceClient) -> list[StuckRow]:
     return [
-        _row(Stuck.DEAD_LETTER, group["first_at"], group, _why_dead_lettered(group), count=group["count"])
+        StuckRow(
+            service=client.service,
+            what=Stuck.DEAD_LETTER,
+            since=group.first_at,
+            count=group.count,
+            step=group.step,
+            saga_type=group.saga_type,
+            saga_id=group.saga_id,
+            why=_why_dead_lettered(group),
+        )
         for group in await client.groups()
     ]
 
 
-def _why_dead_lettered(group: Mapping[str, Any]) -> str:
-    error = group.get("error") or ""  # an older service returns none
+def _why_dead_lettered(group: DeadLetterGroup) -> str:
     # Most errors begin with the reason.
-    return error if error.startswith(group["reason"]) else ": ".join(filter(None, (group["reason"], error)))
+    is_named = group.error.startswith(group.reason)
+    return group.error if is_named else ": ".join(filter(None, (group.reason, group.error)))
 
 
-async def _unsent(client: ServiceClient, now: datetime, *, is_grouped: bool) -> Iterator[dict[str, Any]]:
+async def _unsent(client: ServiceClient, now: datetime, *, is_grouped: bool) -> list[StuckRow]:
     """Return the outbox's rows that are due for too long; a retry that waits for its time is not stuck."""
-    rows = [(_since(row), row) for row in await client.outbox(limit=_MOST_ROWS)]
-    late = sorted((each for each in rows if each[0] < now - _OUTBOX_AGE), key=lambda each: each[0])
-    return _oldest_of(late) if is_grouped else (_unsent_event(since, row) for since, row in late)
+    rows = [row for row in await client.outbox(limit=_MOST_ROWS) if _since(row) < now - _OUTBOX_AGE]
+    late = sorted(rows, key=_since)
+    if is_grouped and late:
+        return [_oldest_of(client.service, late)]
+    return [_unsent_event(client.service, row) for row in late]
 
 
-def _since(row: dict[str, Any]) -> datetime:
-    since: datetime = row["due_at"] if row["destination"] else row.get("occurred_at") or row["due_at"]
-    return since
+def _since(row: UnsentMessage) -> datetime:
+    return row.due_at if row.destination else row.occurred_at
 
 
-def _oldest_of(late: list[tuple[datetime, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    if late:
-        since, oldest = late[0]
-        tries = max(row["tries"] for _, row in late)
-        why = f"sent {_times(tries)} without a confirm; the oldest is {oldest['event_type']}"
-        yield _row(Stuck.OUTBOX, since, oldest | {"step": None}, why, count=len(late))
+def _oldest_of(service: str, late: list[UnsentMessage]) -> StuckRow:
+    oldest, tries = late[0], max(row.tries for row in late)
+    return StuckRow(
+        service=service,
+        what=Stuck.OUTBOX,
+        since=_since(oldest),
+        count=len(late),
+        saga_type=oldest.saga_type,
+        saga_id=oldest.saga_id,
+        why=f"sent {_times(tries)} without a confirm; the oldest is {oldest.event_type}",
+    )
 
 
-def _unsent_event(since: datetime, row: dict[str, Any]) -> dict[str, Any]:
-    facts = ("event_id", "event_type", "destination", "attempt", "tries")
-    way = f" to {row['destination']}" if row["destination"] else ""
-    tries = f"sent {_times(row['tries'])} without a confirm" if row["tries"] else "never sent"
-    why = f"{row['event_type']}{way}, {tries}"
-    return _row(Stuck.OUTBOX, since, row | {"step": None}, why, details={name: row[name] for name in facts})
+def _unsent_event(service: str, row: UnsentMessage) -> StuckRow:
+    way = f" to {row.destination}" if row.destination else ""
+    tries = f"sent {_times(row.tries)} without a confirm" if row.tries else "never sent"
+    return StuckRow(
+        service=service,
+        what=Stuck.OUTBOX,
+        since=_since(row),
+        saga_type=row.saga_type,
+        saga_id=row.saga_id,
+        why=f"{row.event_type}{way}, {tries}",
+        details=_fields_of(row, "event_id", "event_type", "destination", "attempt", "tries"),
+    )
 
 
-def _row(
-    what: str,
-    since: datetime | None,
-    subject: Mapping[str, Any],
-    why: str,
-    *,
-    count: int = 1,
-    details: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    saga = {name: subject.get(name) for name in ("step", "saga_type", "saga_id")}
-    return {"what": what, "since": since, "count": count, **saga, "why": why, "details": details or {}}
+def _fields_of(row: Row, *names: str) -> dict[str, object]:
+    return {name: getattr(row, name) for name in names}
 
 
 def _times(count: int) -> str:

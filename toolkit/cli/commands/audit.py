@@ -13,7 +13,7 @@ from toolkit.cli.output import print_rows, with_types
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
-    from toolkit.client.service_client import Rows
+    from toolkit.persistence.audit_log import AuditEntry
 
 _COLUMNS = ("at", "actor", "verb", "saga_id", "subject", "reason")
 
@@ -28,10 +28,10 @@ def audit(
 
     Who, when, what and why, the newest first. Ends with 3 where the service can't be asked.
     """
-    rows = run_async(_read(of, limit, service))
-    print_rows(rows, output, columns=with_types(_COLUMNS, rows))
+    entries = run_async(_read(of, limit, service))
+    print_rows(entries, output, columns=with_types(_COLUMNS, entries))
 
 
-async def _read(name: str, limit: int, service: list[str] | None) -> Rows:
+async def _read(name: str, limit: int, service: list[str] | None) -> list[AuditEntry]:
     async with opened(service) as known:
         return await pick(name, known).audit(limit=limit)

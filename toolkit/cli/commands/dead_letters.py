@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,9 +19,11 @@ from toolkit.clock import SystemClock
 from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.service_client import Rows, ServiceClient
+    from toolkit.client.service_client import ServiceClient
+    from toolkit.operations.outcomes import DeadLetterOutcome
     from toolkit.persistence.audit_log import Operator
     from toolkit.persistence.dead_letters import Selection
+    from toolkit.protocol.dead_letter_rows import DeadLetterSummary, WholeDeadLetter
 
 dead_letters = typer.Typer(
     cls=VerbGroup,
@@ -88,7 +90,7 @@ def show_dead_letter(
         complain(_missing(of, [dead_letter_id]))
         leave(ExitCode.PROBLEM)
     elif output is Format.TABLE:
-        print_fields(dead_letter)
+        print_fields(dead_letter.as_row())
         _explain_redaction(of, dead_letter)
     else:
         print_json(dead_letter, output)
@@ -141,13 +143,13 @@ def drop(
     _act("drop", of, which, _operator(reason, dry_run), dry_run, service, output)
 
 
-def _explain_redaction(of: str, dead_letter: Mapping[str, Any]) -> None:
+def _explain_redaction(of: str, dead_letter: WholeDeadLetter) -> None:
     """Name the reason why a message is not shown, and the table that has it."""
     from toolkit.declaration.redaction import NO_OBJECT, UNKNOWN
 
-    if dead_letter["body"] in (UNKNOWN, NO_OBJECT):
+    if dead_letter.body in (UNKNOWN, NO_OBJECT):
         complain(
-            f"the message of {dead_letter['id']} is not shown, since its event's declaration is not known here; "
+            f"the message of {dead_letter.id} is not shown, since its event's declaration is not known here; "
             f"it is whole in the table dead_letters of {of}'s database"
         )
 
@@ -194,18 +196,18 @@ def _act(
     service: list[str] | None,
     output: Format,
 ) -> None:
-    rows: Rows = []
+    rows: list[DeadLetterOutcome] = []
     with printing(rows, output, columns=_OUTCOMES):
         run_async(_batch_by_batch(verb, of, which, by, dry_run, service, rows))
-    refused = [row for row in rows if row["outcome"] == "refused"]
-    done = {row["id"] for row in rows}
+    refused = [row for row in rows if row.is_refused]
+    done = {row.id for row in rows}
     missing = [each for each in dict.fromkeys(which.ids) if each not in done]
     if missing:
         complain(_missing(of, missing))
     elif not rows:
         complain(f"{of} has no such dead letters")
     if refused:
-        complain(f"{len(refused)} of {len(rows)} refused; the first: {refused[0]['why']}")
+        complain(f"{len(refused)} of {len(rows)} refused; the first: {refused[0].why}")
     leave(ExitCode.PROBLEM if refused or missing else ExitCode.FINE)
 
 
@@ -215,7 +217,13 @@ def _missing(of: str, ids: Sequence[str]) -> str:
 
 
 async def _batch_by_batch(
-    verb: str, of: str, which: Selection, by: Operator, dry_run: bool, service: list[str] | None, rows: Rows
+    verb: str,
+    of: str,
+    which: Selection,
+    by: Operator,
+    dry_run: bool,
+    service: list[str] | None,
+    rows: list[DeadLetterOutcome],
 ) -> None:
     """Redrive or drop batch by batch, and add the outcomes to `rows`."""
     async with opened(service) as known:
@@ -224,7 +232,7 @@ async def _batch_by_batch(
         if not newest:
             await _check_step(client, which.step)
             return
-        which = replace(which, up_to=newest[0]["id"])
+        which = replace(which, up_to=newest[0].id)
         act = client.redrive if verb == "redrive" else client.drop
         with progress() as bar:
             task = bar.add_task("dead letters", total=await client.count(which))
@@ -236,7 +244,7 @@ async def _batch_by_batch(
                 after = batch.after
 
 
-async def _read(of: str, which: Selection, limit: int, service: list[str] | None) -> Rows:
+async def _read(of: str, which: Selection, limit: int, service: list[str] | None) -> list[DeadLetterSummary]:
     async with opened(service) as known:
         client = pick(of, known)
         rows = await client.dead_letters(which, limit=limit)
@@ -267,6 +275,6 @@ async def _check_step(client: ServiceClient, name: str | None) -> None:
         raise UsageError(f"{client.service} has no step {name!r}; there are: {', '.join(sorted(steps))}")
 
 
-async def _read_one(of: str, dead_letter_id: str, service: list[str] | None) -> dict[str, Any] | None:
+async def _read_one(of: str, dead_letter_id: str, service: list[str] | None) -> WholeDeadLetter | None:
     async with opened(service) as known:
         return await pick(of, known).dead_letter(dead_letter_id)

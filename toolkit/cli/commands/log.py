@@ -41,8 +41,7 @@ def log(
     if output is Format.TABLE and entries and sys.stdout.isatty():
         print_by_saga(entries)
     else:
-        rows = [entry.as_row() for entry in entries]
-        print_rows(rows, output, columns=with_types(_COLUMNS, rows))
+        print_rows(entries, output, columns=with_types(_COLUMNS, entries))
 
 
 async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, service: list[str] | None) -> Entries:

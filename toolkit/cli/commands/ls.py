@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,7 @@ from toolkit.cli.output import console, print_rows, with_types
 from toolkit.cli.service_locations import opened
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import SagaState
+from toolkit.protocol.rows import Row
 
 if TYPE_CHECKING:
     from toolkit.protocol.timeline import Timeline
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
 _COLUMNS = ("saga_id", "saga_type", "state", "last_step", "last_state", "age")
 #: What a narrow terminal has room for.
 _FEWER, _NARROW = ("saga_id", "state", "last_step", "age"), 110
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaSummary(Row):
+    """A saga of the list, as all services together show it."""
+
+    saga_id: str
+    saga_type: str | None
+    state: SagaState | None
+    last_step: str
+    last_state: str
+    started_at: datetime
+    moved_at: datetime
+    age: str
 
 
 def ls(
@@ -53,20 +69,20 @@ async def _read(
         return await latest_sagas(known, limit, state)
 
 
-def summary(timeline: Timeline, now: datetime) -> dict[str, Any]:
+def summary(timeline: Timeline, now: datetime) -> SagaSummary:
     """Return one saga's row of a list."""
     started_at = min(entry.at for entry in timeline.entries)
     last = timeline.last_move or timeline.entries[-1]
-    return {
-        "saga_id": timeline.saga_id,
-        "saga_type": timeline.saga_type,
-        "state": timeline.state,
-        "last_step": last.step,
-        "last_state": last.to_state,
-        "started_at": started_at,
-        "moved_at": max(entry.at for entry in timeline.entries),
-        "age": age_of(now - started_at),
-    }
+    return SagaSummary(
+        saga_id=timeline.saga_id,
+        saga_type=timeline.saga_type,
+        state=timeline.state,
+        last_step=last.step,
+        last_state=last.to_state,
+        started_at=started_at,
+        moved_at=max(entry.at for entry in timeline.entries),
+        age=age_of(now - started_at),
+    )
 
 
 def age_of(span: timedelta) -> str:

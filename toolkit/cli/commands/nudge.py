@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,8 @@ from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
     from toolkit.client.fan_out import Answers
-    from toolkit.client.service_client import Rows, ServiceClient
+    from toolkit.client.service_client import ServiceClient
+    from toolkit.operations.outcomes import SagaOutcome
     from toolkit.persistence.audit_log import Operator
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
@@ -43,16 +45,18 @@ def nudge(
         leave(ExitCode.AWAY)
     if not rows:
         complain(f"error: no service knows a saga {saga_id!r}; `saga ls` lists those that they know")
-    leave(ExitCode.FINE if any(row["outcome"] != "refused" for row in rows) else ExitCode.PROBLEM)
+    leave(ExitCode.FINE if any(not row.is_refused for row in rows) else ExitCode.PROBLEM)
 
 
-async def _nudge(saga_id: str, named: str | None, by: Operator, service: list[str] | None) -> Answers[Rows]:
+async def _nudge(
+    saga_id: str, named: str | None, by: Operator, service: list[str] | None
+) -> Answers[Sequence[SagaOutcome]]:
     from toolkit.client.fan_out import ask_all
 
     async with opened(service) as known:
         saga_type = await type_of(saga_id, named, known)
 
-        async def rows_of(each: ServiceClient) -> Rows:
+        async def outcomes_of(each: ServiceClient) -> Sequence[SagaOutcome]:
             return (await each.nudge(saga_id, by, saga_type)).rows
 
-        return await ask_all(known, rows_of, within=None)
+        return await ask_all(known, outcomes_of, within=None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +15,33 @@ from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOpti
 from toolkit.cli.output import printing
 from toolkit.cli.progress_bars import progress
 from toolkit.cli.service_locations import opened
+from toolkit.protocol.rows import Row
 
 if TYPE_CHECKING:
-    from toolkit.client.service_client import Rows, ServiceClient
+    from toolkit.client.service_client import ServiceClient
     from toolkit.persistence.audit_log import Operator
+    from toolkit.runtime.pruner import Pruned
 
 _COLUMNS = ("service", "sagas", "dead_letters", "audit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedRows(Row):
+    """How many rows were pruned in a service."""
+
+    service: str
+    sagas: int = 0
+    dead_letters: int = 0
+    audit: int = 0
+
+    def plus(self, pruned: Pruned) -> PrunedRows:
+        """Return the counts after one more batch."""
+        return replace(
+            self,
+            sagas=self.sagas + pruned.sagas,
+            dead_letters=self.dead_letters + pruned.dead_letters,
+            audit=self.audit + pruned.audit,
+        )
 
 
 def prune(
@@ -32,7 +54,7 @@ def prune(
 
     The audit's, too; nothing of an open saga.
     """
-    rows: Rows = []
+    rows: list[PrunedRows] = []
     with printing(rows, output, columns=_COLUMNS):
         run_async(_prune(_allowed(older_than), operator(reason), service, rows))
 
@@ -49,22 +71,19 @@ def _allowed(older_than: str) -> timedelta:
     return age
 
 
-async def _prune(age: timedelta, by: Operator, service: list[str] | None, rows: Rows) -> None:
+async def _prune(age: timedelta, by: Operator, service: list[str] | None, rows: list[PrunedRows]) -> None:
     async with opened(service) as known:
         for client in known:
-            row = {"service": client.service, "sagas": 0, "dead_letters": 0, "audit": 0}
-            await _prune_one(client, age, by, row, rows)
+            await _prune_one(client, age, by, rows)
 
 
-async def _prune_one(client: ServiceClient, age: timedelta, by: Operator, row: dict[str, Any], rows: Rows) -> None:
+async def _prune_one(client: ServiceClient, age: timedelta, by: Operator, rows: list[PrunedRows]) -> None:
     with progress() as bar:
         task = bar.add_task(f"sagas pruned in {client.service}", total=None)
-        is_all = False
-        while not is_all:
+        pruned = await client.prune(age, by)  # a service that refuses has no row
+        rows.append(PrunedRows(service=client.service).plus(pruned))
+        bar.advance(task, pruned.sagas)
+        while not pruned.is_all:
             pruned = await client.prune(age, by)
-            if row not in rows:  # a service that refuses has no row
-                rows.append(row)
-            counts = {"sagas": pruned.sagas, "dead_letters": pruned.dead_letters, "audit": pruned.audit}
-            row |= {name: row[name] + count for name, count in counts.items()}
+            rows[-1] = rows[-1].plus(pruned)
             bar.advance(task, pruned.sagas)
-            is_all = pruned.is_all

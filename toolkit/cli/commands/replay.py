@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,10 +13,11 @@ from toolkit.cli.operator import operator, type_of
 from toolkit.cli.options import Format, FormatOption, ReasonOption, ServicesOption, TypeOption
 from toolkit.cli.output import print_some
 from toolkit.cli.service_locations import opened
-from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from toolkit.client.service_client import Rows, ServiceClient
+    from toolkit.client.fan_out import Answers
+    from toolkit.client.service_client import ServiceClient
+    from toolkit.operations.outcomes import SagaOutcome
     from toolkit.persistence.audit_log import Operator
 
 _COLUMNS = ("service", "step", "event_type", "event_id", "outcome", "why")
@@ -33,32 +35,27 @@ def replay(
     Under their own ids: consumed events change nothing, lost ones let the saga go on. Ends with 1 where no service
     knows the saga, and with 3 where a service can't be asked.
     """
-    rows, unreachable = run_async(_replay(saga_id, saga_type, operator(reason), service))
+    answers = run_async(_replay(saga_id, saga_type, operator(reason), service))
+    rows = [row for found in answers.by_service.values() for row in found]
     with held():
         print_some(rows, output, columns=_COLUMNS)
-    for name, why in unreachable.items():
+    for name, why in answers.unreachable.items():
         complain(f"warning: {name} is unreachable, so nothing was replayed there: {why}")
-    if not rows and not unreachable:
+    if not rows and not answers.unreachable:
         complain(f"error: no service knows a saga {saga_id!r}; `saga ls` lists those that they know")
         leave(ExitCode.PROBLEM)
-    leave(ExitCode.AWAY if unreachable else ExitCode.FINE)
+    leave(ExitCode.AWAY if answers.unreachable else ExitCode.FINE)
 
 
 async def _replay(
-    saga_id: str, saga_type: str | None, by: Operator, service: list[str] | None
-) -> tuple[Rows, dict[str, str]]:
-    import asyncio
+    saga_id: str, named: str | None, by: Operator, service: list[str] | None
+) -> Answers[Sequence[SagaOutcome]]:
+    from toolkit.client.fan_out import ask_all
 
     async with opened(service) as known:
-        saga_type = await type_of(saga_id, saga_type, known)
-        answers = await asyncio.gather(*(_ask(each, saga_id, saga_type, by) for each in known))
-    named = list(zip((each.service for each in known), answers, strict=True))
-    rows = [row for _, answer in named if not isinstance(answer, UnreachableError) for row in answer]
-    return rows, {name: str(answer) for name, answer in named if isinstance(answer, UnreachableError)}
+        saga_type = await type_of(saga_id, named, known)
 
+        async def outcomes_of(each: ServiceClient) -> Sequence[SagaOutcome]:
+            return (await each.replay(saga_id, by, saga_type)).rows
 
-async def _ask(client: ServiceClient, saga_id: str, saga_type: str | None, by: Operator) -> Rows | UnreachableError:
-    try:
-        return (await client.replay(saga_id, by, saga_type)).rows
-    except UnreachableError as error:
-        return error
+        return await ask_all(known, outcomes_of, within=None)

@@ -131,5 +131,5 @@ def _sagas(sight: Sight) -> Table:
     for timeline in sight.timelines:
         row = summary(timeline, sight.at)
         state = styled_state(timeline.state)
-        rows.append([state if name == "state" else text_of(row[name]) for name in _SAGAS])
+        rows.append([state if name == "state" else text_of(getattr(row, name)) for name in _SAGAS])
     return table_of(_SAGAS, rows)

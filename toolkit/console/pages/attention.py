@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,12 +17,11 @@ from toolkit.console.submissions import Submissions
 from toolkit.console.templating import Pages
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.persistence.dead_letters import Selection
+from toolkit.protocol.dead_letter_rows import DeadLetterSummary
 from toolkit.tracking.snapshot import lacks
 
 #: How many overdue steps of each service are shown, the longest waiting first; and contradictions, the newest first.
 _MOST_OVERDUE = 100
-#: The newest dead letter of a group; services of an older version leave it out.
-_NEWEST = {"error": None, "saga_type": None, "saga_id": None}
 
 
 class AttentionPage:
@@ -48,17 +46,17 @@ class AttentionPage:
             ),
             self._services.ask("ready", lambda each: each.ready(), max_wait=max_wait),
         )
-        steps = [row | {"service": name} for name, rows in overdue.by_service.items() for row in rows]
-        contradictions = [row | {"service": name} for name, rows in contradictory.by_service.items() for row in rows]
-        dead_letters = [_NEWEST | row | {"service": name} for name, rows in groups.by_service.items() for row in rows]
+        steps = [(name, row) for name, rows in overdue.by_service.items() for row in rows]
+        contradictions = [(name, row) for name, rows in contradictory.by_service.items() for row in rows]
+        dead_letters = [(name, row) for name, rows in groups.by_service.items() for row in rows]
         lacking = {name: lacks(parts) for name, parts in ready.by_service.items()}
         unreachable = groups.unreachable | overdue.unreachable | contradictory.unreachable | ready.unreachable
         return self._pages.page(
             request,
             "attention",
-            groups=sorted(dead_letters, key=lambda row: (-row["count"], row["service"], row["reason"])),
-            overdue=sorted(steps, key=lambda row: row["since"]),
-            contradictions=sorted(contradictions, key=lambda row: row["since"], reverse=True),
+            groups=sorted(dead_letters, key=lambda each: (-each[1].count, each[0], each[1].reason)),
+            overdue=sorted(steps, key=lambda each: each[1].since),
+            contradictions=sorted(contradictions, key=lambda each: each[1].since, reverse=True),
             is_cut=any(len(rows) >= _MOST_OVERDUE for rows in overdue.by_service.values()),
             unreachable=unreachable,
             not_ready={name: parts for name, parts in lacking.items() if parts and name not in unreachable},
@@ -136,7 +134,7 @@ def _verb(request: Request) -> Verb:
         raise HTTPException(404) from error
 
 
-async def _sample(client: ServiceClient, which: Selection) -> list[dict[str, Any]]:
+async def _sample(client: ServiceClient, which: Selection) -> list[DeadLetterSummary]:
     """Return the newest of the selected dead letters, as examples."""
     try:
         return await client.dead_letters(which, limit=10)

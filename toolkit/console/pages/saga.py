@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,7 +18,7 @@ from toolkit.console.submissions import Line, Submissions
 from toolkit.console.templating import Pages, saga_path
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
-from toolkit.operations.dead_letters import BatchResult
+from toolkit.operations.outcomes import BatchResult, SagaOutcome
 from toolkit.operations.views import require_one_type
 from toolkit.persistence.audit_log import Operator
 from toolkit.protocol.timeline import tell
@@ -133,20 +132,22 @@ class SagaPage:
         return lines
 
 
-async def _line_of(client: ServiceClient, action: Any) -> Line:
+async def _line_of(
+    client: ServiceClient, action: Callable[[ServiceClient], Awaitable[BatchResult[SagaOutcome]]]
+) -> Line:
     """Run an action at one service, and return its outcome."""
     try:
-        batch: BatchResult = await action(client)
+        batch = await action(client)
     except (UnreachableError, NotAllowedError) as error:
         return Line(client.service, "unreachable", str(error))
     except AmbiguousSagaError as error:
         return Line(client.service, "refused", str(error))
     if not batch.rows:
         return Line(client.service, "nothing", "does not know this saga")
-    refused = [row for row in batch.rows if row["outcome"] == "refused"]
+    refused = [row for row in batch.rows if row.is_refused]
     if len(refused) == len(batch.rows):
-        return Line(client.service, "refused", str(refused[0]["why"]))
-    sent = [str(row["event_type"]) for row in batch.rows if row["outcome"] != "refused"]
+        return Line(client.service, "refused", str(refused[0].why))
+    sent = [str(row.event_type) for row in batch.rows if not row.is_refused]
     return Line(client.service, "done", f"sent {', '.join(dict.fromkeys(sent))}")
 
 

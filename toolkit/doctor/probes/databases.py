@@ -26,7 +26,7 @@ from toolkit.errors import DatabaseUnavailableError
 from toolkit.ids import new_id
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import describe_fault
-from toolkit.persistence.known_steps import Undeclared, former
+from toolkit.persistence.known_steps import UndeclaredStep, former
 from toolkit.urls import is_loopback
 
 _TIMEOUT = 10
@@ -84,7 +84,7 @@ async def _asked(facts: DatabaseFacts, url: str, declared: Service | None) -> Da
 
 async def _former_steps(
     connection: AsyncConnection, facts: DatabaseFacts, declared: Service | None
-) -> tuple[Undeclared, ...] | None:
+) -> tuple[UndeclaredStep, ...] | None:
     is_readable = not any(lack.table in _STEP_TABLES for lack in facts.lacks)
     return tuple(await former(connection, Contract.of(declared))) if declared and is_readable else None
 

@@ -1,0 +1,8 @@
+"""What identifies a saga, and a step of it."""
+
+from __future__ import annotations
+
+#: One saga: its type and its id. Two sagas of different types may have the same id, even in one service.
+SagaKey = tuple[str, str]
+#: One step of one saga: the saga's type and id, and the step's name.
+StreamKey = tuple[str, str, str]
