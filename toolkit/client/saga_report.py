@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from toolkit.client.fan_out import ask_all
+from toolkit.client.fan_out import Answers, ask_all
 from toolkit.client.service_client import LogReader, ServiceClient
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.operations.search import FoundSaga, Search
-from toolkit.operations.views import require_one_type
+from toolkit.operations.views import SagaView, require_one_type
 from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.fence import SagaState
 from toolkit.protocol.timeline import Timeline, tell
@@ -57,9 +57,7 @@ async def report_of(
     seen, answered = await asyncio.gather(
         ask_all(clients, lambda each: each.saga(saga_id, saga_type)), ask_all(clients, lambda each: each.contract())
     )
-    require_one_type(saga_id, seen.by_service.values())
-    entries = {name: view.entries for name, view in seen.by_service.items()}
-    timeline = tell(saga_id, entries, unreachable=seen.unreachable)
+    timeline = merged(saga_id, seen)
     known_here = {name: contract for name in answered.unreachable if (contract := declared(name))}
     contracts = answered.by_service | known_here
     missing = {
@@ -68,6 +66,26 @@ async def report_of(
     has_dead_letters = any(view.dead_letters for view in seen.by_service.values())
     found = progress(timeline, Choreography(contracts.values()), seen.by_service)
     return SagaReport(timeline, found, missing, has_dead_letters, _undeclared(timeline, contracts))
+
+
+def merged(saga_id: str, answers: Answers[SagaView]) -> Timeline:
+    """Return the timeline that the services' views of a saga form together.
+
+    Raises:
+        AmbiguousSagaError: the views are of sagas of several types.
+    """
+    require_one_type(saga_id, answers.by_service.values())
+    entries = {name: view.entries for name, view in answers.by_service.items()}
+    return tell(saga_id, entries, unreachable=answers.unreachable)
+
+
+async def detailed_timeline_of(saga_id: str, saga_type: str | None, clients: Sequence[ServiceClient]) -> Timeline:
+    """Read a saga from all services, and return its timeline with the details of its entries.
+
+    Raises:
+        AmbiguousSagaError: no type is named, and sagas of several types have this id.
+    """
+    return merged(saga_id, await ask_all(clients, lambda each: each.saga(saga_id, saga_type)))
 
 
 async def timeline_of(saga: tuple[str | None, str], clients: Sequence[LogReader]) -> Timeline:

@@ -53,42 +53,20 @@ def _why_not(timeline: Timeline) -> str | None:
 
 
 async def _read(saga_id: str, saga_type: str | None, service: list[str] | None) -> Timeline:
-    from toolkit.client.fan_out import ask_all
-    from toolkit.operations.views import require_one_type
-    from toolkit.protocol.timeline import tell
+    from toolkit.client.saga_report import detailed_timeline_of
 
     async with opened(service) as known:
-        views = await ask_all(known, lambda each: each.saga(saga_id, saga_type))
-    require_one_type(saga_id, views.by_service.values())
-    entries = {name: view.entries for name, view in views.by_service.items()}
-    return tell(saga_id, entries, unreachable=views.unreachable)
+        return await detailed_timeline_of(saga_id, saga_type, known)
 
 
 async def _send(timeline: Timeline, reason: str) -> None:
+    from toolkit.client.aborting import abort_message
     from toolkit.client.starting import publisher_for, send_all
     from toolkit.configuration.settings import load_settings
-    from toolkit.messaging.envelope import abort_request
     from toolkit.observability.logs import configure_logs
 
     settings = load_settings()
     configure_logs(settings.model_copy(update={"log_level": "error"}))
     services = discover(package_name()) if settings.broker_url == "embedded" else {}
     async with publisher_for(services.values(), settings) as publisher:
-        request = abort_request(
-            str(timeline.saga_type),
-            timeline.saga_id,
-            reason,
-            now=SystemClock().now(),
-            traceparent=_traceparent(timeline),
-        )
-        await send_all([request], publisher)
-
-
-def _traceparent(timeline: Timeline) -> str | None:
-    """Return the traceparent that puts the abort into the saga's trace, where a service knows the trace."""
-    from toolkit.ids import derived_trace
-    from toolkit.protocol.log_entry import trace_of
-
-    trace_id = next(filter(None, map(trace_of, timeline.entries)), None)
-    _, root = derived_trace(str(timeline.saga_type), timeline.saga_id)
-    return f"00-{trace_id}-{root}-01" if trace_id else None
+        await send_all([abort_message(timeline, reason, now=SystemClock().now())], publisher)

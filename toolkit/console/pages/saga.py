@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from toolkit.client.saga_report import merged
 from toolkit.client.service_client import ServiceClient
 from toolkit.console.forms import form, operator
 from toolkit.console.guard import Keys
@@ -19,9 +20,7 @@ from toolkit.console.templating import Pages, saga_path
 from toolkit.errors import AmbiguousSagaError, NotAllowedError, UnreachableError
 from toolkit.json_output import as_json
 from toolkit.operations.outcomes import BatchResult, SagaOutcome
-from toolkit.operations.views import require_one_type
 from toolkit.persistence.audit_log import Operator
-from toolkit.protocol.timeline import tell
 from toolkit.tracking.progress import progress
 
 
@@ -87,9 +86,7 @@ class SagaPage:
             ),
             self._services.choreography(max_wait=max_wait),
         )
-        require_one_type(saga_id, answers.by_service.values())
-        entries = {name: view.entries for name, view in answers.by_service.items()}
-        timeline = tell(saga_id, entries, unreachable=answers.unreachable)
+        timeline = merged(saga_id, answers)
         return SagaDetails(
             timeline,
             progress(timeline, choreography, answers.by_service),
