@@ -51,16 +51,7 @@ _HOMES = {
     "Settings": "configuration.settings",
 }
 
-if not TYPE_CHECKING:  # to mypy a module with this function has every name
+if not TYPE_CHECKING:  # to mypy a module with `__getattr__` has every name
+    from toolkit.lazy_names import on_first_use
 
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = on_first_use(__name__, _HOMES)
