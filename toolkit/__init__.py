@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
     from toolkit.declaration.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
     from toolkit.declaration.middleware import CallNext, Middleware
-    from toolkit.declaration.participant import Participant
+    from toolkit.declaration.participant import Compensation, Participant, Step
     from toolkit.declaration.retry_policy import Retry, RetryPolicy
     from toolkit.declaration.service import Service
     from toolkit.errors import DeclarationError, SagaError
 
 __all__ = [
     "CallNext",
+    "Compensation",
     "DeclarationError",
     "Event",
     "IdempotencyKey",
@@ -30,11 +31,13 @@ __all__ = [
     "Sensitive",
     "Service",
     "Settings",
+    "Step",
 ]
 
 #: The module of each public name; mypy and editors use the imports above.
 _HOMES = {
     "CallNext": "declaration.middleware",
+    "Compensation": "declaration.participant",
     "DeclarationError": "errors",
     "Event": "declaration.events",
     "IdempotencyKey": "declaration.events",
@@ -49,6 +52,7 @@ _HOMES = {
     "Sensitive": "declaration.events",
     "Service": "declaration.service",
     "Settings": "configuration.settings",
+    "Step": "declaration.participant",
 }
 
 if not TYPE_CHECKING:  # to mypy a module with `__getattr__` has every name
