@@ -1,7 +1,7 @@
 """Each verb's output, in each format, equals its golden file, on one history that never changes.
 
 `SAGA_TEST_GOLDEN=write make test PYTEST_ARGS="-k golden"` writes the files again; look at the difference before you
-commit it. Digits that depend on the day are masked by `#`.
+commit it. Digits that depend on the day are replaced by `#`.
 """
 
 from __future__ import annotations

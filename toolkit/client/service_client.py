@@ -98,7 +98,7 @@ class ServiceClient(LogReader, Protocol):
         ...
 
     async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaView:
-        """Return all that the service knows of a saga, sensitive fields masked; empty where it does not know it.
+        """Return all that the service knows of a saga, sensitive fields redacted; empty where it does not know it.
 
         Raises:
             AmbiguousSagaError: no type is named, and sagas of several types have this id.

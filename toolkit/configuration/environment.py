@@ -220,7 +220,7 @@ def _is_demo() -> bool:
 
 
 def _shown(value: Any) -> str | None:
-    """Return a value in the form of an environment variable, passwords masked."""
+    """Return a value in the form of an environment variable, passwords redacted."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -234,7 +234,7 @@ def _shown(value: Any) -> str | None:
 
 
 def _shown_input(field: str, value: Any) -> str:
-    """Return a bad value for an error: a token is masked, and so are passwords in any URL."""
+    """Return a bad value for an error: a token is redacted, and so are passwords in any URL."""
     if field.endswith(("token", "password", "digest")):
         return repr(HIDDEN)
     if isinstance(value, timedelta):

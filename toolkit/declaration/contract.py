@@ -24,7 +24,7 @@ class _Part(BaseModel):
 
 
 class EventContract(_Part):
-    """One event: its owner, its schema and an example. `sensitive` are the dotted paths of its masked fields."""
+    """One event: its owner, its schema and an example. `sensitive` are the dotted paths of its redacted fields."""
 
     name: str
     owner: str

@@ -51,7 +51,7 @@ SENSITIVE = "x-sensitive"
 
 
 class Sensitive:
-    """Marks a field that is masked wherever it is shown: `customer_email: Annotated[str, Sensitive]`.
+    """Marks a field that is redacted wherever it is shown: `customer_email: Annotated[str, Sensitive]`.
 
     Messages and tables hold its value; the API, the console, the command line, logs and traces show `***` instead.
     """
@@ -69,7 +69,7 @@ class Sensitive:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Mark the field in its event's JSON schema, by which every reader masks."""
+        """Mark the field in its event's JSON schema, by which every reader redacts."""
         return handler(core) | {SENSITIVE: True}
 
 

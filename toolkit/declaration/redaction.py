@@ -1,6 +1,6 @@
 """Redact events for display: sensitive fields, and fields that the event does not declare, become `***`.
 
-Redaction uses the event's JSON schema alone, so that clients of a remote service mask as the service itself does. A
+Redaction uses the event's JSON schema alone, so that clients of a remote service redact as the service itself does. A
 body that can't be read against a schema is not shown at all.
 """
 
@@ -24,7 +24,7 @@ REDACTED = "***"
 UNKNOWN = "(not shown: unknown event)"
 NO_OBJECT = "(not shown: it is not a JSON object)"
 
-#: A schema that declares nothing: it masks all fields.
+#: A schema that declares nothing: it redacts all fields.
 _NOTHING: Schema = {"type": "object", "properties": {}}
 
 #: Deeper parts of a body are not shown: Python's own stack ends at about a thousand calls.
@@ -68,7 +68,7 @@ def redacted_object(declared: Declared, body: bytes | str | None) -> dict[str, A
 
 
 def sensitive_values(declared: type[Event] | HasSchema, body: bytes | str | None) -> Iterator[str]:
-    """Yield the values of a body that are masked, in each form that a text may hold them.
+    """Yield the values of a body that are redacted, in each form that a text may hold them.
 
     Raises:
         TooDeepError: the body is nested too deeply.
@@ -134,7 +134,7 @@ def _object(schema: Schema, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _redacted(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Any:
-    """Return a value with `***` for what these alternative schemas mask."""
+    """Return a value with `***` for what these alternative schemas redact."""
     if value is None:
         return None
     if depth > _DEEPEST:
@@ -150,7 +150,7 @@ def _redacted(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 
 
 
 def _hidden(value: Any, schemas: Sequence[Schema], root: Schema, depth: int = 0) -> Iterator[str]:
-    """Yield the masked values as texts.
+    """Yield the redacted values as texts.
 
     Raises:
         TooDeepError: the value is nested too deeply.
@@ -238,7 +238,7 @@ def _allows(schema: Schema, value: Any) -> bool:
 
 
 def _property(flat: Sequence[Schema], key: str) -> list[Schema]:
-    """Return the schemas of one field; an undeclared field has none, and is masked."""
+    """Return the schemas of one field; an undeclared field has none, and is redacted."""
     found = [each["properties"][key] for each in flat if key in each.get("properties", {})]
     return found or [schema for each in flat for schema in _open(each)]
 

@@ -1,6 +1,6 @@
 """Refuse, at the declaration, sensitive marks that would not reach an event's JSON schema.
 
-The mark goes from the annotation into the schema, by which services and clients mask. Some annotations have no place
+The mark goes from the annotation into the schema, by which services and clients redact. Some annotations have no place
 for it there (a map's keys, JSON within a text), and some remove it again (a schema of the field's own, a subclass).
 """
 

@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from toolkit.declaration.redaction import REDACTED, Declared, has_sensitive_fields, sensitive_values
 from toolkit.declaration.value_forms import TooDeepError
 
-#: Shorter values are masked in a text only as whole words: a single character occurs in many.
+#: Shorter values are redacted in a text only as whole words: a single character occurs in many.
 _SHORT = 4
-#: A value of one or two letters is masked only where a text shows it as a value: in quotes, or behind one of these.
+#: A value of one or two letters is redacted only where a text shows it as a value: in quotes, or behind one of these.
 _LETTERS, _SHOWS = 2, ("'", '"', "=", ": ", "(", "`")
-#: A text of this length may have been cut within a value; the rest of the value is masked, too.
+#: A text of this length may have been cut within a value; the rest of the value is redacted, too.
 _CUT = 500
-#: So many consecutive characters of a value are masked wherever they occur, even if the rest of it was cut off.
+#: So many consecutive characters of a value are redacted wherever they occur, even if the rest of it was cut off.
 _PART = 8
 #: Marks the place where a text was cut.
 _DOTS = re.compile(r"\.\.\.|…")

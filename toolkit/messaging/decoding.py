@@ -94,7 +94,7 @@ class Decoder:
 
         Raises:
             UnreadableError: not its sender's to send, too large, of an unknown type or version, not JSON, against the
-                schema, or without ids; its text goes into logs, so sensitive values of the body are masked in it.
+                schema, or without ids; its text goes into logs, so sensitive values of the body are redacted in it.
         """
         event_type = self._events.get(_name(wire))
         if UNDECODABLE in wire.headers:

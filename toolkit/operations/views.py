@@ -1,4 +1,4 @@
-"""One saga at one service, and its dead letters, with sensitive fields masked."""
+"""One saga at one service, and its dead letters, with sensitive fields redacted."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SagaView:
 async def view(
     connection: AsyncConnection, saga_id: str, declared: Declared, *, saga_type: str | None = None
 ) -> SagaView:
-    """Return this service's rows about a saga, with sensitive fields masked by their events' declarations.
+    """Return this service's rows about a saga, with sensitive fields redacted by their events' declarations.
 
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id.
@@ -104,7 +104,7 @@ async def dead_letter_list(
     for some in (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)):
         sensitive = [row.id for row in some if (kind := _kind(row, declared)) and has_sensitive_fields(kind)]
         bodies = await dead_letter_queries.bodies(connection, sensitive) if sensitive else {}
-        shown += [replace(row, error=_masked(row, row.error, declared, bodies.get(row.id))) for row in some]
+        shown += [replace(row, error=_redacted(row, row.error, declared, bodies.get(row.id))) for row in some]
     return shown
 
 
@@ -148,8 +148,8 @@ async def whole_dead_letter(
     kind = _kind(row, declared)
     return replace(
         row,
-        error=_masked(row, row.error, declared, body),
-        traceback=row.traceback and _masked(row, row.traceback, declared, body),
+        error=_redacted(row, row.error, declared, body),
+        traceback=row.traceback and _redacted(row, row.traceback, declared, body),
         headers={name: _header(name, value, kind, body) for name, value in row.headers.items()},
         body=redacted_body(kind, body),
     )
@@ -159,14 +159,14 @@ def _kind(row: DeadLetterSummary, declared: Declared) -> EventContract | None:
     return declared.get(row.event_type or row.routing_key.rpartition(".")[2])
 
 
-def _masked(row: DeadLetterSummary, text: str, declared: Declared, body: bytes | None) -> str:
-    """Return an error with sensitive values masked; a step's error about an undeclared event is not shown."""
+def _redacted(row: DeadLetterSummary, text: str, declared: Declared, body: bytes | None) -> str:
+    """Return an error with sensitive values redacted; a step's error about an undeclared event is not shown."""
     kind = _kind(row, declared)
     return UNKNOWN if kind is None and row.step else redact(kind, body, text)
 
 
 def _header(name: str, value: Any, kind: EventContract | None, body: bytes) -> Any:
-    """Return a header with sensitive values masked: a foreign client may put one into a known header, too."""
+    """Return a header with sensitive values redacted: a foreign client may put one into a known header, too."""
     if not _is_known(name):
         return REDACTED
     return redact(kind, body, value) if isinstance(value, str) else value

@@ -151,7 +151,7 @@ async def test_dead_letters_are_grouped_largest_first(client, personal_dead_lett
     assert group["first_at"] <= group["last_at"]
 
 
-async def test_a_group_shows_the_newest_error_masked(client, operator, personal_dead_letter):
+async def test_a_group_shows_the_newest_error_redacted(client, operator, personal_dead_letter):
     newest = (await operator.get("/dead-letters")).json()["dead_letters"][0]
 
     (group,) = (await client().get("/dead-letters/groups")).json()["groups"]

@@ -61,7 +61,7 @@ BODY = {
 
 
 @pytest.mark.parametrize("declared", [RoomBooked, event_contract(RoomBooked)], ids=["declaration", "contract"])
-def test_sensitive_fields_are_masked_wherever_they_stand(declared):
+def test_sensitive_fields_are_redacted_wherever_they_stand(declared):
     shown = redacted_body(declared, BODY)
 
     assert shown == {
@@ -82,7 +82,7 @@ def test_what_came_as_text_goes_as_text():
     assert json.loads(shown) == redacted_body(RoomBooked, BODY)
 
 
-def test_an_undeclared_field_is_masked():
+def test_an_undeclared_field_is_redacted():
     shown = redacted_body(
         RoomBooked, {"booking_id": "b-1", "gest": {"name": "Ada"}, "guest": {"name": "Ada", "mail": "a@b.c"}}
     )
@@ -90,13 +90,13 @@ def test_an_undeclared_field_is_masked():
     assert shown == {"booking_id": "b-1", "gest": REDACTED, "guest": {"name": REDACTED, "mail": REDACTED}}
 
 
-def test_a_value_of_an_undeclared_type_is_masked():
+def test_a_value_of_an_undeclared_type_is_redacted():
     shown = redacted_body(RoomBooked, {"booking_id": ["Ada"], "guest": "Ada", "others": {"name": "Ada"}})
 
     assert shown == {"booking_id": REDACTED, "guest": REDACTED, "others": REDACTED}
 
 
-def test_a_recursive_model_is_masked_at_every_depth():
+def test_a_recursive_model_is_redacted_at_every_depth():
     shown = redacted_body(BunkTaken, {"bed": {"sleeper": "Ada", "below": {"sleeper": "Mary", "below": None}}})
 
     assert shown == {"bed": {"sleeper": REDACTED, "below": {"sleeper": REDACTED, "below": None}}}
@@ -129,7 +129,7 @@ def test_an_event_without_sensitive_fields_is_shown_whole():
     assert redacted_body(RoomFreed, {"booking_id": "b-1"}) == {"booking_id": "b-1"}
 
 
-def test_an_event_without_a_schema_is_masked_whole():
+def test_an_event_without_a_schema_is_redacted_whole():
     class Odd:
         pass
 
@@ -141,7 +141,7 @@ def test_an_event_without_a_schema_is_masked_whole():
     assert redacted_body(OddlyBooked, {"booking_id": "b-1"}) == {"booking_id": REDACTED}
 
 
-def test_what_lies_too_deep_is_masked():
+def test_what_lies_too_deep_is_redacted():
     inmost: dict[str, Any] = {"deep": 1}
     for _ in range(500):
         inmost = {"in": inmost}

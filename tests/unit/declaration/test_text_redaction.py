@@ -27,14 +27,14 @@ def test_a_text_loses_the_events_sensitive_values():
     assert redact(RoomBooked, json.dumps(BODY), text) == "*** paid *** from ***; passport {'number': '***'}; 2 nights"
 
 
-def test_a_short_value_is_masked_as_a_word():
+def test_a_short_value_is_redacted_as_a_word():
     body = json.dumps(BODY | {"guest": {"name": "Ada", "nights": 1}})
 
     assert redact(RoomBooked, body, "Ada was in Adana") == "*** was in Adana"
 
 
 @pytest.mark.parametrize("name", ["A", "Al"])
-def test_one_or_two_characters_are_masked_as_values(name: str):
+def test_one_or_two_characters_are_redacted_as_values(name: str):
     body = json.dumps(BODY | {"guest": {"name": name, "nights": 1}})
     text = "it came by a detour, al dente; Al's or A's"
 
@@ -43,13 +43,13 @@ def test_one_or_two_characters_are_masked_as_values(name: str):
         assert redact(RoomBooked, body, shows.format(name)) == shows.format("***")
 
 
-def test_a_short_name_in_another_script_is_masked():
+def test_a_short_name_in_another_script_is_redacted():
     body = json.dumps(BODY | {"guest": {"name": "王伟", "nights": 1}})
 
     assert redact(RoomBooked, body, "no 王伟 here") == "no *** here"
 
 
-def test_a_value_cut_with_its_text_is_masked():
+def test_a_value_cut_with_its_text_is_redacted():
     body = json.dumps(BODY)
     text = "x" * 490 + " Ada Lovel"
 
@@ -63,7 +63,7 @@ def test_pydantics_input_is_never_repeated():
     assert "Ada" not in redact(None, None, str(raised.value))
 
 
-def test_an_input_cut_with_its_text_is_masked():
+def test_an_input_cut_with_its_text_is_redacted():
     assert "Ada" not in redact(None, None, "input_value='Ada Lovel")
 
 
@@ -90,7 +90,7 @@ def test_a_body_that_nests_too_deeply_is_withheld():
     assert redact(ManifestSigned, json.dumps({"flight_id": "f-1", "seats": seats}), "Ada") == WITHHELD
 
 
-def test_a_value_longer_than_the_text_is_masked():
+def test_a_value_longer_than_the_text_is_redacted():
     body = json.dumps({"flight_id": "f-1", "passengers": ["Ada Lovelace " * 100_000]})
 
     text = redact(ManifestSigned, body, f"Lovelace {'x' * 600} Ada Lovelace Ada")
@@ -104,7 +104,7 @@ def test_a_text_of_many_inputs_is_read_once():
     assert redact(None, None, text) == "input_value=***, input_type="
 
 
-def test_values_that_overlap_are_masked_as_one():
+def test_values_that_overlap_are_redacted_as_one():
     body = json.dumps({"flight_id": "f-1", "passengers": ["Ada Lovelace", "Lovelace of London"]})
 
     assert redact(ManifestSigned, body, "no seat for Ada Lovelace of London") == "no seat for ***"
@@ -144,7 +144,7 @@ BILL = BillWritten(
         "4111111111111111",
     ],
 )
-def test_a_value_is_masked_in_its_usual_formats(shown: str):
+def test_a_value_is_redacted_in_its_usual_formats(shown: str):
     text = redact(BillWritten, BILL.model_dump_json(), f"no {shown} here")
 
     assert text.replace(" ", "") == "no***here"

@@ -242,7 +242,7 @@ def painter() -> Service:
     return Service(name="painter", participants=[participant])
 
 
-async def test_sensitive_values_are_masked_in_spans(database: Database, tracing: Tracing, spans) -> None:
+async def test_sensitive_values_are_redacted_in_spans(database: Database, tracing: Tracing, spans) -> None:
     branch = Branch(painter(), database, resources={}, clock=ManualClock(NOON), tracing=tracing)
 
     for loan_id in ("loan-1", "loan-2"):

@@ -1,4 +1,4 @@
-"""Sensitive values that a step leaks are masked before they are stored, logged or published."""
+"""Sensitive values that a step leaks are redacted before they are stored, logged or published."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from toolkit.cli.output import print_rows
 def config(output: FormatOption = Format.TABLE) -> None:
     """Show each setting as a service started here has it.
 
-    Passwords and tokens are masked.
+    Passwords and tokens are redacted.
     """
     from toolkit.configuration.environment import shown_settings
     from toolkit.configuration.settings import load_settings
