@@ -27,7 +27,7 @@ async def recovery(servers: Servers, *, kills: int, seed: int, progress: Progres
     figures = {
         **spread("seconds to move after the service's restart", alone),
         **spread("seconds to move after the kill of one replica of two", shared),
-        **spread("seconds by which overdue was noticed late", late),
+        **spread("seconds from overdue to its detection", late),
     }
     wrong = [
         f"{what}: {percentile(values, 99):.1f} s at the 99th percentile, at most {limit:g} s are allowed"

@@ -16,12 +16,12 @@ from tests.chaos.outcome import Outcome
 from tests.servers import POSTGRESQL, RABBITMQ, docker_is_there
 
 _ABOUT = {
-    "chaos": "Two replicas of each service, orders at a steady rate, and all faults at the same time.",
-    "duplicates": "Every delivery goes through a window of 50 and leaves it in any order; every fifth comes twice.",
-    "commit-order": "Pairs of transactions write to an outbox, and commit in either order, while a relay publishes.",
-    "partitions": "One service, two, or all are cut off from the broker, one way and both ways.",
-    "recovery": "Services are killed, alone and beside a replica, and sagas are made overdue.",
-    "releases": "Releases follow each other: an event no longer consumed, a newer version, a renamed step.",
+    "chaos": "Two replicas of each service consume orders at a steady rate, under all faults at the same time.",
+    "duplicates": "A tap delivers messages in random order, from a window of 50, and every fifth message twice.",
+    "commit-order": "Pairs of transactions write to an outbox and commit in either order, while a relay publishes.",
+    "partitions": "The network between the broker and one, two or all services fails, in one or both directions.",
+    "recovery": "Services are killed, with and without a second replica, and sagas become overdue.",
+    "releases": "New releases consume one event less, read a newer version of an event, and rename a step.",
 }
 #: The most violations on the page.
 _SHOWN = 20
@@ -42,8 +42,8 @@ def write(outcomes: Sequence[Outcome], directory: Path) -> list[Path]:
 def _page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "# Chaos"
     yield ""
-    yield "Written by `make chaos`, from `tests/chaos/`. Kills of processes and restarts of containers are real, and a"
-    yield "proxy on 127.0.0.1 cuts connections off. The results are read from the tables and the queues."
+    yield "`make chaos` writes this page, by `tests/chaos/`. Processes are killed and containers restarted; a proxy on"
+    yield "127.0.0.1 interrupts connections. The results are read from the tables and the queues."
     for each in runs:
         yield ""
         yield f"## {each['run'].capitalize()}"
@@ -54,14 +54,14 @@ def _page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield ""
         yield from _result(each["violations"])
         yield ""
-        yield f"Where: {'; '.join(f'{name} {value}' for name, value in each['where'].items())}."
+        yield f"Environment: {'; '.join(f'{name} {value}' for name, value in each['where'].items())}."
 
 
 def _table(figures: dict[str, object]) -> Iterator[str]:
-    yield "| what | figure |"
+    yield "| measurement | value |"
     yield "|---|---|"
     for name, figure in figures.items():
-        if isinstance(figure, dict) and name != "faults fired" and "p50" in figure:
+        if isinstance(figure, dict) and "p50" in figure:
             yield f"| {name} | {', '.join(f'{key} {value}' for key, value in figure.items())} |"
         elif isinstance(figure, dict):
             yield from (f"| {name}: {key} | {value} |" for key, value in figure.items())
@@ -79,9 +79,9 @@ def _result(violations: Sequence[str]) -> Iterator[str]:
 
 
 def _facts() -> dict[str, str]:
-    where = "containers of its own" if docker_is_there() else "found on this machine: the proxy simulated restarts"
+    where = "containers of this run" if docker_is_there() else "servers of this machine; the proxy simulated restarts"
     return {
-        "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "servers": f"{RABBITMQ.image}, {POSTGRESQL.image}; {where}",

@@ -179,13 +179,13 @@ def _statistics(here: World, injector: FaultInjector, fired: Counter[Fault]) -> 
         "dead letters of poison": dict(Counter(here.dead_letters.values())),
         "dead letters for a former release": here.outdated,
         "errors logged": dict(here.errors().most_common(_SHOWN)),
-        "faults fired": {fault.value: fired[fault] for fault in Fault if fired[fault]},
+        "faults injected": {fault.value: fired[fault] for fault in Fault if fired[fault]},
     }
 
 
 def _idle_faults(fired: Counter[Fault], planned: Collection[Fault]) -> list[str]:
     """Return the classes of faults that did not take effect."""
-    return [f"never fired: {fault.value}" for fault in Fault if fault in planned and not fired[fault]]
+    return [f"never injected: {fault.value}" for fault in Fault if fault in planned and not fired[fault]]
 
 
 def _trivial(injector: FaultInjector, ended_meanwhile: int, size: Size) -> list[str]:
