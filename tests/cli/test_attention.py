@@ -29,12 +29,12 @@ def message(since: datetime) -> WireMessage:
     )  # fmt: skip
 
 
-async def write(url: str, *rows: OutboxRow, letters: list[DeadLetter] | None = None) -> None:
+async def write(url: str, *rows: OutboxRow, given_up: list[DeadLetter] | None = None) -> None:
     database = Database(url)
     async with database.transaction() as session:
         connection = await session.connection()
         await outbox.add(connection, rows)
-        await dead_letters.add(connection, letters or [])
+        await dead_letters.add(connection, given_up or [])
     await database.close()
 
 
@@ -154,12 +154,12 @@ def test_sagas_at_an_undeclared_step_are_listed(saga, logs, serve):
 
 
 def test_dead_letters_are_grouped_with_the_newest_error(saga, logs):
-    letters = [
+    given_up = [
         DeadLetter(id=f"letter-{number}", service="payment", reason="schema", error=f"fault {number}\n" + "!" * 999,
                    message=WireMessage(str(number).encode(), "x.Unknown", correlation_id=f"order-{number}"), at=NOW)
         for number in (1, 2)
     ]  # fmt: skip
-    asyncio.run(write(logs["payment"], letters=letters))
+    asyncio.run(write(logs["payment"], given_up=given_up))
 
     (row,) = json.loads(saga("attention", "-o", "json").stdout)
 

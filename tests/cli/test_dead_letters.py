@@ -22,7 +22,7 @@ NOW = datetime.now(UTC)
 WHY = ("--reason", "the gateway is back")
 
 
-def dead(name: str, saga_id: str, *, age: timedelta = timedelta(0)) -> DeadLetter:
+def dead_letter_of(name: str, saga_id: str, *, age: timedelta = timedelta(0)) -> DeadLetter:
     message = WireMessage(
         b'{"order_id": "%s"}' % saga_id.encode(),
         "shipping.ShipmentFailed",
@@ -44,15 +44,17 @@ def unreadable(name: str) -> DeadLetter:
 
 @pytest.fixture
 def payment(logs) -> str:
-    """The payment's database: one letter of a saga that goes on, one of a saga that has ended, and one unreadable."""
-    asyncio.run(bury(logs["payment"], [dead("a", "order-2"), dead("b", "order-1"), unreadable("c")]))
+    """The payment's database: dead letters of a running saga and an ended one, and an unreadable one."""
+    asyncio.run(
+        store(logs["payment"], [dead_letter_of("a", "order-2"), dead_letter_of("b", "order-1"), unreadable("c")])
+    )
     return logs["payment"]
 
 
-async def bury(url: str, letters: list[DeadLetter]) -> None:
+async def store(url: str, added: list[DeadLetter]) -> None:
     database = Database(url)
     async with database.transaction() as session:
-        await dead_letters.add(await session.connection(), letters)
+        await dead_letters.add(await session.connection(), added)
     await database.close()
 
 
@@ -111,7 +113,7 @@ def test_a_name_that_is_no_steps_is_refused(saga, payment, serve, monkeypatch, v
 
 
 def test_dead_letters_of_a_removed_step_are_found(saga, logs):
-    asyncio.run(bury(logs["payment"], [replace(dead("a", "order-2"), step="charge_card")]))
+    asyncio.run(store(logs["payment"], [replace(dead_letter_of("a", "order-2"), step="charge_card")]))
 
     result = saga("dead-letters", "ls", "payment", "--step", "charge_card", "-o", "jsonl")
 
@@ -129,11 +131,11 @@ def test_unknown_declarations_refuse_no_step_name(saga, payment, tmp_path, monke
 
 def test_a_letter_is_shown_whole(saga, payment):
     table = saga("dead-letters", "show", "payment", "a").stdout
-    letter = json.loads(saga("dead-letters", "show", "payment", "a", "-o", "json").stdout)
+    dead_letter = json.loads(saga("dead-letters", "show", "payment", "a", "-o", "json").stdout)
 
     assert 'body: {"order_id":"order-2"}' in table
     assert "traceback:\nTraceback:\n  line 7" in table
-    assert letter["headers"] == {"saga-type": "order", "attempt": 5}
+    assert dead_letter["headers"] == {"saga-type": "order", "attempt": 5}
 
 
 def test_missing_dead_letter_names_the_listing_command(saga, payment):
@@ -221,8 +223,8 @@ def test_dry_run_needs_no_reason_and_changes_nothing(saga, payment):
 
 
 def test_many_letters_go_bite_by_bite(saga, logs):
-    letters = [dead(f"letter-{number:03}", f"saga-{number}") for number in range(250)]
-    asyncio.run(bury(logs["payment"], letters))
+    added = [dead_letter_of(f"letter-{number:03}", f"saga-{number}") for number in range(250)]
+    asyncio.run(store(logs["payment"], added))
 
     result = saga("dead-letters", "redrive", "payment", "--all", *WHY, "-o", "jsonl")
 

@@ -56,7 +56,7 @@ VERBS = [
     ("replay", "order-fine", "--reason", "a look"),
     ("verify",),
     ("dead-letters", "ls", "payment"),
-    *(("dead-letters", "show", "payment", letter) for letter in ("known", "misspelt", "unknown", "broken")),
+    *(("dead-letters", "show", "payment", dead_letter) for dead_letter in ("known", "misspelt", "unknown", "broken")),
     ("dead-letters", "redrive", "payment", "--all", "--dry-run"),
 ]
 
@@ -117,7 +117,7 @@ async def deal(settings: Settings) -> None:
         assert await embedded.settled(30)
         async with embedded.runtimes["payment"].database.transaction() as session:
             connection = await session.connection()
-            await dead_letters.add(connection, letters())
+            await dead_letters.add(connection, all_dead_letters())
             row = OutboxRow(id="row", message=wire(), due_at=NOW - timedelta(days=1), destination="saga.payment")
             await outbox.add(connection, [row])
 
@@ -136,8 +136,8 @@ def wire(**changes: object) -> WireMessage:
     return replace(plain, **changes)
 
 
-def letters() -> list[DeadLetter]:
-    """Return one letter that can be read, and three that can't, each in its own way."""
+def all_dead_letters() -> list[DeadLetter]:
+    """Return one dead letter that can be read, and three that can't, each in its own way."""
     facts = {"service": "payment", "at": NOW}
     return [
         DeadLetter(
@@ -180,22 +180,22 @@ def test_nor_does_a_running_service(saga, shop, serve, monkeypatch):
 
 
 def test_plain_fields_of_a_dead_letter_are_shown(saga, shop):
-    letter = json.loads(saga("dead-letters", "show", "payment", "known", "-o", "json").stdout)
+    dead_letter = json.loads(saga("dead-letters", "show", "payment", "known", "-o", "json").stdout)
 
-    body = json.loads(letter["body"])
+    body = json.loads(dead_letter["body"])
     assert (body["order_id"], body["total_amount"], body["payment_method"]) == ("order-left", 1, "***")
     assert body["shipping_address"]["city"] == "London"
-    assert letter["error"] == "no charge to ***"
+    assert dead_letter["error"] == "no charge to ***"
 
 
-@pytest.mark.parametrize(("letter", "why"), [("unknown", "unknown event"), ("broken", "it is not a JSON object")])
-def test_hidden_message_names_the_reason_and_the_table(saga, shop, letter, why):
-    result = saga("dead-letters", "show", "payment", letter)
+@pytest.mark.parametrize(("dead_letter", "why"), [("unknown", "unknown event"), ("broken", "it is not a JSON object")])
+def test_hidden_message_names_the_reason_and_the_table(saga, shop, dead_letter, why):
+    result = saga("dead-letters", "show", "payment", dead_letter)
 
     assert result.exit_code == 0
     assert f"body: (not shown: {why})" in result.stdout
     assert result.stderr == (
-        f"the message of {letter} is not shown, since its event's declaration is not known here; "
+        f"the message of {dead_letter} is not shown, since its event's declaration is not known here; "
         "it is whole in the table dead_letters of payment's database\n"
     )
 

@@ -105,8 +105,8 @@ def test_unknown_saga_names_the_listing_commands(saga, logs):
 
 def test_saga_with_only_a_dead_letter_names_it(saga, logs):
     wire = WireMessage(body=b"{}", routing_key="order.OrderCreated", correlation_id="order-405", type="OrderCreated")
-    letter = DeadLetter(id="a-letter", service="inventory", reason="schema", error="lines", message=wire, at=NOON)
-    asyncio.run(keep(logs["inventory"], letter))
+    dead_letter = DeadLetter(id="a-letter", service="inventory", reason="schema", error="lines", message=wire, at=NOON)
+    asyncio.run(keep(logs["inventory"], dead_letter))
 
     result = saga("trace", "order-405")
 
@@ -118,10 +118,10 @@ def test_saga_with_only_a_dead_letter_names_it(saga, logs):
     assert result.stderr == ""
 
 
-async def keep(url, letter):
+async def keep(url, dead_letter):
     database = Database(url)
     async with database.transaction() as session:
-        await dead_letters.add(await session.connection(), [letter])
+        await dead_letters.add(await session.connection(), [dead_letter])
     await database.close()
 
 

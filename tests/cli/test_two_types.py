@@ -22,7 +22,7 @@ from toolkit.persistence.saga_log import Entry
 GIFT = [replace(each, saga_type="gift", emitted_body="{}") for each in refused_order("order-2")]
 
 
-def letter(kind: str) -> DeadLetter:
+def dead_letter_of(kind: str) -> DeadLetter:
     message = WireMessage(
         b"{}", "shipping.ShipmentFailed", message_id=f"of the {kind}", correlation_id="order-2", type="ShipmentFailed",
         headers={"saga-type": kind},
@@ -37,17 +37,17 @@ def letter(kind: str) -> DeadLetter:
 def both(logs: dict[str, str]) -> dict[str, str]:
     """The services' databases, with a gift under the order's id."""
     for name, url in logs.items():
-        letters = [letter("gift"), letter("order")] if name == "payment" else []
-        asyncio.run(write(url, [each for each in GIFT if each.service == name], letters))
+        added = [dead_letter_of("gift"), dead_letter_of("order")] if name == "payment" else []
+        asyncio.run(write(url, [each for each in GIFT if each.service == name], added))
     return logs
 
 
-async def write(url: str, entries: list[Entry], letters: list[DeadLetter]) -> None:
+async def write(url: str, entries: list[Entry], added: list[DeadLetter]) -> None:
     database = Database(url)
     async with database.transaction() as session:
         connection = await session.connection()
         await saga_log.append(connection, entries)
-        await dead_letters.add(connection, letters)
+        await dead_letters.add(connection, added)
     await database.close()
 
 
@@ -112,8 +112,8 @@ def test_lists_tell_the_types_where_there_are_several(saga: Saga, both: dict[str
 
     assert {(row["saga_type"], row["state"]) for row in listed} == {("order", "Pending"), ("gift", "Failed")}
     assert all("saga type" in each for each in heading.values())
-    letters = saga("dead-letters", "ls", "payment").stdout
-    assert "saga type" in letters.splitlines()[0]
+    table = saga("dead-letters", "ls", "payment").stdout
+    assert "saga type" in table.splitlines()[0]
 
 
 def test_the_log_is_narrowed_to_a_type(saga: Saga, both: dict[str, str]):

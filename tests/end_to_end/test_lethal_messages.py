@@ -151,8 +151,8 @@ async def check_the_rest(database: Database) -> None:
 async def is_over(database: Database) -> bool:
     async with database.reading() as connection:
         ended = [each for each in await saga_log_queries.sagas(connection, limit=100) if each.state == "Completed"]
-        letters = await dead_letter_queries.count(connection)
-        return len(ended) == 29 and letters == 1 and not await outbox.count(connection)
+        count = await dead_letter_queries.count(connection)
+        return len(ended) == 29 and count == 1 and not await outbox.count(connection)
 
 
 async def is_bound(channel: aio_pika.abc.AbstractChannel, prefix: str) -> bool:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from tests.example_sagas.loan_messages import letter
+from tests.example_sagas.loan_messages import message_of
 from toolkit import Event, Service
 from toolkit.clock import Clock, SystemClock
 from toolkit.messaging.decoding import Decoder
@@ -93,7 +93,7 @@ class Branch:
 
     async def take(self, *events: Event) -> list[ExternalCall]:
         """Execute these events as one batch, and return the external calls that follow."""
-        calls = await self.executor.execute([letter(event, at=self.clock.now()) for event in events])
+        calls = await self.executor.execute([message_of(event, at=self.clock.now()) for event in events])
         return [call for of_one in calls for call in of_one]
 
     async def handle(self, event: Event) -> None:

@@ -27,7 +27,7 @@ def envelope(event: Event, *, at: datetime | None = None, **facts: Any) -> Envel
     return Envelope(**(known | facts))
 
 
-def letter(event: Event, *, at: datetime | None = None, **facts: Any) -> Message:
+def message_of(event: Event, *, at: datetime | None = None, **facts: Any) -> Message:
     """Return an event as a received message."""
     return Message(envelope(event, at=at, **facts), event, event.model_dump_json().encode())
 

@@ -45,7 +45,7 @@ async def lent(database: Database) -> list[str]:
         return list((await connection.execute(text("SELECT loan_id FROM loans ORDER BY loan_id"))).scalars())
 
 
-async def letters(database: Database) -> list[WholeDeadLetter]:
+async def dead_letters_of(database: Database) -> list[WholeDeadLetter]:
     """Return the dead letters."""
     async with database.reading() as connection:
         return await dead_letter_queries.listed(connection)
@@ -57,7 +57,7 @@ async def rename(database: Database, old: str, new: str) -> None:
         await connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
-async def cut_off_everybody_else(database: Database) -> None:
+async def terminate_other_connections(database: Database) -> None:
     """Let PostgreSQL terminate all other connections to this database."""
     others = "datname = current_database() AND pid <> pg_backend_pid()"
     async with database.engine.connect() as connection:

@@ -75,10 +75,10 @@ class TripWorld(RuleBasedStateMachine):
         query = "SELECT id FROM dead_letters ORDER BY id"
         return [(name, row["id"]) for name in self.world.files for row in self.world.rows(name, query)]
 
-    def redrive(self, service: str, letter: str) -> None:
+    def redrive(self, service: str, dead_letter: str) -> None:
         """Redrive a dead letter; the service's relay publishes its message at the next poll."""
         runtime, now = self.world.processes[service].runtime, self.world.clock.now()
-        which = Selection(ids=(letter,))
+        which = Selection(ids=(dead_letter,))
         self.world.processes[service].do(
             dead_letters.redrive(runtime.database, which, OPERATOR, queue=runtime.queue, now=now)
         )
@@ -106,8 +106,8 @@ class TripWorld(RuleBasedStateMachine):
         for _ in range(2 * LAST_MINUTES):
             for call in self.under_way():
                 self.answer(call, None)
-            for letter in self.dead_letters():
-                self.redrive(*letter)
+            for dead_letter in self.dead_letters():
+                self.redrive(*dead_letter)
             while self.waiting:
                 self.world.deliver(self.waiting[0])
                 self.all_that_must_hold_holds()

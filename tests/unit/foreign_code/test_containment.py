@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.example_sagas.library_branch import Branch
 from tests.example_sagas.loan_messages import wire
-from tests.example_sagas.loan_rows import lent, letters, log_of, notes, states
+from tests.example_sagas.loan_rows import dead_letters_of, lent, log_of, notes, states
 from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, library
 from toolkit import Event
 from toolkit.errors import EscapedError, describe
@@ -136,9 +136,9 @@ async def test_an_escaping_error_fails_a_compensation(
         for _ in range(2):
             await branch.batcher.deliver(wire(back))
 
-    (letter,) = await letters(database)
-    assert letter.reason == "retries spent"
-    assert "EscapedError" in letter.traceback
+    (dead_letter,) = await dead_letters_of(database)
+    assert dead_letter.reason == "retries spent"
+    assert "EscapedError" in dead_letter.traceback
 
 
 async def test_errors_escape_external_calls_with_sessions_too(database: Database, clerk: Clerk, escape: Act) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.example_sagas.loan_messages import letter, wire
+from tests.example_sagas.loan_messages import message_of, wire
 from tests.example_sagas.loans import NOON, BookLent, BookWanted, CardRefused, loan_saga
 from tests.unit.messaging.plain_messages import WATCH, plain
 from toolkit import Event, Saga, SagaId
@@ -31,7 +31,7 @@ stay_saga = Saga(
 
 
 def test_a_wrapped_message_is_read_unchanged(decoder: Decoder) -> None:
-    sent = letter(
+    sent = message_of(
         CardRefused(loan_id="loan-1", reason="expired"), at=NOON, causation_id="the cause", attempt=4,
         deadline=NOON + timedelta(hours=1), traceparent="00-ab-cd-01",
     )  # fmt: skip
@@ -128,7 +128,7 @@ def test_the_largest_saga_ended_exceeds_no_limit() -> None:
 
 
 def test_another_attempt_keeps_the_events_id() -> None:
-    once = letter(BookWanted(loan_id="loan-1"), at=NOON)
+    once = message_of(BookWanted(loan_id="loan-1"), at=NOON)
 
     again = once.on_attempt(3)
 

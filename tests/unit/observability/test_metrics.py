@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter
+from tests.example_sagas.loan_messages import message_of
 from tests.example_sagas.loans import (
     NOON,
     BookLent,
@@ -79,8 +79,8 @@ async def test_the_ending_service_measures_the_sagas_duration(database: Database
     desk = Branch(desk_service(), database, resources={}, clock=ManualClock(NOON + timedelta(seconds=42)))
     counted = Counted(service="desk")
 
-    lent = letter(BookLent(loan_id="loan-1"), at=NOON, started_at=NOON)
-    foreign = letter(BookLent(loan_id="loan-2"), at=NOON)
+    lent = message_of(BookLent(loan_id="loan-1"), at=NOON, started_at=NOON)
+    foreign = message_of(BookLent(loan_id="loan-2"), at=NOON)
     await desk.executor.execute([lent, foreign])
 
     took = {"saga_type": "loan", "outcome": "completed"}
@@ -90,7 +90,7 @@ async def test_the_ending_service_measures_the_sagas_duration(database: Database
 
 
 async def test_events_pass_the_sagas_start_on(branch: Branch) -> None:
-    wanted = letter(BookWanted(loan_id="loan-1"), at=NOON, started_at=NOON)
+    wanted = message_of(BookWanted(loan_id="loan-1"), at=NOON, started_at=NOON)
     await branch.executor.execute([wanted])
     await branch.relay.drain()
 
@@ -130,7 +130,7 @@ async def test_fence_hits_are_counted_by_kind(branch: Branch) -> None:
 
     await branch.take(BookWanted(loan_id="loan-1"))
     await branch.take(BookWanted(loan_id="loan-1"))
-    await branch.executor.execute([letter(BookWanted(loan_id="loan-1"), at=branch.clock.now(), event_id="another")])
+    await branch.executor.execute([message_of(BookWanted(loan_id="loan-1"), at=branch.clock.now(), event_id="another")])
     await branch.take(CardRefused(loan_id="loan-2", reason="expired"))
 
     hits = LOAN | {"step": "lend_book"}
@@ -143,7 +143,7 @@ async def test_an_abort_before_the_step_is_counted(branch: Branch) -> None:
     counted = Counted()
     abort = AbortRequested(saga_type="loan", saga_id="loan-1", reason="closed")
 
-    await branch.executor.execute([letter(abort, at=branch.clock.now(), saga_id="loan-1")])
+    await branch.executor.execute([message_of(abort, at=branch.clock.now(), saga_id="loan-1")])
 
     assert counted("saga_fence_hits_total", **LOAN, step="lend_book", kind="abort") == 1
 

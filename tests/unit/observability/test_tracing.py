@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter, wire
-from tests.example_sagas.loan_rows import letters
+from tests.example_sagas.loan_messages import message_of, wire
+from tests.example_sagas.loan_rows import dead_letters_of
 from tests.example_sagas.loans import NOON, BookWanted, CardRefused, Clerk, library, loan_saga
 from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import SystemClock
@@ -190,14 +190,14 @@ async def test_retries_and_dead_letters_stay_in_the_trace(branch, tracing, clerk
         refused = CardRefused(loan_id="loan-1", reason="expired")
         await branch.executor.execute([received(branch, tracing, refused, traceparent=FOREIGN)])
 
-    (dead_letter,) = await letters(branch.database)
+    (dead_letter,) = await dead_letters_of(branch.database)
     assert dead_letter.headers["traceparent"] == FOREIGN
 
 
 async def test_a_traceparent_is_passed_on_without_otel(database: Database, clerk: Clerk) -> None:
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=ManualClock(NOON))
 
-    await branch.executor.execute([letter(WANTED, at=NOON, traceparent=FOREIGN)])
+    await branch.executor.execute([message_of(WANTED, at=NOON, traceparent=FOREIGN)])
     await branch.relay.drain()
 
     (message,) = branch.post.taken

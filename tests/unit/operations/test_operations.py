@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from tests.example_sagas.loan_messages import wire
-from tests.example_sagas.loan_rows import letters, rename
+from tests.example_sagas.loan_rows import dead_letters_of, rename
 from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from toolkit.declaration.events import SagaState
 from toolkit.messaging.envelope import WireMessage
@@ -110,7 +110,7 @@ async def test_a_batch_redrives_open_sagas_only(database: Database) -> None:
         ("loan-2", "redriven"),
         ("loan-3", "redriven"),
     ]
-    assert [each.saga_id for each in await letters(database)] == ["loan-1"]
+    assert [each.saga_id for each in await dead_letters_of(database)] == ["loan-1"]
     assert await audited(database) == [("redrive", "loan-3", "letter-0003"), ("redrive", "loan-2", "letter-0002")]
 
 
@@ -163,7 +163,7 @@ async def test_concurrent_operators_take_each_dead_letter_once(database: Databas
     assert len(outcomes) == 60
     assert len(await waiting(database)) == outcomes.count("redriven")
     assert len(await audited(database)) == 60
-    assert await letters(database) == []
+    assert await dead_letters_of(database) == []
 
 
 async def test_each_steps_last_event_is_replayed_once(database: Database) -> None:

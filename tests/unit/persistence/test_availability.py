@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.example_sagas.library_branch import Branch, Post
-from tests.example_sagas.loan_rows import lent, letters, rename
+from tests.example_sagas.loan_rows import dead_letters_of, lent, rename
 from tests.example_sagas.loans import NOON, Clerk, library
 from tests.unit.persistence.faults import change, is_now, wanted
 from toolkit.clock import SystemClock
@@ -80,7 +80,7 @@ async def test_an_unstorable_dead_letter_is_retried(sqlite: Database, clerk: Cle
             await unstorable
 
     assert not was_settled
-    assert [each.reason for each in await letters(sqlite)] == ["not recordable"]
+    assert [each.reason for each in await dead_letters_of(sqlite)] == ["not recordable"]
     assert await lent(sqlite) == ["loan-1"]
 
 
@@ -136,4 +136,4 @@ async def test_a_brokers_dead_letter_waits_for_its_table(host: ServiceRuntime) -
         await asyncio.wait_for(keeping, timeout=20)
 
     assert not was_done
-    assert [each.reason for each in await letters(host.database)] == ["rejected"]
+    assert [each.reason for each in await dead_letters_of(host.database)] == ["rejected"]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_rows import lent, letters, notes, states
+from tests.example_sagas.loan_rows import dead_letters_of, lent, notes, states
 from tests.example_sagas.loans import BookWanted, Clerk, library
 from tests.unit.persistence.faults import wanted
 from toolkit.persistence.database import Database
@@ -138,7 +138,7 @@ async def test_on_postgresql_a_broken_connection_fails_one_step(
 
     assert await lent(postgres) == ["loan-1", "loan-3", "loan-4"]
     assert (await states(postgres, "loan-2"))[-1] == "failed"
-    assert await letters(postgres) == []
+    assert await dead_letters_of(postgres) == []
     assert calls <= 21, "two attempts, each of a bounded number of runs"
 
 

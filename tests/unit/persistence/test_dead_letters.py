@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.example_sagas.loan_messages import wire
-from tests.example_sagas.loan_rows import letters
+from tests.example_sagas.loan_rows import dead_letters_of
 from tests.example_sagas.loans import NOON, BookWanted
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import dead_letter_queries, dead_letters
@@ -29,7 +29,7 @@ async def test_a_dead_letter_keeps_all_its_fields(database: Database) -> None:
     message = wire(BookWanted(loan_id="loan-1"), at=NOON)
     await keep(database, dead(message, step="lend_book", attempts=4, traceback="line 7"))
 
-    (dead_letter,) = await letters(database)
+    (dead_letter,) = await dead_letters_of(database)
 
     assert dead_letter.as_row() == {
         "id": "letter-1",
@@ -58,7 +58,7 @@ async def test_a_repeated_dead_letter_counts_its_attempts(database: Database) ->
     await keep(database, dead(message, number=1))
     await keep(database, dead(message, number=9))
 
-    (dead_letter,) = await letters(database)
+    (dead_letter,) = await dead_letters_of(database)
     assert (dead_letter.id, dead_letter.attempts) == ("letter-1", 2)
     assert (dead_letter.first_at, dead_letter.last_at) == (
         NOON + timedelta(seconds=1),
@@ -72,7 +72,7 @@ async def test_another_sagas_body_is_another_dead_letter(database: Database) -> 
 
     await keep(database, dead(stray, number=1), dead(of_a_saga, number=2))
 
-    assert {(dead_letter.saga_id, dead_letter.attempts) for dead_letter in await letters(database)} == {
+    assert {(dead_letter.saga_id, dead_letter.attempts) for dead_letter in await dead_letters_of(database)} == {
         (None, 1),
         ("loan-1", 1),
     }
@@ -88,7 +88,7 @@ async def test_only_one_operator_takes_a_dead_letter(database: Database) -> None
             taken.append(await dead_letters.take(await session.connection(), [dead_letter]))
 
     assert taken == [[dead_letter], []]
-    assert await letters(database) == []
+    assert await dead_letters_of(database) == []
 
 
 async def test_a_message_of_nothing_but_bytes_is_kept(database: Database) -> None:
@@ -97,7 +97,7 @@ async def test_a_message_of_nothing_but_bytes_is_kept(database: Database) -> Non
     )
     await keep(database, dead(message))
 
-    (dead_letter,) = await letters(database)
+    (dead_letter,) = await dead_letters_of(database)
 
     assert dead_letter.body == "\\xff\x00"
     assert (dead_letter.routing_key, dead_letter.message_id) == ("anywhere", "ab")

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tests.example_sagas.loan_rows import cut_off_everybody_else, lent
+from tests.example_sagas.loan_rows import lent, terminate_other_connections
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.persistence import database_errors
 from toolkit.persistence.database import Database
@@ -91,7 +91,7 @@ async def test_a_lost_connection_leaves_the_pool(postgres: Database) -> None:
     neighbour = Database(postgres.url)
     async with postgres.engine.connect() as connection:
         before = await backend(connection)
-        await cut_off_everybody_else(neighbour)
+        await terminate_other_connections(neighbour)
         with pytest.raises(DBAPIError) as caught:
             await fetch(connection, "SELECT 1", ())
         assert connection.invalidated

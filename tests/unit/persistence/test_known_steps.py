@@ -55,7 +55,7 @@ async def branch(database: Database, clerk: Clerk) -> Branch:
 
 
 async def end(branch: Branch, *loan_ids: str) -> None:
-    await branch.executor.execute([loan_messages.letter(SagaEnded(saga_type="loan", completed=loan_ids))])
+    await branch.executor.execute([loan_messages.message_of(SagaEnded(saga_type="loan", completed=loan_ids))])
 
 
 async def test_unfinished_sagas_of_an_undeclared_step_stop_startup(branch: Branch, database: Database) -> None:
@@ -144,7 +144,7 @@ async def test_late_events_do_not_fence_a_renamed_step(
 ) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     await branch.take(loans.CardRefused(loan_id="loan-1", reason="expired"))
-    await branch.executor.execute([loan_messages.letter(SagaEnded(saga_type="loan", failed=("loan-1",)))])
+    await branch.executor.execute([loan_messages.message_of(SagaEnded(saga_type="loan", failed=("loan-1",)))])
     await after.start()
 
     await after.batcher.deliver(loan_messages.wire(loans.CardRefused(loan_id="loan-1", reason="expired")))

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter, outgoing
-from tests.example_sagas.loan_rows import letters, notes, put_out, rows_left
+from tests.example_sagas.loan_messages import message_of, outgoing
+from tests.example_sagas.loan_rows import dead_letters_of, notes, put_out, rows_left
 from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from tests.unit.persistence.faults import change
 from toolkit import Settings
@@ -218,12 +218,12 @@ async def test_an_unreadable_row_is_pruned_with_others(branch: Branch, database:
 
 
 async def test_unreadable_headers_do_not_stop_a_redrive(branch: Branch, database: Database) -> None:
-    messages = [letter(BookWanted(loan_id=f"loan-{each}"), at=NOON).on_attempt(1) for each in range(3)]
+    messages = [message_of(BookWanted(loan_id=f"loan-{each}"), at=NOON).on_attempt(1) for each in range(3)]
     await branch.executor.execute([Unreadable(each, "schema", "no loan") for each in messages])
     await change(database, "UPDATE dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'")
     by = Operator(name="ada", reason="repaired")
 
-    assert [each.headers for each in await letters(database) if each.saga_id == "loan-1"] == [{}]
+    assert [each.headers for each in await dead_letters_of(database) if each.saga_id == "loan-1"] == [{}]
     batch = await dead_letters.redrive(database, Selection(), by, queue="saga.library", now=NOON)
 
     assert [row.outcome for row in batch.rows] == ["redriven"] * 3

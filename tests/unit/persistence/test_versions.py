@@ -110,9 +110,9 @@ async def test_an_original_of_another_version_is_never_read(
     for _ in range(2):
         await after.handle(loans.CardRefused(loan_id="loan-1", reason="expired"))
 
-    (letter,) = await loan_rows.letters(database)
-    assert fault in letter.error
-    assert "redrive the dead letter with a release" in letter.error
+    (dead_letter,) = await loan_rows.dead_letters_of(database)
+    assert fault in dead_letter.error
+    assert "redrive the dead letter with a release" in dead_letter.error
     assert (await states(database, "loan-1"))[0] == "completed"
     assert "compensated" not in await states(database, "loan-1")
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_rows import lent, letters, notes
+from tests.example_sagas.loan_rows import dead_letters_of, lent, notes
 from tests.example_sagas.loans import Clerk, library
 from tests.unit.persistence.faults import change, is_now, wanted
 from toolkit.ids import new_id
@@ -94,7 +94,7 @@ async def cures_logged_while_waiting(
     assert not are_settled
     assert sorted(await lent(database)) == sorted(f"loan-{number}" for number in range(30))
     assert [await notes(database, f"loan-{number}") for number in range(30)] == [[]] * 30
-    assert await letters(database) == []
+    assert await dead_letters_of(database) == []
     return [each["cure"] for each in logs if "cure" in each]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter, wire
+from tests.example_sagas.loan_messages import message_of, wire
 from tests.example_sagas.loans import Action, BookWanted, CardRefused
 from toolkit import Event
 from toolkit.declaration.events import AbortRequested
@@ -32,4 +32,4 @@ def fails(error: Exception) -> Action:
 
 async def abort(branch: Branch) -> None:
     """Let the branch execute an abort of the saga."""
-    await branch.executor.execute([letter(ABORT, saga_id="loan-1")])
+    await branch.executor.execute([message_of(ABORT, saga_id="loan-1")])

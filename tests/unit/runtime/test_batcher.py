@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
 from tests.example_sagas.loan_messages import wire
-from tests.example_sagas.loan_rows import lent, letters, states
+from tests.example_sagas.loan_rows import dead_letters_of, lent, states
 from tests.example_sagas.loans import CardRefused, Clerk, library
 from tests.unit.runtime.database_faults import forbid_entries_of_loan_13
 from tests.unit.runtime.loan_requests import wanted
@@ -204,7 +204,7 @@ async def test_an_unreadable_message_settles_as_dead_letter(running_branch: Bran
     )
 
     assert await lent(database) == ["loan-1"]
-    assert [each.reason for each in await letters(database)] == ["not JSON"]
+    assert [each.reason for each in await dead_letters_of(database)] == ["not JSON"]
 
 
 async def test_no_message_is_returned_to_the_broker(running_branch: Branch, database: Database) -> None:

@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.eventually import becomes_true
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_rows import cut_off_everybody_else, lent, letters, notes, rename, states
+from tests.example_sagas.loan_rows import dead_letters_of, lent, notes, rename, states, terminate_other_connections
 from tests.example_sagas.loans import Clerk, library
 from tests.unit.runtime.database_faults import let_in, lock_out, on_the_server
 from tests.unit.runtime.loan_requests import wanted
@@ -118,7 +118,7 @@ async def test_a_full_disk_is_waited_for(service: Service, sqlite: Database, cle
 
     assert len(settled_meanwhile) < len(deliveries)
     assert sorted(await lent(sqlite)) == sorted(f"loan-{number}" for number in range(200))
-    assert await letters(sqlite) == []
+    assert await dead_letters_of(sqlite) == []
 
 
 async def test_a_connection_lost_midway_costs_no_attempt(service: Service, postgres: Database, clerk: Clerk) -> None:
@@ -126,7 +126,7 @@ async def test_a_connection_lost_midway_costs_no_attempt(service: Service, postg
 
     async def lose_the_connection(_: Event, session: AsyncSession) -> None:
         connection = await session.connection()
-        await cut_off_everybody_else(neighbour)
+        await terminate_other_connections(neighbour)
         await connection.execute(text("SELECT 1"))
 
     clerk.will("lend_book", *[lose_the_connection] * 3)
@@ -144,7 +144,7 @@ async def test_a_connection_lost_before_commit_loses_nothing(
     one, neighbour = Branch(service, postgres, resources={Clerk: clerk}), Database(postgres.url)
 
     async def be_cut_off_later(_: Event, __: AsyncSession) -> None:
-        await cut_off_everybody_else(neighbour)
+        await terminate_other_connections(neighbour)
 
     clerk.will("lend_book", be_cut_off_later)
     async with one.open():

@@ -9,8 +9,8 @@ from sqlalchemy import insert, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter
-from tests.example_sagas.loan_rows import lent, letters, log_of, states
+from tests.example_sagas.loan_messages import message_of
+from tests.example_sagas.loan_rows import dead_letters_of, lent, log_of, states
 from tests.example_sagas.loans import NOON, BookWanted, CardRefused, Clerk, LoanRefused, library
 from tests.unit.runtime.loan_requests import CARD_REFUSED, WANTED, abort
 from toolkit import Event
@@ -40,7 +40,7 @@ async def test_a_compensation_undoes_its_step_within_a_batch(branch: Branch, dat
 async def test_compensations_and_aborts_fence_unrun_steps(branch: Branch, database: Database) -> None:
     await branch.take(CARD_REFUSED, WANTED)
     await branch.executor.execute(
-        [letter(AbortRequested(saga_type="loan", saga_id="loan-2", reason="the reader left"), saga_id="loan-2")]
+        [message_of(AbortRequested(saga_type="loan", saga_id="loan-2", reason="the reader left"), saga_id="loan-2")]
     )
     await branch.take(BookWanted(loan_id="loan-2"))
     await branch.relay.drain()
@@ -64,13 +64,13 @@ async def test_an_abort_leaves_what_is_done_alone(branch: Branch, database: Data
 async def test_an_abort_of_another_type_fences_nothing(branch: Branch, database: Database) -> None:
     other = AbortRequested(saga_type="order", saga_id="loan-1", reason="the reader left")
 
-    await branch.executor.execute([letter(other, saga_id="loan-1", saga_type="order")])
+    await branch.executor.execute([message_of(other, saga_id="loan-1", saga_type="order")])
 
     assert await log_of(database, "loan-1") == []
 
 
 async def test_an_event_of_another_type_runs_no_step(branch: Branch, clerk: Clerk, database: Database) -> None:
-    foreign = [letter(event, saga_type="order") for event in (WANTED, CARD_REFUSED)]
+    foreign = [message_of(event, saga_type="order") for event in (WANTED, CARD_REFUSED)]
 
     await branch.executor.execute(foreign)
 
@@ -97,15 +97,15 @@ async def test_a_message_is_deferred_during_a_call(
 
 async def test_an_event_older_than_the_log_never_runs(branch: Branch, database: Database) -> None:
     old = NOON - timedelta(days=3)
-    await branch.executor.execute([letter(WANTED)])
+    await branch.executor.execute([message_of(WANTED)])
     async with database.transaction() as session:
         await (await session.connection()).execute(insert(pruning_watermark.pruned).values(id=1, until=old))
 
-    await branch.executor.execute([letter(WANTED, at=old), letter(BookWanted(loan_id="loan-2"), at=old)])
+    await branch.executor.execute([message_of(WANTED, at=old), message_of(BookWanted(loan_id="loan-2"), at=old)])
 
     assert await states(database, "loan-1") == ["completed"]
     assert await states(database, "loan-2") == []
-    assert [each.reason for each in await letters(database)] == ["older than the log"]
+    assert [each.reason for each in await dead_letters_of(database)] == ["older than the log"]
 
 
 @pytest.mark.parametrize("event", [CardRefused(loan_id="loan-1", reason="card\0expired"), None])

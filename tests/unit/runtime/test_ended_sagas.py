@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter
+from tests.example_sagas.loan_messages import message_of
 from tests.example_sagas.loan_rows import log_of
 from tests.example_sagas.loans import (
     NOON,
@@ -73,7 +73,7 @@ async def test_a_received_end_confirms_completed_steps(branch: Branch, database:
     ended = SagaEnded(saga_type="loan", completed=("loan-1", "loan-2"))
     await branch.take(WANTED, BookWanted(loan_id="loan-2"))
 
-    await branch.executor.execute([letter(ended)])
+    await branch.executor.execute([message_of(ended)])
 
     for loan_id in ("loan-1", "loan-2"):
         assert [entry.to_state for entry in await log_of(database, loan_id)] == ["completed", "confirmed"]
@@ -122,7 +122,7 @@ async def test_copies_of_a_nudge_get_one_answer(branch: Branch) -> None:
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 
-    await branch.executor.execute([letter(WANTED, at=NOON, nudge="first")] * 20)
+    await branch.executor.execute([message_of(WANTED, at=NOON, nudge="first")] * 20)
 
     assert await ends(branch) == [ASK]
 
@@ -253,7 +253,7 @@ async def test_a_step_fenced_after_failure_is_no_contradiction(branch: Branch) -
 
 
 async def take(branch: Branch, event: Event, **facts: Any) -> None:
-    await branch.executor.execute([letter(event, at=branch.clock.now(), saga_id="loan-1", **facts)])
+    await branch.executor.execute([message_of(event, at=branch.clock.now(), saga_id="loan-1", **facts)])
 
 
 async def write(branch: Branch, step: str, to: str, state: SagaState, position: int | None = None) -> None:

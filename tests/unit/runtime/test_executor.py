@@ -12,8 +12,8 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter
-from tests.example_sagas.loan_rows import lent, letters, log_of, notes, rows_left, states
+from tests.example_sagas.loan_messages import message_of
+from tests.example_sagas.loan_rows import dead_letters_of, lent, log_of, notes, rows_left, states
 from tests.example_sagas.loans import NOON, BookLent, BookWanted, Clerk, LoanRegistered, library, loan_saga
 from tests.unit.runtime.loan_requests import WANTED
 from toolkit import Event, Participant
@@ -36,12 +36,14 @@ async def test_effect_entry_and_event_are_committed_together(branch: Branch, dat
 
 async def test_an_emitted_event_carries_cause_and_deadline(branch: Branch, database: Database) -> None:
     deadline = NOON + timedelta(hours=1)
-    await branch.executor.execute([letter(WANTED, at=NOON, deadline=deadline, traceparent="00-ab-cd-01", attempt=3)])
+    await branch.executor.execute(
+        [message_of(WANTED, at=NOON, deadline=deadline, traceparent="00-ab-cd-01", attempt=3)]
+    )
 
     await branch.relay.drain()
 
     headers = branch.post.taken[0].headers
-    assert headers["causation-id"] == letter(WANTED).envelope.event_id
+    assert headers["causation-id"] == message_of(WANTED).envelope.event_id
     assert headers["deadline"] == deadline.isoformat()
     assert headers["traceparent"] == "00-ab-cd-01"
     assert headers["attempt"] == 1
@@ -65,10 +67,12 @@ async def test_a_duplicate_in_the_same_batch_changes_nothing(branch: Branch, dat
 async def test_an_unreadable_message_leaves_its_batch_alone(branch: Branch, database: Database) -> None:
     poison = Unreadable(WireMessage(b"{", "reader.BookWanted"), "not JSON", "a brace is missing")
 
-    await branch.executor.execute([letter(WANTED, at=NOON), poison])
+    await branch.executor.execute([message_of(WANTED, at=NOON), poison])
 
     assert await states(database, "loan-1") == ["completed"]
-    assert [(each.reason, each.error) for each in await letters(database)] == [("not JSON", "a brace is missing")]
+    assert [(each.reason, each.error) for each in await dead_letters_of(database)] == [
+        ("not JSON", "a brace is missing")
+    ]
 
 
 async def test_two_participants_of_a_service_both_act(database: Database, clerk: Clerk, clock: ManualClock) -> None:
@@ -147,7 +151,7 @@ async def test_a_serialization_failure_costs_no_attempt(postgres: Database, cler
 
 
 async def test_repeated_commit_failures_give_the_step_up(branch: Branch, database: Database) -> None:
-    batch = [letter(WANTED, at=NOON), letter(BookLent(loan_id="loan-1"))]
+    batch = [message_of(WANTED, at=NOON), message_of(BookLent(loan_id="loan-1"))]
 
     for _ in range(2):
         await branch.executor.execute(batch, failed=RuntimeError("the commit failed"))

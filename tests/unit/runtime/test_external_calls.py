@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.eventually import eventually
 from tests.example_sagas.loan_messages import wire
-from tests.example_sagas.loan_rows import lent, letters, notes, states
+from tests.example_sagas.loan_rows import dead_letters_of, lent, notes, states
 from tests.example_sagas.loans import BookWanted, Clerk, LoanRefused, stock
 from tests.unit.runtime.external_branches import Call, external_branch
 from tests.unit.runtime.loan_requests import CARD_REFUSED, WANTED, fails
@@ -171,4 +171,4 @@ async def test_a_failing_external_compensation_is_a_dead_letter(
 
     undone = ["compensated"] if failures == 1 else []
     assert await states(database, "loan-1") == ["executing", "completed", "compensating", *undone]
-    assert len(await letters(database)) == failures - 1
+    assert len(await dead_letters_of(database)) == failures - 1

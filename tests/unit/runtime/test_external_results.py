@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
 from tests.example_sagas.loan_messages import wire
-from tests.example_sagas.loan_rows import cut_off_everybody_else, notes, states
+from tests.example_sagas.loan_rows import notes, states, terminate_other_connections
 from tests.example_sagas.loans import QUICK, BookWanted, LoanRefused, loan_saga
 from toolkit import Event, Participant, SagaId, Service
 from toolkit.persistence.database import Database
@@ -187,7 +187,7 @@ async def test_results_survive_a_cut_connection_without_new_calls(postgres: Data
     loans = [f"loan-{number}" for number in range(4)]
     provider = Provider(4)
     branch, neighbour = await open_till(postgres, provider), Database(postgres.url)
-    provider.before_it_answers = lambda: cut_off_everybody_else(neighbour)
+    provider.before_it_answers = lambda: terminate_other_connections(neighbour)
 
     async with branch.open():
         await asyncio.gather(*(branch.batcher.deliver(wire(BookWanted(loan_id=loan))) for loan in loans))

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter
-from tests.example_sagas.loan_rows import letters, log_of, notes, states
+from tests.example_sagas.loan_messages import message_of
+from tests.example_sagas.loan_rows import dead_letters_of, log_of, notes, states
 from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from tests.unit.runtime.loan_requests import CARD_REFUSED, WANTED, abort, fails
 from toolkit import Retry
@@ -60,7 +60,7 @@ async def test_a_step_without_refusal_ends_as_dead_letter(database: Database, cl
     await surely.take(WANTED)
     await surely.take(WANTED)
 
-    (dead,) = await letters(database)
+    (dead,) = await dead_letters_of(database)
     assert (dead.step, dead.attempts, dead.reason) == ("lend_surely", 2, "retries spent")
     assert "ConnectionError: catalogue away" in dead.traceback
     assert await states(database, "loan-1") == []
@@ -70,7 +70,7 @@ async def test_no_deadline_or_abort_forces_a_refusal(database: Database, clerk: 
     surely = Branch(library(clerk, refusable=False), database, resources={Clerk: clerk}, clock=clock)
 
     await abort(surely)
-    await surely.executor.execute([letter(WANTED, at=NOON - timedelta(days=1), deadline=NOON)])
+    await surely.executor.execute([message_of(WANTED, at=NOON - timedelta(days=1), deadline=NOON)])
 
     assert await states(database, "loan-1") == ["completed"]
 
@@ -93,7 +93,7 @@ async def test_a_step_refuses_at_and_after_its_deadline(
 ) -> None:
     occurred_at = NOON - timedelta(minutes=1, seconds=late_by)
 
-    await branch.executor.execute([letter(WANTED, at=occurred_at)])
+    await branch.executor.execute([message_of(WANTED, at=occurred_at)])
 
     assert await states(database, "loan-1") == [state]
     assert len(clerk.calls) == (state == "completed")
@@ -104,7 +104,7 @@ async def test_the_settings_timeout_overrides_the_declared_one(
 ) -> None:
     branch.executor.failures._timeouts["lend_book"] = timedelta(seconds=5)
 
-    await branch.executor.execute([letter(WANTED, at=NOON - timedelta(seconds=5))])
+    await branch.executor.execute([message_of(WANTED, at=NOON - timedelta(seconds=5))])
 
     assert await states(database, "loan-1") == ["failed"]
 
@@ -118,4 +118,4 @@ async def test_a_failing_compensation_becomes_a_dead_letter(branch: Branch, cler
 
     assert await states(database, "loan-1") == ["completed"]
     assert await notes(database, "loan-1") == ["retrying", "dead_lettered"]
-    assert [each.step for each in await letters(database)] == ["lend_book"]
+    assert [each.step for each in await dead_letters_of(database)] == ["lend_book"]

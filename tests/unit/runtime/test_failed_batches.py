@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.eventually import becomes_true
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_rows import lent, letters, log_of, notes, states
+from tests.example_sagas.loan_rows import dead_letters_of, lent, log_of, notes, states
 from tests.example_sagas.loans import BookWanted, Clerk, library
 from tests.unit.runtime.database_faults import forbid_entries_of_loan_13
 from tests.unit.runtime.loan_requests import wanted
@@ -125,7 +125,7 @@ async def test_a_lost_key_race_costs_no_attempt(postgres: Database, clerk: Clerk
         await asyncio.gather(*(replica.batcher.deliver(wanted(1)) for replica in replicas))
 
     assert [each.to_state for each in await log_of(postgres, "loan-1")] == ["completed"]
-    assert await letters(postgres) == []
+    assert await dead_letters_of(postgres) == []
 
 
 async def test_an_unrecordable_message_becomes_a_dead_letter(postgres: Database, clerk: Clerk) -> None:
@@ -136,7 +136,7 @@ async def test_an_unrecordable_message_becomes_a_dead_letter(postgres: Database,
         await asyncio.gather(*(one.batcher.deliver(wanted(number)) for number in (12, 13, 14)))
 
     assert await lent(postgres) == ["loan-12", "loan-14"]
-    (kept,) = await letters(postgres)
+    (kept,) = await dead_letters_of(postgres)
     assert (kept.reason, kept.saga_id, kept.event_type) == ("not recordable", "loan-13", "BookWanted")
     assert one.batcher.is_healthy
 
@@ -158,4 +158,4 @@ async def test_an_unrecordable_call_becomes_a_dead_letter(postgres: Database, cl
     assert not was_settled
     assert await states(postgres, "loan-13") == ["executing"]
     assert await states(postgres, "loan-14") == ["executing", "completed"]
-    assert [each.saga_id for each in await letters(postgres)] == ["loan-13"]
+    assert [each.saga_id for each in await dead_letters_of(postgres)] == ["loan-13"]

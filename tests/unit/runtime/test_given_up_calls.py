@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import letter
-from tests.example_sagas.loan_rows import lent, letters, log_of, notes, states
+from tests.example_sagas.loan_messages import message_of
+from tests.example_sagas.loan_rows import dead_letters_of, lent, log_of, notes, states
 from tests.example_sagas.loans import NOON, BookLent, BookWanted, Clerk
 from tests.unit.runtime.external_branches import Call, external_branch
 from tests.unit.runtime.loan_requests import WANTED, fails
@@ -25,7 +25,7 @@ MOMENT = timedelta(milliseconds=300)
 
 async def claimed_for_a_moment(branch: Branch) -> ExternalCall:
     """Claim the call of a step whose deadline is a moment ahead."""
-    ((call,),) = await branch.executor.execute([letter(WANTED, at=NOON, deadline=NOON + MOMENT)])
+    ((call,),) = await branch.executor.execute([message_of(WANTED, at=NOON, deadline=NOON + MOMENT)])
     return call
 
 
@@ -83,7 +83,7 @@ async def test_giving_up_without_refusal_is_a_dead_letter(database: Database, cl
 
     assert await states(database, "loan-1") == ["executing"]
     assert await notes(database, "loan-1") == ["retrying", "dead_lettered"]
-    assert [each.step for each in await letters(database)] == ["lend_surely"]
+    assert [each.step for each in await dead_letters_of(database)] == ["lend_surely"]
 
 
 async def test_a_void_continues_after_a_crash(database: Database, clerk: Clerk) -> None:
@@ -170,4 +170,4 @@ async def test_a_failing_void_becomes_a_dead_letter(database: Database, clerk: C
 
     assert await states(database, "loan-1") == ["executing", "voiding"]
     assert await notes(database, "loan-1") == ["retrying", "dead_lettered"]
-    assert [each.step for each in await letters(database)] == ["lend_book"]
+    assert [each.step for each in await dead_letters_of(database)] == ["lend_book"]

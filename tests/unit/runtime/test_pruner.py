@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.eventually import eventually
 from tests.example_sagas.loan_messages import wire
-from tests.example_sagas.loan_rows import letters, log_of, rename
+from tests.example_sagas.loan_rows import dead_letters_of, log_of, rename
 from tests.example_sagas.loans import NOON, BookWanted
 from toolkit import Settings
 from toolkit.declaration.events import SagaState
@@ -112,7 +112,7 @@ async def test_old_dead_letters_of_ended_sagas_are_pruned(database: Database) ->
     pruned = await prune(database)
 
     assert pruned.dead_letters == 2
-    assert {each.saga_id for each in await letters(database)} == {"open", "young"}
+    assert {each.saga_id for each in await dead_letters_of(database)} == {"open", "young"}
 
 
 async def test_pruning_by_hand_is_audited(database: Database) -> None:

@@ -12,7 +12,7 @@ from tests.commit_order import race
 from tests.eventually import eventually
 from tests.example_sagas.library_branch import Post
 from tests.example_sagas.loan_messages import outgoing
-from tests.example_sagas.loan_rows import cut_off_everybody_else, put_out, rename, rows_left
+from tests.example_sagas.loan_rows import put_out, rename, rows_left, terminate_other_connections
 from tests.unit.runtime.relays import (
     Hold,
     connection_lost,
@@ -193,7 +193,7 @@ async def test_the_relay_outlives_its_connections(postgres: Database, publisher:
     async with running(relay_of(postgres, publisher, clock)):
         for number in range(5):
             await put_out(neighbour, outgoing(f"loan-{number}", due_at=clock.now()))
-            await cut_off_everybody_else(neighbour)
+            await terminate_other_connections(neighbour)
         clock.advance(timedelta(seconds=6))
         await until_empty(neighbour)
     await neighbour.close()

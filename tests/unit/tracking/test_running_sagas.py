@@ -91,13 +91,13 @@ async def test_dead_letter_names_the_command_that_helps(world):
 
     found = await progress_of(world, trip)
 
-    (letter,) = await world.dead_letters("hotel")
+    (dead_letter,) = await world.dead_letters("hotel")
     stopped = node(found, "cancel_room")
-    assert (stopped.status, stopped.dead_letter_id, stopped.attempt) == (Status.DEAD_LETTER, letter.id, 3)
+    assert (stopped.status, stopped.dead_letter_id, stopped.attempt) == (Status.DEAD_LETTER, dead_letter.id, 3)
     assert "cancel_room (hotel) was dead-lettered at " in found.summary
     assert (
         "needs a person: retries spent after 3 attempts: ValueError: the ledger is locked. "
-        f"See `saga dead-letters show hotel {letter.id}`." in found.summary
+        f"See `saga dead-letters show hotel {dead_letter.id}`." in found.summary
     )
     assert found.summary.endswith("Still to come: apologize (desk).")
 
@@ -128,10 +128,10 @@ async def test_unreadable_event_is_named_as_dead_letter(world):
 
     found = await progress_of(world, trip)
 
-    (letter,) = await world.dead_letters("flight")
+    (dead_letter,) = await world.dead_letters("flight")
     assert found.summary == (
         f"No service knows a saga {trip}. "
-        f"A dead letter is left in flight: see `saga dead-letters show flight {letter.id}`."
+        f"A dead letter is left in flight: see `saga dead-letters show flight {dead_letter.id}`."
     )
 
 
