@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.bulk_amqp import Outgoing
@@ -22,11 +23,11 @@ class ClientsEmbedded(Embedded):
 
     orders: Orders | None = None
 
-    async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
-        """Publish, and hand an end to the client."""
-        if self.orders and message.routing_key in ENDS:
-            self.orders.end([message.body])
-        await super().publish(message, destination=destination)
+    async def publish_many(self, messages: Sequence[tuple[WireMessage, str | None]]) -> list[Exception | None]:
+        """Publish, and hand the ends to the client."""
+        if self.orders and (ends := [message.body for message, _ in messages if message.routing_key in ENDS]):
+            self.orders.end(ends)
+        return await super().publish_many(messages)
 
 
 async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
@@ -37,8 +38,8 @@ async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
     async with ClientsEmbedded(list(SERVICES.values()), settings) as embedded, asyncio.TaskGroup() as publishing:
 
         def publish(messages: list[Outgoing]) -> None:
-            for message_id, key, body in messages:
-                publishing.create_task(embedded.publish(WireMessage(body, key, message_id=message_id)))
+            burst = [(WireMessage(body, key, message_id=message_id), None) for message_id, key, body in messages]
+            publishing.create_task(embedded.publish_many(burst))
 
         async def place(case: Case) -> Load:
             embedded.orders = Orders(case, publish)

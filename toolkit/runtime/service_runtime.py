@@ -19,7 +19,6 @@ from toolkit.declaration.service import Service
 from toolkit.errors import describe
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.messaging.decoding import Decoder
-from toolkit.messaging.envelope import WireMessage
 from toolkit.messaging.senders import Senders
 from toolkit.observability.metrics import Meter
 from toolkit.observability.tracing import RABBITMQ, tracing_for
@@ -30,7 +29,7 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.runtime.background_loops import Loops
 from toolkit.runtime.batcher import Batcher
 from toolkit.runtime.database_setup import PATIENCE, DatabaseSetup
-from toolkit.runtime.delivery import Delivery, settled
+from toolkit.runtime.delivery import Delivery
 from toolkit.runtime.executor import Executor
 from toolkit.runtime.external_calls import ExternalCalls
 from toolkit.runtime.invocation import Invocation
@@ -115,13 +114,6 @@ class ServiceRuntime:
         for each in suspects:
             isolation.begin(each)
         self.batcher.take([each for each in deliveries if each.apart is None] if suspects else deliveries)
-
-    async def deliver(self, message: WireMessage, *, again: bool) -> None:
-        """Enqueue a message, and return when its transaction has committed.
-
-        `again`: it was delivered before, so a process may have ended of it.
-        """
-        await settled(message, self.take, again=again)
 
     async def dead_letter(self, dead_letter: DeadLetter) -> None:
         """Keep a message that did not reach a step, and return once that is committed; retry until it is."""

@@ -19,6 +19,7 @@ from toolkit.declaration.service import Service
 from toolkit.errors import LoopEndedError, UnroutableError
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.persistence import outbox
+from toolkit.runtime.delivery import Delivery
 from toolkit.runtime.service_runtime import ServiceRuntime
 
 #: Seconds for messages in progress when the block ends; and when a loop has ended, since some wait for it in vain.
@@ -105,12 +106,21 @@ class Embedded:
         Raises:
             UnroutableError: no service consumes it.
         """
-        runtimes = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
-        if not runtimes:
-            raise UnroutableError(f"no service consumes {message.routing_key}")
-        again = message.message_id in self._left  # the last run may have ended while it was executed
-        await asyncio.gather(*(runtime.deliver(message, again=again) for runtime in runtimes))
-        failpoints.here("acked", (message.type or message.routing_key,))
+        (error,) = await self.publish_many([(message, destination)])
+        if error:
+            raise error
+
+    async def publish_many(self, messages: Sequence[tuple[WireMessage, str | None]]) -> list[Exception | None]:
+        """Hand messages to the services that consume them; once all have committed, return None or the error for each.
+
+        The errors are those of `publish`.
+        """
+        burst = _Burst(len(messages))
+        for place, (message, destination) in enumerate(messages):
+            consumers = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
+            again = message.message_id in self._left  # the last run may have ended while it was executed
+            burst.add(place, message, consumers, again=again)
+        return await burst.delivered()
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that returns whether it was long enough
         """Wait until all outboxes are empty, for at most `timeout` seconds; return whether they are."""
@@ -128,3 +138,51 @@ class Embedded:
             async with runtime.database.reading() as connection:
                 total += await outbox.count(connection)
         return total
+
+
+class _Burst:
+    """Messages that are published together: the source of their deliveries, and the outcome of each."""
+
+    def __init__(self, count: int) -> None:
+        self._outcomes: list[Exception | None] = [None] * count
+        self._by_consumer: dict[ServiceRuntime, list[Delivery]] = {}
+        self._open: dict[Delivery, int] = {}
+        self._all_settled = asyncio.Event()
+
+    def add(self, place: int, message: WireMessage, consumers: Sequence[ServiceRuntime], *, again: bool) -> None:
+        """Add a message for these services, which is the `place`-th of the burst."""
+        if not consumers:
+            self._outcomes[place] = UnroutableError(f"no service consumes {message.routing_key}")
+        for consumer in consumers:
+            delivery = Delivery(message, self, again)
+            self._open[delivery] = place
+            self._by_consumer.setdefault(consumer, []).append(delivery)
+
+    async def delivered(self) -> list[Exception | None]:
+        """Hand over the messages; once the services have committed them, return None or the error for each."""
+        for consumer, deliveries in self._by_consumer.items():
+            consumer.take(deliveries)
+        try:
+            if self._open:
+                await self._all_settled.wait()
+        except asyncio.CancelledError:
+            for each in self._open:
+                each.give_up()
+            raise
+        return self._outcomes
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Count deliveries that were committed together."""
+        failpoints.here("acked", (each.wire.type or each.wire.routing_key for each in deliveries))
+        for each in deliveries:
+            self._close(each)
+
+    def fail(self, delivery: Delivery, error: Exception) -> None:
+        """Keep the error of a delivery that a service did not commit."""
+        self._outcomes[self._close(delivery)] = error
+
+    def _close(self, delivery: Delivery) -> int:
+        place = self._open.pop(delivery)
+        if not self._open:
+            self._all_settled.set()
+        return place

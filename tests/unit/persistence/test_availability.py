@@ -22,6 +22,7 @@ from toolkit.ids import new_id
 from toolkit.persistence import availability
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.runtime.delivery import settled
 from toolkit.runtime.service_runtime import ServiceRuntime
 
 
@@ -111,7 +112,7 @@ async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[ServiceRuntime]:
 async def test_a_service_without_a_table_is_not_ready(host: ServiceRuntime, table: str) -> None:
     was_recording = host.is_recording
     await rename(host.database, table, "hidden")
-    delivery = asyncio.create_task(host.deliver(wanted(1), again=False))
+    delivery = asyncio.create_task(settled(wanted(1), host.take))
 
     await eventually(lambda: is_now(not host.is_recording), what="the fault")
     await rename(host.database, "hidden", table)

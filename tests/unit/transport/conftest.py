@@ -78,7 +78,7 @@ class RecordedQueue:
 async def recorded(rabbitmq, prefix) -> AsyncIterator[RecordedQueue]:
     connection = await aio_pika.connect(rabbitmq.url)
     async with connection:
-        channel = await connection.channel()
+        channel = await connection.channel(on_return_raises=True)
         queue = await channel.declare_queue(f"{prefix}.recorded", durable=True)
         recorded = RecordedQueue(channel, queue)
         underlay = await channel.get_underlay_channel()

@@ -18,6 +18,7 @@ from tests.eventually import eventually
 from tests.example_sagas.loans import Clerk, library
 from toolkit import Settings
 from toolkit.declaration.events import documented_example, routing_key
+from toolkit.errors import UnroutableError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import outbox, saga_log_queries
@@ -85,3 +86,19 @@ async def test_spans_of_embedded_services_name_no_broker(tmp_path: Path, monkeyp
     assert tracing is not None
     assert tracing._system == "embedded"
     tracing.shut_down(0.1)
+
+
+async def test_an_embedded_burst_has_an_outcome_each(tmp_path: Path) -> None:
+    order = documented_example(OrderCreated)
+    body = OrderCreated.model_validate(order).model_dump_json().encode()
+    placed, garbage = WireMessage(body, routing_key(OrderCreated)), WireMessage(b"", routing_key(OrderCreated))
+
+    async with Embedded(SERVICES, Settings(data_dir=tmp_path)) as embedded:
+        outcomes = await embedded.publish_many(
+            [(placed, None), (WireMessage(b"{}", "nobody.Cares"), None), (garbage, "saga.inventory")]
+        )
+        nothing = await embedded.publish_many([])
+        assert await embedded.settled(10)
+
+    assert [type(each) for each in outcomes] == [type(None), UnroutableError, type(None)]
+    assert nothing == []

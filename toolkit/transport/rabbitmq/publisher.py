@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,11 +12,12 @@ from aio_pika.exceptions import ChannelInvalidStateError, PublishError
 from faststream.rabbit import Channel
 
 from toolkit.configuration.settings import Settings
-from toolkit.errors import UnreachableError, UnroutableError, describe
+from toolkit.errors import BrokerRefusesError, EscapedError, UnreachableError, UnroutableError, describe
+from toolkit.foreign_code.containment import contained
 from toolkit.messaging.envelope import WireMessage
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
+from toolkit.transport.rabbitmq.bursts import Burst
 from toolkit.transport.rabbitmq.connection import as_error, broker_of, stands
-from toolkit.transport.rabbitmq.messages import properties_of
 from toolkit.transport.rabbitmq.refusals import refusal_of
 from toolkit.transport.rabbitmq.topology import as_given, event_exchange, given_exchanges
 from toolkit.transport.rabbitmq.write_batching import join_writes
@@ -81,29 +83,46 @@ class RabbitPublisher:
     async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
         """Send a persistent, mandatory message and wait for the confirm.
 
-        `destination` is a service's queue: the service's own exchange of the same name leads to it under any key.
-
         Raises:
             UnroutableError: no queue is bound to its routing key.
             UnreachableError: no confirm came; whether the message arrived is unknown.
         """
+        (error,) = await self.publish_many([(message, destination)])
+        if error:
+            raise error
+
+    async def publish_many(self, messages: Sequence[tuple[WireMessage, str | None]]) -> list[Exception | None]:
+        """Send persistent, mandatory messages, each with its destination; return None or the error for each.
+
+        A destination is a service's queue: the service's own exchange of the same name leads to it under any key. The
+        errors are those of `publish`.
+        """
+        exchange = self._exchange.name
+        burst = Burst([(message, to or exchange) for message, to in messages], login=self._settings.login)
         try:
-            async with asyncio.timeout(self._confirm_timeout):
-                # Past FastStream's and aio-pika's ways, which end each message's write before the next one's begins.
-                channel = join_writes(await self._open_channel().get_underlay_channel())
-                await channel.basic_publish(
-                    message.body,
-                    exchange=destination or self._exchange.name,
-                    routing_key=message.routing_key,
-                    properties=properties_of(message, login=self._settings.login),
-                    mandatory=True,
-                    wait=False,
-                )
-        except PublishError as error:
-            raise UnroutableError(f"no queue is bound to {destination or message.routing_key}") from error
-        except AWAY as error:
-            if refusal := refusal_of(error, self._settings):
-                self._is_refused = True
-                raise refusal from error
-            raise UnreachableError(f"the broker did not confirm {message.message_id}: {describe(error)}") from error
-        self._is_refused = False
+            # aiormq ends a publish on a dying connection in CancelledError, though nothing cancelled it.
+            with contained("publishing"):
+                async with asyncio.timeout(self._confirm_timeout):
+                    await burst.publish(join_writes(await self._open_channel().get_underlay_channel()))
+        except Exception as error:  # noqa: BLE001 -- whatever the client raises, each message has an outcome
+            burst.fail(error)
+        errors = [
+            outcome and self._error_of(outcome, *each) for outcome, each in zip(burst.outcomes, messages, strict=True)
+        ]
+        is_refused = any(isinstance(error, BrokerRefusesError) for error in errors)
+        self._is_refused = is_refused or (self._is_refused and None not in errors)
+        return errors
+
+    def _error_of(self, outcome: Exception, message: WireMessage, destination: str | None) -> Exception:
+        """Return the error of a message that is not confirmed, in the toolkit's terms."""
+        error: Exception
+        if isinstance(outcome, PublishError):
+            error = UnroutableError(f"no queue is bound to {destination or message.routing_key}")
+        elif isinstance(outcome, (*AWAY, EscapedError)):
+            error = refusal_of(outcome, self._settings) or UnreachableError(
+                f"the broker did not confirm {message.message_id}: {describe(outcome)}"
+            )
+        else:
+            return outcome
+        error.__cause__ = outcome
+        return error

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from aiormq.abc import AbstractChannel, ChannelFrame
 from aiormq.channel import Channel
 
-#: Most frames that wait for a connection that takes none; a caller with more waits, too.
-_MOST = 1_000
+#: So many bytes wait for a connection that takes none; the caller of the next frame waits, too.
+_MOST = 1024 * 1024
 
 
 class JoinedWrites:
@@ -28,12 +28,13 @@ class JoinedWrites:
         self._channel = channel
         self._queue = queue
         self._frames: list[ChannelFrame] = []
+        self._bytes = 0
         self._has_room = asyncio.Event()
         self._passing_on: asyncio.Task[None] | None = None
 
     async def put(self, frame: ChannelFrame) -> None:
         """Enqueue a frame in order, as soon as there is room."""
-        while len(self._frames) >= _MOST:
+        while self._bytes >= _MOST:
             self._has_room.clear()
             await self._has_room.wait()
         self.put_nowait(frame)
@@ -41,19 +42,20 @@ class JoinedWrites:
     def put_nowait(self, frame: ChannelFrame) -> None:
         """Enqueue a frame at once: so a channel answers the broker that closes it."""
         self._frames.append(frame)
+        self._bytes += len(frame.payload)
         if self._passing_on is None:
             self._passing_on = asyncio.create_task(self._pass_on())
 
     async def _pass_on(self) -> None:
         try:
             while self._frames:
-                frames, self._frames = self._frames, []
+                frames, self._frames, self._bytes = self._frames, [], 0
                 self._has_room.set()
                 taken = self._channel.create_future()
                 await self._queue.put(_joined(frames, taken))
                 await taken
-        except Exception:  # noqa: BLE001, S110 -- the channel has ended; its callers get its error
-            pass
+        except Exception:  # noqa: BLE001 -- the channel has ended; its callers get its error
+            self._frames, self._bytes = [], 0
         finally:
             self._passing_on = None
             self._has_room.set()
