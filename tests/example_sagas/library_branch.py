@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tests.example_sagas.loan_messages import message_of
 from toolkit import Event, Service
 from toolkit.clock import Clock, SystemClock
+from toolkit.foreign_code.containment import contain
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import WireMessage
 from toolkit.observability.tracing import Tracing
@@ -22,6 +23,9 @@ from toolkit.runtime.invocation import Invocation
 from toolkit.runtime.relay import Relay
 from toolkit.runtime.unit_of_work import ExternalCall
 
+#: What becomes of a message: it is confirmed when this returns, and not if it raises.
+Fate = Callable[[WireMessage], Coroutine[Any, Any, None]]
+
 
 class Post:
     """A publisher that records its messages; the test can plan a fate for the next ones."""
@@ -29,18 +33,25 @@ class Post:
     def __init__(self) -> None:
         self.taken: list[WireMessage] = []
         self.destinations: list[str | None] = []
-        self._fates: list[Callable[[WireMessage], Awaitable[None]]] = []
+        self.bursts: list[int] = []
+        self._fates: list[Fate] = []
 
-    def will(self, *fates: Callable[[WireMessage], Awaitable[None]]) -> None:
+    def will(self, *fates: Fate) -> None:
         """Plan the fates of the next messages, in order; later ones are confirmed at once."""
         self._fates.extend(fates)
 
-    async def publish(self, message: WireMessage, *, destination: str | None) -> None:
-        """Record the message; returning confirms it."""
-        self.taken.append(message)
-        self.destinations.append(destination)
-        if self._fates:
-            await self._fates.pop(0)(message)
+    async def publish_many(self, messages: Sequence[tuple[WireMessage, str | None]]) -> list[Exception | None]:
+        """Record the messages, and return the outcome of each: an error, or None, which confirms it."""
+        self.bursts.append(len(messages))
+        self.taken += (message for message, _ in messages)
+        self.destinations += (destination for _, destination in messages)
+        fates, self._fates = self._fates[: len(messages)], self._fates[len(messages) :]
+        outcomes = await asyncio.gather(
+            *(contain("a fate", fate(message)) for fate, (message, _) in zip(fates, messages, strict=False)),
+            return_exceptions=True,
+        )
+        errors = [each if isinstance(each, Exception) else None for each in outcomes]
+        return errors + [None] * (len(messages) - len(errors))
 
     def saga_ids(self) -> list[str | None]:
         """Return the saga ids of the recorded messages, in order."""

@@ -95,7 +95,7 @@ def test_a_message_whose_acknowledgement_got_lost_comes_again(world: Simulation)
 def test_what_was_not_committed_may_not_be_sent(world: Simulation) -> None:
     sent = message(TripRequested(trip_id="trip-1"), "trip-1")
     hotel = world.processes["hotel"]
-    hotel.do(hotel.way_out.publish(sent))
+    hotel.do(hotel.way_out.publish_many([(sent, None)]))
 
     with pytest.raises(AssertionError, match="hotel sent TripRequested, which it has not committed"):
         world.settle()

@@ -75,8 +75,15 @@ class Exit:
         self._wire = wire
         self._check = check
 
-    async def publish(self, message: WireMessage, *, destination: str | None = None) -> None:
-        """Put a message on the wire, unless the test has planned a fault."""
+    async def publish_many(self, messages: Sequence[tuple[WireMessage, str | None]]) -> list[Exception | None]:
+        """Put messages on the wire, unless the test has planned faults, and return the outcome of each."""
+        outcomes = await asyncio.gather(*(self._publish(*each) for each in messages), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ConnectionError | UnroutableError):
+                raise outcome
+        return [outcome if isinstance(outcome, Exception) else None for outcome in outcomes]
+
+    async def _publish(self, message: WireMessage, destination: str | None) -> None:
         self._check(message)
         stumble = self._wire.stumbles.popleft() if self._wire.stumbles else None
         self.owed[message.message_id] = message

@@ -7,7 +7,7 @@ transaction takes it along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +17,7 @@ from toolkit.foreign_code.containment import contained
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
+from toolkit.persistence.outbox import OutboxRow
 
 #: The pause after a failed delete, in seconds: the database is away, and asking faster does not help.
 _PAUSE = 0.5
@@ -52,9 +53,9 @@ class ConfirmedRows:
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._event_types
 
-    def add(self, row_id: str, event_type: str | None) -> None:
-        """Add a row that the broker has confirmed."""
-        self._event_types[row_id] = event_type
+    def add_all(self, rows: Iterable[OutboxRow]) -> None:
+        """Add rows that the broker has confirmed."""
+        self._event_types.update((row.id, row.message.type) for row in rows)
         self._added.set()
 
     @contextmanager

@@ -1,10 +1,10 @@
 """The relay remembers how far it has come and goes on from there: what commits late, or fails, is passed for good."""
 
-ROWS = "        for row in rows:\n            self._start(row)\n"
-SEEN = "        self._in_flight: dict[str, asyncio.Task[None]] = {}\n"
+ROWS = "        self._start(rows)\n"
+SEEN = "        self._expected: list[datetime] = []\n"
 
 EDITS = {
-    "toolkit/runtime/relay.py": [
+    "toolkit/runtime/due_rows.py": [
         (SEEN, SEEN + '        self._cursor = ""\n'),
         (
             ROWS,

@@ -1,10 +1,10 @@
 """An outbox row is deleted as soon as its publish begins, whatever the broker says: a lost publish is lost for good."""
 
-PUBLISH = "            publish = self._publisher.publish(row.message, destination=row.destination)\n"
+PUBLISH = "        outcomes = await self._publish(rows)\n"
 
 EDITS = {
     "toolkit/runtime/relay.py": [
-        (PUBLISH, "            self._confirmed.add(row.id, row.message.type)\n" + PUBLISH),
+        (PUBLISH, "        self._confirmed.add_all(rows)\n" + PUBLISH),
     ],
 }
 CAUGHT_BY = [

@@ -4,7 +4,7 @@ CLAIM = "await outbox.claim(await session.connection(), now=now, until=now + sel
 DELETE = "            await outbox.delete_sent(await session.connection(), [row.id for row in rows])\n"
 
 EDITS = {
-    "toolkit/runtime/relay.py": [
+    "toolkit/runtime/due_rows.py": [
         (f"            return {CLAIM}", f"            rows = {CLAIM}{DELETE}            return rows\n"),
     ],
 }

@@ -143,7 +143,7 @@ async def test_a_longer_batch_is_the_same_statements(branch: Branch, length: int
 
 async def test_the_relays_claim_scans_no_table(branch: Branch) -> None:
     with recorded(branch.database) as statements:
-        await branch.relay._claim_due()
+        await branch.relay._due.claim()
 
     assert len(reads_or_moves(statements)) == 1
     assert await scans(branch.database, statements) == []

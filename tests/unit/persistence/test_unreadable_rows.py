@@ -54,8 +54,8 @@ async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database:
     before = counted("outbox")
 
     with capture_logs() as logs:
-        await branch.relay._claim_due()
-        await branch.relay._claim_due()
+        await branch.relay._due.claim()
+        await branch.relay._due.claim()
         await branch.relay.drain()
 
     assert sorted(branch.post.saga_ids()) == ["loan-0", "loan-2"]
@@ -75,11 +75,11 @@ async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database:
 async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database: Database, clock: ManualClock) -> None:
     await put_out(database, outgoing("loan-1", due_at=NOON))
     await change(database, "UPDATE outbox SET headers = ''")
-    await branch.relay._claim_due()
+    await branch.relay._due.claim()
 
     await change(database, "UPDATE outbox SET headers = '{}'")
     clock.advance(timedelta(days=1, seconds=1))
-    await branch.relay._claim_due()
+    await branch.relay._due.claim()
     await branch.relay.drain()
 
     assert branch.post.saga_ids() == ["loan-1"]

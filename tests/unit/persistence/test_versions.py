@@ -73,7 +73,7 @@ async def test_a_resent_event_keeps_its_emitted_version(
         await sagas.nudge(database, emitted, "loan-1", BY, now=clock.now())
     else:
         await sagas.replay(database, emitted, "loan-1", BY, now=clock.now())
-    await after.relay._claim_due()
+    await after.relay._due.claim()
     await after.relay.drain()
 
     (first,) = before.post.taken

@@ -31,8 +31,7 @@ async def test_a_batch_deletes_confirmed_rows_along(
     rows = [outgoing(f"loan-{number}", due_at=clock.now() + LEASE) for number in range(confirmed)]
     await put_out(database, *rows)
     relay.hand_over(rows, [])
-    await until_published(publisher, confirmed)
-    await asyncio.gather(*relay._in_flight.values())
+    await asyncio.gather(*relay._sending)
 
     with relay.deletion() as take_confirmed:
         async with database.transaction() as session:
