@@ -171,14 +171,17 @@ class Supervisor:
         if slot.process or slot.due > now or not (self._has_reported or slot.number == 1):
             return
         worker = self._workers[slot.number]
-        slot.process = subprocess.Popen(  # noqa: S603 -- this program itself, with the arguments that it was given
-            self._command,
-            env=os.environ | {VARIABLE: worker.as_variable()},
-            pass_fds=(*worker.listeners, worker.lifeline),
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C in a terminal reaches the supervisor alone
-        )
         slot.started = now
+        try:
+            slot.process = subprocess.Popen(  # noqa: S603 -- this program itself, with the arguments that it was given
+                self._command,
+                env=os.environ | {VARIABLE: worker.as_variable()},
+                pass_fds=(*worker.listeners, worker.lifeline),
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C in a terminal reaches the supervisor alone
+            )
+        except OSError as error:  # no memory, or no room for a process: the other workers go on
+            self._plan(slot, f"it could not be started: {error.strerror}")
 
     def _bury(self, slot: _Slot) -> Outcome | None:
         """Plan the next start for a slot whose process has ended; return the outcome if it ends the service."""
@@ -189,6 +192,11 @@ class Supervisor:
         if code > 0 and not self._was_ready:
             slot.process = None
             return Outcome(code, error)
+        self._plan(slot, error or _reason(code))
+        return None
+
+    def _plan(self, slot: _Slot, reason: str) -> None:
+        """Empty a slot, and plan its next start."""
         now = time.monotonic()
         slot.deaths = 1 if now - slot.started > _STABLE else slot.deaths + 1
         slot.restarts += 1
@@ -197,14 +205,13 @@ class Supervisor:
         write(
             "worker ended; another takes its place",
             worker=slot.number,
-            pid=slot.process.pid,
-            reason=error or _reason(code),
+            pid=slot.process.pid if slot.process else None,
+            reason=reason,
             restarts=slot.restarts,
             pause=f"{pause:g} s",
         )
         self._reports.remove(slot.number)
         slot.process, slot.due = None, now + pause
-        return None
 
     def _look(self) -> None:
         """Read the reports: note the first one and the first readiness, and kill a worker that hangs."""

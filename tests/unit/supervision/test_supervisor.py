@@ -52,7 +52,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(code: str, count: int, *, until: Callable[[], bool] = lambda: False, signals: int = 1) -> Outcome:
+def run(
+    code: str,
+    count: int,
+    *,
+    until: Callable[[], bool] = lambda: False,
+    signals: int = 1,
+    python: str = sys.executable,
+) -> Outcome:
     """Run a script in workers; send so many SIGTERMs once the condition holds."""
 
     def stop() -> None:
@@ -69,7 +76,7 @@ def run(code: str, count: int, *, until: Callable[[], bool] = lambda: False, sig
     thread.start()
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        return run_workers([sys.executable, "-c", SCRIPT + textwrap.dedent(code)], count, [])
+        return run_workers([python, "-c", SCRIPT + textwrap.dedent(code)], count, [])
     finally:
         is_over.set()
         thread.join()
@@ -159,6 +166,17 @@ def test_a_failure_after_the_start_is_logged_with_its_error():
 
     assert outcome == Outcome(0)
     assert [line["reason"] for line in lines if "worker ended" in line["event"]] == ["no room"]
+
+
+def test_a_start_that_fails_is_tried_again(place):
+    python = place / "python"
+    threading.Timer(0.5, lambda: python.symlink_to(sys.executable)).start()
+
+    with capture_logs() as lines:
+        outcome = run(SERVE, 1, until=lambda: len(starts()) == 1, python=str(python))
+
+    assert outcome == Outcome(0)
+    assert {line["reason"] for line in lines} == {"it could not be started: No such file or directory"}
 
 
 def test_a_worker_that_hangs_is_killed(monkeypatch):
