@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, assume, settings
 from schemathesis import GenerationMode
 
 from services.payment.app import app as payment_service
@@ -129,6 +129,7 @@ def test_a_duration_just_out_of_bounds_is_rejected(payment: str, span: str) -> N
 @schema.parametrize()
 @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_each_response_matches_the_openapi_document(payment: str, case: Any) -> None:
+    assume({*(case.query or {})} <= {each.name for each in case.operation.query})  # the API ignores undeclared ones
     answer = case.call_and_validate(base_url=payment, headers=SHOWING, timeout=10)
 
     assert answer.status_code < 500
