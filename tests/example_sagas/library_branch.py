@@ -63,7 +63,7 @@ class Branch:
 
     def __init__(
         self, service: Service, database: Database, *, resources: dict[type, Any], clock: Clock | None = None,
-        batch_size: int = 50, window: int = 500, tracing: Tracing | None = None,
+        batch_size: int = 50, window: int = 500, tracing: Tracing | None = None, reads_first: bool = False,
     ) -> None:  # fmt: skip
         self.clock = clock or SystemClock()
         self.post = Post()
@@ -87,6 +87,7 @@ class Branch:
             clock=self.clock,
             timeouts={},
             tracing=tracing,
+            reads_first=reads_first,
         )
         self.external_calls = ExternalCalls(self.executor, concurrency=8, batch_size=batch_size)
         decoder = Decoder(service.consumed(), service.sagas, max_body=100_000)

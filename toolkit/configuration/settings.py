@@ -139,6 +139,9 @@ class Settings(FromEnvironment):
     """How often a service declares its queue and its bindings again, in case they were deleted."""
     batch_size: int = Field(50, ge=1, le=1_000)
     """The most steps that share one transaction."""
+    reads_first: bool = False
+    """Whether the saga log is read before each step, so that no step's function is called for a duplicate; otherwise a
+    duplicate's call is rolled back."""
     external_concurrency: int = Field(32, ge=1, le=1_000)
     """The most external steps that run at once."""
     relay_window: int = Field(500, ge=1, le=10_000)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, NewType
 
 from pydantic import (
@@ -135,6 +136,7 @@ def _check_names(event_type: type[Event], owner: str, version: int) -> None:
         raise DeclarationError(where, "a control message has its owner or its name", "Rename it")
 
 
+@cache
 def routing_key(event_type: type[Event]) -> str:
     """Return `<owner>.<EventName>`, so that a broker can grant each service only its own keys."""
     return f"{event_type.__owner__}.{event_type.__name__}"

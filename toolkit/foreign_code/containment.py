@@ -7,8 +7,8 @@ SystemExit in a task ends the event loop. Only Ctrl-C and the cancellation of th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
+from types import TracebackType
 from typing import Any, TypeVar
 
 from toolkit.errors import EscapedError, describe
@@ -19,33 +19,39 @@ T = TypeVar("T")
 _RAISED_BY = "raised by "
 
 
-@contextmanager
-def contained(what: str) -> Iterator[None]:
+class contained:  # noqa: N801 -- it reads as the block that it opens
     """Run the block and raise its errors as Exceptions, unless its task is cancelled or the process interrupted.
 
     Raises:
         EscapedError: `what` raised another BaseException, which is the cause.
     """
-    before = _cancellations()
-    try:
-        yield
-    except Exception:  # the callers handle it
-        raise
-    except KeyboardInterrupt as error:
-        _note_origin(error, what)
-        raise
-    except asyncio.CancelledError as error:
-        if _cancellations() > before:
-            raise
-        raise EscapedError(
-            f"{what} raised CancelledError without being cancelled: it awaited a task, a future or a scope "
-            "that was cancelled, or cancelled its own task; catch the CancelledError there"
-        ) from error
-    except BaseException as error:
-        _note_origin(error, what)
-        if _cancellations() > before:  # a `wait_for` or `gather` in it swallowed its task's cancellation
-            raise asyncio.CancelledError from error
-        raise EscapedError(f"{what} raised {describe(error)}, which is not an Exception; raise an Exception") from error
+
+    __slots__ = ("_before", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._before = _cancellations()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None or isinstance(error, Exception):  # the callers handle an Exception
+            return
+        what, is_cancelled = self._what, _cancellations() > self._before
+        if isinstance(error, KeyboardInterrupt):
+            _note_origin(error, what)
+        elif isinstance(error, asyncio.CancelledError):
+            if not is_cancelled:
+                raise EscapedError(
+                    f"{what} raised CancelledError without being cancelled: it awaited a task, a future or a scope "
+                    "that was cancelled, or cancelled its own task; catch the CancelledError there"
+                ) from error
+        else:
+            _note_origin(error, what)
+            if is_cancelled:  # a `wait_for` or `gather` in it swallowed its task's cancellation
+                raise asyncio.CancelledError from error
+            fault = f"{what} raised {describe(error)}, which is not an Exception; raise an Exception"
+            raise EscapedError(fault) from error
 
 
 async def contain(what: str, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 #: The most seconds of a step that is not external: meanwhile no other message of its service is processed.
 LONGEST_STEP = 60.0
@@ -12,13 +14,19 @@ LONGEST_STEP = 60.0
 _RECHECK = 0.05
 
 
-@asynccontextmanager
-async def at_most(seconds: float, *, unless: Callable[[], bool]) -> AsyncIterator[None]:
-    """Cancel a block after so many seconds; while `unless` returns true, as soon as it returns false.
+async def at_most(seconds: float, call: Coroutine[Any, Any, T], *, unless: Callable[[], bool]) -> T:
+    """Await a coroutine, and cancel it after so many seconds; while `unless` returns true, as soon as it returns false.
+
+    One that never waits needs no timer, and gets none.
 
     Raises:
-        TimeoutError: the block was cancelled.
+        TimeoutError: the coroutine was cancelled.
     """
+    try:
+        awaited = call.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as bound:
         handle: asyncio.TimerHandle
@@ -32,6 +40,31 @@ async def at_most(seconds: float, *, unless: Callable[[], bool]) -> AsyncIterato
 
         handle = loop.call_later(seconds, cut)
         try:
-            yield
+            return await _Resumed(call, awaited)
         finally:
             handle.cancel()
+
+
+class _Resumed(Generic[T]):
+    """Awaits a coroutine that has begun to wait for something."""
+
+    __slots__ = ("_awaited", "_call")
+
+    def __init__(self, call: Coroutine[Any, Any, T], awaited: Any) -> None:
+        self._call = call
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Pass on what the coroutine waits for, and what that results in."""
+        awaited = self._awaited
+        try:
+            while True:
+                try:
+                    answer = yield awaited
+                except BaseException as error:  # noqa: BLE001 -- a cancellation too belongs to the coroutine
+                    awaited = self._call.throw(error)
+                else:
+                    awaited = self._call.send(answer)
+        except StopIteration as done:
+            result: T = done.value
+            return result

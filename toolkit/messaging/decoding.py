@@ -125,10 +125,12 @@ class Decoder:
         saga_type, saga_id = self._sagas.saga_of(wire, event)
         headers = wire.headers
         occurred_at = time_of(headers, OCCURRED_AT) or _sent_at(wire) or clock.now()
-        envelope = Envelope.of(
-            event_type,
+        envelope = Envelope(
             event_id=printable(wire.message_id or derived_id(saga_type, saga_id, event_type.__name__), "message id"),
-            saga=(saga_type, saga_id),
+            event_type=event_type.__name__,
+            version=event_type.__version__,
+            saga_id=saga_id,
+            saga_type=saga_type,
             occurred_at=occurred_at,
             causation_id=text_of(headers, CAUSATION_ID),
             deadline=time_of(headers, DEADLINE),

@@ -28,6 +28,7 @@ _TYPES: dict[type, str] = {
 
 #: The digits that each of AMQP's integer types holds.
 _DIGITS = 18
+_LARGEST = 10**_DIGITS
 
 #: A longer value is not repeated in an error.
 _MOST_SHOWN = 40
@@ -35,11 +36,13 @@ _MOST_SHOWN = 40
 
 def text_of(headers: Mapping[str, Any], name: str) -> str | None:
     """Return a header as a text; None when it is missing."""
-    value = _plain(headers.get(name))
+    value = headers.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _broken(name, value, "a text")
+    if type(value) is not str:  # nearly all texts come as one
+        value = _plain(value)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise _broken(name, value, "a text")
     return printable(str(value), name)
 
 
@@ -71,9 +74,12 @@ def printable(value: str, name: str) -> str:
 
 def number_of(headers: Mapping[str, Any], name: str, *, default: int) -> int:
     """Return a header as a whole number; the default when it is missing."""
-    value = _plain(headers.get(name))
+    value = headers.get(name)
     if value is None:
         return default
+    if type(value) is int and 0 <= value < _LARGEST:
+        return value
+    value = _plain(value)
     is_whole = isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value)
     text = str(int(value)) if is_whole else str(value)
     if isinstance(value, bool) or not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):

@@ -28,6 +28,17 @@ _SHARED: list[Any] = [
 ]
 
 
+#: structlog's loggers that drop lines of the level info.
+_WITHOUT_INFO = tuple(
+    structlog.make_filtering_bound_logger(level) for level in (logging.WARNING, logging.ERROR, logging.CRITICAL)
+)
+
+
+def drops_info() -> bool:
+    """Whether lines of the level info are dropped: their fields need not be put together then."""
+    return structlog.get_config()["wrapper_class"] in _WITHOUT_INFO
+
+
 def configure_logs(settings: Settings) -> None:
     """Send the toolkit's and all libraries' logs to standard error, in the settings' format and level."""
     handler = logging.StreamHandler(sys.stderr)

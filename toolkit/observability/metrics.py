@@ -8,6 +8,7 @@ their tables, so each reports the same gauges.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -117,25 +118,26 @@ class Meter:
 
     def entries(self, entries: Iterable[Entry]) -> None:
         """Count committed log entries."""
-        for entry in entries:
-            step = self._step(entry.saga_type, entry.step)
-            self._of(steps, *step, str(entry.to_state)).inc()
-            match entry.to_state:
-                case StepState.COMPLETED if entry.saga_state is SagaState.COMPLETED:
-                    self._of(completed, step[0]).inc()
-                case StepState.COMPLETED if entry.saga_state is SagaState.FAILED:
-                    self._of(failed, step[0]).inc()
+        alike = Tally((each.saga_type, each.step, each.to_state, each.saga_state, each.from_state) for each in entries)
+        for (saga_type, name, to_state, saga_state, from_state), count in alike.items():
+            step = self._step(saga_type, name)
+            self._of(steps, *step, str(to_state)).inc(count)
+            match to_state:
+                case StepState.COMPLETED if saga_state is SagaState.COMPLETED:
+                    self._of(completed, step[0]).inc(count)
+                case StepState.COMPLETED if saga_state is SagaState.FAILED:
+                    self._of(failed, step[0]).inc(count)
                 case StepState.FAILED:
-                    self._of(compensating, step[0]).inc()
-                    self._of(refusals, *step).inc()
+                    self._of(compensating, step[0]).inc(count)
+                    self._of(refusals, *step).inc(count)
                 case Note.RETRYING:
-                    self._of(retries, *step).inc()
-                case Note.DEAD_LETTERED if entry.from_state in _UNDOABLE:
-                    self._of(failed_compensations, *step).inc()
+                    self._of(retries, *step).inc(count)
+                case Note.DEAD_LETTERED if from_state in _UNDOABLE:
+                    self._of(failed_compensations, *step).inc(count)
                 case Note.NUDGED:
-                    self._of(nudges, step[0]).inc()
+                    self._of(nudges, step[0]).inc(count)
                 case Note.ABORTED:
-                    self._of(aborts, step[0]).inc()
+                    self._of(aborts, step[0]).inc(count)
 
     def started(self, saga_type: str) -> None:
         """Count a saga whose starting event was consumed."""

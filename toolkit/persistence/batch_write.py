@@ -38,18 +38,18 @@ class BatchWrite:
     - `rows`: they are added to the outbox where it has none of their ids.
     - `sent`: the ids of outbox rows that are deleted.
     - `ends`: the ends of sagas; they are written after the entries.
-    - `unended`: sagas that must not have ended before, as far as the log shows; without any, nothing is looked up.
+    - `unread`: sagas of which the log must show neither a note nor the end; without any, nothing is looked up.
     """
 
     entries: Sequence[Entry] = ()
     rows: Sequence[OutboxRow] = ()
     sent: Sequence[str] = ()
     ends: Sequence[SagaEnd] = ()
-    unended: Sequence[SagaKey] = ()
+    unread: Sequence[SagaKey] = ()
 
 
 async def write_batch(connection: AsyncConnection, batch: BatchWrite) -> bool:
-    """Write it, and return whether the log showed the end of one of the `unended` sagas before.
+    """Write it, and return whether the log showed a note or the end of one of the `unread` sagas before.
 
     Raises:
         PositionTakenError: another replica took one of the positions first; nothing was written.
@@ -73,14 +73,14 @@ async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite) -> 
         parts = list(_parts(replace(batch, entries=(), rows=(), ends=ends)))
         await saga_log.append(connection, batch.entries)
         await outbox.add(connection, batch.rows)
-    is_ended = False
-    if parts or batch.unended:
-        statement = _joined(tuple(part for part, _ in parts), bool(batch.unended))
-        parameters = [*(parameter for _, parameter in parts), *map(list, zip(*batch.unended, strict=True))]
+    has_more = False
+    if parts or batch.unread:
+        statement = _joined(tuple(part for part, _ in parts), bool(batch.unread))
+        parameters = [*(parameter for _, parameter in parts), *map(list, zip(*batch.unread, strict=True))]
         rows = await direct_statements.fetch(connection, statement, parameters)
-        is_ended = bool(batch.unended) and bool(rows[0][0])
+        has_more = bool(batch.unread) and bool(rows[0][0])
     await saga_ends.close_sagas(connection, later)
-    return is_ended
+    return has_more
 
 
 def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
@@ -130,7 +130,7 @@ def _joined(parts: tuple[str, ...], looks_for_ends: bool) -> str:
     return (
         f"{statement} SELECT EXISTS (SELECT FROM unnest({types}, {ids}) AS saga (type, id) JOIN saga_log"  # noqa: S608
         f" ON saga_log.saga_id = saga.id AND saga_log.saga_type = saga.type"
-        f" WHERE saga_log.saga_state IN ({_ENDED}))"
+        f" WHERE (saga_log.position IS NULL OR saga_log.saga_state IN ({_ENDED})))"
     )
 
 
@@ -160,14 +160,14 @@ async def _write_to_sqlite(connection: AsyncConnection, batch: BatchWrite) -> bo
     rows = [as_stored_by_sqlite(outbox.values_of(row).values()) for row in batch.rows]
 
     def write(driver: sqlite3.Connection) -> bool:
-        is_ended = any(driver.execute(_LOOK_FOR_END, saga).fetchone() for saga in batch.unended)
+        has_more = any(driver.execute(_LOOK, saga).fetchone() for saga in batch.unread)
         driver.executemany(_APPEND, entries)
         driver.executemany(_ADD, rows)
         driver.executemany("DELETE FROM outbox WHERE id = ?", [(row_id,) for row_id in batch.sent])
         saga_ends.close_in_thread(driver, batch.ends)
-        return is_ended
+        return has_more
 
-    if entries or rows or batch.sent or batch.ends or batch.unended:
+    if entries or rows or batch.sent or batch.ends or batch.unread:
         return await direct_statements.run_in_thread(connection, write, _APPEND)
     return False
 
@@ -180,4 +180,7 @@ def _insert_values(table: Table, names: Sequence[str]) -> str:
 _entry_values = attrgetter(*ENTRY_FIELDS)
 _APPEND = _insert_values(saga_log.saga_log, ENTRY_FIELDS)
 _ADD = _insert_values(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESENT
-_LOOK_FOR_END = f"SELECT 1 FROM saga_log WHERE saga_type = ? AND saga_id = ? AND saga_state IN ({_ENDED}) LIMIT 1"  # noqa: S608
+_LOOK = (
+    "SELECT 1 FROM saga_log WHERE saga_type = ? AND saga_id = ? "  # noqa: S608 -- the toolkit's own states
+    f"AND (position IS NULL OR saga_state IN ({_ENDED})) LIMIT 1"
+)

@@ -57,7 +57,7 @@ outbox = Table(
 _LISTED = ("id", "message_id", "event_type", "saga_id", "occurred_at", "due_at", "tries", "destination", "headers")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, as little as messages are: it costs three times as much
 class OutboxRow:
     """An outgoing message.
 

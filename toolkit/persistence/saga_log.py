@@ -75,7 +75,7 @@ saga_log = Table(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, as little as messages are: it costs three times as much
 class Entry:
     """One row of the log; without a `position` it is a note."""
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import event
@@ -28,15 +27,23 @@ class _SyncStepSession(Session):
     is_lent = False
     has_connection = False
     is_busy = False
+    has_new = False
+    in_step = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.executed: list[Compiled | None] = []
 
     def connection(self, *arguments: Any, **options: Any) -> Connection:
-        """Return the connection, recorded as None: use of the driver beneath it can't be observed."""
+        """Return the connection, recorded as None: use of the driver beneath it can't be observed.
+
+        The driver begins its transaction with the first statement of SQLAlchemy's; a step may write past that.
+        """
         self.executed.append(None)
-        return super().connection(*arguments, **options)
+        connection = super().connection(*arguments, **options)
+        if self.in_step:
+            connection.exec_driver_sql("SELECT 1")
+        return connection
 
     def commit(self) -> None:
         """Refuse while a step has the session: a commit would separate the step's effect from its log entry."""
@@ -73,6 +80,24 @@ class _SyncStepSession(Session):
             raise StepError(f"a step never {attempt}: {cure}")
 
 
+class _Lent:
+    """A block in which the session is lent, to a step or to the toolkit's own code."""
+
+    __slots__ = ("_before", "_session", "_to_step")
+
+    def __init__(self, session: _SyncStepSession, *, to_step: bool) -> None:
+        self._session = session
+        self._to_step = to_step
+
+    def __enter__(self) -> None:
+        session = self._session
+        self._before = session.is_lent, session.in_step
+        session.is_lent, session.in_step = True, self._to_step
+
+    def __exit__(self, *_: object) -> None:
+        self._session.is_lent, self._session.in_step = self._before
+
+
 class StepSession(AsyncSession):
     """The session that a step receives: an ordinary SQLModel session that can't end its transaction."""
 
@@ -94,17 +119,22 @@ class StepSession(AsyncSession):
 
     @property
     def executed(self) -> list[Compiled | None]:
-        """The executed statements, None for those that SQLAlchemy did not compile; the caller clears the list."""
+        """The statements since `begin_step`, None for those that SQLAlchemy did not compile."""
         return self.sync_session.executed
 
-    @contextmanager
-    def lent(self) -> Iterator[None]:
+    @property
+    def has_new(self) -> bool:
+        """Whether a new row was added since `begin_step`."""
+        return self.sync_session.has_new
+
+    def begin_step(self) -> None:
+        """Observe from here on what a step does with the session."""
+        self.sync_session.executed.clear()
+        self.sync_session.has_new = False
+
+    def lent(self, *, to_step: bool = False) -> _Lent:
         """Lend the session: until the end of the block its transaction can't be ended."""
-        before, self.sync_session.is_lent = self.sync_session.is_lent, True
-        try:
-            yield
-        finally:
-            self.sync_session.is_lent = before
+        return _Lent(self.sync_session, to_step=to_step)
 
     async def commit(self) -> None:
         """Commit, unless a step has the session."""
@@ -115,6 +145,11 @@ class StepSession(AsyncSession):
 def _remember_session(session: _SyncStepSession, _: Any, connection: Connection) -> None:
     session.has_connection = True
     connection.info["session"] = weakref.ref(session)
+
+
+@event.listens_for(_SyncStepSession, "transient_to_pending")
+def _remember_new(session: _SyncStepSession, _: object) -> None:
+    session.has_new = True
 
 
 def refuse_ends_while_lent(engine: AsyncEngine) -> None:

@@ -15,6 +15,7 @@ from toolkit.declaration.text_redaction import redact
 from toolkit.errors import text_of
 from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import Envelope, Message
+from toolkit.observability.logs import drops_info
 from toolkit.observability.metrics import Hit, Meter
 from toolkit.observability.tracing import Span, Tracing, now
 from toolkit.persistence.dead_letters import DeadLetter, log_dead_letter
@@ -24,6 +25,8 @@ from toolkit.runtime.invocation import Failure
 
 log = structlog.get_logger("toolkit")
 
+#: The notes that are logged at a higher level than info.
+_ALWAYS_LOGGED = (Note.DEAD_LETTERED, Note.RETRYING)
 #: The most characters of an error in a span.
 _MOST_TEXT = 500
 
@@ -98,7 +101,8 @@ class AfterCommit:
         for attempt in self._attempts:
             if attempt.seconds is not None:
                 meter.attempt(attempt.handler, attempt.seconds)
-            _trace(attempt)
+            if attempt.span:
+                _trace(attempt, attempt.span)
         for cause in self._begun:
             meter.started(cause.saga_type)
             if self._tracing:
@@ -108,8 +112,10 @@ class AfterCommit:
         for saga_type, outcome, seconds in self._durations:
             meter.ended(saga_type, outcome, seconds)
         meter.entries(entries)
+        is_info_dropped = drops_info()
         for entry in entries:
-            _log(entry)
+            if not is_info_dropped or entry.to_state in _ALWAYS_LOGGED:
+                _log(entry)
         for note in self._contradictions:
             log_contradiction((note.saga_type, note.saga_id), note.step, note.error)
         for dead_letter in dead_letters:
@@ -148,10 +154,7 @@ def _log(entry: Entry) -> None:
         log.info("saga moved" if entry.position else "saga noted", emitted=entry.emitted_type, **facts)
 
 
-def _trace(attempt: Attempt) -> None:
-    if attempt.span is None:
-        return
-
+def _trace(attempt: Attempt, span: Span) -> None:
     def shown(text: str) -> str:
         return redacted(text[:_MOST_TEXT], attempt.step, attempt.message, attempt.original)
 
@@ -164,4 +167,4 @@ def _trace(attempt: Attempt) -> None:
         "saga.reason": shown(reason) if reason else None,
     }
     fault = (type(error).__name__, shown(text_of(error))) if error else None
-    attempt.span.end(at=attempt.ended or now(), facts=facts, error=fault)
+    span.end(at=attempt.ended or now(), facts=facts, error=fault)

@@ -21,11 +21,9 @@ from toolkit.persistence.outbox import OutboxRow
 
 #: The pause after a failed delete, in seconds: the database is away, and asking faster does not help.
 _PAUSE = 0.5
-#: How long a confirmed row waits for another transaction to delete it, in seconds.
-_LINGER = 0.05
-#: A batch's transaction deletes at least this many rows; fewer would cost a saga that is alone a statement before each
-#: of its commits.
-_TOO_FEW = 8
+#: How long a confirmed row waits for a batch to delete it, in seconds: in a batch's one statement that costs next to
+#: nothing, and a transaction of its own otherwise.
+_LINGER = 0.25
 
 
 #: Rows that the broker has confirmed: their ids, with the types of their events.
@@ -59,18 +57,13 @@ class ConfirmedRows:
         self._added.set()
 
     @contextmanager
-    def deletion(self, *, least: int = _TOO_FEW) -> Iterator[Callable[[], Sent]]:
-        """Lend a function that takes the confirmed rows, for the caller's transaction; keep them if the block raises.
-
-        Where there are fewer than `least`, it takes none.
-        """
+    def deletion(self) -> Iterator[Callable[[], Sent]]:
+        """Lend a function that takes the confirmed rows for a transaction; keep them if the block raises."""
         taken: Sent = {}
 
         def take() -> Sent:
-            free = {row_id: kind for row_id, kind in self._event_types.items() if row_id not in self._deleting}
-            if len(free) >= least:
-                taken.update(free)
-                self._deleting.update(taken)
+            taken.update((row_id, kind) for row_id, kind in self._event_types.items() if row_id not in self._deleting)
+            self._deleting.update(taken)
             return taken
 
         try:
@@ -98,7 +91,7 @@ class ConfirmedRows:
         if not self._event_types.keys() - self._deleting:
             return
         try:
-            with contained("deleting"), self.deletion(least=1) as take:
+            with contained("deleting"), self.deletion() as take:
                 async with self._database.transaction() as session:
                     await delete_sent(await session.connection(), take())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst

@@ -9,7 +9,7 @@ import structlog
 
 from toolkit.clock import Clock
 from toolkit.configuration.settings import SHORTEST_RETENTION
-from toolkit.declaration.events import AbortRequested, EndRequested, Refusal, SagaEnded
+from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.decoding import Unreadable
@@ -26,6 +26,8 @@ log = structlog.get_logger("toolkit")
 
 #: So many requests for an end are remembered as answered, so that their copies are not: enough for a storm of them.
 _MOST_ANSWERED = 10_000
+#: What an event triggers that no step or compensation of the service takes.
+_NOTHING: tuple[list[Step], list[Compensation]] = ([], [])
 
 
 class Dispatch:
@@ -48,7 +50,32 @@ class Dispatch:
         self._failures = failures
         self._clock = clock
         self._former_steps = former_steps
+        self._forward_only = _forward_only_events(service, former_steps)
+        self._triggered = {
+            event: (
+                [step for step in service.steps if event in step.triggers],
+                [compensation for compensation in service.compensations if event in compensation.triggers],
+            )
+            for event in service.consumed()
+        }
         self._answered: dict[str, None] = {}
+
+    def needs_log(self, item: Message | Unreadable) -> bool:
+        """Whether the message's saga has to be read from the log before the message can be dispatched.
+
+        An event that only runs steps of this service for the first time needs no reading: its steps' streams are taken
+        as empty, and the fence's key refuses the entry where one is not.
+        """
+        if isinstance(item, Unreadable) or not item.envelope.saga_id:
+            return False
+        envelope = item.envelope
+        return not (
+            type(item.event) in self._forward_only
+            and envelope.attempt == 1
+            and not envelope.deferred_until
+            and not envelope.nudge
+            and envelope.occurred_at > self._clock.now() - SHORTEST_RETENTION
+        )
 
     async def take(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
         """Dispatch a message, and return the external calls that it claims."""
@@ -79,11 +106,12 @@ class Dispatch:
         if await self._may_be_pruned(message, tx, message.envelope.occurred_at):
             tx.work.pruned(message)
             return
-        for step in self._service.steps:
-            if type(message.event) in step.triggers and is_of(step.saga, message):
+        steps, compensations = self._triggered.get(type(message.event), _NOTHING)
+        for step in steps:
+            if is_of(step.saga, message):
                 await self._forward(step, message, tx)
-        for compensation in self._service.compensations:
-            if type(message.event) in compensation.triggers and is_of(compensation.of.saga, message):
+        for compensation in compensations:
+            if is_of(compensation.of.saga, message):
                 await self._compensate(compensation, message, tx)
 
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
@@ -99,7 +127,7 @@ class Dispatch:
                 transition.executing()
             tx.calls.append(ExternalCall(decision, step, message))
         else:
-            result = await self._steps.run(step, message, tx)
+            result = await self._steps.run(step, transition, tx)
             if isinstance(result, Failure):
                 self._failures.retry_or_refuse(transition, result)
             elif isinstance(result, Refusal):
@@ -125,7 +153,7 @@ class Dispatch:
                 transition.compensating()
             tx.calls.append(ExternalCall(decision, step, message, compensation, stream.original))
         else:
-            result = await self._steps.run(compensation, message, tx, original=stream.original)
+            result = await self._steps.run(compensation, transition, tx, original=stream.original)
             if isinstance(result, Failure):
                 self._failures.retry_compensation(compensation, transition, result)
             else:
@@ -177,3 +205,14 @@ class Dispatch:
             for saga_type, name in self._former_steps
             if saga_type == step.saga.name
         )
+
+
+def _forward_only_events(service: Service, former_steps: Collection[tuple[str, str]]) -> frozenset[type[Event]]:
+    """Return the events that only run steps, none of them external, in sagas whose steps had no other names before."""
+    renamed = {saga_type for saga_type, _ in former_steps}
+    plain = {step for step in service.steps if not step.external and step.saga.name not in renamed}
+    others: list[Step | Compensation] = [*service.compensations, *(step for step in service.steps if step not in plain)]
+    return frozenset(
+        {trigger for step in plain for trigger in step.triggers}
+        - {trigger for handler in others for trigger in handler.triggers}
+    )

@@ -1,20 +1,24 @@
 """The one transaction: messages in; fence, the steps' own rows, saga log and outbox committed together.
 
-A batch is executed optimistically first: no step has a savepoint, and what the steps wrote is flushed together. Where
-one fails, or refuses after it wrote, the batch falls back: all of it is rolled back and executed again, each step in a
-savepoint of its own. A batch of one is the simplest case: the result of its step is known by then, and only written.
+A batch is executed optimistically first: no step has a savepoint, what the steps wrote is flushed together, and the log
+is read only for messages that need more than an empty stream. Where a stream turns out not to be empty, the batch is
+rolled back and executed again with all streams read. Where a step fails, or refuses after it wrote, the batch falls
+back: all of it is rolled back and executed again, each step in a savepoint of its own. A batch of one is the simplest
+case: the result of its step is known by then, and only written.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from toolkit import failpoints
 from toolkit.clock import Clock
 from toolkit.configuration.settings import LARGEST_MESSAGE
 from toolkit.declaration.service import Service
+from toolkit.errors import PositionTakenError
 from toolkit.foreign_code.containment import contained
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
@@ -30,7 +34,7 @@ from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Invocation
 from toolkit.runtime.relay import Relay
 from toolkit.runtime.step_runner import FallbackError, Known, StepRunner, Transaction, flush
-from toolkit.runtime.unit_of_work import ExternalCall, Origin, UnitOfWork, events_of, saga_ids_of
+from toolkit.runtime.unit_of_work import ExternalCall, Origin, UnitOfWork, events_of, saga_ids_of, sagas_of
 
 
 class Executor:
@@ -49,8 +53,13 @@ class Executor:
         tracing: Tracing | None = None,
         max_body: int = LARGEST_MESSAGE,
         former_steps: Collection[tuple[str, str]] = (),
+        reads_first: bool = False,
     ) -> None:
-        """Prepare; `former_steps` stand in the log by saga type and name, though this release does not declare them."""
+        """Prepare.
+
+        - `former_steps` stand in the log by saga type and name, though this release does not declare them.
+        - `reads_first`: read the log before each step, so that no function runs for a duplicate.
+        """
         self.service = service
         self.database = database
         self.relay = relay
@@ -59,6 +68,7 @@ class Executor:
         self.failures = FailedAttempts(clock, timeouts)
         self._dispatch = Dispatch(service, self.steps, self.failures, clock=clock, former_steps=former_steps)
         self._queue = queue
+        self._reads_first = reads_first
         self._tracing = tracing
         self._meter = Meter(service)
         self.availability = Availability(database, service=service.name, clock=clock)
@@ -79,18 +89,32 @@ class Executor:
         if failed is not None:
             return await self._execute(batch, lambda handler, message: self.steps.failed(handler, message, failed))
         try:
-            return await self._execute(batch, is_optimistic=True)
+            return await self._execute_optimistically(batch)
         except FallbackError as fallback:
             return await self._execute(batch, fallback.known)
 
+    async def _execute_optimistically(self, batch: Sequence[Message | Unreadable]) -> list[list[ExternalCall]]:
+        """Execute without savepoints, and first without reading the log for messages that seem to need none."""
+        read = batch if self._reads_first else [item for item in batch if self._dispatch.needs_log(item)]
+        if len(read) < len(batch):
+            with suppress(PositionTakenError):  # a stream is not empty: a duplicate came, or another replica was faster
+                return await self._execute(batch, is_optimistic=True, read=read)
+        return await self._execute(batch, is_optimistic=True)
+
     async def _execute(
-        self, batch: Sequence[Message | Unreadable], known: Known = lambda *_: None, *, is_optimistic: bool = False
+        self,
+        batch: Sequence[Message | Unreadable],
+        known: Known = lambda *_: None,
+        *,
+        is_optimistic: bool = False,
+        read: Sequence[Message | Unreadable] | None = None,
     ) -> list[list[ExternalCall]]:
+        """Commit the batch; the log is read for all its messages, or only for those in `read`."""
         with self.relay.deletion() as take_confirmed:
             async with self.database.transaction() as session:
                 connection = await session.connection()
                 with recording():
-                    work = self.begin(await read_streams(connection, saga_ids_of(batch)))
+                    work = self.begin(await read_streams(connection, saga_ids_of(batch if read is None else read)))
                 failpoints.here("fenced", events_of(batch))
                 tx = Transaction(session, work, known, is_optimistic, is_alone=len(batch) == 1)
                 calls = [await self._dispatch.take(item, tx) for item in batch]
@@ -98,7 +122,8 @@ class Executor:
                     await flush(session)
                     failpoints.here("step-written", events_of(batch))
                 with recording():
-                    await work.write(connection, sent=take_confirmed())
+                    unread = sagas_of(batch) - sagas_of(read) if read is not None else ()
+                    await work.write(connection, sent=take_confirmed(), unread=unread)
                 session.outcomes = work.outcomes()
         self.finish(work)
         self._meter.batch(len(batch))

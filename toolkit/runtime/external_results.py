@@ -118,7 +118,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
                 raise PositionTakenError(f"the outcome of {transition.step.name} is written already")
             session.add_all(outcome.rows)
             if outcome.attempt:
-                work.attempted(outcome.attempt)
+                transition.attempted(outcome.attempt)
             spent.append(outcome.write(transition))
         await session.flush()
         failpoints.here("step-written", events_of(outcome.call.message for outcome in batch))

@@ -61,8 +61,7 @@ async def bounded(
 ) -> Event | Failure:
     """Run a function that holds the transaction of its batch, and cut it off when it takes too long."""
     try:
-        async with at_most(LONGEST_STEP, unless=lambda: session.is_busy):
-            return await call
+        return await at_most(LONGEST_STEP, call, unless=lambda: session.is_busy)
     except TimeoutError:
         fault = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it external"
         return Failure(StepError(fault), was_cut=True)
@@ -93,7 +92,7 @@ class Invocation:
         """
         try:
             with contained(handler.name):
-                with session.lent():
+                with session.lent(to_step=True):
                     arguments = self._arguments(handler, event, session, saga_id, original)
                     result = await self._wrapped(handler, event, arguments)
                 failpoints.here("called", (type(event).__name__,))
@@ -106,6 +105,9 @@ class Invocation:
         return result
 
     async def _wrapped(self, handler: Step | Compensation, event: Event, arguments: dict[str, Any]) -> Event:
+        if not self._middleware:
+            return await handler.function(**arguments)
+
         async def call(depth: int) -> Event:
             if depth == len(self._middleware):
                 return await handler.function(**arguments)
@@ -117,15 +119,17 @@ class Invocation:
         self, handler: Step | Compensation, event: Event, session: StepSession, saga_id: str, original: Original | None
     ) -> dict[str, Any]:
         signature = handler.signature
-        step = handler if isinstance(handler, Step) else handler.of
         arguments: dict[str, Any] = {signature.event: event}
         if signature.session:
             arguments[signature.session] = session
+        step = handler if isinstance(handler, Step) else handler.of
         if signature.key:
             arguments[signature.key] = IdempotencyKey(f"{step.saga.name}:{saga_id}:{step.name}")
         if signature.original:
             arguments[signature.original] = original.read(step.name, step.success) if original else None
-        return arguments | {name: self._resources[kind] for name, kind in signature.resources.items()}
+        for name, kind in signature.resources.items():
+            arguments[name] = self._resources[kind]
+        return arguments
 
 
 def _check(handler: Step | Compensation, result: object) -> None:

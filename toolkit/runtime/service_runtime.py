@@ -220,6 +220,7 @@ def _build_batcher(runtime: ServiceRuntime, resources: dict[type, Any]) -> Batch
         timeouts=settings.step_timeouts,
         max_body=settings.max_message_bytes,
         former_steps=runtime.former_steps,
+        reads_first=settings.reads_first,
         tracing=runtime.tracing,
     )
     calls = ExternalCalls(executor, concurrency=settings.external_concurrency, batch_size=settings.batch_size)

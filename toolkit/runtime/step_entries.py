@@ -12,7 +12,7 @@ from toolkit.persistence import log_entries
 from toolkit.persistence.saga_ends import contradiction
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note, StepState, is_legal
-from toolkit.runtime.after_commit import redacted
+from toolkit.runtime.after_commit import Attempt, redacted
 
 if TYPE_CHECKING:
     from toolkit.runtime.unit_of_work import UnitOfWork
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class StepEntries:
     """A step of the message's saga, its stream, and the entries that the message adds to it."""
 
-    __slots__ = ("_work", "key", "message", "step", "stream")
+    __slots__ = ("_attempt", "_work", "key", "message", "step", "stream")
 
     def __init__(self, work: UnitOfWork, step: Step, message: Message) -> None:
         self._work = work
@@ -29,24 +29,22 @@ class StepEntries:
         self.message = message
         self.key = step.saga.name, message.envelope.saga_id, step.name
         self.stream = work.stream(self.key)
+        self._attempt: Attempt | None = None
+
+    def attempted(self, attempt: Attempt) -> None:
+        """Record a run of the step's function; the next entry holds its outcome."""
+        attempt.number, attempt.original = self.stream.retries + 1, self.stream.completed_body
+        self._work.after_commit.attempted(attempt)
+        self._attempt = attempt
 
     def _move(
         self, to: StepState, saga_state: SagaState, *, emitted: Event | None = None, error: str | None = None
     ) -> None:
         stream, cause, work = self.stream, self.message.envelope, self._work
         assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
-        body = work.body_of(self.key, emitted) if emitted else None
-        traceparent = work.traceparent(self.step, self.message, to, is_emitted=emitted is not None)
-        facts: dict[str, object] = {}
-        if emitted:
-            envelope = cause.followed_by(type(emitted), at=work.origin.now, traceparent=traceparent)
-            sent = work.send(envelope, emitted, body).message
-            facts = {
-                "emitted_id": sent.message_id,
-                "emitted_type": sent.type,
-                "emitted_version": emitted.__version__,
-                "emitted_body": sent.body.decode(),
-            }
+        attempt = self._attempt
+        body = attempt.body if attempt and emitted and attempt.result is emitted else None
+        traceparent = self._traceparent(to, is_emitted=emitted is not None)
         if stream.state is None and cause.event_type == self.step.saga.starts_with.__name__:
             work.after_commit.began(cause)
         entry = log_entries.move(
@@ -64,11 +62,28 @@ class StepEntries:
             deadline=cause.deadline,
             traceparent=traceparent,
             started_at=cause.started_at,
-            **facts,
         )
+        if emitted:
+            envelope = cause.followed_by(type(emitted), at=work.origin.now, traceparent=traceparent)
+            sent = work.send(envelope, emitted, body).message
+            entry.emitted_id, entry.emitted_type = sent.message_id, sent.type
+            entry.emitted_version, entry.emitted_body = emitted.__version__, sent.body.decode()
         work.append(stream, entry)
         if (end := work.ends.of(cause.saga)) and not stream.has_ended_it:
             self._close_late(entry, end)
+
+    def _traceparent(self, outcome: str, *, is_emitted: bool) -> str | None:
+        """Return the span that the next entry and its emitted event belong to.
+
+        It is the span of the attempt before the entry. Without an attempt, an emitted event gets a span of its own.
+        """
+        attempt, self._attempt = self._attempt, None
+        if attempt is None and is_emitted:
+            attempt = self._work.span_of_its_own(self.step, self.message)
+        if attempt is None:
+            return self.message.envelope.traceparent
+        attempt.outcome = str(outcome)
+        return attempt.span.traceparent if attempt.span else self.message.envelope.traceparent
 
     def _close_late(self, entry: Entry, end: SagaState) -> None:
         """Append the end behind a step that moved after its saga had ended."""
@@ -104,7 +119,7 @@ class StepEntries:
             event=(cause.event_id, cause.event_type),
             attempt=stream.retries + 1,
             error=self._redacted(error),
-            traceparent=self._work.traceparent(self.step, self.message, note, is_emitted=False),
+            traceparent=self._traceparent(note, is_emitted=False),
             at=self._work.origin.now,
         )
         self._work.append(stream, entry)

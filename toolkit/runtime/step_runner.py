@@ -23,10 +23,13 @@ from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.persistence.step_session import StepSession
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
+from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import ExternalCall, UnitOfWork, stream_key
 
 #: The attempt that an earlier, rolled-back execution of the batch made; None if it made none.
 Known = Callable[[Step | Compensation, Message], Attempt | None]
+
+_NO_SPAN = nullcontext()
 
 
 @dataclass(slots=True)
@@ -71,14 +74,15 @@ class StepRunner:
         self._plain_reads = PlainReads()
 
     async def run(
-        self, handler: Step | Compensation, message: Message, tx: Transaction, *, original: Original | None = None
+        self, handler: Step | Compensation, transition: Transition, tx: Transaction, *, original: Original | None = None
     ) -> Event | Failure:
         """Run the function, unless an earlier execution of the batch did; return its result."""
+        message = transition.message
         if (attempt := tx.known(handler, message)) is None:
             attempt = self.open_attempt(handler, message)
             run = self._run_optimistically if tx.is_optimistic else self._run_in_savepoint
             await run(attempt, tx, original)
-        tx.work.attempted(attempt)
+        transition.attempted(attempt)
         assert attempt.result is not None  # noqa: S101 -- it has been run
         return attempt.result
 
@@ -105,7 +109,7 @@ class StepRunner:
     ) -> Event | Failure:
         """Call the attempt's function inside the attempt's span; `event` replaces the message's, for a void."""
         message = attempt.message
-        with attempt.span.current() if attempt.span else nullcontext():
+        with attempt.span.current() if attempt.span else _NO_SPAN:
             result = await self._invocation.attempt(
                 attempt.handler,
                 event or message.event,
@@ -149,21 +153,22 @@ class StepRunner:
         Raises:
             FallbackError: the batch must be executed again, each step in a savepoint.
         """
-        if tx.session.dirty or tx.session.deleted:  # else the changes of two steps would be mixed
-            await flush(tx.session)
-        new = len(tx.session.new)
-        tx.session.executed.clear()
+        handler, session = attempt.handler, tx.session
+        if handler.signature.session:
+            if session.dirty or session.deleted:  # else the changes of two steps would be mixed
+                await flush(session)
+            session.begin_step()
         tx.attempts += 1
-        handler, call = attempt.handler, self.call(attempt, tx.session, original=original, flush=tx.is_alone)
-        result = await bounded(call, handler, tx.session)
+        call = self.call(attempt, session, original=original, flush=tx.is_alone)
+        result = await bounded(call, handler, session)
         attempt.end(result)
         is_known = (tx.is_alone and tx.attempts == 1) or (isinstance(result, Failure) and result.was_cut)
         fallback = FallbackError(attempt if is_known else None)
         if isinstance(result, Failure):
             blame(result, handler)
             raise fallback from result.error
-        if isinstance(result, Refusal):
-            is_changed = tx.session.dirty or tx.session.deleted or len(tx.session.new) != new
+        if isinstance(result, Refusal) and handler.signature.session:
+            is_changed = session.dirty or session.deleted or session.has_new
             if is_changed or not await self._only_read(tx):
                 raise fallback
 

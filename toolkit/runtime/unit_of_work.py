@@ -5,7 +5,7 @@ Nothing leaves it before `write`, and nothing is sent before the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import Event, Saga
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.text_redaction import redact
-from toolkit.errors import describe
+from toolkit.errors import PositionTakenError, describe
 from toolkit.ids import new_id
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
@@ -75,13 +75,14 @@ class UnitOfWork:
         self.after_commit = AfterCommit(tracing)
         self._streams = streams
         self._tracing = tracing
-        self._attempts: dict[StreamKey, Attempt] = {}
 
     # -- reading -----------------------------------------------------------------------------------------------
 
     def stream(self, key: StreamKey) -> Stream:
         """Return the stream of a step of a saga, empty where the log has none."""
-        return self._streams.setdefault(key, Stream())
+        if (stream := self._streams.get(key)) is None:
+            stream = self._streams[key] = Stream()
+        return stream
 
     def knows(self, saga: SagaKey) -> bool:
         """Whether the log has an entry of the saga."""
@@ -100,14 +101,6 @@ class UnitOfWork:
         """Return the transition of a step that the message causes."""
         return Transition(self, step, message)
 
-    def attempted(self, attempt: Attempt) -> None:
-        """Record a run of a step's function; the next entry of its stream holds the outcome."""
-        key = stream_key(attempt.step, attempt.message)
-        stream = self.stream(key)
-        attempt.number, attempt.original = stream.retries + 1, stream.completed_body
-        self.after_commit.attempted(attempt)
-        self._attempts[key] = attempt
-
     def append(self, stream: Stream, entry: Entry) -> None:
         """Add an entry, and advance its stream."""
         self.entries.append(entry)
@@ -116,7 +109,8 @@ class UnitOfWork:
     def send(self, envelope: Envelope, event: Event, body: bytes | None = None) -> OutboxRow:
         """Send an event; `body` is the event as JSON, if at hand."""
         message = envelope.carry(event, body)
-        row = OutboxRow(id=new_id(), message=message, due_at=self.origin.outgoing_due, optional=event.__optional__)
+        due_at, is_optional = self.origin.outgoing_due, event.__optional__
+        row = OutboxRow(id=envelope.event_id, message=message, due_at=due_at, optional=is_optional)
         self.outgoing.append(row)
         return row
 
@@ -124,27 +118,14 @@ class UnitOfWork:
         """Send a message to this service's own queue at `due_at`."""
         self.delayed.append(OutboxRow(id=row_id, message=wire, due_at=due_at, destination=self.origin.queue))
 
-    def body_of(self, key: StreamKey, event: Event) -> bytes | None:
-        """Return the event's JSON as its step returned it; None for an event that the toolkit built."""
-        attempt = self._attempts.get(key)
-        return attempt.body if attempt and attempt.result is event else None
-
-    def traceparent(self, step: Step, message: Message, outcome: str, *, is_emitted: bool) -> str | None:
-        """Return the span that an entry and its emitted event belong to.
-
-        It is the span of the attempt before the entry. Without an attempt, an emitted event (of a fence, or of a late
-        refusal) gets a span of its own.
-        """
-        cause = message.envelope
-        attempt = self._attempts.pop(stream_key(step, message), None)
-        if attempt is None and is_emitted and self._tracing:
-            attempt = Attempt(step, message, self._tracing.begin(step.name, cause, queue=self.origin.queue))
-            attempt.ended = now()
-            self.after_commit.attempted(attempt)
-        if attempt is None:
-            return cause.traceparent
-        attempt.outcome = str(outcome)
-        return attempt.span.traceparent if attempt.span else cause.traceparent
+    def span_of_its_own(self, step: Step, message: Message) -> Attempt | None:
+        """Return the span of an event that no attempt emitted, such as a fence's; None without tracing."""
+        if self._tracing is None:
+            return None
+        attempt = Attempt(step, message, self._tracing.begin(step.name, message.envelope, queue=self.origin.queue))
+        attempt.ended = now()
+        self.after_commit.attempted(attempt)
+        return attempt
 
     # -- dead letters ------------------------------------------------------------------------------------------
 
@@ -172,16 +153,30 @@ class UnitOfWork:
 
     # -- the end of the transaction ----------------------------------------------------------------------------
 
-    async def write(self, connection: AsyncConnection, *, sent: Mapping[str, str | None] = _NONE_SENT) -> None:
+    async def write(
+        self,
+        connection: AsyncConnection,
+        *,
+        sent: Mapping[str, str | None] = _NONE_SENT,
+        unread: Collection[SagaKey] = (),
+    ) -> None:
         """Write all of it, and delete the sent rows: their ids, with the types of their events.
 
         Raises:
-            PositionTakenError: another transaction moved one of the streams first.
+            PositionTakenError: another transaction moved one of the streams first, or the log shows a note or the end
+                of one of the `unread` sagas, whose streams were taken as empty.
         """
         for envelope, event in self.ends.messages(self.origin.now):
             self.send(envelope, event)
-        rows, ends = [*self.outgoing, *self.delayed], ends_of(self.ends.received, at=self.origin.now)
-        await write_batch(connection, BatchWrite(entries=self.entries, rows=rows, sent=list(sent), ends=ends))
+        batch = BatchWrite(
+            entries=self.entries,
+            rows=[*self.outgoing, *self.delayed],
+            sent=list(sent),
+            ends=ends_of(self.ends.received, at=self.origin.now),
+            unread=list(unread),
+        )
+        if await write_batch(connection, batch):
+            raise PositionTakenError("the log shows more of a saga than was read")
         failpoints.here("log-written", self.outcomes())
         failpoints.here("outbox-written", self.outcomes())
         failpoints.here("deleted", sent.values())
@@ -199,6 +194,11 @@ class UnitOfWork:
 def saga_ids_of(items: Iterable[Message | Unreadable]) -> list[str]:
     """Return the ids of the sagas that these messages belong to."""
     return [item.envelope.saga_id for item in items if isinstance(item, Message) and item.envelope.saga_id]
+
+
+def sagas_of(items: Iterable[Message | Unreadable]) -> set[SagaKey]:
+    """Return the sagas that these messages belong to."""
+    return {item.envelope.saga for item in items if isinstance(item, Message) and item.envelope.saga_id}
 
 
 def events_of(items: Iterable[Message | Unreadable]) -> Iterator[str]:

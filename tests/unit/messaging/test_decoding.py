@@ -139,4 +139,4 @@ def test_another_attempt_keeps_the_events_id() -> None:
 def test_an_empty_header_is_left_out() -> None:
     bare = wire(BookLent(loan_id="loan-1"), at=NOON)
 
-    assert set(bare.headers) == {"saga-type", "event-version", "occurred-at", "attempt"}
+    assert set(bare.headers) == {"saga-type", "event-version", "occurred-at"}

@@ -177,9 +177,9 @@ async def test_an_end_in_the_log_is_reported(database: Database, known: Entry, i
 
     async with writing(database) as connection:
         found = await write_batch(
-            connection, BatchWrite(entries=[own], unended=[("loan", "loan-9"), ("loan", "loan-1")])
+            connection, BatchWrite(entries=[own], unread=[("loan", "loan-9"), ("loan", "loan-1")])
         )
-        alone = await write_batch(connection, BatchWrite(unended=[("gift", "loan-9"), ("loan", "loan-9")]))
+        alone = await write_batch(connection, BatchWrite(unread=[("gift", "loan-9"), ("loan", "loan-9")]))
 
     assert (found, alone) == (is_ended, False)
 

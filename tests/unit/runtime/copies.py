@@ -45,7 +45,7 @@ class Counter:
         self.calls: list[str] = []
 
 
-async def open_copies_branch(database: Database, counter: Counter) -> Branch:
+async def open_copies_branch(database: Database, counter: Counter, **facts: Any) -> Branch:
     """Create the tables, and return a branch whose steps run the counter's actions."""
     participant = Participant("library", saga=loan_saga, retry=RetryPolicy(attempts=1))
 
@@ -60,7 +60,8 @@ async def open_copies_branch(database: Database, counter: Counter) -> Branch:
     await database.create_tables(tables)
     async with database.transaction() as session:
         session.add(Copy(number="copy-1"))
-    return Branch(Service(name="library", participants=[participant], tables=tables), database, resources={})
+    service = Service(name="library", participants=[participant], tables=tables)
+    return Branch(service, database, resources={}, **facts)
 
 
 async def slips(database: Database) -> list[str]:

@@ -227,7 +227,7 @@ async def test_a_refusal_after_completion_is_a_contradiction(branch: Branch, cle
     async def refuse(event: BookWanted, _: Any) -> Event:
         return LoanRefused(loan_id=event.loan_id, reason="no books")
 
-    clerk.will("lend_book", refuse)
+    clerk.will("lend_book", refuse, refuse)  # the log, which is read after that, shows the end
     await branch.take(WANTED)
 
     assert await states(branch) == ["failed"]

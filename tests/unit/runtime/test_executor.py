@@ -46,7 +46,7 @@ async def test_an_emitted_event_carries_cause_and_deadline(branch: Branch, datab
     assert headers["causation-id"] == message_of(WANTED).envelope.event_id
     assert headers["deadline"] == deadline.isoformat()
     assert headers["traceparent"] == "00-ab-cd-01"
-    assert headers["attempt"] == 1
+    assert "attempt" not in headers  # the first needs no saying
 
 
 async def test_nothing_is_sent_of_a_transaction_that_fails(branch: Branch, database: Database) -> None:
@@ -127,12 +127,10 @@ async def test_two_replicas_at_once_have_one_effect(postgres: Database, clerk: C
         await both_run.wait()
 
     clerk.will("lend_book", together, together)
-    outcomes = await asyncio.gather(*(replica.take(WANTED) for replica in replicas), return_exceptions=True)
+    await asyncio.gather(*(replica.take(WANTED) for replica in replicas))
 
-    assert sorted(type(each).__name__ for each in outcomes) == ["PositionTakenError", "list"]
     assert await lent(postgres) == ["loan-1"]
     assert sum(len(replica.post.taken) for replica in replicas) == 1
-    assert issubclass(PositionTakenError, ContentionError)
 
 
 async def test_a_serialization_failure_costs_no_attempt(postgres: Database, clerk: Clerk) -> None:

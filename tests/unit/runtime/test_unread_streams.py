@@ -1,0 +1,70 @@
+"""A plain forward step runs without a read of the log; the fence's key and one look at the log find what differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_rows import states
+from tests.unit.runtime.copies import Counter, open_copies_branch, slips, statements, wanted
+from toolkit.persistence.database import Database
+
+READ = "SELECT saga_log"
+
+
+@pytest.fixture
+async def careful_branch(database: Database, counter: Counter) -> Branch:
+    """A replica that reads the log before each step."""
+    return await open_copies_branch(database, counter, reads_first=True)
+
+
+async def test_plain_forward_steps_read_no_log(copies_branch: Branch, database: Database) -> None:
+    with statements(database) as executed:
+        await copies_branch.take(*wanted(1, 2, 3))
+
+    assert await slips(database) == ["loan-1", "loan-2", "loan-3"]
+    assert not [each for each in executed if each.startswith(READ)]
+
+
+async def test_a_duplicate_among_others_changes_nothing(
+    copies_branch: Branch, database: Database, counter: Counter
+) -> None:
+    await copies_branch.take(*wanted(2))
+    await copies_branch.take(*wanted(1, 2, 3))
+
+    assert await slips(database) == ["loan-1", "loan-2", "loan-3"]
+    assert [await states(database, f"loan-{number}") for number in (1, 2, 3)] == [["completed"]] * 3
+    assert copies_branch.post.saga_ids() == ["loan-2", "loan-1", "loan-3"]
+    assert counter.calls == ["loan-2", "loan-1", "loan-2", "loan-3", "loan-1", "loan-3"]
+
+
+async def test_reading_first_calls_no_function_twice(
+    careful_branch: Branch, database: Database, counter: Counter
+) -> None:
+    await careful_branch.take(*wanted(2))
+    await careful_branch.take(*wanted(1, 2, 3))
+
+    assert counter.calls == ["loan-2", "loan-1", "loan-3"]
+    assert await slips(database) == ["loan-1", "loan-2", "loan-3"]
+
+
+async def test_two_copies_in_one_batch_run_once(copies_branch: Branch, database: Database, counter: Counter) -> None:
+    await copies_branch.take(*wanted(1, 1))
+
+    assert counter.calls == ["loan-1"]
+    assert await states(database, "loan-1") == ["completed"]
+
+
+async def test_a_refused_loan_ignores_a_duplicate(copies_branch: Branch, database: Database, counter: Counter) -> None:
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("no shelf")
+
+    counter.acts["loan-1"] = fail
+    await copies_branch.take(*wanted(1))
+    del counter.acts["loan-1"]
+    await copies_branch.take(*wanted(1))
+
+    assert await states(database, "loan-1") == ["failed"]
+    assert await slips(database) == []
