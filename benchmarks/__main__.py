@@ -78,7 +78,8 @@ async def _measure(
         if turn == 1 and system is chosen[0]:
             part = _part_left(time.monotonic() - began, arguments.rounds)
         loads = _loads(system, turn, part, is_quick=arguments.quick)
-        if not loads or (turn and not system.decides):
+        is_late = turn > 0 and time.monotonic() - began > _LONGEST
+        if not loads or is_late or (turn and not system.decides):
             continue
         console.print(f"round {turn + 1} of {arguments.rounds}: {system.name}", style="dim")
         measured = await measure(system, servers, loads, warm_up=_WARM_UP, counted=None if turn else _COUNTED)
@@ -104,7 +105,8 @@ def _loads(system: System, turn: int, part: float, *, is_quick: bool) -> list[Ca
         decides = (case.at_once > 1 or system.name in _DECIDE_ALONE) and (
             not case.refused or system.name in _DECIDE_REFUSED
         )
-        if (not system.at_once or case.at_once in system.at_once) and (decides or not turn):
+        is_measured = decides if turn else system.decides or not case.refused
+        if (not system.at_once or case.at_once in system.at_once) and is_measured:
             orders = max(round(case.orders * system.share * part), case.at_once, 10)
             loads.append(Case(orders=orders, at_once=case.at_once, refused=case.refused))
     return loads

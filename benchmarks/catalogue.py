@@ -18,7 +18,8 @@ class System:
     - `old_entries`: the entries that its logs have before, on PostgreSQL.
     - `share`: the part of each load's orders that it gets: fewer for a slow system, more for one that is done at once.
     - `at_once`: the loads that it gets; all by default.
-    - `decides`: a goal depends on it, so it is measured in each round, and not in the first one only.
+    - `decides`: a goal depends on it, so it is measured in each round; the others have the first one only, and no load
+      with refused orders.
     - `is_counted`: its calls and round trips can be counted; a driver written in C hides them.
     """
 
@@ -39,10 +40,23 @@ class System:
 SYSTEMS = (
     System(name="usual stack", module="benchmarks.systems.usual", share=0.2, at_once=(1, 10, 100), decides=True),
     System(name="by hand", module=f"{_BY_HAND}.on_postgresql", share=3, decides=True),
-    System(name="by hand, SQLModel row", module=f"{_BY_HAND}.with_sqlmodel_rows", share=2, decides=True),
+    System(
+        name="by hand, SQLModel row",
+        module=f"{_BY_HAND}.with_sqlmodel_rows",
+        share=2,
+        at_once=(1, 10, 100),
+        decides=True,
+    ),
     System(name="toolkit", module=_TOOLKIT, decides=True),
-    System(name="by hand, SQLite", module=f"{_BY_HAND}.on_sqlite", on_files=True, share=3, decides=True),
-    System(name="toolkit, SQLite", module=_TOOLKIT, on_files=True, decides=True),
+    System(
+        name="by hand, SQLite",
+        module=f"{_BY_HAND}.on_sqlite",
+        on_files=True,
+        share=3,
+        at_once=(1, 10, 100),
+        decides=True,
+    ),
+    System(name="toolkit, SQLite", module=_TOOLKIT, on_files=True, at_once=(1, 10, 100), decides=True),
     System(
         name="by hand, embedded",
         module=f"{_BY_HAND}.embedded",

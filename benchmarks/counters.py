@@ -1,6 +1,7 @@
-"""Counts what a process does, however busy the machine is: calls to send, round trips to the database, loop turns.
+"""Counts a process's calls to send, its round trips to the database, and its turns of the event loop.
 
-A process counts between two signals, for a load of its own; while it is timed it is as it always is.
+It counts between two signals, for a load of its own; no counter runs while it is timed. A busy machine makes larger
+batches, and so less of each for a saga.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ async def count(system: System, servers: Servers) -> int:
 
 
 def _control(*options: str, pid: int) -> None:
-    subprocess.run(["callgrind_control", *options, str(pid)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["callgrind_control", *options, str(pid)], check=True, capture_output=True)
 
 
 def _total(dump: Path) -> int:
