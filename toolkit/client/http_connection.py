@@ -81,6 +81,8 @@ class HttpConnection:
             return kind.of({**row, **times})
         except KeyError as error:
             raise UnreachableError(f"{self.address} returns rows without {error}: is it an older version?") from error
+        except (TypeError, ValueError) as error:
+            raise UnreachableError(f"{self.address} returns rows that can't be read: {describe(error)}") from error
 
     async def _request(self, method: str, path: str, **what: Any) -> dict[str, Any]:
         """Send a request with the operator's token.

@@ -14,9 +14,12 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.tokens import TokenDigest
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import audit_log
+from toolkit.persistence import audit_log, dead_letters, outbox
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.persistence.known_steps import known_steps
+from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.overdue_steps import overdue
 
 TOKEN = "open-sesame-now"
 
@@ -60,3 +63,21 @@ def dead_letter_of(saga_id: str) -> DeadLetter:
 async def audited(database: Database) -> list[tuple[str, str, str]]:
     async with database.reading() as connection:
         return [(row.actor, row.verb, row.reason) for row in await audit_log.listed(connection)]
+
+
+async def write_backlog(url: str) -> None:
+    """Write dead letters, outbox rows, an overdue step and an undeclared step."""
+    database, now = Database(url), SystemClock().now()
+    wire = WireMessage(b"{}", "payment.PaymentProcessed", message_id="e", type="PaymentProcessed", timestamp=now)
+    late = {
+        "saga_id": "order-2", "step": "process_payment", "saga_type": "order", "position": 2, "state": "completed",
+        "saga_state": "Pending", "since": now, "next_at": now, "nudges": 0, "aborted": 0,
+    }  # fmt: skip
+    async with database.transaction() as session:
+        connection = await session.connection()
+        await dead_letters.add(connection, [dead_letter_of("order-1"), dead_letter_of("order-2")])
+        await outbox.add(connection, [OutboxRow(id=f"row-{number}", message=wire, due_at=now) for number in range(3)])
+        await connection.execute(overdue.insert().values(late))
+        noted = {"service": "payment", "saga_type": "order", "step": "charge_card"}
+        await connection.execute(known_steps.insert().values(noted))
+    await database.close()

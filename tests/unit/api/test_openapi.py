@@ -17,7 +17,7 @@ from schemathesis import GenerationMode
 from services.payment.app import app as payment_service
 from tests.cli.conftest import ORDERS, TOKEN, served, write_log
 from tests.orders import FAILED, PENDING, entry
-from tests.unit.api.payment_api import dead_letter_of
+from tests.unit.api.payment_api import write_backlog
 from toolkit.api import access
 from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
@@ -25,12 +25,7 @@ from toolkit.api.openapi import openapi
 from toolkit.api.routes import endpoints_of
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
-from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import dead_letters, outbox
 from toolkit.persistence.database import Database
-from toolkit.persistence.known_steps import known_steps
-from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.overdue_steps import overdue
 
 SHOWING = {"Authorization": f"Bearer {TOKEN}"}
 WHY = {"reason": "the gateway is back"}
@@ -49,23 +44,6 @@ def payment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, served("payment", url) as address:
         patch.setattr(access, "PAUSE", 0)  # hundreds of wrong tokens are sent, one after the other
         yield address
-
-
-async def write_backlog(url: str) -> None:
-    database, now = Database(url), SystemClock().now()
-    wire = WireMessage(b"{}", "payment.PaymentProcessed", message_id="e", type="PaymentProcessed", timestamp=now)
-    late = {
-        "saga_id": "order-2", "step": "process_payment", "saga_type": "order", "position": 2, "state": "completed",
-        "saga_state": "Pending", "since": now, "next_at": now, "nudges": 0, "aborted": 0,
-    }  # fmt: skip
-    async with database.transaction() as session:
-        connection = await session.connection()
-        await dead_letters.add(connection, [dead_letter_of("order-1"), dead_letter_of("order-2")])
-        await outbox.add(connection, [OutboxRow(id=f"row-{number}", message=wire, due_at=now) for number in range(3)])
-        await connection.execute(overdue.insert().values(late))
-        noted = {"service": "payment", "saga_type": "order", "step": "charge_card"}
-        await connection.execute(known_steps.insert().values(noted))
-    await database.close()
 
 
 def declared() -> list[Endpoint]:
