@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tests.eventually import eventually
-from tests.example_sagas.library_branch import Post
-from tests.example_sagas.loan_messages import outgoing
+from tests.example_sagas.library_branch import RecordingPublisher
+from tests.example_sagas.loan_messages import outbox_row
 from tests.example_sagas.loan_rows import rows_left
 from toolkit.clock import SystemClock
 from toolkit.persistence import outbox
@@ -22,10 +22,10 @@ _AT_ONCE = 5
 
 async def race(database: Database, *, pairs: int, seed: int, progress: Callable[[int], None]) -> list[str]:
     """Have pairs of transactions race to their commits under a running relay; return whose rows never went out."""
-    post, dice = Post(), random.Random(seed)
+    publisher, dice = RecordingPublisher(), random.Random(seed)
     relay = Relay(
         database,
-        post,
+        publisher,
         service="library",
         clock=SystemClock(),
         window=50,
@@ -37,7 +37,7 @@ async def race(database: Database, *, pairs: int, seed: int, progress: Callable[
         """Two transactions at once: whichever inserted first, either may commit first."""
         async with database.engine.connect() as one, database.engine.connect() as two:
             for connection, name in ((one, "a"), (two, "b")):
-                await outbox.add(connection, [outgoing(f"loan-{number}-{name}", due_at=datetime.now(UTC))])
+                await outbox.add(connection, [outbox_row(f"loan-{number}-{name}", due_at=datetime.now(UTC))])
             in_order = (one, two) if dice.random() < 0.3 else (two, one)
             await in_order[0].commit()
             await asyncio.sleep(dice.random() * 0.01)
@@ -55,4 +55,4 @@ async def race(database: Database, *, pairs: int, seed: int, progress: Callable[
     relay.stop()
     await working
     due = {f"loan-{number}-{name}" for number in range(pairs) for name in "ab"}
-    return sorted(due - set(map(str, post.saga_ids())))
+    return sorted(due - set(map(str, publisher.saga_ids())))

@@ -27,7 +27,7 @@ from toolkit.runtime.unit_of_work import ExternalCall
 Fate = Callable[[WireMessage], Coroutine[Any, Any, None]]
 
 
-class Post:
+class RecordingPublisher:
     """A publisher that records its messages; the test can plan a fate for the next ones."""
 
     def __init__(self) -> None:
@@ -66,11 +66,11 @@ class Branch:
         batch_size: int = 50, window: int = 500, tracing: Tracing | None = None, reads_first: bool = False,
     ) -> None:  # fmt: skip
         self.clock = clock or SystemClock()
-        self.post = Post()
+        self.publisher = RecordingPublisher()
         self.database = database
         self.relay = Relay(
             database,
-            self.post,
+            self.publisher,
             service="library",
             clock=self.clock,
             window=window,

@@ -37,7 +37,7 @@ def wire(event: Event, *, at: datetime | None = None, **facts: Any) -> WireMessa
     return envelope(event, at=at, **facts).carry(event)
 
 
-def outgoing(loan_id: str, *, due_at: datetime, **facts: Any) -> OutboxRow:
+def outbox_row(loan_id: str, *, due_at: datetime, **facts: Any) -> OutboxRow:
     """Return an outbox row with this loan's `BookLent`."""
     event = BookLent(loan_id=loan_id)
     return OutboxRow(id=f"row of {loan_id}", message=wire(event, at=NOON), due_at=due_at, **facts)

@@ -11,7 +11,7 @@ from toolkit.protocol.dead_letter_rows import WholeDeadLetter
 from toolkit.protocol.log_entry import LogEntry
 
 
-async def put_out(database: Database, *rows: OutboxRow) -> None:
+async def add_to_outbox(database: Database, *rows: OutboxRow) -> None:
     """Commit rows to the outbox."""
     async with database.transaction() as session:
         await outbox.add(await session.connection(), rows)

@@ -94,7 +94,7 @@ async def test_events_pass_the_sagas_start_on(branch: Branch) -> None:
     await branch.executor.execute([wanted])
     await branch.relay.drain()
 
-    (sent,) = branch.post.taken
+    (sent,) = branch.publisher.taken
 
     assert sent.headers["started-at"] == NOON.isoformat()
 
@@ -155,7 +155,7 @@ async def test_relay_confirms_returns_and_failures_are_counted(branch: Branch) -
     async def be_away(_) -> None:
         raise ConnectionError("the broker is away")
 
-    branch.post.will(return_it, be_away)
+    branch.publisher.will(return_it, be_away)
     counted = Counted()
 
     for number in range(3):

@@ -9,8 +9,8 @@ from prometheus_client.samples import Sample
 from sqlalchemy import insert
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import outgoing as row_of
-from tests.example_sagas.loan_rows import put_out
+from tests.example_sagas.loan_messages import outbox_row as row_of
+from tests.example_sagas.loan_rows import add_to_outbox
 from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from toolkit.api import ApiContext, application, health_routes
 from toolkit.declaration.contract import Contract
@@ -35,7 +35,7 @@ def test_counters_are_exported_from_zero(clerk: Clerk):
 async def test_gauges_are_read_from_the_tables(branch: Branch) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
     await branch.relay.drain()
-    await put_out(branch.database, row_of("loan-2", due_at=branch.clock.now()))
+    await add_to_outbox(branch.database, row_of("loan-2", due_at=branch.clock.now()))
 
     page = await scrape(branch.database)
 

@@ -79,7 +79,7 @@ async def test_a_step_is_its_events_parent_span(branch: Branch, tracing: Tracing
 
     (step,) = named(spans, "lend_book")
     (published,) = named(spans, "publish BookLent")
-    (message,) = branch.post.taken
+    (message,) = branch.publisher.taken
     assert step.kind is SpanKind.CONSUMER
     assert f"{step.parent.span_id:016x}" == "b7ad6b7169203331"
     assert {"saga.id": "loan-1", "saga.type": "loan", "saga.step": "lend_book", "saga.attempt": 1}.items() <= dict(
@@ -200,7 +200,7 @@ async def test_a_traceparent_is_passed_on_without_otel(database: Database, clerk
     await branch.executor.execute([message_of(WANTED, at=NOON, traceparent=FOREIGN)])
     await branch.relay.drain()
 
-    (message,) = branch.post.taken
+    (message,) = branch.publisher.taken
     assert message.headers["traceparent"] == FOREIGN
 
 
@@ -269,6 +269,6 @@ async def test_nudges_and_aborts_stay_in_the_trace(branch: Branch, tracing: Trac
         branch.clock.advance(timedelta(minutes=2))
     await branch.relay.drain()
 
-    first, *again = branch.post.taken
+    first, *again = branch.publisher.taken
     assert {message.type for message in again} == {"BookLent", "AbortRequested"}
     assert {message.headers["traceparent"] for message in again} == {first.headers["traceparent"]}

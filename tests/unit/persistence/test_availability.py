@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.eventually import eventually
-from tests.example_sagas.library_branch import Branch, Post
+from tests.example_sagas.library_branch import Branch, RecordingPublisher
 from tests.example_sagas.loan_rows import dead_letters_of, lent, rename
 from tests.example_sagas.loans import NOON, Clerk, library
 from tests.unit.persistence.faults import change, is_now, wanted
@@ -101,7 +101,7 @@ async def test_a_cancelled_delivery_does_not_run(sqlite: Database, clerk: Clerk)
 async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[ServiceRuntime]:
     """The library's service as a transport runs it, on an SQLite file."""
     settings = Settings(data_dir=tmp_path, broker_url="embedded", watch_every=timedelta(milliseconds=20))
-    host = ServiceRuntime(library(clerk), settings, Post(), clock=SystemClock())
+    host = ServiceRuntime(library(clerk), settings, RecordingPublisher(), clock=SystemClock())
     await host.start()
     await change(host.database, "INSERT INTO shelves (shelf, books) VALUES (1, 100)")
     yield host

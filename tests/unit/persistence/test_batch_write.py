@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.eventually import eventually
-from tests.example_sagas.loan_messages import outgoing
-from tests.example_sagas.loan_rows import log_of, put_out, rows_left
+from tests.example_sagas.loan_messages import outbox_row
+from tests.example_sagas.loan_rows import add_to_outbox, log_of, rows_left
 from tests.example_sagas.loans import NOON
 from tests.unit.persistence.saga_entries import append, entry
 from toolkit.declaration.events import SagaEnded, SagaState
@@ -66,7 +66,7 @@ LATE = OutboxRow(
     optional=True,
     tries=2,
 )
-ROWS = [outgoing("loan-1", due_at=NOON), LATE]
+ROWS = [outbox_row("loan-1", due_at=NOON), LATE]
 
 
 @asynccontextmanager
@@ -111,8 +111,8 @@ async def test_entries_are_appended_in_their_order(database: Database) -> None:
 
 
 async def test_sent_rows_go_and_existing_rows_stay(database: Database) -> None:
-    rows = [outgoing(f"loan-{number}", due_at=NOON) for number in range(3)]
-    await put_out(database, *rows)
+    rows = [outbox_row(f"loan-{number}", due_at=NOON) for number in range(3)]
+    await add_to_outbox(database, *rows)
 
     async with writing(database) as connection:
         again = replace(rows[2], tries=9)

@@ -19,6 +19,6 @@ async def test_an_emitted_event_is_sent_again_unchanged(database: Database, cler
         )
         of_nothing = await emitted_events.at(connection, [])
 
-    first_sent = next(each for each in branch.post.taken if each.correlation_id == "loan-1")
+    first_sent = next(each for each in branch.publisher.taken if each.correlation_id == "loan-1")
     assert [each.as_sent(BookLent) for each in found] == [first_sent]
     assert of_nothing == []

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.driver_statements import Recorded, recorded
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import outgoing
+from tests.example_sagas.loan_messages import outbox_row
 from tests.example_sagas.loans import NOON, BookWanted, CardRefused, Clerk, library
 from toolkit import Settings
 from toolkit.declaration.events import SagaEnded, SagaState
@@ -112,7 +112,7 @@ async def test_a_batch_of_all_parts_scans_no_table(branch: Branch) -> None:
     ended = SagaEnded(saga_type="loan", completed=["old-1"], failed=["old-2"])
     batch = BatchWrite(
         entries=[old_entry(3_000)],
-        rows=[outgoing("loan-1", due_at=NOON)],
+        rows=[outbox_row("loan-1", due_at=NOON)],
         sent=["row-1"],
         ends=ends_of([("event-1", ended)], at=NOON),
         unended=[("loan", "old-3")],

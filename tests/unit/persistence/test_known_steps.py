@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.example_sagas import loan_messages, loans
-from tests.example_sagas.library_branch import Branch, Post
+from tests.example_sagas.library_branch import Branch, RecordingPublisher
 from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from tests.unit.persistence.faults import change
 from toolkit import Participant, Service, Settings
@@ -39,7 +39,9 @@ def renamed(name: str = "hand_out_book") -> Service:
 
 async def start(service: Service, database: Database, **settings: bool) -> list[dict]:
     """Prepare a service as its start does, and return the logged warnings."""
-    host = ServiceRuntime(service, Settings(database_url=database.url, **settings), Post(), clock=SystemClock())
+    host = ServiceRuntime(
+        service, Settings(database_url=database.url, **settings), RecordingPublisher(), clock=SystemClock()
+    )
     try:
         with capture_logs() as logs:
             await host.prepare()
@@ -118,7 +120,7 @@ async def test_ended_sagas_of_an_undeclared_step_only_warn(branch: Branch, datab
 @pytest.fixture
 async def after(database: Database) -> AsyncIterator[ServiceRuntime]:
     """The next release, running, where lend_book is named hand_out_book."""
-    host = ServiceRuntime(renamed(), Settings(database_url=database.url), Post(), clock=SystemClock())
+    host = ServiceRuntime(renamed(), Settings(database_url=database.url), RecordingPublisher(), clock=SystemClock())
     yield host
     await host.stop()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.example_sagas.loan_messages import outgoing
-from tests.example_sagas.loan_rows import put_out, rows_left
+from tests.example_sagas.loan_messages import outbox_row
+from tests.example_sagas.loan_rows import add_to_outbox, rows_left
 from tests.example_sagas.loans import NOON
 from toolkit.persistence import outbox
 from toolkit.persistence.database import Database
@@ -24,8 +24,8 @@ async def count(database: Database) -> int:
 
 
 async def test_a_claimed_row_equals_the_inserted_row(database: Database) -> None:
-    row = outgoing("loan-1", due_at=NOON, destination="saga.library", optional=True, tries=3)
-    await put_out(database, row)
+    row = outbox_row("loan-1", due_at=NOON, destination="saga.library", optional=True, tries=3)
+    await add_to_outbox(database, row)
 
     claimed = await claim(database)
 
@@ -37,7 +37,9 @@ async def test_a_claimed_row_equals_the_inserted_row(database: Database) -> None
 
 async def test_only_due_rows_are_claimed_oldest_first(database: Database) -> None:
     moments = {"loan-1": 0, "loan-2": -2, "loan-3": 1, "loan-4": -1}
-    await put_out(database, *(outgoing(loan, due_at=NOON + timedelta(seconds=at)) for loan, at in moments.items()))
+    await add_to_outbox(
+        database, *(outbox_row(loan, due_at=NOON + timedelta(seconds=at)) for loan, at in moments.items())
+    )
 
     claimed = await claim(database, most=2)
 
@@ -45,7 +47,7 @@ async def test_only_due_rows_are_claimed_oldest_first(database: Database) -> Non
 
 
 async def test_a_claimed_row_rests_until_its_lease_ends(database: Database) -> None:
-    await put_out(database, outgoing("loan-1", due_at=NOON))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=NOON))
     await claim(database)
 
     during = await claim(database, now=LATER - timedelta(milliseconds=1))
@@ -56,7 +58,7 @@ async def test_a_claimed_row_rests_until_its_lease_ends(database: Database) -> N
 
 
 async def test_a_row_being_claimed_is_passed_over(postgres: Database) -> None:
-    await put_out(postgres, outgoing("loan-1", due_at=NOON), outgoing("loan-2", due_at=LATER))
+    await add_to_outbox(postgres, outbox_row("loan-1", due_at=NOON), outbox_row("loan-2", due_at=LATER))
 
     async with postgres.transaction() as session:
         first = await outbox.claim(await session.connection(), now=NOON, until=LATER, most=1)
@@ -67,8 +69,8 @@ async def test_a_row_being_claimed_is_passed_over(postgres: Database) -> None:
 
 
 async def test_confirmed_rows_are_deleted_and_others_stay(database: Database) -> None:
-    rows = [outgoing(f"loan-{number}", due_at=NOON) for number in range(3)]
-    await put_out(database, *rows)
+    rows = [outbox_row(f"loan-{number}", due_at=NOON) for number in range(3)]
+    await add_to_outbox(database, *rows)
 
     async with database.transaction() as session:
         await outbox.delete_sent(await session.connection(), {rows[0].id, rows[2].id, "no such row"})
@@ -77,8 +79,8 @@ async def test_confirmed_rows_are_deleted_and_others_stay(database: Database) ->
 
 
 async def test_a_row_put_back_counts_the_try(database: Database) -> None:
-    row = outgoing("loan-1", due_at=NOON)
-    await put_out(database, row)
+    row = outbox_row("loan-1", due_at=NOON)
+    await add_to_outbox(database, row)
 
     async with database.transaction() as session:
         await outbox.put_back(await session.connection(), row.id, until=LATER)
@@ -89,8 +91,8 @@ async def test_a_row_put_back_counts_the_try(database: Database) -> None:
 
 async def test_the_count_includes_rows_not_due(database: Database) -> None:
     empty = await count(database)
-    await put_out(database)
-    await put_out(database, outgoing("loan-1", due_at=NOON), outgoing("loan-2", due_at=LATER))
+    await add_to_outbox(database)
+    await add_to_outbox(database, outbox_row("loan-1", due_at=NOON), outbox_row("loan-2", due_at=LATER))
 
     assert (empty, await count(database)) == (0, 2)
 
@@ -98,7 +100,7 @@ async def test_the_count_includes_rows_not_due(database: Database) -> None:
 async def test_a_rolled_back_row_never_existed(database: Database) -> None:
     try:
         async with database.transaction() as session:
-            await outbox.add(await session.connection(), [outgoing("loan-1", due_at=NOON)])
+            await outbox.add(await session.connection(), [outbox_row("loan-1", due_at=NOON)])
             raise RuntimeError("the step failed")
     except RuntimeError:
         pass

@@ -71,7 +71,7 @@ async def test_an_undeclared_event_is_not_sent_again(database: Database, clerk: 
 
     assert await notes(database, "loan-1") == await notes(database, "loan-2")
     assert await rows_left(database) == ["loan-1", "loan-2", "loan-2"]  # the aborts of both, and one event
-    assert "BookGivenAway" not in {each.type for each in branch.post.taken}
+    assert "BookGivenAway" not in {each.type for each in branch.publisher.taken}
 
 
 async def test_a_step_whose_log_is_gone_is_forgotten(database: Database, clerk: Clerk) -> None:
@@ -94,7 +94,7 @@ async def test_an_endless_saga_costs_few_entries_and_nudges(database: Database, 
     branch = Branch(library(clerk), database, resources={Clerk: clerk}, clock=clock)
     await branch.take(WANTED)
     await branch.relay.drain()
-    branch.post.taken.clear()
+    branch.publisher.taken.clear()
     watch = watch_of(branch, clerk)
 
     for _ in range(2 * 24 * 6):
@@ -103,11 +103,13 @@ async def test_an_endless_saga_costs_few_entries_and_nudges(database: Database, 
         await branch.relay.drain()
 
     noted = await notes(database, "loan-1")
-    sent = Counter(wire.type for wire in branch.post.taken)
+    sent = Counter(wire.type for wire in branch.publisher.taken)
     assert Counter(noted) == {"overdue": 1, "nudged": 8, "aborted": 1}
     assert 48 <= sent["BookLent"] <= 56, "a nudge an hour, and a few more at first"
     assert 46 <= sent["AbortRequested"] <= 49
-    assert len({wire.headers["nudge"] for wire in branch.post.taken if wire.type == "BookLent"}) == sent["BookLent"]
+    assert (
+        len({wire.headers["nudge"] for wire in branch.publisher.taken if wire.type == "BookLent"}) == sent["BookLent"]
+    )
 
 
 async def test_the_first_abort_comes_in_time(database: Database, clerk: Clerk) -> None:
@@ -121,6 +123,6 @@ async def test_the_first_abort_comes_in_time(database: Database, clerk: Clerk) -
         await watch.sweep()
     await branch.relay.drain()
 
-    (abort,) = [wire for wire in branch.post.taken if wire.type == "AbortRequested"]
+    (abort,) = [wire for wire in branch.publisher.taken if wire.type == "AbortRequested"]
     assert abort.timestamp == NOON + timedelta(hours=1)
     assert abort.headers["started-at"] == NOON.isoformat()

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from tests.eventually import eventually
-from tests.example_sagas.library_branch import Branch, Post
+from tests.example_sagas.library_branch import Branch, RecordingPublisher
 from tests.example_sagas.loan_messages import wire
 from tests.example_sagas.loan_rows import lent, notes
 from tests.example_sagas.loans import BookWanted, Clerk, library, tables
@@ -114,7 +114,9 @@ async def test_statement_mode_stops_startup_with_the_cure(
     postgres: Database, tmp_path: Path, clerk: Clerk, parameters: str
 ) -> None:
     async with behind_pooler(postgres, tmp_path, "statement") as url:
-        host = ServiceRuntime(library(clerk), Settings(database_url=url + parameters), Post(), clock=SystemClock())
+        host = ServiceRuntime(
+            library(clerk), Settings(database_url=url + parameters), RecordingPublisher(), clock=SystemClock()
+        )
 
         with pytest.raises(SettingsError, match="set pool_mode to transaction or session"):
             await asyncio.wait_for(host.prepare(), timeout=30)

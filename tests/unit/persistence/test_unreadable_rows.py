@@ -9,8 +9,8 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from tests.example_sagas.library_branch import Branch
-from tests.example_sagas.loan_messages import message_of, outgoing
-from tests.example_sagas.loan_rows import dead_letters_of, notes, put_out, rows_left
+from tests.example_sagas.loan_messages import message_of, outbox_row
+from tests.example_sagas.loan_rows import add_to_outbox, dead_letters_of, notes, rows_left
 from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
 from tests.unit.persistence.faults import change
 from toolkit import Settings
@@ -49,7 +49,7 @@ def watch(branch: Branch, clerk: Clerk) -> Watchdog:
 
 @pytest.mark.parametrize("headers", ["{broken", "[]", "null", ""])
 async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database: Database, headers: str) -> None:
-    await put_out(database, *(outgoing(f"loan-{each}", due_at=NOON) for each in range(3)))
+    await add_to_outbox(database, *(outbox_row(f"loan-{each}", due_at=NOON) for each in range(3)))
     await change(database, f"UPDATE outbox SET headers = '{headers}' WHERE saga_id = 'loan-1'")
     before = counted("outbox")
 
@@ -58,7 +58,7 @@ async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database:
         await branch.relay._due.claim()
         await branch.relay.drain()
 
-    assert sorted(branch.post.saga_ids()) == ["loan-0", "loan-2"]
+    assert sorted(branch.publisher.saga_ids()) == ["loan-0", "loan-2"]
     assert await rows_left(database) == ["loan-1"]
     assert counted("outbox") == before + 1
     (line,) = [each for each in logs if each["log_level"] == "error"]
@@ -73,7 +73,7 @@ async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database:
 
 
 async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database: Database, clock: ManualClock) -> None:
-    await put_out(database, outgoing("loan-1", due_at=NOON))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=NOON))
     await change(database, "UPDATE outbox SET headers = ''")
     await branch.relay._due.claim()
 
@@ -82,7 +82,7 @@ async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database
     await branch.relay._due.claim()
     await branch.relay.drain()
 
-    assert branch.post.saga_ids() == ["loan-1"]
+    assert branch.publisher.saga_ids() == ["loan-1"]
 
 
 BROKEN_LOG = {
@@ -100,7 +100,7 @@ async def overdue_loans(branch: Branch, clock: ManualClock) -> None:
     """Take three loans whose sagas should have ended two hours ago."""
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(3)))
     await branch.relay.drain()
-    branch.post.taken.clear()
+    branch.publisher.taken.clear()
     clock.advance(timedelta(hours=2))
 
 
@@ -116,7 +116,7 @@ async def test_an_unreadable_log_entry_stops_no_nudge(
 
     for loan in ("loan-0", "loan-2"):
         assert await notes(database, loan) == ["overdue", "nudged", "aborted"]
-        assert [each.type for each in branch.post.taken if each.correlation_id == loan].count("BookLent") == 1
+        assert [each.type for each in branch.publisher.taken if each.correlation_id == loan].count("BookLent") == 1
 
 
 @pytest.mark.parametrize("fault", BROKEN_LOG)
@@ -151,7 +151,7 @@ async def test_an_invalid_event_rests_for_a_day(
     await watch.sweep()
     await branch.relay.drain()
 
-    nudged = [each.correlation_id for each in branch.post.taken if each.type == "BookLent"]
+    nudged = [each.correlation_id for each in branch.publisher.taken if each.type == "BookLent"]
     assert sorted(nudged) == ["loan-0", "loan-2"]
     async with database.reading() as connection:
         rest = "SELECT saga_id, next_at FROM overdue ORDER BY next_at"

@@ -76,8 +76,8 @@ async def test_a_resent_event_keeps_its_emitted_version(
     await after.relay._due.claim()
     await after.relay.drain()
 
-    (first,) = before.post.taken
-    (again,) = after.post.taken
+    (first,) = before.publisher.taken
+    (again,) = after.publisher.taken
     assert (again.message_id, again.body) == (first.message_id, first.body)
     assert (first.headers["event-version"], again.headers["event-version"]) == (1, 1)
 

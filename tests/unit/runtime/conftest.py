@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.example_sagas.library_branch import Branch, Post
+from tests.example_sagas.library_branch import Branch, RecordingPublisher
 from tests.example_sagas.loans import NOON, Clerk, library
 from tests.unit.runtime.copies import Counter, open_copies_branch
 from toolkit import Service
@@ -20,8 +20,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def publisher() -> Post:
-    return Post()
+def publisher() -> RecordingPublisher:
+    return RecordingPublisher()
 
 
 @pytest.fixture

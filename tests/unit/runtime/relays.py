@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
 from tests.eventually import becomes_true, eventually
-from tests.example_sagas.library_branch import Post
+from tests.example_sagas.library_branch import RecordingPublisher
 from tests.example_sagas.loan_rows import rows_left
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
@@ -49,7 +49,9 @@ async def dying_connection(_: WireMessage) -> None:
     raise asyncio.CancelledError
 
 
-def relay_of(database: Database, publisher: Post, clock: ManualClock, *, window: int = 10, poll: float = 0.02) -> Relay:
+def relay_of(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock, *, window: int = 10, poll: float = 0.02
+) -> Relay:
     """Return a relay that polls every 20 ms, unless a test chooses another interval in seconds."""
     return Relay(
         database, publisher, service="library", clock=clock, window=window, lease=LEASE, poll=timedelta(seconds=poll)
@@ -68,7 +70,7 @@ async def running(*relays: Relay) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until_published(publisher: Post, count: int) -> None:
+async def until_published(publisher: RecordingPublisher, count: int) -> None:
     """Return once the publisher has received so many messages."""
 
     async def look() -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from tests.eventually import becomes_true
-from tests.example_sagas.library_branch import Post
-from tests.example_sagas.loan_messages import outgoing
-from tests.example_sagas.loan_rows import put_out, rename, rows_left
+from tests.example_sagas.library_branch import RecordingPublisher
+from tests.example_sagas.loan_messages import outbox_row
+from tests.example_sagas.loan_rows import add_to_outbox, rename, rows_left
 from tests.unit.runtime.relays import (
     LEASE,
     Hold,
@@ -21,10 +21,12 @@ from toolkit.runtime.confirmed_rows import delete_sent
 from toolkit.testing import ManualClock
 
 
-async def test_a_batch_deletes_confirmed_rows_along(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_batch_deletes_confirmed_rows_along(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay = relay_of(database, publisher, clock)
-    rows = [outgoing(f"loan-{number}", due_at=clock.now() + LEASE) for number in range(8)]
-    await put_out(database, *rows)
+    rows = [outbox_row(f"loan-{number}", due_at=clock.now() + LEASE) for number in range(8)]
+    await add_to_outbox(database, *rows)
     relay.hand_over(rows, [])
     await asyncio.gather(*relay._sending)
 
@@ -35,11 +37,13 @@ async def test_a_batch_deletes_confirmed_rows_along(database: Database, publishe
     assert await rows_left(database) == []
 
 
-async def test_draining_waits_for_confirms_and_deletes(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_draining_waits_for_confirms_and_deletes(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay, broker = relay_of(database, publisher, clock), Hold()
     publisher.will(broker, broker)
-    rows = [outgoing(f"loan-{number}", due_at=relay.due_if_handed_over()) for number in (1, 2)]
-    await put_out(database, *rows)
+    rows = [outbox_row(f"loan-{number}", due_at=relay.due_if_handed_over()) for number in (1, 2)]
+    await add_to_outbox(database, *rows)
     relay.hand_over(rows, [])
     draining = asyncio.create_task(relay.drain())
     await until_published(publisher, 2)
@@ -52,16 +56,20 @@ async def test_draining_waits_for_confirms_and_deletes(database: Database, publi
     assert await rows_left(database) == []
 
 
-async def test_draining_an_idle_relay_is_done_at_once(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_draining_an_idle_relay_is_done_at_once(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     await relay_of(database, publisher, clock).drain()
 
     assert publisher.taken == []
 
 
-async def test_a_failed_delete_is_repeated_alone(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_failed_delete_is_repeated_alone(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     broker = Hold()
     publisher.will(broker)
-    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
     relay = relay_of(database, publisher, clock, poll=60)  # so that the delete meets the outage, and no poll does
 
     async with running(relay):

@@ -64,7 +64,7 @@ async def test_a_batch_announces_its_ends_in_one_message(database: Database, cle
     )
     await one.relay.drain()
 
-    ended = [SagaEnded.model_validate_json(each.body) for each in one.post.taken if each.type == "SagaEnded"]
+    ended = [SagaEnded.model_validate_json(each.body) for each in one.publisher.taken if each.type == "SagaEnded"]
     assert ended == [SagaEnded(saga_type="loan", completed=("loan-1", "loan-3"), failed=("loan-2",))]
     assert [entry.saga_state for entry in await log_of(database, "loan-2")] == ["Failed"]
 
@@ -269,7 +269,7 @@ async def ends(branch: Branch) -> list[Event]:
     """Return the published ends, and the published requests for one."""
     await branch.relay.drain()
     kinds = {kind.__name__: kind for kind in (SagaEnded, EndRequested)}
-    return [kinds[each.type].model_validate_json(each.body) for each in branch.post.taken if each.type in kinds]
+    return [kinds[each.type].model_validate_json(each.body) for each in branch.publisher.taken if each.type in kinds]
 
 
 async def states(branch: Branch) -> list[str]:

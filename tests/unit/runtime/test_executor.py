@@ -31,7 +31,7 @@ async def test_effect_entry_and_event_are_committed_together(branch: Branch, dat
     assert (entry.to_state, entry.saga_state, entry.emitted_type) == ("completed", "Started", "BookLent")
     assert await lent(database) == ["loan-1"]
     assert await rows_left(database) == ["loan-1"]
-    assert [(each.message_id, each.type) for each in branch.post.taken] == [(entry.emitted_id, "BookLent")]
+    assert [(each.message_id, each.type) for each in branch.publisher.taken] == [(entry.emitted_id, "BookLent")]
 
 
 async def test_an_emitted_event_carries_cause_and_deadline(branch: Branch, database: Database) -> None:
@@ -42,7 +42,7 @@ async def test_an_emitted_event_carries_cause_and_deadline(branch: Branch, datab
 
     await branch.relay.drain()
 
-    headers = branch.post.taken[0].headers
+    headers = branch.publisher.taken[0].headers
     assert headers["causation-id"] == message_of(WANTED).envelope.event_id
     assert headers["deadline"] == deadline.isoformat()
     assert headers["traceparent"] == "00-ab-cd-01"
@@ -53,7 +53,7 @@ async def test_nothing_is_sent_of_a_transaction_that_fails(branch: Branch, datab
     with pytest.raises(Exception, match=r"(?i)foreign key"):
         await branch.take(BookWanted(loan_id="loan-1", shelf=77))
 
-    assert branch.post.taken == []
+    assert branch.publisher.taken == []
     assert await states(database, "loan-1") == []
 
 
@@ -94,7 +94,7 @@ async def test_two_participants_of_a_service_both_act(database: Database, clerk:
         ("lend_book", "completed"),
         ("write_reminder", "completed"),
     ]
-    assert {"BookLent", "LoanRegistered"} <= {message.type for message in branch.post.taken}
+    assert {"BookLent", "LoanRegistered"} <= {message.type for message in branch.publisher.taken}
 
 
 async def test_a_step_done_elsewhere_has_not_failed(postgres: Database, clerk: Clerk) -> None:
@@ -130,7 +130,7 @@ async def test_two_replicas_at_once_have_one_effect(postgres: Database, clerk: C
     await asyncio.gather(*(replica.take(WANTED) for replica in replicas))
 
     assert await lent(postgres) == ["loan-1"]
-    assert sum(len(replica.post.taken) for replica in replicas) == 1
+    assert sum(len(replica.publisher.taken) for replica in replicas) == 1
 
 
 async def test_a_serialization_failure_costs_no_attempt(postgres: Database, clerk: Clerk) -> None:

@@ -122,7 +122,7 @@ async def test_outcomes_that_come_at_once_share_a_transaction(database: Database
     assert len(seen) <= 4  # the claims, the first result or two, all the others
     assert sorted(loan for _, loan in await charged(database)) == loans
     assert [await states(database, loan) for loan in loans] == [["executing", "completed"]] * 8
-    assert sorted(map(str, branch.post.saga_ids())) == loans
+    assert sorted(map(str, branch.publisher.saga_ids())) == loans
 
 
 async def test_an_unwritable_row_fails_its_step_alone(database: Database) -> None:

@@ -27,7 +27,7 @@ async def test_a_failed_attempt_returns_to_its_own_queue(
         row = (await connection.execute(text("SELECT destination, event_type, headers FROM outbox"))).one()
     assert (row.destination, row.event_type) == ("saga.library", "BookWanted")
     assert '"attempt": 2' in row.headers
-    assert branch.post.taken == []
+    assert branch.publisher.taken == []
     assert await notes(database, "loan-1") == ["retrying"]
 
 

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from tests.commit_order import race
 from tests.eventually import eventually
-from tests.example_sagas.library_branch import Post
-from tests.example_sagas.loan_messages import outgoing
-from tests.example_sagas.loan_rows import put_out, rename, rows_left, terminate_other_connections
+from tests.example_sagas.library_branch import RecordingPublisher
+from tests.example_sagas.loan_messages import outbox_row
+from tests.example_sagas.loan_rows import add_to_outbox, rename, rows_left, terminate_other_connections
 from tests.unit.runtime.relays import (
     Hold,
     connection_lost,
@@ -35,10 +35,12 @@ async def tries_of(database: Database, row_id: str) -> int | None:
         return await connection.scalar(text("SELECT tries FROM outbox WHERE id = :id"), {"id": row_id})
 
 
-async def test_a_row_is_deleted_only_after_the_confirm(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_row_is_deleted_only_after_the_confirm(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     broker = Hold()
     publisher.will(broker)
-    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
 
     async with running(relay_of(database, publisher, clock)):
         await until_published(publisher, 1)
@@ -51,9 +53,11 @@ async def test_a_row_is_deleted_only_after_the_confirm(database: Database, publi
     assert publisher.saga_ids() == ["loan-1"]
 
 
-async def test_a_message_goes_out_as_it_was_committed(database: Database, publisher: Post, clock: ManualClock) -> None:
-    row = outgoing("loan-1", due_at=clock.now(), destination="saga.library")
-    await put_out(database, row)
+async def test_a_message_goes_out_as_it_was_committed(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
+    row = outbox_row("loan-1", due_at=clock.now(), destination="saga.library")
+    await add_to_outbox(database, row)
 
     async with running(relay_of(database, publisher, clock)):
         await until_empty(database)
@@ -64,10 +68,10 @@ async def test_a_message_goes_out_as_it_was_committed(database: Database, publis
 
 @pytest.mark.parametrize("failure", [connection_lost, dying_connection])
 async def test_a_failed_publish_repeats_after_its_lease(
-    database: Database, publisher: Post, clock: ManualClock, failure
+    database: Database, publisher: RecordingPublisher, clock: ManualClock, failure
 ) -> None:
     publisher.will(failure)
-    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
 
     async with running(relay_of(database, publisher, clock)):
         await until_published(publisher, 1)
@@ -81,11 +85,11 @@ async def test_a_failed_publish_repeats_after_its_lease(
 
 
 async def test_a_relay_stopped_while_publishing_keeps_the_row(
-    database: Database, publisher: Post, clock: ManualClock
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
 ) -> None:
     broker = Hold()
     publisher.will(broker)
-    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
     async with running(relay_of(database, publisher, clock)):
         await until_published(publisher, 1)
 
@@ -98,10 +102,12 @@ async def test_a_relay_stopped_while_publishing_keeps_the_row(
     assert await rows_left(database) == ["loan-1"]
 
 
-async def test_an_unroutable_event_is_kept_and_retried(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_an_unroutable_event_is_kept_and_retried(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     publisher.will(no_queue_bound, no_queue_bound, no_queue_bound)
-    row = outgoing("loan-1", due_at=clock.now())
-    await put_out(database, row)
+    row = outbox_row("loan-1", due_at=clock.now())
+    await add_to_outbox(database, row)
 
     waits = []
     async with running(relay_of(database, publisher, clock)):
@@ -121,9 +127,11 @@ async def test_an_unroutable_event_is_kept_and_retried(database: Database, publi
     assert len(publisher.taken) == 4
 
 
-async def test_an_optional_event_may_go_unheard(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_an_optional_event_may_go_unheard(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     publisher.will(no_queue_bound)
-    await put_out(database, outgoing("loan-1", due_at=clock.now(), optional=True))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now(), optional=True))
 
     async with running(relay_of(database, publisher, clock)):
         await until_empty(database)
@@ -133,8 +141,8 @@ async def test_an_optional_event_may_go_unheard(database: Database, publisher: P
 
 async def test_two_relays_publish_each_row_once(database: Database, clock: ManualClock) -> None:
     loans = sorted(f"loan-{number}" for number in range(100))
-    await put_out(database, *(outgoing(loan, due_at=clock.now()) for loan in loans))
-    publishers = [Post(), Post()]
+    await add_to_outbox(database, *(outbox_row(loan, due_at=clock.now()) for loan in loans))
+    publishers = [RecordingPublisher(), RecordingPublisher()]
 
     async with running(*(relay_of(database, publisher, clock, window=7) for publisher in publishers)):
         await until_empty(database)
@@ -143,9 +151,9 @@ async def test_two_relays_publish_each_row_once(database: Database, clock: Manua
 
 
 async def test_the_rows_of_a_dead_relay_come_due(database: Database, clock: ManualClock) -> None:
-    dead, heir = Post(), Post()
+    dead, heir = RecordingPublisher(), RecordingPublisher()
     dead.will(Hold())
-    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
     async with running(relay_of(database, dead, clock)):
         await until_published(dead, 1)
 
@@ -160,7 +168,7 @@ async def test_the_rows_of_a_dead_relay_come_due(database: Database, clock: Manu
 
 
 async def test_an_outage_while_putting_back_leaves_the_lease(
-    database: Database, publisher: Post, clock: ManualClock
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
 ) -> None:
     relay = relay_of(database, publisher, clock, poll=60)
     gone = asyncio.Event()
@@ -171,8 +179,8 @@ async def test_an_outage_while_putting_back_leaves_the_lease(
         raise UnroutableError("no queue is bound")
 
     publisher.will(unroutable_in_an_outage)
-    row = outgoing("loan-1", due_at=relay.due_if_handed_over())
-    await put_out(database, row)
+    row = outbox_row("loan-1", due_at=relay.due_if_handed_over())
+    await add_to_outbox(database, row)
     relay.hand_over([row], [])
     await gone.wait()
     await relay.drain()
@@ -187,12 +195,14 @@ async def test_an_outage_while_putting_back_leaves_the_lease(
     assert len(publisher.taken) == 2
 
 
-async def test_the_relay_outlives_its_connections(postgres: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_the_relay_outlives_its_connections(
+    postgres: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     neighbour = Database(postgres.url)
 
     async with running(relay_of(postgres, publisher, clock)):
         for number in range(5):
-            await put_out(neighbour, outgoing(f"loan-{number}", due_at=clock.now()))
+            await add_to_outbox(neighbour, outbox_row(f"loan-{number}", due_at=clock.now()))
             await terminate_other_connections(neighbour)
         clock.advance(timedelta(seconds=6))
         await until_empty(neighbour)
@@ -206,12 +216,12 @@ async def test_a_row_committed_late_is_not_skipped(postgres: Database) -> None:
 
 
 async def test_a_stopped_relay_ends_between_transactions(
-    database: Database, publisher: Post, clock: ManualClock
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
 ) -> None:
     relay = relay_of(database, publisher, clock, poll=60)
     working = asyncio.create_task(relay.run())
-    row = outgoing("loan-1", due_at=relay.due_if_handed_over())
-    await put_out(database, row)
+    row = outbox_row("loan-1", due_at=relay.due_if_handed_over())
+    await add_to_outbox(database, row)
     relay.hand_over([row], [])
     await until_published(publisher, 1)
 
@@ -222,9 +232,11 @@ async def test_a_stopped_relay_ends_between_transactions(
     assert await rows_left(database) == []
 
 
-async def test_a_stopped_relay_claims_no_more_rows(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_stopped_relay_claims_no_more_rows(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay = relay_of(database, publisher, clock)
-    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
 
     relay.stop()
     await asyncio.wait_for(relay.run(), timeout=20)

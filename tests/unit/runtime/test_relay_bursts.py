@@ -11,9 +11,9 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from tests.counting import counted_tasks, counted_writes
-from tests.example_sagas.library_branch import Post
-from tests.example_sagas.loan_messages import outgoing
-from tests.example_sagas.loan_rows import put_out, rows_left
+from tests.example_sagas.library_branch import RecordingPublisher
+from tests.example_sagas.loan_messages import outbox_row
+from tests.example_sagas.loan_rows import add_to_outbox, rows_left
 from tests.servers import Server
 from tests.unit.runtime.relays import LEASE, Hold, connection_lost, no_queue_bound, relay_of, running, until_empty
 from toolkit import Settings
@@ -25,7 +25,7 @@ from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
 
 def loans(count: int, clock: ManualClock, *, first: int = 0) -> list[OutboxRow]:
-    return [outgoing(f"loan-{number}", due_at=clock.now() + LEASE) for number in range(first, first + count)]
+    return [outbox_row(f"loan-{number}", due_at=clock.now() + LEASE) for number in range(first, first + count)]
 
 
 def count_of(counter: metrics.Counter) -> float:
@@ -36,9 +36,11 @@ async def confirmed(_: object) -> None:
     """Confirm the message."""
 
 
-async def test_rows_handed_over_together_are_one_burst(sqlite: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_rows_handed_over_together_are_one_burst(
+    sqlite: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay, rows = relay_of(sqlite, publisher, clock, window=500), loans(50, clock)
-    await put_out(sqlite, *rows)
+    await add_to_outbox(sqlite, *rows)
     before = count_of(metrics.confirms)
 
     with counted_tasks() as begun:
@@ -52,9 +54,11 @@ async def test_rows_handed_over_together_are_one_burst(sqlite: Database, publish
     assert await rows_left(sqlite) == []
 
 
-async def test_many_rows_are_parted_into_bursts(sqlite: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_many_rows_are_parted_into_bursts(
+    sqlite: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay, rows = relay_of(sqlite, publisher, clock, window=500), loans(250, clock)
-    await put_out(sqlite, *rows)
+    await add_to_outbox(sqlite, *rows)
 
     relay.hand_over(rows, [])
     await relay.drain()
@@ -63,11 +67,13 @@ async def test_many_rows_are_parted_into_bursts(sqlite: Database, publisher: Pos
     assert publisher.taken == [row.message for row in rows]
 
 
-async def test_each_row_of_a_burst_has_its_outcome(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_each_row_of_a_burst_has_its_outcome(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay, rows = relay_of(database, publisher, clock), loans(5, clock)
     publisher.will(confirmed, no_queue_bound, connection_lost, no_queue_bound, confirmed)
-    rows[3] = outgoing("loan-3", due_at=clock.now() + LEASE, optional=True)
-    await put_out(database, *rows)
+    rows[3] = outbox_row("loan-3", due_at=clock.now() + LEASE, optional=True)
+    await add_to_outbox(database, *rows)
     before = [count_of(each) for each in (metrics.confirms, metrics.returns, metrics.failures)]
 
     with capture_logs() as lines:
@@ -85,10 +91,12 @@ async def test_each_row_of_a_burst_has_its_outcome(database: Database, publisher
     }
 
 
-async def test_the_open_rows_of_a_burst_go_out_again(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_the_open_rows_of_a_burst_go_out_again(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay, rows = relay_of(database, publisher, clock), loans(4, clock)
     publisher.will(confirmed, no_queue_bound, connection_lost, confirmed)
-    await put_out(database, *rows)
+    await add_to_outbox(database, *rows)
 
     async with running(relay):
         relay.hand_over(rows, [])
@@ -101,12 +109,12 @@ async def test_the_open_rows_of_a_burst_go_out_again(database: Database, publish
 
 
 async def test_a_publisher_that_raises_confirms_no_row(database: Database, clock: ManualClock) -> None:
-    class Broken(Post):
+    class Broken(RecordingPublisher):
         async def publish_many(self, messages: object) -> list[Exception | None]:
             raise asyncio.CancelledError
 
     relay, rows = relay_of(database, Broken(), clock), loans(3, clock)
-    await put_out(database, *rows)
+    await add_to_outbox(database, *rows)
 
     relay.hand_over(rows, [])
     await relay.drain()
@@ -115,11 +123,13 @@ async def test_a_publisher_that_raises_confirms_no_row(database: Database, clock
     assert relay.due_if_handed_over() == clock.now() + LEASE
 
 
-async def test_a_burst_holds_its_room_until_confirmed(sqlite: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_burst_holds_its_room_until_confirmed(
+    sqlite: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay, broker = relay_of(sqlite, publisher, clock, window=4), Hold()
     publisher.will(confirmed, broker, confirmed, confirmed)
     rows = loans(4, clock)
-    await put_out(sqlite, *rows)
+    await add_to_outbox(sqlite, *rows)
 
     relay.hand_over(rows, [])
     await asyncio.sleep(0.01)
@@ -136,7 +146,7 @@ async def test_rows_handed_over_are_one_write(
     sqlite: Database, clock: ManualClock, rabbitmq: Server, prefix: str, count: int
 ) -> None:
     rows = loans(count, clock)
-    await put_out(sqlite, *rows)
+    await add_to_outbox(sqlite, *rows)
     settings = Settings(broker_url=rabbitmq.url, exchange=prefix, relay_lease=timedelta(seconds=30))
     async with RabbitPublisher(settings) as publisher, await aio_pika.connect(rabbitmq.url) as connection:
         channel = await connection.channel()

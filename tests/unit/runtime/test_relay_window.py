@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tests.eventually import eventually
-from tests.example_sagas.library_branch import Post
-from tests.example_sagas.loan_messages import outgoing
-from tests.example_sagas.loan_rows import put_out, rows_left
+from tests.example_sagas.library_branch import RecordingPublisher
+from tests.example_sagas.loan_messages import outbox_row
+from tests.example_sagas.loan_rows import add_to_outbox, rows_left
 from tests.example_sagas.loans import NOON
 from tests.unit.runtime.relays import (
     LEASE,
@@ -26,11 +26,13 @@ from toolkit.runtime.relay import Relay
 from toolkit.testing import ManualClock
 
 
-async def test_a_handed_over_row_needs_no_claim(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_handed_over_row_needs_no_claim(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay = relay_of(database, publisher, clock, poll=60)
     async with running(relay):
-        row = outgoing("loan-1", due_at=relay.due_if_handed_over())
-        await put_out(database, row)
+        row = outbox_row("loan-1", due_at=relay.due_if_handed_over())
+        await add_to_outbox(database, row)
 
         relay.hand_over([row], [])
         await until_empty(database)
@@ -39,10 +41,12 @@ async def test_a_handed_over_row_needs_no_claim(database: Database, publisher: P
     assert publisher.saga_ids() == ["loan-1"]
 
 
-async def test_a_delayed_row_leaves_when_due(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_delayed_row_leaves_when_due(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     relay = relay_of(database, publisher, clock)
-    later = outgoing("loan-1", due_at=clock.now() + timedelta(seconds=3))
-    await put_out(database, later)
+    later = outbox_row("loan-1", due_at=clock.now() + timedelta(seconds=3))
+    await add_to_outbox(database, later)
 
     async with running(relay):
         relay.hand_over([], [later])
@@ -56,14 +60,14 @@ async def test_a_delayed_row_leaves_when_due(database: Database, publisher: Post
     assert publisher.saga_ids() == ["loan-1"]
 
 
-async def test_a_delayed_row_does_not_wait_for_polls(database: Database, publisher: Post) -> None:
+async def test_a_delayed_row_does_not_wait_for_polls(database: Database, publisher: RecordingPublisher) -> None:
     clock = SystemClock()
     relay = Relay(
         database, publisher, service="library", clock=clock, window=10, lease=LEASE, poll=timedelta(minutes=1)
     )
     async with running(relay):
-        later = outgoing("loan-1", due_at=clock.now() + timedelta(milliseconds=200))
-        await put_out(database, later)
+        later = outbox_row("loan-1", due_at=clock.now() + timedelta(milliseconds=200))
+        await add_to_outbox(database, later)
 
         relay.hand_over([], [later])
         await until_empty(database)
@@ -72,13 +76,13 @@ async def test_a_delayed_row_does_not_wait_for_polls(database: Database, publish
 
 
 async def test_a_row_due_at_commit_is_claimed_immediately(
-    database: Database, publisher: Post, clock: ManualClock
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
 ) -> None:
     relay = relay_of(database, publisher, clock, poll=60)
     async with running(relay):
         await a_moment()
-        row = outgoing("loan-1", due_at=clock.now())
-        await put_out(database, row)
+        row = outbox_row("loan-1", due_at=clock.now())
+        await add_to_outbox(database, row)
 
         relay.hand_over([row], [])
         await until_empty(database)
@@ -86,7 +90,7 @@ async def test_a_row_due_at_commit_is_claimed_immediately(
     assert publisher.saga_ids() == ["loan-1"]
 
 
-async def test_a_due_row_spins_no_full_window(sqlite: Database, publisher: Post) -> None:
+async def test_a_due_row_spins_no_full_window(sqlite: Database, publisher: RecordingPublisher) -> None:
     class CountedClock(ManualClock):
         looks = 0
 
@@ -96,24 +100,26 @@ async def test_a_due_row_spins_no_full_window(sqlite: Database, publisher: Post)
 
     clock, broker = CountedClock(NOON), Hold()
     publisher.will(broker)
-    await put_out(sqlite, outgoing("loan-1", due_at=NOON))
+    await add_to_outbox(sqlite, outbox_row("loan-1", due_at=NOON))
     async with running(relay := relay_of(sqlite, publisher, clock, window=1, poll=60)):
         await a_moment()
-        relay.hand_over([], [outgoing("loan-2", due_at=NOON)])
+        relay.hand_over([], [outbox_row("loan-2", due_at=NOON)])
         before = clock.looks
         await a_moment()
         looks = clock.looks - before
-        await put_out(sqlite, outgoing("loan-2", due_at=NOON))
+        await add_to_outbox(sqlite, outbox_row("loan-2", due_at=NOON))
         broker.confirm.set()
         await until_empty(sqlite)
 
     assert looks < 10
 
 
-async def test_a_full_window_delays_the_remaining_rows(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_a_full_window_delays_the_remaining_rows(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     broker = Hold()
     publisher.will(*[broker] * 10)
-    await put_out(database, *(outgoing(f"loan-{number}", due_at=clock.now()) for number in range(10)))
+    await add_to_outbox(database, *(outbox_row(f"loan-{number}", due_at=clock.now()) for number in range(10)))
     relay = relay_of(database, publisher, clock, window=3, poll=60)
 
     async with running(relay):
@@ -129,10 +135,12 @@ async def test_a_full_window_delays_the_remaining_rows(database: Database, publi
     assert len(set(publisher.saga_ids())) == len(publisher.taken) == 10
 
 
-async def test_an_expired_lease_in_flight_sends_once(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_an_expired_lease_in_flight_sends_once(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     broker = Hold()
     publisher.will(broker)
-    await put_out(database, outgoing("loan-1", due_at=clock.now()))
+    await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
 
     async with running(relay_of(database, publisher, clock)):
         await until_published(publisher, 1)
@@ -144,12 +152,14 @@ async def test_an_expired_lease_in_flight_sends_once(database: Database, publish
     assert len(publisher.taken) == 1
 
 
-async def test_one_message_id_is_in_flight_once(database: Database, publisher: Post, clock: ManualClock) -> None:
+async def test_one_message_id_is_in_flight_once(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
     broker = Hold()
     publisher.will(broker)
-    first = outgoing("loan-1", due_at=clock.now())
+    first = outbox_row("loan-1", due_at=clock.now())
     nudge = OutboxRow(id="a nudge", message=first.message, due_at=clock.now())
-    await put_out(database, first, nudge)
+    await add_to_outbox(database, first, nudge)
 
     async with running(relay_of(database, publisher, clock)):
         await until_published(publisher, 1)

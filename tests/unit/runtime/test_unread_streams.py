@@ -36,7 +36,7 @@ async def test_a_duplicate_among_others_changes_nothing(
 
     assert await slips(database) == ["loan-1", "loan-2", "loan-3"]
     assert [await states(database, f"loan-{number}") for number in (1, 2, 3)] == [["completed"]] * 3
-    assert copies_branch.post.saga_ids() == ["loan-2", "loan-1", "loan-3"]
+    assert copies_branch.publisher.saga_ids() == ["loan-2", "loan-1", "loan-3"]
     assert counter.calls == ["loan-2", "loan-1", "loan-2", "loan-3", "loan-1", "loan-3"]
 
 
