@@ -18,7 +18,8 @@ from toolkit.declaration.events import SagaState
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import log_entries, outbox, pruning_watermark, saga_log
+from toolkit.persistence import log_entries, pruning_watermark
+from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain, describe_fault, is_of_values
 from toolkit.persistence.outbox import OutboxRow
@@ -120,10 +121,11 @@ class Availability:
         now, probe = self._clock.now(), f"probe-{new_id()}"
         await read_streams(connection, [probe])
         await pruning_watermark.reached(connection)
-        await saga_log.append(connection, [self._entry(probe)])
-        message = WireMessage(os.urandom(_PROBE_BYTES), routing_key=probe, message_id=probe, type=probe, timestamp=now)
-        await outbox.add(connection, [OutboxRow(id=probe, message=message, due_at=now)])
-        await outbox.delete_sent(connection, [probe])
+        body = os.urandom(_PROBE_BYTES).hex().encode()
+        message = WireMessage(body, routing_key=probe, message_id=probe, type=probe, timestamp=now)
+        row = OutboxRow(id=probe, message=message, due_at=now)
+        await write_batch(connection, BatchWrite(entries=[self._entry(probe)], rows=[row]))
+        await write_batch(connection, BatchWrite(sent=[probe]))
 
     def _entry(self, probe: str) -> Entry:
         return log_entries.move(

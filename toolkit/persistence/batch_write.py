@@ -19,7 +19,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.persistence import direct_statements, outbox, saga_ends, saga_log
+from toolkit.persistence import dead_letters, direct_statements, outbox, saga_ends, saga_log
+from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_ends import SagaEnd
 from toolkit.persistence.saga_log import ENTRY_FIELDS, Entry, SagaKey, fenced
@@ -38,49 +39,59 @@ class BatchWrite:
     - `rows`: they are added to the outbox where it has none of their ids.
     - `sent`: the ids of outbox rows that are deleted.
     - `ends`: the ends of sagas; they are written after the entries.
-    - `unread`: sagas of which the log must show neither a note nor the end; without any, nothing is looked up.
+    - `unread`: nothing is written where the log shows a note or the end of one of these sagas.
     """
 
     entries: Sequence[Entry] = ()
     rows: Sequence[OutboxRow] = ()
     sent: Sequence[str] = ()
     ends: Sequence[SagaEnd] = ()
+    dead_letters: Sequence[DeadLetter] = ()
     unread: Sequence[SagaKey] = ()
 
 
-async def write_batch(connection: AsyncConnection, batch: BatchWrite) -> bool:
-    """Write it, and return whether the log showed a note or the end of one of the `unread` sagas before.
+async def write_batch(connection: AsyncConnection, batch: BatchWrite, *, may_commit: bool = False) -> bool:
+    """Write it, unless the log shows a note or the end of one of the `unread` sagas; return whether it was written.
+
+    With `may_commit`, what is one statement commits itself, unless the connection has begun a transaction.
 
     Raises:
         PositionTakenError: another replica took one of the positions first; nothing was written.
     """
     with fenced(len(batch.entries) + len(batch.ends)):
         if connection.dialect.name == "sqlite":
-            return await _write_to_sqlite(connection, batch)
-        return await _write_to_postgres(connection, batch)
+            is_written = await _write_to_sqlite(connection, batch)
+        else:
+            is_written = await _write_to_postgres(connection, batch, may_commit=may_commit and not batch.dead_letters)
+    if is_written:
+        await dead_letters.add(connection, batch.dead_letters)
+    return is_written
 
 
 # -- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 
-async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite) -> bool:
+async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite, *, may_commit: bool) -> bool:
     # The parts of one statement don't see each other's rows: an end after an entry of this batch comes later.
     written = {(entry.saga_type, entry.saga_id) for entry in batch.entries} if batch.ends else ()
     ends, later = saga_ends.apart(batch.ends, without=written)
+    besides = BatchWrite()
     try:
         parts = list(_parts(replace(batch, ends=ends)))
     except PydanticSerializationError:  # a value is no Unicode, or a body is no text
         parts = list(_parts(replace(batch, entries=(), rows=(), ends=ends)))
-        await saga_log.append(connection, batch.entries)
-        await outbox.add(connection, batch.rows)
-    has_more = False
+        besides = batch
     if parts or batch.unread:
         statement = _joined(tuple(part for part, _ in parts), bool(batch.unread))
         parameters = [*(parameter for _, parameter in parts), *map(list, zip(*batch.unread, strict=True))]
-        rows = await direct_statements.fetch(connection, statement, parameters)
-        has_more = bool(batch.unread) and bool(rows[0][0])
+        is_all = may_commit and not (later or besides.entries or besides.rows)
+        rows = await direct_statements.fetch(connection, statement, parameters, may_commit=is_all)
+        if batch.unread and rows[0][0]:
+            return False
+    await saga_log.append(connection, besides.entries)
+    await outbox.add(connection, besides.rows)
     await saga_ends.close_sagas(connection, later)
-    return has_more
+    return True
 
 
 def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
@@ -90,7 +101,7 @@ def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
     if batch.rows:
         yield _ADD_JSON, to_json([_row_values(row) for row in batch.rows]).decode()
     if batch.sent:
-        yield "DELETE FROM outbox WHERE id = ANY (${}::text[])", list(batch.sent)
+        yield "DELETE FROM outbox WHERE id = ANY (${number}::text[]) AND {condition}", list(batch.sent)
     if batch.ends:
         yield saga_ends.CLOSE, saga_ends.as_json(batch.ends)
 
@@ -117,21 +128,23 @@ def _row_values(row: OutboxRow) -> dict[str, Any]:
 
 
 @cache
-def _joined(parts: tuple[str, ...], looks_for_ends: bool) -> str:
+def _joined(parts: tuple[str, ...], looks: bool) -> str:
     """Return one statement that executes all parts; their parameters are numbered in their order."""
-    numbered = [part.format(number) for number, part in enumerate(parts, 1)]
-    if len(parts) == 1 and not looks_for_ends:
+    condition = "NOT (SELECT found FROM look)" if looks else "true"
+    numbered = [part.format(number=number, condition=condition) for number, part in enumerate(parts, 1)]
+    if len(parts) == 1 and not looks:
         return numbered[0]
-    statement = "WITH " + ", ".join(f"part_{i} AS ({part})" for i, part in enumerate(numbered)) if parts else ""
-    if not looks_for_ends:
-        return f"{statement} SELECT"
-    # The parts' rows are not seen here either: the question is what the log showed before.
+    named = [f"part_{number} AS ({part})" for number, part in enumerate(numbered, 1)]
+    if not looks:
+        return f"WITH {', '.join(named)} SELECT"
     types, ids = (f"${len(parts) + further}::text[]" for further in (1, 2))
-    return (
-        f"{statement} SELECT EXISTS (SELECT FROM unnest({types}, {ids}) AS saga (type, id) JOIN saga_log"  # noqa: S608
-        f" ON saga_log.saga_id = saga.id AND saga_log.saga_type = saga.type"
-        f" WHERE (saga_log.position IS NULL OR saga_log.saga_state IN ({_ENDED})))"
+    # A scalar for each saga, so that no planner scans the log for all of them, however little it knows of it.
+    look = (
+        f"look AS (SELECT EXISTS (SELECT FROM unnest({types}, {ids}) AS saga (type, id) WHERE (SELECT id FROM saga_log"  # noqa: S608
+        f" WHERE saga_log.saga_id = saga.id AND saga_log.saga_type = saga.type"
+        f" AND (saga_log.position IS NULL OR saga_log.saga_state IN ({_ENDED})) LIMIT 1) IS NOT NULL) AS found)"
     )
+    return f"WITH {', '.join([look, *named])} SELECT found FROM look"  # noqa: S608 -- constants
 
 
 def _insert_json(table: Table, names: Iterable[str]) -> str:
@@ -140,7 +153,7 @@ def _insert_json(table: Table, names: Iterable[str]) -> str:
     into = ", ".join(column.name for column in columns)
     values = ", ".join(f"convert_to({each.name}, 'UTF8')" if _is_binary(each) else each.name for each in columns)
     types = ", ".join(f"{each.name} {'text' if _is_binary(each) else each.type.compile(_POSTGRES)}" for each in columns)
-    given = f"json_to_recordset(${{}}::text::json) AS given ({types})"
+    given = f"json_to_recordset(${{number}}::text::json) AS given ({types}) WHERE {{condition}}"
     return f"INSERT INTO {table.name} ({into}) SELECT {values} FROM {given}"  # noqa: S608 -- the toolkit's own names
 
 
@@ -160,16 +173,17 @@ async def _write_to_sqlite(connection: AsyncConnection, batch: BatchWrite) -> bo
     rows = [as_stored_by_sqlite(outbox.values_of(row).values()) for row in batch.rows]
 
     def write(driver: sqlite3.Connection) -> bool:
-        has_more = any(driver.execute(_LOOK, saga).fetchone() for saga in batch.unread)
+        if any(driver.execute(_LOOK, saga).fetchone() for saga in batch.unread):
+            return False
         driver.executemany(_APPEND, entries)
         driver.executemany(_ADD, rows)
         driver.executemany("DELETE FROM outbox WHERE id = ?", [(row_id,) for row_id in batch.sent])
         saga_ends.close_in_thread(driver, batch.ends)
-        return has_more
+        return True
 
     if entries or rows or batch.sent or batch.ends or batch.unread:
         return await direct_statements.run_in_thread(connection, write, _APPEND)
-    return False
+    return True
 
 
 def _insert_values(table: Table, names: Sequence[str]) -> str:

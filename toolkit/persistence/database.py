@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.errors import DatabaseUnavailableError
+from toolkit.persistence.batch_transaction import BatchTransaction
 from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.direct_statements import raise_as_sqlalchemy
 from toolkit.persistence.postgres import postgres_engine
@@ -41,6 +42,20 @@ class Database:
             except BaseException:  # a cancellation, too, must not leave the transaction open
                 await session.rollback()
                 raise
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[BatchTransaction]:
+        """Open the transaction of a batch, commit at the end, roll back on an exception."""
+        async with self.engine.connect() as connection:
+            transaction = BatchTransaction(connection)
+            try:
+                yield transaction
+                await transaction.commit()
+            except BaseException:  # a cancellation, too, must not leave the transaction open
+                await transaction.rollback()
+                raise
+            finally:
+                await transaction.close()
 
     def session(self) -> StepSession:
         """Return a session that takes a connection at its first use."""

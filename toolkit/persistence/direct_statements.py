@@ -14,6 +14,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+#: What a connection's `info` holds where one statement, of two messages to the server, may be a transaction of its own.
+COMMITS_ALONE = "commits_alone"
 #: The execution option that carries the driver's error of a statement that ran past SQLAlchemy.
 _ERROR = "toolkit_driver_error"
 #: The texts of aiosqlite's errors for a connection that is closed: it raises a ValueError.
@@ -22,18 +24,26 @@ _CLOSED = ("no active connection", "Connection closed")
 T = TypeVar("T")
 
 
-async def fetch(connection: AsyncConnection, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    """Execute one statement in the driver's own SQL, and return its rows."""
-    return await connection.run_sync(_fetch, statement, parameters)
+async def fetch(
+    connection: AsyncConnection, statement: str, parameters: Sequence[Any], *, may_commit: bool = False
+) -> Sequence[Sequence[Any]]:
+    """Execute one statement in the driver's own SQL, and return its rows.
+
+    With `may_commit` it is a transaction of its own, without the round trips of BEGIN and COMMIT, unless the connection
+    has begun one.
+    """
+    return await connection.run_sync(_fetch_alone if may_commit else _fetch, statement, parameters)
 
 
-async def run_in_thread(connection: AsyncConnection, work: Callable[[sqlite3.Connection], T], statement: str) -> T:
+async def run_in_thread(
+    connection: AsyncConnection, work: Callable[[sqlite3.Connection], T], statement: str, *, begins: bool = True
+) -> T:
     """Run several statements on SQLite's connection in one go, and return the result.
 
     Each call of aiosqlite, which runs a thread for each connection, costs a change to that thread and back. `statement`
-    is the SQL that an error names.
+    is the SQL that an error names. A read that begins no transaction waits for no writer.
     """
-    return await connection.run_sync(_run_in_thread, work, statement)
+    return await connection.run_sync(work_in_thread, work, statement, begins=begins)
 
 
 def raise_as_sqlalchemy(engine: AsyncEngine) -> None:
@@ -48,6 +58,21 @@ def raise_as_sqlalchemy(engine: AsyncEngine) -> None:
 
 def _fetch(connection: Connection, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
     _begin(connection)
+    return _execute(connection, statement, parameters)
+
+
+def _fetch_alone(connection: Connection, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    if connection.in_transaction() or not connection.info.get(COMMITS_ALONE):
+        return _fetch(connection, statement, parameters)
+    adapted: Any = connection.connection.dbapi_connection
+    adapted.autocommit = True  # else it would begin a transaction
+    try:
+        return _execute(connection, statement, parameters)
+    finally:
+        adapted.autocommit = False
+
+
+def _execute(connection: Connection, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
     try:
         cursor = connection.connection.cursor()
         cursor.execute(statement, parameters)
@@ -56,8 +81,12 @@ def _fetch(connection: Connection, statement: str, parameters: Sequence[Any]) ->
         _raise(connection, statement, error)
 
 
-def _run_in_thread(connection: Connection, work: Callable[[sqlite3.Connection], T], statement: str) -> T:
-    _begin(connection)
+def work_in_thread(
+    connection: Connection, work: Callable[[sqlite3.Connection], T], statement: str, *, begins: bool = True
+) -> T:
+    """Do as `run_in_thread` where SQLAlchemy awaits nothing: in its events, for example."""
+    if begins:
+        _begin(connection)
     adapted: Any = connection.connection.dbapi_connection
     try:
         # aiosqlite has no public way to run a function in its thread; SQLAlchemy's own dialect uses the private one.

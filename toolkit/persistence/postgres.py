@@ -13,11 +13,13 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from toolkit.configuration.server_urls import driver_options
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.foreign_code.time_limits import LONGEST_STEP
+from toolkit.persistence.direct_statements import COMMITS_ALONE
 from toolkit.persistence.driver_errors import take_values_out
 from toolkit.persistence.postgres_tls import with_tls
 
@@ -60,6 +62,7 @@ def postgres_engine(url: URL) -> AsyncEngine:
     )
     connector = _Connector(is_pooled=options.get("statement_cache_size") == 0)
     event.listen(engine.sync_engine, "do_connect", connector.connect)
+    event.listen(engine.sync_engine, "connect", connector.connected)
     event.listen(engine.sync_engine, "begin", connector.begin)
     event.listen(engine.sync_engine, "handle_error", take_values_out)
     event.listen(engine.sync_engine, "handle_error", _invalidate_silent_pool)
@@ -86,6 +89,10 @@ class _Connector:
             _check_transaction_support(dialect, connection)
             self._has_transactions = True
         return connection
+
+    def connected(self, _: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        """Note whether a statement may be a transaction of its own; a pooler may part its preparation from it."""
+        record.info[COMMITS_ALONE] = not self._is_pooled
 
     def begin(self, connection: Connection) -> None:
         """Make in the transaction the setting that the session does not have."""

@@ -50,7 +50,7 @@ def ends_of(messages: Iterable[tuple[str, SagaEnded]], *, at: datetime) -> list[
     ]
 
 
-def _close(source: str) -> str:
+def _close(source: str, condition: str) -> str:
     """Return an insert of one entry after the last positioned entry of each step of the sagas in `source`.
 
     It confirms a completed saga's completed steps. After others it notes the end once, as a contradiction if it is one;
@@ -75,26 +75,32 @@ def _close(source: str) -> str:
                     THEN '{_STILL_COMPLETED}' END,
             ended.at
         FROM {source}
-        CROSS JOIN saga_log
-        WHERE saga_log.saga_id = ended.saga_id AND saga_log.saga_type = ended.saga_type
+        WHERE {condition} AND saga_log.saga_id = ended.saga_id AND saga_log.saga_type = ended.saga_type
             AND saga_log.position IS NOT NULL
-            AND NOT EXISTS (SELECT later.id FROM saga_log AS later
-                WHERE {is_same_step.format("later")} AND later.position > saga_log.position)
+            -- Scalars, so that no planner hashes the whole log for them.
+            AND (SELECT later.id FROM saga_log AS later WHERE {is_same_step.format("later")}
+                AND later.position > saga_log.position LIMIT 1) IS NULL
             AND ({is_confirmed}
-                -- A scalar, so that no planner hashes the whole log for it.
                 OR (NOT ({went_well} AND saga_log.to_state = '{StepState.CONFIRMED.value}')
                     AND (SELECT noted.id FROM saga_log AS noted WHERE {is_same_step.format("noted")}
                         AND noted.to_state = '{Note.ENDED.value}' LIMIT 1) IS NULL))
     """  # noqa: S608 -- constants, and a source with parameters
 
 
-#: For PostgreSQL; its parameter, with the number in the braces, is the JSON of `SagaEnd`s of different sagas.
+#: For PostgreSQL, to be formatted with the number of its parameter, the JSON of different sagas' ends, and a condition.
 CLOSE = _close(
-    "json_to_recordset(${}::text::json)"
+    "json_to_recordset(${number}::text::json)"
     " AS ended (saga_type text, saga_id text, saga_state text, event_id text, at timestamptz)"
+    # Saga by saga, for a planner that has no statistics of the log yet.
+    " CROSS JOIN LATERAL (SELECT * FROM saga_log WHERE saga_log.saga_id = ended.saga_id OFFSET 0) AS saga_log",
+    "{condition}",
 )
+_CLOSE_ALL = CLOSE.format(number=1, condition="true")
 #: For SQLite, one saga at a time.
-_CLOSE_ONE = _close("(SELECT ? AS saga_type, ? AS saga_id, ? AS saga_state, ? AS event_id, ? AS at) AS ended")
+_CLOSE_ONE = _close(
+    "(SELECT ? AS saga_type, ? AS saga_id, ? AS saga_state, ? AS event_id, ? AS at) AS ended CROSS JOIN saga_log",
+    "true",
+)
 
 
 async def close_sagas(connection: AsyncConnection, ends: Collection[SagaEnd]) -> None:
@@ -105,7 +111,7 @@ async def close_sagas(connection: AsyncConnection, ends: Collection[SagaEnd]) ->
         return
     while ends:
         these, ends = apart(ends)
-        await direct_statements.fetch(connection, CLOSE.format(1), [as_json(these)])
+        await direct_statements.fetch(connection, _CLOSE_ALL, [as_json(these)])
 
 
 def close_in_thread(driver: sqlite3.Connection, ends: Iterable[SagaEnd]) -> None:

@@ -35,7 +35,11 @@ class _Row(NamedTuple):
 
 # By the id alone, which the index finds; the few entries of other types are separated here.
 _STREAMS = f"SELECT {', '.join(_Row._fields)} FROM saga_log WHERE saga_id {{}} ORDER BY id"  # noqa: S608 -- constants
-_ON_POSTGRES = _STREAMS.format("= ANY ($1::text[])")
+#: Saga by saga: a planner that has no statistics of the log yet would scan all of it for a large batch.
+_ON_POSTGRES = (
+    "SELECT entries.* FROM unnest($1::text[]) AS wanted (id)"  # noqa: S608 -- constants
+    f" CROSS JOIN LATERAL ({_STREAMS.format('= wanted.id')} OFFSET 0) AS entries"
+)
 _ON_SQLITE = _STREAMS.format("IN (SELECT value FROM json_each(?))")
 
 
@@ -89,10 +93,15 @@ class Stream:
             self.event_ids.add(entry.event_id)
 
 
-async def read_streams(connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[StreamKey, Stream]:
-    """Read all streams of the sagas with these ids, of any type, in one statement."""
+async def read_streams(
+    connection: AsyncConnection, saga_ids: Iterable[str], *, may_commit: bool = False
+) -> dict[StreamKey, Stream]:
+    """Read all streams of the sagas with these ids, of any type, in one statement.
+
+    With `may_commit` it begins no transaction that would stay open.
+    """
     streams: dict[StreamKey, Stream] = {}
-    for row in await _read(connection, saga_ids):
+    for row in await _read(connection, saga_ids, may_commit=may_commit):
         key = row.saga_type, row.saga_id, row.step
         if (stream := streams.get(key)) is None:
             stream = streams[key] = Stream()
@@ -117,13 +126,15 @@ async def readable_streams(
     return {key: stream for key, stream in streams.items() if key[:2] not in broken}, broken
 
 
-async def _read(connection: AsyncConnection, saga_ids: Iterable[str]) -> Iterable[_Row]:
+async def _read(connection: AsyncConnection, saga_ids: Iterable[str], *, may_commit: bool = False) -> Iterable[_Row]:
     if not (wanted := sorted(set(saga_ids))):  # a batch of SagaEnded alone names no saga
         return ()
     rows: Iterable[Iterable[Any]]
     if connection.dialect.name == "sqlite":
         values = (json.dumps(wanted),)
-        rows = await run_in_thread(connection, lambda driver: driver.execute(_ON_SQLITE, values).fetchall(), _ON_SQLITE)
+        rows = await run_in_thread(
+            connection, lambda driver: driver.execute(_ON_SQLITE, values).fetchall(), _ON_SQLITE, begins=not may_commit
+        )
     else:
-        rows = await fetch(connection, _ON_POSTGRES, [wanted])
+        rows = await fetch(connection, _ON_POSTGRES, [wanted], may_commit=may_commit)
     return map(_Row._make, rows)

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from toolkit.persistence.direct_statements import work_in_thread
 from toolkit.persistence.driver_errors import take_values_out
 from toolkit.persistence.sqlite_files import make_private, make_room_for
 
@@ -53,12 +54,12 @@ def _one_writer_at_a_time(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        if connection.get_execution_options().get("reading"):
-            connection.exec_driver_sql("BEGIN")
-            return
-        await_only(writer.acquire())
-        connection.info["writes"] = True
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        statement = "BEGIN"
+        if not connection.get_execution_options().get("reading"):
+            await_only(writer.acquire())
+            connection.info["writes"] = True
+            statement = "BEGIN IMMEDIATE"
+        work_in_thread(connection, lambda driver: driver.execute(statement), statement, begins=False)
 
     def release(_: Any, record: Any, *__: Any) -> None:
         if record.info.pop("writes", False):

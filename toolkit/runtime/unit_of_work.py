@@ -22,7 +22,6 @@ from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.observability.metrics import Meter
 from toolkit.observability.tracing import Tracing, now
-from toolkit.persistence import dead_letters
 from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
@@ -173,14 +172,14 @@ class UnitOfWork:
             rows=[*self.outgoing, *self.delayed],
             sent=list(sent),
             ends=ends_of(self.ends.received, at=self.origin.now),
+            dead_letters=self.dead_letters,
             unread=list(unread),
         )
-        if await write_batch(connection, batch):
+        if not await write_batch(connection, batch):
             raise PositionTakenError("the log shows more of a saga than was read")
         failpoints.here("log-written", self.outcomes())
         failpoints.here("outbox-written", self.outcomes())
         failpoints.here("deleted", sent.values())
-        await dead_letters.add(connection, self.dead_letters)
 
     def outcomes(self) -> Iterator[str | None]:
         """Yield the events whose steps emitted an event; the claim of an external call is no outcome."""

@@ -131,7 +131,7 @@ async def test_sent_rows_go_and_existing_rows_stay(database: Database) -> None:
 )
 async def test_each_part_is_written_without_others(database: Database, parts: dict) -> None:
     async with writing(database) as connection:
-        assert not await write_batch(connection, BatchWrite(**parts))
+        assert await write_batch(connection, BatchWrite(**parts))
 
     assert len(await stored(database, "saga_log")) == len(parts.get("entries", ()))
     assert len(await stored(database, "outbox")) == len(parts.get("rows", ()))
@@ -170,18 +170,27 @@ async def test_another_constraint_is_no_taken_position(database: Database) -> No
         (entry(saga_type="gift", saga_state=SagaState.FAILED), False),
     ],
 )
-async def test_an_end_in_the_log_is_reported(database: Database, known: Entry, is_ended: bool) -> None:
-    await append(database, known)
-    # What the batch itself writes is no end that the log showed before.
-    own = entry(step="fetch_book", saga_state=SagaState.COMPLETED)
+async def test_nothing_is_written_once_a_saga_ended(database: Database, known: Entry, is_ended: bool) -> None:
+    rows = [outbox_row("loan-2", due_at=NOON)]
+    await append(database, known, entry("loan-3"))
+    await add_to_outbox(database, *rows)
+    batch = BatchWrite(
+        # What the batch itself writes is no end that the log showed before.
+        entries=[entry(step="fetch_book", saga_state=SagaState.COMPLETED)],
+        rows=[LATE],
+        sent=[rows[0].id],
+        ends=ends_of([("the end", SagaEnded(saga_type="loan", completed=("loan-3",)))], at=NOON),
+        unread=[("loan", "loan-9"), ("loan", "loan-1")],
+    )
 
     async with writing(database) as connection:
-        found = await write_batch(
-            connection, BatchWrite(entries=[own], unread=[("loan", "loan-9"), ("loan", "loan-1")])
-        )
-        alone = await write_batch(connection, BatchWrite(unread=[("gift", "loan-9"), ("loan", "loan-9")]))
+        is_written = await write_batch(connection, batch)
+        is_open = await write_batch(connection, BatchWrite(unread=[("gift", "loan-9"), ("loan", "loan-9")]))
 
-    assert (found, alone) == (is_ended, False)
+    assert (is_written, is_open) == (not is_ended, True)
+    assert await rows_left(database) == (["loan-2"] if is_ended else [""])
+    assert await states_of(database, "loan-3") == [["completed"] if is_ended else ["completed", "confirmed"]]
+    assert ("fetch_book" in {each.step for each in await log_of(database, "loan-1")}) is is_written
 
 
 async def test_a_body_that_is_no_text_is_written(database: Database) -> None:

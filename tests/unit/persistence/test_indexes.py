@@ -115,7 +115,7 @@ async def test_a_batch_of_all_parts_scans_no_table(branch: Branch) -> None:
         rows=[outbox_row("loan-1", due_at=NOON)],
         sent=["row-1"],
         ends=ends_of([("event-1", ended)], at=NOON),
-        unended=[("loan", "old-3")],
+        unread=[("loan", "old-3")],
     )
 
     with recorded(branch.database) as statements:
@@ -197,7 +197,7 @@ async def test_no_cached_plan_outlives_the_table_size(postgres: Database) -> Non
         for _ in range(10):  # by default PostgreSQL caches a plan after five executions
             await read_streams(connection, ["loan-1", "loan-2"])
         kept = text(
-            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT saga_type%'"
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT entries%'"
         )
         plans = (await connection.execute(kept)).one()
 
@@ -206,3 +206,26 @@ async def test_no_cached_plan_outlives_the_table_size(postgres: Database) -> Non
 
 async def test_a_statement_that_scans_is_found(branch: Branch) -> None:
     assert await scans(branch.database, [("SELECT * FROM saga_log WHERE error = 'none'", ())])
+
+
+async def test_a_large_batch_scans_no_unanalyzed_log(postgres: Database) -> None:
+    async with postgres.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE saga_log SET (autovacuum_enabled = false)"))
+    async with postgres.transaction() as session:
+        for first in range(0, 20_000, 2_000):
+            await append(await session.connection(), [old_entry(first + number) for number in range(2_000)])
+    ended = SagaEnded(saga_type="loan", completed=[f"old-{number}" for number in range(50)])
+    unread = [("loan", f"new-{number}") for number in range(50)]
+
+    with recorded(postgres) as statements:
+        async with postgres.batch() as transaction:
+            await transaction.read_streams([f"old-{number}" for number in range(50)])
+            await transaction.write(BatchWrite(ends=ends_of([("event-1", ended)], at=NOON), unread=unread))
+
+    found = []
+    async with postgres.engine.connect() as connection:
+        for statement, parameters in reads_or_moves(statements):
+            rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+            found += [row[0] for row in rows if is_scan(row[0])]
+    assert len(statements) == 2
+    assert found == []
