@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from toolkit.declaration.events import SagaEnded
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message, WireMessage
 
@@ -50,6 +51,11 @@ class Delivery:
     failed: Exception | None = None
     since: int | None = None
     holds: int = 0
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether it only ends sagas in this service's log: no message follows, and no caller waits for that."""
+        return isinstance(self.item, Message) and isinstance(self.item.event, SagaEnded) and not self.is_suspect
 
     def fail(self, error: Exception) -> None:
         """Return the delivery to its transport, unless it is done."""
