@@ -61,7 +61,7 @@ async def test_the_ends_of_sagas_cost_one_statement(postgres: Database, size: in
 
 
 def has_published(branch: Branch) -> bool:
-    return len(branch.post.taken) % 20 == 0
+    return len(branch.publisher.taken) % 20 == 0
 
 
 async def test_sent_rows_are_deleted_within_the_batchs_statement(postgres: Database) -> None:
