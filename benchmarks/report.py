@@ -23,6 +23,8 @@ _COUNTED = (
     "system", "sends", "turns", "round trips", "transactions", "round trips each", "statements", "commits",
     "instructions",
 )  # fmt: skip
+#: The loads of a system that has a line in the plot.
+_LEAST_POINTS = 3
 _PAGE = """# The benchmark
 
 Written by `make bench`: medians of interleaved rounds, all systems in the same run, on the same servers.
@@ -147,22 +149,22 @@ def _plain(one: Statistics) -> dict[str, object]:
 
 
 def _plot(figures: Sequence[Statistics], path: Path) -> None:
-    """Draw throughput and latency against concurrency, a line for each system that had several loads."""
+    """Draw throughput and latency against concurrency, a line for each system that had most of the loads."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    markers = "osD^vPX*p<>hH8d1234"
-    for system, marker in zip(dict.fromkeys(each.system for each in figures), markers, strict=False):
-        line = sorted(
-            ((each.at_once, each) for each in figures if each.system == system and not each.refused),
-            key=lambda point: point[0],
+    lines = {
+        system: sorted(
+            (each for each in figures if each.system == system and not each.refused), key=lambda each: each.at_once
         )
-        if len(line) > 1:
-            at_once = [each for each, _ in line]
-            style = "--" if system.startswith("by hand") else "-"
-            left.plot(at_once, [each.sagas_per_second for _, each in line], style, marker=marker, label=system)
-            right.plot(at_once, [each.p50 for _, each in line], style, marker=marker, label=system)
+        for system in dict.fromkeys(each.system for each in figures)
+    }
+    drawn = {system: line for system, line in lines.items() if len(line) >= _LEAST_POINTS}
+    for (system, line), marker in zip(drawn.items(), "osD^vPX*p<>", strict=False):
+        at_once, style = [each.at_once for each in line], "--" if system.startswith("by hand") else "-"
+        left.plot(at_once, [each.sagas_per_second for each in line], style, marker=marker, label=system)
+        right.plot(at_once, [each.p50 for each in line], style, marker=marker, label=system)
     for axes, name in ((left, "sagas per second"), (right, "p50 of a saga, ms")):
         axes.set(xscale="log", yscale="log", xlabel="sagas at once", ylabel=name)
         axes.grid(visible=True, which="both", alpha=0.25)

@@ -80,6 +80,8 @@ class Running:
 
     async def count(self, case: Case) -> Counts:
         """Place a load, and return what the system did for each of its sagas."""
+        for file in self.counts:
+            file.unlink(missing_ok=True)
         self._switch_counters()
         load = await self.load(case)
         self._switch_counters()

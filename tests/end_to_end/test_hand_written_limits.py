@@ -31,14 +31,3 @@ async def test_a_killed_limit_finishes_all_orders_once(name: str, rabbitmq: Serv
             wrong = await running.violations()
 
     assert wrong == []
-
-
-async def test_the_limit_commits_a_batch_in_one_round_trip(rabbitmq: Server, postgresql: Server) -> None:
-    async with run(system_named("by hand"), Servers(rabbitmq.url, postgresql.url)) as running:
-        await running.load(Case(orders=50, at_once=50))
-        counts = await running.count(Case(orders=300, at_once=100))
-
-        assert await running.violations() == []
-
-    assert counts.round_trips == counts.transactions > 0
-    assert counts.sends < 2  # for each saga: a round trip, an acknowledgement and a write serve many of its four steps
