@@ -10,7 +10,7 @@ EDITS = {
     "toolkit/runtime/failed_batches.py": [
         (
             "        delivery.failed = error if isinstance(error, Exception) else None\n"
-            "        await self._settle([delivery])\n",
+            "        await self._execute([delivery])\n",
             "        self._requeue(delivery, first=True)\n",
         ),
     ],

@@ -3,8 +3,8 @@
 EDITS = {
     "toolkit/foreign_code/containment.py": [
         (
-            "        if _cancellations() > before:\n            raise\n        raise EscapedError(",
-            "        raise\n        raise EscapedError(",
+            "            if not is_cancelled:\n                raise EscapedError(",
+            "            if False:\n                raise EscapedError(",
         )
     ]
 }
