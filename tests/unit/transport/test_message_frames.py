@@ -102,11 +102,11 @@ def test_headers_of_each_type_are_as_pamqps(headers: dict[str, Any]) -> None:
     assert encoded(message) == by_pamqp(message)
 
 
-@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1_000])
+@pytest.mark.parametrize("size", [0, 1, 999, 1_000, 1_001, 10_000])
 def test_a_long_body_is_split_into_frames(size: int) -> None:
     message = replace(MESSAGE, body=b"x" * size)
 
-    assert encoded(message, most=100) == by_pamqp(message, most=100)
+    assert encoded(message, most=1_000) == by_pamqp(message, most=1_000)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,10 @@ def test_a_message_that_amqp_forbids_raises(facts: dict[str, Any]) -> None:
         by_pamqp(message)
 
     assert str(ours.value)
+
+
+def test_headers_larger_than_a_frame_raise() -> None:
+    message = replace(MESSAGE, headers={"x": "x" * MAX})
+
+    with pytest.raises(ValueError, match=f"at most {MAX} fit into a frame"):
+        encoded(message)

@@ -9,7 +9,7 @@ bytes are those that pamqp writes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -28,9 +28,10 @@ _BASIC = 60
 #: Which properties follow, in this order.
 _FLAGS = Basic.Properties.flags
 _ALWAYS = _FLAGS["content_type"] | _FLAGS["headers"] | _FLAGS["delivery_mode"] | _FLAGS["message_id"]
+_CORRELATION_ID, _TIMESTAMP = _FLAGS["correlation_id"], _FLAGS["timestamp"]
+_TYPE, _USER_ID = _FLAGS["message_type"], _FLAGS["user_id"]
 _CONTENT_TYPE, _PERSISTENT = encode.short_string("application/json"), b"\x02"
 _SIZE = struct.Struct(">I")
-_TEXT = struct.Struct(">cI")
 #: The longest short string, and the longest name of a header, in bytes.
 _LONGEST, _LONGEST_NAME = 255, 128
 
@@ -42,10 +43,13 @@ def frames_of(
 
     Raises:
         TypeError: AMQP has no encoding for a property or a header.
+        ValueError: the headers do not fit into one frame; the broker would close the connection.
     """
     body = message.body
     flags, properties = _properties(message, message_id, login)
     header = _CONTENT.pack(_BASIC, 0, len(body), flags) + properties
+    if len(header) > max_content_size:
+        raise ValueError(f"{len(header)} bytes of headers, at most {max_content_size} fit into a frame")
     frames = [
         _publish_frame(channel, exchange, message.routing_key),
         _FRAME.pack(_HEADER_FRAME, channel, len(header)),
@@ -67,36 +71,32 @@ def _properties(message: WireMessage, message_id: str, login: str) -> tuple[int,
     """Return which properties a message has, and their values; an empty text is none."""
     flags, values = _ALWAYS, [_CONTENT_TYPE, _table(message.headers), _PERSISTENT]
     if message.correlation_id:
-        flags |= _FLAGS["correlation_id"]
+        flags |= _CORRELATION_ID
         values.append(_short(message.correlation_id))
     values.append(_short(message_id))
     if message.timestamp is not None:
-        flags |= _FLAGS["timestamp"]
+        flags |= _TIMESTAMP
         values.append(encode.timestamp(message.timestamp))
     if message.type:
-        flags |= _FLAGS["message_type"]
+        flags |= _TYPE
         values.append(_short(message.type))
     if login:
-        flags |= _FLAGS["user_id"]
+        flags |= _USER_ID
         values.append(_short(login))
     return flags, b"".join(values)
 
 
 def _table(headers: Mapping[str, Any]) -> bytes:
-    values = b"".join(_entries(headers))
-    return _SIZE.pack(len(values)) + values
-
-
-def _entries(headers: Mapping[str, Any]) -> Iterator[bytes]:
+    entries: list[bytes] = []
     for name in sorted(headers):  # as pamqp does
-        yield _name(name)
         value = headers[name]
         if type(value) is str:
             text = value.encode()
-            yield _TEXT.pack(b"S", len(text))
-            yield text
+            entries += (_name(name), b"S", _SIZE.pack(len(text)), text)
         else:
-            yield encode.encode_table_value(value)
+            entries += (_name(name), encode.encode_table_value(value))
+    values = b"".join(entries)
+    return _SIZE.pack(len(values)) + values
 
 
 @lru_cache(maxsize=256)
