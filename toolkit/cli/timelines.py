@@ -13,8 +13,8 @@ from rich.text import Text
 from toolkit.cli.exit_codes import complain
 from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.fence import Note, StepState
+from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import Timeline
 

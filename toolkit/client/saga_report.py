@@ -16,8 +16,8 @@ from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
 from toolkit.operations.search import FoundSaga, Search
 from toolkit.operations.views import SagaView, require_one_type
-from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.fence import SagaState
+from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.timeline import Timeline, tell
 from toolkit.tracking.progress import Progress, progress
 

@@ -19,8 +19,8 @@ from toolkit.client.service_client import Entries, LogReader
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
-from toolkit.persistence.saga_log import SagaKey
 from toolkit.protocol.invariants import Backlog, Violation, at_rest, violations_of
+from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import tell
 from toolkit.transport.rabbitmq.topology import queue_depths

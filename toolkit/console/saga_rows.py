@@ -8,7 +8,7 @@ from datetime import datetime
 
 from toolkit.declaration.events import SagaState
 from toolkit.operations.search import FoundSaga, Search
-from toolkit.persistence.saga_log import SagaKey
+from toolkit.protocol.keys import SagaKey
 
 #: The order in which a saga's state in one service outweighs others: an end in one service is the saga's end.
 _OUTWEIGH = (SagaState.STARTED, SagaState.PENDING, SagaState.COMPENSATING, SagaState.FAILED, SagaState.COMPLETED)

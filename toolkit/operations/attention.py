@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.persistence.dead_letters import dead_letters
 from toolkit.persistence.overdue_steps import overdue
-from toolkit.persistence.saga_log import SagaKey, saga_log
+from toolkit.persistence.saga_log import saga_log
+from toolkit.protocol.keys import SagaKey
 
 #: Up to so many sagas that need attention are looked up one by one; of more, the end of the log has enough.
 _FEW = 500

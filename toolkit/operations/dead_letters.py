@@ -29,9 +29,10 @@ from toolkit.persistence.audit_log import Change, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter, Selection
 from toolkit.persistence.outbox import OutboxRow
-from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.protocol.fence import Note
+from toolkit.protocol.keys import StreamKey
 
 #: The most dead letters in one transaction: each may be as large as the broker's limit for a message.
 DEAD_LETTERS_AT_ONCE = 100

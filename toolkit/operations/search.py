@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.operations.attention import Attention, are_few, needs, reasons_of, sagas_in_need
-from toolkit.persistence.saga_log import SagaKey, is_same_saga, of, saga_log
+from toolkit.persistence.saga_log import is_same_saga, of, saga_log
+from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.rows import Row, member_or_text
 
 #: The time for one page, in seconds: an operator waits for it, and may request the next.

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
 from toolkit.persistence.batch_write import BatchWrite, write_batch
-from toolkit.persistence.saga_log import StreamKey
 from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.persistence.step_session import StepSession
+from toolkit.protocol.keys import StreamKey
 
 
 class BatchTransaction:

@@ -23,9 +23,10 @@ from toolkit.persistence import dead_letters, direct_statements, outbox, saga_en
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_ends import SagaEnd
-from toolkit.persistence.saga_log import ENTRY_FIELDS, Entry, SagaKey, fenced
+from toolkit.persistence.saga_log import ENTRY_FIELDS, Entry, fenced
 from toolkit.persistence.schema import as_stored_by_sqlite
 from toolkit.protocol.fence import SagaState
+from toolkit.protocol.keys import SagaKey
 
 _POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _ENDED = ", ".join(f"'{state.value}'" for state in SagaState if state.is_ended)

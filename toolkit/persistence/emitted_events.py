@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import Event
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.persistence.saga_log import StreamKey, of, saga_log
+from toolkit.persistence.saga_log import of, saga_log
+from toolkit.protocol.keys import StreamKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

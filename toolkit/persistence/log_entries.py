@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
+from toolkit.protocol.keys import StreamKey
 
 
 def move(key: StreamKey, *, service: str, to: str, saga_state: SagaState, at: datetime, **facts: Any) -> Entry:

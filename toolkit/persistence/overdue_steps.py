@@ -14,10 +14,10 @@ from sqlalchemy import Column, Index, Integer, Row, String, Table, and_, bindpar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import SagaKey
 from toolkit.persistence.schema import UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, readable
 from toolkit.protocol.fence import StepState
+from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.pending_rows import OverdueStep
 
 overdue = Table(

@@ -14,8 +14,9 @@ from sqlalchemy import Column, ColumnElement, Integer, Table, and_, delete, exis
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import SagaKey, is_same_saga, saga_log
+from toolkit.persistence.saga_log import is_same_saga, saga_log
 from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
+from toolkit.protocol.keys import SagaKey
 
 #: One row: sagas whose last entry is of that time or earlier may have been pruned.
 pruned = Table(

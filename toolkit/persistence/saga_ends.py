@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence import direct_statements
-from toolkit.persistence.saga_log import SagaKey
 from toolkit.persistence.schema import as_stored_by_sqlite
 from toolkit.protocol.fence import Note, StepState
+from toolkit.protocol.keys import SagaKey
 
 #: The final states of a step that contradict a completed saga; a running step is checked once it has finished.
 _CONTRADICT_SUCCESS = (StepState.FAILED, StepState.FENCED, StepState.COMPENSATED)

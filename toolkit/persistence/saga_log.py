@@ -33,8 +33,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.events import SagaState
 from toolkit.errors import PositionTakenError
 from toolkit.persistence.schema import UtcDateTime, metadata
-from toolkit.protocol.keys import SagaKey as SagaKey
-from toolkit.protocol.keys import StreamKey as StreamKey
 
 _FENCE = UniqueConstraint("saga_type", "saga_id", "step", "position", name="saga_log_fence")
 #: The fence as SQLite's error text names it.

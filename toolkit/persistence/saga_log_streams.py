@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.direct_statements import fetch, run_in_thread
-from toolkit.persistence.saga_log import SagaKey, StreamKey
 from toolkit.persistence.unreadable_rows import set_aside
 from toolkit.protocol.fence import Note, StepState
+from toolkit.protocol.keys import SagaKey, StreamKey
 
 
 class _Row(NamedTuple):

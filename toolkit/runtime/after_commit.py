@@ -19,8 +19,9 @@ from toolkit.observability.logs import drops_info
 from toolkit.observability.metrics import Hit, Meter
 from toolkit.observability.tracing import Span, Tracing, now
 from toolkit.persistence.dead_letters import DeadLetter, log_dead_letter
-from toolkit.persistence.saga_log import Entry, SagaKey
+from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
+from toolkit.protocol.keys import SagaKey
 from toolkit.runtime.invocation import Failure
 
 log = structlog.get_logger("toolkit")

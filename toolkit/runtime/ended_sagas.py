@@ -7,8 +7,8 @@ from datetime import datetime
 
 from toolkit.declaration.events import EndRequested, Event, SagaEnded, SagaState
 from toolkit.messaging.envelope import Envelope, about_one_saga
-from toolkit.persistence.saga_log import SagaKey, StreamKey
 from toolkit.persistence.saga_log_streams import Stream
+from toolkit.protocol.keys import SagaKey, StreamKey
 
 
 class EndedSagas:

@@ -27,8 +27,8 @@ from toolkit.observability.tracing import Tracing
 from toolkit.persistence.availability import Availability
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import recording
-from toolkit.persistence.saga_log import StreamKey
 from toolkit.persistence.saga_log_streams import Stream, read_streams
+from toolkit.protocol.keys import StreamKey
 from toolkit.runtime.dispatch import Dispatch
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Invocation

@@ -22,9 +22,9 @@ from toolkit.declaration.retry_policy import GiveUp
 from toolkit.errors import EscapedError, PositionTakenError, UnrecordedError
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.persistence.database_errors import is_contention, is_outage
-from toolkit.persistence.saga_log import StreamKey
 from toolkit.persistence.step_session import StepSession
 from toolkit.protocol.fence import Decision, StepState
+from toolkit.protocol.keys import StreamKey
 from toolkit.runtime.executor import Executor
 from toolkit.runtime.external_results import ExternalResult, ExternalResults, commit
 from toolkit.runtime.invocation import Failure, blame

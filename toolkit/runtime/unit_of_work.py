@@ -26,9 +26,10 @@ from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_ends import ends_of
-from toolkit.persistence.saga_log import Entry, SagaKey, StreamKey
+from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import Stream
 from toolkit.protocol.fence import Decision
+from toolkit.protocol.keys import SagaKey, StreamKey
 from toolkit.runtime.after_commit import AfterCommit, Attempt
 from toolkit.runtime.ended_sagas import EndedSagas
 from toolkit.runtime.transitions import Transition

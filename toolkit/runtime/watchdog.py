@@ -31,10 +31,11 @@ from toolkit.persistence.emitted_events import EmittedEvent
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.overdue_search import Found
 from toolkit.persistence.saga_ends import close_sagas, ends_of
-from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import readable_streams
 from toolkit.persistence.unreadable_rows import REST, set_aside
 from toolkit.protocol.fence import Note
+from toolkit.protocol.keys import StreamKey
 from toolkit.protocol.pending_rows import OverdueStep
 from toolkit.runtime.after_commit import log_contradiction
 from toolkit.runtime.relay import Relay

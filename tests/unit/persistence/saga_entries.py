@@ -10,8 +10,9 @@ from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.saga_ends import close_sagas, ends_of
-from toolkit.persistence.saga_log import Entry, StreamKey
+from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import Stream, read_streams
+from toolkit.protocol.keys import StreamKey
 
 
 def entry(loan_id: str = "loan-1", to: str = "completed", position: int | None = 1, **facts: Any) -> Entry:

@@ -16,7 +16,7 @@ from tests.unit.runtime.copies import Slip, slips, tables
 from toolkit.errors import PositionTakenError, StepError
 from toolkit.persistence.batch_write import BatchWrite
 from toolkit.persistence.database import Database
-from toolkit.persistence.saga_log import StreamKey
+from toolkit.protocol.keys import StreamKey
 
 KEY: StreamKey = ("loan", "loan-1", "lend_book")
 BATCH = BatchWrite(entries=[entry()], rows=[outbox_row("loan-1", due_at=NOON)])
