@@ -14,7 +14,8 @@ from tests.example_sagas.travel import services
 from tests.example_sagas.vouchers import services_of_both
 from tests.servers import Server
 
-VARIANTS = ["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"]
+#: One variant reads the log before each step; the others only where a message needs it.
+VARIANTS = ["embedded-sqlite", "embedded-sqlite-reads-first", "rabbit-sqlite", "rabbit-postgresql"]
 
 
 @pytest.fixture(params=VARIANTS)
@@ -35,8 +36,9 @@ async def shared_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: s
 async def _running(
     declare: Declare, request: pytest.FixtureRequest, tmp_path: Path, prefix: str
 ) -> AsyncIterator[World]:
-    if request.param == "embedded-sqlite":
-        embedded = EmbeddedWorld(settings_for(tmp_path), declare)
+    if request.param.startswith("embedded-sqlite"):
+        settings = settings_for(tmp_path, reads_first=request.param.endswith("reads-first"))
+        embedded = EmbeddedWorld(settings, declare)
         await embedded.start()
         yield embedded
         await embedded.stop()

