@@ -9,7 +9,7 @@ import structlog
 
 from toolkit.clock import Clock
 from toolkit.configuration.settings import SHORTEST_RETENTION
-from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
+from toolkit.declaration.events import AbortRequested, EndRequested, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.decoding import Unreadable
@@ -50,7 +50,6 @@ class Dispatch:
         self._failures = failures
         self._clock = clock
         self._former_steps = former_steps
-        self._forward_only = _forward_only_events(service, former_steps)
         self._triggered = {
             event: (
                 [step for step in service.steps if event in step.triggers],
@@ -59,23 +58,6 @@ class Dispatch:
             for event in service.consumed()
         }
         self._answered: dict[str, None] = {}
-
-    def needs_log(self, item: Message | Unreadable) -> bool:
-        """Whether the message's saga has to be read from the log before the message can be dispatched.
-
-        An event that only runs steps of this service for the first time needs no reading: its steps' streams are taken
-        as empty, and the fence's key refuses the entry where one is not.
-        """
-        if isinstance(item, Unreadable) or not item.envelope.saga_id:
-            return False
-        envelope = item.envelope
-        return not (
-            type(item.event) in self._forward_only
-            and envelope.attempt == 1
-            and not envelope.deferred_until
-            and not envelope.nudge
-            and envelope.occurred_at > self._clock.now() - SHORTEST_RETENTION
-        )
 
     async def take(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
         """Dispatch a message, and return the external calls that it claims."""
@@ -205,14 +187,3 @@ class Dispatch:
             for saga_type, name in self._former_steps
             if saga_type == step.saga.name
         )
-
-
-def _forward_only_events(service: Service, former_steps: Collection[tuple[str, str]]) -> frozenset[type[Event]]:
-    """Return the events that only run steps, none of them external, in sagas whose steps had no other names before."""
-    renamed = {saga_type for saga_type, _ in former_steps}
-    plain = {step for step in service.steps if not step.external and step.saga.name not in renamed}
-    others: list[Step | Compensation] = [*service.compensations, *(step for step in service.steps if step not in plain)]
-    return frozenset(
-        {trigger for step in plain for trigger in step.triggers}
-        - {trigger for handler in others for trigger in handler.triggers}
-    )

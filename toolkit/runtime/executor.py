@@ -32,6 +32,7 @@ from toolkit.protocol.keys import StreamKey
 from toolkit.runtime.dispatch import Dispatch
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Invocation
+from toolkit.runtime.log_reads import LogReads
 from toolkit.runtime.relay import Relay
 from toolkit.runtime.step_runner import FallbackError, Known, StepRunner, Transaction, flush
 from toolkit.runtime.unit_of_work import ExternalCall, Origin, UnitOfWork, events_of, saga_ids_of, sagas_of
@@ -68,7 +69,7 @@ class Executor:
         self.failures = FailedAttempts(clock, timeouts)
         self._dispatch = Dispatch(service, self.steps, self.failures, clock=clock, former_steps=former_steps)
         self._queue = queue
-        self._reads_first = reads_first
+        self._log_reads = LogReads(service, former_steps=former_steps, clock=clock, reads_first=reads_first)
         self._tracing = tracing
         self._meter = Meter(service)
         self.availability = Availability(database, service=service.name, clock=clock)
@@ -95,7 +96,7 @@ class Executor:
 
     async def _execute_optimistically(self, batch: Sequence[Message | Unreadable]) -> list[list[ExternalCall]]:
         """Execute without savepoints, and first without reading the log for messages that seem to need none."""
-        read = batch if self._reads_first else [item for item in batch if self._dispatch.needs_log(item)]
+        read = [item for item in batch if self._log_reads.are_needed_for(item)]
         if len(read) < len(batch):
             with suppress(PositionTakenError):  # a stream is not empty: a duplicate came, or another replica was faster
                 return await self._execute(batch, is_optimistic=True, read=read)
