@@ -11,7 +11,6 @@ from typing import Any
 from tests.example_sagas.loan_messages import message_of
 from toolkit import Event, Service
 from toolkit.clock import Clock, SystemClock
-from toolkit.foreign_code.containment import contain
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import WireMessage
 from toolkit.observability.tracing import Tracing
@@ -46,12 +45,12 @@ class RecordingPublisher:
         self.taken += (message for message, _ in messages)
         self.destinations += (destination for _, destination in messages)
         fates, self._fates = self._fates[: len(messages)], self._fates[len(messages) :]
-        outcomes = await asyncio.gather(
-            *(contain("a fate", fate(message)) for fate, (message, _) in zip(fates, messages, strict=False)),
-            return_exceptions=True,
+        coming = [fate(message) for fate, (message, _) in zip(fates, messages, strict=False)]
+        outcomes = await asyncio.gather(*coming, return_exceptions=True)
+        errors = [ConnectionError() if isinstance(each, asyncio.CancelledError) else each for each in outcomes]
+        return [each if isinstance(each, Exception) else None for each in errors] + [None] * (
+            len(messages) - len(errors)
         )
-        errors = [each if isinstance(each, Exception) else None for each in outcomes]
-        return errors + [None] * (len(messages) - len(errors))
 
     def saga_ids(self) -> list[str | None]:
         """Return the saga ids of the recorded messages, in order."""

@@ -74,12 +74,16 @@ class ConfirmedRows:
             self._deleting.difference_update(taken)
 
     async def run(self) -> None:
-        """Delete the rows that no batch's transaction has deleted, until `stop`."""
+        """Delete the rows, until `stop`, once one of them has lingered: under load the batches delete them all."""
         while not self._is_stopping:
             await self._added.wait()
+            oldest = next(iter(self._event_types), None)
             await asyncio.sleep(_LINGER)
-            self._added.clear()
-            await self.delete()
+            if oldest is None or oldest in self._event_types:
+                self._added.clear()
+                await self.delete()
+            elif not self._event_types:
+                self._added.clear()
 
     def stop(self) -> None:
         """Let `run` return between two transactions."""
