@@ -178,7 +178,7 @@ class Dispatch:
         if occurred_at > self._clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga):
             return False
         with recording():
-            return await pruning_watermark.is_beyond(await tx.session.connection(), occurred_at)
+            return await pruning_watermark.is_beyond(tx.database.connection, occurred_at)
 
     def _was_taken_before(self, step: Step, message: Message, tx: Transaction) -> bool:
         """Whether a former step took this event, or the saga's first one: under another name, the step is done."""

@@ -27,7 +27,7 @@ from toolkit.observability.tracing import Tracing
 from toolkit.persistence.availability import Availability
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import recording
-from toolkit.persistence.saga_log_streams import Stream, read_streams
+from toolkit.persistence.saga_log_streams import Stream
 from toolkit.protocol.keys import StreamKey
 from toolkit.runtime.dispatch import Dispatch
 from toolkit.runtime.failed_attempts import FailedAttempts
@@ -112,20 +112,19 @@ class Executor:
     ) -> list[list[ExternalCall]]:
         """Commit the batch; the log is read for all its messages, or only for those in `read`."""
         with self.relay.deletion() as take_confirmed:
-            async with self.database.transaction() as session:
-                connection = await session.connection()
+            async with self.database.batch() as transaction:
                 with recording():
-                    work = self.begin(await read_streams(connection, saga_ids_of(batch if read is None else read)))
+                    work = self.begin(await transaction.read_streams(saga_ids_of(batch if read is None else read)))
                 failpoints.here("fenced", events_of(batch))
-                tx = Transaction(session, work, known, is_optimistic, is_alone=len(batch) == 1)
+                tx = Transaction(transaction, work, known, is_optimistic, is_alone=len(batch) == 1)
                 calls = [await self._dispatch.take(item, tx) for item in batch]
                 if is_optimistic:
-                    await flush(session)
+                    await flush(transaction)
                     failpoints.here("step-written", events_of(batch))
+                transaction.outcomes = work.outcomes()
                 with recording():
                     unread = sagas_of(batch) - sagas_of(read) if read is not None else ()
-                    await work.write(connection, sent=take_confirmed(), unread=unread)
-                session.outcomes = work.outcomes()
+                    await work.write(transaction.write, sent=take_confirmed(), unread=unread)
         self.finish(work)
         self._meter.batch(len(batch))
         return calls
@@ -153,6 +152,6 @@ class Executor:
         """Keep a message as a dead letter whose outcome the saga log does not take."""
         work = self.begin({})
         work.unrecordable(item, error)
-        async with self.database.transaction() as session:
-            await work.write(await session.connection())
+        async with self.database.batch() as transaction:
+            await work.write(transaction.write)
         self.finish(work)

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import inspect
 
@@ -17,6 +18,7 @@ from toolkit import failpoints
 from toolkit.declaration.retry_policy import GiveUp
 from toolkit.errors import PositionTakenError
 from toolkit.foreign_code.containment import contain
+from toolkit.persistence.batch_write import write_batch
 from toolkit.persistence.database_errors import is_outage, recording
 from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.persistence.step_session import StepSession
@@ -123,7 +125,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         await session.flush()
         failpoints.here("step-written", events_of(outcome.call.message for outcome in batch))
         with recording():
-            await work.write(connection, sent=take_confirmed())
+            await work.write(partial(write_batch, connection), sent=take_confirmed())
         session.outcomes = work.outcomes()
         await session.commit()
     executor.finish(work)

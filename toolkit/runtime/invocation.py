@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from toolkit.persistence.step_session import StepSession
 
 #: A traceback in a dead letter is for reading; its last frames show the cause.
 _TRACEBACK_CHARS = 8_000
+_NOT_LENT = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,11 @@ def blame(failure: Failure, handler: Step | Compensation) -> None:
 
 
 async def bounded(
-    call: Coroutine[Any, Any, Event | Failure], handler: Step | Compensation, session: StepSession
+    call: Coroutine[Any, Any, Event | Failure], handler: Step | Compensation, session: StepSession | None
 ) -> Event | Failure:
     """Run a function that holds the transaction of its batch, and cut it off when it takes too long."""
     try:
-        return await at_most(LONGEST_STEP, call, unless=lambda: session.is_busy)
+        return await at_most(LONGEST_STEP, call, unless=lambda: session is not None and session.is_busy)
     except TimeoutError:
         fault = f"{handler.name} took more than {LONGEST_STEP} seconds, and all others wait: make it external"
         return Failure(StepError(fault), was_cut=True)
@@ -78,7 +80,7 @@ class Invocation:
         self,
         handler: Step | Compensation,
         event: Event,
-        session: StepSession,
+        session: StepSession | None,
         *,
         saga_id: str,
         original: Original | None,
@@ -92,12 +94,12 @@ class Invocation:
         """
         try:
             with contained(handler.name):
-                with session.lent(to_step=True):
+                with session.lent(to_step=True) if session else _NOT_LENT:
                     arguments = self._arguments(handler, event, session, saga_id, original)
                     result = await self._wrapped(handler, event, arguments)
                 failpoints.here("called", (type(event).__name__,))
                 _check(handler, result)
-                if flush:
+                if flush and session:
                     await session.flush()
                     failpoints.here("step-written", (type(event).__name__,))
         except Exception as error:  # noqa: BLE001 -- the one place where a step's error becomes a failure: retried, or given up
@@ -116,7 +118,12 @@ class Invocation:
         return await call(0)
 
     def _arguments(
-        self, handler: Step | Compensation, event: Event, session: StepSession, saga_id: str, original: Original | None
+        self,
+        handler: Step | Compensation,
+        event: Event,
+        session: StepSession | None,
+        saga_id: str,
+        original: Original | None,
     ) -> dict[str, Any]:
         signature = handler.signature
         arguments: dict[str, Any] = {signature.event: event}

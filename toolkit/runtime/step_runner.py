@@ -17,9 +17,9 @@ from toolkit.errors import PositionTakenError, StepError, describe
 from toolkit.foreign_code.containment import contained
 from toolkit.messaging.envelope import Message
 from toolkit.observability.tracing import Tracing
+from toolkit.persistence.batch_transaction import BatchTransaction
 from toolkit.persistence.database_errors import is_contention, is_outage
 from toolkit.persistence.plain_reads import PlainReads
-from toolkit.persistence.saga_log_streams import read_streams
 from toolkit.persistence.step_session import StepSession
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
@@ -36,7 +36,7 @@ _NO_SPAN = nullcontext()
 class Transaction:
     """The transaction that executes one batch."""
 
-    session: StepSession
+    database: BatchTransaction
     work: UnitOfWork
     known: Known
     is_optimistic: bool
@@ -44,6 +44,10 @@ class Transaction:
     attempts: int = 0
     #: The external calls that the current message has claimed.
     calls: list[ExternalCall] = field(default_factory=list)
+
+    def session_for(self, handler: Step | Compensation) -> StepSession | None:
+        """Return the batch's session if the function asks for one."""
+        return self.database.session if handler.signature.session else None
 
 
 class FallbackError(Exception):
@@ -101,7 +105,7 @@ class StepRunner:
     async def call(
         self,
         attempt: Attempt,
-        session: StepSession,
+        session: StepSession | None,
         *,
         event: Event | None = None,
         original: Original | None = None,
@@ -132,17 +136,18 @@ class StepRunner:
     async def _run_in_savepoint(self, attempt: Attempt, tx: Transaction, original: Original | None) -> None:
         """Run the function in a savepoint, and keep its writes only if it succeeded."""
         handler = attempt.handler
-        savepoint = await tx.session.begin_nested()
-        result = await bounded(self.call(attempt, tx.session, original=original), handler, tx.session)
+        session = tx.session_for(handler)
+        savepoint = await session.begin_nested() if session else None
+        result = await bounded(self.call(attempt, session, original=original), handler, session)
         attempt.end(result)
         if isinstance(result, Failure):
             blame(result, handler)
-            if not savepoint.is_active or (await tx.session.connection()).invalidated:
+            if savepoint and (not savepoint.is_active or tx.database.connection.invalidated):
                 # It ended the transaction, or cut off its own statement: its neighbours can't use the connection.
                 raise StepError(f"{handler.name} spoilt its transaction: {describe(result.error)}") from result.error
-        if isinstance(result, Failure | Refusal):
+        if savepoint and isinstance(result, Failure | Refusal):
             await savepoint.rollback()
-        else:
+        elif savepoint:
             await savepoint.commit()
         if isinstance(result, Failure):
             await _check_that_no_replica_was_faster(handler, attempt.message, tx)
@@ -153,10 +158,10 @@ class StepRunner:
         Raises:
             FallbackError: the batch must be executed again, each step in a savepoint.
         """
-        handler, session = attempt.handler, tx.session
-        if handler.signature.session:
+        handler = attempt.handler
+        if session := tx.session_for(handler):
             if session.dirty or session.deleted:  # else the changes of two steps would be mixed
-                await flush(session)
+                await flush(tx.database)
             session.begin_step()
         tx.attempts += 1
         call = self.call(attempt, session, original=original, flush=tx.is_alone)
@@ -167,26 +172,28 @@ class StepRunner:
         if isinstance(result, Failure):
             blame(result, handler)
             raise fallback from result.error
-        if isinstance(result, Refusal) and handler.signature.session:
+        if isinstance(result, Refusal) and session:
             is_changed = session.dirty or session.deleted or session.has_new
-            if is_changed or not await self._only_read(tx):
+            if is_changed or not await self._only_read(session, tx):
                 raise fallback
 
-    async def _only_read(self, tx: Transaction) -> bool:
-        if not (executed := list(tx.session.executed)):
+    async def _only_read(self, session: StepSession, tx: Transaction) -> bool:
+        if not (executed := list(session.executed)):
             return True
-        return await self._plain_reads.are_all(executed, await tx.session.connection())
+        return await self._plain_reads.are_all(executed, tx.database.connection)
 
 
-async def flush(session: StepSession) -> None:
+async def flush(transaction: BatchTransaction) -> None:
     """Write what the steps of an optimistic batch left to be written.
 
     Raises:
         FallbackError: a row can't be written; which step it belongs to is unknown.
     """
+    if not transaction.has_session:
+        return
     try:
         with contained("the rows of the steps"):
-            await session.flush()
+            await transaction.session.flush()
     except Exception as error:
         if is_contention(error) or is_outage(error):
             raise
@@ -201,7 +208,7 @@ async def _check_that_no_replica_was_faster(handler: Step | Compensation, messag
     """
     step = handler if isinstance(handler, Step) else handler.of
     key = stream_key(step, message)
-    streams = await read_streams(await tx.session.connection(), [message.envelope.saga_id])
+    streams = await tx.database.read_streams([message.envelope.saga_id])
     written = streams.get(key)
     if written and written.position > tx.work.stream(key).position:
         raise PositionTakenError(f"{handler.name} was done by another replica meanwhile")

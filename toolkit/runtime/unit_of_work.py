@@ -5,11 +5,9 @@ Nothing leaves it before `write`, and nothing is sent before the commit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
 from toolkit.declaration.encoding import Original
@@ -22,7 +20,7 @@ from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Envelope, Message, WireMessage
 from toolkit.observability.metrics import Meter
 from toolkit.observability.tracing import Tracing, now
-from toolkit.persistence.batch_write import BatchWrite, write_batch
+from toolkit.persistence.batch_write import BatchWrite
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_ends import ends_of
@@ -155,12 +153,12 @@ class UnitOfWork:
 
     async def write(
         self,
-        connection: AsyncConnection,
+        write: Callable[[BatchWrite], Awaitable[bool]],
         *,
         sent: Mapping[str, str | None] = _NONE_SENT,
         unread: Collection[SagaKey] = (),
     ) -> None:
-        """Write all of it, and delete the sent rows: their ids, with the types of their events.
+        """Write all of it by `write`, and delete the sent rows: their ids, with the types of their events.
 
         Raises:
             PositionTakenError: another transaction moved one of the streams first, or the log shows a note or the end
@@ -176,7 +174,7 @@ class UnitOfWork:
             dead_letters=self.dead_letters,
             unread=list(unread),
         )
-        if not await write_batch(connection, batch):
+        if not await write(batch):
             raise PositionTakenError("the log shows more of a saga than was read")
         failpoints.here("log-written", self.outcomes())
         failpoints.here("outbox-written", self.outcomes())

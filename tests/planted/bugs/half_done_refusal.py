@@ -2,7 +2,10 @@
 
 EDITS = {
     "toolkit/runtime/step_runner.py": [
-        ("        if isinstance(result, Failure | Refusal):\n", "        if isinstance(result, Failure):\n"),
+        (
+            "        if savepoint and isinstance(result, Failure | Refusal):\n",
+            "        if savepoint and isinstance(result, Failure):\n",
+        ),
         ("            if is_changed or not await", "            if False and not await"),
     ],
 }

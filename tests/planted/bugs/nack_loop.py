@@ -1,7 +1,7 @@
 """A message whose step raises is given back and taken again at once, for ever: no backoff, no end, no way past it."""
 
 BLAME = "            blame(result, handler)\n"
-VERDICTS = ("            if not savepoint.is_active", "            raise fallback from result.error")
+VERDICTS = ("            if savepoint and (not savepoint.is_active", "            raise fallback from result.error")
 
 EDITS = {
     "toolkit/runtime/step_runner.py": [

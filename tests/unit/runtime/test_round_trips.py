@@ -19,8 +19,8 @@ from toolkit.persistence.database import Database
 
 #: BEGIN, the rows of the steps, the toolkit's own rows, COMMIT.
 OF_A_STEP = 4
-#: BEGIN, the ends, COMMIT.
-OF_AN_END = 3
+#: One statement, which is a transaction of its own.
+OF_AN_END = 1
 
 
 @asynccontextmanager
