@@ -23,7 +23,7 @@ class Backlog:
 
 
 def drain(broker_url: str, postgres_url: str, events: int = EVENTS) -> Backlog | None:
-    """Have one process on PostgreSQL refuse so many expired events; None if it did not, after printing why."""
+    """Have one process on PostgreSQL refuse this many expired events; None if it did not, after printing why."""
     environment = {"SAGA_TEST_AMQP_URL": broker_url, "SAGA_TEST_POSTGRES_URL": postgres_url, "BACKLOG": str(events)}
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", _TEST, "-k", "postgresql"]
     try:

@@ -29,7 +29,7 @@ class Counts:
 
     - `sends`: calls to send, on any socket.
     - `turns`: turns of the event loop.
-    - `round_trips`: sends to PostgreSQL, each of which waits for its answer.
+    - `round_trips`: sends to PostgreSQL; each one waits for the response.
     - `transactions`: on PostgreSQL; a statement outside of any is one.
     """
 

@@ -17,8 +17,10 @@ from benchmarks.saga import EFFECTS, SERVICES, Effects
 from tests.conftest import PostgresDatabases
 from tests.servers import POSTGRESQL
 
-#: The benchmark's own PostgreSQL commits durably, and counts statements.
-DURABLE_POSTGRESQL = replace(POSTGRESQL, command="postgres -c shared_preload_libraries=pg_stat_statements")
+#: The benchmark's own PostgreSQL commits durably, counts statements, and has connections for four replicas.
+DURABLE_POSTGRESQL = replace(
+    POSTGRESQL, command="postgres -c shared_preload_libraries=pg_stat_statements -c max_connections=300"
+)
 
 #: Two entries of a saga that ended long ago.
 _OLD_ENTRIES = """

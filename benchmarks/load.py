@@ -55,7 +55,7 @@ class Orders:
         """Place all orders, and wait for their ends.
 
         Raises:
-            TimeoutError: none has ended for so many seconds.
+            TimeoutError: no order has ended for `patience` seconds.
         """
         begun = time.perf_counter()
         self._place_next(self._case.at_once)

@@ -122,7 +122,7 @@ def _row(one: Statistics, beside: Sequence[Statistics]) -> list[str]:
 
 
 def _counted(results: Results) -> Iterable[list[str]]:
-    """Return a row for each system of which anything was counted."""
+    """Return a row for each system with a count."""
     for name in dict.fromkeys(each.system for each in results.figures):
         counts, instructions = results.counts.get(name), results.instructions.get(name)
         try:

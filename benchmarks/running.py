@@ -38,7 +38,7 @@ class Servers:
 
     broker: str
     postgres: str
-    #: The file for a profile of the system's process, of which there is one at most.
+    #: The file for a profile of the system's only process.
     profile: Path | None = None
     #: A command that runs the system's processes, valgrind for example.
     under: tuple[str, ...] = ()

@@ -69,7 +69,7 @@ class Effects:
 
 
 def violations(done: dict[str, Effects], *, shipped: int, refused: int) -> list[str]:
-    """Return what is wrong with the services' tables after so many orders of either kind."""
+    """Return what is wrong with the services' tables after these numbers of shipped and refused orders."""
     wrong = []
     for service, effects in done.items():
         total = _SHIPPED[service][0] * shipped + _REFUSED[service][0] * refused

@@ -29,11 +29,11 @@ from toolkit.persistence.saga_log import Entry, saga_log
 SERVICES = ("inventory", "payment", "shipping", "notification")
 #: The orders that begin each second.
 PACE = 10
-#: The order that was retried until it had so many entries at payment.
+#: The order that was retried until it had this number of entries at payment.
 LONGEST, ITS_ENTRIES = "order-longest", 200
-#: The number of the last orders, which are still under way; and each how many-th order stands still.
+#: The number of the last orders, which are in progress; one order in the second number is stuck.
 _UNDER_WAY, _STUCK = 300, 4_000
-#: Each so many-th order left a dead letter.
+#: One order in this number left a dead letter.
 _LETTER = 100
 
 _BODY = {

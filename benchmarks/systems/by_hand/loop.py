@@ -30,7 +30,7 @@ class Store(Protocol):
         ...
 
     async def unsent(self, age: float) -> Sequence[Outgoing]:
-        """Return the outbox rows that are at least so many seconds old."""
+        """Return the outbox rows that have this age, in seconds, or a higher one."""
         ...
 
 

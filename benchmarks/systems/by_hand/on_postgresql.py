@@ -77,7 +77,7 @@ class PostgresStore:
         return fresh_of(batch, await self._statement.fetch(*parameters(batch)))
 
     async def unsent(self, age: float) -> Sequence[Outgoing]:
-        """Return the outbox rows that are at least so many seconds old."""
+        """Return the outbox rows that have this age, in seconds, or a higher one."""
         return await unsent(self._looking, age)
 
 
@@ -95,7 +95,7 @@ def fresh_of(batch: Batch, rows: Sequence[asyncpg.Record]) -> Container[str] | N
 
 
 async def unsent(connection: asyncpg.Connection, age: float) -> list[Outgoing]:
-    """Return the outbox rows that are at least so many seconds old."""
+    """Return the outbox rows that have this age, in seconds, or a higher one."""
     rows = await connection.fetch(_UNSENT, timedelta(seconds=age))
     return [Outgoing(row["id"], row["key"], row["body"].encode()) for row in rows]
 

@@ -59,7 +59,7 @@ class SqliteStore:
         return await done
 
     async def unsent(self, age: float) -> Sequence[Outgoing]:
-        """Return the outbox rows that are at least so many seconds old."""
+        """Return the outbox rows that have this age, in seconds, or a higher one."""
         rows = self._looking.execute(_UNSENT, [f"-{age} seconds"])
         return [Outgoing(name, key, body.encode()) for name, key, body in rows]
 

@@ -88,7 +88,7 @@ class SessionStore:
         return [step for event_id, step in events.items() if event_id not in known]
 
     async def unsent(self, age: float) -> Sequence[Outgoing]:
-        """Return the outbox rows that are at least so many seconds old."""
+        """Return the outbox rows that have this age, in seconds, or a higher one."""
         return await unsent(self._looking, age)
 
 
