@@ -44,7 +44,8 @@ async def counted(url: str) -> AsyncIterator[RoundTrips]:
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(place.host, place.port or 5432)
-        await asyncio.gather(_relay_requests(reader, to_server), trips.relay_answers(from_server, writer))
+        with suppress(asyncio.CancelledError):  # at the loop's end, which asyncio would report
+            await asyncio.gather(_relay_requests(reader, to_server), trips.relay_answers(from_server, writer))
 
     async with await asyncio.start_server(connect, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]

@@ -10,11 +10,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from toolkit import failpoints
 from toolkit.foreign_code.containment import contained
-from toolkit.persistence import outbox
+from toolkit.persistence.batch_write import BatchWrite
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 from toolkit.persistence.outbox import OutboxRow
@@ -28,12 +26,6 @@ _LINGER = 0.25
 
 #: Rows that the broker has confirmed: their ids, with the types of their events.
 Sent = dict[str, str | None]
-
-
-async def delete_sent(connection: AsyncConnection, sent: Sent) -> None:
-    """Delete these rows in the caller's transaction."""
-    await outbox.delete_sent(connection, sent)
-    failpoints.here("deleted", sent.values())
 
 
 class ConfirmedRows:
@@ -96,8 +88,10 @@ class ConfirmedRows:
             return
         try:
             with contained("deleting"), self.deletion() as take:
-                async with self._database.transaction() as session:
-                    await delete_sent(await session.connection(), take())
+                async with self._database.batch() as transaction:
+                    sent = take()
+                    await transaction.write(BatchWrite(sent=list(sent)))
+                    failpoints.here("deleted", sent.values())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst
             self.is_healthy = False
             complain("relay can't reach its database", error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import event
 
+from tests.driver_statements import recorded
 from tests.eventually import becomes_true
 from tests.example_sagas.library_branch import RecordingPublisher
 from tests.example_sagas.loan_messages import outbox_row
@@ -19,9 +19,9 @@ from tests.unit.runtime.relays import (
     until_empty,
     until_published,
 )
+from toolkit.persistence.batch_write import BatchWrite
 from toolkit.persistence.database import Database
 from toolkit.runtime import confirmed_rows
-from toolkit.runtime.confirmed_rows import delete_sent
 from toolkit.testing import ManualClock
 
 
@@ -35,8 +35,8 @@ async def test_a_batch_deletes_confirmed_rows_along(
     await asyncio.gather(*relay._sending)
 
     with relay.deletion() as take_confirmed:
-        async with database.transaction() as session:
-            await delete_sent(await session.connection(), take_confirmed())
+        async with database.batch() as transaction:
+            await transaction.write(BatchWrite(sent=list(take_confirmed())))
 
     assert await rows_left(database) == []
 
@@ -45,24 +45,23 @@ async def test_rows_that_batches_delete_need_no_transaction(
     sqlite: Database, publisher: RecordingPublisher, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(confirmed_rows, "_LINGER", 1.0)  # far longer than a batch takes on a busy machine
-    statements: list[str] = []
-    event.listen(sqlite.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     relay = relay_of(sqlite, publisher, clock, poll=60)
 
-    async with running(relay):
-        for number in range(8):  # a batch deletes the rows before its own, which linger until the next batch
-            with relay.deletion() as take_confirmed:
-                async with sqlite.transaction() as session:
-                    await delete_sent(await session.connection(), take_confirmed())
-            row = outbox_row(f"loan-{number}", due_at=clock.now() + LEASE)
-            await add_to_outbox(sqlite, row)
-            relay.hand_over([row], [])
-            await asyncio.sleep(0.2)
-        by_batches = [each for each in statements if each.startswith("DELETE")]
-        await until_empty(sqlite)
+    with recorded(sqlite) as statements:
+        async with running(relay):
+            for number in range(8):  # a batch deletes the rows before its own, which linger until the next batch
+                with relay.deletion() as take_confirmed:
+                    async with sqlite.batch() as transaction:
+                        await transaction.write(BatchWrite(sent=list(take_confirmed())))
+                row = outbox_row(f"loan-{number}", due_at=clock.now() + LEASE)
+                await add_to_outbox(sqlite, row)
+                relay.hand_over([row], [])
+                await asyncio.sleep(0.2)
+            by_batches = [each for each, _ in statements if each.startswith("DELETE")]
+            await until_empty(sqlite)
 
-    assert len(by_batches) == 8
-    assert len([each for each in statements if each.startswith("DELETE")]) == 9
+    assert len(by_batches) == 7  # each batch but the first deleted one row
+    assert len([each for each, _ in statements if each.startswith("DELETE")]) == 8
 
 
 async def test_draining_waits_for_confirms_and_deletes(

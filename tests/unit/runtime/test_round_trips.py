@@ -60,6 +60,18 @@ async def test_the_ends_of_sagas_cost_one_statement(postgres: Database, size: in
     assert taken == OF_AN_END
 
 
+async def test_confirmed_rows_are_deleted_by_one_round_trip(postgres: Database) -> None:
+    async with branch_behind_a_counter(postgres) as (branch, trips):
+        for number in range(2):  # the first prepares the statement
+            await branch.take(*wanted(number))
+            await asyncio.gather(*branch.relay._sending)
+            before = trips.count
+            await branch.relay.drain()
+
+    assert trips.count - before == 1
+    assert await rows_left(postgres) == []
+
+
 def has_published(branch: Branch) -> bool:
     return len(branch.publisher.taken) % 20 == 0
 
