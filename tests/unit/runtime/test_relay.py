@@ -27,6 +27,7 @@ from tests.unit.runtime.relays import (
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
+from toolkit.runtime.confirmed_rows import delete_sent
 from toolkit.testing import ManualClock
 
 
@@ -42,9 +43,12 @@ async def test_a_row_is_deleted_only_after_the_confirm(
     publisher.will(broker)
     await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
 
-    async with running(relay_of(database, publisher, clock)):
+    relay = relay_of(database, publisher, clock)
+    async with running(relay):
         await until_published(publisher, 1)
-        await polled(database)
+        with relay.deletion() as take_confirmed:  # a batch deletes what is confirmed
+            async with database.transaction() as session:
+                await delete_sent(await session.connection(), take_confirmed())
         before = await rows_left(database)
         broker.confirm.set()
         await until_empty(database)
