@@ -33,8 +33,8 @@ _FIRST, _LATER = (_ALONE, _TEN, _HUNDRED, _THOUSAND, _REFUSED), (_ALONE, _HUNDRE
 _QUICK = (Case(orders=30, at_once=1), Case(orders=500, at_once=100))
 #: The systems whose figures alone, and whose refused ones, decide a goal.
 _DECIDE_ALONE, _DECIDE_REFUSED = {"by hand", "toolkit"}, {"toolkit"}
-#: Seconds that all rounds may take; and of a load, the least part that is left of it on a slow machine.
-_LONGEST, _LEAST_PART = 500.0, 0.2
+#: Seconds that all rounds and the first one may take; and the least part of a load that is left on a slow machine.
+_LONGEST, _LONGEST_FIRST, _LEAST_PART = 500.0, 280.0, 0.2
 _WARM_UP, _COUNTED = Case(orders=200, at_once=50, refused=0.1), Case(orders=300, at_once=100)
 
 
@@ -74,9 +74,13 @@ async def _measure(
     found: dict[tuple[str, int, float], list[Statistics]] = {}
     counts: dict[str, Counts] = {}
     began, part = time.monotonic(), 1.0
-    for turn, system in product(range(arguments.rounds), chosen):
-        if turn == 1 and system is chosen[0]:
-            part = _part_left(time.monotonic() - began, arguments.rounds)
+    for turn, (place, system) in product(range(arguments.rounds), enumerate(chosen)):
+        if turn == 0 and place:
+            part = _part((time.monotonic() - began) / place * len(chosen), _LONGEST_FIRST)
+        elif turn == 1 and not place:
+            first = time.monotonic() - began
+            # The later rounds measure about half of what the first one does.
+            part *= _part(first * (arguments.rounds - 1) / 2, _LONGEST - first)
         loads = _loads(system, turn, part, is_quick=arguments.quick)
         is_late = turn > 0 and time.monotonic() - began > _LONGEST
         if not loads or is_late or (turn and not system.decides):
@@ -90,12 +94,9 @@ async def _measure(
     return [median(rounds) for rounds in found.values()], counts
 
 
-def _part_left(first: float, rounds: int) -> float:
-    """Return the part of its orders that a load has after the first round, so that a slow machine ends in time, too.
-
-    The later rounds measure less: about half of what the first one does.
-    """
-    return min(1.0, max((_LONGEST - first) / (first * (rounds - 1) / 2), _LEAST_PART))
+def _part(expected: float, longest: float) -> float:
+    """Return the part of its orders that a load has, so that a slow machine ends in time, too."""
+    return min(1.0, max(longest / expected, _LEAST_PART))
 
 
 def _loads(system: System, turn: int, part: float, *, is_quick: bool) -> list[Case]:
