@@ -48,8 +48,10 @@ def main() -> int:
     with ExitStack() as stack:
         broker, postgres = (stack.enter_context(find(kind)) for kind in (RABBITMQ, DURABLE_POSTGRESQL))
         about = {"when": facts.now(), **facts.machine(), **asyncio.run(facts.servers(broker, postgres))}
-        figures, counts = asyncio.run(_measure(Servers(broker.url, postgres.url), arguments, console))
+        measured, counts = asyncio.run(_measure(Servers(broker.url, postgres.url), arguments, console))
         backlog = None if arguments.quick or arguments.systems else drain(broker.url, postgres.url)
+    figures = [median(each) for each in measured]
+    about["rounds"] = f"{max(map(len, measured))} of {arguments.rounds}"
     results = Results(
         figures=figures,
         counts=counts,
@@ -68,8 +70,11 @@ def main() -> int:
 
 async def _measure(
     servers: Servers, arguments: argparse.Namespace, console: Console
-) -> tuple[list[Statistics], dict[str, Counts]]:
-    """Measure the systems in turns, so that whatever else the machine does affects all of them."""
+) -> tuple[list[list[Statistics]], dict[str, Counts]]:
+    """Measure the systems in turns, so that whatever else the machine does affects all of them.
+
+    Return the figures of each round, for each system and load.
+    """
     chosen = [system_named(name) for name in arguments.systems] or list(SYSTEMS)
     found: dict[tuple[str, int, float], list[Statistics]] = {}
     counts: dict[str, Counts] = {}
@@ -91,7 +96,7 @@ async def _measure(
             found.setdefault((system.name, case.at_once, case.refused), []).append(figures)
         if measured.counts:
             counts[system.name] = measured.counts
-    return [median(rounds) for rounds in found.values()], counts
+    return list(found.values()), counts
 
 
 def _part(expected: float, longest: float) -> float:
