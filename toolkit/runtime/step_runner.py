@@ -145,10 +145,9 @@ class StepRunner:
             if savepoint and (not savepoint.is_active or tx.database.connection.invalidated):
                 # It ended the transaction, or cut off its own statement: its neighbours can't use the connection.
                 raise StepError(f"{handler.name} spoilt its transaction: {describe(result.error)}") from result.error
-        if savepoint and isinstance(result, Failure | Refusal):
-            await savepoint.rollback()
-        elif savepoint:
-            await savepoint.commit()
+        if savepoint:
+            is_undone = isinstance(result, Failure | Refusal)
+            await (savepoint.rollback() if is_undone else savepoint.commit())
         if isinstance(result, Failure):
             await _check_that_no_replica_was_faster(handler, attempt.message, tx)
 

@@ -3,8 +3,8 @@
 EDITS = {
     "toolkit/runtime/step_runner.py": [
         (
-            "        if savepoint and isinstance(result, Failure | Refusal):\n",
-            "        if savepoint and isinstance(result, Failure):\n",
+            "            is_undone = isinstance(result, Failure | Refusal)\n",
+            "            is_undone = isinstance(result, Failure)\n",
         ),
         ("            if is_changed or not await", "            if False and not await"),
     ],

@@ -8,7 +8,9 @@ import pytest
 
 from tests.example_sagas.library_branch import Branch
 from tests.example_sagas.loan_rows import states
+from tests.example_sagas.loans import BookLent, BookWanted, loan_saga
 from tests.unit.runtime.copies import Counter, open_copies_branch, slips, statements, wanted
+from toolkit import Participant, RetryPolicy, Service
 from toolkit.persistence.database import Database
 
 READ = "SELECT saga_log"
@@ -68,3 +70,21 @@ async def test_a_refused_loan_ignores_a_duplicate(copies_branch: Branch, databas
 
     assert await states(database, "loan-1") == ["failed"]
     assert await slips(database) == []
+
+
+async def test_a_step_without_a_session_needs_no_savepoint(database: Database) -> None:
+    async def lend_book(event: BookWanted) -> BookLent:
+        if event.loan_id == "loan-2":
+            raise RuntimeError("no shelf")
+        return BookLent(loan_id=event.loan_id)
+
+    participant = Participant("library", saga=loan_saga, retry=RetryPolicy(attempts=1))
+    participant.step()(lend_book)
+    await database.create_tables()
+    branch = Branch(Service(name="library", participants=[participant]), database, resources={})
+
+    with statements(database) as executed:
+        await branch.take(*wanted(1, 2, 3))
+
+    assert [await states(database, f"loan-{number}") for number in (1, 2, 3)] == [["completed"], [], ["completed"]]
+    assert not [each for each in executed if "SAVEPOINT" in each]
