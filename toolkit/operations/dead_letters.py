@@ -151,7 +151,8 @@ def _original(dead_letter: DeadLetter) -> WireMessage:
     dead letter's.
     """
     message = dead_letter.message
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(BROKERS_OWN)}
+    left_out = (*BROKERS_OWN, ATTEMPT) if dead_letter.step else BROKERS_OWN  # a step's attempts begin anew
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(left_out)}
     return WireMessage(
         body=message.body,
         routing_key=message.routing_key,
@@ -159,7 +160,7 @@ def _original(dead_letter: DeadLetter) -> WireMessage:
         correlation_id=message.correlation_id or _NO_SAGA,
         type=message.type or message.routing_key.rpartition(".")[2],
         timestamp=message.timestamp or dead_letter.first_at or dead_letter.at,
-        headers=headers | ({ATTEMPT: 1} if dead_letter.step else {}),
+        headers=headers,
     )
 
 
