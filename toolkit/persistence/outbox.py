@@ -7,7 +7,7 @@ lease of a claimed one: a relay claims a row by moving it into the future; if th
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,6 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
-    delete,
     func,
     select,
     update,
@@ -31,7 +30,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
-from toolkit.persistence.id_lists import OneOf
 from toolkit.persistence.schema import UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, headers_of, readable
 from toolkit.protocol.pending_rows import UnsentMessage
@@ -78,7 +76,6 @@ _ADD = {
     "sqlite": sqlite.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
     "postgresql": postgresql.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
 }
-_DELETE = delete(outbox).where(OneOf(outbox.c.id, "ids"))
 _RETURN = (
     update(outbox).where(outbox.c.id == bindparam("row_id")).values(due_at=bindparam("until"), tries=outbox.c.tries + 1)
 )
@@ -127,11 +124,6 @@ async def claim(connection: AsyncConnection, *, now: datetime, until: datetime, 
     for row in broken:
         await put_back(connection, row.id, until=now + REST)
     return rows
-
-
-async def delete_sent(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Delete rows whose messages the broker confirmed."""
-    await connection.execute(_DELETE, {"ids": list(ids)})
 
 
 async def put_back(connection: AsyncConnection, row_id: str, *, until: datetime) -> None:

@@ -1,7 +1,10 @@
 """A claimed row is done with before it is published: whatever stops the relay then, the event never goes out."""
 
 CLAIM = "await outbox.claim(await session.connection(), now=now, until=now + self._lease, most=most)\n"
-DELETE = "            await outbox.delete_sent(await session.connection(), [row.id for row in rows])\n"
+DELETE = (
+    "            from toolkit.persistence.batch_write import BatchWrite, write_batch\n"
+    "            await write_batch(await session.connection(), BatchWrite(sent=[row.id for row in rows]))\n"
+)
 
 EDITS = {
     "toolkit/runtime/due_rows.py": [

@@ -8,6 +8,7 @@ from tests.example_sagas.loan_messages import outbox_row
 from tests.example_sagas.loan_rows import add_to_outbox, rows_left
 from tests.example_sagas.loans import NOON
 from toolkit.persistence import outbox
+from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.database import Database
 
 LATER = NOON + timedelta(seconds=5)
@@ -73,7 +74,8 @@ async def test_confirmed_rows_are_deleted_and_others_stay(database: Database) ->
     await add_to_outbox(database, *rows)
 
     async with database.transaction() as session:
-        await outbox.delete_sent(await session.connection(), {rows[0].id, rows[2].id, "no such row"})
+        sent = [rows[0].id, rows[2].id, "no such row"]
+        await write_batch(await session.connection(), BatchWrite(sent=sent))
 
     assert await rows_left(database) == ["loan-1"]
 

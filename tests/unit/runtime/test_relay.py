@@ -26,8 +26,8 @@ from tests.unit.runtime.relays import (
 )
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import WireMessage
+from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.database import Database
-from toolkit.runtime.confirmed_rows import delete_sent
 from toolkit.testing import ManualClock
 
 
@@ -48,7 +48,7 @@ async def test_a_row_is_deleted_only_after_the_confirm(
         await until_published(publisher, 1)
         with relay.deletion() as take_confirmed:  # a batch deletes what is confirmed
             async with database.transaction() as session:
-                await delete_sent(await session.connection(), take_confirmed())
+                await write_batch(await session.connection(), BatchWrite(sent=list(take_confirmed())))
         before = await rows_left(database)
         broker.confirm.set()
         await until_empty(database)
