@@ -19,14 +19,16 @@ from tests.example_sagas.travel import (
 from toolkit.declaration.events import AbortRequested, SagaEnded
 
 
-async def test_a_duplicate_event_runs_the_step_once(world: World) -> None:
+async def test_a_duplicate_event_has_one_effect(world: World) -> None:
     wire = message(TripRequested(trip_id="trip-1"), "trip-1")
 
     await asyncio.gather(*(world.send(wire) for _ in range(5)))
     await world.quiet()
 
     assert await world.effects("hotel", "trip-1") == ["room booked"]
-    assert world.script.calls == {"book_room": 1, "book_flight": 1, "issue_ticket": 1}
+    if world.settings.reads_first:  # otherwise a call for a duplicate is rolled back
+        assert world.script.calls == {"book_room": 1, "book_flight": 1, "issue_ticket": 1}
+    assert world.script.calls["book_flight"] == 1  # it is external, so its saga is read first
     assert await world.notes("hotel", "trip-1") == []
 
 

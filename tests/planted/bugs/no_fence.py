@@ -13,7 +13,7 @@ EDITS = {
     ],
 }  # fmt: skip
 CAUGHT_BY = [
-    "tests/conformance/test_races_are_harmless.py::test_a_duplicate_event_runs_the_step_once",
+    "tests/conformance/test_races_are_harmless.py::test_a_duplicate_event_has_one_effect",
     "tests/conformance/test_races_are_harmless.py::test_a_late_success_is_noted_without_effect",
     "tests/state_machine",
 ]
