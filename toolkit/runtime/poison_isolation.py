@@ -53,7 +53,8 @@ class PoisonIsolation:
         self._take = take
         self._dead_letter = dead_letter
         self._alone = alone
-        self._marked: set[str] = set()
+        #: The messages that this process has marked; the event is set once the mark is written.
+        self._marked: dict[str, asyncio.Event] = {}
         self._known: set[str] = set()
 
     async def prepare(self) -> None:
@@ -71,14 +72,15 @@ class PoisonIsolation:
         return bool(self._known) and fingerprint(message) in self._known
 
     def begin(self, delivery: Delivery) -> None:
-        """Have a delivery executed whose message was delivered before, and settle it then."""
+        """Have a delivery executed whose message was delivered before, and settle it then; new copies are known now."""
+        self._known.add(fingerprint(delivery.wire))
         delivery.apart = asyncio.create_task(self._take_apart(delivery))
 
     async def take(self, message: WireMessage) -> None:
         """Have a message executed that was delivered before, and return once it is settled."""
         suspect = fingerprint(message)
-        if suspect in self._marked:  # by this process, which lives: the mark that stands will do
-            await self._settle(message, suspect)
+        if marked := self._marked.get(suspect):
+            await self._take_copy(message, suspect, marked)
         elif await self._marks(suspect):
             async with self._alone:
                 await self._take_marked(message, suspect)
@@ -88,7 +90,7 @@ class PoisonIsolation:
     async def stop(self) -> None:
         """Take back the marks of what is left to others: this process ends in good order."""
         if self._marked:
-            await self._write(lambda connection: suspect_messages.take_back(connection, self._marked))
+            await self._write(lambda connection: suspect_messages.take_back(connection, set(self._marked)))
 
     async def _take_apart(self, delivery: Delivery) -> None:
         try:
@@ -99,15 +101,24 @@ class PoisonIsolation:
             settle([delivery])
 
     async def _take_marked(self, message: WireMessage, suspect: str) -> None:
-        if suspect in self._marked:  # a copy came while this one waited
-            await self._settle(message, suspect)
+        if marked := self._marked.get(suspect):  # a copy came while this one waited
+            await self._take_copy(message, suspect, marked)
             return
-        self._marked.add(suspect)
+        marked = self._marked[suspect] = asyncio.Event()
         marks = await self._write(lambda connection: suspect_messages.mark(connection, suspect, now=datetime.now(UTC)))
+        marked.set()
         if marks is not None and marks >= _GIVEN_UP:
             await self._give_up(message, suspect, marks)
         else:
             await self._settle(message, suspect)
+
+    async def _take_copy(self, message: WireMessage, suspect: str, marked: asyncio.Event) -> None:
+        """Have a copy executed under the mark of the first, which this process has written, and no sooner."""
+        if marked.is_set():
+            await self._settle(message, suspect)
+        else:
+            await marked.wait()
+            await self._take_marked(message, suspect)
 
     async def _settle(self, message: WireMessage, suspect: str) -> None:
         """Have the message executed; where that is cut short, its mark stands for the next time."""
@@ -123,11 +134,11 @@ class PoisonIsolation:
     async def _unmark(self, suspect: str) -> None:
         self._known.discard(suspect)
         await self._write(lambda connection: suspect_messages.unmark(connection, [suspect]))
-        self._marked.discard(suspect)
+        self._marked.pop(suspect, None)
 
     async def _give_up(self, message: WireMessage, suspect: str, marks: int) -> None:
         self._known.add(suspect)
-        self._marked.discard(suspect)
+        self._marked.pop(suspect, None)
         await self._dead_letter(
             DeadLetter(
                 id=new_id(),

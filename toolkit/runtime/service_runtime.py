@@ -110,10 +110,13 @@ class ServiceRuntime:
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Enqueue deliveries; their source settles each when its transaction has committed."""
         isolation = self.poison_isolation
-        suspects = [each for each in deliveries if each.again or isolation.knows(each.wire)]
-        for each in suspects:
-            isolation.begin(each)
-        self.batcher.take([each for each in deliveries if each.apart is None] if suspects else deliveries)
+        for each in deliveries:
+            if each.again:
+                isolation.begin(each)
+        for each in deliveries:  # afterwards, since a new copy may come before the message that was delivered before
+            if each.apart is None and isolation.knows(each.wire):
+                isolation.begin(each)
+        self.batcher.take([each for each in deliveries if each.apart is None])
 
     async def dead_letter(self, dead_letter: DeadLetter) -> None:
         """Keep a message that did not reach a step, and return once that is committed; retry until it is."""

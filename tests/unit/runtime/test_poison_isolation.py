@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,10 +14,21 @@ from toolkit.persistence import suspect_messages
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.suspect_messages import fingerprint
+from toolkit.runtime.delivery import Delivery
 from toolkit.runtime.poison_isolation import PoisonIsolation
 
 LETHAL = WireMessage(b'{"n": 1}', "order.Placed", "one", "order-1")
 INNOCENT = WireMessage(b'{"n": 2}', "order.Placed", "two", "order-2")
+
+
+class Nowhere:
+    """A source that does nothing with its deliveries."""
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle them."""
+
+    def fail(self, delivery: Delivery, error: Exception) -> None:
+        """Take one back."""
 
 
 class Bench:
@@ -174,6 +185,30 @@ async def test_a_concurrent_copy_adds_no_mark(bench: Bench) -> None:
     executing.set()
     await asyncio.gather(*tasks)
     assert await bench.marks(INNOCENT) == 0
+
+
+async def test_a_copy_runs_only_under_a_written_mark(bench: Bench) -> None:
+    marks: list[int] = []
+
+    async def count(message: WireMessage) -> None:
+        marks.append(await bench.marks(message))
+
+    bench.execute = count
+    await asyncio.gather(*(bench.poison_isolation.take(LETHAL) for _ in range(3)))
+
+    assert marks[0] == 1
+    assert 0 not in marks
+
+
+async def test_a_new_copy_is_known_once_one_was_redelivered(bench: Bench) -> None:
+    before = bench.poison_isolation.knows(LETHAL)
+    delivery = Delivery(LETHAL, Nowhere(), again=True)
+    bench.poison_isolation.begin(delivery)
+    meanwhile = bench.poison_isolation.knows(LETHAL)
+    assert delivery.apart is not None
+    await delivery.apart
+
+    assert (before, meanwhile, bench.poison_isolation.knows(LETHAL)) == (False, True, False)
 
 
 async def test_a_returned_message_keeps_no_mark(bench: Bench) -> None:
