@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.library_branch import Branch
@@ -16,14 +14,12 @@ from tests.example_sagas.loan_rows import dead_letters_of, lent, states
 from tests.example_sagas.loans import CardRefused, Clerk, library
 from tests.unit.runtime.database_faults import forbid_entries_of_loan_13
 from tests.unit.runtime.loan_requests import wanted
+from tests.unit.runtime.recorded_source import Recorded
 from toolkit import Event, Service
-from toolkit.declaration.events import AbortRequested, SagaEnded
+from toolkit.declaration.events import AbortRequested
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
-from toolkit.runtime import batcher
 from toolkit.runtime.delivery import Delivery
-
-ENDED = SagaEnded(saga_type="loan", completed=["loan-9"], failed=[])
 
 
 async def test_a_delivery_returns_once_its_effect_is_committed(running_branch: Branch, database: Database) -> None:
@@ -54,20 +50,6 @@ async def test_waiting_messages_form_the_next_batch(running_branch: Branch, cler
 
     assert len(await lent(database)) == 61
     assert [sessions.count(each) for each in dict.fromkeys(sessions)] == [50, 10]
-
-
-class Recorded:
-    """A transport that records what is settled by each call, and what fails."""
-
-    def __init__(self) -> None:
-        self.settled: list[list[Delivery]] = []
-        self.failed: list[tuple[Delivery, Exception]] = []
-
-    def settle(self, deliveries: Sequence[Delivery]) -> None:
-        self.settled.append(list(deliveries))
-
-    def fail(self, delivery: Delivery, error: Exception) -> None:
-        self.failed.append((delivery, error))
 
 
 async def test_a_committed_batch_is_settled_by_one_call(service: Service, database: Database, clerk: Clerk) -> None:
@@ -123,66 +105,6 @@ async def test_what_its_transport_gave_up_is_not_settled(service: Service, datab
     assert source.settled == [[deliveries[2]]]
     assert source.failed == []
     assert await lent(database) == ["loan-0", "loan-2"]
-
-
-async def test_ends_of_sagas_join_the_next_batch(
-    running_branch: Branch, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batcher, "_PATIENCE", 20)
-    source = Recorded()
-    ended, request = Delivery(wire(ENDED), source), Delivery(wanted(1), source)
-
-    running_branch.batcher.take([ended])
-    await asyncio.sleep(0.05)
-    waited = not ended.is_done
-    running_branch.batcher.take([request])
-    await running_branch.batcher.drain()
-
-    assert waited
-    assert source.settled == [[ended, request]]
-    assert await lent(database) == ["loan-1"]
-
-
-async def test_a_lonely_end_waits_only_a_moment(running_branch: Branch) -> None:
-    source = Recorded()
-    ended = Delivery(wire(ENDED), source)
-
-    running_branch.batcher.take([ended])
-    async with asyncio.timeout(5):
-        await running_branch.batcher.drain()
-
-    assert source.settled == [[ended]]
-
-
-async def test_a_full_batch_of_ends_does_not_wait(
-    service: Service, database: Database, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batcher, "_PATIENCE", 20)
-    one, source = Branch(service, database, resources={Clerk: clerk}, batch_size=3), Recorded()
-    ends = [Delivery(wire(ENDED), source) for _ in range(3)]
-
-    async with one.open(), asyncio.timeout(10):
-        one.batcher.take(ends[:2])
-        await asyncio.sleep(0.05)
-        one.batcher.take(ends[2:])
-        await one.batcher.drain()
-
-    assert source.settled == [ends]
-
-
-async def test_a_stopping_batcher_executes_waiting_ends(
-    service: Service, database: Database, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batcher, "_PATIENCE", 20)
-    one, source = Branch(service, database, resources={Clerk: clerk}), Recorded()
-    running = asyncio.create_task(one.batcher.run())
-    one.batcher.take([Delivery(wire(ENDED), source)])
-    await asyncio.sleep(0.05)
-
-    one.batcher.stop()
-    await asyncio.wait_for(running, timeout=5)
-
-    assert [len(each) for each in source.settled] == [1]
 
 
 async def test_two_replicas_apply_duplicates_once(service: Service, postgres: Database, clerk: Clerk) -> None:
