@@ -39,9 +39,9 @@ class Hit(StrEnum):
     LATE = "late"
     """Another event has moved the step on; this one changes nothing."""
     COMPENSATION_FIRST = "compensation_first"
-    """The compensation came before the step, which never runs."""
+    """The compensation came before the step, which never takes effect."""
     ABORT = "abort"
-    """An abort came before the step, which never runs."""
+    """An abort came before the step, which never takes effect."""
     DEFERRED = "deferred"
     """The step's outcome is still unknown; the event is deferred."""
 

@@ -151,7 +151,7 @@ def _original(dead_letter: DeadLetter) -> WireMessage:
     dead letter's.
     """
     message = dead_letter.message
-    left_out = (*BROKERS_OWN, ATTEMPT) if dead_letter.step else BROKERS_OWN  # a step's attempts begin anew
+    left_out = (*BROKERS_OWN, ATTEMPT) if dead_letter.step else BROKERS_OWN  # the step's attempts count from 1
     headers = {name: value for name, value in message.headers.items() if not name.startswith(left_out)}
     return WireMessage(
         body=message.body,

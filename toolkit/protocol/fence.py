@@ -72,7 +72,7 @@ class Decision(StrEnum):
     UNDO = "undo"
     """Run the compensation, or run it again under the same idempotency key."""
     FENCE = "fence"
-    """Take the step's first position, so that it never runs, and emit the next event of the chain."""
+    """Take the step's first position, so that it never takes effect, and emit the next event of the chain."""
     DEFER = "defer"
     """Handle the message later: while the outcome is unknown nothing may fence the step."""
     IGNORE = "ignore"

@@ -53,7 +53,7 @@ class Transition(StepEntries):
         self.refused(refusal)
 
     def fenced(self, event_type: type[Event]) -> None:
-        """Fence the step: a compensation or an abort came before it, so it never runs; the event goes out."""
+        """Fence the step: a compensation or an abort came before it, so it never takes effect; the event goes out."""
         is_abort = isinstance(self.message.event, AbortRequested)
         self._work.after_commit.hit(self.step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
         reason = str(getattr(self.message.event, "reason", ""))
