@@ -11,7 +11,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from toolkit.declaration.events import Event, Saga, documented_example, routing_key
 from toolkit.declaration.participant import Compensation, Step
@@ -37,20 +37,44 @@ class EventContract(_Part):
     example: dict[str, Any]
 
 
+class SlotContract(_Part):
+    """An event parameter of a step or a compensation: its name, and the events of which one fills it."""
+
+    name: str
+    events: tuple[str, ...]
+
+
 class HandlerContract(_Part):
-    """A step, or a compensation `of` one. `timeout` is in seconds; `attempts` counts the first one, too."""
+    """A step, or a compensation `of` one. `timeout` is in seconds; `attempts` counts the first one, too.
+
+    It runs once each of its `slots` holds an event; `triggers` are the events of all slots.
+    """
 
     name: str
     kind: Literal["step", "compensation"]
     of: str | None
     saga: str
     triggers: tuple[str, ...]
+    slots: tuple[SlotContract, ...] = ()
     success: str
     refusals: tuple[str, ...]
     timeout: float | None
     attempts: int
     external: bool
     description: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_slot(cls, facts: Any) -> Any:
+        """Fill in the slot of a service without joins, such as one of an older release: all triggers fill it."""
+        if isinstance(facts, dict) and not facts.get("slots"):
+            return facts | {"slots": ({"name": "event", "events": facts.get("triggers", ())},)}
+        return facts
+
+    @property
+    def is_join(self) -> bool:
+        """Whether it runs on several events, one for each slot."""
+        return len(self.slots) > 1
 
     @property
     def emits(self) -> tuple[str, ...]:
@@ -141,6 +165,10 @@ def _handler(handler: Step | Compensation, timeouts: Mapping[str, timedelta]) ->
         of=None if is_step else step.name,
         saga=step.saga.name,
         triggers=tuple(event.__name__ for event in handler.triggers),
+        slots=tuple(
+            SlotContract(name=name, events=tuple(event.__name__ for event in events))
+            for name, events in handler.slots.items()
+        ),
         success=(handler.success if isinstance(handler, Step) else handler.emits).__name__,
         refusals=tuple(event.__name__ for event in handler.refusals) if isinstance(handler, Step) else (),
         timeout=timeout.total_seconds() if timeout else None,

@@ -1,12 +1,12 @@
 """Declare a service's part in a saga: its steps, and the compensations that undo them.
 
-The signature is the graph: the type of the first parameter is the edge in, the returned union the edges out.
+The signature is the graph: the types of the event parameters are the edges in, the returned union the edges out.
 A wrong declaration fails while its module is imported, with the function, the fault and the cure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
@@ -44,8 +44,13 @@ class Step:
 
     @property
     def triggers(self) -> tuple[type[Event], ...]:
-        """The events that this step runs on."""
+        """The events that this step runs on; of a join, the events of all its slots."""
         return self.signature.triggers
+
+    @property
+    def slots(self) -> Mapping[str, tuple[type[Event], ...]]:
+        """The events that fill each event parameter; with several, the step runs once all are filled."""
+        return self.signature.slots
 
     @property
     def is_refusable(self) -> bool:
@@ -71,8 +76,13 @@ class Compensation:
 
     @property
     def triggers(self) -> tuple[type[Event], ...]:
-        """The events that this compensation runs on."""
+        """The events that this compensation runs on; of a join, the events of all its slots."""
         return self.signature.triggers
+
+    @property
+    def slots(self) -> Mapping[str, tuple[type[Event], ...]]:
+        """The events that fill each event parameter; with several, the step is undone once all are filled."""
+        return self.signature.slots
 
 
 @dataclass(slots=True)
@@ -104,9 +114,10 @@ class Participant:
         retry: RetryPolicy | None = None,
         external: bool | None = None,
     ) -> Callable[[F], F]:
-        """Declare the step that runs on the event in the function's first parameter.
+        """Declare a step. It runs on the event that its parameter takes; with several, once each has its event.
 
-        - `timeout`: counted from the event's `occurred_at`, waiting and retries included; past it the step refuses.
+        - `timeout`: counted from the (first) event's `occurred_at`, waiting and retries included; past it the step
+          refuses.
         - `external`: the function calls a system that no transaction covers. The call comes before the first use
           of the session, uses the `IdempotencyKey` parameter as its key, and may be repeated.
 
@@ -166,7 +177,7 @@ class Participant:
     ) -> None:
         where, name, signature = place_of(function), function.__name__, read_signature(function)
         check_step(where, signature, saga=self.saga)
-        check_is_new(where, name, signature, steps={step.name: step.signature for step in self.steps})
+        check_is_new(where, name, steps=[step.name for step in self.steps])
         self.steps.append(
             Step(
                 name=name,

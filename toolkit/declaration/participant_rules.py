@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from datetime import timedelta
 
 from toolkit.declaration.event_rules import check_buildable, check_event
@@ -61,20 +61,12 @@ def check_step(where: str, signature: Signature, *, saga: Saga) -> None:
         check_buildable(where, refusal, saga, "a refusal is also emitted for a step that never ran")
 
 
-def check_is_new(where: str, name: str, signature: Signature, *, steps: Mapping[str, Signature]) -> None:
-    """Check that a step shares no trigger and no name with the participant's earlier steps, which are given by name.
+def check_is_new(where: str, name: str, *, steps: Collection[str]) -> None:
+    """Check that none of the participant's earlier steps has the step's name.
 
     Raises:
-        DeclarationError: it does.
+        DeclarationError: one has it.
     """
-    for earlier, other in steps.items():
-        for trigger in signature.triggers:
-            if trigger in other.triggers:
-                raise DeclarationError(
-                    where,
-                    f"{trigger.__name__} already triggers the step {earlier}",
-                    "Let one step do both, or let the second one run on an event that the first emits",
-                )
     if name in steps:
         raise DeclarationError(where, "a step of this name exists already", "Rename one: the name is the fence's key")
 

@@ -47,13 +47,7 @@ class Service:
 
     def __post_init__(self) -> None:
         check_name("Service", self.name)
-        names = [step.name for step in self.steps]
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise DeclarationError(
-                f"Service {self.name!r}",
-                f"two steps are named {doubled[0]}",
-                "Rename one: the name is the fence's key",
-            )
+        self._check_names()
         if self.seed is not None and not is_coroutine_function(self.seed):
             raise DeclarationError(
                 f"Service {self.name!r}",
@@ -71,6 +65,15 @@ class Service:
                         f"the parameter {name!r} takes a {wanted.__name__}, which {self.name} does not provide",
                         f"Add it: Service(provides={{{wanted.__name__}: how_to_open_one}})",
                     )
+
+    def _check_names(self) -> None:
+        """Check that each stream of the log has a name of its own: each step's, and each joining compensation's."""
+        steps = [step.name for step in self.steps]
+        names = [*steps, *(each.name for each in self.compensations if each.signature.is_join)]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            kinds = "two steps" if steps.count(doubled[0]) > 1 else "a compensation that joins, and another function,"
+            cure = "Rename one: the name is the fence's key"
+            raise DeclarationError(f"Service {self.name!r}", f"{kinds} are named {doubled[0]}", cure)
 
     def _check_sagas(self) -> None:
         """Check that each saga's name, and each starting event, identifies one saga."""

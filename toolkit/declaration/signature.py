@@ -1,6 +1,8 @@
 """Read a step's or a compensation's signature: the events and resources that it takes, the events that it may emit.
 
-An annotation without a meaning raises a `DeclarationError` with the function, the fault and the cure.
+Each parameter that takes an event is a slot; its union names the events that fill it. With several slots the function
+is a join: it runs once each slot holds an event. An annotation without a meaning raises a `DeclarationError` with the
+function, the fault and the cure.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Union
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,8 +25,12 @@ Function = Callable[..., Awaitable[Event]]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The parameters of a step's function, by role, and the events that it may return."""
+    """The parameters of a step's function, by role, and the events that it may return.
 
+    `slots` has the events that each event parameter takes; `event` is the first of these parameters.
+    """
+
+    slots: Mapping[str, tuple[type[Event], ...]]
     triggers: tuple[type[Event], ...]
     emits: tuple[type[Event], ...]
     event: str
@@ -33,6 +40,11 @@ class Signature:
     session: str | None
     key: str | None
     resources: Mapping[str, type]
+
+    @property
+    def is_join(self) -> bool:
+        """Whether the function takes several events, and runs once each of its slots holds one."""
+        return len(self.slots) > 1
 
     @property
     def successes(self) -> tuple[type[Event], ...]:
@@ -63,17 +75,30 @@ def read_signature(function: Function) -> Signature:
     names = list(inspect.signature(function).parameters)
     if "return" not in hints:
         raise DeclarationError(where, "it has no return type", "Declare the events that it emits, `-> Done | NotDone`")
-    if not names:
-        raise DeclarationError(
-            where, "it takes no event", "Take the event as the first parameter, `event: SomethingHappened`"
-        )
-    roles = _roles(where, names[1:], hints)
+    slots = _slots(where, names, hints)
     return Signature(
-        triggers=_events(where, hints.get(names[0]), f"the parameter {names[0]!r}"),
+        slots=slots,
+        triggers=tuple(event for events in slots.values() for event in events),
         emits=_events(where, hints["return"], "the return type"),
-        event=names[0],
-        **roles,
+        event=next(iter(slots)),
+        **_roles(where, [name for name in names if name not in slots], hints),
     )
+
+
+def _slots(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, tuple[type[Event], ...]]:
+    """Return the events that fill each event parameter; no event fills two of them."""
+    if not names:
+        raise DeclarationError(where, "it takes no event", "Take the event as a parameter, `event: SomethingHappened`")
+    taking = [name for name in names if name != "original" and any(map(_is_event, _members(hints.get(name))))]
+    slots = {name: _events(where, hints.get(name), f"the parameter {name!r}") for name in taking or names[:1]}
+    for (one, events), (other, others) in combinations(slots.items(), 2):
+        if shared := [event for event in events if event in others]:
+            raise DeclarationError(
+                where,
+                f"{shared[0].__name__} fills both {one!r} and {other!r}",
+                "Let each event fill one parameter: several parameters mean AND, a union means OR",
+            )
+    return slots
 
 
 def _roles(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +121,7 @@ def _roles(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, Any
             raise DeclarationError(
                 where,
                 f"the parameter {name!r} is annotated {hint!r}, which is nothing that a step may take",
-                "Annotate it with AsyncSession, IdempotencyKey, or a class that the Service provides",
+                "Annotate it with AsyncSession, IdempotencyKey, an Event, or a class that the Service provides",
             )
     return roles
 
@@ -104,7 +129,7 @@ def _roles(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, Any
 def _events(where: str, hint: Any, what: str, *, may_be_none: bool = False) -> tuple[type[Event], ...]:
     members = tuple(each for each in _members(hint) if not (may_be_none and each is type(None)))
     for member in members:
-        if not (isinstance(member, type) and issubclass(member, Event)):
+        if not _is_event(member):
             shown = getattr(member, "__name__", repr(member))
             raise DeclarationError(where, f"{what} is {shown}, which is not an Event", "Subclass toolkit.Event")
         if not member.__owner__:
@@ -114,6 +139,10 @@ def _events(where: str, hint: Any, what: str, *, may_be_none: bool = False) -> t
                 f'Declare `class {member.__name__}(..., owner="the service that emits it")`',
             )
     return members
+
+
+def _is_event(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Event)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -9,8 +9,10 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
+from tests.unit.declaration.visits import TableFreed, TableKept, TableRefused, TableWanted, visit_saga
+from toolkit import Participant, Service
 from toolkit.declaration.choreography import Choreography, as_mermaid, as_text
-from toolkit.declaration.contract import Contract
+from toolkit.declaration.contract import Contract, HandlerContract, SlotContract
 
 SERVICES = (inventory, payment, shipping, notification)
 
@@ -45,6 +47,32 @@ def test_a_contract_has_each_handlers_policy():
     assert (process.timeout, process.external) == (30.0, True)
     assert (refund.kind, refund.of, refund.timeout) == ("compensation", "process_payment", None)
     assert process.description.startswith("Take the money")
+
+
+def test_a_contract_has_each_handlers_slots():
+    waiter = Participant("waiter", saga=visit_saga)
+
+    @waiter.step()
+    async def seat(guest: TableWanted, dish: TableKept | TableRefused) -> TableFreed: ...
+
+    (joining,) = Contract.of(Service(name="waiter", participants=[waiter])).handlers
+    alone = Contract.of(payment).handlers[1]
+
+    assert joining.slots == (
+        SlotContract(name="guest", events=("TableWanted",)),
+        SlotContract(name="dish", events=("TableKept", "TableRefused")),
+    )
+    assert joining.is_join
+    assert joining.triggers == ("TableWanted", "TableKept", "TableRefused")
+    assert alone.slots == (SlotContract(name="event", events=("ShipmentFailed", "ShipmentCancelled")),)
+    assert not alone.is_join
+
+
+def test_a_contract_of_an_older_release_has_one_slot():
+    sent = Contract.of(payment).handlers[1].model_dump(mode="json")
+    del sent["slots"]
+
+    assert HandlerContract.model_validate(sent) == Contract.of(payment).handlers[1]
 
 
 def test_a_contract_shows_an_overridden_timeout():

@@ -46,6 +46,33 @@ def test_the_signature_is_the_graph(waiter: Participant) -> None:
     assert step.ends_saga
 
 
+def test_several_event_parameters_are_slots(waiter: Participant) -> None:
+    @waiter.step()
+    async def seat(session: AsyncSession, guest: TableWanted | TableFreed, dish: TableKept) -> TableFreed: ...
+
+    step = waiter.steps[0]
+    assert dict(step.slots) == {"guest": (TableWanted, TableFreed), "dish": (TableKept,)}
+    assert step.triggers == (TableWanted, TableFreed, TableKept)
+    assert (step.signature.is_join, step.signature.event, step.signature.session) == (True, "guest", "session")
+
+
+def test_a_compensation_has_slots_beside_its_original(waiter: Participant, keep_table: Callable) -> None:
+    @waiter.compensation(of=keep_table)
+    async def free(original: TableKept, dish: DishFailed, guest: TableWanted) -> TableFreed: ...
+
+    undo = waiter.compensations[0]
+    assert dict(undo.slots) == {"dish": (DishFailed,), "guest": (TableWanted,)}
+    assert (undo.signature.is_join, undo.signature.originals) == (True, (TableKept,))
+
+
+def test_several_steps_run_on_one_event(waiter: Participant, keep_table: Callable) -> None:
+    @waiter.step()
+    async def greet(event: TableFreed | TableWanted) -> TableKept: ...
+
+    assert [step.name for step in waiter.steps if TableWanted in step.triggers] == ["keep_table", "greet"]
+    assert not any(step.signature.is_join for step in waiter.steps)
+
+
 def test_a_decorator_returns_the_function_itself(waiter: Participant, keep_table: Callable) -> None:
     undo = waiter.compensation(of=keep_table)(free_table)
 

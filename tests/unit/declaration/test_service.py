@@ -70,6 +70,24 @@ def test_two_participants_cannot_have_steps_of_one_name() -> None:
         Service(name="library", participants=[searching(), searching()], provides={Catalogue: a_catalogue})
 
 
+def test_a_joining_compensation_has_a_name_of_its_own() -> None:
+    desk, shelf = (Participant(name, saga=loan_saga) for name in ("desk", "shelf"))
+
+    @desk.step()
+    async def lend(event: BookWanted) -> BookLent: ...
+
+    @desk.compensation(of=lend)
+    async def tidy(card: CardRefused, book: BookTakenBack) -> BookTakenBack: ...
+
+    async def again(event: BookWanted) -> BookLent: ...
+
+    again.__name__ = "tidy"
+    shelf.step()(again)
+
+    with pytest.raises(DeclarationError, match="a compensation that joins, and another function, are named tidy"):
+        Service(name="library", participants=[desk, shelf])
+
+
 def test_a_service_knows_one_saga_by_each_name() -> None:
     other = replace(loan_saga, starts_with=BookLent)
 

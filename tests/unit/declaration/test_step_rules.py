@@ -69,6 +69,15 @@ async def has_an_invalid_annotation(event: TableWanted) -> "a table": ...  # noq
 async def takes_an_original(event: TableWanted, original: TableKept) -> TableKept: ...
 
 
+async def fills_two_slots_by_one_event(table: TableWanted | TableKept, guest: TableWanted) -> TableFreed: ...
+
+
+async def takes_an_event_or_a_number(table: TableWanted, guest: TableKept | int) -> TableFreed: ...
+
+
+async def takes_an_event_and_a_rumour(table: TableWanted, news: Rumour) -> TableFreed: ...
+
+
 async def takes_a_list(event: TableWanted, tables: list[int]) -> TableKept: ...
 
 
@@ -78,7 +87,7 @@ async def lacks_the_sessions_annotation(event: TableWanted, session) -> TableKep
 NO_STEPS = [
     (has_no_return_type, "it has no return type", "Declare the events that it emits"),
     (is_not_async, "it is not a coroutine function", "Write `async def`"),
-    (takes_nothing, "it takes no event", "Take the event as the first parameter"),
+    (takes_nothing, "it takes no event", "Take the event as a parameter"),
     (lacks_the_events_annotation, "the parameter 'event' is None, which is not an Event", "Subclass toolkit.Event"),
     (takes_a_number, "the parameter 'event' is int, which is not an Event", "Subclass toolkit.Event"),
     (takes_a_rumour, "the parameter 'event' is Rumour, which has no owner", 'Declare `class Rumour(..., owner="'),
@@ -93,6 +102,9 @@ NO_STEPS = [
     (joins_types_that_cannot_be_joined, "an annotation can't be resolved", "Import it at module level"),
     (has_an_invalid_annotation, "an annotation can't be resolved", "Import it at module level"),
     (takes_an_original, "a step has no original", "Only a compensation takes a parameter named `original`"),
+    (fills_two_slots_by_one_event, "TableWanted fills both 'table' and 'guest'", "Let each event fill one parameter"),
+    (takes_an_event_or_a_number, "the parameter 'guest' is int, which is not an Event", "Subclass toolkit.Event"),
+    (takes_an_event_and_a_rumour, "the parameter 'news' is Rumour, which has no owner", "Declare `class Rumour("),
     (
         takes_a_list,
         "the parameter 'tables' is annotated list[int], which is nothing that a step may take",
@@ -116,13 +128,6 @@ def test_a_wrong_step_has_a_fault_and_cure(waiter: Participant, function: Callab
     assert cure in caught.value.cure
     assert str(caught.value) == f"{caught.value.function}: {caught.value.fault}. {caught.value.cure}."
     assert waiter.steps == []
-
-
-def test_two_steps_cannot_run_on_one_event(waiter: Participant, keep_table: Callable) -> None:
-    async def greet(event: TableFreed | TableWanted) -> TableKept: ...
-
-    with pytest.raises(DeclarationError, match=r"greet: TableWanted already triggers the step keep_table\. Let one"):
-        waiter.step()(greet)
 
 
 def test_two_steps_cannot_have_one_name(waiter: Participant, keep_table: Callable) -> None:
