@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 import toolkit.doctor.probes.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
+from tests.servers import Server
 from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.cli.app import app
 from toolkit.cli.service_discovery import find_service
@@ -41,13 +42,19 @@ Saga = Callable[..., Result]
 
 @pytest.fixture
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data directory, and an environment that says nothing else."""
+    """An empty data directory, and an environment that sets nothing else."""
     for name in [name for name in os.environ if name.startswith(("SAGA_", "PAYMENT_GATEWAY_"))]:
         if not name.startswith("SAGA_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("SAGA_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(PROJECT)
     return tmp_path / "data"
+
+
+@pytest.fixture
+def environment(data_dir: Path, rabbitmq: Server, prefix: str) -> dict[str, str]:
+    """The settings of a service that runs on the tests' broker, with an exchange of its own."""
+    return {"SAGA_BROKER_URL": rabbitmq.url, "SAGA_EXCHANGE": prefix, "SAGA_HTTP_PORT": "0", "SAGA_LOG_FORMAT": "json"}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`saga run` runs one service until it is told to stop; the other verbs read it over HTTP."""
+"""`saga run` runs one service until SIGTERM; the other verbs read it over HTTP."""
 
 from __future__ import annotations
 
@@ -15,63 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.conftest import PROJECT, SERVICES, command
+from tests.cli.conftest import SERVICES, command
 from tests.eventually import eventually
-
-#: A service whose own code does harm once it runs: HARM says which.
-DOOMED = """
-import asyncio, os, signal
-from contextlib import asynccontextmanager
-
-from services.payment.app import app as payment
-from toolkit import Service
-
-HARM = os.environ["HARM"]
-
-
-class Harm:
-    pass
-
-
-async def wait_and_harm():
-    while not (found := [task for task in asyncio.all_tasks() if task.get_name() == f"keeper of {payment.name}"]):
-        await asyncio.sleep(0.05)
-    if HARM == "SystemExit":
-        raise SystemExit(0)
-    if HARM == "KeyboardInterrupt":
-        raise KeyboardInterrupt
-    next(task for task in asyncio.all_tasks() if task.get_name() == f"{HARM} of {payment.name}").cancel()
-
-
-@asynccontextmanager
-async def provider(_):
-    if HARM == "provider":
-        task = asyncio.create_task(asyncio.sleep(60))
-        task.cancel()
-        await task
-    if HARM == "provider's exit":
-        raise SystemExit(0)
-    harming = asyncio.create_task(wait_and_harm())
-    yield Harm()
-
-
-app = Service(
-    name=payment.name,
-    participants=payment.participants,
-    tables=payment.tables,
-    provides=dict(payment.provides) | {Harm: provider},
-)
-"""
-
-
-@pytest.fixture
-def environment(data_dir, rabbitmq, prefix) -> dict[str, str]:
-    return {"SAGA_BROKER_URL": rabbitmq.url, "SAGA_EXCHANGE": prefix, "SAGA_HTTP_PORT": "0", "SAGA_LOG_FORMAT": "json"}
 
 
 @contextmanager
 def running(name: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a service, its log in a file; told to stop at the end."""
+    """Run a service, its log in a file; it receives SIGTERM at the end."""
     with log.open("wb") as stderr:
         process = subprocess.Popen(command("run", name), env=os.environ | environment, stderr=stderr)
     try:
@@ -96,7 +46,7 @@ async def ready(log: Path) -> str:
 
 
 def address(log: Path) -> str | None:
-    """Return where a service listens, if its log says so already."""
+    """Return the address where a service listens, once its log has it."""
     port = re.search(r'"port": (\d+)', log.read_text())
     return f"http://127.0.0.1:{port[1]}" if port else None
 
@@ -260,49 +210,3 @@ async def test_service_outlasts_a_refusing_broker_or_database(environment, postg
             assert process.poll() is None
         assert '"level": "error"' in log.read_text()
         assert '"cure": "mend the login' in log.read_text()
-
-
-@pytest.mark.parametrize("harms", [("batcher", "relay", "watchdog"), ("pruner", "keeper", "SystemExit")], ids=" ".join)
-def test_service_that_loses_a_loop_names_it(environment, data_dir, tmp_path, harms):
-    ended = run_doomed(environment, data_dir, tmp_path, harms)
-
-    for harm, (code, told) in ended.items():
-        fault = "ended the process: SystemExit" if harm == "SystemExit" else f"the loop {harm} of payment ended though"
-        assert code == 1, told
-        assert told.splitlines()[-1].startswith("error: ")
-        assert fault in told.splitlines()[-1]
-        assert ("background loop ended" in told) == (harm != "SystemExit"), "the loops of the others end in good order"
-
-
-def test_start_cancelled_from_within_is_an_error(environment, data_dir, tmp_path):
-    ended = run_doomed(environment, data_dir, tmp_path, ("provider", "provider's exit", "KeyboardInterrupt"))
-
-    for harm in ("provider", "provider's exit"):
-        code, told = ended[harm]
-        assert code == 1, told
-        assert told.splitlines()[-1].startswith("error: the provider of Harm ")
-    code, told = ended["KeyboardInterrupt"]
-    assert code == 1, told
-    assert "ended the process: KeyboardInterrupt" in told.splitlines()[-1]
-
-
-def run_doomed(environment, data_dir, tmp_path, harms) -> dict[str, tuple[int, str]]:
-    """Run the harmful service once for each harm, side by side, until it ends; return its exit codes and its logs."""
-    (tmp_path / "doomed.py").write_text(DOOMED)
-    own = {"PYTHONPATH": f"{tmp_path}:{PROJECT}"}
-    processes = {}
-    for harm in harms:
-        facts = {
-            "HARM": harm,
-            "SAGA_DATA_DIR": str(data_dir / harm),
-            "SAGA_EXCHANGE": environment["SAGA_EXCHANGE"] + harm[0],
-        }
-        processes[harm] = subprocess.Popen(
-            command("run", "doomed:app"), env=os.environ | environment | own | facts, stderr=subprocess.PIPE, text=True
-        )
-    try:
-        told = {harm: process.communicate(timeout=90)[1] for harm, process in processes.items()}
-    finally:
-        for process in processes.values():
-            process.kill()
-    return {harm: (processes[harm].returncode, told[harm]) for harm in harms}
