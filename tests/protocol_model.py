@@ -3,7 +3,9 @@
 A message once sent may be delivered at any moment, any number of times. Each step may succeed or refuse; an abort may
 come at any moment. Payment is external: a worker claims it, calls the gateway, and commits what it learnt *later*,
 while another worker (the delivery came again after a crash) may do the same, or give up. One move is one transaction,
-or one call to the gateway. Time is no part of it: what a deadline may bring about, may happen at any moment.
+or one call to the gateway. A plain step may also run without a read of its stream: its transaction begins upon an empty
+stream and commits at any time later, if its position is still free. Time is no part of it: what a deadline may bring
+about, may happen at any moment.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class Variant(StrEnum):
     GIVE_UP_WITHOUT_VOID = "giving up voids nothing"
     VOID_BEFORE_POSITION = "giving up voids first, and takes its position afterwards"
     VOID_REGARDLESS = "who gives up voids, even where another worker took the position"
+    UNREAD_WITHOUT_KEY = "a step that ran without a read commits, even where its position is taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ STEPS = (INVENTORY, PAYMENT, SHIPPING, NOTIFICATION)
 
 NOTICE_ON = {"InventoryReservationFailed", "InventoryReleased"}
 FULFILLED, FAILED, ABORT = "OrderFulfilled", "OrderFailed", "AbortRequested"
+#: The move that need not come: a saga ends without it.
+ABORTED = "an operator aborts"
 
 Last = tuple[At | None, ...]
 
@@ -68,6 +73,7 @@ class State:
     - `ledger`: what stands at the gateway under the payment's key: charged, declined or voided.
     - `answer`: what a worker has learnt from the gateway and has not committed yet. The ledger may have moved on.
     - `sent`: the events under way; none is ever lost, and none is ever used up.
+    - `unread`: the steps whose transactions run upon a stream that they take as empty.
     """
 
     last: Last = (None,) * len(STEPS)
@@ -75,6 +81,7 @@ class State:
     answer: str | None = None
     is_noticed: bool = False
     sent: frozenset[str] = frozenset({"OrderCreated"})
+    unread: frozenset[Step] = frozenset()
 
     def at(self, step: Step) -> At | None:
         """Return where a step stands."""
@@ -101,9 +108,10 @@ LogDeltas = Iterator[Move]
 def moves(state: State, variant: Variant) -> LogDeltas:
     """Yield all that can happen next."""
     if ABORT not in state.sent:
-        yield Move("somebody aborts", replace(state, sent=state.sent | {ABORT}))
+        yield Move(ABORTED, replace(state, sent=state.sent | {ABORT}))
     for step in STEPS:
         yield from _forward(state, step)
+        yield from _without_a_read(state, step, variant)
         yield from _aborted(state, step, variant)
         yield from _back(state, step, variant)
         yield from _end(state, step, variant)
@@ -120,6 +128,21 @@ def _forward(state: State, step: Step) -> LogDeltas:
     else:
         yield Move(f"{step.name} completes", state.move(step, At.COMPLETED, step.success))
     yield Move(f"{step.name} refuses", state.move(step, At.FAILED, step.refusal))
+
+
+def _without_a_read(state: State, step: Step, variant: Variant) -> LogDeltas:
+    """What a transaction does that takes the step's stream as empty: a duplicate, or one that another overtakes."""
+    if step is PAYMENT:
+        return
+    if step.on in state.sent and step not in state.unread:
+        yield Move(f"{step.name} begins without a read", replace(state, unread=state.unread | {step}))
+    if step in state.unread:
+        ended = replace(state, unread=state.unread - {step})
+        if state.at(step) is None or variant is Variant.UNREAD_WITHOUT_KEY:
+            yield Move(f"{step.name} commits without a read", ended.move(step, At.COMPLETED, step.success))
+            yield Move(f"{step.name} refuses without a read", ended.move(step, At.FAILED, step.refusal))
+        else:
+            yield Move(f"{step.name} finds its position taken", ended)
 
 
 def _outside(state: State, variant: Variant) -> LogDeltas:
@@ -244,7 +267,7 @@ def explore(variant: Variant) -> Exploration:
     while waiting:
         state = waiting.popleft()
         following = [move for move in moves(state, variant) if move.after != state]
-        if all(move.text == "somebody aborts" for move in following):
+        if all(move.after.unread > state.unread or move.text == ABORTED for move in following):
             found.at_rest += 1
             _note(found, fault_at_rest(state), came_by, state)
         for move in following:
