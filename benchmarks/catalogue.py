@@ -56,6 +56,14 @@ SYSTEMS = (
         at_once=(1, 10, 100),
         decides=True,
     ),
+    System(
+        name="by hand, SQLite, SQLModel row",
+        module=f"{_BY_HAND}.on_sqlite_with_sqlmodel_rows",
+        on_files=True,
+        share=2,
+        at_once=(1, 10, 100),
+        decides=True,
+    ),
     System(name="toolkit, SQLite", module=_TOOLKIT, on_files=True, at_once=(1, 10, 100), decides=True),
     System(
         name="by hand, embedded",
@@ -63,6 +71,14 @@ SYSTEMS = (
         on_files=True,
         embedded=True,
         share=5,
+        decides=True,
+    ),
+    System(
+        name="by hand, embedded, SQLModel row",
+        module=f"{_BY_HAND}.embedded_with_sqlmodel_rows",
+        on_files=True,
+        embedded=True,
+        share=3,
         decides=True,
     ),
     System(

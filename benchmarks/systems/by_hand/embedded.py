@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.bulk_amqp import Delivery, Outgoing
 from benchmarks.client import PATIENCE, answer
 from benchmarks.load import Case, Load, Orders
 from benchmarks.saga import ENDS
 from benchmarks.systems.by_hand.batch import ENDED
-from benchmarks.systems.by_hand.loop import Loop, run_all
+from benchmarks.systems.by_hand.loop import Loop, Store, run_all
 from benchmarks.systems.by_hand.on_sqlite import SqliteStore
 from benchmarks.systems.process import Assignment, work
 
@@ -98,12 +99,12 @@ class EmbeddedLink:
         return set(self._awaited)
 
 
-async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
-    """Run the services and the client in this process."""
+async def run(assignment: Assignment, stopped: asyncio.Event, open_store: Callable[[str], Awaitable[Store]]) -> None:
+    """Run the services and the client in this process, each service with its own store."""
     hand_over = HandOver({})
     loops = []
     for name, url in assignment.databases.items():
-        loop = Loop(name, await SqliteStore.open(url))
+        loop = Loop(name, await open_store(url))
         loop.link = EmbeddedLink(loop, hand_over)
         loops.append(loop)
     running = asyncio.create_task(run_all(loops, stopped))
@@ -119,4 +120,4 @@ async def run(assignment: Assignment, stopped: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    work(run)
+    work(partial(run, open_store=SqliteStore.open))

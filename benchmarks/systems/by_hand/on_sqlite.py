@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
 from benchmarks.bulk_amqp import Outgoing
-from benchmarks.systems.by_hand.batch import Batch
+from benchmarks.systems.by_hand.batch import Batch, Step
 from benchmarks.systems.by_hand.rabbitmq import run
 from benchmarks.systems.process import work
 
@@ -38,14 +38,18 @@ _DELETE = "DELETE FROM outbox WHERE id = ?"
 _UNSENT = "SELECT id, key, body FROM outbox WHERE at <= datetime('now', ?) ORDER BY at"
 
 
+#: What the thread does with its connection.
+Job = Callable[[sqlite3.Connection], Container[str] | None]
+
+
 class SqliteStore:
     """One file, and the thread that writes to it."""
 
     def __init__(self, file: str) -> None:
-        self._batches: SimpleQueue[tuple[Batch, asyncio.Future[Container[str] | None]]] = SimpleQueue()
-        self._looking = _connect(file)
+        self._jobs: SimpleQueue[tuple[Job, asyncio.Future[Container[str] | None]]] = SimpleQueue()
+        self._looking, self._writing = _connect(file), _connect(file)
         self._looking.executescript(_TABLES)
-        threading.Thread(target=self._write, args=(file, asyncio.get_running_loop()), daemon=True).start()
+        threading.Thread(target=self._work, args=[asyncio.get_running_loop()], daemon=True).start()
 
     @classmethod
     async def open(cls, url: str) -> SqliteStore:
@@ -54,8 +58,12 @@ class SqliteStore:
 
     async def commit(self, batch: Batch) -> Container[str] | None:
         """Commit a batch, and return the emitted ids of the steps that were no duplicates; None if none was one."""
+        return await self.do(partial(write, batch=batch, write_own=_write_own))
+
+    async def do(self, job: Job) -> Container[str] | None:
+        """Do something in the thread."""
         done: asyncio.Future[Container[str] | None] = asyncio.get_running_loop().create_future()
-        self._batches.put((batch, done))
+        self._jobs.put((job, done))
         return await done
 
     async def unsent(self, age: float) -> Sequence[Outgoing]:
@@ -63,13 +71,12 @@ class SqliteStore:
         rows = self._looking.execute(_UNSENT, [f"-{age} seconds"])
         return [Outgoing(name, key, body.encode()) for name, key, body in rows]
 
-    def _write(self, file: str, loop: asyncio.AbstractEventLoop) -> None:
-        connection = _connect(file)
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
-            batch, done = self._batches.get()
+            job, done = self._jobs.get()
             try:
-                loop.call_soon_threadsafe(_resolve, done, _commit(connection, batch))
-            except sqlite3.Error as error:
+                loop.call_soon_threadsafe(_resolve, done, job(self._writing))
+            except Exception as error:  # noqa: BLE001 -- it is raised where the job is awaited
                 loop.call_soon_threadsafe(_fail, done, error)
 
 
@@ -89,12 +96,15 @@ def _connect(file: str) -> sqlite3.Connection:
     return connection
 
 
-def _commit(connection: sqlite3.Connection, batch: Batch) -> Container[str] | None:
+def write(
+    connection: sqlite3.Connection, batch: Batch, write_own: Callable[[sqlite3.Connection, Sequence[Step]], None]
+) -> Container[str] | None:
+    """Commit a batch whose own rows are written by a function; return what `commit` does."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         fresh = _fresh(connection, batch)
         steps = batch.steps if fresh is None else [each for each in batch.steps if each["emitted_id"] in fresh]
-        connection.executemany(_OWN, [each for each in steps if each["amount"]])
+        write_own(connection, steps)
         connection.executemany(_SENT, steps)
         connection.executemany(_CLOSING, [(each[0], each[1], each[2].decode()) for each in batch.closing])
         connection.executemany(_CLOSED, [(batch.ended_by, each) for each in batch.ended])
@@ -104,6 +114,10 @@ def _commit(connection: sqlite3.Connection, batch: Batch) -> Container[str] | No
         connection.execute("ROLLBACK")
         raise
     return fresh
+
+
+def _write_own(connection: sqlite3.Connection, steps: Iterable[Step]) -> None:
+    connection.executemany(_OWN, [each for each in steps if each["amount"]])
 
 
 def _fresh(connection: sqlite3.Connection, batch: Batch) -> Container[str] | None:

@@ -9,33 +9,19 @@ from collections.abc import Container, Iterable, Sequence
 from functools import partial
 
 import asyncpg
-from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.orm import registry
-from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks.bulk_amqp import Outgoing
 from benchmarks.systems.by_hand.batch import Batch, Step
 from benchmarks.systems.by_hand.on_postgresql import BATCH, TABLES, fresh_of, parameters, unsent
+from benchmarks.systems.by_hand.own_rows import Effect
 from benchmarks.systems.by_hand.rabbitmq import run
 from benchmarks.systems.process import work
 
 _KNOWN = """
 SELECT event_id FROM saga_log WHERE saga_id = ANY($1) AND event_id = ANY($2)
 """
-
-tables = MetaData()
-
-
-class Base(SQLModel, registry=registry(metadata=tables)):
-    """The service's own table."""
-
-
-class Effect(Base, table=True):
-    id: int | None = Field(default=None, primary_key=True)
-    order_id: str
-    amount: int
 
 
 class DuplicateError(Exception):
