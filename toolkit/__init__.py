@@ -7,7 +7,7 @@ TYPE_CHECKING = False  # as mypy and editors know it; `typing` is imported while
 
 if TYPE_CHECKING:
     from toolkit.configuration.settings import Settings
-    from toolkit.declaration.events import Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
+    from toolkit.declaration.events import Answer, Event, IdempotencyKey, Refusal, Saga, SagaId, Sensitive
     from toolkit.declaration.middleware import CallNext, Middleware
     from toolkit.declaration.participant import Compensation, Participant, Step
     from toolkit.declaration.retry_policy import Retry, RetryPolicy
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from toolkit.errors import DeclarationError, SagaError
 
 __all__ = [
+    "Answer",
     "CallNext",
     "Compensation",
     "DeclarationError",
@@ -36,6 +37,7 @@ __all__ = [
 
 #: The module of each public name; mypy and editors use the imports above.
 _HOMES = {
+    "Answer": "declaration.events",
     "CallNext": "declaration.middleware",
     "Compensation": "declaration.participant",
     "DeclarationError": "errors",

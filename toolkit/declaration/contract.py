@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from toolkit.declaration.events import Event, Saga, documented_example, routing_key
+from toolkit.declaration.events import Answer, Event, Saga, documented_example, routing_key
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.redaction import schema_of, sensitive_paths
 from toolkit.declaration.service import Service
@@ -24,13 +24,18 @@ class _Part(BaseModel):
 
 
 class EventContract(_Part):
-    """One event: its owner, its schema and an example. `sensitive` are the dotted paths of its redacted fields."""
+    """One event: its owner, its schema and an example.
+
+    - `answer`: it comes from a person or a system outside; no service emits it.
+    - `sensitive`: the dotted paths of its redacted fields.
+    """
 
     name: str
     owner: str
     version: int
     routing_key: str
     optional: bool
+    answer: bool = False
     description: str
     json_schema: dict[str, Any]
     sensitive: tuple[str, ...]
@@ -45,7 +50,7 @@ class SlotContract(_Part):
 
 
 class HandlerContract(_Part):
-    """A step, or a compensation `of` one. `timeout` is in seconds; `attempts` counts the first one, too.
+    """A step, or a compensation `of` one. `timeout` and `remind` are in seconds; `attempts` counts the first one, too.
 
     It runs once each of its `slots` holds an event; `triggers` are the events of all slots.
     """
@@ -59,6 +64,7 @@ class HandlerContract(_Part):
     success: str
     refusals: tuple[str, ...]
     timeout: float | None
+    remind: float | None = None
     attempts: int
     external: bool
     description: str
@@ -138,6 +144,7 @@ def event_contract(event_type: type[Event]) -> EventContract:
         version=event_type.__version__,
         routing_key=routing_key(event_type),
         optional=event_type.__optional__,
+        answer=issubclass(event_type, Answer),
         description=inspect.cleandoc(event_type.__dict__.get("__doc__") or ""),
         json_schema=schema,
         sensitive=sensitive_paths(schema),
@@ -172,6 +179,7 @@ def _handler(handler: Step | Compensation, timeouts: Mapping[str, timedelta]) ->
         success=(handler.success if isinstance(handler, Step) else handler.emits).__name__,
         refusals=tuple(event.__name__ for event in handler.refusals) if isinstance(handler, Step) else (),
         timeout=timeout.total_seconds() if timeout else None,
+        remind=step.remind.total_seconds() if is_step and step.remind else None,
         attempts=handler.retry.attempts,
         external=step.external,
         description=inspect.cleandoc(handler.function.__doc__ or ""),

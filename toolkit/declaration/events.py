@@ -155,6 +155,15 @@ class Refusal(Event):
     reason: Reason
 
 
+class Answer(Event):
+    """What a person, or a system without the toolkit, decides: no step emits it; a step waits for it in a slot.
+
+        class Approved(Answer, owner="officer"): loan_id: SagaId
+
+    The saga that waits is the one whose id the answer carries.
+    """
+
+
 class SagaEnded(Event, owner="saga"):
     """Control message: these sagas have completed or failed. One message covers all that ended in a batch."""
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from toolkit.declaration.event_rules import check_saga
 from toolkit.declaration.events import Event, Refusal, Saga
 from toolkit.declaration.participant_rules import (
+    check_answers,
     check_compensation,
     check_is_new,
     check_name,
@@ -39,6 +40,7 @@ class Step:
     success: type[Event]
     refusals: tuple[type[Refusal], ...]
     timeout: timedelta | None
+    remind: timedelta | None
     retry: RetryPolicy
     external: bool
 
@@ -111,6 +113,7 @@ class Participant:
         self,
         *misplaced: object,
         timeout: timedelta | None = None,
+        remind: timedelta | None = None,
         retry: RetryPolicy | None = None,
         external: bool | None = None,
     ) -> Callable[[F], F]:
@@ -118,6 +121,7 @@ class Participant:
 
         - `timeout`: counted from the (first) event's `occurred_at`, waiting and retries included; past it the step
           refuses.
+        - `remind`: how often a step that waits for an `Answer` reminds of it.
         - `external`: the function calls a system that no transaction covers. The call comes before the first use
           of the session, uses the `IdempotencyKey` parameter as its key, and may be repeated.
 
@@ -130,7 +134,7 @@ class Participant:
 
         def declare(function: F) -> F:
             check_options(place_of(function), timeout=timeout, retry=retry, external=external)
-            self._add_step(function, timeout=timeout, retry=retry, external=external)
+            self._add_step(function, timeout=timeout, remind=remind, retry=retry, external=external)
             return function
 
         return declare
@@ -173,10 +177,17 @@ class Participant:
         return of_steps | {compensation.emits for compensation in self.compensations}
 
     def _add_step(
-        self, function: Function, *, timeout: timedelta | None, retry: RetryPolicy | None, external: bool | None
+        self,
+        function: Function,
+        *,
+        timeout: timedelta | None,
+        remind: timedelta | None,
+        retry: RetryPolicy | None,
+        external: bool | None,
     ) -> None:
         where, name, signature = place_of(function), function.__name__, read_signature(function)
         check_step(where, signature, saga=self.saga)
+        check_answers(where, signature, remind=remind)
         check_is_new(where, name, steps=[step.name for step in self.steps])
         self.steps.append(
             Step(
@@ -188,6 +199,7 @@ class Participant:
                 success=signature.successes[0],
                 refusals=signature.refusals,
                 timeout=self.timeout if timeout is None else timeout,
+                remind=remind,
                 retry=retry or self.retry,
                 external=self.external if external is None else external,
             )

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from toolkit.declaration.event_rules import check_buildable, check_event
-from toolkit.declaration.events import PLAIN_WORD, Event, Refusal, Saga
+from toolkit.declaration.events import PLAIN_WORD, Answer, Event, Refusal, Saga
 from toolkit.declaration.retry_policy import RetryPolicy
 from toolkit.declaration.signature import Signature
 from toolkit.errors import DeclarationError
@@ -61,6 +61,32 @@ def check_step(where: str, signature: Signature, *, saga: Saga) -> None:
         check_buildable(where, refusal, saga, "a refusal is also emitted for a step that never ran")
 
 
+def check_answers(where: str, signature: Signature, *, remind: object) -> None:
+    """Check how a step takes answers.
+
+    Raises:
+        DeclarationError: it emits one, takes nothing that asks for it, or reminds of none.
+    """
+    if emitted := [event.__name__ for event in signature.emits if issubclass(event, Answer)]:
+        fault = f"it emits {emitted[0]}, which is an Answer"
+        raise DeclarationError(where, fault, "Emit an Event: an answer comes from a person or a system outside")
+    answered = [name for name, events in signature.slots.items() if any(issubclass(each, Answer) for each in events)]
+    mixed = [name for name in answered if not all(issubclass(each, Answer) for each in signature.slots[name])]
+    if mixed:
+        fault = f"the parameter {mixed[0]!r} takes answers and other events"
+        raise DeclarationError(where, fault, "Take the answers in a parameter of their own: it shows what is asked")
+    if len(answered) == len(signature.slots):
+        fault = "it takes answers only, so that nothing shows what is asked"
+        raise DeclarationError(where, fault, "Take the event that asks as well, `request: LoanPrepared`")
+    if remind is None:
+        return
+    if not (isinstance(remind, timedelta) and remind > timedelta(0)):
+        fault = f"its remind {remind!r} is not a positive timedelta"
+        raise DeclarationError(where, fault, "Declare it as in `remind=timedelta(days=1)`")
+    if not answered:
+        raise DeclarationError(where, "it reminds, but waits for no Answer", "Take an Answer, or drop `remind`")
+
+
 def check_is_new(where: str, name: str, *, steps: Collection[str]) -> None:
     """Check that none of the participant's earlier steps has the step's name.
 
@@ -98,6 +124,9 @@ def check_compensation(
             f"{step} is external, so its outcome may be unknown when it is undone",
             f"Declare `original: {success.__name__} | None`, and void by key where it is None",
         )
+    if answers := [event.__name__ for event in (*signature.triggers, *signature.emits) if issubclass(event, Answer)]:
+        fault = f"a compensation has nothing to do with an Answer, here: {answers[0]}"
+        raise DeclarationError(where, fault, "Let a step wait for the answer, and undo on that step's events")
     _check_events(where, signature, saga)
     check_buildable(where, signature.emits[0], saga, "it is also emitted where there was nothing to undo")
 
