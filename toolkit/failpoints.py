@@ -16,7 +16,7 @@ from toolkit.errors import SettingsError
 
 T = TypeVar("T")
 
-#: The points of a message; `claimed` and `called` belong to external steps.
+#: The points of a message; `claimed` belongs to external steps, and `called` is reached by each function.
 HANDLER = (
     "delivered", "fenced", "claimed", "called", "step-written", "log-written", "outbox-written", "commit-sent",
     "committed", "acked",

@@ -18,6 +18,7 @@ from services.payment.app import app as payment
 from toolkit import Service
 
 HARM = os.environ["HARM"]
+NAME = f"redeclaration of {payment.name}"
 
 
 class Harm:
@@ -25,7 +26,7 @@ class Harm:
 
 
 async def wait_and_harm():
-    while not (found := [task for task in asyncio.all_tasks() if task.get_name() == f"keeper of {payment.name}"]):
+    while not (found := [each for each in asyncio.all_tasks() if each.get_name() == NAME]):
         await asyncio.sleep(0.05)
     if HARM == "SystemExit":
         raise SystemExit(0)
@@ -55,7 +56,9 @@ app = Service(
 """
 
 
-@pytest.mark.parametrize("harms", [("batcher", "relay", "watchdog"), ("pruner", "keeper", "SystemExit")], ids=" ".join)
+@pytest.mark.parametrize(
+    "harms", [("batcher", "relay", "watchdog"), ("pruner", "redeclaration", "SystemExit")], ids=" ".join
+)
 def test_service_that_loses_a_loop_names_it(environment, data_dir, tmp_path, harms):
     ended = run_doomed(environment, data_dir, tmp_path, harms)
 

@@ -155,4 +155,4 @@ def _seconds(result: Result) -> str:
 
 
 def _class_of(point: str) -> str:
-    return "in the handler" if point in HANDLER else "in the relay" if point in RELAY else "in the watch"
+    return "in the handler" if point in HANDLER else "in the relay" if point in RELAY else "in the watchdog"

@@ -25,6 +25,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from toolkit.errors import DeclarationError
+from toolkit.protocol.control_events import CONTROL_NAMES
 from toolkit.protocol.fence import SagaState as SagaState
 
 #: The identity of one saga, chosen by the client that starts it, such as an order number. Its characters need no
@@ -33,9 +34,6 @@ SagaId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r
 
 #: A word between the dots of a routing key or a queue's name, or in a file's name.
 PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
-
-#: The toolkit's own events, which each service consumes.
-_CONTROL_NAMES = ("SagaEnded", "AbortRequested", "EndRequested")
 
 #: A saga's type; it has no colon, since a colon separates it from the id.
 _SAGA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
@@ -132,7 +130,7 @@ def _check_names(event_type: type[Event], owner: str, version: int) -> None:
         raise DeclarationError(where, f"its owner {owner!r} is not a plain word", cure)
     if not (type(version) is int and version > 0):
         raise DeclarationError(where, f"its version {version!r} is not a whole number from 1", "Count from 1")
-    if event_type.__module__ != __name__ and (owner == "saga" or event_type.__name__ in _CONTROL_NAMES):
+    if event_type.__module__ != __name__ and (owner == "saga" or event_type.__name__ in CONTROL_NAMES):
         raise DeclarationError(where, "a control message has its owner or its name", "Rename it")
 
 

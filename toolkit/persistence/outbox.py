@@ -61,7 +61,7 @@ class OutboxRow:
 
     - `destination`: the service's own queue for a message to itself; None for the common exchange.
     - `optional`: it needs no consumer.
-    - `tries`: how often it was sent without a confirm.
+    - `tries`: how often the broker returned it, or its row could not be read.
     """
 
     id: str

@@ -4,3 +4,7 @@
 SAGA_ENDED = "SagaEnded"
 #: The message that asks each service to refuse what it has not begun.
 ABORT_REQUESTED = "AbortRequested"
+#: The message that asks for the end of a saga, which a service has missed.
+END_REQUESTED = "EndRequested"
+#: All of them.
+CONTROL_NAMES = (SAGA_ENDED, ABORT_REQUESTED, END_REQUESTED)

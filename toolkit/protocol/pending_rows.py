@@ -13,7 +13,7 @@ from toolkit.protocol.rows import Row, member_or_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsentMessage(Row):
-    """A row of the outbox, without its message; `tries` counts how often it was sent without a confirm.
+    """A row of the outbox, without its message; `tries` counts how often the broker returned it.
 
     `destination` is the service's own queue for a message to itself; `attempt` is None where the row can't be read.
     """

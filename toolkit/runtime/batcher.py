@@ -1,8 +1,7 @@
 """The batcher: the messages that arrive while a transaction runs form the next batch.
 
-At rest a batch is one message: no message waits for company but the ends of sagas, since no caller waits for them.
-Deliveries are settled only once their transaction has
-committed, one call a batch, so a transport that acknowledges then loses nothing.
+At rest a batch is one message: only the ends of sagas wait for others, since no caller waits for them. Deliveries are
+settled only once their transaction has committed, one call a batch: a transport that acknowledges then loses nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from toolkit.runtime.unit_of_work import ExternalCall, events_of
 
 #: How long ends of sagas wait for a batch that is executed anyway, in seconds: at ten sagas at once that spares four of
 #: ten transactions.
-_PATIENCE = 0
+_LONGEST_WAIT_OF_ENDS = 0.05
 
 
 class Batcher:
@@ -100,7 +99,7 @@ class Batcher:
         if self._can_wait():
             self._company.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_LONGEST_WAIT_OF_ENDS):
                     await self._company.wait()
 
     def _can_wait(self) -> bool:

@@ -1,8 +1,8 @@
 """Retention: old rows are deleted in small batches while the service works; never a row of an open saga.
 
 A saga is pruned when this service knows that it has ended and nothing was written of it for that long. The log is the
-fence, so the fence goes with it: `SHORTEST_RETENTION` says how long it stays at least, and `watermark` what becomes of
-an event that comes later still.
+fence, so the fence goes with it: `SHORTEST_RETENTION` is the least time that it stays, and `pruning_watermark` defines
+what happens to an event that comes later still.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Transports between services: RabbitMQ, or one process."""
+"""Transports between services: RabbitMQ, or one process. docs/explanation/transports.md lists what one implements."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -20,13 +21,11 @@ from toolkit.runtime.delivery import Delivery
 
 ENDED = SagaEnded(saga_type="loan", completed=["loan-9"], failed=[])
 
-ENDED = SagaEnded(saga_type="loan", completed=["loan-9"], failed=[])
-
 
 async def test_ends_of_sagas_join_the_next_batch(
     running_branch: Branch, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batcher, "_PATIENCE", 20)
+    monkeypatch.setattr(batcher, "_LONGEST_WAIT_OF_ENDS", 20)
     source = Recorded()
     ended, request = Delivery(wire(ENDED), source), Delivery(wanted(1), source)
 
@@ -44,18 +43,20 @@ async def test_ends_of_sagas_join_the_next_batch(
 async def test_a_lonely_end_waits_only_a_moment(running_branch: Branch) -> None:
     source = Recorded()
     ended = Delivery(wire(ENDED), source)
+    begun = time.monotonic()
 
     running_branch.batcher.take([ended])
     async with asyncio.timeout(5):
         await running_branch.batcher.drain()
 
     assert source.settled == [[ended]]
+    assert time.monotonic() - begun >= 0.05
 
 
 async def test_a_full_batch_of_ends_does_not_wait(
     service: Service, database: Database, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batcher, "_PATIENCE", 20)
+    monkeypatch.setattr(batcher, "_LONGEST_WAIT_OF_ENDS", 20)
     one, source = Branch(service, database, resources={Clerk: clerk}, batch_size=3), Recorded()
     ends = [Delivery(wire(ENDED), source) for _ in range(3)]
 
@@ -71,7 +72,7 @@ async def test_a_full_batch_of_ends_does_not_wait(
 async def test_a_stopping_batcher_executes_waiting_ends(
     service: Service, database: Database, clerk: Clerk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batcher, "_PATIENCE", 20)
+    monkeypatch.setattr(batcher, "_LONGEST_WAIT_OF_ENDS", 20)
     one, source = Branch(service, database, resources={Clerk: clerk}), Recorded()
     running = asyncio.create_task(one.batcher.run())
     one.batcher.take([Delivery(wire(ENDED), source)])

@@ -61,10 +61,12 @@ class RabbitConsumer:
         await self._queue_consumer.consume()
         name = self._service.name
         self._redeclaring = asyncio.create_task(
-            contain("the loop keeper", self._declarations.keep(self._queue_consumer)), name=f"keeper of {name}"
+            contain("the loop redeclaration", self._declarations.keep(self._queue_consumer)),
+            name=f"redeclaration of {name}",
         )
         self._pausing = asyncio.create_task(
-            contain("the loop giver", self._pause_while_paused(self._queue_consumer)), name=f"giver of {name}"
+            contain("the loop outage-pause", self._pause_in_outages(self._queue_consumer)),
+            name=f"outage-pause of {name}",
         )
 
     async def stop_taking(self) -> None:
@@ -84,8 +86,8 @@ class RabbitConsumer:
 
     @property
     def loops(self) -> dict[str, asyncio.Task[None]]:
-        """The loop that keeps all declared and consumed, and the one that returns deliveries, once started."""
-        started = {"keeper": self._redeclaring, "giver": self._pausing}
+        """The loop that keeps all declared and consumed, and the one that pauses in long outages, once started."""
+        started = {"redeclaration": self._redeclaring, "outage-pause": self._pausing}
         return {name: task for name, task in started.items() if task}
 
     @property
@@ -102,7 +104,7 @@ class RabbitConsumer:
             channel, self._queue.name, self.deliveries.take, begin=self.deliveries.forget_closed_channels
         )
 
-    async def _pause_while_paused(self, consumer: QueueConsumer) -> None:
+    async def _pause_in_outages(self, consumer: QueueConsumer) -> None:
         """Return all deliveries to the broker during a long database outage; another replica may reach its database.
 
         Otherwise the broker's consumer timeout would end the channel, and redelivery would exceed the prefetch.
