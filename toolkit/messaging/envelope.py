@@ -14,7 +14,9 @@ from typing import Any
 from toolkit.declaration.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
 from toolkit.ids import new_id
 
-#: The envelope's headers, as they are spelled on the wire.
+#: The envelope's headers, as they are spelled on the wire. A new one also needs a field of `Envelope`, its lines in
+#: `headers` and in `Decoder._read`, its meaning in asyncapi.py and docs/reference/wire.md; one that the next event
+#: passes on, `followed_by`; one that a nudge or a replay has to repeat, a column of the log for `EmittedEvent.as_sent`.
 SAGA_TYPE = "saga-type"
 VERSION = "event-version"
 CAUSATION_ID = "causation-id"
