@@ -7,10 +7,12 @@ own, without BEGIN and COMMIT. The fence by position decides races then as well.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
+from toolkit.persistence import pruning_watermark
 from toolkit.persistence.batch_write import BatchWrite, write_batch
 from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.persistence.step_session import StepSession
@@ -25,6 +27,8 @@ class BatchTransaction:
         #: The events whose outcome the transaction holds; only a failpoint reads it.
         self.outcomes: Iterable[str | None] = ()
         self._session: StepSession | None = None
+        self._has_read_watermark = False
+        self._pruned_until: datetime | None = None
 
     @property
     def has_session(self) -> bool:
@@ -42,6 +46,16 @@ class BatchTransaction:
     async def read_streams(self, saga_ids: Iterable[str]) -> dict[StreamKey, Stream]:
         """Read all streams of the sagas with these ids, of any type, in one statement."""
         return await read_streams(self.connection, saga_ids, may_commit=True)
+
+    async def may_have_pruned(self, moment: datetime) -> bool:
+        """Whether a saga of that moment, of which no stream was read, may have been pruned.
+
+        The watermark is read once, after the streams: what was pruned before they were read is behind it.
+        """
+        if not self._has_read_watermark:
+            self._pruned_until = await pruning_watermark.reached(self.connection)
+            self._has_read_watermark = True
+        return pruning_watermark.is_beyond(self._pruned_until, moment)
 
     async def write(self, batch: BatchWrite) -> bool:
         """Write what the batch writes, after the rows of its session; return whether it was written.

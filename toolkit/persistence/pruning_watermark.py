@@ -55,9 +55,8 @@ async def reached(connection: AsyncConnection) -> datetime | None:
     return until
 
 
-async def is_beyond(connection: AsyncConnection, moment: datetime) -> bool:
-    """Whether an event of that moment may belong to a pruned saga."""
-    until = await reached(connection)
+def is_beyond(until: datetime | None, moment: datetime) -> bool:
+    """Whether an event of that moment may belong to a pruned saga, where the watermark is at `until`."""
     return until is not None and moment <= until + _SKEW
 
 

@@ -14,7 +14,6 @@ from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
-from toolkit.persistence import pruning_watermark
 from toolkit.persistence.database_errors import recording
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.runtime.failed_attempts import FailedAttempts
@@ -103,7 +102,7 @@ class Dispatch:
         if decision is Decision.IGNORE or (state is None and self._was_taken_before(step, message, tx)):
             transition.ignored()
         elif state is None and self._failures.is_late(step, message):
-            transition.refused_because("its deadline had passed when the event arrived")
+            transition.expired()
         elif step.external:
             if state is None:
                 transition.executing()
@@ -178,7 +177,7 @@ class Dispatch:
         if occurred_at > self._clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga):
             return False
         with recording():
-            return await pruning_watermark.is_beyond(tx.database.connection, occurred_at)
+            return await tx.database.may_have_pruned(occurred_at)
 
     def _was_taken_before(self, step: Step, message: Message, tx: Transaction) -> bool:
         """Whether a former step took this event, or the saga's first one: under another name, the step is done."""

