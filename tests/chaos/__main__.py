@@ -95,7 +95,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="*", type=_run_name, metavar="RUN", help=f"any of {known}; all by default")
     parser.add_argument("--seed", type=int, default=1, help="the same seed is the same plan")
     parser.add_argument("--sagas", type=int, default=20_000, help="orders of the chaos run; faults in proportion")
-    parser.add_argument("--rate", type=float, default=20, help="orders per second")
+    parser.add_argument("--rate", type=float, default=10, help="orders per second; what the machine takes in outages")
     parser.add_argument("--only", nargs="*", type=_fault_name, metavar="FAULT", help="these classes alone, by name")
     parser.add_argument("--deliveries", type=int, default=50_000, help="deliveries of the duplicates run, at least")
     parser.add_argument("--pairs", type=int, default=10_000, help="pairs of transactions of the commit order run")

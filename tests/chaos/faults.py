@@ -62,9 +62,11 @@ class FaultInjector:
         """Pause a replica, and continue it."""
         replica = await self._world.take(planned.service)
         replica.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(planned.lasts)  # the length of the pause
-        replica.process.send_signal(signal.SIGCONT)
-        self._world.fleet.replicas.append(replica)
+        try:
+            await asyncio.sleep(planned.lasts)  # the length of the pause
+        finally:  # also where the run ends with an error: a stopped process would never end
+            replica.process.send_signal(signal.SIGCONT)
+            self._world.fleet.replicas.append(replica)
 
     async def roll(self, planned: PlannedFault) -> None:
         """Replace the replicas one by one, as in a rolling deployment."""
