@@ -1,1 +1,1 @@
-"""Static rules for choreographies."""
+"""Checks declared sagas: static rules, and an explorer of every interleaving."""

@@ -1,140 +1,103 @@
-"""The rules for a choreography whose services are each right: one function per rule, over the graph alone.
+"""The rules for a choreography that need no interleaving: one function per rule, each with a cure of its own.
 
-In a choreography without findings each event is consumed, and a saga ends once, after all steps that may refuse. Each
-refusal leads to the failed end, and the steps before it are undone on the path there, in reverse order.
+Whether each interleaving of a saga ends well is for the explorer; it would find most of these faults, too, but far from
+the declaration that has to change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
+from toolkit.checker.findings import Finding
+from toolkit.checker.graph import SagaGraph, Slot, graph_of, is_answer
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import EventContract
-from toolkit.declaration.paths import CompensationPath, SagaPaths
 
 
-@dataclass(frozen=True, slots=True)
-class RuleViolation:
-    """One fault: the rule, the violation and its cure."""
-
-    rule: str
-    message: str
-    cure: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.message}. {self.cure}."
-
-
-def check(choreography: Choreography) -> list[RuleViolation]:
+def broken_rules(choreography: Choreography) -> list[Finding]:
     """Return the violations, rule by rule."""
-    return [violation for rule in RULES for violation in rule(choreography)]
+    return [finding for rule in RULES for finding in rule(choreography)]
 
 
-def unconsumed_events(choreography: Choreography) -> Iterator[RuleViolation]:
+def unconsumed_events(choreography: Choreography) -> Iterator[Finding]:
     """Every event is consumed, unless it is declared optional."""
     consumed = {event for node in choreography.nodes for event in node.triggers}
     for node in choreography.nodes:
         for event in node.emits:
             if event not in consumed and not _contract(choreography, event).optional:
-                yield RuleViolation(
+                yield _at(
+                    node,
                     "unconsumed event",
-                    f"{node.name} ({node.service}) emits {event}, and no service consumes it",
+                    f"{_place(node)} emits {event}, and no service consumes it",
                     "Let a step or a compensation run on it, or declare the event with optional=True",
                 )
 
 
-def unemitted_events(choreography: Choreography) -> Iterator[RuleViolation]:
-    """Every event that a step or a compensation runs on is emitted, or starts a saga."""
+def unemitted_events(choreography: Choreography) -> Iterator[Finding]:
+    """Every event that a step or a compensation runs on is emitted, starts a saga, or is an answer."""
     emitted = {event for node in choreography.nodes for event in node.emits}
     emitted |= {saga.starts_with for saga in choreography.sagas}
     for node in choreography.nodes:
         for event in node.triggers:
-            if event not in emitted:
-                yield RuleViolation(
+            if event not in emitted and not is_answer(choreography, event):
+                yield _at(
+                    node,
                     "unemitted event",
-                    f"{node.name} ({node.service}) runs on {event}, and no service emits it",
+                    f"{_place(node)} runs on {event}, and no service emits it",
                     "Return it from a step, or remove it from the parameter's type",
                 )
 
 
-def unreachable_nodes(choreography: Choreography) -> Iterator[RuleViolation]:
-    """Every step and compensation is reached from its saga's starting event."""
-    for saga in choreography.sagas:
-        reached = choreography.reached_from(saga.starts_with, saga)
-        for node in choreography.nodes_of(saga):
-            if node not in reached:
-                yield RuleViolation(
+def unreachable_nodes(choreography: Choreography) -> Iterator[Finding]:
+    """Every step and compensation is reached from its saga's starting event: each of its slots can be filled."""
+    for graph, nodes in _graphs(choreography):
+        slots = {(step.service, step.name): step.slots for step in graph.steps}
+        slots |= {(step.service, step.undoing.name): step.undoing.slots for step in graph.steps if step.undoing}
+        for node in nodes:
+            own = slots[node.service, node.name]
+            empty = [slot for slot in own if slot.isdisjoint(graph.possible)]
+            if empty:
+                waiting = f", which waits for {_types(empty)}" if len(own) > 1 else ""
+                yield _at(
+                    node,
                     "unreachable",
-                    f"nothing leads from {saga.starts_with} to {node.name} ({node.service})",
-                    f"Let it run on an event that the saga {saga.name} reaches, or delete it",
+                    f"nothing leads from {graph.starts_with} to {_place(node)}{waiting}",
+                    f"Let it run on an event that the saga {graph.name} reaches, or delete it",
                 )
 
 
-def unreached_ends(choreography: Choreography) -> Iterator[RuleViolation]:
+def unreached_ends(choreography: Choreography) -> Iterator[Finding]:
     """Every saga completes where no step refuses."""
-    for paths in _saga_paths(choreography):
-        saga = paths.saga
-        if not any(step.success == saga.completes_with for step in paths.ahead(saga.starts_with)):
-            yield RuleViolation(
+    for graph, nodes in _graphs(choreography):
+        if not any(step.success == graph.completes_with for step in graph.forward):
+            last = [(step.service, step.name) for step in graph.forward[-1:]]
+            node = next((each for each in nodes if (each.service, each.name) in last), nodes[0])
+            yield _at(
+                node,
                 "unreached end",
-                f"nothing leads from {saga.starts_with} to {saga.completes_with}, which completes the saga {saga.name}",
-                f"Let the last step return {saga.completes_with}",
+                f"nothing leads from {graph.starts_with} to {graph.completes_with}, which completes {graph.name}",
+                f"Let the last step return {graph.completes_with}",
             )
 
 
-def lost_refusals(choreography: Choreography) -> Iterator[RuleViolation]:
-    """Every refusal leads to the event that fails the saga, without the compensations of refused and fenced steps."""
-    for paths in _saga_paths(choreography):
-        for path in paths.compensation_paths():
-            if paths.is_lost(path):
-                yield RuleViolation(
-                    "lost refusal",
-                    f"{path.refusal} of {_place(path.step)} never leads to {paths.saga.fails_with}",
-                    "Let the compensation of the step before run on it, or the step that ends the saga",
-                )
-
-
-def unawaited_steps(choreography: Choreography) -> Iterator[RuleViolation]:
-    """No saga ends before a step that may refuse is done."""
-    for paths in _saga_paths(choreography):
-        steps = dict.fromkeys(step for event in paths.events() for step in paths.ahead(event) if step.refusals)
-        for step in steps:
-            before = [event for event in paths.events() if step in paths.ahead(event)]
-            endings = [end for event in before for end in paths.endings(event, without=step)]
-            if endings:
-                yield _unawaited(paths, step, endings[0])
-
-
-def second_ends(choreography: Choreography) -> Iterator[RuleViolation]:
-    """No saga ends twice."""
-    for paths in _saga_paths(choreography):
-        ends = next((found for event in paths.events() if len(found := paths.endings(event)) > 1), [])
-        if ends:
-            yield RuleViolation(
-                "second end",
-                f"{' and '.join(map(_place, ends))} both run in the saga {paths.saga.name}, and each ends it",
-                "Let one step end the saga, after all steps that may refuse",
-            )
-
-
-def same_ends(choreography: Choreography) -> Iterator[RuleViolation]:
+def same_ends(choreography: Choreography) -> Iterator[Finding]:
     """A saga in which a step may refuse has two ends."""
-    for paths in _saga_paths(choreography):
-        saga = paths.saga
-        if saga.completes_with == saga.fails_with and any(node.refusals for node in choreography.nodes_of(saga)):
-            yield RuleViolation(
+    for graph, nodes in _graphs(choreography):
+        refusing = next((node for node in nodes if node.refusals), None)
+        if graph.completes_with == graph.fails_with and refusing:
+            yield _at(
+                refusing,
                 "same end",
-                f"{saga.completes_with} ends {saga.name} completed and failed, so a refused saga counts as completed",
+                f"{graph.completes_with} ends {graph.name} completed and failed, so a refused saga counts as completed",
                 "Declare another event as `fails_with`, emitted by a step once all is undone",
             )
 
 
-def unreadable_events(choreography: Choreography) -> Iterator[RuleViolation]:
+def unreadable_events(choreography: Choreography) -> Iterator[Finding]:
     """Every consumer of an event requires no more fields than its owner declares."""
-    for contract in choreography.contracts:
-        taken = {event for handler in contract.handlers for event in handler.triggers}
-        for name in sorted(taken):
+    for node in choreography.nodes:
+        contract = next(each for each in choreography.contracts if each.service == node.service)
+        for name in node.triggers:
             event, emitted = contract.events.get(name), choreography.event(name)
             if event is None or emitted is None:
                 continue
@@ -145,93 +108,59 @@ def unreadable_events(choreography: Choreography) -> Iterator[RuleViolation]:
                 fault = f"consumes version {event.version}, and {emitted.owner} emits {emitted.version}"
             else:
                 continue
-            yield RuleViolation(
+            yield _at(
+                node,
                 "unreadable event",
                 f"{name}, as {contract.service} declares it, {fault}",
                 "Let both services import one declaration of it",
             )
 
 
-def foreign_events(choreography: Choreography) -> Iterator[RuleViolation]:
+def foreign_events(choreography: Choreography) -> Iterator[Finding]:
     """Every event is emitted by its owner alone."""
     for node in choreography.nodes:
         for event in node.emits:
             owner = _contract(choreography, event).owner
             if owner != node.service:
-                yield RuleViolation(
+                yield _at(
+                    node,
                     "foreign event",
-                    f"{node.name} ({node.service}) emits {event}, which belongs to {owner}",
+                    f"{_place(node)} emits {event}, which belongs to {owner}",
                     f'Return an event of its own, or declare {event} with owner="{node.service}"',
                 )
 
 
-def uncompensated_steps(choreography: Choreography) -> Iterator[RuleViolation]:
-    """Every step that may be done before a refusal is undone after it."""
-    for paths in _saga_paths(choreography):
-        for node in paths.ahead(paths.saga.starts_with):
-            refusals = [path.refusal for path in paths.compensation_paths() if node in path.done]
-            if missing := [refusal for refusal in refusals if not paths.undoing(refusal, node)]:
-                yield RuleViolation(
-                    "uncompensated step",
-                    f"{_place(node)} is still done after {_names(missing)}",
-                    f"Give it a compensation that is reached from there: @….compensation(of={node.name})",
-                )
+def uncompensated_steps(choreography: Choreography) -> Iterator[Finding]:
+    """Every step that may be done before a refusal, also on another branch, is undone after it."""
+    for graph, _ in _graphs(choreography):
+        for step in graph.forward:
+            if step not in graph.undoable:
+                continue
+            refusing = (each for each in graph.forward if step in graph.completed_without((each,)))
+            refusals = [refusal for each in refusing for refusal in each.refusals]
+            slots = step.undoing.slots if step.undoing else ()
+            missing = [each for each in refusals if all(slot.isdisjoint(graph.reached((each,))) for slot in slots)]
+            if missing:
+                cure = f"Give it a compensation that is reached from there: @….compensation(of={step.name})"
+                if step.undoing:
+                    cure = f"Let {step.undoing.name} run on {_names(missing)}, or on an event that follows from it"
+                message = f"{step.place} is still done after {_names(missing)}"
+                function = step.undoing.name if step.undoing else step.name
+                yield Finding("uncompensated step", graph.name, step.service, function, message, cure)
 
 
-def early_compensations(choreography: Choreography) -> Iterator[RuleViolation]:
-    """Every step is undone after the steps that it led to."""
-    for paths in _saga_paths(choreography):
-        for path in paths.compensation_paths():
-            for first, last in _successions(paths, path):
-                undoing, after = paths.undoing(path.refusal, first), paths.undoing(path.refusal, last)
-                if undoing and after and paths.is_passed(path.refusal, after, undoing):
-                    yield RuleViolation(
-                        "early compensation",
-                        f"after {path.refusal}, {_place(undoing)} may undo {first.name} before {_place(after)} has "
-                        f"undone {last.name}, which it led to",
-                        f"Let {undoing.name} run on {after.success} instead of an earlier event",
-                    )
+def _graphs(choreography: Choreography) -> Iterator[tuple[SagaGraph, list[Node]]]:
+    for saga in choreography.sagas:
+        if nodes := choreography.nodes_of(saga):
+            yield graph_of(choreography, saga), nodes
 
 
-def early_ends(choreography: Choreography) -> Iterator[RuleViolation]:
-    """Every saga fails after all is undone."""
-    for paths in _saga_paths(choreography):
-        for path in paths.compensation_paths():
-            undoings = [undoing for step in path.done if (undoing := paths.undoing(path.refusal, step))]
-            if early := [undoing for undoing in undoings if paths.fails(path.refusal, without=(undoing,))]:
-                yield RuleViolation(
-                    "early end",
-                    f"after {path.refusal}, {paths.saga.fails_with} may end the saga before {_listed(early)} has run",
-                    f"Let the step that emits {paths.saga.fails_with} run on {early[0].success} instead",
-                )
-
-
-def _unawaited(paths: SagaPaths, step: Node, end: Node) -> RuleViolation:
-    return RuleViolation(
-        "unawaited step",
-        f"{paths.fork(step)} starts two branches, and {_place(end)} may end the saga {paths.saga.name} by "
-        f"{end.success} before {_place(step)} has answered; {_names(step.refusals)} would be too late to undo anything",
-        f"Chain the branches, so that the path to {end.name} leads through {step.success}, "
-        f"or let {step.name} return no refusal",
-    )
-
-
-def _successions(paths: SagaPaths, path: CompensationPath) -> Iterator[tuple[Node, Node]]:
-    """Yield pairs of steps that may be done, where the first led to the second."""
-    for first in path.done:
-        yield from ((first, each) for each in paths.ahead(first.success) if each in path.done and each != first)
-
-
-def _saga_paths(choreography: Choreography) -> list[SagaPaths]:
-    return [SagaPaths(choreography, saga) for saga in choreography.sagas]
+def _at(node: Node, rule: str, message: str, cure: str) -> Finding:
+    return Finding(rule, node.saga.name, node.service, node.name, message, cure)
 
 
 def _place(node: Node) -> str:
     return f"{node.name} ({node.service})"
-
-
-def _listed(nodes: Iterable[Node]) -> str:
-    return ", ".join(_place(node) for node in nodes)
 
 
 def _contract(choreography: Choreography, event: str) -> EventContract:
@@ -244,18 +173,17 @@ def _names(events: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(events))
 
 
-RULES: tuple[Callable[[Choreography], Iterator[RuleViolation]], ...] = (
+def _types(slots: Iterable[Slot]) -> str:
+    return " and ".join(" | ".join(sorted(slot)) for slot in slots)
+
+
+RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
     unconsumed_events,
     unemitted_events,
     unreachable_nodes,
     unreached_ends,
-    lost_refusals,
-    unawaited_steps,
-    second_ends,
     same_ends,
     unreadable_events,
     foreign_events,
     uncompensated_steps,
-    early_compensations,
-    early_ends,
 )

@@ -10,6 +10,7 @@ from toolkit.cli.commands.abort import abort
 from toolkit.cli.commands.asyncapi import asyncapi
 from toolkit.cli.commands.attention import attention
 from toolkit.cli.commands.audit import audit
+from toolkit.cli.commands.check import check
 from toolkit.cli.commands.config import config
 from toolkit.cli.commands.console import console
 from toolkit.cli.commands.dead_letters import dead_letters
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _VERBS = (
-    *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, graph, asyncapi, topology),
+    *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, check, graph, asyncapi, topology),
     *(config, doctor, attention, audit, nudge, abort, replay, prune),
 )
 for verb in _VERBS:

@@ -45,6 +45,8 @@ class ExitCode(IntEnum):
     WRONG_USE = 2
     AWAY = 3
     """Something can't be reached, or was not done in time."""
+    UNFINISHED = 4
+    """A check found nothing wrong, and could not check all."""
     CLOSED_PIPE = 141
     """The reader of the output is gone; a shell's code for a program that SIGPIPE ended."""
 

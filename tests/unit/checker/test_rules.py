@@ -11,8 +11,11 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
+from tests.choreography_model import step
+from tests.example_sagas.drawn import services_of
+from tests.unit.checker.shapes import TRIP as TRIP_OF_BRANCHES
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service
-from toolkit.checker.rules import check
+from toolkit.checker.rules import broken_rules
 from toolkit.declaration.choreography import Choreography
 
 
@@ -80,7 +83,7 @@ async def cancel_trip(event: SeatRefused | SeatGivenBack) -> TripCancelled:
 def test_the_services_that_ship_have_no_findings():
     choreography = Choreography([inventory, payment, shipping, notification])
 
-    assert check(choreography) == []
+    assert broken_rules(choreography) == []
 
 
 def test_a_sound_saga_of_two_steps_passes(airline, hotel):
@@ -124,19 +127,34 @@ def test_a_step_that_nothing_leads_to_is_found(airline, hotel):
     assert "unreachable: nothing leads from TripBooked to read_news (hotel)" in _lines(airline, hotel)
 
 
-def test_a_refusal_without_a_failed_end_is_found(airline, hotel):
-    async def cancel_only_without_seat(event: SeatRefused) -> TripCancelled:
+def test_a_join_with_an_empty_slot_is_unreachable(airline, hotel):
+    async def take_room_with_news(event: SeatTaken, news: StaleNews) -> TripReady | RoomRefused:
         raise NotImplementedError
 
     airline.step()(take_seat)
+    hotel.step()(take_room_with_news)
+
+    assert (
+        "unreachable: nothing leads from TripBooked to take_room_with_news (hotel), which waits for StaleNews"
+    ) in _lines(airline, hotel)
+
+
+def test_a_saga_that_never_completes_is_found(airline, hotel):
+    airline.step()(take_seat)
     airline.compensation(of=take_seat)(give_seat_back)
-    hotel.step()(take_room)
-    hotel.step()(cancel_only_without_seat)
+    hotel.step()(cancel_trip)
 
-    lines = _lines(airline, hotel)
+    assert "unreached end: nothing leads from TripBooked to TripReady, which completes trip" in _lines(airline, hotel)
 
-    assert "lost refusal: RoomRefused of take_room (hotel) never leads to TripCancelled" in lines
-    assert not any("SeatRefused of" in line for line in lines)
+
+def test_a_branch_that_ignores_its_siblings_refusal_is_found():
+    steps = TRIP_OF_BRANCHES | {"car": step("Start", "CarBooked", "CarFull", "FlightFull|NotPaid", "CarCancelled")}
+
+    (found,) = broken_rules(Choreography(services_of(steps)))
+
+    assert (found.rule, found.message) == ("uncompensated step", "car (car) is still done after HotelFull")
+    assert (found.function, found.service) == ("undo_car", "car")
+    assert found.cure == "Let undo_car run on HotelFull, or on an event that follows from it"
 
 
 def test_an_event_of_another_owner_is_found(airline):
@@ -205,7 +223,7 @@ def test_every_finding_has_a_cure(airline, hotel):
 
 
 def _findings(*participants):
-    return check(Choreography([Service(name=each.name, participants=[each]) for each in participants]))
+    return broken_rules(Choreography([Service(name=each.name, participants=[each]) for each in participants]))
 
 
 def _lines(*participants):

@@ -1,0 +1,168 @@
+"""`saga check` reads declarations or contracts alone, and fails a build whose sagas may end wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.demo import SERVICES
+from toolkit.declaration.contract import Contract
+
+FAULTY_APP = """
+from toolkit import Event, Participant, Refusal, Saga, SagaId, Service
+
+
+class TripBooked(Event, owner="desk"):
+    trip_id: SagaId
+
+
+class SeatTaken(Event, owner="desk"):
+    trip_id: SagaId
+
+
+class TripNoted(Event, owner="desk", optional=True):
+    trip_id: SagaId
+
+
+class TripRefused(Refusal, owner="desk"):
+    trip_id: SagaId
+
+
+class TripFailed(Event, owner="desk", optional=True):
+    trip_id: SagaId
+
+
+TRIP = Saga(name="trip", id_field="trip_id", starts_with=TripBooked, completes_with=TripNoted, fails_with=TripFailed)
+desk = Participant("desk", saga=TRIP)
+
+
+@desk.step()
+async def take_seat(event: TripBooked) -> SeatTaken:
+    return SeatTaken(trip_id=event.trip_id)
+
+
+@desk.step()
+async def note_trip(event: SeatTaken) -> TripNoted | TripRefused:
+    return TripNoted(trip_id=event.trip_id)
+
+
+@desk.step()
+async def fail_trip(event: TripRefused) -> TripFailed:
+    return TripFailed(trip_id=event.trip_id)
+
+
+app = Service(name="desk", participants=[desk])
+"""
+
+
+@pytest.fixture
+def faulty_package(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    desk = tmp_path / "faulty" / "desk"
+    desk.mkdir(parents=True)
+    (desk.parent / "__init__.py").touch()
+    (desk / "__init__.py").touch()
+    (desk / "app.py").write_text(FAULTY_APP)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAGA_PACKAGE", "faulty")
+    return "faulty"
+
+
+def test_shipped_services_are_proved(saga):
+    result = saga("check")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("✓ saga order: no interleaving breaks it, 76 states in ")
+    assert result.stderr == ""
+
+
+def test_a_fault_ends_with_1_and_a_story(saga, faulty_package):
+    result = saga("check")
+
+    assert result.exit_code == 1
+    sign, *lines = result.stdout.splitlines()
+    assert sign.startswith("✗ saga trip: 2 findings, ")
+    assert lines == [
+        "",
+        "uncompensated step: take_seat (desk) is still done after TripRefused",
+        "  change take_seat (desk): Give it a compensation that is reached from there: @….compensation(of=take_seat)",
+        "",
+        "left standing: fail_trip (desk) fails the saga by TripFailed, and take_seat (desk) still stands",
+        "  1. take_seat completes",
+        "  2. note_trip refuses with TripRefused",
+        "  3. fail_trip completes",
+        "  change take_seat (desk): Give take_seat a compensation that runs on TripRefused: "
+        "@….compensation(of=take_seat)",
+    ]
+
+
+def test_scripts_get_each_finding_with_its_place(saga, faulty_package):
+    (report,) = json.loads(saga("check", "-o", "json").stdout)
+
+    assert (report["saga"], report["is_proved"], report["is_complete"]) == ("trip", False, True)
+    story = [each for each in report["findings"] if each["story"]]
+    assert [(each["rule"], each["service"], each["function"]) for each in story] == [
+        ("left standing", "desk", "take_seat")
+    ]
+
+
+def test_an_unfinished_exploration_ends_with_4(saga):
+    result = saga("check", "--most-states", "10")
+
+    assert result.exit_code == 4
+    assert result.stdout.startswith("? saga order: nothing is proved: more than ")
+
+
+def test_an_unfinished_exploration_with_findings_ends_with_1(saga, faulty_package):
+    result = saga("check", "--most-states", "1")
+
+    assert result.exit_code == 1
+    assert result.stderr == "warning: trip has more states than were explored, and may have more findings\n"
+
+
+def test_contracts_in_files_are_checked(saga, tmp_path):
+    contracts = [Contract.of(each).model_dump(mode="json") for each in SERVICES]
+    (tmp_path / "one.json").write_text(json.dumps(contracts[0]))
+    (tmp_path / "others.json").write_text(json.dumps(contracts[1:]))
+
+    result = saga("check", str(tmp_path / "one.json"), str(tmp_path / "others.json"))
+
+    assert result.exit_code == 0, result.output
+    assert "76 states" in result.stdout
+
+
+def test_named_services_are_checked_by_their_declarations(saga):
+    named = saga("check", "payment", "services.inventory.app:app", "shipping", "notification")
+    alone = saga("check", "payment")
+
+    assert named.exit_code == 0
+    assert alone.exit_code == 1
+    assert "PaymentProcessed, and no service consumes it" in alone.stdout
+
+
+def test_contracts_of_running_services_are_checked(saga, logs, serve):
+    urls = {name: serve(name, url) for name, url in logs.items()}
+
+    result = saga("check", *(f"--service={name}={url}" for name, url in urls.items()), env={"SAGA_API_TOKEN": ""})
+
+    assert result.exit_code == 0, result.output
+    assert "76 states" in result.stdout
+
+
+def test_a_service_that_is_away_ends_with_3(saga):
+    result = saga("check", "--service=payment=http://127.0.0.1:1")
+
+    assert result.exit_code == 3
+
+
+@pytest.mark.parametrize("content", ["[]x", '{"service": "desk"}'])
+def test_a_file_without_a_contract_is_wrong_use(saga, tmp_path, content):
+    (tmp_path / "some.json").write_text(content)
+
+    result = saga("check", str(tmp_path / "some.json"))
+
+    assert result.exit_code == 2
+    assert "holds no contract" in result.stderr

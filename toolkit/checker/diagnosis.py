@@ -1,0 +1,254 @@
+"""From a counterexample to its cure: which declaration to change, and how.
+
+A cure is the smallest change that rules out this one story. Another story may remain, so the saga is explored again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from toolkit.checker.explorer import Counterexample, Exploration, StoryMove
+from toolkit.checker.findings import Finding
+from toolkit.checker.graph import GraphStep, SagaGraph, Slot
+from toolkit.checker.moves import Action, Invariant
+from toolkit.checker.stories import story_of
+
+_REFUSING = (Action.REFUSES, Action.EXPIRES, Action.ABORTED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cure:
+    """The function to change, its service, what is wrong, and the change."""
+
+    function: str
+    service: str
+    message: str
+    text: str
+
+
+class _Case:
+    """A counterexample with its saga's graph."""
+
+    def __init__(self, exploration: Exploration, found: Counterexample) -> None:
+        self.graph: SagaGraph = exploration.graph
+        self.story = found.story
+        self.sent = found.sent
+        stands = exploration.moves.steps_that
+        self.standing = [each for each in stands(found.state, Action.COMPLETES) if each in self.graph.undoable]
+        self.over = [*stands(found.state, Action.REFUSES), *stands(found.state, Action.UNDONE)]
+        self.undone = stands(found.state, Action.UNDONE)
+
+    @property
+    def last(self) -> StoryMove:
+        """The move that breaks the invariant."""
+        return self.story[-1]
+
+    @property
+    def refusal(self) -> StoryMove | None:
+        """The first refusal."""
+        return next((each for each in self.story if each.move.action in _REFUSING), None)
+
+    def is_later(self, event: str, step: GraphStep) -> bool:
+        """Whether a step that follows from this one refused with the event, or was undone with it."""
+        emitters = (each.move.step for each in self.story if each.move.emits == event)
+        return any(each in self.graph.after(step) and event in each.failures for each in emitters if each)
+
+
+def finding_of(exploration: Exploration, found: Counterexample) -> Finding:
+    """Return what a counterexample shows, and how to change the declarations."""
+    cure = _CURES[found.invariant](_Case(exploration, found))
+    return Finding(
+        rule=found.invariant.value,
+        saga=exploration.graph.name,
+        service=cure.service,
+        function=cure.function,
+        message=cure.message,
+        cure=cure.text,
+        story=story_of(found),
+    )
+
+
+# -- the saga completed --------------------------------------------------------------------------------------------
+
+
+def _second_end(case: _Case) -> _Cure:
+    last, first = case.last, next(each for each in case.story if each.move.emits in case.graph.ends)
+    function, service = _emitting(last)
+    other = "the saga again" if first.move.emits == last.move.emits else f"it by {last.move.emits}"
+    message = f"{_emitting(first)[0]} ends the saga by {first.move.emits}, and then {function} ends {other}"
+    return _Cure(
+        function, service, message, "Let one step end the saga, after all others: it needs a parameter for each"
+    )
+
+
+def _completed_in_part(case: _Case) -> _Cure:
+    graph = case.graph
+    ender = next(each.move.step for each in case.story if each.move.emits == graph.completes_with)
+    assert ender  # noqa: S101 -- for the type checker: the saga completes by a step's success
+    refusing = case.refusal.move.step if case.refusal else None
+    missing = refusing or case.over[0]
+    fate = "has refused" if refusing else "took no effect"
+    message = f"{ender.place} completes the saga by {graph.completes_with}, although {missing.name} {fate}"
+    if case.refusal and graph.completes_with in graph.reached(missing.refusals):
+        refusal = str(case.refusal.move.emits)
+        return _Cure(
+            ender.name, ender.service, message,
+            f"A saga with a refusal fails: let no step on the way to {graph.completes_with} run on {refusal}",
+        )  # fmt: skip
+    text = _wait(case, ender.name, ender.slots, case.sent, missing, (missing.success,))
+    return _Cure(ender.name, ender.service, message, text)
+
+
+# -- undone in the wrong order ---------------------------------------------------------------------------------------
+
+
+def _undone_too_early(case: _Case) -> _Cure:
+    step = _step(case.last)
+    standing = [each for each in case.standing if each in case.graph.after(step)]
+    later = next((each for each in standing if any(step.success in slot for slot in each.slots)), standing[0])
+    message = f"{step.undoing_place} undoes {step.name} while {later.place}, which follows from it, still stands"
+    return _wait_for_undoing(case, step, later, case.last, message)
+
+
+def _completed_too_late(case: _Case) -> _Cure:
+    later = _step(case.last)
+    step = next(each for each in case.undone if later in case.graph.after(each))
+    undoing = next(each for each in case.story if each.move.step is step and each.move.action is Action.UNDONE)
+    message = f"{later.place} completes after {step.undoing_place} has undone {step.name}, which it follows from"
+    return _wait_for_undoing(case, step, later, undoing, message)
+
+
+def _wait_for_undoing(case: _Case, step: GraphStep, later: GraphStep, undone: StoryMove, message: str) -> _Cure:
+    """Let a step's compensation wait until a later step is undone, fenced or refused."""
+    undoing = step.undoing
+    assert undoing  # noqa: S101 -- it was undone
+    if later.undoing is None:
+        return _without_compensation(later, " and ".join(undone.on), message, then=undoing.name)
+    text = _wait(case, undoing.name, undoing.slots, undone.on, later, later.failures)
+    return _Cure(undoing.name, step.service, message, text)
+
+
+# -- the saga failed, or never ends ----------------------------------------------------------------------------------
+
+
+def _left_standing(case: _Case) -> _Cure:
+    step = case.standing[0]
+    end = next(each for each in case.story if each.move.emits == case.graph.fails_with)
+    news = case.refusal.move.emits if case.refusal else end.on[0]
+    function, service = _emitting(end)
+    message = f"{function} ({service}) fails the saga by {case.graph.fails_with}, and {step.place} still stands"
+    if step.undoing is None:
+        return _without_compensation(step, str(news), message)
+    if step.undoing.event not in case.graph.reached(_failures(case)):
+        return _Cure(step.undoing.name, step.service, message, f"Let {step.undoing.name} run on {news}, too")
+    return _Cure(function, service, message, _wait(case, function, end.move.consumes, end.on, step, step.failures))
+
+
+def _no_end(case: _Case) -> _Cure:
+    message = "nothing more happens, and the saga has not ended"
+    if case.refusal is None:
+        return _stuck_forward(case, message)
+    for step in reversed(case.standing):  # the last one waits for no other
+        if cure := _stuck_compensation(case, step, message):
+            return cure
+    end = next((each for each in case.graph.steps if each.success == case.graph.fails_with), None)
+    if end is None:
+        step = _step(case.refusal)
+        return _Cure(
+            step.name,
+            step.service,
+            message,
+            f"Let a step run on {case.refusal.move.emits}, and return {case.graph.fails_with}",
+        )
+    missing = _missing(case, end.slots)
+    return _Cure(end.name, end.service, message, f"Let {end.name} run on {_names(missing)}, too")
+
+
+def _stuck_forward(case: _Case, message: str) -> _Cure:
+    graph, begun = case.graph, {each.move.step for each in case.story}
+    for step in graph.steps:
+        empty = [slot for slot in step.slots if slot.isdisjoint(case.sent)]
+        if step not in begun and len(empty) < len(step.slots):
+            if all(slot & set(graph.people) for slot in empty):
+                cure = f"give {step.name} a timeout, and a refusal to return then"
+                text = f"{_names(sorted(empty[0]))} may never come: {cure}"
+            else:
+                text = f"Let a step return {_names(sorted(empty[0]))} in this story, or let {step.name} wait for less"
+            return _Cure(step.name, step.service, message, text)
+    last = next((each.move.step for each in reversed(case.story) if each.move.step), graph.steps[0])
+    text = f"Let a step run on {last.success}, and the last one return {graph.completes_with}"
+    return _Cure(last.name, last.service, message, text)
+
+
+def _stuck_compensation(case: _Case, step: GraphStep, message: str) -> _Cure | None:
+    message = f"{message}: {step.place} still stands"
+    first = case.refusal.move if case.refusal else None
+    is_later = first is not None and first.step in case.graph.after(step)
+    news = _missing(case, step.undoing.slots if step.undoing and is_later else ())
+    if step.undoing is None:
+        return _without_compensation(step, _names(news), message)
+    return _Cure(step.undoing.name, step.service, message, f"Let {step.undoing.name} run on {_names(news)}, too")
+
+
+def _missing(case: _Case, slots: Iterable[Slot]) -> list[str]:
+    """Return the failures of steps that the empty slots wait for; without any, the first refusal."""
+    empty = [slot for slot in slots if slot.isdisjoint(case.sent)]
+    awaited = [each for each in case.graph.steps if any(not slot.isdisjoint(each.failures) for slot in empty)]
+    found = [event for each in awaited for event in each.failures if event in case.sent]
+    return found or ([str(case.refusal.move.emits)] if case.refusal else [])
+
+
+def _failures(case: _Case) -> list[str]:
+    return [event for event in case.sent if any(event in step.failures for step in case.graph.steps)]
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+def _wait(
+    case: _Case, function: str, slots: Iterable[Slot], on: Sequence[str], step: GraphStep, events: tuple[str, ...]
+) -> str:
+    """Return how a function that ran on the events `on` comes to wait for one of `events`, which a step emits."""
+    wanted = " | ".join(events)
+    early = next((event for event in on if case.is_later(event, step)), None)
+    if any(early in slot for slot in slots) and step.undoing:
+        is_there = any(step.undoing.event in slot for slot in slots)
+        return f"Let {function} run on {step.undoing.event}{', and no more on' if is_there else ' instead of'} {early}"
+    if any(not slot.isdisjoint(events) for slot in slots):
+        return f"Let {function} take {wanted} in a parameter of its own: it has to wait for {step.name} in any case"
+    return f"Let {function} wait for {step.name}, too: give it a parameter of the type {wanted}"
+
+
+def _without_compensation(step: GraphStep, news: str, message: str, *, then: str = "") -> _Cure:
+    after = f", and let {then} wait for its event" if then else ""
+    return _Cure(
+        step.name, step.service, message,
+        f"Give {step.name} a compensation that runs on {news}: @….compensation(of={step.name}){after}",
+    )  # fmt: skip
+
+
+def _emitting(each: StoryMove) -> tuple[str, str]:
+    """Return the function that emitted the move's event, and its service."""
+    step = _step(each)
+    is_back = each.move.action in (Action.UNDONE, Action.FENCED) and step.undoing
+    return step.undoing.name if is_back and step.undoing else step.name, step.service
+
+
+def _step(each: StoryMove) -> GraphStep:
+    assert each.move.step  # noqa: S101 -- for the type checker: only an abort and an answer are moves of no step
+    return each.move.step
+
+
+def _names(events: Iterable[str]) -> str:
+    return " | ".join(dict.fromkeys(events))
+
+
+_CURES: dict[Invariant, Callable[[_Case], _Cure]] = {
+    Invariant.ONE_END: _second_end,
+    Invariant.NOTHING_LOST: _completed_in_part,
+    Invariant.REVERSE_ORDER: _undone_too_early,
+    Invariant.NOTHING_LATE: _completed_too_late,
+    Invariant.NOTHING_LEFT: _left_standing,
+    Invariant.AN_END: _no_end,
+}

@@ -1,0 +1,151 @@
+"""`saga check`: whether the declared sagas end well in every interleaving."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolkit.cli.exit_codes import ExitCode, UsageError, complain, leave
+from toolkit.cli.interrupts import run_async
+from toolkit.cli.options import Format, FormatOption, ServicesOption
+from toolkit.cli.output import console, print_json, text_of
+from toolkit.cli.service_discovery import discover, find_service, package_name
+from toolkit.cli.service_locations import opened
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from toolkit.checker.check import SagaReport
+    from toolkit.checker.findings import Finding
+    from toolkit.declaration.contract import Contract
+    from toolkit.declaration.service import Service
+
+#: As `toolkit.checker.explorer` has it, which this module imports at need only.
+_MOST_STATES = 1_000_000
+
+
+def check(
+    declared: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SERVICE|MODULE:ATTRIBUTE|FILE.json]...",
+            help="All services of the sagas, or their contracts; else those below the current directory.",
+        ),
+    ] = None,
+    most_states: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Explore so many states of a saga; beyond, nothing is proved.")
+    ] = _MOST_STATES,
+    service: ServicesOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Check the declared sagas: by static rules, and in every interleaving.
+
+    Messages come late, twice and in any order; steps refuse, deadlines pass, sagas are aborted. Shows a shortest story
+    for each violation, and what to change. Ends with 1 where anything is wrong, with 4 where a saga has too many states
+    to be explored, and with 3 where a service can't be asked.
+    """
+    from toolkit.checker.check import check as reports_on
+
+    services = list(_services(declared or [], service))
+    reports = list(_timed(reports_on(services, most_states=most_states)))
+    if output is Format.TABLE:
+        for report, seconds in reports:
+            _print(report, seconds)
+    else:
+        print_json([_row(report, seconds) for report, seconds in reports], output)
+    if any(report.findings for report, _ in reports):
+        leave(ExitCode.PROBLEM)
+    leave(ExitCode.FINE if all(report.is_proved for report, _ in reports) else ExitCode.UNFINISHED)
+
+
+def _services(declared: Iterable[str], named: list[str] | None) -> Iterator[Service | Contract]:
+    """Yield the services that are declared here, and the contracts of those that run elsewhere."""
+    from toolkit.configuration.environment import secret_variable
+
+    declared = list(declared)
+    for each in declared:
+        if each.endswith(".json"):
+            yield from _contracts_in(Path(each))
+        else:
+            yield find_service(each)
+    if named or (secret_variable("SAGA_SERVICES") and not declared):
+        yield from run_async(_read(named))
+    elif not declared:
+        yield from discover(package_name()).values()
+
+
+def _contracts_in(path: Path) -> list[Contract]:
+    """Return the contracts in a file: one, or a list of them, as `/contract` answers them."""
+    from pydantic import ValidationError
+
+    from toolkit.declaration.contract import Contract
+
+    try:
+        content = json.loads(path.read_text())
+        return [Contract.model_validate(each) for each in (content if isinstance(content, list) else [content])]
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    except (ValidationError, ValueError) as error:
+        raise UsageError(f"{path} holds no contract, as a service answers it at /contract") from error
+
+
+async def _read(named: list[str] | None) -> list[Contract]:
+    async with opened(named) as known:
+        return [await each.contract() for each in known]
+
+
+def _timed(reports: Iterator[SagaReport]) -> Iterator[tuple[SagaReport, float]]:
+    """Yield each report with how many seconds it took."""
+    begun = time.monotonic()
+    for report in reports:
+        yield report, time.monotonic() - begun
+        begun = time.monotonic()
+
+
+def _print(report: SagaReport, seconds: float) -> None:
+    from rich.text import Text
+
+    explored = report.exploration
+    states = f"{explored.states:,} {'state' if explored.states == 1 else 'states'} in {seconds:.1f} s"
+    if report.findings:
+        count = len(report.findings)
+        sign, verdict = ("✗", "bold red"), f"{count} {'finding' if count == 1 else 'findings'}, {states}"
+    elif explored.is_complete:
+        sign, verdict = ("✓", "green"), f"no interleaving breaks it, {states}"
+    else:
+        sign, verdict = ("?", "bold yellow"), f"nothing is proved: more than {states}; explore more by --most-states"
+    console().print(Text.assemble(sign, " saga ", text_of(report.saga), f": {verdict}"))
+    for finding in report.findings:
+        for line in _lines(finding):
+            console().print(line, soft_wrap=True)
+    if report.findings and not explored.is_complete:
+        complain(f"warning: {report.saga} has more states than were explored, and may have more findings")
+
+
+def _lines(finding: Finding) -> Iterator[Text]:
+    from rich.text import Text
+
+    yield Text.assemble("\n", (finding.rule, "bold"), ": ", text_of(finding.message))
+    for number, sentence in enumerate(finding.story, start=1):
+        yield Text.assemble(f"  {number}. ", text_of(sentence))
+    where = f"{finding.function} ({finding.service})"
+    yield Text.assemble("  change ", (where, "cyan"), ": ", text_of(finding.cure))
+
+
+def _row(report: SagaReport, seconds: float) -> dict[str, Any]:
+    explored = report.exploration
+    return {
+        "saga": report.saga,
+        "is_proved": report.is_proved,
+        "is_complete": explored.is_complete,
+        "states": explored.states,
+        "at_rest": explored.at_rest,
+        "seconds": round(seconds, 3),
+        "findings": [asdict(each) for each in report.findings],
+    }
