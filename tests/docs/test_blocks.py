@@ -38,6 +38,19 @@ def test_python_blocks_quote_files_or_run(block: Block, tmp_path: Path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_readme_saga_is_sound(tmp_path: Path):
+    (block,) = blocks("python", README)
+    check = (
+        "from toolkit import Service\nfrom toolkit.testing import assert_sound\n"
+        "assert_sound(Service(name=each.name, participants=[each]) for each in (train, hotel))\n"
+    )
+    (tmp_path / "block.py").write_text(f"{block.text}\n{check}")
+
+    done = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_typed_middleware_passes_mypy_in_strict_mode(tmp_path: Path):
     (block,) = blocks("python", DOCS / "how-to" / "middleware.md")
     (tmp_path / "tickets.py").write_text(block.text)

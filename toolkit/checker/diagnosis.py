@@ -49,6 +49,13 @@ class _Case:
         """The first refusal."""
         return next((each for each in self.story if each.move.action in _REFUSING), None)
 
+    @property
+    def ending(self) -> StoryMove:
+        """The first move that ended the saga."""
+        return next(
+            each for each in self.story if each.move.action is Action.COMPLETES and each.move.emits in self.graph.ends
+        )
+
     def is_later(self, event: str, step: GraphStep) -> bool:
         """Whether a step that follows from this one refused with the event, or was undone with it."""
         emitters = (each.move.step for each in self.story if each.move.emits == event)
@@ -73,10 +80,10 @@ def finding_of(exploration: Exploration, found: Counterexample) -> Finding:
 
 
 def _second_end(case: _Case) -> _Cure:
-    last, first = case.last, next(each for each in case.story if each.move.emits in case.graph.ends)
-    function, service = _emitting(last)
+    last, first = case.last, case.ending
+    function, service = _step(last).name, _step(last).service
     other = "the saga again" if first.move.emits == last.move.emits else f"it by {last.move.emits}"
-    message = f"{_emitting(first)[0]} ends the saga by {first.move.emits}, and then {function} ends {other}"
+    message = f"{_step(first).name} ends the saga by {first.move.emits}, and then {function} ends {other}"
     return _Cure(
         function, service, message, "Let one step end the saga, after all others: it needs a parameter for each"
     )
@@ -84,8 +91,7 @@ def _second_end(case: _Case) -> _Cure:
 
 def _completed_in_part(case: _Case) -> _Cure:
     graph = case.graph
-    ender = next(each.move.step for each in case.story if each.move.emits == graph.completes_with)
-    assert ender  # noqa: S101 -- for the type checker: the saga completes by a step's success
+    ender = _step(case.ending)
     refusing = case.refusal.move.step if case.refusal else None
     missing = refusing or case.over[0]
     fate = "has refused" if refusing else "took no effect"
@@ -134,15 +140,15 @@ def _wait_for_undoing(case: _Case, step: GraphStep, later: GraphStep, undone: St
 
 def _left_standing(case: _Case) -> _Cure:
     step = case.standing[0]
-    end = next(each for each in case.story if each.move.emits == case.graph.fails_with)
-    news = case.refusal.move.emits if case.refusal else end.on[0]
-    function, service = _emitting(end)
-    message = f"{function} ({service}) fails the saga by {case.graph.fails_with}, and {step.place} still stands"
+    ender = _step(case.ending)
+    news = case.refusal.move.emits if case.refusal else case.ending.on[0]
+    message = f"{ender.place} fails the saga by {case.graph.fails_with}, and {step.place} still stands"
     if step.undoing is None:
         return _without_compensation(step, str(news), message)
     if step.undoing.event not in case.graph.reached(_failures(case)):
         return _Cure(step.undoing.name, step.service, message, f"Let {step.undoing.name} run on {news}, too")
-    return _Cure(function, service, message, _wait(case, function, end.move.consumes, end.on, step, step.failures))
+    text = _wait(case, ender.name, ender.slots, case.ending.on, step, step.failures)
+    return _Cure(ender.name, ender.service, message, text)
 
 
 def _no_end(case: _Case) -> _Cure:
@@ -226,13 +232,6 @@ def _without_compensation(step: GraphStep, news: str, message: str, *, then: str
         step.name, step.service, message,
         f"Give {step.name} a compensation that runs on {news}: @….compensation(of={step.name}){after}",
     )  # fmt: skip
-
-
-def _emitting(each: StoryMove) -> tuple[str, str]:
-    """Return the function that emitted the move's event, and its service."""
-    step = _step(each)
-    is_back = each.move.action in (Action.UNDONE, Action.FENCED) and step.undoing
-    return step.undoing.name if is_back and step.undoing else step.name, step.service
 
 
 def _step(each: StoryMove) -> GraphStep:

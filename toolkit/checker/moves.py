@@ -89,11 +89,9 @@ class Moves:
         self.graph = graph
         self.events = _classes(graph)
         width = len(set(self.events.values()))
-        self._abort = 1 << width
-        self._done = {step: 1 << (width + 1 + 3 * index) for index, step in enumerate(graph.steps)}
+        self._abort, self.completed, self.failed = (1 << bit for bit in range(width, width + 3))
+        self._done = {step: 1 << (width + 3 + 3 * index) for index, step in enumerate(graph.steps)}
         self.start = self._sent(graph.starts_with)
-        self.completed = self._sent(graph.completes_with)
-        self.failed = 0 if graph.fails_with == graph.completes_with else self._sent(graph.fails_with)
         self.refused_or_undone = self._states(graph.steps, lambda done: done << 1 | done << 2)
         self.standing = self._states(graph.undoable, lambda done: done)
         self.all = tuple(self._moves())
@@ -112,7 +110,7 @@ class Moves:
         return None
 
     def has_ended(self, state: int) -> bool:
-        """Whether an event that ends the saga was sent."""
+        """Whether a step ended the saga."""
         return bool(state & (self.completed | self.failed))
 
     def steps_that(self, state: int, action: Action) -> list[GraphStep]:
@@ -133,14 +131,14 @@ class Moves:
             yield Move(Action.ABORT, None, None, absent=self._abort, sets=self._abort)
 
     def _forward(self, step: GraphStep) -> Iterator[Move]:
-        done, slots = self._done[step], self._filled(step.slots)
-        breaks = [self._second_end(step.success)]
+        done, slots, end = self._done[step], self._filled(step.slots), self._end(step)
+        breaks = [(self.completed | self.failed if end else 0, Invariant.ONE_END)]
         if step in self.graph.undoable:
             earlier = [each for each in self.graph.steps if step in self.graph.after(each)]
             breaks.append((self._states(earlier, lambda bit: bit << 2), Invariant.NOTHING_LATE))
         yield Move(
             Action.COMPLETES, step, step.success, absent=done * 7, slots=slots,
-            sets=done | self._sent(step.success), breaks=tuple(breaks),
+            sets=done | self._sent(step.success) | end, breaks=tuple(breaks),
         )  # fmt: skip
         for refusal in {self._sent(each): each for each in reversed(step.refusals)}.values():
             yield self._refusal(Action.REFUSES, step, refusal, slots)
@@ -153,23 +151,19 @@ class Moves:
         done = self._done[step]
         return Move(
             action, step, event, absent=done * 7, present=present, slots=slots,
-            sets=done << 1 | self._sent(event), breaks=(self._second_end(event),),
+            sets=done << 1 | self._sent(event),
         )  # fmt: skip
 
     def _back(self, step: GraphStep) -> Iterator[Move]:
         if step.undoing is None:
             return
         done, sent, slots = self._done[step], self._sent(step.undoing.event), self._filled(step.undoing.slots)
-        end = self._second_end(step.undoing.event)
         later = self._states(self.graph.after(step) & self.graph.undoable - {step}, lambda bit: bit)
-        early = later, Invariant.REVERSE_ORDER
         yield Move(
             Action.UNDONE, step, step.undoing.event, absent=0, present=done, slots=slots,
-            clears=done, sets=done << 2 | sent, breaks=(early, end),
+            clears=done, sets=done << 2 | sent, breaks=((later, Invariant.REVERSE_ORDER),),
         )  # fmt: skip
-        yield Move(
-            Action.FENCED, step, step.undoing.event, absent=done * 7, slots=slots, sets=done << 1 | sent, breaks=(end,)
-        )
+        yield Move(Action.FENCED, step, step.undoing.event, absent=done * 7, slots=slots, sets=done << 1 | sent)
 
     def _sent(self, event: str) -> int:
         return 1 << self.events[event] if event in self.events else 0
@@ -183,8 +177,11 @@ class Moves:
             masks.append(mask)
         return tuple(masks)
 
-    def _second_end(self, event: str) -> tuple[int, Invariant]:
-        return (self.completed | self.failed if event in self.graph.ends else 0), Invariant.ONE_END
+    def _end(self, step: GraphStep) -> int:
+        """Return the bit of the end that the step's success brings; no other emission of that event ends the saga."""
+        if step.success == self.graph.completes_with:
+            return self.completed
+        return self.failed if step.success == self.graph.fails_with else 0
 
     def _states(self, steps: Iterable[GraphStep], bits: Callable[[int], int]) -> int:
         mask = 0
@@ -196,9 +193,9 @@ class Moves:
 def _classes(graph: SagaGraph) -> dict[str, int]:
     """Return the number of each event's class: events that fill the same slots, and no others, are one.
 
-    An event that fills none, and ends nothing, has no class.
+    An event that fills none has no class.
     """
-    uses: dict[str, list[tuple[str, int]]] = {event: [("end", index)] for index, event in enumerate(graph.ends)}
+    uses: dict[str, list[tuple[str, int]]] = {}
     for step in graph.steps:
         slots = [*step.slots, *(step.undoing.slots if step.undoing else ())]
         for index, slot in enumerate(slots):

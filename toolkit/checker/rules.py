@@ -80,6 +80,20 @@ def unreached_ends(choreography: Choreography) -> Iterator[Finding]:
             )
 
 
+def silent_ends(choreography: Choreography) -> Iterator[Finding]:
+    """Every event that ends a saga is the success of a step: refusals and compensations end none."""
+    for graph, nodes in _graphs(choreography):
+        for node in nodes:
+            ends = [event for event in node.emits if event in graph.ends]
+            if ends and (node.is_compensation or ends[0] in node.refusals):
+                yield _at(
+                    node,
+                    "silent end",
+                    f"{_place(node)} emits {ends[0]}, which ends {graph.name} only as the success of a step",
+                    f"Let it emit another event, and a step that runs on this one return {ends[0]}",
+                )
+
+
 def same_ends(choreography: Choreography) -> Iterator[Finding]:
     """A saga in which a step may refuse has two ends."""
     for graph, nodes in _graphs(choreography):
@@ -182,6 +196,7 @@ RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
     unemitted_events,
     unreachable_nodes,
     unreached_ends,
+    silent_ends,
     same_ends,
     unreadable_events,
     foreign_events,

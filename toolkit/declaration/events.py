@@ -191,7 +191,7 @@ class Saga:
 
     - `id_field`: the field of the events that holds the saga's id, such as `order_id`.
     - `starts_with`: the event that any client may send to start one.
-    - `completes_with`, `fails_with`: the events whose emission ends it.
+    - `completes_with`, `fails_with`: the events that end it, each as the success of a step.
     """
 
     name: str

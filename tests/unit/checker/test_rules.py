@@ -177,6 +177,19 @@ def test_a_step_without_a_compensation_is_found(airline, hotel):
     assert _lines(airline, hotel) == ["uncompensated step: take_seat (airline) is still done after RoomRefused"]
 
 
+def test_an_end_that_a_compensation_emits_is_found(airline, hotel):
+    async def cancel_by_itself(event: RoomRefused) -> TripCancelled:
+        raise NotImplementedError
+
+    airline.step()(take_seat)
+    airline.compensation(of=take_seat)(cancel_by_itself)
+    hotel.step()(take_room)
+
+    assert (
+        "silent end: cancel_by_itself (airline) emits TripCancelled, which ends trip only as the success of a step"
+    ) in _lines(airline, hotel)
+
+
 def test_one_event_for_both_ends_is_found():
     both = Saga(name="trip", id_field="trip_id", starts_with=TripBooked, completes_with=TripReady, fails_with=TripReady)
 
