@@ -10,8 +10,6 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlmodel import select
@@ -20,52 +18,41 @@ from services.events import OrderCreated, order_saga
 from services.inventory.models import STOCK_FILE, Reservation, Stock
 from services.payment.gateway import Gateway, GatewaySettings, open_gateway
 from services.payment.models import Payment
-from toolkit.configuration.settings import Settings, load_settings
+from toolkit.client.account_checks import CheckResult, SagaStates, opened, settings_beside
+from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
 from toolkit.persistence.database import Database
 
-#: The state in which each saga ended, by its type and id; None for an unfinished one.
-SagaStates = Mapping[tuple[str, str], SagaState | None]
 
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A claim, whether it holds, and the figures that were found."""
-
-    claim: str
-    holds: bool
-    found: str
-
-
-async def stock_adds_up(inventory: Database, fulfilled: Iterable[OrderCreated]) -> Check:
+async def stock_adds_up(inventory: Database, fulfilled: Iterable[OrderCreated]) -> CheckResult:
     """Check that no goods are lost, and that exactly those of the fulfilled orders are reserved."""
     async with inventory.session() as session:
         stock = (await session.exec(select(Stock))).all()
     reserved = +Counter({each.sku: each.reserved for each in stock})
     in_all = {each.sku: each.on_hand + each.reserved for each in stock}
-    return Check(
+    return CheckResult(
         "what is reserved is what was fulfilled, and no goods are lost",
         holds=reserved == ordered(fulfilled) and in_all == _by_sku("on_hand"),
         found=", ".join(f"{quantity} {sku}" for sku, quantity in sorted(reserved.items())) or "nothing",
     )
 
 
-async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> Check:
+async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> CheckResult:
     """Check that the provider holds exactly the price of the fulfilled orders."""
     prices = _by_sku("unit_price")
     owed = sum(prices[sku] * quantity for sku, quantity in ordered(fulfilled).items())
     kept = await gateway.kept()
-    return Check(
+    return CheckResult(
         "charges less refunds are the price of what was fulfilled",
         holds=kept == owed,
         found=f"{kept / 100:.2f} kept, {owed / 100:.2f} due",
     )
 
 
-async def reserved_as_ended(databases: Mapping[str, str], states: SagaStates) -> Check:
+async def reserved_as_ended(databases: Mapping[str, str], states: SagaStates) -> CheckResult:
     """Check that exactly the completed orders hold goods, and that the stock agrees with the reservations."""
-    async with _opened("inventory", databases) as inventory, inventory.session() as session:
+    async with opened("inventory", databases) as inventory, inventory.session() as session:
         stock = (await session.exec(select(Stock))).all()
         holding = {
             each.order_id: each.lines for each in await session.exec(select(Reservation)) if not each.is_released
@@ -82,17 +69,19 @@ async def reserved_as_ended(databases: Mapping[str, str], states: SagaStates) ->
         *(f"{order} ended {state} and holds goods: {order in holding}" for order, state in _orders(states).items()
           if state and (state is SagaState.COMPLETED) != (order in holding)),
     ]  # fmt: skip
-    return Check("exactly the fulfilled orders hold goods, and no goods are lost", not faults, "; ".join(faults))
+    return CheckResult("exactly the fulfilled orders hold goods, and no goods are lost", not faults, "; ".join(faults))
 
 
-async def paid_as_ended(databases: Mapping[str, str], states: SagaStates, *, settings: Settings | None = None) -> Check:
+async def paid_as_ended(
+    databases: Mapping[str, str], states: SagaStates, *, settings: Settings | None = None
+) -> CheckResult:
     """Check that shop and provider each have exactly the price of every fulfilled order, and no other money."""
-    async with _opened("inventory", databases) as inventory, inventory.session() as session:
+    async with opened("inventory", databases) as inventory, inventory.session() as session:
         prices = {each.sku: each.unit_price for each in await session.exec(select(Stock))}
         lines = {each.order_id: each.lines for each in await session.exec(select(Reservation))}
-    async with _opened("payment", databases) as payment, payment.session() as session:
+    async with opened("payment", databases) as payment, payment.session() as session:
         booked = {each.order_id: each.kept for each in await session.exec(select(Payment))}
-    async with _provider(settings or _settings_beside(databases["payment"])) as gateway:
+    async with _provider(settings or settings_beside(databases["payment"])) as gateway:
         kept = {charge.key: charge.kept for charge in await gateway.ledger()}
     faults = []
     for order, state in _orders(states).items():
@@ -100,7 +89,7 @@ async def paid_as_ended(databases: Mapping[str, str], states: SagaStates, *, set
         has = booked.get(order, 0), kept.get(f"{order_saga.name}:{order}:process_payment", 0)
         if state and has != (due, due):
             faults.append(f"{order} ended {state}: {due} due, {has[0]} booked, {has[1]} at the provider")
-    return Check("shop and provider hold the price of each fulfilled order", not faults, "; ".join(faults))
+    return CheckResult("shop and provider hold the price of each fulfilled order", not faults, "; ".join(faults))
 
 
 #: The checks that `saga verify` runs beside the toolkit's own invariants.
@@ -112,28 +101,11 @@ def _orders(states: SagaStates) -> dict[str, SagaState | None]:
 
 
 @asynccontextmanager
-async def _opened(service: str, databases: Mapping[str, str]) -> AsyncIterator[Database]:
-    if service not in databases:
-        raise UnreachableError(f"goods and money: name {service} by its database, not by its API")
-    database = Database(databases[service])
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@asynccontextmanager
 async def _provider(settings: Settings) -> AsyncIterator[Gateway]:
     if GatewaySettings().url is None and not (settings.data_dir / "gateway.db").is_file():
         raise UnreachableError(f"money: there is no ledger in {settings.data_dir}; name it in PAYMENT_GATEWAY_URL")
     async with open_gateway(settings) as gateway:
         yield gateway
-
-
-def _settings_beside(url: str) -> Settings:
-    """Return settings with the data directory of this database, which also holds the provider's ledger."""
-    is_file = url.startswith("sqlite:///")
-    return load_settings(data_dir=Path(url.removeprefix("sqlite:///")).parent) if is_file else load_settings()
 
 
 def ordered(orders: Iterable[OrderCreated]) -> Counter[str]:

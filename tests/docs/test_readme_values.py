@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from services.demo import SERVICES, outcome_of
+from services.demo import SERVICES
 from services.events import OrderCreated, order_saga
 from tests.docs.pages import README, rows, section
 from toolkit import Settings
+from toolkit.cli.demonstration import outcome_of
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.client.database_client import DatabaseClient
 from toolkit.client.saga_report import timeline_of

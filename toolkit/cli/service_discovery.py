@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from toolkit.declaration.service import Service
 
 
+#: The package that holds the services, unless SAGA_PACKAGE names another.
+DEFAULT_PACKAGE = "services"
+#: The package of the examples; each is a package of services with a demonstration.
+_EXAMPLES = "examples"
+
+
 def package_name() -> str:
     """Return the package that holds the services."""
-    return os.environ.get("SAGA_PACKAGE") or "services"
+    return os.environ.get("SAGA_PACKAGE") or DEFAULT_PACKAGE
 
 
 def discover(package: str) -> dict[str, Service]:
@@ -60,6 +66,21 @@ def find_service(reference: str) -> Service:
     if reference not in services:
         raise UsageError(f"there is no service {reference!r}; there are: {', '.join(sorted(services))}")
     return services[reference]
+
+
+def find_demo(name: str | None) -> ModuleType:
+    """Return the module with the demonstration of this example, or without a name of the services.
+
+    Raises:
+        UsageError: there is none; the text names those that exist.
+    """
+    if name is None:
+        return import_here(f"{package_name()}.demo")
+    paths = import_here(_EXAMPLES).__path__
+    names = sorted(each.name for each in pkgutil.iter_modules(paths) if find_spec(f"{_EXAMPLES}.{each.name}.demo"))
+    if name not in names:
+        raise UsageError(f"there is no example {name!r}; there are: {', '.join(names)}")
+    return import_here(f"{_EXAMPLES}.{name}.demo")
 
 
 def check_step_timeouts(settings: Settings, services: Mapping[str, Service]) -> None:

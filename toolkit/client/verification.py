@@ -7,12 +7,12 @@ sagas here: no request is made per saga.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
-from typing import Protocol
 
+from toolkit.client.account_checks import AccountCheck
 from toolkit.client.database_client import DatabaseClient
 from toolkit.client.fan_out import ANSWER_TIMEOUT, ask_all
 from toolkit.client.service_client import Entries, LogReader
@@ -27,30 +27,6 @@ from toolkit.transport.rabbitmq.topology import queue_depths
 
 #: After so many sagas the event loop gets its turn: the invariants are arithmetic, and progress is shown meanwhile.
 _AT_ONCE = 200
-
-
-class CheckResult(Protocol):
-    """The result of a check of the services' own: the claim, whether it holds, and what was found."""
-
-    @property
-    def claim(self) -> str:
-        """What has to hold."""
-        ...
-
-    @property
-    def holds(self) -> bool:
-        """Whether it does."""
-        ...
-
-    @property
-    def found(self) -> str:
-        """What was found."""
-        ...
-
-
-#: A check of the services' own, of money for example: it takes the databases' URLs by service, and how each saga
-#: ended, by its type and id (None: it has not). It raises UnreachableError where something that it needs can't be read.
-AccountCheck = Callable[[Mapping[str, str], Mapping[SagaKey, SagaState | None]], Awaitable[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,9 @@ from toolkit.cli.service_locations import opened
 from toolkit.clock import SystemClock
 
 if TYPE_CHECKING:
+    from toolkit.client.account_checks import AccountCheck
+    from toolkit.client.verification import VerificationReport
     from toolkit.configuration.settings import Settings
-
-if TYPE_CHECKING:
-    from toolkit.client.verification import AccountCheck, VerificationReport
 
 _COLUMNS = ("invariant", "saga_id", "text")
 
