@@ -27,7 +27,7 @@ ifdef PYTEST_ARGS
 else
 	$(BIN)/pytest -n 3 --dist loadfile $(COVERED) --cov
 	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted $(COVERED:%=--ignore %)
-	$(BIN)/pytest $(IN_ORDER) tests/state_machine tests/docs tests/cli tests/conformance
+	$(BIN)/pytest $(IN_ORDER) tests/state_machine tests/docs tests/cli tests/conformance tests/examples
 	$(BIN)/pytest $(IN_ORDER) tests/end_to_end tests/console $(LONG:%=--ignore %)
 endif
 

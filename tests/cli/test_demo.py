@@ -27,3 +27,10 @@ def test_demo_runs_again_and_leaves_other_files(saga_process, data_dir):
 
     assert codes == [0, 0]
     assert notes.read_text() == "mine"
+
+
+def test_unknown_example_is_answered_with_the_names(saga):
+    result = saga("demo", "tranfser")
+
+    assert result.exit_code == 2
+    assert "there is no example 'tranfser'; there are: transfer" in result.stderr

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+EXAMPLES = {page.parent.name: page for page in sorted(PROJECT.glob("examples/*/README.md"))}
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *EXAMPLES.values()])
 README = PROJECT / "README.md"
 DOCS = PROJECT / "docs"
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.docs.commands import CLI, is_target, mentioned, parameters
-from tests.docs.pages import DOCS, PAGES, PROJECT, README, blocks, first_column, section
+from tests.docs.pages import DOCS, EXAMPLES, PAGES, PROJECT, README, blocks, first_column, section
 from toolkit.checker.moves import Invariant
 from toolkit.cli.app import app
 
@@ -50,13 +50,25 @@ def test_cli_reference_names_all_verbs_and_options():
         assert named <= known <= named | shared, verb
 
 
-def test_readme_graph_is_what_saga_graph_draws(monkeypatch: pytest.MonkeyPatch):
+def drawn(package: str) -> str:
+    """Return the picture that `saga graph` draws of the services in a package."""
+    return CliRunner().invoke(app, ["graph", "--format", "mermaid"], env={"SAGA_PACKAGE": package}).stdout
+
+
+def test_readme_graphs_are_what_saga_graph_draws(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(PROJECT)
-    (picture,) = blocks("mermaid", README)
 
-    drawn = CliRunner().invoke(app, ["graph", "--format", "mermaid"])
+    packages = ["services", *(f"examples.{name}" for name in EXAMPLES)]
 
-    assert picture.text == drawn.stdout
+    assert [each.text for each in blocks("mermaid", README)] == [drawn(package) for package in packages]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_graph_is_what_saga_graph_draws(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(PROJECT)
+    (picture,) = blocks("mermaid", EXAMPLES[name])
+
+    assert picture.text == drawn(f"examples.{name}")
 
 
 def test_findings_tables_match_the_checker():

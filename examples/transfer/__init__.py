@@ -1,0 +1,1 @@
+"""A bank transfer: its services share the events in `examples.transfer.events`, and nothing else."""

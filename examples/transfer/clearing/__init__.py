@@ -1,0 +1,1 @@
+"""The clearing service has a clearing house, outside, settle each transfer between the banks."""

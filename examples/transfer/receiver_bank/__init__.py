@@ -1,0 +1,1 @@
+"""The receiver's bank credits an account, which ends the transfer."""

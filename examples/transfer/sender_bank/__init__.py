@@ -1,0 +1,1 @@
+"""The sender's bank debits an account, and refunds it if the transfer fails."""

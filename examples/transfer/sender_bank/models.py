@@ -1,0 +1,53 @@
+"""The tables of the sender's bank: its accounts, and the debit of each transfer.
+
+An account's balance and its debits that are not refunded always add up to its opening balance.
+"""
+
+import json
+from pathlib import Path
+
+from sqlalchemy import BigInteger, CheckConstraint, MetaData, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+metadata = MetaData()
+
+#: The accounts and their opening balances.
+ACCOUNTS_FILE = Path(__file__).with_name("accounts.json")
+
+
+class Base(SQLModel, registry=registry(metadata=metadata)):
+    """The base of this service's tables alone, so that several services can share a process."""
+
+
+class Account(Base, table=True):
+    """One customer's money in minor units; the bank gives no credit."""
+
+    __table_args__ = (CheckConstraint("balance >= 0", name="account_balance_is_not_negative"),)
+
+    number: str = Field(primary_key=True)
+    balance: int = Field(sa_type=BigInteger)
+
+
+class Debit(Base, table=True):
+    """The money that one transfer took from an account, and whether it was refunded."""
+
+    transfer_id: str = Field(primary_key=True)
+    account: str = Field(foreign_key="account.number")
+    amount: int = Field(sa_type=BigInteger)
+    is_refunded: bool = False
+
+
+async def seed_accounts(session: AsyncSession) -> None:
+    """Insert the accounts of `accounts.json` that are missing; replicas may do so concurrently."""
+    connection = await session.connection()
+    # Sorted by number: two replicas that insert the same rows in opposite orders would deadlock.
+    accounts = sorted(json.loads(ACCOUNTS_FILE.read_text()), key=lambda each: str(each["number"]))
+    await connection.execute(_ADD_UNLESS_THERE, accounts)
+
+
+#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
+_ADD_UNLESS_THERE = text(
+    "INSERT INTO account (number, balance) VALUES (:number, :balance) ON CONFLICT (number) DO NOTHING"
+)

@@ -1,0 +1,62 @@
+"""An example's services at work, and what a test asks about them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+from tests.conformance.world import RabbitWorld
+from toolkit.cli.demonstration import Demo
+from toolkit.client.account_checks import RepeatedChecks
+from toolkit.client.database_client import DatabaseClient
+from toolkit.client.starting import starting_message
+from toolkit.client.verification import verify
+from toolkit.client.waiting import wait_until_ended
+from toolkit.clock import SystemClock
+from toolkit.declaration.events import Event
+from toolkit.protocol.timeline import Timeline
+
+#: A busy machine takes longer for a saga than any test wants to wait for a lost one.
+PATIENCE = timedelta(minutes=1)
+
+
+class Running:
+    """The services of one example, with the URLs of their databases."""
+
+    def __init__(self, demo: Demo, world: RabbitWorld, urls: Mapping[str, str]) -> None:
+        self.demo, self._world, self.urls = demo, world, urls
+        self._clients = [DatabaseClient(name, url) for name, url in urls.items()]
+
+    async def close(self) -> None:
+        """Close the databases."""
+        for client in self._clients:
+            await client.close()
+
+    async def send(self, saga_id: str, event: Event) -> None:
+        """Start a saga as a client."""
+        await self._world.send(starting_message(self.demo.saga, saga_id, event, clock=SystemClock()))
+
+    async def ended(self, *saga_ids: str) -> dict[str, Timeline]:
+        """Return the timelines of these sagas, once they have ended and no message is on its way."""
+        found = await wait_until_ended(self.demo.saga.name, saga_ids, self._clients, within=PATIENCE)
+        await self._world.quiet()
+        return {timeline.saga_id: timeline for timeline in found}
+
+    def checked(self) -> RepeatedChecks:
+        """Return the example's own checks, to be repeated on these databases."""
+        return RepeatedChecks(self.demo.always, self.urls)
+
+    async def violations(self) -> list[str]:
+        """Return what `saga verify` finds wrong, or can't check, for good: a replica may still be recording an end."""
+        until = time.monotonic() + PATIENCE.total_seconds()
+        while found := await self._violations():
+            if time.monotonic() > until:
+                break
+            await asyncio.sleep(0.2)
+        return found
+
+    async def _violations(self) -> list[str]:
+        report = await verify(self._clients, checks=self.demo.always, broker=self._world.settings)
+        return [*map(str, report.violations), *report.unchecked, *report.unreachable.values()]
