@@ -1,6 +1,6 @@
 """The fence: which entry may follow which in a step's stream, and what an arriving message may do.
 
-Pure tables, no I/O. The saga log's unique key `(saga_id, saga_type, step, position)` makes them hold under every race:
+Pure tables, no I/O. The saga log's unique key `(saga_type, saga_id, step, position)` makes them hold under every race:
 the first transaction to take a position wins, and the loser reads again. This is optimistic concurrency on an event
 stream.
 """
@@ -21,7 +21,10 @@ class StepState(StrEnum):
     FENCED = "fenced"
     """A compensation or an abort came first: the step never takes effect."""
     VOIDING = "voiding"
-    """An external step gave up without knowing the outcome, and now cancels what it may have done."""
+    """An external step gave up without knowing the outcome, and now cancels what it may have done.
+
+    In a coordinator's log: it gave up waiting for the step, and has asked to undo it.
+    """
     COMPENSATING = "compensating"
     """An external compensation is calling another system."""
     COMPENSATED = "compensated"
@@ -98,8 +101,13 @@ def decide(arrival: Arrival, state: StepState | None) -> Decision:
     return _DECISIONS.get((arrival, state), Decision.IGNORE)
 
 
-def is_legal(before: StepState | None, after: StepState) -> bool:
-    """Whether this entry may follow that one."""
+def is_legal(before: StepState | None, after: StepState, *, is_asked: bool = False) -> bool:
+    """Whether this entry may follow that one; `is_asked`: in a coordinator's stream of a step that it asks.
+
+    There a step that was given up may turn out to be done, if nothing can undo it.
+    """
+    if is_asked and (before, after) == (StepState.VOIDING, StepState.COMPLETED):
+        return True
     return after in TRANSITIONS.get(before, frozenset())
 
 
