@@ -93,8 +93,7 @@ class _Frames:
         if isinstance(method, commands.Basic.Return):
             self._of_this_turn().returns.append(message_id)
         else:
-            sent_at = header.properties.timestamp
-            delivery = Delivery(method.delivery_tag, method.routing_key, message_id, body, sent_at)
+            delivery = Delivery(method.delivery_tag, method.routing_key, message_id, body)
             self._of_this_turn().deliveries.append(delivery)
 
     def _of_this_turn(self) -> Found:

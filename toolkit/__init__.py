@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from toolkit.declaration.retry_policy import Retry, RetryPolicy
     from toolkit.declaration.service import Service
     from toolkit.errors import DeclarationError, SagaError
+    from toolkit.orchestration.orchestrator import Received, SagaOrchestrator, SagaStep
 
 __all__ = [
     "Answer",
@@ -23,12 +24,15 @@ __all__ = [
     "IdempotencyKey",
     "Middleware",
     "Participant",
+    "Received",
     "Refusal",
     "Retry",
     "RetryPolicy",
     "Saga",
     "SagaError",
     "SagaId",
+    "SagaOrchestrator",
+    "SagaStep",
     "Sensitive",
     "Service",
     "Settings",
@@ -45,12 +49,15 @@ _HOMES = {
     "IdempotencyKey": "declaration.events",
     "Middleware": "declaration.middleware",
     "Participant": "declaration.participant",
+    "Received": "orchestration.orchestrator",
     "Refusal": "declaration.events",
     "Retry": "declaration.retry_policy",
     "RetryPolicy": "declaration.retry_policy",
     "Saga": "declaration.events",
     "SagaError": "errors",
     "SagaId": "declaration.events",
+    "SagaOrchestrator": "orchestration.orchestrator",
+    "SagaStep": "orchestration.orchestrator",
     "Sensitive": "declaration.events",
     "Service": "declaration.service",
     "Settings": "configuration.settings",

@@ -219,7 +219,7 @@ def _servers(
     """Return the API's server, and the health checks' server."""
     context = ApiContext(
         service=app.service,
-        contract=Contract.of(app.service, timeouts=settings.step_timeouts),
+        contract=Contract.of(app.service, timeouts=settings.step_timeouts, asked_by=settings.asked_by),
         database=app.runtime.database,
         readiness=readiness,
         queue=app.runtime.queue,

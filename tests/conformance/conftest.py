@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conformance.world import Declare, EmbeddedWorld, RabbitWorld, World, settings_for
 from tests.conftest import PostgresDatabases
+from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
 from tests.example_sagas.travel import services
 from tests.example_sagas.vouchers import services_of_both
 from tests.servers import Server
@@ -32,12 +34,19 @@ async def shared_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: s
         yield found
 
 
+@pytest.fixture(params=["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"])
+async def orchestrated_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The trip's services, running, and a coordinator that asks their steps."""
+    async with _running(orchestrated_services, request, tmp_path, prefix, asked_by=COORDINATOR) as found:
+        yield found
+
+
 @asynccontextmanager
 async def _running(
-    declare: Declare, request: pytest.FixtureRequest, tmp_path: Path, prefix: str
+    declare: Declare, request: pytest.FixtureRequest, tmp_path: Path, prefix: str, **facts: Any
 ) -> AsyncIterator[World]:
     if request.param.startswith("embedded-sqlite"):
-        settings = settings_for(tmp_path, reads_first=request.param.endswith("reads-first"))
+        settings = settings_for(tmp_path, reads_first=request.param.endswith("reads-first"), **facts)
         embedded = EmbeddedWorld(settings, declare)
         await embedded.start()
         yield embedded
@@ -52,7 +61,8 @@ async def _running(
     async def database_of(name: str) -> str | None:
         return await databases.url(name) if databases else None
 
-    rabbit = RabbitWorld(settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix), database_of, declare)
+    settings = settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix, **facts)
+    rabbit = RabbitWorld(settings, database_of, declare)
     await rabbit.start()
     yield rabbit
     await rabbit.stop()

@@ -89,6 +89,8 @@ def check_step_timeouts(settings: Settings, services: Mapping[str, Service]) -> 
     Raises:
         SettingsError: it names another.
     """
+    if any(service.orchestrators for service in services.values()):
+        return  # the steps of a coordinator's plans are other services'
     steps = {step.name for service in services.values() for step in service.steps}
     if unknown := sorted(settings.step_timeouts.keys() - steps):
         raise SettingsError(
@@ -107,7 +109,9 @@ def check_logins(settings: Settings, services: Mapping[str, Service]) -> None:
 
     emitted = (event for service in services.values() for event in service.emitted().values())
     consumed = (event for service in services.values() for event in service.consumed())
-    owners = {event.__owner__ for event in (*emitted, *consumed, *CONTROL_EVENTS)}
+    coordinators = {service.name for service in services.values() if service.orchestrators}
+    owners = {event.__owner__ for event in (*emitted, *consumed, *CONTROL_EVENTS)} | coordinators
+    owners |= set(settings.asked_by.values())
     if unknown := sorted(settings.logins.keys() - owners):
         raise SettingsError(
             f"SAGA_LOGINS names {', '.join(unknown)}, and no event has such an owner; there are: "

@@ -54,7 +54,7 @@ def in_database(name: str, url: str, settings: Settings, find: Find) -> Database
         name,
         url,
         queue=queue_name(settings, name),
-        emitted=lambda: find(name).emitted(),
+        emitted=lambda: find(name).sendable(),
         contract=lambda: _declared(name, find),
         clock=SystemClock(),
     )

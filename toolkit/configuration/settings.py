@@ -37,6 +37,7 @@ LONGEST_RETENTION = timedelta(days=36_500)
 
 #: The most bytes of an AMQP short string.
 _LONGEST_LOGIN = 255
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}", re.ASCII)
 _UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", re.ASCII)
 
@@ -100,6 +101,25 @@ def _are_logins(value: Any) -> Any:
     return value
 
 
+def _coordinators(value: Any) -> Any:
+    """Return a coordinator for each saga type; a single word is the coordinator of every saga, under the type `*`."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return {}
+    if _WORD.fullmatch(value):
+        return {"*": value}
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    if not (
+        isinstance(found, dict) and all(isinstance(each, str) and _WORD.fullmatch(each) for each in found.values())
+    ):
+        raise ValueError('name a service, such as fulfillment, or one for each saga: {"order": "fulfillment"}')
+    return found
+
+
 class Settings(FromEnvironment):
     """A service's settings: each is read from its name in capitals, after the prefix `SAGA_`."""
 
@@ -133,6 +153,9 @@ class Settings(FromEnvironment):
         _object_like({"payment": ["payment"]}),
     ] = Field(default_factory=dict)
     """By owner, the logins that may send its events, in JSON; events of other owners are not checked."""
+    asked_by: Annotated[dict[str, str], NoDecode, BeforeValidator(_coordinators)] = Field(default_factory=dict)
+    """The coordinator that asks this service's steps: a service's name, or in JSON one for each saga type. Its steps
+    then run on that coordinator's commands alone; empty: they run on events."""
     prefetch: int = Field(200, ge=1, le=10_000)
     """The most unacknowledged deliveries of a service."""
     redeclare_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1))

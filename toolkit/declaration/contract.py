@@ -17,6 +17,7 @@ from toolkit.declaration.events import Answer, Event, Saga, documented_example, 
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.redaction import schema_of, sensitive_paths
 from toolkit.declaration.service import Service
+from toolkit.protocol.commands import Address, Verb
 
 
 class _Part(BaseModel):
@@ -99,17 +100,32 @@ class SagaContract(_Part):
 
 
 class Contract(_Part):
-    """One service's part in its sagas; `events` maps names to the events that it consumes or emits."""
+    """One service's part in its sagas; `events` maps names to the events that it consumes or emits.
+
+    - `coordinates`: the types of the sagas that it coordinates: it asks other services' steps.
+    - `asked_by`: by saga type, the coordinator whose commands alone run its steps.
+    """
 
     service: str
     toolkit_version: str
     sagas: tuple[SagaContract, ...]
     handlers: tuple[HandlerContract, ...]
     events: dict[str, EventContract]
+    coordinates: tuple[str, ...] = ()
+    asked_by: dict[str, str] = {}
 
     @classmethod
-    def of(cls, service: Service, *, timeouts: Mapping[str, timedelta] | None = None) -> Contract:
-        """Return the contract that a service declares; `timeouts` override the declared ones."""
+    def of(
+        cls,
+        service: Service,
+        *,
+        timeouts: Mapping[str, timedelta] | None = None,
+        asked_by: Mapping[str, str] | None = None,
+    ) -> Contract:
+        """Return the contract that a service declares; `timeouts` override the declared ones.
+
+        `asked_by` names coordinators as SAGA_ASKED_BY does.
+        """
         handlers: list[Step | Compensation] = [*service.steps, *service.compensations]
         consumed = {event.__name__: event for event in sorted(service.consumed(), key=routing_key)}
         return cls(
@@ -118,21 +134,42 @@ class Contract(_Part):
             sagas=tuple(_saga(saga) for saga in service.sagas),
             handlers=tuple(_handler(each, timeouts or {}) for each in handlers),
             events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
+            coordinates=tuple(sorted(service.coordinated)),
+            asked_by=coordinators_of(service, asked_by or {}),
         )
 
     @property
     def ends_sagas(self) -> bool:
-        """Whether any of its steps ends a saga: only such a service may publish `SagaEnded`."""
+        """Whether it coordinates a saga, or any of its steps ends one: only such a service may publish `SagaEnded`."""
+        if self.coordinates:
+            return True
         ends = {end for saga in self.sagas for end in (saga.completes_with, saga.fails_with)}
         return not ends.isdisjoint(_emitted_events(self))
 
     def consumed(self) -> list[EventContract]:
         """Return the events that the service consumes."""
-        return [self.events[name] for name in dict.fromkeys(_triggers(self))]
+        received = list(self.events) if self.coordinates else []  # a coordinator receives whatever its steps emit
+        return [self.events[name] for name in dict.fromkeys((*_triggers(self), *received))]
+
+    def bound_keys(self) -> list[str]:
+        """Return the routing keys that its queue is bound to, beside those of the control messages."""
+        asked = [each for each in self.handlers if each.saga in self.asked_by]
+        listening = [name for each in self.handlers if each not in asked for name in each.triggers]
+        received = list(self.events) if self.coordinates else []
+        keys = [self.events[name].routing_key for name in dict.fromkeys((*listening, *received))]
+        steps = [(each.name, self.asked_by[each.saga]) for each in asked if each.kind == "step"]
+        return [*keys, *(Address(asker, verb, name).routing_key for name, asker in steps for verb in Verb)]
 
     def emitted(self) -> list[EventContract]:
         """Return the events that the service may emit."""
         return [self.events[name] for name in dict.fromkeys(_emitted_events(self))]
+
+
+def coordinators_of(service: Service, asked_by: Mapping[str, str]) -> dict[str, str]:
+    """Return the coordinator of each saga in which a coordinator asks the service's steps."""
+    sagas = {participant.saga.name for participant in service.participants}
+    found = {saga: asked_by.get(saga, asked_by.get("*")) for saga in sorted(sagas)}
+    return {saga: coordinator for saga, coordinator in found.items() if coordinator}
 
 
 def event_contract(event_type: type[Event]) -> EventContract:

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import MetaData
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.events import Event, Saga
+from toolkit.declaration.events import AbortRequested, Event, Saga
 from toolkit.declaration.middleware import Middleware, check_middleware
 from toolkit.declaration.participant import Compensation, Participant, Step
 from toolkit.declaration.participant_rules import check_name
@@ -28,10 +28,24 @@ Provider = Callable[[Settings], AbstractAsyncContextManager[Any]]
 Seed = Callable[[AsyncSession], Awaitable[None]]
 
 
+class Orchestrator(Protocol):
+    """What a service needs to know of a coordinator that it runs; `toolkit.orchestration` declares them.
+
+    - `name`: its own stream in the saga log.
+    - `events`: the events that it may receive, and send on.
+    """
+
+    saga: ClassVar[Saga]
+    events: ClassVar[tuple[type[Event], ...]]
+    name: ClassVar[str]
+    failed_end: ClassVar[Any]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One service: `saga run` runs one, the embedded transport several in one process.
 
+    - `orchestrators`: the coordinators that it runs, each of a saga of its own.
     - `tables`: the service's own tables, created at the start.
     - `provides`: by type, the resources that steps may take beside event and session, such as a gateway.
     - `seed`: fills the tables at each start; it must be idempotent.
@@ -39,7 +53,8 @@ class Service:
     """
 
     name: str
-    participants: Sequence[Participant]
+    participants: Sequence[Participant] = ()
+    orchestrators: Sequence[type[Orchestrator]] = ()
     tables: MetaData | None = None
     provides: Mapping[type, Provider] = field(default_factory=dict)
     seed: Seed | None = None
@@ -56,6 +71,7 @@ class Service:
             )
         check_middleware(self.name, self.middleware)
         self._check_sagas()
+        self._check_orchestrators()
         handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
         for handler in handlers:
             for name, wanted in handler.signature.resources.items():
@@ -92,6 +108,23 @@ class Service:
                     "Give each a starting event of its own: the event decides which saga a message starts",
                 )
 
+    def _check_orchestrators(self) -> None:
+        """Check that each coordinated saga has one coordinator here, and no step: both would write the same streams."""
+        taken = [participant.saga.name for participant in self.participants]
+        for each in self.orchestrators:
+            if each.saga.name in taken:
+                fault = (
+                    f"{each.__name__} coordinates the saga {each.saga.name}, in which the service takes part already"
+                )
+                cure = "Run the coordinator in a service of its own: its log has a stream for each step"
+                raise DeclarationError(f"Service {self.name!r}", fault, cure)
+            if each.failed_end is None and each.saga.fails_with.__owner__ != self.name:
+                end = each.saga.fails_with
+                fault = f"{each.__name__} has no failed_end, and {end.__name__} is {end.__owner__}'s to emit"
+                cure = f"Name the step of {end.__owner__} that emits it: `failed_end = SagaStep(...)`"
+                raise DeclarationError(f"Service {self.name!r}", fault, cure)
+            taken.append(each.saga.name)
+
     @property
     def steps(self) -> list[Step]:
         """The steps of all participants, in the order of their declaration."""
@@ -105,15 +138,32 @@ class Service:
     @property
     def sagas(self) -> list[Saga]:
         """The sagas that the service takes part in."""
-        return list({participant.saga.name: participant.saga for participant in self.participants}.values())
+        sagas = [*(each.saga for each in self.participants), *(each.saga for each in self.orchestrators)]
+        return list({saga.name: saga for saga in sagas}.values())
+
+    @property
+    def coordinated(self) -> frozenset[str]:
+        """The types of the sagas that the service coordinates."""
+        return frozenset(each.saga.name for each in self.orchestrators)
+
+    @property
+    def final_steps(self) -> frozenset[str]:
+        """The names of the steps without a compensation: nothing can undo them."""
+        return frozenset(step.name for step in self.steps) - {each.of.name for each in self.compensations}
 
     def consumed(self) -> set[type[Event]]:
         """Return the domain events that the service consumes."""
-        return {event for participant in self.participants for event in participant.consumed()}
+        received = {event for each in self.orchestrators for event in each.events}
+        return received | {event for participant in self.participants for event in participant.consumed()}
 
     def emitted(self) -> dict[str, type[Event]]:
-        """Return the events that the service may emit, by name."""
-        return {event.__name__: event for participant in self.participants for event in participant.emitted()}
+        """Return the events that the service may emit, by name; a coordinator sends on what it receives."""
+        sent_on = {event.__name__: event for each in self.orchestrators for event in each.events}
+        return sent_on | {event.__name__: event for participant in self.participants for event in participant.emitted()}
+
+    def sendable(self) -> dict[str, type[Event]]:
+        """Return the events that the log may hold as sent, by name; a coordinator sends requests to undo, too."""
+        return self.emitted() | ({AbortRequested.__name__: AbortRequested} if self.orchestrators else {})
 
     def compensation_events(self) -> set[type[Event]]:
         """Return the events that the service consumes or emits on compensation paths, the failed end included."""

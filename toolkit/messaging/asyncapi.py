@@ -37,6 +37,11 @@ _TEXTS = {
     envelope.SENT_BY: "set by a participant for itself: the login that sent the event first",
     envelope.CAME_BY: "set by a participant for itself: its first route, if the broker checked no key on it",
     envelope.NUDGE: "the id of the nudge that sent it again; a service that knows the saga's end answers with it",
+    envelope.TIMER: "the step whose deadline the message announces to its own service",
+    envelope.ASK: "of a coordinator's command: the step that shall run",
+    envelope.UNDO: "of a coordinator's command: the step that shall be undone",
+    envelope.REPLY: "the step that replies to a command with this event",
+    envelope.OUTCOME: "its outcome: completed, final, refused or undone",
 }
 _NUMBERS = {
     envelope.VERSION: "the event's version",

@@ -17,6 +17,7 @@ from toolkit.declaration.events import Event, Saga, SagaEnded
 from toolkit.declaration.text_redaction import redact
 from toolkit.errors import UnreadableError, describe
 from toolkit.ids import derived_id, trace_id_of
+from toolkit.messaging.addresses import address_of, reply_of
 from toolkit.messaging.envelope import (
     ATTEMPT,
     CAUSATION_ID,
@@ -27,6 +28,7 @@ from toolkit.messaging.envelope import (
     OCCURRED_AT,
     SENT_BY,
     STARTED_AT,
+    TIMER,
     TRACEPARENT,
     VERSION,
     Envelope,
@@ -36,6 +38,7 @@ from toolkit.messaging.envelope import (
 from toolkit.messaging.header_values import number_of, plausible, printable, text_of, time_of
 from toolkit.messaging.saga_lookup import SagaLookup
 from toolkit.messaging.senders import Senders
+from toolkit.protocol.commands import Address
 
 #: A transport replaces headers that it could not decode by this one; such a message becomes a dead letter.
 UNDECODABLE = "x-undecodable"
@@ -99,13 +102,14 @@ class Decoder:
         event_type = self._events.get(_name(wire))
         if UNDECODABLE in wire.headers:
             raise UnreadableError("broken header", "the headers can't be decoded: send them by AMQP 0.9.1's types")
+        address = address_of(wire)
         if event_type:
-            self._senders.check(event_type, wire)
+            self._senders.check(event_type, wire, address)
         most = max(self._max_body, _LARGEST_CONTROL) if event_type in CONTROL_EVENTS else self._max_body
         if len(wire.body) > most:
             raise UnreadableError("too large", f"{len(wire.body)} bytes, at most {most} are taken")
         try:
-            return self._read(wire, clock)
+            return self._read(wire, clock, address)
         except UnreadableError as error:
             raise UnreadableError(error.reason, redact(event_type, wire.body, error.detail)) from error
 
@@ -117,7 +121,7 @@ class Decoder:
         """Return the saga type of an unreadable message, when its event alone determines it."""
         return self._sagas.type_of(wire, self._events.get(_name(wire)))
 
-    def _read(self, wire: WireMessage, clock: Clock) -> Message:
+    def _read(self, wire: WireMessage, clock: Clock, address: Address | None) -> Message:
         event_type = self._event_type(wire)
         event = _parse(event_type, wire.body)
         if isinstance(event, SagaEnded) and (saga := self._sagas.named(event.saga_type)):
@@ -125,6 +129,7 @@ class Decoder:
         saga_type, saga_id = self._sagas.saga_of(wire, event)
         headers = wire.headers
         occurred_at = time_of(headers, OCCURRED_AT) or _sent_at(wire) or clock.now()
+        is_start = address is None and self._sagas.started_by(event_type) is not None
         envelope = Envelope(
             event_id=printable(wire.message_id or derived_id(saga_type, saga_id, event_type.__name__), "message id"),
             event_type=event_type.__name__,
@@ -137,8 +142,11 @@ class Decoder:
             attempt=number_of(headers, ATTEMPT, default=1),
             deferred_until=number_of(headers, DEFERRED_UNTIL, default=0),
             traceparent=self._traceparent(headers, saga_type, saga_id),
-            started_at=occurred_at if self._sagas.started_by(event_type) else time_of(headers, STARTED_AT),
+            started_at=occurred_at if is_start else time_of(headers, STARTED_AT),
             nudge=text_of(headers, NUDGE) or "",
+            timer=(text_of(headers, TIMER) or "") if TIMER in headers else "",
+            address=address,
+            reply=reply_of(headers),
             sent_by=text_of(headers, SENT_BY),
         )
         return Message(envelope, event, wire.body)

@@ -13,6 +13,7 @@ from typing import Any
 
 from toolkit.declaration.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
 from toolkit.ids import new_id
+from toolkit.protocol.commands import Address, Reply
 
 #: The envelope's headers, as they are spelled on the wire. A new one also needs a field of `Envelope`, its lines in
 #: `headers` and in `Decoder._read`, its meaning in asyncapi.py and docs/reference/wire.md; one that the next event
@@ -27,11 +28,16 @@ DEFERRED_UNTIL = "deferred-until"
 TRACEPARENT = "traceparent"
 STARTED_AT = "started-at"
 NUDGE = "nudge"
+TIMER = "timer"
+ASK = "ask"
+UNDO = "undo"
+REPLY = "reply"
+OUTCOME = "outcome"
 SENT_BY = "sent-by"
 CAME_BY = "came-by"
 HEADERS = (
     SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, DEFERRED_UNTIL, TRACEPARENT, STARTED_AT,
-    NUDGE, SENT_BY, CAME_BY,
+    NUDGE, TIMER, ASK, UNDO, REPLY, OUTCOME, SENT_BY, CAME_BY,
 )  # fmt: skip
 
 #: The most characters of an id or of a text header, all printable: the limit of AMQP's short strings.
@@ -77,6 +83,8 @@ class Envelope:
     - `deferred_until`: the second, since the epoch, until which the message was deferred last; 0 if it never was.
     - `nudge`: the id of the nudge that sends the event again, empty the first time. A service that knows the saga's end
       answers a nudge with it.
+    - `timer`: the step whose deadline this message announces to its own service; empty in every other message.
+    - `address`: of a coordinator's command, the step that it is for; `reply`: of that step's event, what it replies.
     - `sent_by`: the login that sent the event, verified by the broker; empty where the client set no user-id. Only
       messages that a service sends to itself keep it; None for an event that goes out for the first time.
     """
@@ -94,6 +102,9 @@ class Envelope:
     traceparent: str | None = None
     started_at: datetime | None = None
     nudge: str = ""
+    timer: str = ""
+    address: Address | None = None
+    reply: Reply | None = None
     sent_by: str | None = None
 
     @classmethod
@@ -163,6 +174,12 @@ class Envelope:
             headers[STARTED_AT] = text_of_time(self.started_at)
         if self.nudge:
             headers[NUDGE] = self.nudge
+        if self.timer:
+            headers[TIMER] = self.timer
+        if self.address:
+            headers[self.address.verb.value] = self.address.step
+        if self.reply:
+            headers[REPLY], headers[OUTCOME] = self.reply.step, self.reply.outcome.value
         if self.sent_by is not None:
             headers[SENT_BY] = self.sent_by
         return headers
@@ -172,10 +189,10 @@ class Envelope:
         return self.wrap(event.model_dump_json().encode() if body is None else body, type(event))
 
     def wrap(self, body: bytes, event_type: type[Event]) -> WireMessage:
-        """Return the message that carries this body under the event's routing key."""
+        """Return the message that carries this body under the event's routing key, or under that of its address."""
         return WireMessage(
             body=body,
-            routing_key=routing_key(event_type),
+            routing_key=self.address.routing_key if self.address else routing_key(event_type),
             message_id=self.event_id,
             correlation_id=self.saga_id,
             type=self.event_type,
@@ -235,6 +252,10 @@ class Message:
     def deferred_to(self, second: int) -> WireMessage:
         """Return the same event as a message that is deferred until this second, since the epoch."""
         return self._under(replace(self.envelope, deferred_until=second))
+
+    def as_timer(self, step: str) -> WireMessage:
+        """Return the same event as the message that announces a step's deadline to its own service."""
+        return self._under(replace(self.envelope, timer=step, reply=None, attempt=1, deferred_until=0, nudge=""))
 
     def _under(self, envelope: Envelope) -> WireMessage:
         return envelope.wrap(self.body, type(self.event))

@@ -61,7 +61,9 @@ def _logins_of(contract: Contract, logins: Mapping[str, Sequence[str]]) -> list[
 
 
 def _owners(contract: Contract) -> list[str]:
-    return list(dict.fromkeys(event.owner for event in contract.emitted()))
+    """Return the first words of the keys that a service may write; a coordinator's commands have its own name there."""
+    commands = [contract.service] if contract.coordinates else []
+    return list(dict.fromkeys((*(event.owner for event in contract.emitted()), *commands)))
 
 
 def _of_client(contracts: Sequence[Contract], exchange: str) -> Rights:
@@ -75,7 +77,7 @@ def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
     own, dead = f"{exchange}.{contract.service}", f"{exchange}.dead"
     ends = (routing_key(SagaEnded),) if contract.ends_sagas else ()
     control = (routing_key(AbortRequested), routing_key(EndRequested), *ends, PROBE_KEY)
-    consumed = {event.routing_key for event in contract.consumed()} | set(map(routing_key, CONTROL_EVENTS))
+    consumed = {*contract.bound_keys(), *map(routing_key, CONTROL_EVENTS)}
     shared = (exchange, dead)
     return Rights(
         login=login,

@@ -3,16 +3,18 @@
 The broker lets a login publish under some routing keys only, so an event is valid under its own key alone. The AMQP
 property `user-id`, which the broker verifies, names the login; when the settings name the logins of an event's owner,
 it has to be one of these. A message from the service itself, a retry or a redrive, keeps its key, its login in the
-header `sent-by`, and in `came-by` the route on which the broker checked no key.
+header `sent-by`, and in `came-by` the route on which the broker checked no key. A coordinator's command has an event of
+any owner, under a key of the coordinator's own: it is accepted from that coordinator alone that the settings name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from toolkit.declaration.events import Event, Saga, SagaEnded, routing_key
+from toolkit.declaration.events import EndRequested, Event, Saga, SagaEnded, routing_key
 from toolkit.errors import UnreadableError
 from toolkit.messaging.envelope import CAME_BY, SENT_BY, WireMessage
+from toolkit.protocol.commands import Address
 
 #: The broker's header on a message that a queue has dead-lettered; it checks no right when it forwards one.
 FORWARDED = "x-death"
@@ -30,17 +32,25 @@ class Senders:
 
     - `exchange`: the exchange of all events; the broker checks the keys of messages that are published to it.
     - `queue`: the service's queue, and its own exchange, to which no other login may write.
-    - `logins`: by owner, the logins that may send its events; other owners are not checked.
+    - `logins`: by owner, the logins that may send its events; other owners are not checked. A coordinator is the owner
+      of its commands.
+    - `coordinators`: by step, the coordinator that asks it.
     """
 
     def __init__(
-        self, *, exchange: str = "", queue: str = "", logins: Mapping[str, Collection[str]] | None = None
+        self,
+        *,
+        exchange: str = "",
+        queue: str = "",
+        logins: Mapping[str, Collection[str]] | None = None,
+        coordinators: Mapping[str, str] | None = None,
     ) -> None:
         self._exchange = exchange
         self._queue = queue
         self._logins = logins or {}
+        self._coordinators = coordinators or {}
 
-    def check(self, event_type: type[Event], wire: WireMessage) -> None:
+    def check(self, event_type: type[Event], wire: WireMessage, address: Address | None = None) -> None:
         """Check that a message may be such an event, before anything else of it is read.
 
         Raises:
@@ -48,8 +58,12 @@ class Senders:
                 own, or from a login that is not its owner's.
         """
         self._check_route(wire)
-        self._check_key(event_type, wire)
-        self._check_login(event_type, wire)
+        if address and event_type not in (SagaEnded, EndRequested):
+            self._check_coordinator(address)
+            self._check_login(address.coordinator, wire)
+        else:
+            self._check_key(event_type, wire)
+            self._check_login(event_type.__owner__, wire)
 
     def check_end(self, ended: SagaEnded, saga: Saga, wire: WireMessage) -> None:
         """Check that an end comes from a service that may end such sagas with this outcome.
@@ -59,7 +73,14 @@ class Senders:
         """
         for sagas, event_type in ((ended.completed, saga.completes_with), (ended.failed, saga.fails_with)):
             if sagas:
-                self._check_login(event_type, wire)
+                self._check_login(event_type.__owner__, wire)
+
+    def _check_coordinator(self, address: Address) -> None:
+        known = self._coordinators.get(address.step)
+        if known != address.coordinator:
+            whose = f"asked by {known}" if known else "asked by no coordinator"
+            detail = f"{address.coordinator} is to {address.verb} {address.step}, which is {whose} here"
+            raise UnreadableError("wrong coordinator", f"{detail}: name the coordinator in SAGA_ASKED_BY")
 
     def _check_route(self, wire: WireMessage) -> None:
         if wire.exchange is None:
@@ -79,8 +100,7 @@ class Senders:
         detail = f"{event_type.__name__} came under the key {found!r}, and its own is {own!r}: publish it under that"
         raise UnreadableError("wrong routing key", detail)
 
-    def _check_login(self, event_type: type[Event], wire: WireMessage) -> None:
-        owner = event_type.__owner__
+    def _check_login(self, owner: str, wire: WireMessage) -> None:
         if (logins := self._logins.get(owner)) is None:
             return
         sender = wire.headers.get(SENT_BY)

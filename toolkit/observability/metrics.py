@@ -110,6 +110,7 @@ class Meter:
     def __init__(self, service: Service) -> None:
         self._service = service.name
         self._sagas = {saga.name for saga in service.sagas}
+        self._coordinated = service.coordinated  # their steps' names are the plans'
         self._steps = {(step.saga.name, step.name) for step in service.steps}
         self._bound: dict[tuple[str, ...], Any] = {}
         self._batches = batches.labels(service.name)
@@ -118,14 +119,18 @@ class Meter:
 
     def entries(self, entries: Iterable[Entry]) -> None:
         """Count committed log entries."""
-        alike = Tally((each.saga_type, each.step, each.to_state, each.saga_state, each.from_state) for each in entries)
-        for (saga_type, name, to_state, saga_state, from_state), count in alike.items():
+        alike = Tally(
+            (each.saga_type, each.step, each.to_state, each.saga_state, each.from_state, each.emitted_id is not None)
+            for each in entries
+        )
+        for (saga_type, name, to_state, saga_state, from_state, has_emitted), count in alike.items():
             step = self._step(saga_type, name)
             self._of(steps, *step, str(to_state)).inc(count)
             match to_state:
-                case StepState.COMPLETED if saga_state is SagaState.COMPLETED:
+                # A coordinator's entry of an end that another service has emitted is no further end.
+                case StepState.COMPLETED if saga_state is SagaState.COMPLETED and has_emitted:
                     self._of(completed, step[0]).inc(count)
-                case StepState.COMPLETED if saga_state is SagaState.FAILED:
+                case StepState.COMPLETED if saga_state is SagaState.FAILED and has_emitted:
                     self._of(failed, step[0]).inc(count)
                 case StepState.FAILED:
                     self._of(compensating, step[0]).inc(count)
@@ -192,7 +197,8 @@ class Meter:
         return saga_type if saga_type in self._sagas else UNDECLARED
 
     def _step(self, saga_type: str, step: str) -> tuple[str, str]:
-        return (saga_type, step) if (saga_type, step) in self._steps else (self._saga(saga_type), UNDECLARED)
+        is_known = (saga_type, step) in self._steps or saga_type in self._coordinated
+        return (saga_type, step) if is_known else (self._saga(saga_type), UNDECLARED)
 
 
 #: The states of a step whose compensation may fail.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from toolkit.declaration.events import Event
+from toolkit.declaration.events import Event, Refusal
 from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.persistence.saga_log import of, saga_log
+from toolkit.protocol.commands import Address, Reply, Verb, outcome_of
+from toolkit.protocol.fence import StepState
 from toolkit.protocol.keys import StreamKey
 
 
@@ -24,6 +26,7 @@ class EmittedEvent:
     saga_id: str
     saga_type: str
     step: str
+    to_state: str
     saga_state: str
     event_id: str | None
     event_type: str | None
@@ -41,8 +44,11 @@ class EmittedEvent:
         """The step that emitted it, and its saga."""
         return self.saga_type, self.saga_id, self.step
 
-    def as_sent(self, event_type: type[Event], *, nudge: str = "") -> WireMessage:
-        """Return the message as it was sent, with the same id and version, or as a nudge."""
+    def as_sent(self, event_type: type[Event], *, nudge: str = "", final_steps: Collection[str] = ()) -> WireMessage:
+        """Return the message as it was sent, with the same id and version, or as a nudge.
+
+        It is marked as a reply, too: only a coordinator reads that. `final_steps` have no compensation.
+        """
         envelope = Envelope.of(
             event_type,
             event_id=self.emitted_id,
@@ -54,8 +60,27 @@ class EmittedEvent:
             traceparent=self.traceparent,
             started_at=self.started_at,
             nudge=nudge,
+            address=self._address(),
+            reply=None if self._address() else self._reply(event_type, final_steps),
         )
         return envelope.wrap(self.emitted_body.encode(), event_type)
+
+    def _address(self) -> Address | None:
+        """Return the address of a coordinator's command: no other step emits an event while it runs or is undone."""
+        verb = _COMMANDS.get(self.to_state)
+        return Address(self.service, verb, self.step) if verb else None
+
+    def _reply(self, event_type: type[Event], final_steps: Collection[str]) -> Reply:
+        is_refusal, is_final = issubclass(event_type, Refusal), self.step in final_steps
+        return Reply(self.step, outcome_of(StepState(self.to_state), is_refusal=is_refusal, is_final=is_final))
+
+
+#: What a coordinator wants of a step by the command that its log's entry emitted.
+_COMMANDS: dict[str, Verb] = {
+    StepState.EXECUTING: Verb.ASK,
+    StepState.VOIDING: Verb.UNDO,
+    StepState.COMPENSATING: Verb.UNDO,
+}
 
 
 async def at(connection: AsyncConnection, positions: Sequence[tuple[str, str, str, int]]) -> list[EmittedEvent]:

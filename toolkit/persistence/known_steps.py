@@ -56,7 +56,8 @@ async def undeclared(connection: AsyncConnection, service: Service) -> list[tupl
     """Record the declared steps, and return the former ones that are still in the log, each with its service."""
     declared = {(step.saga.name, step.name) for step in service.steps}
     known = await _known(connection)
-    gone = [key for key in known if key[1:] not in declared]
+    # A coordinator declares no steps: each saga's plan names its own.
+    gone = [key for key in known if key[1:] not in declared and key[1] not in service.coordinated]
     found = [await _undeclared(connection, *key[1:]) for key in gone]
     await _forget(connection, [key for key, each in zip(gone, found, strict=True) if each is None])
     new = [dict(zip(_KEY, (service.name, *each), strict=True)) for each in sorted(declared)]

@@ -84,7 +84,9 @@ class Stream:
             self.event_ids.add(entry.event_id)
         if self.state is StepState.COMPLETED:
             self.has_ended_it = self.saga_state.is_ended
-        if self.state is StepState.COMPLETED and entry.emitted_body is not None:
+        # A coordinator's own stream keeps the starting event, and the plan, while it is executing.
+        keeps = self.state is StepState.COMPLETED or self.state is StepState.EXECUTING
+        if keeps and entry.emitted_body is not None:
             self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
 
     def _note(self, entry: Any) -> None:

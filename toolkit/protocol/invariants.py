@@ -19,6 +19,8 @@ from toolkit.protocol.timeline import is_start
 
 #: Their messages are no events of the saga: no log entry emitted them.
 _CONTROL = (SAGA_ENDED, ABORT_REQUESTED)
+#: Only a coordinator emits an event, its command, while a step runs or is undone.
+_COMMANDED = (StepState.EXECUTING, StepState.VOIDING, StepState.COMPENSATING)
 #: The states that a step may be left in, by how its saga ended.
 _SETTLED = {
     SagaState.COMPLETED: (StepState.CONFIRMED,),
@@ -53,11 +55,15 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Saga:
-    """One saga's entries in causal order, indexed for the invariants."""
+    """One saga's entries in causal order, indexed for the invariants.
+
+    `asked` are a coordinator's streams of the steps that it asks: what they show, the steps' own services did.
+    """
 
     id: str
     entries: Sequence[LogEntry]
     streams: dict[tuple[str, str], list[LogEntry]] = field(default_factory=dict)
+    asked: set[tuple[str, str]] = field(default_factory=set)
     emitters: dict[str, LogEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +72,8 @@ class Saga:
                 self.streams.setdefault((entry.service, entry.step), []).append(entry)
             if entry.emitted_id:
                 self.emitters.setdefault(entry.emitted_id, entry)
+                if entry.to_state in _COMMANDED:
+                    self.asked.add((entry.service, entry.step))
 
     @property
     def endings(self) -> list[LogEntry]:
@@ -99,8 +107,10 @@ def ended(saga: Saga) -> Iterator[str]:
     if len(saga.endings) > 1:
         yield f"it ended {len(saga.endings)} times: {', '.join(str(each.emitted_type) for each in saga.endings)}"
     outcome = saga.endings[0].saga_state
+    ends = {each.emitted_id for each in saga.endings}
     for (_, step), stream in saga.streams.items():
-        has_failed_here = outcome is SagaState.FAILED and stream[-1] in saga.endings
+        is_end = stream[-1] in saga.endings or stream[-1].event_id in ends  # a coordinator takes the end as a reply
+        has_failed_here = outcome is SagaState.FAILED and is_end
         if not has_failed_here and stream[-1].to_state not in _SETTLED[outcome]:
             yield f"{step} is left {stream[-1].to_state} in a saga that ended {outcome}"
 
@@ -110,7 +120,7 @@ def undone_in_reverse(saga: Saga) -> Iterator[str]:
     undone: list[tuple[str, str]] = []
     for entry in saga.entries:
         key = entry.service, entry.step
-        if entry.to_state != StepState.COMPENSATED:
+        if entry.to_state != StepState.COMPENSATED or key in saga.asked:
             continue
         done = _done(saga, key)
         if done is None:
@@ -119,7 +129,7 @@ def undone_in_reverse(saga: Saga) -> Iterator[str]:
         if key in undone:
             yield f"{entry.step} was undone twice"
         undone.append(key)
-        for later in saga.streams:
+        for later in (each for each in saga.streams if each not in saga.asked):
             then = _done(saga, later)
             is_standing = then is not None and later not in undone and then not in saga.endings
             if then and is_standing and done in saga.causes(then):
@@ -130,7 +140,8 @@ def done_once(saga: Saga) -> Iterator[str]:
     """Yield steps that took effect more than once, in one service or in two, and events that were emitted twice."""
     places: dict[str, list[str]] = {}
     for entry in saga.entries:
-        if entry.position is not None and entry.to_state == StepState.COMPLETED:
+        is_own = (entry.service, entry.step) not in saga.asked
+        if is_own and entry.position is not None and entry.to_state == StepState.COMPLETED:
             places.setdefault(entry.step, []).append(entry.service)
     for step, services in places.items():
         if len(services) > 1:
@@ -142,13 +153,14 @@ def done_once(saga: Saga) -> Iterator[str]:
 
 def legal(saga: Saga) -> Iterator[str]:
     """Yield gaps in a step's positions, and illegal moves."""
-    for (_, step), stream in saga.streams.items():
+    for (service, step), stream in saga.streams.items():
         positions = [entry.position for entry in stream]
         if positions != list(range(1, len(stream) + 1)):
             yield f"{step} has the positions {', '.join(map(str, positions))}"
         states = [None, *(StepState(entry.to_state) for entry in stream)]
         for (before, after), entry in zip(pairwise(states), stream, strict=True):
-            if after is None or not is_legal(before, after) or entry.from_state != before:
+            is_asked = (service, step) in saga.asked
+            if after is None or not is_legal(before, after, is_asked=is_asked) or entry.from_state != before:
                 yield f"{step} went from {before or 'nothing'} to {after} (its entry has: from {entry.from_state})"
 
 

@@ -6,3 +6,8 @@ from __future__ import annotations
 SagaKey = tuple[str, str]
 #: One step of one saga: the saga's type and id, and the step's name.
 StreamKey = tuple[str, str, str]
+
+
+def timer_id(queue: str, key: StreamKey) -> str:
+    """Return the id of the outbox row that announces a step's deadline: one for each saga and step."""
+    return f"timer:{queue}:{':'.join(key)}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 import structlog
 
 from toolkit.clock import Clock
 from toolkit.configuration.settings import SHORTEST_RETENTION
+from toolkit.declaration.contract import coordinators_of
 from toolkit.declaration.events import AbortRequested, EndRequested, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
@@ -16,6 +17,8 @@ from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
 from toolkit.persistence.database_errors import recording
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
+from toolkit.runtime.asked_steps import AskedSteps
+from toolkit.runtime.coordination import Coordination
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Failure
 from toolkit.runtime.step_runner import StepRunner, Transaction
@@ -43,16 +46,22 @@ class Dispatch:
         *,
         clock: Clock,
         former_steps: Collection[tuple[str, str]],
+        asked_by: Mapping[str, str],
+        coordination: Coordination | None = None,
     ) -> None:
         self._service = service
         self._steps = steps
         self._failures = failures
         self._clock = clock
         self._former_steps = former_steps
+        self._coordination = coordination
+        self._asked = AskedSteps(
+            service, coordinators_of(service, asked_by), forward=self._forward, compensate=self._compensate
+        )
         self._triggered = {
             event: (
-                [step for step in service.steps if event in step.triggers],
-                [compensation for compensation in service.compensations if event in compensation.triggers],
+                [step for step in service.steps if event in step.triggers and step not in self._asked],
+                [each for each in service.compensations if event in each.triggers and each.of not in self._asked],
             )
             for event in service.consumed()
         }
@@ -65,7 +74,7 @@ class Dispatch:
             tx.work.unreadable(item)
         elif isinstance(item.event, SagaEnded):
             tx.work.ends.received.append((item.envelope.event_id, item.event))
-        elif isinstance(item.event, AbortRequested):
+        elif isinstance(item.event, AbortRequested) and item.envelope.address is None:
             await self._abort(item, tx)
         elif isinstance(item.event, EndRequested):
             if tx.work.ends.ended_here(item.envelope.saga):  # else the service that ended it answers
@@ -86,6 +95,11 @@ class Dispatch:
             self._answer(message.envelope.nudge, message, tx)
         if await self._may_be_pruned(message, tx, message.envelope.occurred_at):
             tx.work.pruned(message)
+            return
+        if message.envelope.address:
+            await self._asked.take(message.envelope.address, message, tx)
+            return
+        if self._coordination and self._coordination.take(message, tx.work):
             return
         steps, compensations = self._triggered.get(type(message.event), _NOTHING)
         for step in steps:
@@ -143,8 +157,9 @@ class Dispatch:
     async def _abort(self, message: Message, tx: Transaction) -> None:
         """Fence each refusable step that has not begun; the first of them in the saga's order starts the compensation.
 
-        No step of an ended saga is fenced: the service that ended it answers with the end. No step of a saga that may
-        have been pruned is fenced either: only ended sagas are pruned.
+        A coordinator gives up the steps that it waits for; those are not fenced by themselves. No step of an ended saga
+        is fenced: the service that ended it answers with the end. No step of a saga that may have been pruned is fenced
+        either: only ended sagas are pruned.
         """
         envelope = message.envelope
         if tx.work.ends.of(envelope.saga):
@@ -155,8 +170,10 @@ class Dispatch:
             saga = {"saga_type": envelope.saga_type, "saga_id": envelope.saga_id}
             log.warning("abort of a saga that may have been pruned; it is ignored", **saga)
             return
+        if self._coordination and self._coordination.take(message, tx.work):
+            return
         for step in self._service.steps:
-            if not (step.is_refusable and is_of(step.saga, message)):
+            if not (step.is_refusable and is_of(step.saga, message)) or step in self._asked:
                 continue
             transition = tx.work.at(step, message)
             decision = decide(Arrival.ABORT, transition.stream.state)

@@ -10,7 +10,7 @@ case: the result of its step is known by then, and only written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -29,6 +29,7 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import recording
 from toolkit.persistence.saga_log_streams import Stream
 from toolkit.protocol.keys import StreamKey
+from toolkit.runtime.coordination import Coordination
 from toolkit.runtime.dispatch import Dispatch
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Invocation
@@ -55,10 +56,12 @@ class Executor:
         max_body: int = LARGEST_MESSAGE,
         former_steps: Collection[tuple[str, str]] = (),
         reads_first: bool = False,
+        asked_by: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare.
 
         - `former_steps` stand in the log by saga type and name, though this release does not declare them.
+        - `asked_by`: the coordinators that ask this service's steps, as SAGA_ASKED_BY names them.
         - `reads_first`: read the log before each step, so that no function runs for a duplicate.
         """
         self.service = service
@@ -67,7 +70,15 @@ class Executor:
         self.clock = clock
         self.steps = StepRunner(invocation, queue=queue, max_body=max_body, tracing=tracing)
         self.failures = FailedAttempts(clock, timeouts)
-        self._dispatch = Dispatch(service, self.steps, self.failures, clock=clock, former_steps=former_steps)
+        self._dispatch = Dispatch(
+            service,
+            self.steps,
+            self.failures,
+            clock=clock,
+            former_steps=former_steps,
+            asked_by=asked_by or {},
+            coordination=Coordination.of(service, timeouts=timeouts, max_body=max_body),
+        )
         self._queue = queue
         self._log_reads = LogReads(service, former_steps=former_steps, clock=clock, reads_first=reads_first)
         self._tracing = tracing
@@ -75,6 +86,7 @@ class Executor:
         self.availability = Availability(database, service=service.name, clock=clock)
         #: How many transactions have written to the saga log.
         self.recorded = 0
+        self._final_steps = service.final_steps
 
     async def execute(
         self, batch: Sequence[Message | Unreadable], *, failed: Exception | None = None
@@ -132,7 +144,13 @@ class Executor:
     def begin(self, streams: dict[StreamKey, Stream]) -> UnitOfWork:
         """Return an empty unit of work upon these streams."""
         due = self.relay.due_if_handed_over()
-        origin = Origin(service=self.service.name, queue=self._queue, now=self.clock.now(), outgoing_due=due)
+        origin = Origin(
+            service=self.service.name,
+            queue=self._queue,
+            now=self.clock.now(),
+            outgoing_due=due,
+            final_steps=self._final_steps,
+        )
         return UnitOfWork(origin, streams, tracing=self._tracing)
 
     def finish(self, work: UnitOfWork) -> None:

@@ -11,6 +11,7 @@ from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
+from toolkit.protocol.commands import Verb
 
 
 class LogReads:
@@ -40,6 +41,7 @@ class LogReads:
             and envelope.attempt == 1
             and not envelope.deferred_until
             and not envelope.nudge
+            and (envelope.address is None or envelope.address.verb is Verb.ASK)
             and envelope.occurred_at > self._clock.now() - SHORTEST_RETENTION
         )
 

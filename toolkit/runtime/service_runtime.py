@@ -15,6 +15,7 @@ from tenacity import AsyncRetrying
 from toolkit import failpoints
 from toolkit.clock import Clock
 from toolkit.configuration.settings import EMBEDDED, Settings, queue_name
+from toolkit.declaration.contract import coordinators_of
 from toolkit.declaration.service import Service
 from toolkit.errors import describe
 from toolkit.foreign_code.containment import contain, contained
@@ -194,8 +195,16 @@ def _build_decoder(runtime: ServiceRuntime) -> Decoder:
         runtime.service.sagas,
         max_body=runtime.settings.max_message_bytes,
         trace=runtime.tracing.root_of if runtime.tracing else None,
-        senders=Senders(exchange=runtime.settings.exchange, queue=runtime.queue, logins=logins),
+        senders=Senders(
+            exchange=runtime.settings.exchange, queue=runtime.queue, logins=logins, coordinators=_askers(runtime)
+        ),
     )
+
+
+def _askers(runtime: ServiceRuntime) -> dict[str, str]:
+    """Return the coordinator of each step that one asks."""
+    coordinators = coordinators_of(runtime.service, runtime.settings.asked_by)
+    return {step.name: coordinators[step.saga.name] for step in runtime.service.steps if step.saga.name in coordinators}
 
 
 def _build_relay(runtime: ServiceRuntime) -> Relay:
@@ -224,6 +233,7 @@ def _build_batcher(runtime: ServiceRuntime, resources: dict[type, Any]) -> Batch
         max_body=settings.max_message_bytes,
         former_steps=runtime.former_steps,
         reads_first=settings.reads_first,
+        asked_by=settings.asked_by,
         tracing=runtime.tracing,
     )
     calls = ExternalCalls(executor, concurrency=settings.external_concurrency, batch_size=settings.batch_size)

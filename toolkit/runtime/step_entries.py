@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from toolkit.declaration.events import Event, SagaEnded, SagaState
+from toolkit.declaration.events import Event, Refusal, SagaEnded, SagaState
 from toolkit.declaration.participant import Step
-from toolkit.messaging.envelope import Message
+from toolkit.messaging.envelope import Envelope, Message
 from toolkit.persistence import log_entries
 from toolkit.persistence.saga_ends import contradiction
 from toolkit.persistence.saga_log import Entry
+from toolkit.protocol.commands import Reply, outcome_of
 from toolkit.protocol.fence import Note, StepState, is_legal
 from toolkit.runtime.after_commit import Attempt, redacted
 
@@ -22,6 +24,8 @@ class StepEntries:
     """A step of the message's saga, its stream, and the entries that the message adds to it."""
 
     __slots__ = ("_attempt", "_work", "key", "message", "step", "stream")
+    #: Whether it is a coordinator's stream of a step that it asks.
+    _is_asked = False
 
     def __init__(self, work: UnitOfWork, step: Step, message: Message) -> None:
         self._work = work
@@ -38,17 +42,24 @@ class StepEntries:
         self._attempt = attempt
 
     def _move(
-        self, to: StepState, saga_state: SagaState, *, emitted: Event | None = None, error: str | None = None
+        self,
+        to: StepState,
+        saga_state: SagaState,
+        *,
+        emitted: Event | None = None,
+        body: bytes | None = None,
+        error: str | None = None,
+        made_by: Callable[..., Entry] = log_entries.move,
     ) -> None:
         """Append the step's move, and send the event that follows; the error has no sensitive values any more."""
         stream, cause, work = self.stream, self.message.envelope, self._work
-        assert is_legal(stream.state, to), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
+        assert is_legal(stream.state, to, is_asked=self._is_asked), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
         attempt = self._attempt
-        body = attempt.body if attempt and emitted and attempt.result is emitted else None
+        body = attempt.body if attempt and emitted and attempt.result is emitted else body
         traceparent = self._traceparent(to, is_emitted=emitted is not None)
-        if stream.state is None and cause.event_type == self.step.saga.starts_with.__name__:
+        if stream.state is None and cause.event_type == self.step.saga.starts_with.__name__ and self._may_begin():
             work.after_commit.began(cause)
-        entry = log_entries.move(
+        entry = made_by(
             self.key,
             service=work.origin.service,
             to=to,
@@ -66,12 +77,19 @@ class StepEntries:
         )
         if emitted:
             envelope = cause.followed_by(type(emitted), at=work.origin.now, traceparent=traceparent)
+            self._address(envelope, to, emitted)
             sent = work.send(envelope, emitted, body).message
             entry.emitted_id, entry.emitted_type = sent.message_id, sent.type
             entry.emitted_version, entry.emitted_body = emitted.__version__, sent.body.decode()
         work.append(stream, entry)
         if (end := work.ends.of(cause.saga)) and not stream.has_ended_it:
             self._close_late(entry, end)
+
+    def _address(self, envelope: Envelope, to: StepState, emitted: Event) -> None:
+        """Mark the emitted event as the reply to a coordinator's command, where it is one."""
+        if self.message.envelope.address:
+            is_refusal, is_final = isinstance(emitted, Refusal), self.step.name in self._work.origin.final_steps
+            envelope.reply = Reply(self.step.name, outcome_of(to, is_refusal=is_refusal, is_final=is_final))
 
     def _traceparent(self, outcome: str, *, is_emitted: bool) -> str | None:
         """Return the span that the next entry and its emitted event belong to.
@@ -136,6 +154,9 @@ class StepEntries:
         # PostgreSQL keeps no NUL in a text, and the text may come from anywhere.
         return redacted(text.replace("\0", ""), self.step, self.message, self.stream.completed_body)
 
+    def _may_begin(self) -> bool:
+        """Whether the saga begins with this step; one with a coordinator begins with the coordinator's own entry."""
+        return self.message.envelope.address is None and self.step.saga.starts_with in self.step.triggers
+
     def _or_started(self, state: SagaState) -> SagaState:
-        begins = self.step.saga.starts_with in self.step.triggers and state is SagaState.PENDING
-        return SagaState.STARTED if begins else state
+        return SagaState.STARTED if state is SagaState.PENDING and self._may_begin() else state

@@ -27,7 +27,7 @@ from toolkit.persistence.saga_ends import ends_of
 from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import Stream
 from toolkit.protocol.fence import Decision
-from toolkit.protocol.keys import SagaKey, StreamKey
+from toolkit.protocol.keys import SagaKey, StreamKey, timer_id
 from toolkit.runtime.after_commit import AfterCommit, Attempt
 from toolkit.runtime.ended_sagas import EndedSagas
 from toolkit.runtime.transitions import Transition
@@ -52,12 +52,16 @@ class ExternalCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The writing service, the time, and the due time of outgoing rows unless they are sent at the commit."""
+    """The writing service, the time, and the due time of outgoing rows unless they are sent at the commit.
+
+    `final_steps` have no compensation.
+    """
 
     service: str
     queue: str
     now: datetime
     outgoing_due: datetime
+    final_steps: frozenset[str] = frozenset()
 
 
 class UnitOfWork:
@@ -69,6 +73,8 @@ class UnitOfWork:
         self.outgoing: list[OutboxRow] = []
         self.delayed: list[OutboxRow] = []
         self.dead_letters: list[DeadLetter] = []
+        self._timers: dict[str, OutboxRow] = {}
+        self._cancelled: list[str] = []
         self.ends = EndedSagas(streams)
         self.after_commit = AfterCommit(tracing)
         self._streams = streams
@@ -116,6 +122,20 @@ class UnitOfWork:
         """Send a message to this service's own queue at `due_at`."""
         self.delayed.append(OutboxRow(id=row_id, message=wire, due_at=due_at, destination=self.origin.queue))
 
+    def set_timer(self, wire: WireMessage, key: StreamKey, deadline: datetime) -> None:
+        """Send a message to this service's own queue at a step's deadline, unless the step moves on before.
+
+        The relay is not told when it comes due: its poll finds the few that do.
+        """
+        row_id = timer_id(self.origin.queue, key)
+        self._timers[row_id] = OutboxRow(id=row_id, message=wire, due_at=deadline, destination=self.origin.queue)
+
+    def cancel_timer(self, key: StreamKey) -> None:
+        """Delete the timer of a step that has moved on."""
+        row_id = timer_id(self.origin.queue, key)
+        if self._timers.pop(row_id, None) is None:
+            self._cancelled.append(row_id)
+
     def span_of_its_own(self, step: Step, message: Message) -> Attempt | None:
         """Return the span of an event that no attempt emitted, such as a fence's; None without tracing."""
         if self._tracing is None:
@@ -136,6 +156,12 @@ class UnitOfWork:
     def unreadable(self, item: Unreadable) -> None:
         """Keep a message that can't be decoded."""
         self.keep(item.reason, item.detail, item.wire, saga_type=item.saga_type)
+
+    def misdirected(self, message: Message, error: str) -> None:
+        """Keep a coordinator's command that its step can't take."""
+        address, event = message.envelope.address, message.envelope.event_type
+        text = f"{address.verb} {address.step} came with {event}: {error}" if address else error
+        self.keep("wrong command", text, _as_delivered(message))
 
     def unrecordable(self, item: Message | Unreadable, error: BaseException) -> None:
         """Keep a message for which the saga log takes neither an outcome nor a failure."""
@@ -168,8 +194,8 @@ class UnitOfWork:
             self.send(envelope, event)
         batch = BatchWrite(
             entries=self.entries,
-            rows=[*self.outgoing, *self.delayed],
-            sent=list(sent),
+            rows=[*self.outgoing, *self.delayed, *self._timers.values()],
+            sent=[*sent, *self._cancelled],
             ends=ends_of(self.ends.received, at=self.origin.now),
             dead_letters=self.dead_letters,
             unread=list(unread),

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import failpoints
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.events import Event, is_saga_id
+from toolkit.declaration.events import is_saga_id
 from toolkit.declaration.service import Service
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
@@ -63,7 +63,8 @@ class Watchdog:
         self._relay = relay
         self._clock = clock
         self._stopping = asyncio.Event()
-        self._emitted = service.emitted()
+        self._emitted = service.sendable()
+        self._final_steps = service.final_steps
         self._meter = Meter(service)
         self.is_healthy = True
 
@@ -141,7 +142,7 @@ class Watchdog:
         hopeless = [step for step in steps if self._is_hopeless(step, now)]
         await overdue_steps.mark_aborted(connection, hopeless)
         # This release may not declare an event that an older one emitted; then only the abort is left.
-        sent = {each.key: _sent(each, self._emitted) for each in emitted if each.emitted_type in self._emitted}
+        sent = {each.key: self._sent(each) for each in emitted if each.emitted_type in self._emitted}
         wires = [wire for wire in sent.values() if wire]
         causes = {each.key: each for each in emitted}
         aborts = [_abort(step, causes.get(step.key), now) for step in hopeless]
@@ -149,6 +150,16 @@ class Watchdog:
         due_at = self._relay.due_if_handed_over()
         rows = [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
         return rows, [step for step in steps if sent.get(step.key, True) is None]
+
+    def _sent(self, emitted: EmittedEvent) -> WireMessage | None:
+        """Return the event as it was sent, as a nudge; None where its entry can't be read."""
+        try:
+            _see_that_it_can_be_read(emitted)
+            kind = self._emitted[emitted.emitted_type]
+            return emitted.as_sent(kind, nudge=new_id(), final_steps=self._final_steps)
+        except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
+            set_aside("saga_log", error, saga_type=emitted.saga_type, saga_id=emitted.saga_id, step=emitted.step)
+            return None
 
     def _is_hopeless(self, step: OverdueStep, now: datetime) -> bool:
         return now - step.since >= self._settings.abort_after
@@ -177,18 +188,6 @@ async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> 
     """Return the trace fields of a log line, by saga and step."""
     emitted = await emitted_events.at(connection, [(*step.key, step.position) for step in steps])
     return {each.key: trace_facts(each.traceparent) for each in emitted}
-
-
-def _sent(emitted_event: EmittedEvent, emitted: dict[str, type[Event]]) -> WireMessage | None:
-    """Return the event as it was sent, as a nudge; None where its entry can't be read."""
-    try:
-        _see_that_it_can_be_read(emitted_event)
-        return emitted_event.as_sent(emitted[emitted_event.emitted_type], nudge=new_id())
-    except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
-        set_aside(
-            "saga_log", error, saga_type=emitted_event.saga_type, saga_id=emitted_event.saga_id, step=emitted_event.step
-        )
-        return None
 
 
 def _see_that_it_can_be_read(emitted_event: EmittedEvent) -> None:

@@ -17,6 +17,7 @@ from toolkit.configuration.settings import EMBEDDED, Settings
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
 from toolkit.errors import LoopEndedError, UnroutableError
+from toolkit.messaging.addresses import consumed_keys
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.persistence import outbox
 from toolkit.runtime.delivery import Delivery
@@ -47,8 +48,8 @@ class Embedded:
         self._body: asyncio.Task[Any] | None = None
         self._ended: LoopEndedError | None = None
         for runtime in self.runtimes.values():
-            for event in (*runtime.service.consumed(), *CONTROL_EVENTS):
-                self._bound.setdefault(routing_key(event), []).append(runtime)
+            for key in (*consumed_keys(runtime.service, settings.asked_by), *map(routing_key, CONTROL_EVENTS)):
+                self._bound.setdefault(key, []).append(runtime)
 
     async def __aenter__(self) -> Self:
         """Start all services; messages that the last run left unfinished continue."""

@@ -37,7 +37,8 @@ def topology(
 
     settings = load_settings()
     is_named = bool(service or os.environ.get("SAGA_SERVICES"))
-    declared = [] if is_named else [Contract.of(each) for each in discover(package_name()).values()]
+    found = [] if is_named else discover(package_name()).values()
+    declared = [Contract.of(each, asked_by=settings.asked_by) for each in found]
     contracts = run_async(_read(service)) if is_named else declared
     if not permissions:
         print_rows(_bindings(contracts, settings), output, columns=("queue", "exchange", "key"))
@@ -62,7 +63,7 @@ def _bindings(contracts: list[Contract], settings: Settings) -> list[dict[str, s
     exchange, rows = settings.exchange, []
     for contract in contracts:
         queue = queue_name(settings, contract.service)
-        keys = [*(event.routing_key for event in contract.consumed()), *map(routing_key, CONTROL_EVENTS)]
+        keys = [*contract.bound_keys(), *map(routing_key, CONTROL_EVENTS)]
         rows += [{"queue": queue, "exchange": exchange, "key": key} for key in keys]
         rows.append({"queue": queue, "exchange": queue, "key": ""})
         rows.append({"queue": f"{queue}.dead", "exchange": f"{exchange}.dead", "key": queue})

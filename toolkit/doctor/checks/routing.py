@@ -64,7 +64,7 @@ def _declared(queue: QueueFacts, facts: Facts) -> list[tuple[str, str]]:
     if queue.is_dead:
         return [(f"{exchange}.dead", queue.name.removesuffix(".dead"))]
     contract = facts.contracts.get(queue.service)
-    consumed = [event.routing_key for event in contract.consumed()] if contract else []
+    consumed = contract.bound_keys() if contract else []
     return [(exchange, key) for key in (*consumed, *map(routing_key, CONTROL_EVENTS))] + [(queue.name, "")]
 
 

@@ -80,7 +80,7 @@ class Declarations:
         """Declare all of it, and unbind the keys that only a former release consumed."""
         if self._channel is None or self._connection is None:
             return
-        left = await self._bindings.renew(bound_keys(self._service))
+        left = await self._bindings.renew(bound_keys(self._service, self._settings))
         self._runtime.decoder.former = frozenset(key.rpartition(".")[2] for key in self._bindings.former)
         await declare(self._channel, self._settings, self._service, given=self._given)
         if new := set(left) - self._bound_for_good:

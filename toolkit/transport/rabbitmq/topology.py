@@ -15,6 +15,7 @@ from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQue
 from toolkit.configuration.settings import Settings, queue_name
 from toolkit.declaration.events import routing_key
 from toolkit.declaration.service import Service
+from toolkit.messaging.addresses import consumed_keys
 from toolkit.messaging.envelope import CONTROL_EVENTS
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
 from toolkit.transport.rabbitmq.connection import CONNECT_TIMEOUT, as_unreachable, with_heartbeat
@@ -75,9 +76,9 @@ def _dead_queue(name: str) -> RabbitQueue:
     )
 
 
-def bound_keys(service: Service) -> list[str]:
+def bound_keys(service: Service, settings: Settings) -> list[str]:
     """Return the routing keys that a service's queue is bound to."""
-    return sorted(map(routing_key, (*service.consumed(), *CONTROL_EVENTS)))
+    return sorted(consumed_keys(service, settings.asked_by) | set(map(routing_key, CONTROL_EVENTS)))
 
 
 async def declare(
@@ -94,7 +95,7 @@ async def declare(
     exchange = await _declare_exchange(channel, event_exchange(settings), given)
     declared = await declare_queue(channel, queue)
     await declared.bind(await _declare_exchange(channel, own_exchange(settings, service.name)), routing_key="")
-    for key in bound_keys(service):
+    for key in bound_keys(service, settings):
         await declared.bind(exchange, routing_key=key)
 
 
