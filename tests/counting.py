@@ -1,4 +1,4 @@
-"""Count tasks and writes to a socket: what a message costs on any machine."""
+"""Count tasks, writes to a socket, and changes to SQLite's threads: what a message costs on any machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+
+import aiosqlite.core
 
 
 @contextmanager
@@ -43,3 +45,19 @@ def counted_writes(url: str) -> Iterator[list[int]]:
         yield sizes
     finally:
         transport.write = write
+
+
+@contextmanager
+def counted_thread_changes() -> Iterator[list[Any]]:
+    """Record the functions that are executed within the block in the threads of SQLite's connections."""
+    execute, executed = aiosqlite.core.Connection._execute, list[Any]()
+
+    async def record(self: aiosqlite.core.Connection, function: Any, *arguments: Any, **options: Any) -> Any:
+        executed.append(function)
+        return await execute(self, function, *arguments, **options)
+
+    aiosqlite.core.Connection._execute = record  # type: ignore[method-assign]
+    try:
+        yield executed
+    finally:
+        aiosqlite.core.Connection._execute = execute  # type: ignore[method-assign]

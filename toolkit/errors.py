@@ -60,6 +60,10 @@ class PositionTakenError(ContentionError):
     """Another transaction appended to the step's stream first."""
 
 
+class RowsNotWrittenError(SagaError):
+    """The database rejected a row that a step left in its session; the cause has the reason."""
+
+
 class UnrecordedError(SagaError):
     """The database rejected a row of the toolkit's own tables; the cause has the reason."""
 

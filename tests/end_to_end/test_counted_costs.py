@@ -39,3 +39,11 @@ async def test_a_batch_of_the_toolkit_makes_few_calls(servers: Servers) -> None:
     # For each transaction: the size of a batch depends on the machine, and some transactions write no own rows.
     assert counts.round_trips / counts.transactions < 5
     assert counts.sends / counts.transactions < 7
+
+
+@pytest.mark.parametrize(("name", "sends"), [("toolkit, SQLite", 3), ("toolkit, embedded", 1.5)])
+async def test_a_saga_on_sqlite_makes_few_calls(name: str, sends: float, servers: Servers) -> None:
+    counts = await counted(name, servers)
+
+    assert counts.sends < sends  # each change to the thread of a connection, and back, is one
+    assert counts.turns < 2 * sends

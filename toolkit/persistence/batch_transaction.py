@@ -1,19 +1,31 @@
 """The transaction of one batch: a connection, and a session once a step asks for one.
 
 Without a session, what the batch reads and writes is one statement each on PostgreSQL: each is a transaction of its
-own, without BEGIN and COMMIT. The fence by position decides races then as well.
+own, without BEGIN and COMMIT. The fence by position decides races then as well. On SQLite all that a batch writes, from
+BEGIN to COMMIT, is one change to the connection's thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from sqlite3 import Connection as Driver
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
+from toolkit.errors import RowsNotWrittenError
+from toolkit.foreign_code.containment import contained
 from toolkit.persistence import pruning_watermark
-from toolkit.persistence.batch_write import BatchWrite, write_batch
+from toolkit.persistence.batch_write import (
+    WRITTEN_TO_SQLITE,
+    BatchWrite,
+    recognizing_the_fence,
+    write_batch,
+    writer_to_sqlite,
+)
+from toolkit.persistence.direct_statements import work_in_thread
 from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.persistence.step_session import StepSession
 from toolkit.protocol.keys import StreamKey
@@ -29,6 +41,7 @@ class BatchTransaction:
         self._session: StepSession | None = None
         self._has_read_watermark = False
         self._pruned_until: datetime | None = None
+        self._is_committed = False
 
     @property
     def has_session(self) -> bool:
@@ -58,20 +71,43 @@ class BatchTransaction:
         return pruning_watermark.is_beyond(self._pruned_until, moment)
 
     async def write(self, batch: BatchWrite) -> bool:
-        """Write what the batch writes, after the rows of its session; return whether it was written.
+        """Write the rows that wait in the session, and what the batch writes; return whether the latter was written.
 
         Raises:
             PositionTakenError: another replica took one of the positions first; nothing was written.
+            RowsNotWrittenError: a row of the session can't be written.
         """
-        if (session := self._session) is not None and (session.new or session.dirty or session.deleted):
-            await session.flush()
+        if not (batch or self._session):
+            return True
+        if self.connection.dialect.name == "sqlite" and not batch.dead_letters:
+            with recognizing_the_fence(batch):
+                writing = self.connection.run_sync(self._write_and_commit, writer_to_sqlite(batch))
+                return await failpoints.amid("commit-sent", writing, self.outcomes)
+        await self.flush()
+        failpoints.here("step-written", self.outcomes)
         writing = write_batch(self.connection, batch, may_commit=True)
         if self.connection.in_transaction():
             return await writing
         return await failpoints.amid("commit-sent", writing, self.outcomes)
 
+    async def flush(self) -> None:
+        """Write the rows that wait in the session.
+
+        Raises:
+            RowsNotWrittenError: a row can't be written.
+        """
+        if (session := self._session) is None or not (session.new or session.dirty or session.deleted):
+            return
+        try:
+            with contained("the rows of the steps"):
+                await session.flush()
+        except Exception as error:
+            raise RowsNotWrittenError from error
+
     async def commit(self) -> None:
         """Commit what has no commit yet."""
+        if self._is_committed:
+            return
         if self._session is not None:
             self._session.sync_session.is_lent = False
             self._session.outcomes = self.outcomes
@@ -91,3 +127,30 @@ class BatchTransaction:
         """End the session."""
         if self._session is not None:
             await self._session.close()
+
+    def _write_and_commit(self, connection: Connection, write: Callable[[Driver], bool]) -> bool:
+        """Do in SQLite's thread all that `write` and `commit` do, and begin the transaction before."""
+        session = self._session.sync_session if self._session else None
+
+        def write_all(_: Driver) -> bool:
+            if session is not None:
+                try:
+                    session.flush()
+                except BaseException as error:
+                    raise RowsNotWrittenError from error
+            failpoints.here("step-written", self.outcomes)
+            if not work_in_thread(connection, write, WRITTEN_TO_SQLITE):
+                return False
+            failpoints.here("log-written", self.outcomes)
+            failpoints.here("outbox-written", self.outcomes)
+            if session is not None:
+                session.is_lent = False
+                session.commit()
+            if connection.in_transaction():
+                connection.commit()
+            return True
+
+        if session is not None:
+            session.connection()  # it begins here, where SQLAlchemy can wait for the write lock
+        self._is_committed = work_in_thread(connection, write_all, WRITTEN_TO_SQLITE)
+        return self._is_committed

@@ -6,7 +6,8 @@ PostgreSQL takes one statement, whose rows are JSON, one text a table; SQLite on
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import cache
@@ -50,6 +51,10 @@ class BatchWrite:
     dead_letters: Sequence[DeadLetter] = ()
     unread: Sequence[SagaKey] = ()
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to write, or to look up."""
+        return bool(self.entries or self.rows or self.sent or self.ends or self.dead_letters or self.unread)
+
 
 async def write_batch(connection: AsyncConnection, batch: BatchWrite, *, may_commit: bool = False) -> bool:
     """Write it, unless the log shows a note or the end of one of the `unread` sagas; return whether it was written.
@@ -59,14 +64,19 @@ async def write_batch(connection: AsyncConnection, batch: BatchWrite, *, may_com
     Raises:
         PositionTakenError: another replica took one of the positions first; nothing was written.
     """
-    with fenced(len(batch.entries) + len(batch.ends)):
+    with recognizing_the_fence(batch):
         if connection.dialect.name == "sqlite":
-            is_written = await _write_to_sqlite(connection, batch)
+            is_written = await direct_statements.run_in_thread(connection, writer_to_sqlite(batch), WRITTEN_TO_SQLITE)
         else:
             is_written = await _write_to_postgres(connection, batch, may_commit=may_commit and not batch.dead_letters)
     if is_written:
         await dead_letters.add(connection, batch.dead_letters)
     return is_written
+
+
+def recognizing_the_fence(batch: BatchWrite) -> AbstractContextManager[None]:
+    """Return a block that raises PositionTakenError where the batch's statement finds a position taken."""
+    return fenced(len(batch.entries) + len(batch.ends))
 
 
 # -- PostgreSQL ----------------------------------------------------------------------------------------------------
@@ -169,22 +179,21 @@ _ADD_JSON = _insert_json(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESEN
 # -- SQLite --------------------------------------------------------------------------------------------------------
 
 
-async def _write_to_sqlite(connection: AsyncConnection, batch: BatchWrite) -> bool:
+def writer_to_sqlite(batch: BatchWrite) -> Callable[[sqlite3.Connection], bool]:
+    """Return the function that writes the batch, but for its dead letters, in the thread of the connection."""
     entries = [as_stored_by_sqlite(_entry_values(entry)) for entry in batch.entries]
     rows = [as_stored_by_sqlite(outbox.values_of(row).values()) for row in batch.rows]
 
     def write(driver: sqlite3.Connection) -> bool:
         if any(driver.execute(_LOOK, saga).fetchone() for saga in batch.unread):
             return False
-        driver.executemany(_APPEND, entries)
+        driver.executemany(WRITTEN_TO_SQLITE, entries)
         driver.executemany(_ADD, rows)
         driver.executemany("DELETE FROM outbox WHERE id = ?", [(row_id,) for row_id in batch.sent])
         saga_ends.close_in_thread(driver, batch.ends)
         return True
 
-    if entries or rows or batch.sent or batch.ends or batch.unread:
-        return await direct_statements.run_in_thread(connection, write, _APPEND)
-    return True
+    return write
 
 
 def _insert_values(table: Table, names: Sequence[str]) -> str:
@@ -193,7 +202,8 @@ def _insert_values(table: Table, names: Sequence[str]) -> str:
 
 
 _entry_values = attrgetter(*ENTRY_FIELDS)
-_APPEND = _insert_values(saga_log.saga_log, ENTRY_FIELDS)
+#: The statement that errors of the write name.
+WRITTEN_TO_SQLITE = _insert_values(saga_log.saga_log, ENTRY_FIELDS)
 _ADD = _insert_values(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESENT
 _LOOK = (
     "SELECT 1 FROM saga_log WHERE saga_type = ? AND saga_id = ? "  # noqa: S608 -- the toolkit's own states

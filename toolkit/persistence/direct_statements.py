@@ -14,12 +14,12 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from toolkit.persistence.sqlite_connection import sqlite_connection
+
 #: What a connection's `info` holds where one statement, of two messages to the server, may be a transaction of its own.
 COMMITS_ALONE = "commits_alone"
 #: The execution option that carries the driver's error of a statement that ran past SQLAlchemy.
 _ERROR = "toolkit_driver_error"
-#: The texts of aiosqlite's errors for a connection that is closed: it raises a ValueError.
-_CLOSED = ("no active connection", "Connection closed")
 
 T = TypeVar("T")
 
@@ -84,18 +84,16 @@ def _execute(connection: Connection, statement: str, parameters: Sequence[Any]) 
 def work_in_thread(
     connection: Connection, work: Callable[[sqlite3.Connection], T], statement: str, *, begins: bool = True
 ) -> T:
-    """Do as `run_in_thread` where SQLAlchemy awaits nothing: in its events, for example."""
+    """Do as `run_in_thread` where SQLAlchemy awaits nothing: in its events, for example, or in the thread itself."""
     if begins:
         _begin(connection)
-    adapted: Any = connection.connection.dbapi_connection
+    made = sqlite_connection(connection)
     try:
-        # aiosqlite has no public way to run a function in its thread; SQLAlchemy's own dialect uses the private one.
-        result: T = adapted.run_async(lambda driver: driver._execute(lambda: work(driver._conn)))
-    except BaseException as error:  # noqa: BLE001 -- it is raised again
-        if isinstance(error, ValueError) and str(error) in _CLOSED:
-            error = sqlite3.OperationalError(str(error))
+        return made.do(work)
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, sqlite3.Error):
+            raise
         _raise(connection, statement, error)
-    return result
 
 
 def _begin(connection: Connection) -> None:

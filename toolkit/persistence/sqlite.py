@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_
 
-from toolkit.persistence.direct_statements import work_in_thread
 from toolkit.persistence.driver_errors import take_values_out
+from toolkit.persistence.sqlite_connection import SqliteConnection, sqlite_connection
 from toolkit.persistence.sqlite_files import make_private, make_room_for
 
 #: How long SQLite waits for another process's write lock before it reports that it is busy.
@@ -29,8 +29,10 @@ def sqlite_engine(url: str) -> AsyncEngine:
     event.listen(engine.sync_engine, "handle_error", take_values_out)
 
     @event.listens_for(engine.sync_engine, "do_connect")
-    def before_connecting(*_: Any) -> None:
+    def connect(dialect: Dialect, _: Any, arguments: Any, parameters: Any) -> SqliteConnection:
         make_private(place.database)
+        made: Any = dialect.connect(*arguments, **parameters)
+        return SqliteConnection(made.dbapi, made.driver_connection)
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
@@ -56,10 +58,10 @@ def _one_writer_at_a_time(engine: AsyncEngine) -> None:
     def begin(connection: Connection) -> None:
         statement = "BEGIN"
         if not connection.get_execution_options().get("reading"):
-            await_only(writer.acquire())
+            await_(writer.acquire())
             connection.info["writes"] = True
             statement = "BEGIN IMMEDIATE"
-        work_in_thread(connection, lambda driver: driver.execute(statement), statement, begins=False)
+        sqlite_connection(connection).begin(statement)
 
     def release(_: Any, record: Any, *__: Any) -> None:
         if record.info.pop("writes", False):

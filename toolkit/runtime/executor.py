@@ -35,7 +35,7 @@ from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Invocation
 from toolkit.runtime.log_reads import LogReads
 from toolkit.runtime.relay import Relay
-from toolkit.runtime.step_runner import FallbackError, Known, StepRunner, Transaction, flush
+from toolkit.runtime.step_runner import FallbackError, Known, StepRunner, Transaction, writing
 from toolkit.runtime.unit_of_work import ExternalCall, Origin, UnitOfWork, events_of, saga_ids_of, sagas_of
 
 
@@ -130,11 +130,8 @@ class Executor:
                 failpoints.here("fenced", events_of(batch))
                 tx = Transaction(transaction, work, known, is_optimistic, is_alone=len(batch) == 1)
                 calls = [await self._dispatch.take(item, tx) for item in batch]
-                if is_optimistic:
-                    await flush(transaction)
-                    failpoints.here("step-written", events_of(batch))
                 transaction.outcomes = work.outcomes()
-                with recording():
+                with writing(is_optimistic=is_optimistic):
                     unread = sagas_of(batch) - sagas_of(read) if read is not None else ()
                     await work.write(transaction.write, sent=take_confirmed(), unread=unread)
         self.finish(work)

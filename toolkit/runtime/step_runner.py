@@ -6,19 +6,18 @@ rolled back and executed again, each step in a savepoint of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from toolkit.declaration.encoding import Original, encode
 from toolkit.declaration.events import Event, Refusal
 from toolkit.declaration.participant import Compensation, Step
-from toolkit.errors import PositionTakenError, StepError, describe
-from toolkit.foreign_code.containment import contained
+from toolkit.errors import PositionTakenError, RowsNotWrittenError, StepError, describe
 from toolkit.messaging.envelope import Message
 from toolkit.observability.tracing import Tracing
 from toolkit.persistence.batch_transaction import BatchTransaction
-from toolkit.persistence.database_errors import is_contention, is_outage
+from toolkit.persistence.database_errors import is_contention, is_outage, recording
 from toolkit.persistence.plain_reads import PlainReads
 from toolkit.persistence.step_session import StepSession
 from toolkit.runtime.after_commit import Attempt
@@ -160,7 +159,8 @@ class StepRunner:
         handler = attempt.handler
         if session := tx.session_for(handler):
             if session.dirty or session.deleted:  # else the changes of two steps would be mixed
-                await flush(tx.database)
+                with writing(is_optimistic=True):
+                    await tx.database.flush()
             session.begin_step()
         tx.attempts += 1
         call = self.call(attempt, session, original=original, flush=tx.is_alone)
@@ -182,21 +182,22 @@ class StepRunner:
         return await self._plain_reads.are_all(executed, tx.database.connection)
 
 
-async def flush(transaction: BatchTransaction) -> None:
-    """Write what the steps of an optimistic batch left to be written.
+@contextmanager
+def writing(*, is_optimistic: bool) -> Iterator[None]:
+    """Distinguish errors of the toolkit's own statements from those of the rows that the steps left to be written.
 
     Raises:
-        FallbackError: a row can't be written; which step it belongs to is unknown.
+        FallbackError: such a row can't be written in an optimistic batch; which step it belongs to is unknown.
+        UnrecordedError: a statement failed.
     """
-    if not transaction.has_session:
-        return
     try:
-        with contained("the rows of the steps"):
-            await transaction.session.flush()
-    except Exception as error:
-        if is_contention(error) or is_outage(error):
-            raise
-        raise FallbackError from error
+        with recording():
+            yield
+    except RowsNotWrittenError as error:
+        cause = error.__cause__ or error
+        if not is_optimistic or is_contention(cause) or is_outage(cause):
+            raise cause from None
+        raise FallbackError from cause
 
 
 async def _check_that_no_replica_was_faster(handler: Step | Compensation, message: Message, tx: Transaction) -> None:
