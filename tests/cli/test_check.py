@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from services.demo import SERVICES
+from tests.cli.conftest import PROJECT
 from toolkit.declaration.contract import Contract
 
 FAULTY_APP = """
@@ -156,6 +159,50 @@ def test_a_service_that_is_away_ends_with_3(saga):
     result = saga("check", "--service=payment=http://127.0.0.1:1")
 
     assert result.exit_code == 3
+
+
+def test_a_story_is_written_as_a_failing_test(saga, faulty_package, tmp_path):
+    path = tmp_path / "test_stories.py"
+
+    result = saga("check", "--pytest", str(path))
+    played = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{PROJECT}"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert result.exit_code == 1
+    assert result.stderr == f"1 failing test written: pytest {path}\n"
+    assert "1 failed" in played.stdout, played.stdout
+    assert "every saga ends: take_seat is left completed in a saga that ended Failed" in played.stdout
+
+
+def test_nothing_is_written_for_a_sound_saga(saga, tmp_path):
+    result = saga("check", "--pytest", str(tmp_path / "test_stories.py"))
+
+    assert result.exit_code == 0
+    assert not (tmp_path / "test_stories.py").exists()
+    assert "no story to write" in result.stderr
+
+
+def test_a_file_of_other_tests_is_not_overwritten(saga, faulty_package, tmp_path):
+    path = tmp_path / "test_mine.py"
+    path.write_text("def test_mine(): ...")
+
+    refused = saga("check", "--pytest", str(path))
+    written = saga("check", "--pytest", str(tmp_path / "test_stories.py"))
+    again = saga("check", "--pytest", str(tmp_path / "test_stories.py"))
+
+    assert (refused.exit_code, written.exit_code, again.exit_code) == (2, 1, 1)
+    assert path.read_text() == "def test_mine(): ..."
+
+
+def test_contracts_alone_write_no_tests(saga, tmp_path):
+    (tmp_path / "one.json").write_text(Contract.of(SERVICES[0]).model_dump_json())
+
+    result = saga("check", str(tmp_path / "one.json"), "--pytest", str(tmp_path / "test_stories.py"))
+
+    assert result.exit_code == 2
+    assert "--pytest needs the declarations of all services; these are none: inventory" in result.stderr
 
 
 @pytest.mark.parametrize("content", ["[]x", '{"service": "desk"}'])

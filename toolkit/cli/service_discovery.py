@@ -83,6 +83,17 @@ def find_demo(name: str | None) -> ModuleType:
     return import_here(f"{_EXAMPLES}.{name}.demo")
 
 
+def place_of_service(service: Service) -> tuple[str, str] | None:
+    """Return the module and the attribute that hold a service; None if it was not declared at a module's top."""
+    found = [
+        (name, attribute)
+        for name, module in sorted(sys.modules.items())
+        for attribute, value in list(getattr(module, "__dict__", {}).items())
+        if value is service and attribute.isidentifier()
+    ]
+    return min(found, key=lambda each: (each[1] != "app", not each[0].endswith(".app"), each), default=None)
+
+
 def check_step_timeouts(settings: Settings, services: Mapping[str, Service]) -> None:
     """Check that SAGA_STEP_TIMEOUTS names steps of these services; one environment may serve all of them.
 

@@ -15,7 +15,7 @@ from toolkit.cli.exit_codes import ExitCode, UsageError, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import console, print_json, text_of
-from toolkit.cli.service_discovery import discover, find_service, package_name
+from toolkit.cli.service_discovery import discover, find_service, package_name, place_of_service
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ def check(
     most_states: Annotated[
         int, typer.Option(min=1, metavar="N", help="Explore so many states of a saga; beyond, nothing is proved.")
     ] = _MOST_STATES,
+    tests: Annotated[
+        Path | None, typer.Option("--pytest", metavar="PATH", help="Write each story as a failing test.")
+    ] = None,
     service: ServicesOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -53,12 +56,15 @@ def check(
     from toolkit.checker.check import check as reports_on
 
     services = list(_services(declared or [], service))
+    places = _places(services, tests) if tests else {}
     reports = list(_timed(reports_on(services, most_states=most_states)))
     if output is Format.TABLE:
         for report, seconds in reports:
             _print(report, seconds)
     else:
         print_json([_row(report, seconds) for report, seconds in reports], output)
+    if tests:
+        _write([report for report, _ in reports], tests, places)
     if any(report.findings for report, _ in reports):
         leave(ExitCode.PROBLEM)
     leave(ExitCode.FINE if all(report.is_proved for report, _ in reports) else ExitCode.UNFINISHED)
@@ -98,6 +104,39 @@ def _contracts_in(path: Path) -> list[Contract]:
 async def _read(named: list[str] | None) -> list[Contract]:
     async with opened(named) as known:
         return [await each.contract() for each in known]
+
+
+def _places(services: Iterable[Service | Contract], tests: Path) -> dict[str, tuple[str, str]]:
+    """Return the module and the attribute of each service, by its name.
+
+    Raises:
+        UsageError: a service is not declared here, or the path holds something else than such tests.
+    """
+    from toolkit.checker.pytest_file import MARK
+    from toolkit.declaration.service import Service
+
+    if tests.exists() and not (tests.is_file() and tests.read_text().startswith(MARK)):
+        raise UsageError(f"{tests} exists, and is no file of such tests: name another one")
+    known = {each.name: place_of_service(each) for each in services if isinstance(each, Service)}
+    found = {name: place for name, place in known.items() if place}
+    if missing := sorted({each.name if isinstance(each, Service) else each.service for each in services} - set(found)):
+        raise UsageError(f"--pytest needs the declarations of all services; these are none: {', '.join(missing)}")
+    return found
+
+
+def _write(reports: Iterable[SagaReport], path: Path, places: dict[str, tuple[str, str]]) -> None:
+    from toolkit.checker.pytest_file import file_of
+
+    text = file_of(reports, places)
+    if not text:
+        complain(f"no story to write: {path} is left as it is")
+        return
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}") from error
+    count = text.count("\n    asyncio.run(play())")
+    complain(f"{count} failing {'test' if count == 1 else 'tests'} written: pytest {path}")
 
 
 def _timed(reports: Iterator[SagaReport]) -> Iterator[tuple[SagaReport, float]]:
