@@ -13,6 +13,8 @@ from enum import StrEnum
 class StepState(StrEnum):
     """The last entry of one step's stream in one saga; None stands for an empty stream."""
 
+    GATHERING = "gathering"
+    """A join has some of its events, and waits for the others; nothing has run yet."""
     EXECUTING = "executing"
     """An external step is calling another system; the outcome is not known yet."""
     COMPLETED = "completed"
@@ -47,9 +49,12 @@ class SagaState(StrEnum):
         return self in (SagaState.COMPLETED, SagaState.FAILED)
 
 
+#: What may follow nothing, or a join that gathers: nothing has run in either.
+_BEGUN = frozenset({StepState.GATHERING, StepState.COMPLETED, StepState.FAILED, StepState.FENCED, StepState.EXECUTING})
 #: The legal transitions. A state that is no key is final.
 TRANSITIONS: dict[StepState | None, frozenset[StepState]] = {
-    None: frozenset({StepState.COMPLETED, StepState.FAILED, StepState.FENCED, StepState.EXECUTING}),
+    None: _BEGUN,
+    StepState.GATHERING: _BEGUN,
     StepState.EXECUTING: frozenset({StepState.COMPLETED, StepState.FAILED, StepState.VOIDING}),
     StepState.VOIDING: frozenset({StepState.FAILED}),
     StepState.COMPLETED: frozenset({StepState.COMPENSATED, StepState.COMPENSATING, StepState.CONFIRMED}),
@@ -69,13 +74,13 @@ class Decision(StrEnum):
     """The action that a message leads to."""
 
     RUN = "run"
-    """Run the step, or run it again under the same idempotency key."""
+    """Run the step, or run it again under the same idempotency key; a join first gathers its events."""
     VOID = "void"
     """Continue to cancel what the step may have done outside."""
     UNDO = "undo"
     """Run the compensation, or run it again under the same idempotency key."""
     FENCE = "fence"
-    """Take the step's first position, so that it never takes effect, and emit the next event of the chain."""
+    """Take the step's next position, so that it never takes effect, and emit the next event of the chain."""
     DEFER = "defer"
     """Handle the message later: while the outcome is unknown nothing may fence the step."""
     IGNORE = "ignore"
@@ -83,14 +88,17 @@ class Decision(StrEnum):
 
 _DECISIONS: dict[tuple[Arrival, StepState | None], Decision] = {
     (Arrival.FORWARD, None): Decision.RUN,
+    (Arrival.FORWARD, StepState.GATHERING): Decision.RUN,
     (Arrival.FORWARD, StepState.EXECUTING): Decision.RUN,
     (Arrival.FORWARD, StepState.VOIDING): Decision.VOID,
     (Arrival.COMPENSATION, None): Decision.FENCE,
+    (Arrival.COMPENSATION, StepState.GATHERING): Decision.FENCE,
     (Arrival.COMPENSATION, StepState.EXECUTING): Decision.DEFER,
     (Arrival.COMPENSATION, StepState.VOIDING): Decision.DEFER,
     (Arrival.COMPENSATION, StepState.COMPLETED): Decision.UNDO,
     (Arrival.COMPENSATION, StepState.COMPENSATING): Decision.UNDO,
     (Arrival.ABORT, None): Decision.FENCE,
+    (Arrival.ABORT, StepState.GATHERING): Decision.FENCE,
     (Arrival.ABORT, StepState.EXECUTING): Decision.DEFER,
     (Arrival.ABORT, StepState.VOIDING): Decision.DEFER,
 }

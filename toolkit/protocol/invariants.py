@@ -7,6 +7,7 @@ violations.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,10 +22,10 @@ from toolkit.protocol.timeline import is_start
 _CONTROL = (SAGA_ENDED, ABORT_REQUESTED)
 #: Only a coordinator emits an event, its command, while a step runs or is undone.
 _COMMANDED = (StepState.EXECUTING, StepState.VOIDING, StepState.COMPENSATING)
-#: The states that a step may be left in, by how its saga ended.
+#: The states that a step may be left in, by how its saga ended; a join that gathers has done nothing.
 _SETTLED = {
-    SagaState.COMPLETED: (StepState.CONFIRMED,),
-    SagaState.FAILED: (StepState.FAILED, StepState.FENCED, StepState.COMPENSATED),
+    SagaState.COMPLETED: (StepState.CONFIRMED, StepState.GATHERING),
+    SagaState.FAILED: (StepState.FAILED, StepState.FENCED, StepState.COMPENSATED, StepState.GATHERING),
 }
 
 
@@ -81,12 +82,25 @@ class Saga:
         return [each for each in self.entries if each.emitted_id and each.saga_state.is_ended]
 
     def causes(self, entry: LogEntry) -> Iterator[LogEntry]:
-        """Yield the entries that led to this one, the nearest first, and stop at a cycle."""
+        """Yield the entries that led to this one, the nearest first; a cycle is followed once."""
         seen: set[str | None] = set()
-        while (cause := self.emitters.get(entry.event_id or "")) and cause.emitted_id not in seen:
-            seen.add(cause.emitted_id)
-            yield cause
-            entry = cause
+        waiting = deque([entry])
+        while waiting:
+            for event_id in self._taken(waiting.popleft()):
+                cause = self.emitters.get(event_id or "")
+                if cause and cause.emitted_id not in seen:
+                    seen.add(cause.emitted_id)
+                    yield cause
+                    waiting.append(cause)
+
+    def _taken(self, entry: LogEntry) -> Iterator[str | None]:
+        """Yield the event that the entry took, and before it those that its join had gathered."""
+        for each in self.streams.get((entry.service, entry.step), ()):
+            if each is entry:
+                break
+            if each.to_state == StepState.GATHERING:
+                yield each.event_id
+        yield entry.event_id
 
 
 def violations_of(saga_id: str, timeline: Sequence[LogEntry], *, consumed: Collection[str] = ()) -> list[Violation]:

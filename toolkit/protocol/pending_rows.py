@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from toolkit.protocol.fence import SagaState, StepState
+from toolkit.protocol.joins import TIMER
 from toolkit.protocol.keys import SagaKey, StreamKey
 from toolkit.protocol.rows import Row, member_or_text
 
@@ -28,6 +29,11 @@ class UnsentMessage(Row):
     tries: int
     destination: str | None
     attempt: int | None
+
+    @property
+    def is_timer(self) -> bool:
+        """Whether it announces a join's deadline to its own service; it waits by design."""
+        return self.id.startswith(TIMER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

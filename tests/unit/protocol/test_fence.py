@@ -15,6 +15,7 @@ STATES = [None, *StepState]
 TABLE = {
     #                        an event to run on,  the way back,       an abort
     None:                    (Decision.RUN,       Decision.FENCE,     Decision.FENCE),
+    StepState.GATHERING:     (Decision.RUN,       Decision.FENCE,     Decision.FENCE),
     StepState.EXECUTING:     (Decision.RUN,       Decision.DEFER,   Decision.DEFER),
     StepState.VOIDING:       (Decision.VOID,      Decision.DEFER,   Decision.DEFER),
     StepState.COMPLETED:     (Decision.IGNORE,    Decision.UNDO,      Decision.IGNORE),
@@ -30,6 +31,12 @@ LEGAL = {
     (None, "failed"),
     (None, "fenced"),
     (None, "executing"),
+    (None, "gathering"),
+    ("gathering", "gathering"),
+    ("gathering", "completed"),
+    ("gathering", "failed"),
+    ("gathering", "fenced"),
+    ("gathering", "executing"),
     ("executing", "completed"),
     ("executing", "failed"),
     ("executing", "voiding"),
@@ -52,11 +59,11 @@ def test_every_transition_is_legal_or_not(before: StepState | None, after: StepS
 
 
 def lives() -> Iterator[list[StepState | None]]:
-    """Every life that a step can have, from its empty stream to a state without a way out."""
+    """Every life that a step can have, from its empty stream to a state without a way out; one arrival is enough."""
     unfinished: list[list[StepState | None]] = [[None]]
     while unfinished:
         life = unfinished.pop()
-        following = TRANSITIONS.get(life[-1], frozenset())
+        following = TRANSITIONS.get(life[-1], frozenset()) - ({life[-1]} & {StepState.GATHERING})
         if not following:
             yield life
         unfinished.extend([*life, after] for after in following)
