@@ -126,13 +126,12 @@ class Contract(_Part):
 
         `asked_by` names coordinators as SAGA_ASKED_BY does.
         """
-        handlers: list[Step | Compensation] = [*service.steps, *service.compensations]
         consumed = {event.__name__: event for event in sorted(service.consumed(), key=routing_key)}
         return cls(
             service=service.name,
             toolkit_version=version("saga-toolkit"),
             sagas=tuple(_saga(saga) for saga in service.sagas),
-            handlers=tuple(_handler(each, timeouts or {}) for each in handlers),
+            handlers=tuple(_handler(each, timeouts or {}) for each in service.handlers),
             events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
             coordinates=tuple(sorted(service.coordinated)),
             asked_by=coordinators_of(service, asked_by or {}),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from toolkit.declaration.events import Event, Saga
 from toolkit.errors import StepError
+from toolkit.protocol.joins import GatheredEvent
 
 #: The most faults of one event that an error names.
 _MOST_FAULTS = 5
@@ -56,11 +57,27 @@ class Original:
         """
         version = kind.__version__ if self.version is None else self.version  # older log entries have no version
         if (self.event_type, version) != (kind.__name__, kind.__version__):
-            raise StepError(
-                f"{step} emitted {self.event_type} in version {version}, but this release declares {kind.__name__} in "
-                f"version {kind.__version__}: redrive the dead letter with a release that declares version {version}"
-            )
+            raise _other_version(f"{step} emitted {self.event_type} in version {version}", kind, version)
         return kind.model_validate_json(self.body)
+
+
+def read_gathered(gathered: GatheredEvent, step: str, kind: type[Event]) -> Event:
+    """Return an event that a join has gathered, from its log.
+
+    Raises:
+        StepError: this release declares another version: the body might parse, and mean something else.
+    """
+    if gathered.version != kind.__version__:
+        taken = f"{step} has gathered {gathered.event_type} in version {gathered.version}"
+        raise _other_version(taken, kind, gathered.version)
+    return kind.model_validate_json(gathered.body)
+
+
+def _other_version(what: str, kind: type[Event], version: int | None) -> StepError:
+    return StepError(
+        f"{what}, but this release declares {kind.__name__} in version {kind.__version__}: redrive the dead letter "
+        f"with a release that declares version {version}"
+    )
 
 
 def own_id(event: Event, saga: Saga) -> str | None:

@@ -77,6 +77,11 @@ class Compensation:
     retry: RetryPolicy
 
     @property
+    def saga(self) -> Saga:
+        """The saga of its step."""
+        return self.of.saga
+
+    @property
     def triggers(self) -> tuple[type[Event], ...]:
         """The events that this compensation runs on; of a join, the events of all its slots."""
         return self.signature.triggers

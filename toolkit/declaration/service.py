@@ -72,8 +72,7 @@ class Service:
         check_middleware(self.name, self.middleware)
         self._check_sagas()
         self._check_orchestrators()
-        handlers: list[Step | Compensation] = [*self.steps, *self.compensations]
-        for handler in handlers:
+        for handler in self.handlers:
             for name, wanted in handler.signature.resources.items():
                 if wanted not in self.provides:
                     raise DeclarationError(
@@ -134,6 +133,16 @@ class Service:
     def compensations(self) -> list[Compensation]:
         """The compensations of all participants, in the order of their declaration."""
         return [each for participant in self.participants for each in participant.compensations]
+
+    @property
+    def handlers(self) -> list[Step | Compensation]:
+        """The steps, and then the compensations, of all participants."""
+        return [*self.steps, *self.compensations]
+
+    @property
+    def has_joins(self) -> bool:
+        """Whether any of its functions takes several events."""
+        return any(each.signature.is_join for each in self.handlers)
 
     @property
     def sagas(self) -> list[Saga]:

@@ -123,8 +123,14 @@ def _operation(action: str, event: EventContract, handlers: list[HandlerContract
         "messages": [_ref("channels", event.routing_key, "messages", event.name)],
         "summary": "; ".join(f"{each.name}: {_first_line(each.description)}" for each in handlers)
         or _first_line(event.description),
-        "x-handlers": [{"name": each.name, "kind": each.kind, "saga": each.saga} for each in handlers],
+        "x-handlers": [_handler(each) for each in handlers],
     }
+
+
+def _handler(handler: HandlerContract) -> Document:
+    """Return a handler's name, kind and saga; a join's slots, too: it runs once each of them holds an event."""
+    slots = {"slots": {slot.name: list(slot.events) for slot in handler.slots}} if handler.is_join else {}
+    return {"name": handler.name, "kind": handler.kind, "saga": handler.saga, **slots}
 
 
 def _message(event: EventContract, id_field: str | None) -> Document:

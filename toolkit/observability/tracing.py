@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from toolkit.errors import SettingsError
 from toolkit.ids import derived_trace, trace_id_of
+from toolkit.observability.trace_contexts import remote_context
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -80,6 +81,11 @@ class Span:
         from opentelemetry.trace import use_span
 
         return use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+
+    def link(self, traceparent: str | None) -> None:
+        """Link the span to another cause than its parent."""
+        if (context := remote_context(traceparent)) is not None:
+            self._span.add_link(context)
 
     def end(
         self, *, at: int, facts: Mapping[str, str | int | None] | None = None, error: tuple[str, str] | None = None
@@ -210,15 +216,8 @@ class Tracing:
 
     def _context(self, traceparent: str | None) -> Context:
         """Return the context of a message's traceparent."""
-        trace_id = trace_id_of(traceparent)
-        if traceparent is None or trace_id is None:
+        if (context := remote_context(traceparent)) is None:
             return self._nothing
-        context = self._trace.SpanContext(
-            int(trace_id, 16),
-            int(traceparent[36:52], 16),
-            is_remote=True,
-            trace_flags=self._trace.TraceFlags(int(traceparent[53:55], 16)),
-        )
         return self._trace.set_span_in_context(self._trace.NonRecordingSpan(context), self._nothing)
 
 

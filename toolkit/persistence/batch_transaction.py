@@ -56,9 +56,9 @@ class BatchTransaction:
             self._session.sync_session.is_lent = True
         return self._session
 
-    async def read_streams(self, saga_ids: Iterable[str]) -> dict[StreamKey, Stream]:
+    async def read_streams(self, saga_ids: Iterable[str], *, has_joins: bool = False) -> dict[StreamKey, Stream]:
         """Read all streams of the sagas with these ids, of any type, in one statement."""
-        return await read_streams(self.connection, saga_ids, may_commit=True)
+        return await read_streams(self.connection, saga_ids, may_commit=True, has_joins=has_joins)
 
     async def may_have_pruned(self, moment: datetime) -> bool:
         """Whether a saga of that moment, of which no stream was read, may have been pruned.

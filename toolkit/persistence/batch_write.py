@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -24,7 +23,15 @@ from toolkit.persistence import dead_letters, direct_statements, outbox, saga_en
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_ends import SagaEnd
-from toolkit.persistence.saga_log import ENTRY_FIELDS, Entry, fenced
+from toolkit.persistence.saga_log import (
+    ARRIVAL_FIELDS,
+    ENTRY_FIELDS,
+    Entry,
+    all_values_of,
+    fenced,
+    keep_arrivals,
+    values_of,
+)
 from toolkit.persistence.schema import as_stored_by_sqlite
 from toolkit.protocol.fence import SagaState
 from toolkit.protocol.keys import SagaKey
@@ -108,7 +115,8 @@ async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite, *, 
 def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
     """Yield the statements of which the batch's one consists, each with its parameter."""
     if batch.entries:
-        yield _APPEND_JSON, to_json([_with_utc(entry) for entry in batch.entries]).decode()
+        append = _APPEND_ARRIVALS_JSON if keep_arrivals(batch.entries) else _APPEND_JSON
+        yield append, to_json([_with_utc(entry) for entry in batch.entries]).decode()
     if batch.rows:
         yield _ADD_JSON, to_json([_row_values(row) for row in batch.rows]).decode()
     if batch.sent:
@@ -173,6 +181,7 @@ def _is_binary(column: Column[Any]) -> bool:
 
 
 _APPEND_JSON = _insert_json(saga_log.saga_log, ENTRY_FIELDS)
+_APPEND_ARRIVALS_JSON = _insert_json(saga_log.saga_log, ARRIVAL_FIELDS)
 _ADD_JSON = _insert_json(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESENT
 
 
@@ -181,13 +190,14 @@ _ADD_JSON = _insert_json(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESEN
 
 def writer_to_sqlite(batch: BatchWrite) -> Callable[[sqlite3.Connection], bool]:
     """Return the function that writes the batch, but for its dead letters, in the thread of the connection."""
-    entries = [as_stored_by_sqlite(_entry_values(entry)) for entry in batch.entries]
+    append, values = (_ARRIVALS_TO_SQLITE, all_values_of) if keep_arrivals(batch.entries) else (WRITTEN_TO_SQLITE, values_of)
+    entries = [as_stored_by_sqlite(values(entry)) for entry in batch.entries]
     rows = [as_stored_by_sqlite(outbox.values_of(row).values()) for row in batch.rows]
 
     def write(driver: sqlite3.Connection) -> bool:
         if any(driver.execute(_LOOK, saga).fetchone() for saga in batch.unread):
             return False
-        driver.executemany(WRITTEN_TO_SQLITE, entries)
+        driver.executemany(append, entries)
         driver.executemany(_ADD, rows)
         driver.executemany("DELETE FROM outbox WHERE id = ?", [(row_id,) for row_id in batch.sent])
         saga_ends.close_in_thread(driver, batch.ends)
@@ -201,9 +211,9 @@ def _insert_values(table: Table, names: Sequence[str]) -> str:
     return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 -- the toolkit's own names
 
 
-_entry_values = attrgetter(*ENTRY_FIELDS)
 #: The statement that errors of the write name.
 WRITTEN_TO_SQLITE = _insert_values(saga_log.saga_log, ENTRY_FIELDS)
+_ARRIVALS_TO_SQLITE = _insert_values(saga_log.saga_log, ARRIVAL_FIELDS)
 _ADD = _insert_values(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESENT
 _LOOK = (
     "SELECT 1 FROM saga_log WHERE saga_type = ? AND saga_id = ? "  # noqa: S608 -- the toolkit's own states

@@ -18,7 +18,7 @@ from toolkit.declaration.events import SagaState
 from toolkit.declaration.service import Service
 from toolkit.persistence.saga_log import saga_log
 from toolkit.persistence.schema import insert_into, metadata
-from toolkit.protocol.fence import Note
+from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.rows import Row
 
 known_steps = Table(
@@ -55,9 +55,10 @@ class UndeclaredStep(Row):
 async def undeclared(connection: AsyncConnection, service: Service) -> list[tuple[str, UndeclaredStep]]:
     """Record the declared steps, and return the former ones that are still in the log, each with its service."""
     declared = {(step.saga.name, step.name) for step in service.steps}
+    gates = {(each.saga.name, each.name) for each in service.compensations if each.signature.is_join}
     known = await _known(connection)
     # A coordinator declares no steps: each saga's plan names its own.
-    gone = [key for key in known if key[1:] not in declared and key[1] not in service.coordinated]
+    gone = [key for key in known if key[1:] not in declared | gates and key[1] not in service.coordinated]
     found = [await _undeclared(connection, *key[1:]) for key in gone]
     await _forget(connection, [key for key, each in zip(gone, found, strict=True) if each is None])
     new = [dict(zip(_KEY, (service.name, *each), strict=True)) for each in sorted(declared)]
@@ -80,7 +81,8 @@ async def _known(connection: AsyncConnection) -> list[tuple[str, str, str]]:
     """Return the recorded steps; if there are none yet, record those of the existing log, by one search of it."""
     noted = (await connection.execute(select(*known_steps.c).order_by(*known_steps.c))).all()
     if not noted:
-        logged = select(*(saga_log.c[name] for name in _KEY)).where(*_IN_RANGE).distinct()
+        has_moved = saga_log.c.to_state != StepState.GATHERING.value  # a compensation that joins only gathers
+        logged = select(*(saga_log.c[name] for name in _KEY)).where(*_IN_RANGE, has_moved).distinct()
         found = {tuple(row) async for each in _ranges(connection) for row in await connection.execute(logged, each)}
         if found:
             insertion = insert_into(known_steps, connection).on_conflict_do_nothing()

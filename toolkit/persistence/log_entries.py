@@ -1,4 +1,4 @@
-"""Constructors for saga log entries: a step's move, and a note."""
+"""Constructors for saga log entries: a step's move, the arrival of a join's event, and a note."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import Entry
+from toolkit.persistence.saga_log import ArrivalEntry, Entry
 from toolkit.protocol.fence import Note
 from toolkit.protocol.keys import StreamKey
 
@@ -22,6 +22,24 @@ def move(key: StreamKey, *, service: str, to: str, saga_state: SagaState, at: da
         to_state=to,
         saga_state=saga_state,
         at=at,
+        **facts,
+    )
+
+
+def arrival(
+    key: StreamKey, *, event_version: int, event_body: str, service: str, to: str, saga_state: SagaState, **facts: Any
+) -> Entry:
+    """Return the entry of a join that keeps the event that fills a slot; `facts` are the further fields of `Entry`."""
+    saga_type, saga_id, step = key
+    return ArrivalEntry(
+        service=service,
+        saga_type=saga_type,
+        saga_id=saga_id,
+        step=step,
+        to_state=to,
+        saga_state=saga_state,
+        event_version=event_version,
+        event_body=event_body,
         **facts,
     )
 

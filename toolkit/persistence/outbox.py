@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
 from toolkit.persistence.schema import UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, headers_of, readable
+from toolkit.protocol.keys import TIMER
 from toolkit.protocol.pending_rows import UnsentMessage
 
 outbox = Table(
@@ -72,6 +73,7 @@ class OutboxRow:
     tries: int = 0
 
 
+_NO_TIMER = outbox.c.id.not_like(f"{TIMER}%")
 _ADD = {
     "sqlite": sqlite.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
     "postgresql": postgresql.insert(outbox).on_conflict_do_nothing(index_elements=["id"]),
@@ -132,8 +134,8 @@ async def put_back(connection: AsyncConnection, row_id: str, *, until: datetime)
 
 
 async def count(connection: AsyncConnection) -> int:
-    """Return how many rows are not confirmed yet."""
-    return int(await connection.scalar(select(func.count()).select_from(outbox)) or 0)
+    """Return how many rows are not confirmed yet, without the timers of joins, which wait by design."""
+    return int(await connection.scalar(select(func.count()).select_from(outbox).where(_NO_TIMER)) or 0)
 
 
 async def message_ids(connection: AsyncConnection) -> set[str]:
@@ -154,8 +156,9 @@ async def listed(
 
 
 async def backlog(connection: AsyncConnection) -> tuple[int, datetime | None]:
-    """Return how many rows are not confirmed yet, and when the oldest of their events occurred."""
-    row = (await connection.execute(select(func.count(), func.min(outbox.c.occurred_at)).select_from(outbox))).one()
+    """Return how many rows are not confirmed yet, and when the oldest of their events occurred, timers left out."""
+    query = select(func.count(), func.min(outbox.c.occurred_at)).select_from(outbox).where(_NO_TIMER)
+    row = (await connection.execute(query)).one()
     return int(row[0]), row[1]
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -56,6 +57,9 @@ saga_log = Table(
     Column("saga_state", String, nullable=False),
     Column("event_id", String),
     Column("event_type", String),
+    # Only joins keep the events that they take.
+    Column("event_version", Integer),
+    Column("event_body", Text),
     Column("emitted_id", String),
     Column("emitted_type", String),
     Column("emitted_version", Integer),
@@ -99,10 +103,34 @@ class Entry:
     started_at: datetime | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class ArrivalEntry(Entry):
+    """An entry of a join that keeps the event that arrived.
+
+    The columns are written only with such entries, so that a service without joins writes no more than it reads.
+    """
+
+    event_version: int | None = None
+    event_body: str | None = None
+
+
 #: An entry's columns, in their order in `Entry`; asdict() would copy each value deeply.
 ENTRY_FIELDS = tuple(each.name for each in fields(Entry))
-_values = attrgetter(*ENTRY_FIELDS)
+#: Likewise, where some of the entries keep the events that arrived.
+ARRIVAL_FIELDS = tuple(each.name for each in fields(ArrivalEntry))
+values_of = attrgetter(*ENTRY_FIELDS)
 _APPEND = insert(saga_log)
+
+
+def keep_arrivals(entries: Sequence[Entry]) -> bool:
+    """Whether some of these entries keep the event that arrived."""
+    return any(type(entry) is ArrivalEntry for entry in entries)
+
+
+def all_values_of(entry: Entry) -> tuple[Any, ...]:
+    """Return an entry's values by `ARRIVAL_FIELDS`."""
+    kept = (entry.event_version, entry.event_body) if isinstance(entry, ArrivalEntry) else (None, None)
+    return *values_of(entry), *kept
 
 
 def of(saga_id: str, saga_type: str | None) -> ColumnElement[bool]:
@@ -128,10 +156,9 @@ async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
         PositionTakenError: another replica took one of the positions first; nothing was appended.
     """
     if entries:
+        rows = [dict(zip(ARRIVAL_FIELDS, all_values_of(entry), strict=True)) for entry in entries]
         with fenced(len(entries)):
-            await connection.execute(
-                _APPEND, [dict(zip(ENTRY_FIELDS, _values(entry), strict=True)) for entry in entries]
-            )
+            await connection.execute(_APPEND, rows)
 
 
 @contextmanager

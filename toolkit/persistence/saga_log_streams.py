@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.direct_statements import fetch, run_in_thread
+from toolkit.persistence.schema import as_utc
 from toolkit.persistence.unreadable_rows import set_aside
 from toolkit.protocol.fence import Note, StepState
+from toolkit.protocol.joins import GatheredEvent
 from toolkit.protocol.keys import SagaKey, StreamKey
 
 
@@ -33,14 +36,51 @@ class _Row(NamedTuple):
     error: str | None
 
 
+class _ArrivalRow(NamedTuple):
+    """What the fence reads of an entry in a service with joins: also the event that arrived."""
+
+    saga_type: str
+    saga_id: str
+    step: str
+    position: int | None
+    to_state: str
+    saga_state: str
+    event_id: str | None
+    emitted_type: str | None
+    emitted_version: int | None
+    emitted_body: str | None
+    error: str | None
+    event_type: str | None
+    event_version: int | None
+    event_body: str | None
+    traceparent: str | None
+    deadline: Any
+
+
 # By the id alone, which the index finds; the few entries of other types are separated here.
-_STREAMS = f"SELECT {', '.join(_Row._fields)} FROM saga_log WHERE saga_id {{}} ORDER BY id"  # noqa: S608 -- constants
-#: Saga by saga: a planner that has no statistics of the log yet would scan all of it for a large batch.
-_ON_POSTGRES = (
-    "SELECT entries.* FROM unnest($1::text[]) AS wanted (id)"  # noqa: S608 -- constants
-    f" CROSS JOIN LATERAL ({_STREAMS.format('= wanted.id')} OFFSET 0) AS entries"
-)
-_ON_SQLITE = _STREAMS.format("IN (SELECT value FROM json_each(?))")
+def _streams(fields: Sequence[str], condition: str) -> str:
+    return f"SELECT {', '.join(fields)} FROM saga_log WHERE saga_id {condition} ORDER BY id"  # noqa: S608 -- constants
+
+
+def _on_postgres(fields: Sequence[str]) -> str:
+    """Read saga by saga: a planner that has no statistics of the log yet would scan all of it for a large batch."""
+    return (
+        "SELECT entries.* FROM unnest($1::text[]) AS wanted (id)"  # noqa: S608 -- constants
+        f" CROSS JOIN LATERAL ({_streams(fields, '= wanted.id')} OFFSET 0) AS entries"
+    )
+
+
+def _on_sqlite(fields: Sequence[str]) -> str:
+    return _streams(fields, "IN (SELECT value FROM json_each(?))")
+
+
+#: By dialect, whether the events that joins have gathered are read, too: the statement, and how to make its rows.
+_READS: dict[tuple[str, bool], tuple[str, Callable[[Iterable[Any]], Any]]] = {
+    ("sqlite", False): (_on_sqlite(_Row._fields), _Row._make),
+    ("sqlite", True): (_on_sqlite(_ArrivalRow._fields), _ArrivalRow._make),
+    ("postgresql", False): (_on_postgres(_Row._fields), _Row._make),
+    ("postgresql", True): (_on_postgres(_ArrivalRow._fields), _ArrivalRow._make),
+}
 
 
 @dataclass(slots=True)
@@ -52,6 +92,7 @@ class Stream:
     - `error`: the error of the last positioned entry.
     - `event_ids`: the events that were handled, or ignored as too late, to recognise duplicates.
     - `original`: the event that the step emitted, for its compensation.
+    - `gathered`, `deadline`: of a join, the events that fill its slots, and until when it waits for the others.
     - `end`: how the saga ended, if the stream shows it; `has_ended_it`: the step itself ended it.
     """
 
@@ -62,6 +103,8 @@ class Stream:
     error: str | None = None
     event_ids: set[str] = field(default_factory=set)
     original: Original | None = None
+    gathered: tuple[GatheredEvent, ...] = ()
+    deadline: datetime | None = None
     end: SagaState | None = None
     has_ended_it: bool = False
 
@@ -84,10 +127,25 @@ class Stream:
             self.event_ids.add(entry.event_id)
         if self.state is StepState.COMPLETED:
             self.has_ended_it = self.saga_state.is_ended
-        # A coordinator's own stream keeps the starting event, and the plan, while it is executing.
-        keeps = self.state is StepState.COMPLETED or self.state is StepState.EXECUTING
-        if keeps and entry.emitted_body is not None:
+            self._keep(entry)
+        elif self.state is StepState.EXECUTING:
+            self._keep(entry)  # a coordinator's own stream keeps the starting event, and the plan, while it executes
+            self._gather(entry)
+        elif self.state is StepState.GATHERING:
+            self._gather(entry)
+
+    def _keep(self, entry: Any) -> None:
+        if entry.emitted_body is not None:
             self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
+
+    def _gather(self, entry: Any) -> None:
+        """Add the event that fills a slot; the first one sets the deadline. Only joins keep the events they take."""
+        if (body := getattr(entry, "event_body", None)) is None:
+            return
+        if not self.gathered and self.state is StepState.GATHERING:
+            self.deadline = as_utc(entry.deadline)
+        arrived = GatheredEvent(entry.event_id, entry.event_type, entry.event_version, body, entry.traceparent)
+        self.gathered += (arrived,)
 
     def _note(self, entry: Any) -> None:
         self.retries = 0 if entry.to_state == Note.REDRIVEN else self.retries + (entry.to_state == Note.RETRYING)
@@ -96,14 +154,15 @@ class Stream:
 
 
 async def read_streams(
-    connection: AsyncConnection, saga_ids: Iterable[str], *, may_commit: bool = False
+    connection: AsyncConnection, saga_ids: Iterable[str], *, may_commit: bool = False, has_joins: bool = False
 ) -> dict[StreamKey, Stream]:
     """Read all streams of the sagas with these ids, of any type, in one statement.
 
-    With `may_commit` it begins no transaction that would stay open.
+    With `may_commit` it begins no transaction that would stay open; with `has_joins` the streams have what joins have
+    gathered.
     """
     streams: dict[StreamKey, Stream] = {}
-    for row in await _read(connection, saga_ids, may_commit=may_commit):
+    for row in await _read(connection, saga_ids, may_commit=may_commit, has_joins=has_joins):
         key = row.saga_type, row.saga_id, row.step
         if (stream := streams.get(key)) is None:
             stream = streams[key] = Stream()
@@ -128,15 +187,18 @@ async def readable_streams(
     return {key: stream for key, stream in streams.items() if key[:2] not in broken}, broken
 
 
-async def _read(connection: AsyncConnection, saga_ids: Iterable[str], *, may_commit: bool = False) -> Iterable[_Row]:
+async def _read(
+    connection: AsyncConnection, saga_ids: Iterable[str], *, may_commit: bool = False, has_joins: bool = False
+) -> Iterable[Any]:
     if not (wanted := sorted(set(saga_ids))):  # a batch of SagaEnded alone names no saga
         return ()
     rows: Iterable[Iterable[Any]]
+    statement, made = _READS[connection.dialect.name, has_joins]
     if connection.dialect.name == "sqlite":
         values = (json.dumps(wanted),)
         rows = await run_in_thread(
-            connection, lambda driver: driver.execute(_ON_SQLITE, values).fetchall(), _ON_SQLITE, begins=not may_commit
+            connection, lambda driver: driver.execute(statement, values).fetchall(), statement, begins=not may_commit
         )
     else:
-        rows = await fetch(connection, _ON_POSTGRES, [wanted], may_commit=may_commit)
-    return map(_Row._make, rows)
+        rows = await fetch(connection, statement, [wanted], may_commit=may_commit)
+    return map(made, rows)

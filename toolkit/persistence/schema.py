@@ -42,6 +42,12 @@ def as_stored_by_sqlite(values: Iterable[Any]) -> list[Any]:
     return [_sqlite_text(value) if isinstance(value, datetime) else value for value in values]
 
 
+def as_utc(value: datetime | str | None) -> datetime | None:
+    """Return a stored time as the driver gives it, with its zone; SQLite gives a text without one."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
 def _sqlite_text(time: datetime) -> str:
     return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 

@@ -12,16 +12,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from toolkit.protocol.keys import StreamKey
-
-#: The ids of the outbox rows that announce the deadlines of joins begin with this.
-TIMER = "timer:"
-
-
-def timer_id(queue: str, key: StreamKey) -> str:
-    """Return the id of the outbox row that announces a join's deadline: one for each saga and step."""
-    return f"{TIMER}{queue}:{':'.join(key)}"
-
 
 @dataclass(frozen=True, slots=True)
 class GatheredEvent:

@@ -8,6 +8,10 @@ SagaKey = tuple[str, str]
 StreamKey = tuple[str, str, str]
 
 
+#: The ids of the outbox rows that announce deadlines begin with this.
+TIMER = "timer:"
+
+
 def timer_id(queue: str, key: StreamKey) -> str:
     """Return the id of the outbox row that announces a step's deadline: one for each saga and step."""
-    return f"timer:{queue}:{':'.join(key)}"
+    return f"{TIMER}{queue}:{':'.join(key)}"

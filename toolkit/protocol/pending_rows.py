@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from toolkit.protocol.fence import SagaState, StepState
-from toolkit.protocol.joins import TIMER
-from toolkit.protocol.keys import SagaKey, StreamKey
+from toolkit.protocol.keys import TIMER, SagaKey, StreamKey
 from toolkit.protocol.rows import Row, member_or_text
 
 

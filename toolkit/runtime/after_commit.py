@@ -23,6 +23,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
 from toolkit.protocol.keys import SagaKey
 from toolkit.runtime.invocation import Failure
+from toolkit.runtime.joins import Joined
 
 log = structlog.get_logger("toolkit")
 
@@ -38,6 +39,7 @@ class Attempt:
 
     - `seconds`: the run's duration; None where it was not run because its commit had failed.
     - `body`: the returned event as JSON, as it goes out.
+    - `joined`: the events that fill a join's slots.
     - `original`: the body of the event that the step emitted, if it has emitted one.
     - `outcome`: the state in the saga log; `failed` where no entry follows, since the step gives up next.
     """
@@ -49,6 +51,7 @@ class Attempt:
     body: bytes | None = None
     seconds: float | None = None
     ended: int = 0
+    joined: Joined | None = None
     original: str | None = None
     number: int = 1
     outcome: str = "failed"
@@ -157,7 +160,8 @@ def _log(entry: Entry) -> None:
 
 def _trace(attempt: Attempt, span: Span) -> None:
     def shown(text: str) -> str:
-        return redacted(text[:_MOST_TEXT], attempt.step, attempt.message, attempt.original)
+        text = redacted(text[:_MOST_TEXT], attempt.step, attempt.message, attempt.original)
+        return attempt.joined.redacted(text) if attempt.joined else text
 
     error = attempt.result.error if isinstance(attempt.result, Failure) else None
     reason = attempt.result.reason if isinstance(attempt.result, Refusal) else None

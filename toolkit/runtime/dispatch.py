@@ -10,7 +10,7 @@ import structlog
 from toolkit.clock import Clock
 from toolkit.configuration.settings import SHORTEST_RETENTION
 from toolkit.declaration.contract import coordinators_of
-from toolkit.declaration.events import AbortRequested, EndRequested, Refusal, SagaEnded
+from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.decoding import Unreadable
@@ -21,6 +21,8 @@ from toolkit.runtime.asked_steps import AskedSteps
 from toolkit.runtime.coordination import Coordination
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Failure
+from toolkit.runtime.join_dispatch import JoinDispatch
+from toolkit.runtime.joins import Joined
 from toolkit.runtime.step_runner import StepRunner, Transaction
 from toolkit.runtime.unit_of_work import ExternalCall, is_of
 
@@ -29,7 +31,7 @@ log = structlog.get_logger("toolkit")
 #: So many requests for an end are remembered as answered, so that their copies are not: enough for a storm of them.
 _MOST_ANSWERED = 10_000
 #: What an event triggers that no step or compensation of the service takes.
-_NOTHING: tuple[list[Step], list[Compensation]] = ([], [])
+_NOTHING: tuple[list[Step], list[Compensation], list[Step | Compensation]] = ([], [], [])
 
 
 class Dispatch:
@@ -58,13 +60,10 @@ class Dispatch:
         self._asked = AskedSteps(
             service, coordinators_of(service, asked_by), forward=self._forward, compensate=self._compensate
         )
-        self._triggered = {
-            event: (
-                [step for step in service.steps if event in step.triggers and step not in self._asked],
-                [each for each in service.compensations if event in each.triggers and each.of not in self._asked],
-            )
-            for event in service.consumed()
-        }
+        self._joins = JoinDispatch(
+            service, steps, failures, compensate=self._compensate, was_taken_before=self._was_taken_before
+        )
+        self._triggered = {event: _triggered_by(event, service, self._asked) for event in service.consumed()}
         self._answered: dict[str, None] = {}
 
     async def take(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
@@ -74,6 +73,7 @@ class Dispatch:
             tx.work.unreadable(item)
         elif isinstance(item.event, SagaEnded):
             tx.work.ends.received.append((item.envelope.event_id, item.event))
+            self._joins.ended(item.event, tx)
         elif isinstance(item.event, AbortRequested) and item.envelope.address is None:
             await self._abort(item, tx)
         elif isinstance(item.event, EndRequested):
@@ -91,6 +91,10 @@ class Dispatch:
 
     async def _event(self, message: Message, tx: Transaction) -> None:
         """Run the steps and compensations that the event triggers."""
+        if message.envelope.timer:
+            if not (self._coordination and self._coordination.take(message, tx.work)):
+                self._joins.timer(message, tx)
+            return
         if message.envelope.nudge:
             self._answer(message.envelope.nudge, message, tx)
         if await self._may_be_pruned(message, tx, message.envelope.occurred_at):
@@ -101,13 +105,16 @@ class Dispatch:
             return
         if self._coordination and self._coordination.take(message, tx.work):
             return
-        steps, compensations = self._triggered.get(type(message.event), _NOTHING)
+        steps, compensations, joins = self._triggered.get(type(message.event), _NOTHING)
         for step in steps:
             if is_of(step.saga, message):
                 await self._forward(step, message, tx)
         for compensation in compensations:
             if is_of(compensation.of.saga, message):
                 await self._compensate(compensation, message, tx)
+        for join in joins:
+            if is_of(join.saga, message):
+                await self._joins.take(join, message, tx)
 
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
         transition = tx.work.at(step, message)
@@ -130,9 +137,11 @@ class Dispatch:
             else:
                 transition.completed(result)
 
-    async def _compensate(self, compensation: Compensation, message: Message, tx: Transaction) -> None:
+    async def _compensate(
+        self, compensation: Compensation, message: Message, tx: Transaction, joined: Joined | None = None
+    ) -> None:
         step = compensation.of
-        transition = tx.work.at(step, message)
+        transition = tx.work.joining(step, message, joined) if joined else tx.work.at(step, message)
         stream = transition.stream
         decision = decide(Arrival.COMPENSATION, stream.state)
         if decision is Decision.FENCE and not self._was_taken_before(step, message, tx):
@@ -146,9 +155,10 @@ class Dispatch:
         elif step.external:
             if stream.state is StepState.COMPLETED:
                 transition.compensating()
-            tx.calls.append(ExternalCall(decision, step, message, compensation, stream.original))
+            original = stream.original
+            tx.calls.append(ExternalCall(decision, step, message, compensation, original, joined=joined))
         else:
-            result = await self._steps.run(compensation, transition, tx, original=stream.original)
+            result = await self._steps.run(compensation, transition, tx, original=stream.original, joined=joined)
             if isinstance(result, Failure):
                 self._failures.retry_compensation(compensation, transition, result)
             else:
@@ -203,3 +213,20 @@ class Dispatch:
             for saga_type, name in self._former_steps
             if saga_type == step.saga.name
         )
+
+
+def _triggered_by(
+    event: type[Event], service: Service, asked: AskedSteps
+) -> tuple[list[Step], list[Compensation], list[Step | Compensation]]:
+    """Return the steps and the compensations that run on the event, and the joins of which it fills a slot.
+
+    Those that a coordinator asks run on its commands alone; none of them is a join.
+    """
+    steps = [step for step in service.steps if event in step.triggers and step not in asked]
+    compensations = [each for each in service.compensations if event in each.triggers and each.of not in asked]
+    joins = [each for each in service.handlers if each.signature.is_join and event in each.triggers]
+    return (
+        [step for step in steps if step not in joins],
+        [each for each in compensations if each not in joins],
+        joins,
+    )

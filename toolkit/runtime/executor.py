@@ -80,6 +80,7 @@ class Executor:
             coordination=Coordination.of(service, timeouts=timeouts, max_body=max_body),
         )
         self._queue = queue
+        self.has_joins = service.has_joins
         self._log_reads = LogReads(service, former_steps=former_steps, clock=clock, reads_first=reads_first)
         self._tracing = tracing
         self._meter = Meter(service)
@@ -126,7 +127,8 @@ class Executor:
         with self.relay.deletion() as take_confirmed:
             async with self.database.batch() as transaction:
                 with recording():
-                    work = self.begin(await transaction.read_streams(saga_ids_of(batch if read is None else read)))
+                    saga_ids = saga_ids_of(batch if read is None else read)
+                    work = self.begin(await transaction.read_streams(saga_ids, has_joins=self.has_joins))
                 failpoints.here("fenced", events_of(batch))
                 tx = Transaction(transaction, work, known, is_optimistic, is_alone=len(batch) == 1)
                 calls = [await self._dispatch.take(item, tx) for item in batch]

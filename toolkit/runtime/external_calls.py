@@ -28,6 +28,7 @@ from toolkit.protocol.keys import StreamKey
 from toolkit.runtime.executor import Executor
 from toolkit.runtime.external_results import ExternalResult, ExternalResults, commit
 from toolkit.runtime.invocation import Failure, blame
+from toolkit.runtime.joins import Joined
 from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import ExternalCall, events_of, stream_key
 
@@ -80,10 +81,12 @@ class ExternalCalls:
                 await self._forward(call)
 
     async def _forward(self, call: ExternalCall) -> None:
-        if self._failures.is_late(call.step, call.message):
+        deadline = self._failures.deadline(call.step, call.message)
+        if call.joined and call.joined.deadline:  # it counts from the first of its events
+            deadline = call.joined.deadline
+        if self._failures.has_passed(deadline):
             await self._give_up(call, "its deadline has passed")
             return
-        deadline = self._failures.deadline(call.step, call.message)
         result = self._call(call, call.step, StepState.EXECUTING, self._write_forward, deadline=deadline)
         if spent := await result:
             await self._give_up(call, spent.reason)
@@ -107,9 +110,11 @@ class ExternalCalls:
         """Run the compensation without an original: it undoes the call if it happened, and else prevents it."""
         compensation = self._compensation_of(call.step)
         assert compensation is not None  # noqa: S101 -- only a step with a compensation is ever voided
-        saga_id = call.message.envelope.saga_id
-        trigger = call.step.saga.build(compensation.triggers[0], saga_id=saga_id, reason="the step gave up")
-        await self._call(call, compensation, StepState.VOIDING, self._write_voided, event=trigger)
+        saga_id, why = call.message.envelope.saga_id, "the step gave up"
+        trigger = call.step.saga.build(compensation.triggers[0], saga_id=saga_id, reason=why)
+        is_join = compensation.signature.is_join
+        void = replace(call, joined=Joined.for_void(compensation, saga_id, why) if is_join else None)
+        await self._call(void, compensation, StepState.VOIDING, self._write_voided, event=trigger)
 
     def _write_forward(self, transition: Transition, result: Event | Failure) -> GiveUp | None:
         if isinstance(result, Failure):
@@ -149,7 +154,7 @@ class ExternalCalls:
     ) -> GiveUp | None:
         """Make the external call, then commit its result with the step's own rows."""
         async with self._executor.database.session() as session:
-            attempt = self._executor.steps.open_attempt(handler, call.message)
+            attempt = self._executor.steps.open_attempt(handler, call.message, joined=call.joined)
             if call.failed:
                 result: Event | Failure = Failure(call.failed)
                 attempt.result = result

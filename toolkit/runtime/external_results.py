@@ -113,9 +113,9 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         connection = await session.connection()
         saga_ids = [outcome.call.message.envelope.saga_id for outcome in batch]
         with recording():
-            work = executor.begin(await read_streams(connection, saga_ids))
+            work = executor.begin(await read_streams(connection, saga_ids, has_joins=executor.has_joins))
         for outcome in batch:
-            transition = work.at(outcome.call.step, outcome.call.message)
+            transition = work.of_call(outcome.call)
             if transition.stream.state is not outcome.expected:
                 raise PositionTakenError(f"the outcome of {transition.step.name} is written already")
             session.add_all(outcome.rows)

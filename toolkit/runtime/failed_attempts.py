@@ -31,7 +31,10 @@ class FailedAttempts:
 
     def is_late(self, step: Step, message: Message) -> bool:
         """Whether the step's deadline has passed."""
-        deadline = self.deadline(step, message)
+        return self.has_passed(self.deadline(step, message))
+
+    def has_passed(self, deadline: datetime | None) -> bool:
+        """Whether it is this time, or later."""
         return deadline is not None and self._clock.now() >= deadline
 
     def retry(self, transition: Transition, failure: Failure) -> GiveUp | None:
@@ -42,7 +45,7 @@ class FailedAttempts:
             policy=step.retry,
             attempt=transition.stream.retries + 1,
             now=self._clock.now(),
-            deadline=self.deadline(step, message),
+            deadline=transition.stream.deadline or self.deadline(step, message),  # a join's counts from its first event
         )
         if isinstance(decision, GiveUp):
             return decision

@@ -6,7 +6,7 @@ The returned event must be one that the function declares.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,9 @@ from toolkit.persistence.step_session import StepSession
 #: A traceback in a dead letter is for reading; its last frames show the cause.
 _TRACEBACK_CHARS = 8_000
 _NOT_LENT = nullcontext()
+
+#: Reads the events of a join, by the parameters that take them.
+Joining = Callable[[], Mapping[str, Event]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,19 @@ class Invocation:
         *,
         saga_id: str,
         original: Original | None,
+        joined: Joining | None = None,
         flush: bool = True,
     ) -> Event | Failure:
         """Run the function and flush its rows, unless `flush` is false; any error that it raises is a failed attempt.
 
         Only the cancellation of the running task, and Ctrl-C, are no failed attempts.
 
-        `original` is the event that the step emitted, for its compensation.
+        `original` is the event that the step emitted, for its compensation; `joined` reads the events of a join.
         """
         try:
             with contained(handler.name):
                 with session.lent(to_step=True) if session else _NOT_LENT:
-                    arguments = self._arguments(handler, event, session, saga_id, original)
+                    arguments = self._arguments(handler, event, session, saga_id, original, joined)
                     result = await self._wrapped(handler, event, arguments)
                 failpoints.here("called", (type(event).__name__,))
                 _check(handler, result)
@@ -124,9 +128,10 @@ class Invocation:
         session: StepSession | None,
         saga_id: str,
         original: Original | None,
+        joined: Joining | None,
     ) -> dict[str, Any]:
         signature = handler.signature
-        arguments: dict[str, Any] = {signature.event: event}
+        arguments: dict[str, Any] = {signature.event: event} if joined is None else dict(joined())
         if signature.session:
             arguments[signature.session] = session
         step = handler if isinstance(handler, Step) else handler.of

@@ -47,9 +47,14 @@ class LogReads:
 
 
 def _forward_only_events(service: Service, former_steps: Collection[tuple[str, str]]) -> frozenset[type[Event]]:
-    """Return the events that only run steps, none of them external, in sagas whose steps had no other names before."""
+    """Return the events that only run steps in sagas whose steps had no other names before.
+
+    None of these steps is external, and none is a join: the log shows which of its slots are filled.
+    """
     renamed = {saga_type for saga_type, _ in former_steps}
-    plain = {step for step in service.steps if not step.external and step.saga.name not in renamed}
+    plain = {
+        step for step in service.steps if not (step.external or step.signature.is_join or step.saga.name in renamed)
+    }
     others: list[Step | Compensation] = [*service.compensations, *(step for step in service.steps if step not in plain)]
     return frozenset(
         {trigger for step in plain for trigger in step.triggers}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 from toolkit.declaration.encoding import Original, encode
 from toolkit.declaration.events import Event, Refusal
@@ -22,6 +23,7 @@ from toolkit.persistence.plain_reads import PlainReads
 from toolkit.persistence.step_session import StepSession
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
+from toolkit.runtime.joins import Joined
 from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import ExternalCall, UnitOfWork, stream_key
 
@@ -77,23 +79,33 @@ class StepRunner:
         self._plain_reads = PlainReads()
 
     async def run(
-        self, handler: Step | Compensation, transition: Transition, tx: Transaction, *, original: Original | None = None
+        self,
+        handler: Step | Compensation,
+        transition: Transition,
+        tx: Transaction,
+        *,
+        original: Original | None = None,
+        joined: Joined | None = None,
     ) -> Event | Failure:
         """Run the function, unless an earlier execution of the batch did; return its result."""
         message = transition.message
         if (attempt := tx.known(handler, message)) is None:
-            attempt = self.open_attempt(handler, message)
+            attempt = self.open_attempt(handler, message, joined=joined)
             run = self._run_optimistically if tx.is_optimistic else self._run_in_savepoint
             await run(attempt, tx, original)
         transition.attempted(attempt)
         assert attempt.result is not None  # noqa: S101 -- it has been run
         return attempt.result
 
-    def open_attempt(self, handler: Step | Compensation, message: Message) -> Attempt:
-        """Return an attempt that begins now."""
+    def open_attempt(self, handler: Step | Compensation, message: Message, *, joined: Joined | None = None) -> Attempt:
+        """Return an attempt that begins now; the span of a join has links to its other causes."""
         begin = self._tracing.begin if self._tracing else None
         span = begin(handler.name, message.envelope, queue=self._queue) if begin else None
-        return Attempt(handler, message, span)
+        if span and joined:
+            for event in joined.gathered:
+                if event.event_id != message.envelope.event_id:
+                    span.link(event.traceparent)
+        return Attempt(handler, message, span, joined=joined)
 
     def failed(self, handler: Step | Compensation, message: Message, error: Exception) -> Attempt:
         """Return an attempt that failed with this error at its commit."""
@@ -119,6 +131,7 @@ class StepRunner:
                 session,
                 saga_id=message.envelope.saga_id,
                 original=original,
+                joined=partial(attempt.joined.arguments, message) if attempt.joined else None,
                 flush=flush,
             )
         return result if isinstance(result, Failure) else self._encoded(attempt, result)

@@ -63,6 +63,8 @@ class Transition(StepEntries):
         """Fence the step: a compensation or an abort came before it, so it never takes effect; the event goes out."""
         is_abort = isinstance(self.message.event, AbortRequested)
         self._work.after_commit.hit(self.step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
+        if self.stream.state is StepState.GATHERING:
+            self._work.cancel_timer(self.key)
         reason = str(getattr(self.message.event, "reason", ""))
         self._move(
             StepState.FENCED,
@@ -108,7 +110,7 @@ class Transition(StepEntries):
         self._work.after_commit.hit(self.step, Hit.DEFERRED)
         self._work.send_back(self.message.deferred_to(second), row_id, datetime.fromtimestamp(second, UTC))
 
-    def ignored(self) -> None:
+    def ignored(self, why: str = "came too late") -> None:
         """Change nothing; a late event is noted, a duplicate is not."""
         event_id, event_type = self.message.envelope.event_id, self.message.envelope.event_type
         is_duplicate = event_id in self.stream.event_ids
@@ -119,7 +121,7 @@ class Transition(StepEntries):
             note = self._note(Note.IGNORED, error=f"{event_type} came after the saga was completed")
             self._work.after_commit.contradicted(note)
         else:
-            self._note(Note.IGNORED, error=f"{event_type} came too late")
+            self._note(Note.IGNORED, error=f"{event_type} {why}")
 
     def dead_letter(self, error: str, *, traceback: str | None = None) -> None:
         """Give the message up; the saga waits for an operator."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from toolkit import failpoints
 from toolkit.declaration.encoding import Original
@@ -30,8 +30,12 @@ from toolkit.protocol.fence import Decision
 from toolkit.protocol.keys import SagaKey, StreamKey, timer_id
 from toolkit.runtime.after_commit import AfterCommit, Attempt
 from toolkit.runtime.ended_sagas import EndedSagas
+from toolkit.runtime.join_transitions import JoinTransition
+from toolkit.runtime.joins import Joined
 from toolkit.runtime.transitions import Transition
 
+#: How long a timer that came too early waits at least.
+_CLOCKS_DIFFER = timedelta(seconds=1)
 _NONE_SENT: Mapping[str, str | None] = {}
 
 
@@ -48,6 +52,7 @@ class ExternalCall:
     compensation: Compensation | None = None
     original: Original | None = None
     failed: Exception | None = None
+    joined: Joined | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,16 @@ class UnitOfWork:
         """Return the transition of a step that the message causes."""
         return Transition(self, step, message)
 
+    def joining(self, step: Step, message: Message, joined: Joined | None = None) -> JoinTransition:
+        """Return the transition of a step that joins, or whose compensation does."""
+        return JoinTransition(self, step, message, joined=joined)
+
+    def of_call(self, call: ExternalCall) -> Transition:
+        """Return the transition of the step whose call has a result."""
+        if call.joined:
+            return self.joining(call.step, call.message, call.joined)
+        return self.at(call.step, call.message)
+
     def append(self, stream: Stream, entry: Entry) -> None:
         """Add an entry, and advance its stream."""
         self.entries.append(entry)
@@ -130,8 +145,13 @@ class UnitOfWork:
         row_id = timer_id(self.origin.queue, key)
         self._timers[row_id] = OutboxRow(id=row_id, message=wire, due_at=deadline, destination=self.origin.queue)
 
+    def set_timer_again(self, wire: WireMessage, key: StreamKey, deadline: datetime) -> None:
+        """Send a timer again that came too early; its row differs from the one that is just being delivered."""
+        due_at = max(deadline, self.origin.now + _CLOCKS_DIFFER)
+        self.send_back(wire, f"{timer_id(self.origin.queue, key)}@{new_id()}", due_at)
+
     def cancel_timer(self, key: StreamKey) -> None:
-        """Delete the timer of a step that has moved on."""
+        """Delete the timer of a step that has moved on, or whose saga has ended."""
         row_id = timer_id(self.origin.queue, key)
         if self._timers.pop(row_id, None) is None:
             self._cancelled.append(row_id)
