@@ -18,6 +18,7 @@ from toolkit.tracking.progress import NodeProgress, Progress, Status
 #: Sign and colour of each status; its word alone is enough to know it.
 _SIGNS = {
     Status.RUNNING: ("…", "green"),
+    Status.WAITING: ("…", "cyan"),
     Status.REMAINING: ("○", "dim"),
     Status.OVERDUE: ("!", "bold yellow"),
     Status.DEAD_LETTER: ("!", "bold red"),
@@ -76,6 +77,8 @@ def _details(node: NodeProgress) -> list[str]:
         details.append(f"since {_clock(node.at)}")
     if node.nudges:
         details.append(f"nudges: {node.nudges}")
+    if node.waits_for:
+        details.append(f"waits for {node.waits_for}")
     return [*details, node.error] if node.error else details
 
 

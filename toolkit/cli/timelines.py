@@ -20,6 +20,7 @@ from toolkit.protocol.timeline import Timeline
 
 #: Sign and colour of each state; sign and word are enough to know it.
 _SIGNS: dict[str, tuple[str, str]] = {
+    StepState.GATHERING: ("…", "dim"),
     StepState.EXECUTING: ("…", "dim"),
     StepState.COMPLETED: ("→", "green"),
     StepState.FAILED: ("✗", "red"),
@@ -83,6 +84,7 @@ def move(entry: LogEntry) -> list[Text]:
     sign, style = _SIGNS.get(entry.to_state, _OTHER_NOTE)
     state = entry.to_state + (f" (attempt {entry.attempt})" if entry.attempt > 1 else "")
     at = entry.at.astimezone(UTC).time().isoformat(timespec="milliseconds")
-    detail = ": ".join(str(fact) for fact in (entry.emitted_type, entry.error) if fact)
+    arrived = f"{entry.event_type} arrived" if entry.to_state == StepState.GATHERING else None
+    detail = ": ".join(str(fact) for fact in (arrived, entry.emitted_type, entry.error) if fact)
     shown = (text_of(at), text_of(entry.step))
     return [Text(sign, style=style), *shown, Text(state, style=style), shortened(detail or None)]

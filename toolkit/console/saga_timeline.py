@@ -33,7 +33,9 @@ class NodeIndex:
     def __init__(self, choreography: Choreography) -> None:
         self._by_step: dict[tuple[str, str, str], list[Node]] = {}
         for node in choreography.nodes:
-            self._by_step.setdefault((node.service, node.step, node.saga.name), []).append(node)
+            # A compensation that joins gathers in a stream of its own name.
+            for name in {node.step, node.name} if node.handler.is_join else (node.step,):
+                self._by_step.setdefault((node.service, name, node.saga.name), []).append(node)
 
     def node_of(self, entry: LogEntry) -> Node | None:
         """Return the step or the compensation that wrote an entry."""

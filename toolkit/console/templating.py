@@ -30,6 +30,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     # steps, by their status in the whole timeline
     "done": ("✓", "good", "done"),
     "running": ("▸", "busy", "running"),
+    "waiting": ("◌", "busy", "waiting"),
     "remaining": ("○", "calm ahead", "remaining"),
     "overdue": ("!", "warn grave", "overdue"),
     "undone": ("↩", "undone", "undone"),
@@ -38,6 +39,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "skipped": ("-", "calm ahead", "skipped"),
     "unknown": ("?", "calm away", "unknown"),
     # entries of the saga log
+    "gathering": ("◌", "calm", "gathering"),
     "executing": ("▸", "busy", "executing"),
     "completed": ("✓", "good", "completed"),
     "failed": ("✗", "bad", "refused"),

@@ -166,7 +166,7 @@ def _saga_lines(choreography: Choreography, saga: SagaContract) -> Iterator[str]
         undoes = f", undoes {node.step}" if node.is_compensation else ""
         yield ""
         yield f"{'↩' if node.is_compensation else '→'} {node.name} ({node.service}{undoes})"
-        yield f"    on {_names(node.triggers)}"
+        yield f"    on {_names(node.triggers) if not node.handler.is_join else _slots(node)}"
         for event in node.emits:
             consumed_by = ", ".join(each.name for each in choreography.listeners(event, saga))
             yield f"    {'✗' if event in node.refusals else '✓'} {event} → {consumed_by or _end(event, saga)}"
@@ -179,6 +179,11 @@ def _end(event: str, saga: SagaContract) -> str:
 
 def _names(events: Iterable[str]) -> str:
     return ", ".join(events)
+
+
+def _slots(node: Node) -> str:
+    """Return the events of a join, those of each slot in brackets."""
+    return " and ".join(f"({_names(slot.events)})" for slot in node.handler.slots)
 
 
 def as_mermaid(choreography: Choreography) -> str:

@@ -13,6 +13,7 @@ from toolkit.tracking.step_status import NodeProgress, Status
 
 _STATUS: dict[str, dict[str, Status]] = {
     "step": {
+        StepState.GATHERING: Status.WAITING,
         StepState.EXECUTING: Status.RUNNING,
         StepState.VOIDING: Status.RUNNING,
         StepState.COMPLETED: Status.DONE,
@@ -40,16 +41,37 @@ def begun(records: SagaRecords, node: Node) -> NodeProgress | None:
     moves = [index for index, entry in enumerate(own) if entry.position]
     trouble = [entry for entry in own[moves[-1] + 1 if moves else 0 :] if not entry.position]
     status = _STATUS[node.handler.kind].get(own[moves[-1]].to_state) if moves else None
-    if status not in (None, Status.RUNNING):
+    if status not in (None, Status.RUNNING, Status.WAITING):
         return _moved(records, node, status, own)
     if records.dead_letter(node) or _is_dead_lettered(trouble):
         return _dead_lettered(records, node, own, trouble)
     tries = [entry for entry in trouble if entry.to_state in (Note.RETRYING, Note.REDRIVEN)]
-    if status is None and not tries:
-        return None
+    if not tries and (status is None or status is Status.WAITING):
+        return _waiting(records, node)
     status = Status.OVERDUE if records.is_overdue(node.service, node.step) else Status.RUNNING
     found = _moved(records, node, status, [*own, *tries])
     return _tried_again(records, found, node, tries[-1]) if tries else found
+
+
+def _waiting(records: SagaRecords, node: Node) -> NodeProgress | None:
+    """Return a join that waits for more events; None where it has gathered none, or what it waits for never comes."""
+    gathered = records.gathered(node)
+    if not gathered or records.is_hopeless(node):
+        return None
+    if records.timeline.state and records.timeline.state.is_ended:
+        return None
+    step = node.name  # a compensation's gate is a stream of its own
+    waits_for, last = records.waits_for(node), gathered[-1]
+    is_overdue = records.is_overdue(node.service, step)
+    waiting = Status.WAITING if waits_for else Status.RUNNING
+    return replace(
+        plain(node, Status.OVERDUE if is_overdue else waiting),
+        at=last.at,
+        event_in=records.event(last.event_id, last.event_type),
+        waits_for=waits_for or None,
+        trace_id=trace_of(last),
+        nudges=records.nudges(node.service, step) if is_overdue else 0,
+    )
 
 
 def _moved(records: SagaRecords, node: Node, status: Status, own: Sequence[LogEntry]) -> NodeProgress:
@@ -78,7 +100,7 @@ def _tried_again(records: SagaRecords, found: NodeProgress, node: Node, last: Lo
     if last.to_state == Note.REDRIVEN:
         return replace(found, at=last.at, attempt=1, event_in=taken, error=f"redriven by hand: {last.error}")
     rows = records.outbox(node.service)
-    due = [row.due_at for row in rows if row.destination and row.event_type in node.triggers]
+    due = [row.due_at for row in rows if row.destination and row.event_type in node.triggers and not row.is_timer]
     return replace(
         found,
         at=last.at,

@@ -61,14 +61,21 @@ class ComingNodes:
             event, cause = waiting.popleft()
             for node in self._choreography.listeners(event, self._records.saga):
                 if node not in found and not self._begun[node] and not self._is_moot(node):
-                    found[node] = cause
+                    found[node] = cause if self._may_begin(node) else None
                     waiting.append((node.success, None))
         return found
 
     def _is_moot(self, node: Node) -> bool:
-        """Whether the node is a compensation of a step that was never done, or is undone already."""
+        """Whether the node is a join whose events never come together, or undoes what was not done, or is undone."""
+        if node.handler.is_join and self._records.is_hopeless(node):
+            return True
         moves = [each for each in self._records.stream(node) if each.position]
         return node.is_compensation and bool(moves) and moves[-1].to_state in _NOTHING_TO_UNDO
+
+    def _may_begin(self, node: Node) -> bool:
+        """Whether each slot of the node has an event that was emitted."""
+        emitted = {entry.emitted_type for entry in self._records.emitted.values()}
+        return all(not emitted.isdisjoint(slot.events) for slot in node.handler.slots) if node.handler.is_join else True
 
     def _unsent(self, cause: LogEntry) -> str | None:
         """Return why an event is still in the outbox, if publishing it has failed."""
@@ -90,12 +97,15 @@ class ComingNodes:
     def _is_forgotten(self, node: Node) -> bool:
         """Whether the node must have been done, although its service has no entry of it any more."""
         forward = self._choreography.forward(self._records.saga)
-        if node not in forward:
+        if node not in forward or self._records.gathered(node):
             return False
         if self._timeline.state is SagaState.COMPLETED:
             return True
-        later = (self._begun[each] for each in forward[forward.index(node) + 1 :])
-        return any(each and each.status is not Status.FENCED for each in later)  # an abort fences every step it meets
+        # The order of parallel steps means nothing: only what follows from the node shows that it was done.
+        after = self._choreography.forward(self._records.saga, since=node.success)
+        later = (self._begun[each] for each in after if each != node)
+        # An abort fences every step that it meets, and a join that waits may lack this very node's event.
+        return any(each and each.status not in (Status.FENCED, Status.WAITING) for each in later)
 
     def _is_behind_unknown_service(self, node: Node) -> bool:
         """Whether a service without a known contract may still lead the saga to the node."""

@@ -16,7 +16,7 @@ from toolkit.protocol.timeline import Timeline
 
 def completed(choreography: Choreography, timeline: Timeline) -> Choreography:
     """Add the timeline's steps that the choreography does not name; all of them are of one saga type."""
-    known = {(node.service, node.step, node.saga.name) for node in choreography.nodes}
+    known = {(node.service, name, node.saga.name) for node in choreography.nodes for name in (node.step, node.name)}
     unknown: dict[str, list[LogEntry]] = {}
     for entry in timeline.entries:
         if (entry.service, entry.step, entry.saga_type) not in known:

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.protocol.dead_letter_rows import DeadLetterSummary
 from toolkit.protocol.fence import StepState
+from toolkit.protocol.joins import Gate
 from toolkit.protocol.log_entry import DetailedEntry, LogEntry
 from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
 from toolkit.protocol.timeline import Timeline
 from toolkit.tracking.step_status import NodeProgress, SeenEvent, Status, View
 
+#: The states after which a step emits nothing more, nor does its compensation.
+_OVER = frozenset({StepState.FAILED, StepState.FENCED, StepState.CONFIRMED, StepState.COMPENSATED})
 _OF_THE_STEP = frozenset({StepState.FENCED, StepState.CONFIRMED, StepState.COMPENSATING, StepState.COMPENSATED})
 
 
@@ -45,6 +48,31 @@ class SagaRecords:
             if each.event_type in node.triggers or each.to_state in _OF_THE_STEP or not each.event_type
         ]
 
+    def gathered(self, node: Node) -> list[LogEntry]:
+        """Return the arrivals that a join has gathered; a compensation gathers in a stream of its own name."""
+        entries = self._streams.get((node.service, node.name), []) if node.handler.is_join else []
+        return [each for each in entries if each.position and each.to_state == StepState.GATHERING]
+
+    def waits_for(self, node: Node) -> str:
+        """Return the empty slots of a join in words."""
+        return _gate(node).waits_for(str(each.event_type) for each in self.gathered(node))
+
+    def is_hopeless(self, node: Node) -> bool:
+        """Whether the node never runs: one of its slots is empty, and no event that fills it can come any more."""
+        return any(all(self._cannot_come(event) for event in slot.events) for slot in node.handler.slots)
+
+    def _cannot_come(self, event: str) -> bool:
+        """Whether each step that could emit the event, or whose compensation could, is over without it."""
+        emitters = [
+            node for node in self.choreography.nodes if event in node.emits and node.saga.name == self.saga.name
+        ]
+        has_come = any(entry.emitted_type == event for entry in self.emitted.values())
+        return bool(emitters) and not has_come and all(self._is_over(node) for node in emitters)
+
+    def _is_over(self, node: Node) -> bool:
+        moves = [each.to_state for each in self.stream(node) if each.position]
+        return bool(moves) and moves[-1] in _OVER
+
     def event(self, event_id: str | None, event_type: str | None) -> SeenEvent | None:
         """Return an event, with its body where the entry that emitted it has one; None without a type."""
         if not event_type:
@@ -77,6 +105,10 @@ class SagaRecords:
     def _overdue(self, service: str, step: str) -> OverdueStep | None:
         rows = self._views[service].overdue if service in self._views else ()
         return next((row for row in rows if row.step == step), None)
+
+
+def _gate(node: Node) -> Gate:
+    return Gate({slot.name: slot.events for slot in node.handler.slots})
 
 
 def plain(node: Node, status: Status) -> NodeProgress:

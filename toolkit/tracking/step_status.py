@@ -36,6 +36,8 @@ class Status(StrEnum):
 
     DONE = "done"
     RUNNING = "running"
+    WAITING = "waiting"
+    """A join that has some of its events, and waits for the others."""
     REMAINING = "remaining"
     """Still to come, unless a step refuses."""
     OVERDUE = "overdue"
@@ -53,7 +55,7 @@ class Status(StrEnum):
     @property
     def is_to_come(self) -> bool:
         """Whether it is not over."""
-        return self in (Status.RUNNING, Status.REMAINING, Status.OVERDUE, Status.DEAD_LETTER)
+        return self in (Status.RUNNING, Status.WAITING, Status.REMAINING, Status.OVERDUE, Status.DEAD_LETTER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class NodeProgress:
     - `of`: the step that a compensation undoes.
     - `at`: since when it has its status; `next_at`: when it is tried again.
     - `attempt`, `attempts`: the number of the last attempt, or of the next one, and how many there are in all.
+    - `waits_for`: the events that a join still lacks, with the slot of each: "CarBooked (car)".
     - `nudges`: how often the event that it waits for was sent again; `dead_letter_id`: its dead letter.
     """
 
@@ -87,6 +90,7 @@ class NodeProgress:
     event_in: SeenEvent | None = None
     event_out: SeenEvent | None = None
     error: str | None = None
+    waits_for: str | None = None
     trace_id: str | None = None
     nudges: int = 0
     dead_letter_id: str | None = None

@@ -140,13 +140,17 @@ def _at_present(facts: Facts) -> Iterator[str]:
         yield f"Nothing has moved since {_clock(last.at)}, and no next step is known."
 
 
-_URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.REMAINING: 3}
+_URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.WAITING: 3, Status.REMAINING: 4}
 
 
 def _doing(node: NodeProgress, facts: Facts) -> str:
     who, since = f"{node.name} ({node.service})", _clock(node.at)
     if node.status is Status.DEAD_LETTER:
         return f"{who} was dead-lettered at {since} and needs a person{_because(node.error)}. {_cure(node, facts)}"
+    if node.waits_for:
+        event = node.event_in.type if node.event_in else "its first event"
+        text = f"{who} waits for {node.waits_for}, since {event} at {since}."
+        return f"Overdue: {text}{_nudged(node)}" if node.status is Status.OVERDUE else text
     is_tried_again = node.next_at or (node.attempt or 1) > 1
     if node.status is Status.RUNNING or (node.status is Status.OVERDUE and node.attempt):
         text = _trying(node, facts) if is_tried_again else f"{who} is under way since {since}{_because(node.error)}."

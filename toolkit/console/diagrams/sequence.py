@@ -61,7 +61,7 @@ def sequence_of(entries: Many[LogEntry], choreography: Choreography, services: M
     x_of = {name: _MARGIN + step * (number + 0.5) for number, name in enumerate(lanes)}
     drawing = Sequence([(name, x_of[name]) for name in lanes], left_out=len(entries) - len(drawn))
     arrows = _Arrows(x_of, choreography)
-    drawing.arrows += arrows.start(next((entry for entry in drawn if entry.event_type), None))
+    drawing.arrows += arrows.start([entry for entry in drawn if entry.event_type])
     for entry in shown:
         drawing.arrows += arrows.of(entry)
     drawing.width, drawing.height = 2 * _MARGIN + step * len(lanes), arrows.y
@@ -83,9 +83,13 @@ class _Arrows:
         self._x_of = x_of
         self._choreography = choreography
 
-    def start(self, entry: LogEntry | None) -> Iterator[Arrow]:
-        """Yield the arrow of the starting event, from the outside to the service of the first entry."""
-        if entry:
+    def start(self, entries: Many[LogEntry]) -> Iterator[Arrow]:
+        """Yield the arrows of the starting event, from the outside to each service that took it."""
+        first: dict[str, LogEntry] = {}
+        for entry in entries:
+            if entry.event_id == entries[0].event_id:
+                first.setdefault(entry.service, entry)
+        for entry in first.values():
             yield self._arrow(_OUTSIDE, entry.service, str(entry.event_type), entry, "taken good")
 
     def of(self, entry: LogEntry) -> Iterator[Arrow]:
