@@ -143,7 +143,7 @@ class Trip:
         for each in self.branches:
             if ok(each) in state.sent and each not in state.gate | under_way:
                 yield f"confirm reads the gate for {each}", replace(state, amid=state.amid | {(each, state.gate)})
-        for each, read in state.amid:
+        for each, read in sorted(state.amid, key=lambda arrival: arrival[0]):
             yield from self._arrive(replace(state, amid=state.amid - {(each, read)}), each, read)
 
     def _arrive(self, state: State, branch: str, read: frozenset[str]) -> Moves:

@@ -42,8 +42,8 @@ def test_two_keys_let_two_arrivals_miss_each_other() -> None:
         "flight completes",
         "confirm reads the gate for hotel",
         "confirm reads the gate for flight",
-        "hotel is gathered",
         "flight is gathered",
+        "hotel is gathered",
     ]
 
 
