@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conformance.world import Declare, EmbeddedWorld, RabbitWorld, World, settings_for
 from tests.conftest import PostgresDatabases
+from tests.example_sagas import conference, parallel_trip
 from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
 from tests.example_sagas.travel import services
 from tests.example_sagas.vouchers import services_of_both
@@ -38,6 +40,20 @@ async def shared_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: s
 async def orchestrated_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The trip's services, running, and a coordinator that asks their steps."""
     async with _running(orchestrated_services, request, tmp_path, prefix, asked_by=COORDINATOR) as found:
+        yield found
+
+
+@pytest.fixture(params=VARIANTS)
+async def holidays(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The services of a trip with parallel branches, running."""
+    async with _running(parallel_trip.services, request, tmp_path, prefix) as found:
+        yield found
+
+
+@pytest.fixture(params=VARIANTS)
+async def conferences(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The services of a saga with a compensation that joins, running; the external steps are external."""
+    async with _running(partial(conference.services, is_external=True), request, tmp_path, prefix) as found:
         yield found
 
 

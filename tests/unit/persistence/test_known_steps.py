@@ -8,9 +8,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.example_sagas import loan_messages, loans
+from tests.example_sagas.conference import CatererRefused
 from tests.example_sagas.library_branch import Branch, RecordingPublisher
 from tests.example_sagas.loans import NOON, BookWanted, Clerk, library
+from tests.example_sagas.travel import Script
 from tests.unit.persistence.faults import change
+from tests.unit.runtime import holidays
 from toolkit import Participant, Service, Settings
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
@@ -196,3 +199,13 @@ async def test_a_service_restarts_without_a_warning(branch: Branch, database: Da
     await branch.take(BookWanted(loan_id="loan-1"))
 
     assert await start(library(clerk), database) == []
+
+
+async def test_a_joining_compensations_gate_is_no_former_step(database: Database) -> None:
+    clock = ManualClock(NOON)
+    venue = await holidays.venues(database, Script(), clock)
+    await holidays.taken(venue, holidays.dropout(CatererRefused(conference_id="fair", reason="ill"), clock))
+
+    warnings = await start(venue.executor.service, database)
+
+    assert warnings == []
