@@ -20,6 +20,7 @@ from tests.conformance.joined_worlds import (
     world_of,
 )
 from tests.example_sagas.travel import Script
+from toolkit.testing import assert_sound
 
 CASES = [(name, step) for name, joined in SAGAS.items() for step in (None, *joined.steps)]
 
@@ -91,6 +92,11 @@ def test_reordered_and_doubled_messages_change_nothing(name: str, seed: int, tmp
 
         assert assert_all_or_nothing(world, joined) == (refusing is None)
         assert states(world, joined.last).count("completed") == (refusing is None)
+
+
+@pytest.mark.parametrize("name", SAGAS)
+def test_every_interleaving_of_these_sagas_is_sound(name: str) -> None:
+    assert_sound(SAGAS[name].declare(Script()))
 
 
 def test_a_join_runs_once_with_all_events(tmp_path: Path) -> None:

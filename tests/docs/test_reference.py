@@ -41,7 +41,7 @@ def test_drawn_transitions_match_the_fence():
 
 def test_arrivals_table_matches_the_fence():
     words = {
-        Decision.RUN: ("run it", "call again, same key"),
+        Decision.RUN: ("run it", "fill a slot; with the last one run it", "call again, same key"),
         Decision.VOID: ("void again, same key",),
         Decision.UNDO: ("undo it", "undo again, same key"),
         Decision.FENCE: ("write `fenced`, emit the compensation's event", "write `fenced`, emit the refusal"),
