@@ -29,7 +29,6 @@ Compensate = Callable[[Compensation, Message, Transaction, Joined], Awaitable[No
 WasTaken = Callable[[Step, Message, Transaction], bool]
 
 _SURPLUS = "came after another event had filled its slot"
-_TOO_LATE = "its deadline had passed when the event arrived"
 
 
 class JoinDispatch:
@@ -68,7 +67,7 @@ class JoinDispatch:
         if stream.state is not StepState.GATHERING or not stream.deadline or tx.work.ends.of(message.envelope.saga):
             return
         if self._failures.has_passed(stream.deadline):
-            transition.refused_because(self._overdue(step, stream))
+            transition.expired(self._overdue(step, stream))
         else:
             transition.too_early(stream.deadline)
 
@@ -93,9 +92,9 @@ class JoinDispatch:
         elif tx.work.ends.of(envelope.saga) or (stream.state is None and self._was_taken_before(step, message, tx)):
             transition.ignored()
         elif stream.state is None and self._failures.is_late(step, message):
-            transition.refused_because(_TOO_LATE)
+            transition.expired()
         elif step.is_refusable and self._failures.has_passed(stream.deadline):
-            transition.refused_because(self._overdue(step, stream))
+            transition.expired(self._overdue(step, stream))
         elif fill is Fill.ONE:
             first = self._failures.deadline(step, message) if stream.state is None else stream.deadline
             transition.gathered(deadline=first)

@@ -54,10 +54,10 @@ class Transition(StepEntries):
         assert isinstance(refusal, Refusal)  # noqa: S101 -- for the type checker; the declaration ensured it
         self.refused(refusal)
 
-    def expired(self) -> None:
+    def expired(self, reason: str = _EXPIRED) -> None:
         """Refuse in the step's place: its deadline had passed. The reason repeats no value, so nothing is redacted."""
-        refusal = self._built(self.step.refusals[0], _EXPIRED)
-        self._move(StepState.FAILED, SagaState.COMPENSATING, emitted=refusal, error=_EXPIRED)
+        refusal = self._built(self.step.refusals[0], reason)
+        self._move(StepState.FAILED, SagaState.COMPENSATING, emitted=refusal, error=reason)
 
     def fenced(self, event_type: type[Event]) -> None:
         """Fence the step: a compensation or an abort came before it, so it never takes effect; the event goes out."""
