@@ -190,8 +190,9 @@ _ADD_JSON = _insert_json(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESEN
 
 def writer_to_sqlite(batch: BatchWrite) -> Callable[[sqlite3.Connection], bool]:
     """Return the function that writes the batch, but for its dead letters, in the thread of the connection."""
-    append, values = (_ARRIVALS_TO_SQLITE, all_values_of) if keep_arrivals(batch.entries) else (WRITTEN_TO_SQLITE, values_of)
-    entries = [as_stored_by_sqlite(values(entry)) for entry in batch.entries]
+    keeps = keep_arrivals(batch.entries)
+    append = _ARRIVALS_TO_SQLITE if keeps else WRITTEN_TO_SQLITE
+    entries = [as_stored_by_sqlite(row) for row in map(all_values_of if keeps else values_of, batch.entries)]
     rows = [as_stored_by_sqlite(outbox.values_of(row).values()) for row in batch.rows]
 
     def write(driver: sqlite3.Connection) -> bool:
