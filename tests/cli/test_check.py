@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import examples
 from services.demo import SERVICES
 from tests.cli.conftest import PROJECT
 from toolkit.declaration.contract import Contract
@@ -80,6 +82,27 @@ def test_shipped_services_are_proved(saga):
     assert result.exit_code == 0
     assert result.stdout.startswith("✓ saga order: no interleaving breaks it, 76 states in ")
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("example", [each.name for each in pkgutil.iter_modules(examples.__path__)])
+def test_each_example_is_proved(saga, monkeypatch, example):
+    monkeypatch.setenv("SAGA_PACKAGE", f"examples.{example}")
+
+    result = saga("check")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("✓ saga ")
+
+
+def test_a_coordinated_saga_is_not_explored(saga, monkeypatch):
+    monkeypatch.setenv("SAGA_ASKED_BY", "fulfillment")
+
+    result = saga("check")
+    (report,) = json.loads(saga("check", "-o", "json").stdout)
+
+    assert result.exit_code == 0
+    assert result.stdout == "· saga order: not explored, since fulfillment asks its steps by a plan of its own\n"
+    assert (report["coordinator"], report["is_proved"]) == ("fulfillment", False)
 
 
 def test_a_fault_ends_with_1_and_a_story(saga, faulty_package):

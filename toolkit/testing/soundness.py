@@ -16,6 +16,6 @@ def assert_sound(services: Iterable[Service]) -> None:
     """
     reports = list(check(services))
     lines = [str(finding) for report in reports for finding in report.findings]
-    lines += [f"{each.saga} has too many states to be explored" for each in reports if not each.exploration.is_complete]
+    lines += [f"{each.saga} has too many states to be explored" for each in reports if each.is_unfinished]
     if lines:
         raise AssertionError("\n".join(lines))

@@ -10,6 +10,7 @@ import pytest
 from services.demo import SERVICES
 from tests.choreography_model import BAD, GOOD, START, Steps, faults, step
 from tests.example_sagas.drawn import services_of
+from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
 from tests.example_sagas.travel import Script
 from tests.example_sagas.vouchers import services_of_both
 from tests.unit.checker.shapes import APPROVAL, DIAMOND, LINE, ORCHESTRATED, PEOPLE, SOUND, SURE_BRANCH, graph_of_steps
@@ -61,6 +62,15 @@ def test_the_explorer_finds_what_the_model_finds(steps: Steps) -> None:
     assert len(judged) > (40 if steps is DIAMOND else 400)
     assert [fault for fault, found in judged if fault and not found] == []
     assert [found for fault, found in judged if found - STRICTER and not fault] == []
+
+
+def test_a_coordinators_services_are_explored_without_it() -> None:
+    services = orchestrated_services(Script())
+
+    (coordinated,), (alone,) = check(services), check(services[:-1])
+
+    assert (coordinated.coordinator, coordinated.is_proved, coordinated.findings) == (COORDINATOR, False, ())
+    assert alone.is_proved
 
 
 def test_an_external_step_adds_nothing_to_find() -> None:

@@ -57,7 +57,7 @@ def check(
 
     services = list(_services(declared or [], service))
     places = _places(services, tests) if tests else {}
-    reports = list(_timed(reports_on(services, most_states=most_states)))
+    reports = list(_timed(reports_on(_contracts(services), most_states=most_states)))
     if output is Format.TABLE:
         for report, seconds in reports:
             _print(report, seconds)
@@ -67,7 +67,7 @@ def check(
         _write([report for report, _ in reports], tests, places)
     if any(report.findings for report, _ in reports):
         leave(ExitCode.PROBLEM)
-    leave(ExitCode.FINE if all(report.is_proved for report, _ in reports) else ExitCode.UNFINISHED)
+    leave(ExitCode.UNFINISHED if any(report.is_unfinished for report, _ in reports) else ExitCode.FINE)
 
 
 def _services(declared: Iterable[str], named: list[str] | None) -> Iterator[Service | Contract]:
@@ -84,6 +84,19 @@ def _services(declared: Iterable[str], named: list[str] | None) -> Iterator[Serv
         yield from run_async(_read(named))
     elif not declared:
         yield from discover(package_name()).values()
+
+
+def _contracts(services: Iterable[Service | Contract]) -> Iterator[Contract]:
+    """Yield the services' contracts, with the settings that a service started here would have."""
+    from toolkit.configuration.settings import load_settings
+    from toolkit.declaration.contract import Contract
+
+    settings = load_settings()
+    for each in services:
+        if isinstance(each, Contract):
+            yield each
+        else:
+            yield Contract.of(each, timeouts=settings.step_timeouts, asked_by=settings.asked_by)
 
 
 def _contracts_in(path: Path) -> list[Contract]:
@@ -151,6 +164,10 @@ def _print(report: SagaReport, seconds: float) -> None:
     from rich.text import Text
 
     explored = report.exploration
+    if report.coordinator:
+        verdict = f"not explored, since {report.coordinator} asks its steps by a plan of its own"
+        console().print(Text.assemble("· saga ", text_of(report.saga), f": {verdict}"))
+        return
     states = f"{explored.states:,} {'state' if explored.states == 1 else 'states'} in {seconds:.1f} s"
     if report.findings:
         count = len(report.findings)
@@ -181,6 +198,7 @@ def _row(report: SagaReport, seconds: float) -> dict[str, Any]:
     explored = report.exploration
     return {
         "saga": report.saga,
+        "coordinator": report.coordinator,
         "is_proved": report.is_proved,
         "is_complete": explored.is_complete,
         "states": explored.states,
