@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.conformance.coordinated import ASKED, abort, check, timer
-from tests.conformance.world import World
+from tests.conformance.world import World, message
 from tests.eventually import eventually
 from tests.example_sagas.orchestrated_travel import COORDINATOR
 from tests.example_sagas.travel import TripRequested
+from toolkit.declaration.events import SagaEnded
+from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 
 TRIP = "trip-1"
@@ -73,6 +75,23 @@ async def test_a_step_given_up_before_it_ran_never_runs(orchestrated_world: Worl
     await check(world, TRIP, "Failed")
     assert "fenced" in await world.states({name: service for service, name in ASKED.items()}[step], TRIP)
     assert await world.effects("desk", TRIP) == ["apologized"]
+
+
+async def test_the_end_may_come_before_the_last_reply(orchestrated_world: World) -> None:
+    world = orchestrated_world
+    ended = SagaEnded(saga_type="trip", completed=(TRIP,))
+    early = message(ended, "", event_id=new_id())
+
+    async def announce() -> None:
+        await world.runtimes[COORDINATOR].batcher.deliver(early)
+
+    world.script.plan("issue_ticket", announce)
+
+    await world.request(TRIP)
+
+    await check(world, TRIP, "Completed")
+    last = {entry.step: entry.to_state for entry in await world.log(COORDINATOR, TRIP) if entry.position}
+    assert set(last.values()) == {"confirmed"}
 
 
 async def test_a_late_success_that_is_final_stands(orchestrated_world: World) -> None:

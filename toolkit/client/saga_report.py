@@ -144,7 +144,8 @@ def _undeclared(timeline: Timeline, contracts: Mapping[str, Contract]) -> dict[s
     found: dict[str, list[str]] = {}
     for entry in timeline.entries:
         service, step = entry.service, entry.step
-        is_gone = service in contracts and (service, entry.saga_type, step) not in declared
+        is_asked = service in contracts and entry.saga_type in contracts[service].coordinates
+        is_gone = service in contracts and not is_asked and (service, entry.saga_type, step) not in declared
         if is_gone and step not in found.setdefault(service, []):
             found[service].append(step)
     return found

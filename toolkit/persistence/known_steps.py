@@ -72,7 +72,7 @@ async def former(connection: AsyncConnection, contract: Contract) -> list[Undecl
     declared = {(each.saga, each.name) for each in contract.handlers if each.kind == "step"}
     noted = select(known_steps.c.saga_type, known_steps.c.step).where(known_steps.c.service == contract.service)
     rows = (await connection.execute(noted.order_by(*known_steps.c))).all()
-    gone = [row for row in rows if tuple(row) not in declared]
+    gone = [row for row in rows if tuple(row) not in declared and row.saga_type not in contract.coordinates]
     found = [await _undeclared(connection, row.saga_type, row.step) for row in gone]
     return [each for each in found if each]
 

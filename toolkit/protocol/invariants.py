@@ -16,12 +16,10 @@ from itertools import pairwise
 from toolkit.protocol.control_events import ABORT_REQUESTED, SAGA_ENDED
 from toolkit.protocol.fence import SagaState, StepState, is_legal
 from toolkit.protocol.log_entry import LogEntry
-from toolkit.protocol.timeline import is_start
+from toolkit.protocol.timeline import asked_streams, is_start
 
 #: Their messages are no events of the saga: no log entry emitted them.
 _CONTROL = (SAGA_ENDED, ABORT_REQUESTED)
-#: Only a coordinator emits an event, its command, while a step runs or is undone.
-_COMMANDED = (StepState.EXECUTING, StepState.VOIDING, StepState.COMPENSATING)
 #: The states that a step may be left in, by how its saga ended; a join that gathers has done nothing.
 _SETTLED = {
     SagaState.COMPLETED: (StepState.CONFIRMED, StepState.GATHERING),
@@ -68,13 +66,12 @@ class Saga:
     emitters: dict[str, LogEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.asked.update(asked_streams(self.entries))
         for entry in self.entries:
             if entry.position is not None:
                 self.streams.setdefault((entry.service, entry.step), []).append(entry)
             if entry.emitted_id:
                 self.emitters.setdefault(entry.emitted_id, entry)
-                if entry.to_state in _COMMANDED:
-                    self.asked.add((entry.service, entry.step))
 
     @property
     def endings(self) -> list[LogEntry]:
@@ -200,12 +197,16 @@ def acyclic(saga: Saga) -> Iterator[str]:
 
 
 def still_after_the_end(saga: Saga) -> Iterator[str]:
-    """Yield steps that moved in a service after it had consumed the saga's end."""
+    """Yield steps that moved in a service after it had consumed the saga's end.
+
+    A coordinator may take the last reply, the end event itself, after the message that announces the end.
+    """
     over: set[str] = set()
+    ends = {each.emitted_id for each in saga.endings}
     for entry in saga.entries:
         if entry.event_type == SAGA_ENDED:
             over.add(entry.service)
-        elif entry.position is not None and entry.service in over:
+        elif entry.position is not None and entry.service in over and entry.event_id not in ends:
             yield f"{entry.step} became {entry.to_state} after the end"
 
 

@@ -24,6 +24,10 @@ _WEIGHT = {
 }
 
 
+#: The states that a step has while a coordinator waits for its reply.
+_COMMANDED = (StepState.EXECUTING, StepState.VOIDING, StepState.COMPENSATING)
+
+
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """The known entries of one saga; `unreachable` has the services that could not be read, and why."""
@@ -43,6 +47,12 @@ class Timeline:
         return max((entry.saga_state for entry in self.entries), key=_WEIGHT.__getitem__, default=None)
 
     @property
+    def effects(self) -> list[LogEntry]:
+        """The entries of the services that run the steps, without those in which a coordinator repeats them."""
+        asked = asked_streams(self.entries)
+        return [entry for entry in self.entries if (entry.service, entry.step) not in asked]
+
+    @property
     def last_move(self) -> LogEntry | None:
         """The last entry that is more than a note of the saga's end."""
         return next((entry for entry in reversed(self.entries) if not _is_closing(entry)), None)
@@ -56,6 +66,14 @@ class Timeline:
             "entries": list(self.entries),
             "unreachable": dict(self.unreachable),
         }
+
+
+def asked_streams(entries: Iterable[LogEntry]) -> set[tuple[str, str]]:
+    """Return a coordinator's streams of the steps that it asks, as service and step.
+
+    Only a coordinator emits an event, its command, while a step runs or is undone.
+    """
+    return {(entry.service, entry.step) for entry in entries if entry.emitted_id and entry.to_state in _COMMANDED}
 
 
 def tell(

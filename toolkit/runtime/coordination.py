@@ -6,7 +6,7 @@ message is one transaction, as in any service.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from toolkit.declaration.events import AbortRequested, Event, SagaState, bounded
@@ -150,6 +150,8 @@ class CoordinatedSaga:
             self._write(move, command, plan, commands.reason, is_failing=course.is_failing)
         if course.end:
             self._end(course.end, end, commands.reason)
+        if course.end is SagaState.COMPLETED:
+            self._confirm([*plan.steps, self._orchestrator.name])
 
     def _write(self, move: Move, command: Command | None, plan: Plan, reason: str, *, is_failing: bool) -> None:
         step, state = self._at(move.step), SagaState.COMPENSATING if is_failing else SagaState.PENDING
@@ -179,6 +181,12 @@ class CoordinatedSaga:
             is_failed = end is SagaState.FAILED
             to = StepState.FAILED if is_failed else StepState.COMPLETED
             self.own.moved(to, end, error=reason if is_failed else None)
+
+    def _confirm(self, names: Iterable[str]) -> None:
+        """Confirm these streams: the last reply is the saga's end, whose announcement may have come before."""
+        for step in map(self._at, names):
+            if step.stream.state is StepState.COMPLETED:
+                step.moved(StepState.CONFIRMED, SagaState.COMPLETED)
 
     def _received(self, plan: Plan) -> dict[str, Event]:
         """Return what was received: by step its success, by the coordinator's own name the starting event."""

@@ -61,7 +61,7 @@ def _unknown(facts: Facts) -> Iterator[str]:
 
 def _so_far(facts: Facts) -> Iterator[str]:
     """Yield why the saga is compensated and what is undone; else, while it runs, its last completed step."""
-    entries = facts.timeline.entries
+    entries = facts.timeline.effects
     causes = [each for each in (_abort(facts), _first_refusal(facts)) if each]
     undone = [entry for entry in entries if entry.to_state == StepState.COMPENSATED]
     if causes or undone:
@@ -77,7 +77,7 @@ def _abort(facts: Facts) -> str | None:
 
     A refusal before the abort turned it round instead; only the services' clocks show which came first.
     """
-    entries = facts.timeline.entries
+    entries = facts.timeline.effects
     fenced = [entry for entry in entries if _is_aborted(entry)]
     requested = [entry.at for entry in (*fenced, *(each for each in entries if each.to_state == Note.ABORTED))]
     if not fenced or any(entry.at < min(requested) for entry in entries if _is_refusal(entry)):
@@ -90,7 +90,7 @@ def _abort(facts: Facts) -> str | None:
 
 def _first_refusal(facts: Facts) -> str | None:
     """Return the first refusal by a step of its own accord."""
-    first = next(filter(_is_refusal, facts.timeline.entries), None)
+    first = next(filter(_is_refusal, facts.timeline.effects), None)
     if first is None:
         return None
     steps = {node.name for node in facts.nodes if node.service == first.service and node.kind == "step"}
