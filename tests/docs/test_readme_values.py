@@ -25,7 +25,7 @@ TIMEOUTS = dict.fromkeys(("process_payment", "clear_transfer"), 6)
 @pytest.mark.parametrize("package", PAGES)
 async def test_readme_values_end_their_sagas_as_stated(package: str, tmp_path: Path) -> None:
     demo: Demo = import_module(f"{package}.demo").DEMO
-    settings = Settings(data_dir=tmp_path, broker_url="embedded", step_timeouts=TIMEOUTS)
+    settings = Settings(data_dir=tmp_path, broker_url="embedded", step_timeouts=TIMEOUTS, **demo.settings)
     table = {
         f"saga-{number}": cells for number, cells in enumerate(rows(section(PAGES[package], "Values to test with")))
     }

@@ -34,7 +34,7 @@ async def running(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Running]:
     """The example's services on RabbitMQ, two replicas each; its outside ledgers are databases, too."""
-    settings = settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix)
+    settings = settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix, **demo.settings)
     urls = {each.name: settings.database_for(each.name) for each in demo.services}
     if request.param == "postgresql":
         databases: PostgresDatabases = request.getfixturevalue("kept_databases")

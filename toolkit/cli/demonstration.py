@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -87,6 +87,7 @@ class Demo:
     - `package`: the services' package; `directory`: the subdirectory of the data directory for their files.
     - `ledgers`: variables that name an outside ledger; unset, it is a fresh file, which holds no earlier run's sagas.
     - `checks`: the checks at the end; `always`: those that have to hold at every moment, too.
+    - `settings`: the services' settings, by name, beside those of the environment.
     - `try_next`: arguments of `saga` that show more of the result.
     """
 
@@ -98,6 +99,7 @@ class Demo:
     ledgers: Sequence[str] = ()
     checks: Callable[[Results], Awaitable[Sequence[CheckResult]]] = _no_checks
     always: Sequence[AccountCheck] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
     try_next: Sequence[str] = ()
 
 
@@ -105,7 +107,7 @@ def run(demo: Demo) -> int:
     """Run the demonstration; return 0 if every saga ended as expected and all checks hold, else 1."""
     for variable in demo.ledgers:
         os.environ.pop(variable, None)
-    settings = fresh_settings(demo.directory)
+    settings = fresh_settings(demo.directory, **demo.settings)
     timelines, checks = asyncio.run(perform(demo, settings))
     outcomes = {saga_id: outcome_of(timeline) for saga_id, timeline in timelines.items()}
     wrong = list(faults(demo, outcomes))
@@ -118,12 +120,13 @@ def run(demo: Demo) -> int:
     return 0 if is_right else 1
 
 
-def fresh_settings(directory: str) -> Settings:
+def fresh_settings(directory: str, **facts: object) -> Settings:
     """Return settings with this subdirectory as the data directory, after deleting an earlier run's files."""
     data_dir = load_settings().data_dir / directory
     for path in data_dir.glob("*.db*"):
         path.unlink()
-    settings = load_settings(data_dir=data_dir, broker_url="embedded", database_url=None, log_level="error")
+    known = {"data_dir": data_dir, "broker_url": "embedded", "database_url": None, "log_level": "error"}
+    settings = load_settings(**(known | facts))
     configure_logs(settings)
     return settings
 
@@ -164,7 +167,7 @@ async def ended(demo: Demo, embedded: Embedded, clients: Sequence[LogReader]) ->
 
 def outcome_of(timeline: Timeline) -> Outcome:
     """Return the outcome of the saga with this timeline."""
-    undone = tuple(each.service for each in timeline.entries if each.to_state == StepState.COMPENSATED)
+    undone = tuple(each.service for each in timeline.effects if each.to_state == StepState.COMPENSATED)
     return Outcome(timeline.state, undone, retries=sum(each.to_state == Note.RETRYING for each in timeline.entries))
 
 
@@ -177,7 +180,7 @@ def faults(demo: Demo, outcomes: Mapping[str, Outcome]) -> Iterator[str]:
 
 def steps_are_done_once(timelines: Mapping[str, Timeline]) -> CheckResult:
     """Check that no step of any saga was done twice, although a starting event may have been sent twice."""
-    entries = [entry for timeline in timelines.values() for entry in timeline.entries]
+    entries = [entry for timeline in timelines.values() for entry in timeline.effects]
     done = [(each.saga_id, each.step) for each in entries if each.to_state == StepState.COMPLETED]
     found = f"{len(set(done))} steps, done {len(done)} times"
     return CheckResult("no step was done twice", len(done) == len(set(done)), found)

@@ -76,7 +76,7 @@ def _cells(line: Line) -> list[Text]:
 def _way(timeline: Timeline) -> str:
     """Return the saga's path through the services: `✓` done, `✗` refused, `↩` undone."""
     signs: dict[str, str] = {StepState.COMPLETED: "✓", StepState.FAILED: "✗", StepState.COMPENSATED: "↩"}
-    return "  ".join(f"{signs[each.to_state]} {each.service}" for each in timeline.entries if each.to_state in signs)
+    return "  ".join(f"{signs[each.to_state]} {each.service}" for each in timeline.effects if each.to_state in signs)
 
 
 def _mark(holds: bool) -> Text:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from toolkit.declaration.contract import Contract, EventContract, HandlerContract, SagaContract
+from toolkit.declaration.contract import Contract, EventContract, HandlerContract, PlanContract, SagaContract
 from toolkit.declaration.service import Service
 
 
@@ -81,6 +81,10 @@ class Choreography:
     def saga(self, name: str) -> SagaContract | None:
         """Return the saga of this name, or None where no service takes part in it."""
         return next((saga for saga in self.sagas if saga.name == name), None)
+
+    def plan_of(self, saga: SagaContract) -> PlanContract | None:
+        """Return the plan by which a coordinator asks the saga's steps; None where no service coordinates it."""
+        return next((plan for contract in self.contracts if (plan := contract.plans.get(saga.name))), None)
 
     def event(self, name: str) -> EventContract | None:
         """Return an event as its owner declares it, else as any other service does; None if no service declares it."""
@@ -192,8 +196,10 @@ def as_mermaid(choreography: Choreography) -> str:
 
 
 def _groups(choreography: Choreography) -> Iterator[str]:
+    plans = {contract.service: contract.plans.values() for contract in choreography.contracts}
     for service in (contract.service for contract in choreography.contracts):
         yield f"    subgraph service_{service} [{service}]"
+        yield from (f"        {plan.coordinator}[[{plan.coordinator}]]" for plan in plans[service])
         for node in (each for each in choreography.nodes if each.service == service):
             yield f"        {node.name}{'{{' + node.name + '}}' if node.is_compensation else '[' + node.name + ']'}"
         yield "    end"
@@ -201,10 +207,30 @@ def _groups(choreography: Choreography) -> Iterator[str]:
 
 def _arrows(choreography: Choreography) -> Iterator[str]:
     for saga in choreography.sagas:
+        if plan := choreography.plan_of(saga):
+            yield from (f"    {arrow}" for arrow in _commands(choreography, saga, plan))
+            continue
         forward = choreography.forward(saga)
         for edge in choreography.edges(saga):
             is_back = edge.emitter is not None and (edge.emitter not in forward or edge.event in edge.emitter.refusals)
             yield f"    {_arrow(edge, '-.->' if is_back else '-->')}"
+
+
+def _commands(choreography: Choreography, saga: SagaContract, plan: PlanContract) -> Iterator[str]:
+    """Yield the arrows of a coordinated saga: each step by its number, its compensation, and the ends."""
+    nodes = choreography.nodes_of(saga)
+    names = {step: number for number, group in enumerate(plan.groups, start=1) for step in group}
+    yield f"{saga.starts_with}([{saga.starts_with}]) --> {plan.coordinator}"
+    yield from (f"{plan.coordinator} --> |{number}| {step}" for step, number in names.items())
+    undone = {node.step: node.name for node in nodes if node.is_compensation}
+    for step, number in reversed(names.items()):
+        if step in undone:
+            yield f"{plan.coordinator} -.-> |undo {number}| {undone[step]}"
+    if plan.failed_end:
+        yield f"{plan.coordinator} -.-> |failed| {plan.failed_end}"
+    for end, arrow in ((saga.completes_with, "-->"), (saga.fails_with, "-.->")):
+        emitter = next((node.name for node in nodes if node.success == end), plan.coordinator)
+        yield f"{emitter} {arrow} {end}([{end}])"
 
 
 def _arrow(edge: Edge, arrow: str) -> str:

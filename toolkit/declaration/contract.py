@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from toolkit.declaration.events import Answer, Event, Saga, documented_example, routing_key
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.redaction import schema_of, sensitive_paths
-from toolkit.declaration.service import Service
+from toolkit.declaration.service import Orchestrator, Service
 from toolkit.protocol.commands import Address, Verb
 
 
@@ -99,10 +99,22 @@ class SagaContract(_Part):
     fails_with: str
 
 
+class PlanContract(_Part):
+    """A coordinator's steps for the documented example of the starting event: groups that are asked at once, in order.
+
+    `coordinator` is the coordinator's own stream in the saga log.
+    """
+
+    coordinator: str
+    groups: tuple[tuple[str, ...], ...]
+    failed_end: str | None
+
+
 class Contract(_Part):
     """One service's part in its sagas; `events` maps names to the events that it consumes or emits.
 
     - `coordinates`: the types of the sagas that it coordinates: it asks other services' steps.
+    - `plans`: by saga type, its steps there; none where the starting event has no valid example.
     - `asked_by`: by saga type, the coordinator whose commands alone run its steps.
     """
 
@@ -112,6 +124,7 @@ class Contract(_Part):
     handlers: tuple[HandlerContract, ...]
     events: dict[str, EventContract]
     coordinates: tuple[str, ...] = ()
+    plans: dict[str, PlanContract] = {}
     asked_by: dict[str, str] = {}
 
     @classmethod
@@ -134,6 +147,7 @@ class Contract(_Part):
             handlers=tuple(_handler(each, timeouts or {}) for each in service.handlers),
             events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
             coordinates=tuple(sorted(service.coordinated)),
+            plans={each.saga.name: plan for each in service.orchestrators if (plan := _plan(each))},
             asked_by=coordinators_of(service, asked_by or {}),
         )
 
@@ -186,6 +200,17 @@ def event_contract(event_type: type[Event]) -> EventContract:
         sensitive=sensitive_paths(schema),
         example=documented_example(event_type),
     )
+
+
+def _plan(kind: type[Orchestrator]) -> PlanContract | None:
+    try:
+        data = kind.saga.starts_with.model_validate(documented_example(kind.saga.starts_with))
+        steps = kind().define_steps(data)
+    except Exception:  # noqa: BLE001 -- the author's function may raise anything; then no plan is shown
+        return None
+    groups = tuple(tuple(step.name for step in getattr(each, "steps", (each,))) for each in steps)
+    failed_end = kind.failed_end.name if kind.failed_end else None
+    return PlanContract(coordinator=kind.name, groups=groups, failed_end=failed_end)
 
 
 def _saga(saga: Saga) -> SagaContract:

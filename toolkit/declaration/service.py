@@ -40,6 +40,10 @@ class Orchestrator(Protocol):
     name: ClassVar[str]
     failed_end: ClassVar[Any]
 
+    def define_steps(self, data: Any) -> Sequence[Any]:
+        """Return the steps of the saga that this event starts."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:

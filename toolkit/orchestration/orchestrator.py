@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Protocol, TypeVar, final
@@ -137,7 +137,7 @@ class SagaOrchestrator(ABC):
             check_buildable(_where(cls), saga.fails_with, saga, "the coordinator emits it, having no failed_end")
 
     @abstractmethod
-    def define_steps(self, data: Any) -> list[SagaStep | Parallel]:
+    def define_steps(self, data: Any) -> Sequence[SagaStep | Parallel]:
         """Return the steps of the saga that this event starts, in their order; each name is there once.
 
         It is a pure function of the event. The names and timeouts are stored when the saga starts, so a later release

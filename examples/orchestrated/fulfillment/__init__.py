@@ -1,0 +1,1 @@
+"""The fulfillment service: the coordinator of the order saga."""

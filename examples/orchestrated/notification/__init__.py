@@ -1,0 +1,1 @@
+"""The order saga's notification service, unchanged."""

@@ -1,0 +1,5 @@
+"""The order saga's notification service, unchanged."""
+
+from services.notification.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,1 @@
+"""The order saga's payment service, unchanged."""

@@ -1,0 +1,5 @@
+"""The order saga's payment service, unchanged."""
+
+from services.payment.app import app
+
+__all__ = ["app"]
