@@ -15,7 +15,7 @@ from toolkit.cli.output import console, print_table, shortened, text_of
 from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.keys import SagaKey
-from toolkit.protocol.log_entry import LogEntry
+from toolkit.protocol.log_entry import LogEntry, answered_by
 from toolkit.protocol.timeline import Timeline
 
 #: Sign and colour of each state; sign and word are enough to know it.
@@ -84,7 +84,10 @@ def move(entry: LogEntry) -> list[Text]:
     sign, style = _SIGNS.get(entry.to_state, _OTHER_NOTE)
     state = entry.to_state + (f" (attempt {entry.attempt})" if entry.attempt > 1 else "")
     at = entry.at.astimezone(UTC).time().isoformat(timespec="milliseconds")
-    arrived = f"{entry.event_type} arrived" if entry.to_state == StepState.GATHERING else None
+    who = answered_by(entry)
+    arrived = f"{entry.event_type} by {who}" if who else f"{entry.event_type} arrived"
+    if not who and entry.to_state != StepState.GATHERING:
+        arrived = ""
     detail = ": ".join(str(fact) for fact in (arrived, entry.emitted_type, entry.error) if fact)
     shown = (text_of(at), text_of(entry.step))
     return [Text(sign, style=style), *shown, Text(state, style=style), shortened(detail or None)]

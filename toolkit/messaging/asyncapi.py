@@ -37,6 +37,7 @@ _TEXTS = {
     envelope.SENT_BY: "set by a participant for itself: the login that sent the event first",
     envelope.CAME_BY: "set by a participant for itself: its first route, if the broker checked no key on it",
     envelope.NUDGE: "the id of the nudge that sent it again; a service that knows the saga's end answers with it",
+    envelope.ANSWERED_BY: "set by a service for itself: the operator who gave the answer",
     envelope.TIMER: "the step whose deadline the message announces to its own service",
     envelope.ASK: "of a coordinator's command: the step that shall run",
     envelope.UNDO: "of a coordinator's command: the step that shall be undone",

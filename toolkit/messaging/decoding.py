@@ -19,6 +19,7 @@ from toolkit.errors import UnreadableError, describe
 from toolkit.ids import derived_id, trace_id_of
 from toolkit.messaging.addresses import address_of, reply_of
 from toolkit.messaging.envelope import (
+    ANSWERED_BY,
     ATTEMPT,
     CAUSATION_ID,
     CONTROL_EVENTS,
@@ -148,6 +149,7 @@ class Decoder:
             address=address,
             reply=reply_of(headers),
             sent_by=text_of(headers, SENT_BY),
+            answered_by=text_of(headers, ANSWERED_BY) if ANSWERED_BY in headers else None,
         )
         return Message(envelope, event, wire.body)
 

@@ -34,10 +34,11 @@ UNDO = "undo"
 REPLY = "reply"
 OUTCOME = "outcome"
 SENT_BY = "sent-by"
+ANSWERED_BY = "answered-by"
 CAME_BY = "came-by"
 HEADERS = (
     SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, DEFERRED_UNTIL, TRACEPARENT, STARTED_AT,
-    NUDGE, TIMER, ASK, UNDO, REPLY, OUTCOME, SENT_BY, CAME_BY,
+    NUDGE, TIMER, ASK, UNDO, REPLY, OUTCOME, SENT_BY, ANSWERED_BY, CAME_BY,
 )  # fmt: skip
 
 #: The most characters of an id or of a text header, all printable: the limit of AMQP's short strings.
@@ -87,6 +88,8 @@ class Envelope:
     - `address`: of a coordinator's command, the step that it is for; `reply`: of that step's event, what it replies.
     - `sent_by`: the login that sent the event, verified by the broker; empty where the client set no user-id. Only
       messages that a service sends to itself keep it; None for an event that goes out for the first time.
+    - `answered_by`: the operator who gave an answer through the toolkit; only a message that a service sends to itself
+      has it.
     """
 
     event_id: str
@@ -106,6 +109,7 @@ class Envelope:
     address: Address | None = None
     reply: Reply | None = None
     sent_by: str | None = None
+    answered_by: str | None = None
 
     @classmethod
     def of(
@@ -182,6 +186,8 @@ class Envelope:
             headers[REPLY], headers[OUTCOME] = self.reply.step, self.reply.outcome.value
         if self.sent_by is not None:
             headers[SENT_BY] = self.sent_by
+        if self.answered_by:
+            headers[ANSWERED_BY] = self.answered_by
         return headers
 
     def carry(self, event: Event, body: bytes | None = None) -> WireMessage:

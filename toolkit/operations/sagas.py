@@ -104,7 +104,7 @@ async def abort(
     )
 
 
-async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> list[Entry]:
+async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None) -> Sequence[Entry]:
     """Return the saga's log entries."""
     timeline = await saga_log_queries.timeline(connection, saga_id, saga_type)
     types = sorted({entry.saga_type for entry in timeline})

@@ -16,7 +16,7 @@ from toolkit.ids import trace_id_of
 from toolkit.messaging.envelope import BROKERS_OWN, HEADERS
 from toolkit.persistence import dead_letter_queries, outbox, overdue_steps, saga_log_queries
 from toolkit.persistence.dead_letters import Selection
-from toolkit.persistence.saga_log import Entry
+from toolkit.persistence.saga_log import ArrivalEntry
 from toolkit.protocol.dead_letter_rows import DeadLetterGroup, DeadLetterSummary, WholeDeadLetter
 from toolkit.protocol.log_entry import DetailedEntry
 from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
@@ -177,8 +177,9 @@ def _is_known(header: str) -> bool:
     return header in HEADERS or header.startswith(BROKERS_OWN)
 
 
-def _entry(row: Entry, declared: Declared) -> DetailedEntry:
+def _entry(row: ArrivalEntry, declared: Declared) -> DetailedEntry:
     details = {
+        "event_by": row.event_by,
         "emitted_body": redacted_object(declared.get(str(row.emitted_type)), row.emitted_body),
         "trace_id": trace_id_of(row.traceparent),
         "deadline": row.deadline,

@@ -26,21 +26,11 @@ def move(key: StreamKey, *, service: str, to: str, saga_state: SagaState, at: da
     )
 
 
-def arrival(
-    key: StreamKey, *, event_version: int, event_body: str, service: str, to: str, saga_state: SagaState, **facts: Any
-) -> Entry:
-    """Return the entry of a join that keeps the event that fills a slot; `facts` are the further fields of `Entry`."""
+def arrival(key: StreamKey, *, service: str, to: str, saga_state: SagaState, **facts: Any) -> Entry:
+    """Return the entry of a join that keeps the event that fills a slot; `facts` are its further fields."""
     saga_type, saga_id, step = key
     return ArrivalEntry(
-        service=service,
-        saga_type=saga_type,
-        saga_id=saga_id,
-        step=step,
-        to_state=to,
-        saga_state=saga_state,
-        event_version=event_version,
-        event_body=event_body,
-        **facts,
+        service=service, saga_type=saga_type, saga_id=saga_id, step=step, to_state=to, saga_state=saga_state, **facts
     )
 
 

@@ -41,6 +41,8 @@ _FENCE_COLUMNS = "saga_log.saga_type, saga_log.saga_id, saga_log.step, saga_log.
 
 #: The condition that an entry notes a contradiction; as text, since no planner proves it from a parameter.
 _CONTRADICTS = text("to_state = 'ended' AND error IS NOT NULL")
+#: The condition that a join waits, likewise.
+_GATHERING = text("to_state = 'gathering'")
 is_contradiction = text("saga_log.to_state = 'ended' AND saga_log.error IS NOT NULL")
 
 saga_log = Table(
@@ -60,6 +62,7 @@ saga_log = Table(
     # Only joins keep the events that they take.
     Column("event_version", Integer),
     Column("event_body", Text),
+    Column("event_by", String),
     Column("emitted_id", String),
     Column("emitted_type", String),
     Column("emitted_version", Integer),
@@ -74,6 +77,7 @@ saga_log = Table(
     Index("saga_log_by_saga", "saga_id", "id"),
     Index("saga_log_by_time", "at"),
     Index("saga_log_contradictions", "saga_id", sqlite_where=_CONTRADICTS, postgresql_where=_CONTRADICTS),
+    Index("saga_log_gathering", "id", sqlite_where=_GATHERING, postgresql_where=_GATHERING),
 )
 
 
@@ -108,10 +112,12 @@ class ArrivalEntry(Entry):
     """An entry of a join that keeps the event that arrived.
 
     The columns are written only with such entries, so that a service without joins writes no more than it reads.
+    `event_by`: who gave an answer, the operator or the login that the broker verified; None for any other event.
     """
 
     event_version: int | None = None
     event_body: str | None = None
+    event_by: str | None = None
 
 
 #: An entry's columns, in their order in `Entry`; asdict() would copy each value deeply.
@@ -119,6 +125,7 @@ ENTRY_FIELDS = tuple(each.name for each in fields(Entry))
 #: Likewise, where some of the entries keep the events that arrived.
 ARRIVAL_FIELDS = tuple(each.name for each in fields(ArrivalEntry))
 values_of = attrgetter(*ENTRY_FIELDS)
+_all_values_of = attrgetter(*ARRIVAL_FIELDS)
 _APPEND = insert(saga_log)
 
 
@@ -129,8 +136,7 @@ def keep_arrivals(entries: Sequence[Entry]) -> bool:
 
 def all_values_of(entry: Entry) -> tuple[Any, ...]:
     """Return an entry's values by `ARRIVAL_FIELDS`."""
-    kept = (entry.event_version, entry.event_body) if isinstance(entry, ArrivalEntry) else (None, None)
-    return *values_of(entry), *kept
+    return _all_values_of(entry) if isinstance(entry, ArrivalEntry) else (*values_of(entry), None, None, None)
 
 
 def of(saga_id: str, saga_type: str | None) -> ColumnElement[bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
@@ -10,14 +10,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.saga_log import Entry, of, saga_log
+from toolkit.persistence.saga_log import ARRIVAL_FIELDS, ArrivalEntry, of, saga_log
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.rows import Row, field_names, member_or_text
 
 #: The columns of an entry in a list, in this order.
 SHOWN = field_names(LogEntry)
-#: All columns of an entry; the body is personal data, and redacted before it is shown.
-_STORED = tuple(each.name for each in fields(Entry))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +45,13 @@ async def entries(
     return [LogEntry.of(row._mapping) for row in reversed(rows)]
 
 
-async def timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[Entry]:
-    """Return one saga's entries with all columns, oldest first; emitted bodies are not redacted yet.
+async def timeline(connection: AsyncConnection, saga_id: str, saga_type: str | None = None) -> list[ArrivalEntry]:
+    """Return one saga's entries with all columns, oldest first; their bodies are not redacted yet.
 
     Without a type, the entries of all sagas with this id.
     """
-    query = select(*(saga_log.c[name] for name in _STORED)).where(of(saga_id, saga_type)).order_by(saga_log.c.id)
-    return [Entry(**row._mapping) for row in await connection.execute(query)]
+    query = select(*(saga_log.c[name] for name in ARRIVAL_FIELDS)).where(of(saga_id, saga_type)).order_by(saga_log.c.id)
+    return [ArrivalEntry(**row._mapping) for row in await connection.execute(query)]
 
 
 async def page(connection: AsyncConnection, *, after: int, limit: int) -> tuple[list[LogEntry], int | None]:

@@ -55,6 +55,7 @@ class _ArrivalRow(NamedTuple):
     event_body: str | None
     traceparent: str | None
     deadline: Any
+    started_at: Any
 
 
 # By the id alone, which the index finds; the few entries of other types are separated here.
@@ -93,6 +94,7 @@ class Stream:
     - `event_ids`: the events that were handled, or ignored as too late, to recognise duplicates.
     - `original`: the event that the step emitted, for its compensation.
     - `gathered`, `deadline`: of a join, the events that fill its slots, and until when it waits for the others.
+    - `started_at`: of a join, when its saga began: an answer from outside does not have it.
     - `end`: how the saga ended, if the stream shows it; `has_ended_it`: the step itself ended it.
     """
 
@@ -105,6 +107,7 @@ class Stream:
     original: Original | None = None
     gathered: tuple[GatheredEvent, ...] = ()
     deadline: datetime | None = None
+    started_at: datetime | None = None
     end: SagaState | None = None
     has_ended_it: bool = False
 
@@ -144,6 +147,7 @@ class Stream:
             return
         if not self.gathered and self.state is StepState.GATHERING:
             self.deadline = as_utc(entry.deadline)
+        self.started_at = self.started_at or as_utc(entry.started_at)
         arrived = GatheredEvent(entry.event_id, entry.event_type, entry.event_version, body, entry.traceparent)
         self.gathered += (arrived,)
 

@@ -38,8 +38,12 @@ class LogEntry(Row):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetailedEntry(LogEntry):
-    """An entry as one saga's timeline has it; the emitted event's body has `***` for what is sensitive."""
+    """An entry as one saga's timeline has it; the emitted event's body has `***` for what is sensitive.
 
+    `event_by`: who gave the answer that the step took.
+    """
+
+    event_by: str | None
     emitted_body: dict[str, Any] | None
     trace_id: str | None
     deadline: datetime | None
@@ -48,3 +52,8 @@ class DetailedEntry(LogEntry):
 def trace_of(entry: LogEntry) -> str | None:
     """Return the id of the trace that the entry was written in, where its details are known."""
     return entry.trace_id if isinstance(entry, DetailedEntry) else None
+
+
+def answered_by(entry: LogEntry) -> str | None:
+    """Return who gave the answer that the step took, where the entry's details are known."""
+    return entry.event_by if isinstance(entry, DetailedEntry) else None

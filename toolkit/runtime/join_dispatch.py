@@ -83,6 +83,7 @@ class JoinDispatch:
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
         transition = tx.work.joining(step, message)
         stream, envelope = transition.stream, message.envelope
+        envelope.started_at = envelope.started_at or stream.started_at  # an answer from outside does not have it
         decision = decide(Arrival.FORWARD, stream.state)
         fill = self._fill(self._gates[step.name], stream, message)
         if decision is Decision.IGNORE or stream.state in (StepState.EXECUTING, StepState.VOIDING):

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from toolkit.declaration.events import Event, Refusal, SagaState
+from toolkit.declaration.events import Answer, Event, Refusal, SagaState
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.messaging.envelope import Message
 from toolkit.persistence import log_entries
@@ -64,8 +64,11 @@ class JoinTransition(Transition):
 
     def _arrival(self, *key: Any, **facts: Any) -> Entry:
         """Return the entry with the event that fills a slot."""
-        version, body = self.message.envelope.version, self.message.body.decode()
-        return log_entries.arrival(*key, event_version=version, event_body=body, **facts)
+        envelope = self.message.envelope
+        facts |= {"event_version": envelope.version, "event_body": self.message.body.decode()}
+        if isinstance(self.message.event, Answer):
+            facts["event_by"] = envelope.answered_by or envelope.sent_by or None
+        return log_entries.arrival(*key, **facts)
 
     def _redacted(self, text: str | None) -> str | None:
         text = super()._redacted(text)

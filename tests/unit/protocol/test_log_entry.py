@@ -42,7 +42,7 @@ def test_entry_can_not_be_changed():
 
 
 def test_only_detailed_entries_have_a_trace():
-    details = {"emitted_body": None, "trace_id": "ab" * 16, "deadline": None}
+    details = {"event_by": None, "emitted_body": None, "trace_id": "ab" * 16, "deadline": None}
 
     assert trace_of(DetailedEntry.of(ENTRY.as_row() | details)) == "ab" * 16
     assert trace_of(ENTRY) is None
