@@ -80,6 +80,10 @@ class NotAllowedError(SagaError):
     """A service denies a request; the text names the missing permission."""
 
 
+class InvalidAnswerError(SagaError):
+    """An answer is not one that a step waits for: its name, a field or a value is wrong."""
+
+
 class TokenRefusedError(NotAllowedError):
     """A service rejects the request's token, or requires one if `is_shown` is false."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conformance.world import Declare, EmbeddedWorld, RabbitWorld, World, settings_for
 from tests.conftest import PostgresDatabases
-from tests.example_sagas import conference, parallel_trip
+from tests.example_sagas import approval, conference, parallel_trip
 from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
 from tests.example_sagas.travel import services
 from tests.example_sagas.vouchers import services_of_both
@@ -54,6 +54,13 @@ async def holidays(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) 
 async def conferences(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The services of a saga with a compensation that joins, running; the external steps are external."""
     async with _running(partial(conference.services, is_external=True), request, tmp_path, prefix) as found:
+        yield found
+
+
+@pytest.fixture(params=[each for each in VARIANTS if not each.endswith("reads-first")])
+async def purchases(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The services of a saga that waits for a person's answer, running."""
+    async with _running(approval.services, request, tmp_path, prefix) as found:
         yield found
 
 

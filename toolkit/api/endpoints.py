@@ -26,6 +26,7 @@ class Endpoint:
     - `is_open`: it needs no token, even when reading does.
     - `may_miss`: it answers 404 when the object does not exist.
     - `may_be_ambiguous`: it answers 409 when sagas of several types have the id, and the request names no type.
+    - `may_be_invalid`: it answers 422 when the fields of an event are wrong.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Endpoint:
     is_open: bool = False
     may_miss: bool = False
     may_be_ambiguous: bool = False
+    may_be_invalid: bool = False
 
     @property
     def is_guarded(self) -> bool:

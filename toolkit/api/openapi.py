@@ -21,9 +21,10 @@ _FAULTS = {
     401: "The token is missing or wrong.",
     403: "The service has no SAGA_API_TOKEN, which switches this off; or the token only reads.",
     404: "The object does not exist.",
-    409: "Sagas of several types have this id; `types` names them.",
+    409: "Sagas of several types have this id; `types` names them. Or the step waits no more; `answer` has the reason.",
     413: "The body is too large; the text names the limit.",
     421: "The Host header is not a name of this service.",
+    422: "A field is missing, unknown, or has a value that is not allowed.",
     429: "Too many wrong tokens of this client are being delayed; `Retry-After` is when to try again.",
     500: "An internal error; the service's log has its cause.",
     503: "The database does not answer.",
@@ -96,6 +97,8 @@ def _codes(endpoint: Endpoint, wants_token: bool) -> Iterator[int]:
         yield 404
     if endpoint.may_be_ambiguous:
         yield 409
+    if endpoint.may_be_invalid:
+        yield 422
     if not endpoint.is_without_database:
         yield from (500, 503)
 

@@ -104,6 +104,12 @@ class SagaBody(RequestBody):
     type: Word | None = None
 
 
+class AnswerBody(SagaBody):
+    """An answer's fields, all but the saga's id, and who answers, and why."""
+
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
 #: The usual notation; other durations are accepted, too.
 _AGE = {
     "anyOf": [

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.errors import AmbiguousSagaError
+from toolkit.errors import AmbiguousSagaError, InvalidAnswerError
 from toolkit.json_output import as_json
 from toolkit.persistence.database_errors import cure_of, is_outage, may_pass
 
@@ -34,6 +34,8 @@ def answered(serve: Serve, *, within: float | None = QUERY_TIMEOUT) -> Serve:
                 return await serve(request)
         except QueryError as error:
             return error_answer(400, str(error))
+        except InvalidAnswerError as error:
+            return error_answer(422, str(error))
         except AmbiguousSagaError as error:
             return error_answer(409, f"{error}, by `type`", saga_id=error.saga_id, types=error.types)
         except Exception as error:

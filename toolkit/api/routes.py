@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from toolkit.api.access import Access
+from toolkit.api.answers import answer_endpoints
 from toolkit.api.context import ApiContext
 from toolkit.api.dead_letters import dead_letter_endpoints
 from toolkit.api.documents import document_endpoints
@@ -43,6 +44,7 @@ def endpoints_of(context: ApiContext, *, reads_are_open: bool = True) -> list[En
     """
     endpoints = [
         *health_endpoints(context),
+        *answer_endpoints(context),
         *saga_endpoints(context),
         *log_endpoints(context),
         *dead_letter_endpoints(context),

@@ -14,6 +14,7 @@ from toolkit.persistence.known_steps import UndeclaredStep
 from toolkit.protocol.dead_letter_rows import DeadLetterGroup, DeadLetterSummary, WholeDeadLetter
 from toolkit.protocol.log_entry import DetailedEntry, LogEntry
 from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
+from toolkit.protocol.question_rows import AnswerOutcome, Question
 
 
 class Failure(BaseModel):
@@ -23,6 +24,7 @@ class Failure(BaseModel):
     service: str | None = None
     saga_id: str | None = None
     types: list[str] | None = None
+    answer: AnswerOutcome | None = None
 
 
 class Alive(BaseModel):
@@ -154,6 +156,20 @@ class SagaBatch(BaseModel):
 
     service: str
     rows: list[SagaOutcome]
+
+
+class OpenQuestions(BaseModel):
+    """The steps that wait for an answer, those that moved last first."""
+
+    service: str
+    questions: list[Question]
+
+
+class GivenAnswer(BaseModel):
+    """What became of an answer."""
+
+    service: str
+    answer: AnswerOutcome
 
 
 class Pruned(BaseModel):

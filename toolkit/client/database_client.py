@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.client.database_dead_letters import DatabaseDeadLetters
 from toolkit.client.service_client import PAGE, Entries, Page
 from toolkit.declaration.contract import Contract
-from toolkit.errors import UnreachableError
-from toolkit.operations import sagas, views
+from toolkit.errors import InvalidAnswerError, UnreachableError
+from toolkit.operations import answers, sagas, views
 from toolkit.operations.outcomes import BatchResult, SagaOutcome
+from toolkit.operations.questions import open_questions
 from toolkit.operations.search import Found, Search, search
 from toolkit.operations.views import SagaView
 from toolkit.persistence import (
@@ -32,6 +34,7 @@ from toolkit.persistence.dead_letters import Selection
 from toolkit.persistence.known_steps import UndeclaredStep
 from toolkit.protocol.invariants import Backlog
 from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
+from toolkit.protocol.question_rows import AnswerOutcome, Question
 from toolkit.runtime import pruner
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
@@ -85,6 +88,25 @@ class DatabaseClient(DatabaseDeadLetters):
         """Abort a saga; the service's relay sends the request to all services."""
         options: Any = {"saga_type": saga_type, "now": self._clock.now()}
         return await self._write(lambda database: sagas.abort(database, saga_id, by, **options))
+
+    async def questions(self, *, limit: int) -> list[Question]:
+        """Read the open questions; only the declarations show which steps wait for an answer."""
+        contract = self._contract()
+        return await self._read(lambda connection: open_questions(connection, contract, limit=limit))
+
+    async def answer(
+        self, saga_id: str, event: str, fields: Mapping[str, Any], by: Operator, saga_type: str | None = None
+    ) -> AnswerOutcome | None:
+        """Answer a step; the service's relay sends the answer, and the log shows what became of it."""
+        if not (steps := answers.answers_taken(self._service()).get(event)):
+            raise InvalidAnswerError(f"{self.service} takes no answer {event}")
+        built = answers.build(steps, event, saga_id, fields)
+        options: Any = {"saga_type": saga_type, "now": self._clock.now(), "queue": self._queue}
+        sent = await self._write(lambda database: answers.answer(database, steps, saga_id, built, by, **options))
+        try:
+            return sent and await answers.outcome_of(self._opened(), steps, built, sent)
+        except (DBAPIError, OSError) as error:
+            raise self._unreadable(error) from error
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Prune one batch."""

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.clock import Clock, SystemClock
 from toolkit.declaration.contract import Contract, EventContract
 from toolkit.declaration.events import Event
+from toolkit.declaration.service import Service
 from toolkit.errors import UnreachableError
 from toolkit.operations.statistics import Statistics
 from toolkit.persistence.database import Database
@@ -28,6 +29,7 @@ class DatabaseConnection:
     - `queue`: the service's queue, to which its dead letters are redriven; its default name without one.
     - `emitted`: returns the events that the service declares, by name; called only where they are needed.
     - `contract`: returns the service's contract, and raises UnreachableError where its declarations are missing.
+    - `declared`: returns the declarations themselves, likewise.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class DatabaseConnection:
         queue: str | None = None,
         emitted: Callable[[], dict[str, type[Event]]] | None = None,
         contract: Callable[[], Contract] | None = None,
+        declared: Callable[[], Service] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.service = service
@@ -45,6 +48,7 @@ class DatabaseConnection:
         self._queue = queue or f"saga.{service}"
         self._emitted = emitted or self._undeclared
         self._contract = contract or self._undeclared
+        self._service = declared or self._undeclared
         self._clock = clock or SystemClock()
         self._statistics = Statistics(service, self._clock)
         self._database: Database | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from toolkit.protocol.dead_letter_rows import DeadLetterSummary
 from toolkit.protocol.invariants import Backlog
 from toolkit.protocol.log_entry import DetailedEntry, LogEntry
 from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
+from toolkit.protocol.question_rows import AnswerOutcome, Question
 from toolkit.protocol.rows import Row
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
@@ -94,6 +96,18 @@ class HttpClient(HttpDeadLetters):
     async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Request an abort."""
         return await self._operate(saga_id, "abort", by, saga_type)
+
+    async def questions(self, *, limit: int) -> list[Question]:
+        """Request the open questions."""
+        return self._rows(Question, await self._read("/questions", limit=limit), "questions")
+
+    async def answer(
+        self, saga_id: str, event: str, fields: Mapping[str, Any], by: Operator, saga_type: str | None = None
+    ) -> AnswerOutcome | None:
+        """Request an answer."""
+        body = signed(by) | {"fields": dict(fields)} | ({} if saga_type is None else {"type": saga_type})
+        content = await self._request("POST", f"{_saga(saga_id)}/answers/{quote(event, safe='')}", json=body)
+        return self._row(AnswerOutcome, content["answer"]) if "answer" in content else None
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:
         """Have one batch pruned."""

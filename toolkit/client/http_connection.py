@@ -10,7 +10,14 @@ import httpx
 from pydantic import SecretStr
 
 from toolkit.client.fan_out import ANSWER_TIMEOUT
-from toolkit.errors import AmbiguousSagaError, NotAllowedError, TokenRefusedError, UnreachableError, describe
+from toolkit.errors import (
+    AmbiguousSagaError,
+    InvalidAnswerError,
+    NotAllowedError,
+    TokenRefusedError,
+    UnreachableError,
+    describe,
+)
 from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome, SagaOutcome
 from toolkit.protocol.rows import Row
 from toolkit.urls import shown_url
@@ -36,6 +43,8 @@ _TIMES = (
     "due_at",
     "occurred_at",
     "deadline",
+    "asked_at",
+    "decided_at",
 )
 
 
@@ -90,6 +99,7 @@ class HttpConnection:
         Raises:
             TokenRefusedError: the service requires a token, or another one.
             NotAllowedError: the service refuses the request.
+            InvalidAnswerError: the fields of an answer are wrong.
             UnreachableError: the service does not answer.
         """
         response = await self._response(method, path, headers=self._writing, timeout=_BATCH_TIMEOUT, **what)
@@ -97,6 +107,8 @@ class HttpConnection:
             raise TokenRefusedError(self.service, self.address, _fault(response), is_shown=bool(self._writing))
         if response.status_code in _REFUSED:
             raise NotAllowedError(f"{self.address} answers {response.status_code}: {_fault(response)}")
+        if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+            raise InvalidAnswerError(_fault(response))
         return self._content(response)
 
     async def _response(self, method: str, path: str, **what: Any) -> httpx.Response:
@@ -115,14 +127,14 @@ class HttpConnection:
     def _content(self, response: httpx.Response) -> dict[str, Any]:
         """Return the response's object, if it is this very service's; 404 means that it does not know the saga."""
         content = json_object(response)
-        if response.status_code == httpx.codes.CONFLICT:
+        if response.status_code == httpx.codes.CONFLICT and not content.get("answer"):
             raise AmbiguousSagaError(str(content.get("saga_id")), list(content.get("types", ())))
         if response.status_code == httpx.codes.UNAUTHORIZED:
             what = "another token" if self._reading else "a token"
             raise UnreachableError(
                 f"{self.address} wants {what}: set SAGA_API_READ_TOKEN, or SAGA_API_TOKEN, as {self.service} has it"
             )
-        if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
+        if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.CONFLICT):
             fault = content.get("error", response.reason_phrase)
             raise UnreachableError(f"{self.address} answers {response.status_code}: {fault}")
         if (answering := content.get("service")) != self.service:

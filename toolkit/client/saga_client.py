@@ -1,4 +1,4 @@
-"""Start sagas, read them, and wait for their ends, from any program: what the command line does, in three calls."""
+"""Start sagas, read them, and wait for their ends, from any program: what the command line does, in a few calls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
+from toolkit.client.answering import services_taking
 from toolkit.client.saga_report import SagaReport, report_of
 from toolkit.client.service_client import ServiceClient
 from toolkit.client.service_locations import in_database, locate
@@ -13,10 +14,12 @@ from toolkit.client.starting import Publisher, client_tracing, publisher_for, se
 from toolkit.client.waiting import wait_until_ended
 from toolkit.clock import Clock, SystemClock
 from toolkit.configuration.settings import Settings, load_settings
-from toolkit.declaration.events import Event, Saga
+from toolkit.declaration.events import Answer, Event, Saga
 from toolkit.declaration.service import Service
 from toolkit.errors import AmbiguousSagaError, NoServiceError, SagaError
 from toolkit.observability.tracing import Tracing
+from toolkit.persistence.audit_log import Operator
+from toolkit.protocol.question_rows import AnswerOutcome
 from toolkit.protocol.timeline import Timeline
 
 
@@ -69,6 +72,27 @@ class SagaClient:
         events = {saga_id: event}
         await send(saga, events, self._publisher, clock=self._clock, tracing=self._tracing, patience=patience)
         return saga_id
+
+    async def answer(
+        self, event: Answer, *, by: str, reason: str, saga_type: str | None = None
+    ) -> Sequence[AnswerOutcome]:
+        """Answer the steps that wait for this event; return what became of it in each service that takes it.
+
+        An empty list: no service knows the saga. `by` and `reason` are kept in the services' audits.
+
+        Raises:
+            InvalidAnswerError: no service takes such an answer.
+            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+            UnreachableError: a service that takes it, or may take it, does not answer.
+        """
+        name = type(event).__name__
+        taking = await services_taking(name, self._clients)
+        fields = event.model_dump(mode="json")
+        outcomes: list[AnswerOutcome] = []
+        for client, id_field in taking:
+            given = await client.answer(str(fields[id_field]), name, fields, Operator(by, reason), saga_type)
+            outcomes += [given] if given else []
+        return outcomes
 
     async def saga(self, saga_id: str, saga_type: str | None = None) -> SagaReport:
         """Return a saga's timeline and progress, as all services together show them.

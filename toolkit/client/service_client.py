@@ -5,8 +5,9 @@ A service that can't be reached raises UnreachableError; it never counts as "not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from toolkit.declaration.contract import Contract
 from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome, SagaOutcome
@@ -20,6 +21,7 @@ from toolkit.protocol.dead_letter_rows import DeadLetterGroup, DeadLetterSummary
 from toolkit.protocol.invariants import Backlog
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
+from toolkit.protocol.question_rows import AnswerOutcome, Question
 from toolkit.runtime.pruner import Pruned
 from toolkit.tracking.snapshot import Snapshot
 
@@ -115,6 +117,21 @@ class ServiceClient(LogReader, Protocol):
 
     async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Ask all services to abort a running saga; no rows where the service does not know the saga."""
+        ...
+
+    async def questions(self, *, limit: int) -> list[Question]:
+        """Return the steps that wait for an answer, those that moved last first."""
+        ...
+
+    async def answer(
+        self, saga_id: str, event: str, fields: Mapping[str, Any], by: Operator, saga_type: str | None = None
+    ) -> AnswerOutcome | None:
+        """Answer a step that waits, by the event of this name; None where the service does not know the saga.
+
+        Raises:
+            InvalidAnswerError: no step takes such an answer, or its fields are wrong.
+            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+        """
         ...
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:

@@ -55,7 +55,8 @@ def in_database(name: str, url: str, settings: Settings, find: Find) -> Database
         url,
         queue=queue_name(settings, name),
         emitted=lambda: find(name).sendable(),
-        contract=lambda: _declared(name, find),
+        contract=lambda: Contract.of(_declared(name, find)),
+        declared=lambda: _declared(name, find),
         clock=SystemClock(),
     )
 
@@ -90,9 +91,9 @@ def _at(name: str, url: str, settings: Settings, find: Find) -> ServiceClient:
     raise NoServiceError(f"the address of {name} is not allowed: it begins with http://, sqlite:/// or postgresql://")
 
 
-def _declared(name: str, find: Find) -> Contract:
+def _declared(name: str, find: Find) -> Service:
     try:
-        return Contract.of(find(name))
+        return find(name)
     except SagaError as error:
         raise UnreachableError(f"the declarations of {name} are not to be found: {error}") from error
 

@@ -67,6 +67,13 @@ class Gate:
 
     def waits_for(self, event_types: Iterable[str]) -> str:
         """Return the empty slots in words, by the types of the gathered events: "CarBooked (car)"."""
+        return ", ".join(f"{' or '.join(events)} ({name})" for name, events in self.empty(event_types).items())
+
+    def empty(self, event_types: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return the events of each empty slot, by the types of the gathered events."""
         filled = {self._slot_of.get(event_type) for event_type in event_types}
-        empty = {name: events for name, events in self._slots.items() if name not in filled}
-        return ", ".join(f"{' or '.join(events)} ({name})" for name, events in empty.items())
+        return {name: events for name, events in self._slots.items() if name not in filled}
+
+    def rivals(self, event_type: str) -> tuple[str, ...]:
+        """Return the events of which one fills this event's slot, the event itself among them."""
+        return self._slots[self._slot_of[event_type]]

@@ -1,0 +1,47 @@
+"""The open questions of one service: the steps that wait for an answer of a person, or of a system outside."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from toolkit.declaration.contract import Contract, HandlerContract
+from toolkit.declaration.redaction import redacted_object
+from toolkit.persistence.open_gates import OpenGate, open_gates
+from toolkit.protocol.joins import Gate
+from toolkit.protocol.question_rows import Question
+
+
+async def open_questions(connection: AsyncConnection, contract: Contract, *, limit: int) -> list[Question]:
+    """Return the steps that wait for an answer, those that moved last first; bodies are redacted."""
+    asking = {(each.saga, each.name): each for each in contract.handlers if answers_of(each, contract)}
+    gates = await open_gates(connection, asking, limit=limit)
+    found = [_question(gate, asking[gate.key[0], gate.key[2]], contract) for gate in gates]
+    return [each for each in found if each.answers]
+
+
+def answers_of(handler: HandlerContract, contract: Contract) -> list[str]:
+    """Return the answers that a step takes."""
+    return [name for name in handler.triggers if name in contract.events and contract.events[name].answer]
+
+
+def _question(gate: OpenGate, step: HandlerContract, contract: Contract) -> Question:
+    saga_type, saga_id, _ = gate.key
+    first, last = gate.arrivals[0], gate.arrivals[-1]
+    slots = Gate({slot.name: slot.events for slot in step.slots})
+    arrived = [str(each.event_type) for each in gate.arrivals]
+    empty = [event for events in slots.empty(arrived).values() for event in events]
+    return Question(
+        service=contract.service,
+        saga_type=saga_type,
+        saga_id=saga_id,
+        step=step.name,
+        asked_at=first.at,
+        asked_by=str(last.event_type),
+        events={
+            str(each.event_type): redacted_object(contract.events.get(str(each.event_type)), each.event_body)
+            for each in gate.arrivals
+        },
+        answers=[event for event in answers_of(step, contract) if event in empty],
+        waits_for=slots.waits_for(arrived),
+        deadline=first.deadline,
+    )
