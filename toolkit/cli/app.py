@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.commands.abort import abort
+from toolkit.cli.commands.answer import answer
 from toolkit.cli.commands.asyncapi import asyncapi
 from toolkit.cli.commands.attention import attention
 from toolkit.cli.commands.audit import audit
@@ -21,6 +22,7 @@ from toolkit.cli.commands.log import log
 from toolkit.cli.commands.ls import ls
 from toolkit.cli.commands.nudge import nudge
 from toolkit.cli.commands.prune import prune
+from toolkit.cli.commands.questions import questions
 from toolkit.cli.commands.replay import replay
 from toolkit.cli.commands.run import run
 from toolkit.cli.commands.stats import stats
@@ -41,7 +43,7 @@ app = typer.Typer(
 )
 _VERBS = (
     *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, check, graph, asyncapi, topology),
-    *(config, doctor, attention, audit, nudge, abort, replay, prune),
+    *(config, doctor, attention, audit, questions, answer, nudge, abort, replay, prune),
 )
 for verb in _VERBS:
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""The event that starts a saga, made from an example, from JSON, and from `--set key=value`.
+"""The event that starts a saga, made from an example, from JSON, and from `--set key=value`; and an answer's fields.
 
 What leaves here is valid: it is checked by the event's own model, and a field that the model lacks is an error,
 since a misspelt one would otherwise be dropped unseen.
@@ -52,6 +52,16 @@ def _built(saga: Saga, data: str | None, changes: Sequence[str], count: int) -> 
         raise UsageError(f"{count} sagas can't share the {saga.id_field} {given!r}: leave it out, or leave out --count")
     ids = [str(given)] if given is not None else [new_id() for _ in range(count)]
     return {saga_id: validated(saga.starts_with, fields | {saga.id_field: saga_id}, texts) for saga_id in ids}
+
+
+def fields_of(data: str | None, changes: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the fields that are given, and the texts of those that were set, by their paths.
+
+    Raises:
+        UsageError: the data is malformed.
+    """
+    fields = read_data(data) if data is not None else {}
+    return fields, dict(apply(change, fields) for change in changes)
 
 
 def example_of(saga: Saga) -> dict[str, Any]:

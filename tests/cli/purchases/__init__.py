@@ -1,0 +1,1 @@
+"""A package of services, as the command line finds them: one that waits for an answer."""

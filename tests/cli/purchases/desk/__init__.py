@@ -1,0 +1,1 @@
+"""The service that waits for an answer."""
