@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from toolkit.declaration.retry_policy import Retry, RetryPolicy
     from toolkit.declaration.service import Service
     from toolkit.errors import DeclarationError, SagaError
-    from toolkit.orchestration.orchestrator import Received, SagaOrchestrator, SagaStep
+    from toolkit.orchestration.orchestrator import Parallel, Received, SagaOrchestrator, SagaStep
 
 __all__ = [
     "Answer",
@@ -23,6 +23,7 @@ __all__ = [
     "Event",
     "IdempotencyKey",
     "Middleware",
+    "Parallel",
     "Participant",
     "Received",
     "Refusal",
@@ -48,6 +49,7 @@ _HOMES = {
     "Event": "declaration.events",
     "IdempotencyKey": "declaration.events",
     "Middleware": "declaration.middleware",
+    "Parallel": "orchestration.orchestrator",
     "Participant": "declaration.participant",
     "Received": "orchestration.orchestrator",
     "Refusal": "declaration.events",

@@ -13,7 +13,7 @@ import pytest
 from tests.conformance.world import Declare, EmbeddedWorld, RabbitWorld, World, settings_for
 from tests.conftest import PostgresDatabases
 from tests.example_sagas import approval, conference, parallel_trip
-from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
+from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services, parallel_services
 from tests.example_sagas.travel import services
 from tests.example_sagas.vouchers import services_of_both
 from tests.servers import Server
@@ -61,6 +61,13 @@ async def conferences(request: pytest.FixtureRequest, tmp_path: Path, prefix: st
 async def purchases(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The services of a saga that waits for a person's answer, running."""
     async with _running(approval.services, request, tmp_path, prefix) as found:
+        yield found
+
+
+@pytest.fixture(params=["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"])
+async def parallel_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The trip's services, running, and a coordinator that asks two of their steps at once."""
+    async with _running(parallel_services, request, tmp_path, prefix, asked_by=COORDINATOR) as found:
         yield found
 
 

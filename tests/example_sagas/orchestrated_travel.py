@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.example_sagas.travel import Script, TripRequested, services, trip_saga
-from toolkit import SagaOrchestrator, SagaStep, Service
+from tests.example_sagas.travel import (
+    FlightBooked,
+    RoomBooked,
+    RoomRefused,
+    Script,
+    TripRequested,
+    services,
+    trip_saga,
+)
+from toolkit import Parallel, Received, SagaOrchestrator, SagaStep, Service
 
 #: The coordinator's service; SAGA_ASKED_BY names it.
 COORDINATOR = "travelplan"
@@ -23,6 +31,29 @@ class TripPlan(SagaOrchestrator, saga=trip_saga):
             SagaStep("book_flight", timeout=minute),
             SagaStep("issue_ticket", timeout=minute),
         ]
+
+
+class ParallelTripPlan(SagaOrchestrator, saga=trip_saga):
+    """Books the room and the flight at once, and issues the ticket when both are booked."""
+
+    failed_end = SagaStep("apologize", action=lambda received: RoomRefused(trip_id=id_of(received), reason="no trip"))
+
+    def define_steps(self, data: TripRequested) -> list[SagaStep | Parallel]:
+        booked = SagaStep("book_flight", action=lambda received: RoomBooked(trip_id=id_of(received)))
+        return [
+            Parallel(SagaStep("book_room"), booked),
+            SagaStep("issue_ticket", action=lambda received: received[FlightBooked]),
+        ]
+
+
+def id_of(received: Received) -> str:
+    """Return the trip's id."""
+    return received[TripRequested].trip_id
+
+
+def parallel_services(script: Script) -> list[Service]:
+    """Return the three services, and a coordinator that asks two of their steps at once."""
+    return [*services(script), Service(name=COORDINATOR, orchestrators=[ParallelTripPlan])]
 
 
 def orchestrated_services(script: Script) -> list[Service]:

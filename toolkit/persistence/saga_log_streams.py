@@ -131,10 +131,10 @@ class Stream:
         if self.state is StepState.COMPLETED:
             self.has_ended_it = self.saga_state.is_ended
             self._keep(entry)
-        elif self.state is StepState.EXECUTING:
-            self._keep(entry)  # a coordinator's own stream keeps the starting event, and the plan, while it executes
-            self._gather(entry)
-        elif self.state is StepState.GATHERING:
+        elif self.state is StepState.EXECUTING or self.state is StepState.GATHERING:
+            self._keep(
+                entry
+            )  # a coordinator's own stream keeps the starting event and the plan from its first entry on
             self._gather(entry)
 
     def _keep(self, entry: Any) -> None:

@@ -67,9 +67,14 @@ class CoordinatedStep(Transition):
     # -- the saga's own stream ---------------------------------------------------------------------------------
 
     def begun(self, plan: Plan) -> None:
-        """The saga begins: keep its starting event, and its plan."""
+        """The saga begins: keep its starting event, and its plan.
+
+        With parallel steps it gathers their replies: each takes the next position, so of two that come to two replicas
+        at once, one is taken again and sees the other.
+        """
         body = json.dumps(json.loads(self.message.body) | {_PLAN: json.loads(plan.text())})
-        self._move(StepState.EXECUTING, SagaState.STARTED, made_by=_keeping(type(self.message.event), body))
+        to = StepState.GATHERING if plan.is_parallel else StepState.EXECUTING
+        self._move(to, SagaState.STARTED, made_by=_keeping(type(self.message.event), body))
 
     def plan(self) -> Plan | None:
         """Return the saga's plan; None where it was aborted before it began."""

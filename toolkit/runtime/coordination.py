@@ -142,19 +142,22 @@ class CoordinatedSaga:
         commands = Commands(self._orchestrator, plan, self._message, self._received(plan), self._reason(plan, reason))
         built = [commands.of(move, most=self._coordination.max_body) for move in course.moves]
         end = commands.end(course.end, service=self._coordination.service) if course.end else None
+        state = SagaState.COMPENSATING if course.is_failing else SagaState.PENDING
         if begins:
             self.own.begun(plan)
+        elif self.own.stream.state is StepState.GATHERING and course.moves:
+            self.own.moved(StepState.GATHERING, state)
         elif self.own.stream.state is None and course.end is None:
             self.own.moved(StepState.FENCED, SagaState.COMPENSATING, error=commands.reason)
         for move, command in zip(course.moves, built, strict=True):
-            self._write(move, command, plan, commands.reason, is_failing=course.is_failing)
+            self._write(move, command, plan, commands.reason, state)
         if course.end:
             self._end(course.end, end, commands.reason)
         if course.end is SagaState.COMPLETED:
             self._confirm([*plan.steps, self._orchestrator.name])
 
-    def _write(self, move: Move, command: Command | None, plan: Plan, reason: str, *, is_failing: bool) -> None:
-        step, state = self._at(move.step), SagaState.COMPENSATING if is_failing else SagaState.PENDING
+    def _write(self, move: Move, command: Command | None, plan: Plan, reason: str, state: SagaState) -> None:
+        step = self._at(move.step)
         timeout = plan.steps[move.step].timeout
         if timeout and step.stream.state is StepState.EXECUTING:
             step.cancel_timer()
