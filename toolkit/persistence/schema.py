@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import DateTime, MetaData, Table, inspect, text
@@ -49,7 +50,12 @@ def as_utc(value: datetime | str | None) -> datetime | None:
 
 
 def _sqlite_text(time: datetime) -> str:
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return _utc_text(time if time.tzinfo is UTC else time.astimezone(UTC))
+
+
+@lru_cache(maxsize=1000)  # the rows of a batch have few times between them
+def _utc_text(time: datetime) -> str:
+    return time.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def insert_into(table: Table, connection: AsyncConnection) -> postgresql.Insert | sqlite.Insert:
