@@ -40,6 +40,19 @@ async def test_ends_of_sagas_join_the_next_batch(
     assert await lent(database) == ["loan-1"]
 
 
+async def test_ends_wait_for_longer_than_a_turn(running_branch: Branch) -> None:
+    source = Recorded()
+    ended, request = Delivery(wire(ENDED), source), Delivery(wanted(1), source)
+
+    running_branch.batcher.take([ended])
+    for _ in range(10):  # each turn is far shorter than the patience
+        await asyncio.sleep(0)
+    running_branch.batcher.take([request])
+    await running_branch.batcher.drain()
+
+    assert source.settled == [[ended, request]]
+
+
 async def test_a_lonely_end_waits_only_a_moment(running_branch: Branch) -> None:
     source = Recorded()
     ended = Delivery(wire(ENDED), source)
