@@ -82,11 +82,11 @@ async def recorded(rabbitmq, prefix) -> AsyncIterator[RecordedQueue]:
         queue = await channel.declare_queue(f"{prefix}.recorded", durable=True)
         recorded = RecordedQueue(channel, queue)
         underlay = await channel.get_underlay_channel()
-        queue_put = underlay.connection.write_queue.put
+        queue_put = underlay.connection.write_queue.put_nowait
 
-        async def put(written: ChannelFrame) -> None:
+        def put(written: ChannelFrame) -> None:
             recorded.writes.append(written.payload)
-            await queue_put(written)
+            queue_put(written)
 
-        underlay.connection.write_queue.put = put
+        underlay.connection.write_queue.put_nowait = put
         yield recorded

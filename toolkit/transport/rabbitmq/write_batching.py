@@ -1,4 +1,4 @@
-"""One write to the socket for all the frames that a channel receives in one turn of the event loop.
+"""One write to the socket for all the frames that a channel receives while the socket takes the ones before.
 
 aiormq writes frame by frame, and a system call costs more than all else of a publish. It has no public way to batch:
 this wraps a channel's `write_queue`, the one private attribute that is touched. On a channel without it frames are
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from aiormq.abc import AbstractChannel, ChannelFrame
 from aiormq.channel import Channel
@@ -18,10 +19,10 @@ _MOST = 1024 * 1024
 
 
 class JoinedWrites:
-    """Replaces a channel's queue of outgoing frames; the frames of one turn are written as one.
+    """Replaces a channel's queue of outgoing frames.
 
-    The next ones follow once the socket has taken these: a broker that reads nothing does not fill this process's
-    memory.
+    A frame is written at once, and those that come until the socket has taken it are written as one: a broker that
+    reads nothing does not fill this process's memory.
     """
 
     def __init__(self, channel: Channel, queue: asyncio.Queue[ChannelFrame]) -> None:
@@ -30,7 +31,7 @@ class JoinedWrites:
         self._frames: list[ChannelFrame] = []
         self._bytes = 0
         self._has_room = asyncio.Event()
-        self._passing_on: asyncio.Task[None] | None = None
+        self._is_passing_on = False
 
     async def put(self, frame: ChannelFrame) -> None:
         """Enqueue a frame in order, as soon as there is room."""
@@ -43,21 +44,31 @@ class JoinedWrites:
         """Enqueue a frame at once: so a channel answers the broker that closes it."""
         self._frames.append(frame)
         self._bytes += len(frame.payload)
-        if self._passing_on is None:
-            self._passing_on = asyncio.create_task(self._pass_on())
+        if not self._is_passing_on:
+            self._pass_on()
 
-    async def _pass_on(self) -> None:
-        try:
-            while self._frames:
-                frames, self._frames, self._bytes = self._frames, [], 0
-                self._has_room.set()
-                taken = self._channel.create_future()
-                await self._queue.put(_joined(frames, taken))
-                await taken
-        except Exception:  # noqa: BLE001 -- the channel has ended; its callers get its error
+    def _pass_on(self) -> None:
+        """Hand all frames to the connection as one; the next ones follow once the socket has taken it."""
+        self._is_passing_on = True
+        frames, self._frames, self._bytes = self._frames, [], 0
+        self._has_room.set()
+        taken = self._channel.create_future()  # it fails once the channel has ended
+        taken.add_done_callback(partial(self._passed_on, frames))
+        joined = ChannelFrame(_payload(frames), any(each.should_close for each in frames), taken)
+        if self._queue.full():  # the socket takes nothing at the moment
+            self._channel.create_task(self._queue.put(joined))
+        else:
+            self._queue.put_nowait(joined)
+
+    def _passed_on(self, frames: Sequence[ChannelFrame], taken: asyncio.Future[None]) -> None:
+        for frame in frames:
+            frame.drain()
+        if taken.cancelled() or taken.exception():  # the channel has ended; its callers get its error
             self._frames, self._bytes = [], 0
-        finally:
-            self._passing_on = None
+        if self._frames:
+            self._pass_on()
+        else:
+            self._is_passing_on = False
             self._has_room.set()
 
 
@@ -71,16 +82,5 @@ def join_writes(channel: AbstractChannel) -> Channel:
     return channel
 
 
-def _joined(frames: Sequence[ChannelFrame], taken: asyncio.Future[None]) -> ChannelFrame:
-    """Return these frames as one; `taken` resolves when the socket has taken it, and marks each frame as drained."""
-    taken.add_done_callback(lambda _: _all_drained(frames))
-    return ChannelFrame(
-        payload=b"".join(frame.payload for frame in frames),
-        should_close=any(frame.should_close for frame in frames),
-        drain_future=taken,
-    )
-
-
-def _all_drained(frames: Sequence[ChannelFrame]) -> None:
-    for frame in frames:
-        frame.drain()
+def _payload(frames: Sequence[ChannelFrame]) -> bytes:
+    return b"".join(frame.payload for frame in frames)
