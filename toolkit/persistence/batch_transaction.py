@@ -44,11 +44,6 @@ class BatchTransaction:
         self._is_committed = False
 
     @property
-    def has_session(self) -> bool:
-        """Whether the session was asked for."""
-        return self._session is not None
-
-    @property
     def session(self) -> StepSession:
         """Return the session; it begins the transaction at its first use of the database."""
         if self._session is None:
@@ -105,15 +100,21 @@ class BatchTransaction:
             raise RowsNotWrittenError from error
 
     async def commit(self) -> None:
-        """Commit what has no commit yet."""
-        if self._is_committed:
-            return
+        """Commit what has no commit yet, and return the connection to the pool: one call does all of it."""
         if self._session is not None:
             self._session.sync_session.is_lent = False
-            self._session.outcomes = self.outcomes
-            await self._session.commit()
-        if self.connection.in_transaction():
-            await failpoints.amid("commit-sent", self.connection.commit(), self.outcomes)
+        ending = self.connection.run_sync(self._end)
+        await (failpoints.amid("commit-sent", ending, self.outcomes) if self.connection.in_transaction() else ending)
+
+    def _end(self, connection: Connection) -> None:
+        session = self._session.sync_session if self._session else None
+        if session is not None and not self._is_committed:
+            session.commit()
+        if connection.in_transaction():
+            connection.commit()
+        if session is not None:
+            session.close()
+        connection.close()
 
     async def rollback(self) -> None:
         """Undo what has no commit yet."""
@@ -124,9 +125,12 @@ class BatchTransaction:
             await self.connection.rollback()
 
     async def close(self) -> None:
-        """End the session."""
+        """End the session, and return the connection to the pool, unless `commit` did; a cancellation waits for it."""
+        if self.connection.closed:
+            return
         if self._session is not None:
             await self._session.close()
+        await self.connection.__aexit__(None, None, None)
 
     def _write_and_commit(self, connection: Connection, write: Callable[[Driver], bool]) -> bool:
         """Do in SQLite's thread all that `write` and `commit` do, and begin the transaction before."""

@@ -46,16 +46,15 @@ class Database:
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[BatchTransaction]:
         """Open the transaction of a batch, commit at the end, roll back on an exception."""
-        async with self.engine.connect() as connection:
-            transaction = BatchTransaction(connection)
-            try:
-                yield transaction
-                await transaction.commit()
-            except BaseException:  # a cancellation, too, must not leave the transaction open
-                await transaction.rollback()
-                raise
-            finally:
-                await transaction.close()
+        transaction = BatchTransaction(await self.engine.connect())
+        try:
+            yield transaction
+            await transaction.commit()
+        except BaseException:  # a cancellation, too, must not leave the transaction open
+            await transaction.rollback()
+            raise
+        finally:
+            await transaction.close()
 
     def session(self) -> StepSession:
         """Return a session that takes a connection at its first use."""

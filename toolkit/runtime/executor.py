@@ -133,7 +133,7 @@ class Executor:
                 tx = Transaction(transaction, work, known, is_optimistic, is_alone=len(batch) == 1)
                 calls = [await self._dispatch.take(item, tx) for item in batch]
                 transaction.outcomes = work.outcomes()
-                with writing(is_optimistic=is_optimistic):
+                with writing(tx):
                     unread = sagas_of(batch) - sagas_of(read) if read is not None else ()
                     await work.write(transaction.write, sent=take_confirmed(), unread=unread)
         self.finish(work)

@@ -42,9 +42,14 @@ class Transaction:
     known: Known
     is_optimistic: bool
     is_alone: bool
-    attempts: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
     #: The external calls that the current message has claimed.
     calls: list[ExternalCall] = field(default_factory=list)
+
+    @property
+    def only_attempt(self) -> Attempt | None:
+        """The attempt of a message that is alone in its batch, where no other step was run."""
+        return self.attempts[0] if self.is_alone and len(self.attempts) == 1 else None
 
     def session_for(self, handler: Step | Compensation) -> StepSession | None:
         """Return the batch's session if the function asks for one."""
@@ -172,14 +177,13 @@ class StepRunner:
         handler = attempt.handler
         if session := tx.session_for(handler):
             if session.dirty or session.deleted:  # else the changes of two steps would be mixed
-                with writing(is_optimistic=True):
+                with writing(tx):
                     await tx.database.flush()
             session.begin_step()
-        tx.attempts += 1
-        call = self.call(attempt, session, original=original, flush=tx.is_alone)
-        result = await bounded(call, handler, session)
+        tx.attempts.append(attempt)
+        result = await bounded(self.call(attempt, session, original=original, flush=False), handler, session)
         attempt.end(result)
-        is_known = (tx.is_alone and tx.attempts == 1) or (isinstance(result, Failure) and result.was_cut)
+        is_known = tx.only_attempt or (isinstance(result, Failure) and result.was_cut)
         fallback = FallbackError(attempt if is_known else None)
         if isinstance(result, Failure):
             blame(result, handler)
@@ -196,11 +200,12 @@ class StepRunner:
 
 
 @contextmanager
-def writing(*, is_optimistic: bool) -> Iterator[None]:
+def writing(tx: Transaction) -> Iterator[None]:
     """Distinguish errors of the toolkit's own statements from those of the rows that the steps left to be written.
 
     Raises:
-        FallbackError: such a row can't be written in an optimistic batch; which step it belongs to is unknown.
+        FallbackError: such a row can't be written in an optimistic batch; which step it belongs to is known only where
+            one step was run.
         UnrecordedError: a statement failed.
     """
     try:
@@ -208,7 +213,11 @@ def writing(*, is_optimistic: bool) -> Iterator[None]:
             yield
     except RowsNotWrittenError as error:
         cause = error.__cause__ or error
-        if not is_optimistic or is_contention(cause) or is_outage(cause):
+        if (attempt := tx.only_attempt) and isinstance(cause, Exception):
+            attempt.result = failure = Failure(cause)
+            blame(failure, attempt.handler)
+            raise FallbackError(attempt) from cause
+        if not tx.is_optimistic or is_contention(cause) or is_outage(cause):
             raise cause from None
         raise FallbackError from cause
 

@@ -120,6 +120,21 @@ async def test_a_row_refused_at_flush_fails_alone(copies_branch: Branch, databas
     assert await states(database, "loan-2") == ["failed"]
 
 
+async def test_a_step_alone_runs_once_for_a_refused_row(
+    copies_branch: Branch, database: Database, counter: Counter
+) -> None:
+    await copies_branch.take(*wanted(1))
+
+    async def take_anothers_slip(_: BookWanted, session: AsyncSession) -> None:
+        session.add(Slip(loan_id="loan-1"))
+
+    counter.acts["loan-2"] = take_anothers_slip
+    await copies_branch.take(*wanted(2))
+
+    assert counter.calls == ["loan-1", "loan-2"]
+    assert await states(database, "loan-2") == ["failed"]
+
+
 async def test_contention_at_the_flush_causes_no_fallback(postgres: Database, counter: Counter) -> None:
     branch = await open_copies_branch(postgres, counter)
     async with postgres.engine.begin() as connection:

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from tests.counting import counted_tasks
 from tests.eventually import becomes_true
 from tests.example_sagas.library_branch import Branch
 from tests.example_sagas.loan_messages import message_of
@@ -47,6 +48,18 @@ async def test_a_batch_of_steps_costs_few_round_trips(postgres: Database, size: 
         taken = trips.count - before
 
     assert taken == OF_A_STEP
+
+
+@pytest.mark.parametrize("size", [1, 50])
+async def test_a_batch_makes_only_the_relays_task(postgres: Database, size: int) -> None:
+    branch = await open_copies_branch(postgres, Counter())
+    await branch.take(*wanted(1000))
+
+    with counted_tasks() as begun:
+        await branch.take(*wanted(*range(size)))
+
+    await branch.relay.drain()
+    assert begun == ["Relay._send"]
 
 
 @pytest.mark.parametrize("size", [1, 50])
