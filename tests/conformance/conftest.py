@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ async def conferences(request: pytest.FixtureRequest, tmp_path: Path, prefix: st
         yield found
 
 
-@pytest.fixture(params=[each for each in VARIANTS if not each.endswith("reads-first")])
+@pytest.fixture(params=["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"])
 async def purchases(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The services of a saga that waits for a person's answer, running."""
     async with _running(approval.services, request, tmp_path, prefix) as found:
@@ -68,6 +69,14 @@ async def purchases(request: pytest.FixtureRequest, tmp_path: Path, prefix: str)
 async def parallel_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The trip's services, running, and a coordinator that asks two of their steps at once."""
     async with _running(parallel_services, request, tmp_path, prefix, asked_by=COORDINATOR) as found:
+        yield found
+
+
+@pytest.fixture(params=["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"])
+async def reminding(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The same services, running; the step that waits reminds each second."""
+    declare = partial(approval.services, remind=timedelta(seconds=1))
+    async with _running(declare, request, tmp_path, prefix) as found:
         yield found
 
 

@@ -207,3 +207,20 @@ async def test_a_question_is_answered_over_http(purchases: World) -> None:
     assert (lost.outcome, lost.decided_by, lost.decided_at) == ("refused", "ada@desk", won.decided_at)
     assert unknown is None
     assert (answer.event_type, answer.event_by) == ("Approved", "ada@desk")
+
+
+async def test_an_open_question_is_reminded_of_until_it_is_decided(reminding: World) -> None:
+    await asked(reminding)
+
+    async def is_reminded_twice() -> bool:
+        return (await reminding.notes("desk", "desk-1")).count("reminded") == 2
+
+    await eventually(is_reminded_twice, within=60)
+    await given(reminding, Declined(purchase_id="desk-1", why="too dear"), BOB)
+    reminders = (await reminding.notes("desk", "desk-1")).count("reminded")
+    await reminding.quiet()
+    await asyncio.sleep(2)
+
+    assert (await reminding.notes("desk", "desk-1")).count("reminded") == reminders
+    async with reminding.runtimes["desk"].database.reading() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM outbox")) == 0

@@ -56,6 +56,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
     "redriven": ("↻", "calm", "redriven"),
     "dropped": ("⊘", "calm", "dropped"),
     "replayed": ("↻", "calm", "replayed"),
+    "reminded": ("↻", "calm", "reminded"),
     # kinds of attention
     "dead_letter": ("!", "bad", "dead letter"),
     # services

@@ -47,6 +47,7 @@ _TEXTS = {
 _NUMBERS = {
     envelope.VERSION: "the event's version",
     envelope.ATTEMPT: "which attempt at this delivery it is, from 1; for reading only",
+    envelope.REMINDER: "of a timer: which reminder of the step's open question it is, from 1",
     envelope.DEFERRED_UNTIL: "set by a service for itself: the second, since the epoch, until which it is deferred",
 }
 

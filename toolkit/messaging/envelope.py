@@ -29,6 +29,7 @@ TRACEPARENT = "traceparent"
 STARTED_AT = "started-at"
 NUDGE = "nudge"
 TIMER = "timer"
+REMINDER = "reminder"
 ASK = "ask"
 UNDO = "undo"
 REPLY = "reply"
@@ -38,7 +39,7 @@ ANSWERED_BY = "answered-by"
 CAME_BY = "came-by"
 HEADERS = (
     SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, DEFERRED_UNTIL, TRACEPARENT, STARTED_AT,
-    NUDGE, TIMER, ASK, UNDO, REPLY, OUTCOME, SENT_BY, ANSWERED_BY, CAME_BY,
+    NUDGE, TIMER, REMINDER, ASK, UNDO, REPLY, OUTCOME, SENT_BY, ANSWERED_BY, CAME_BY,
 )  # fmt: skip
 
 #: The most characters of an id or of a text header, all printable: the limit of AMQP's short strings.
@@ -85,6 +86,7 @@ class Envelope:
     - `nudge`: the id of the nudge that sends the event again, empty the first time. A service that knows the saga's end
       answers a nudge with it.
     - `timer`: the step whose deadline this message announces to its own service; empty in every other message.
+    - `reminder`: of a timer that reminds of the step's open question: its number, counted from 1; else 0.
     - `address`: of a coordinator's command, the step that it is for; `reply`: of that step's event, what it replies.
     - `sent_by`: the login that sent the event, verified by the broker; empty where the client set no user-id. Only
       messages that a service sends to itself keep it; None for an event that goes out for the first time.
@@ -106,6 +108,7 @@ class Envelope:
     started_at: datetime | None = None
     nudge: str = ""
     timer: str = ""
+    reminder: int = 0
     address: Address | None = None
     reply: Reply | None = None
     sent_by: str | None = None
@@ -180,6 +183,8 @@ class Envelope:
             headers[NUDGE] = self.nudge
         if self.timer:
             headers[TIMER] = self.timer
+        if self.reminder:
+            headers[REMINDER] = self.reminder
         if self.address:
             headers[self.address.verb.value] = self.address.step
         if self.reply:
@@ -262,6 +267,11 @@ class Message:
     def as_timer(self, step: str) -> WireMessage:
         """Return the same event as the message that announces a step's deadline to its own service."""
         return self._under(replace(self.envelope, timer=step, reply=None, attempt=1, deferred_until=0, nudge=""))
+
+    def as_reminder(self, step: str, number: int) -> WireMessage:
+        """Return the same event as the message that reminds of the step's open question for the `number`-th time."""
+        fresh = replace(self.envelope, reply=None, attempt=1, deferred_until=0, nudge="")
+        return self._under(replace(fresh, timer=step, reminder=number))
 
     def _under(self, envelope: Envelope) -> WireMessage:
         return envelope.wrap(self.body, type(self.event))

@@ -87,6 +87,7 @@ failed_compensations = Counter(
     "saga_compensations_failed_total", "Compensations that failed for good: their step is not undone.", _STEP
 )
 nudges = Counter("saga_nudges_total", "Overdue steps whose event was sent again.", _SAGA)
+reminders = Counter("saga_reminders_total", "Reminders of questions that were still open.", _STEP)
 aborts = Counter("saga_aborts_total", "Aborts that were requested for overdue steps.", _SAGA)
 contradictions = Counter("saga_contradictions_total", "Steps whose state contradicts the end of their saga.", _STEP)
 _dead_letters = Counter("saga_dead_letters_total", "Messages that became dead letters.", ("service",))
@@ -141,6 +142,8 @@ class Meter:
                     self._of(failed_compensations, *step).inc(count)
                 case Note.NUDGED:
                     self._of(nudges, step[0]).inc(count)
+                case Note.REMINDED:
+                    self._of(reminders, *step).inc(count)
                 case Note.ABORTED:
                     self._of(aborts, step[0]).inc(count)
 

@@ -56,6 +56,7 @@ class _ArrivalRow(NamedTuple):
     traceparent: str | None
     deadline: Any
     started_at: Any
+    attempt: int
 
 
 # By the id alone, which the index finds; the few entries of other types are separated here.
@@ -94,6 +95,7 @@ class Stream:
     - `event_ids`: the events that were handled, or ignored as too late, to recognise duplicates.
     - `original`: the event that the step emitted, for its compensation.
     - `gathered`, `deadline`: of a join, the events that fill its slots, and until when it waits for the others.
+    - `reminders`: of a step that waits for an answer, how often it has reminded of it.
     - `started_at`: of a join, when its saga began: an answer from outside does not have it.
     - `end`: how the saga ended, if the stream shows it; `has_ended_it`: the step itself ended it.
     """
@@ -108,6 +110,7 @@ class Stream:
     gathered: tuple[GatheredEvent, ...] = ()
     deadline: datetime | None = None
     started_at: datetime | None = None
+    reminders: int = 0
     end: SagaState | None = None
     has_ended_it: bool = False
 
@@ -152,6 +155,8 @@ class Stream:
         self.gathered += (arrived,)
 
     def _note(self, entry: Any) -> None:
+        if entry.to_state == Note.REMINDED:
+            self.reminders = max(self.reminders, int(entry.attempt))
         self.retries = 0 if entry.to_state == Note.REDRIVEN else self.retries + (entry.to_state == Note.RETRYING)
         if entry.to_state == Note.IGNORED and entry.event_id:
             self.event_ids.add(entry.event_id)

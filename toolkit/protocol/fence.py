@@ -132,3 +132,4 @@ class Note(StrEnum):
     REDRIVEN = "redriven"
     DROPPED = "dropped"
     REPLAYED = "replayed"
+    REMINDED = "reminded"

@@ -65,6 +65,11 @@ class Gate:
                 filled.setdefault(slot, event)
         return filled
 
+    def lacks(self, gathered: Iterable[GatheredEvent], event_types: Collection[str]) -> bool:
+        """Whether one of these events would fill an empty slot."""
+        empty = self.empty(event.event_type for event in gathered)
+        return any(not set(event_types).isdisjoint(events) for events in empty.values())
+
     def waits_for(self, event_types: Iterable[str]) -> str:
         """Return the empty slots in words, by the types of the gathered events: "CarBooked (car)"."""
         return ", ".join(f"{' or '.join(events)} ({name})" for name, events in self.empty(event_types).items())

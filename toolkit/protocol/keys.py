@@ -15,3 +15,8 @@ TIMER = "timer:"
 def timer_id(queue: str, key: StreamKey) -> str:
     """Return the id of the outbox row that announces a step's deadline: one for each saga and step."""
     return f"{TIMER}{queue}:{':'.join(key)}"
+
+
+def reminder_id(queue: str, key: StreamKey, number: int) -> str:
+    """Return the id of the outbox row that reminds of a step's open question for the `number`-th time."""
+    return f"{timer_id(queue, key)}:reminder-{number}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from toolkit.declaration.events import Refusal, SagaEnded
+from toolkit.declaration.events import Answer, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import Message
@@ -60,16 +60,34 @@ class JoinDispatch:
     def timer(self, message: Message, tx: Transaction) -> None:
         """Refuse the step that the timer names, if it still gathers and its deadline has passed."""
         step = self._joins.get(message.envelope.timer)
-        if step is None or not (step.is_refusable and is_of(step.saga, message)):
+        if step is None or not is_of(step.saga, message):
             return
         transition = tx.work.joining(step, message)
         stream = transition.stream
-        if stream.state is not StepState.GATHERING or not stream.deadline or tx.work.ends.of(message.envelope.saga):
+        if message.envelope.reminder:
+            self._remind(step, transition, tx)
+            return
+        is_gathering = stream.state is StepState.GATHERING and not tx.work.ends.of(message.envelope.saga)
+        if not (step.is_refusable and is_gathering and stream.deadline):
             return
         if self._failures.has_passed(stream.deadline):
             transition.expired(self._overdue(step, stream))
         else:
             transition.too_early(stream.deadline)
+
+    def _remind(self, step: Step, transition: JoinTransition, tx: Transaction) -> None:
+        """Remind of the step's question, if it is still open and this reminder is not a copy."""
+        envelope, stream = transition.message.envelope, transition.stream
+        is_next = envelope.reminder == stream.reminders + 1
+        if step.remind and is_next and self._is_open(step, stream) and not tx.work.ends.of(envelope.saga):
+            transition.reminded(step.remind)
+
+    def _is_open(self, step: Step, stream: Stream) -> bool:
+        """Whether the step was asked, and an answer would fill one of its slots."""
+        answers = [event.__name__ for event in step.triggers if issubclass(event, Answer)]
+        is_asked = any(event.event_type not in answers for event in stream.gathered)
+        is_gathering = stream.state is StepState.GATHERING
+        return is_gathering and is_asked and self._gates[step.name].lacks(stream.gathered, answers)
 
     def ended(self, ended: SagaEnded, tx: Transaction) -> None:
         """Delete the timers of sagas that have ended."""
@@ -98,7 +116,10 @@ class JoinDispatch:
             transition.expired(self._overdue(step, stream))
         elif fill is Fill.ONE:
             first = self._failures.deadline(step, message) if stream.state is None else stream.deadline
+            was_open = self._is_open(step, stream)
             transition.gathered(deadline=first)
+            if step.remind and not was_open and self._is_open(step, stream):
+                transition.remind_in(step.remind)
         else:
             await self._run(step, transition, tx)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from toolkit.declaration.participant import Compensation, Step
 from toolkit.messaging.envelope import Message
 from toolkit.persistence import log_entries
 from toolkit.persistence.saga_log import Entry
-from toolkit.protocol.fence import StepState
+from toolkit.protocol.fence import Note, StepState
 from toolkit.runtime.joins import Joined
 from toolkit.runtime.transitions import Transition
 
@@ -39,6 +39,17 @@ class JoinTransition(Transition):
         if is_first and deadline:
             self._work.set_timer(self.message.as_timer(self.step.name), self.key, deadline)
 
+    def remind_in(self, period: timedelta) -> None:
+        """Set the next reminder of the step's open question."""
+        number = self.stream.reminders + 1
+        wire = self.message.as_reminder(self.step.name, number)
+        self._work.set_reminder(wire, self.key, number, self._work.origin.now + period)
+
+    def reminded(self, period: timedelta) -> None:
+        """Note that the question is still open; the note's attempt is the number of the reminder."""
+        self._note(Note.REMINDED, error=None, attempt=self.message.envelope.reminder)
+        self.remind_in(period)
+
     def too_early(self, deadline: datetime) -> None:
         """Wait for the deadline again: by this replica's clock the timer came before it."""
         self._work.set_timer_again(self.message.as_timer(self.step.name), self.key, deadline)
@@ -54,7 +65,7 @@ class JoinTransition(Transition):
         made_by: Callable[..., Entry] = log_entries.move,
     ) -> None:
         if self.stream.state is StepState.GATHERING and to is not StepState.GATHERING:
-            self._work.cancel_timer(self.key)
+            self._cancel_timers()
         if made_by is log_entries.move and self.joined and self.joined.is_filled_by(self.message):
             made_by = self._arrival
         super()._move(to, saga_state, emitted=emitted, body=body, error=error, made_by=made_by)

@@ -127,7 +127,13 @@ class StepEntries:
         )
         self._work.append(self.stream, late)
 
-    def _note(self, note: Note, *, error: str | None) -> Entry:
+    def _cancel_timers(self) -> None:
+        """Delete the timer of the step's deadline, and the reminder that would come next."""
+        self._work.cancel_timer(self.key)
+        if self.step.remind:
+            self._work.cancel_reminder(self.key, self.stream.reminders + 1)
+
+    def _note(self, note: Note, *, error: str | None, attempt: int = 0) -> Entry:
         stream, cause = self.stream, self.message.envelope
         entry = log_entries.note(
             self.key,
@@ -136,7 +142,7 @@ class StepEntries:
             state=stream.state,
             saga_state=stream.saga_state or self._or_started(SagaState.PENDING),
             event=(cause.event_id, cause.event_type),
-            attempt=stream.retries + 1,
+            attempt=attempt or stream.retries + 1,
             error=self._redacted(error),
             traceparent=self._traceparent(note, is_emitted=False),
             at=self._work.origin.now,

@@ -64,7 +64,7 @@ class Transition(StepEntries):
         is_abort = isinstance(self.message.event, AbortRequested)
         self._work.after_commit.hit(self.step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
         if self.stream.state is StepState.GATHERING:
-            self._work.cancel_timer(self.key)
+            self._cancel_timers()
         reason = str(getattr(self.message.event, "reason", ""))
         self._move(
             StepState.FENCED,

@@ -27,7 +27,7 @@ from toolkit.persistence.saga_ends import ends_of
 from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import Stream
 from toolkit.protocol.fence import Decision
-from toolkit.protocol.keys import SagaKey, StreamKey, timer_id
+from toolkit.protocol.keys import SagaKey, StreamKey, reminder_id, timer_id
 from toolkit.runtime.after_commit import AfterCommit, Attempt
 from toolkit.runtime.ended_sagas import EndedSagas
 from toolkit.runtime.join_transitions import JoinTransition
@@ -150,9 +150,20 @@ class UnitOfWork:
         due_at = max(deadline, self.origin.now + _CLOCKS_DIFFER)
         self.send_back(wire, f"{timer_id(self.origin.queue, key)}@{new_id()}", due_at)
 
+    def set_reminder(self, wire: WireMessage, key: StreamKey, number: int, due_at: datetime) -> None:
+        """Send a message to this service's own queue when a question may still be open, unless the step moves on."""
+        row_id = reminder_id(self.origin.queue, key, number)
+        self._timers[row_id] = OutboxRow(id=row_id, message=wire, due_at=due_at, destination=self.origin.queue)
+
+    def cancel_reminder(self, key: StreamKey, number: int) -> None:
+        """Delete the reminder that would come next."""
+        self._cancel(reminder_id(self.origin.queue, key, number))
+
     def cancel_timer(self, key: StreamKey) -> None:
         """Delete the timer of a step that has moved on, or whose saga has ended."""
-        row_id = timer_id(self.origin.queue, key)
+        self._cancel(timer_id(self.origin.queue, key))
+
+    def _cancel(self, row_id: str) -> None:
         if self._timers.pop(row_id, None) is None:
             self._cancelled.append(row_id)
 

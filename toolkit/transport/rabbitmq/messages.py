@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from pamqp.commands import Basic
 
 from toolkit.ids import new_id
-from toolkit.messaging.envelope import ANSWERED_BY, CAME_BY, SENT_BY, WireMessage
+from toolkit.messaging.envelope import ANSWERED_BY, CAME_BY, REMINDER, SENT_BY, WireMessage
 from toolkit.messaging.senders import FORWARDED, detour_of
 from toolkit.persistence.dead_letters import DeadLetter
 
@@ -43,8 +43,8 @@ def wire_of(
 ) -> WireMessage:
     """Return a message received through `exchange`, its times in UTC, with the login that the broker verified.
 
-    A message through the service's `own` exchange keeps the login and the route of its first sender, and the operator
-    who answered; on the `shared` exchange, and on others, any client may write these headers.
+    A message through the service's `own` exchange keeps the login and the route of its first sender, the operator who
+    answered, and its reminder's number; on the `shared` exchange, and on others, any client may write these headers.
     """
     timestamp = properties.timestamp
     headers = _headers(properties.headers) if properties.headers else {}
@@ -52,6 +52,7 @@ def wire_of(
         headers[SENT_BY] = properties.user_id or ""
         headers.pop(CAME_BY, None)
         headers.pop(ANSWERED_BY, None)
+        headers.pop(REMINDER, None)
         if detour := detour_of(exchange, shared, headers):
             headers[CAME_BY] = detour
     return WireMessage(
