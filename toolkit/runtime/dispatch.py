@@ -1,23 +1,23 @@
-"""Decides, by the fence, what each message of a batch does: which steps and compensations it runs, fences or closes."""
+"""Decides, by the fence, what each message of a batch does: which steps and compensations it runs, fences or closes.
+
+A plain step runs upon a stream that is taken as empty (see log_reads.py): for a duplicate the fence's key refuses the
+entry, and the batch is executed again with its streams read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
-
-import structlog
 
 from toolkit.clock import Clock
-from toolkit.configuration.settings import SHORTEST_RETENTION
 from toolkit.declaration.contract import coordinators_of
 from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.decoding import Unreadable
 from toolkit.messaging.envelope import Message
-from toolkit.persistence.database_errors import recording
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.runtime.asked_steps import AskedSteps
+from toolkit.runtime.control_messages import ControlMessages
 from toolkit.runtime.coordination import Coordination
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Failure
@@ -26,10 +26,6 @@ from toolkit.runtime.joins import Joined
 from toolkit.runtime.step_runner import StepRunner, Transaction
 from toolkit.runtime.unit_of_work import ExternalCall, is_of
 
-log = structlog.get_logger("toolkit")
-
-#: So many requests for an end are remembered as answered, so that their copies are not: enough for a storm of them.
-_MOST_ANSWERED = 10_000
 #: What an event triggers that no step or compensation of the service takes.
 _NOTHING: tuple[list[Step], list[Compensation], list[Step | Compensation]] = ([], [], [])
 
@@ -51,10 +47,8 @@ class Dispatch:
         asked_by: Mapping[str, str],
         coordination: Coordination | None = None,
     ) -> None:
-        self._service = service
         self._steps = steps
         self._failures = failures
-        self._clock = clock
         self._former_steps = former_steps
         self._coordination = coordination
         self._asked = AskedSteps(
@@ -64,7 +58,7 @@ class Dispatch:
             service, steps, failures, compensate=self._compensate, was_taken_before=self._was_taken_before
         )
         self._triggered = {event: _triggered_by(event, service, self._asked) for event in service.consumed()}
-        self._answered: dict[str, None] = {}
+        self.controls = ControlMessages(service, clock=clock, asked=self._asked, coordination=coordination)
 
     async def take(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
         """Dispatch a message, and return the external calls that it claims."""
@@ -75,19 +69,12 @@ class Dispatch:
             tx.work.ends.received.append((item.envelope.event_id, item.event))
             self._joins.ended(item.event, tx)
         elif isinstance(item.event, AbortRequested) and item.envelope.address is None:
-            await self._abort(item, tx)
+            await self.controls.abort(item, tx)
         elif isinstance(item.event, EndRequested):
-            if tx.work.ends.ended_here(item.envelope.saga):  # else the service that ended it answers
-                self._answer(item.envelope.event_id, item, tx)
+            self.controls.end_requested(item, tx)
         else:
             await self._event(item, tx)
         return tx.calls
-
-    def committed(self, answered: Collection[str]) -> None:
-        """Remember the ids of the messages that a committed transaction has answered."""
-        self._answered.update(dict.fromkeys(answered))
-        while len(self._answered) > _MOST_ANSWERED:
-            del self._answered[next(iter(self._answered))]
 
     async def _event(self, message: Message, tx: Transaction) -> None:
         """Run the steps and compensations that the event triggers."""
@@ -96,8 +83,8 @@ class Dispatch:
                 self._joins.timer(message, tx)
             return
         if message.envelope.nudge:
-            self._answer(message.envelope.nudge, message, tx)
-        if await self._may_be_pruned(message, tx, message.envelope.occurred_at):
+            self.controls.answer(message.envelope.nudge, message, tx)
+        if await self.controls.may_be_pruned(message, tx, message.envelope.occurred_at):
             tx.work.pruned(message)
             return
         if message.envelope.address:
@@ -151,7 +138,7 @@ class Dispatch:
         elif decision in (Decision.IGNORE, Decision.FENCE):
             transition.ignored()
             if stream.state is StepState.CONFIRMED:
-                self._answer(message.envelope.event_id, message, tx)
+                self.controls.answer(message.envelope.event_id, message, tx)
         elif step.external:
             if stream.state is StepState.COMPLETED:
                 transition.compensating()
@@ -163,48 +150,6 @@ class Dispatch:
                 self._failures.retry_compensation(compensation, transition, result)
             else:
                 transition.compensated(result)
-
-    async def _abort(self, message: Message, tx: Transaction) -> None:
-        """Fence each refusable step that has not begun; the first of them in the saga's order starts the compensation.
-
-        A coordinator gives up the steps that it waits for; those are not fenced by themselves. No step of an ended saga
-        is fenced: the service that ended it answers with the end. No step of a saga that may have been pruned is fenced
-        either: only ended sagas are pruned.
-        """
-        envelope = message.envelope
-        if tx.work.ends.of(envelope.saga):
-            if tx.work.ends.ended_here(envelope.saga):
-                self._answer(envelope.event_id, message, tx)
-            return
-        if await self._may_be_pruned(message, tx, envelope.started_at or envelope.occurred_at):
-            saga = {"saga_type": envelope.saga_type, "saga_id": envelope.saga_id}
-            log.warning("abort of a saga that may have been pruned; it is ignored", **saga)
-            return
-        if self._coordination and self._coordination.take(message, tx.work):
-            return
-        for step in self._service.steps:
-            if not (step.is_refusable and is_of(step.saga, message)) or step in self._asked:
-                continue
-            transition = tx.work.at(step, message)
-            decision = decide(Arrival.ABORT, transition.stream.state)
-            if decision is Decision.FENCE:
-                transition.fenced(step.refusals[0])
-            elif decision is Decision.DEFER:
-                transition.defer()
-
-    def _answer(self, request_id: str, message: Message, tx: Transaction) -> None:
-        """Answer a service that missed the saga's end, where the end is known here; once for each request."""
-        if request_id not in self._answered:
-            envelope = message.envelope
-            now = tx.work.origin.now
-            tx.work.ends.answer(request_id, envelope.saga, now=now, traceparent=envelope.traceparent)
-
-    async def _may_be_pruned(self, message: Message, tx: Transaction, occurred_at: datetime) -> bool:
-        """Whether the log does not know the saga, and may have known it before it was pruned."""
-        if occurred_at > self._clock.now() - SHORTEST_RETENTION or tx.work.knows(message.envelope.saga):
-            return False
-        with recording():
-            return await tx.database.may_have_pruned(occurred_at)
 
     def _was_taken_before(self, step: Step, message: Message, tx: Transaction) -> bool:
         """Whether a former step took this event, or the saga's first one: under another name, the step is done."""

@@ -157,7 +157,7 @@ class Executor:
         self.recorded += bool(work.entries)
         failpoints.here("committed", work.outcomes())
         self.relay.hand_over(work.outgoing, work.delayed)
-        self._dispatch.committed(work.ends.answered)
+        self._dispatch.controls.committed(work.ends.answered)
         try:
             with contained("the report of a commit"):
                 work.report(self._meter)

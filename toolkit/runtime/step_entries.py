@@ -53,7 +53,7 @@ class StepEntries:
     ) -> None:
         """Append the step's move, and send the event that follows; the error has no sensitive values any more."""
         stream, cause, work = self.stream, self.message.envelope, self._work
-        assert is_legal(stream.state, to, is_asked=self._is_asked), f"{stream.state} → {to}"  # noqa: S101 -- the fence decided before
+        assert is_legal(stream.state, to, is_asked=self._is_asked), f"{stream.state} → {to}"  # noqa: S101 -- decided before
         attempt = self._attempt
         body = attempt.body if attempt and emitted and attempt.result is emitted else body
         traceparent = self._traceparent(to, is_emitted=emitted is not None)
