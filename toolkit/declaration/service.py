@@ -15,7 +15,7 @@ from sqlalchemy import MetaData
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.events import AbortRequested, Event, Saga
+from toolkit.declaration.events import AbortRequested, Event, Refusal, Saga
 from toolkit.declaration.middleware import Middleware, check_middleware
 from toolkit.declaration.participant import Compensation, Participant, Step
 from toolkit.declaration.participant_rules import check_name
@@ -179,7 +179,11 @@ class Service:
         return self.emitted() | ({AbortRequested.__name__: AbortRequested} if self.orchestrators else {})
 
     def compensation_events(self) -> set[type[Event]]:
-        """Return the events that the service consumes or emits on compensation paths, the failed end included."""
+        """Return the events that the service consumes or emits on compensation paths, the failed end included.
+
+        Of a coordinator these are the refusals alone: it does not know what compensations emit.
+        """
         endings = [step for step in self.steps if step.success is step.saga.fails_with]
         undoing = {event for each in self.compensations for event in (*each.triggers, each.emits)}
-        return undoing | {event for step in endings for event in (*step.triggers, step.success)}
+        received = {event for each in self.orchestrators for event in each.events if issubclass(event, Refusal)}
+        return undoing | received | {event for step in endings for event in (*step.triggers, step.success)}
