@@ -76,14 +76,19 @@ class StepEntries:
             started_at=cause.started_at,
         )
         if emitted:
-            envelope = cause.followed_by(type(emitted), at=work.origin.now, traceparent=traceparent)
-            self._address(envelope, to, emitted)
-            sent = work.send(envelope, emitted, body).message
-            entry.emitted_id, entry.emitted_type = sent.message_id, sent.type
-            entry.emitted_version, entry.emitted_body = emitted.__version__, sent.body.decode()
+            self._send(emitted, body, entry, to)
         work.append(stream, entry)
         if (end := work.ends.of(cause.saga)) and not stream.has_ended_it:
             self._close_late(entry, end)
+
+    def _send(self, emitted: Event, body: bytes | None, entry: Entry, to: StepState) -> None:
+        """Send the event that follows from a move, and keep it in the move's entry."""
+        cause = self.message.envelope
+        envelope = cause.followed_by(type(emitted), at=entry.at, traceparent=entry.traceparent)
+        self._address(envelope, to, emitted)
+        sent = self._work.send(envelope, emitted, body).message
+        entry.emitted_id, entry.emitted_type = sent.message_id, sent.type
+        entry.emitted_version, entry.emitted_body = emitted.__version__, sent.body.decode()
 
     def _address(self, envelope: Envelope, to: StepState, emitted: Event) -> None:
         """Mark the emitted event as the reply to a coordinator's command, where it is one."""
