@@ -218,7 +218,7 @@ async def test_an_external_call_past_its_deadline_is_voided(world: World) -> Non
 
     world.script.plan("book_flight", never)
 
-    trip = await world.request(deadline=datetime.now(UTC) + timedelta(seconds=1))
+    trip = await world.request(deadline=datetime.now(UTC) + timedelta(seconds=4))
     await world.quiet()
 
     assert await world.states("flight", trip) == ["executing", "voiding", "failed"]
