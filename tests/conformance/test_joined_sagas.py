@@ -94,6 +94,46 @@ def test_reordered_and_doubled_messages_change_nothing(name: str, seed: int, tmp
         assert states(world, joined.last).count("completed") == (refusing is None)
 
 
+@pytest.mark.parametrize("refusing", [None, "last"])
+@pytest.mark.parametrize("name", SAGAS)
+def test_a_crash_at_any_moment_loses_no_join(name: str, refusing: str | None, tmp_path: Path) -> None:
+    joined = SAGAS[name]
+
+    for moment in count():
+        script, crashed = Script(), []
+        script.always(joined.last if refusing else "none", "refuse", "joined-1")
+        with world_of(joined, tmp_path / str(moment), script) as world:
+            started(world, joined)
+
+            def at(now: int, moment: int = moment, world=world, crashed=crashed) -> bool:
+                if now == moment:
+                    crashed.append(now)
+                    for service in list(world.processes):
+                        world.crash(service)
+                return False
+
+            settled(world, at=at)
+            assert assert_all_or_nothing(world, joined) == (refusing is None)
+        if not crashed:
+            break
+
+
+@pytest.mark.parametrize("name", SAGAS)
+def test_a_lost_acknowledgement_changes_nothing(name: str, tmp_path: Path) -> None:
+    joined = SAGAS[name]
+
+    with world_of(joined, tmp_path) as world:
+        started(world, joined)
+        seen: set[int] = set()
+        while world.wire.waiting:
+            parcel = world.wire.waiting[0]
+            world.deliver(parcel, acknowledge=id(parcel) in seen)
+            seen.add(id(parcel))
+        settled(world)
+
+        assert assert_all_or_nothing(world, joined) is True
+
+
 @pytest.mark.parametrize("name", SAGAS)
 def test_every_interleaving_of_these_sagas_is_sound(name: str) -> None:
     assert_sound(SAGAS[name].declare(Script()))

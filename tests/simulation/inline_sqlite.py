@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import aiosqlite.core
 import pytest
+
+from toolkit.persistence import sqlite_connection
 
 
 @contextmanager
@@ -21,14 +24,27 @@ def inline_sqlite() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiosqlite.core, "SimpleQueue", _DoneAtOnce)
         patch.setattr(aiosqlite.core, "Thread", _NoThread)
+        patch.setattr(sqlite_connection, "get_ident", _ident)
         yield
 
 
+#: Of what runs in place of the driver's thread; no thread has this number.
+_DRIVERS = -1
+
+
+def _ident() -> int:
+    """Return the number of the thread that would run here."""
+    return _DRIVERS if _DoneAtOnce.depth else get_ident()
+
+
 class _DoneAtOnce:
-    """Replaces the queue of statements to the driver's thread."""
+    """Replaces the queue of statements to the driver's thread; `depth` counts those that are being executed."""
+
+    depth = 0
 
     def put_nowait(self, order: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
         future, statement = order
+        _DoneAtOnce.depth += 1
         try:
             result = statement()
         except BaseException as error:  # noqa: BLE001 -- as the driver's thread does: the future's awaiter receives it
@@ -37,6 +53,8 @@ class _DoneAtOnce:
         else:
             if future:
                 future.set_result(result)
+        finally:
+            _DoneAtOnce.depth -= 1
 
 
 class _NoThread:
