@@ -29,7 +29,6 @@ from toolkit.persistence.saga_log import (
     Entry,
     all_values_of,
     fenced,
-    keep_arrivals,
     values_of,
 )
 from toolkit.persistence.schema import as_stored_by_sqlite
@@ -46,12 +45,14 @@ class BatchWrite:
     """What a batch writes.
 
     - `rows`: they are added to the outbox where it has none of their ids.
+    - `has_arrivals`: some of the entries keep the event that arrived.
     - `sent`: the ids of outbox rows that are deleted.
     - `ends`: the ends of sagas; they are written after the entries.
     - `unread`: nothing is written where the log shows a note or the end of one of these sagas.
     """
 
     entries: Sequence[Entry] = ()
+    has_arrivals: bool = False
     rows: Sequence[OutboxRow] = ()
     sent: Sequence[str] = ()
     ends: Sequence[SagaEnd] = ()
@@ -115,7 +116,7 @@ async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite, *, 
 def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
     """Yield the statements of which the batch's one consists, each with its parameter."""
     if batch.entries:
-        append = _APPEND_ARRIVALS_JSON if keep_arrivals(batch.entries) else _APPEND_JSON
+        append = _APPEND_ARRIVALS_JSON if batch.has_arrivals else _APPEND_JSON
         yield append, to_json([_with_utc(entry) for entry in batch.entries]).decode()
     if batch.rows:
         yield _ADD_JSON, to_json([_row_values(row) for row in batch.rows]).decode()
@@ -190,9 +191,9 @@ _ADD_JSON = _insert_json(outbox.outbox, outbox.outbox.c.keys()) + _UNLESS_PRESEN
 
 def writer_to_sqlite(batch: BatchWrite) -> Callable[[sqlite3.Connection], bool]:
     """Return the function that writes the batch, but for its dead letters, in the thread of the connection."""
-    keeps = keep_arrivals(batch.entries)
-    append = _ARRIVALS_TO_SQLITE if keeps else WRITTEN_TO_SQLITE
-    entries = [as_stored_by_sqlite(row) for row in map(all_values_of if keeps else values_of, batch.entries)]
+    append = _ARRIVALS_TO_SQLITE if batch.has_arrivals else WRITTEN_TO_SQLITE
+    values = map(all_values_of if batch.has_arrivals else values_of, batch.entries)
+    entries = [as_stored_by_sqlite(row) for row in values]
     rows = [as_stored_by_sqlite(outbox.values_of(row).values()) for row in batch.rows]
 
     def write(driver: sqlite3.Connection) -> bool:

@@ -129,11 +129,6 @@ _all_values_of = attrgetter(*ARRIVAL_FIELDS)
 _APPEND = insert(saga_log)
 
 
-def keep_arrivals(entries: Sequence[Entry]) -> bool:
-    """Whether some of these entries keep the event that arrived."""
-    return any(type(entry) is ArrivalEntry for entry in entries)
-
-
 def all_values_of(entry: Entry) -> tuple[Any, ...]:
     """Return an entry's values by `ARRIVAL_FIELDS`."""
     return _all_values_of(entry) if isinstance(entry, ArrivalEntry) else (*values_of(entry), None, None, None)

@@ -133,16 +133,12 @@ class Stream:
             self.event_ids.add(entry.event_id)
         if self.state is StepState.COMPLETED:
             self.has_ended_it = self.saga_state.is_ended
-            self._keep(entry)
+            if entry.emitted_body is not None:
+                self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
         elif self.state is StepState.EXECUTING or self.state is StepState.GATHERING:
-            self._keep(
-                entry
-            )  # a coordinator's own stream keeps the starting event and the plan from its first entry on
             self._gather(entry)
-
-    def _keep(self, entry: Any) -> None:
-        if entry.emitted_body is not None:
-            self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
+            if entry.emitted_body is not None:  # a coordinator's stream keeps its start and its plan
+                self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
 
     def _gather(self, entry: Any) -> None:
         """Add the event that fills a slot; the first one sets the deadline. Only joins keep the events they take."""

@@ -75,6 +75,7 @@ class JoinTransition(Transition):
 
     def _arrival(self, *key: Any, **facts: Any) -> Entry:
         """Return the entry with the event that fills a slot."""
+        self._work.has_arrivals = True
         envelope = self.message.envelope
         facts |= {"event_version": envelope.version, "event_body": self.message.body.decode()}
         if isinstance(self.message.event, Answer):

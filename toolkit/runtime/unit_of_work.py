@@ -80,6 +80,8 @@ class UnitOfWork:
         self.dead_letters: list[DeadLetter] = []
         self._timers: dict[str, OutboxRow] = {}
         self._cancelled: list[str] = []
+        #: Whether an entry keeps the event that arrived: only those of joins do.
+        self.has_arrivals = False
         self.ends = EndedSagas(streams)
         self.after_commit = AfterCommit(tracing)
         self._streams = streams
@@ -225,6 +227,7 @@ class UnitOfWork:
             self.send(envelope, event)
         batch = BatchWrite(
             entries=self.entries,
+            has_arrivals=self.has_arrivals,
             rows=[*self.outgoing, *self.delayed, *self._timers.values()],
             sent=[*sent, *self._cancelled],
             ends=ends_of(self.ends.received, at=self.origin.now),
