@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from tests.conformance.coordinated import ASKED, abort, check, command, reply, timer, undo
+from tests.conformance.test_overdue_sagas import done_long_ago
 from tests.conformance.world import World, message
+from tests.eventually import eventually
 from tests.example_sagas.orchestrated_travel import COORDINATOR
 from tests.example_sagas.travel import RoomBooked, RoomRefused, TripRequested
 from toolkit.ids import new_id
@@ -107,3 +111,17 @@ async def test_an_abort_before_the_start_fails_the_trip(orchestrated_world: Worl
     await check(world, trip, "Failed")
     assert await world.effects("hotel", trip) == []
     assert await world.effects("desk", trip) == ["apologized"]
+
+
+async def test_a_nudge_repeats_a_lost_reply(orchestrated_world: World) -> None:
+    world, trip = orchestrated_world, "trip-1"
+    done = ("hotel", "book_room")
+    await done_long_ago(world, RoomBooked(trip_id=trip, room="12"), ago=timedelta(minutes=20), by=done)
+
+    await world.request(trip)  # the step has run: the command changes nothing, and the step's service nudges its reply
+
+    await eventually(lambda: world.state(trip), within=30)
+    await world.quiet()
+    assert await world.state(trip) == "Completed"
+    assert "nudged" in await world.notes("hotel", trip)
+    assert await world.states("hotel", trip) == ["completed", "confirmed"]

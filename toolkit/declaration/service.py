@@ -161,8 +161,9 @@ class Service:
 
     @property
     def final_steps(self) -> frozenset[str]:
-        """The names of the steps without a compensation: nothing can undo them."""
-        return frozenset(step.name for step in self.steps) - {each.of.name for each in self.compensations}
+        """The names of the steps that nothing can undo: they have no compensation, or end the saga."""
+        undoable = {each.of.name for each in self.compensations if not each.of.ends_saga}
+        return frozenset(step.name for step in self.steps) - undoable
 
     def consumed(self) -> set[type[Event]]:
         """Return the domain events that the service consumes."""

@@ -47,7 +47,7 @@ class EmittedEvent:
     def as_sent(self, event_type: type[Event], *, nudge: str = "", final_steps: Collection[str] = ()) -> WireMessage:
         """Return the message as it was sent, with the same id and version, or as a nudge.
 
-        It is marked as a reply, too: only a coordinator reads that. `final_steps` have no compensation.
+        It is marked as a reply, too: only a coordinator reads that. Nothing can undo the `final_steps`.
         """
         envelope = Envelope.of(
             event_type,

@@ -32,7 +32,8 @@ class AskedSteps:
         self, service: Service, coordinators: Mapping[str, str], *, forward: Forward, compensate: Compensate
     ) -> None:
         self._steps = {step.name: step for step in service.steps if step.saga.name in coordinators}
-        self._compensations = {each.of.name: each for each in service.compensations}
+        undoable = (each for each in service.compensations if each.of.name not in service.final_steps)
+        self._compensations = {each.of.name: each for each in undoable}
         self._forward = forward
         self._compensate = compensate
         undoing = [each for each in service.compensations if each.of in self]
@@ -64,7 +65,7 @@ class AskedSteps:
             tx.work.misdirected(message, _wrong(step))
 
     def _give_up(self, step: Step, message: Message, tx: Transaction) -> None:
-        """Fence a step without a compensation, if it has not run; where it has, its success is the truth.
+        """Fence a step that nothing can undo, if it has not run; where it has, its success is the truth.
 
         One that can't refuse is left to run: nothing else could be replied.
         """

@@ -110,7 +110,9 @@ class CoordinatedSaga:
         if plan is None or reply.step not in plan.steps:
             return
         course = self._course(plan)
-        course.replied(reply.step, reply.outcome)
+        # Nothing can undo a step that has completed the saga, whoever sends its reply again.
+        has_completed = type(self._message.event) is self._saga.completes_with
+        course.replied(reply.step, Outcome.FINAL if has_completed else reply.outcome)
         if course.moves:
             self._perform(plan, course)
         else:

@@ -59,7 +59,7 @@ class ExternalCall:
 class Origin:
     """The writing service, the time, and the due time of outgoing rows unless they are sent at the commit.
 
-    `final_steps` have no compensation.
+    `final_steps` are those that nothing can undo.
     """
 
     service: str
