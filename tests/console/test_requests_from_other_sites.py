@@ -9,7 +9,7 @@ import pytest
 
 from tests.console.one_service import form_token
 
-PATHS = ("/", "/sagas", "/sagas/x", "/attention", "/choreography", "/nothing", "/static/htmx.min.js")
+PATHS = ("/", "/sagas", "/sagas/x", "/attention", "/questions", "/choreography", "/nothing", "/static/htmx.min.js")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -25,7 +25,7 @@ async def test_every_response_restricts_the_browser_to_own_files(local: httpx.As
     assert headers["referrer-policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("path", ["/", "/sagas", "/attention", "/choreography"])
+@pytest.mark.parametrize("path", ["/", "/sagas", "/attention", "/questions", "/choreography"])
 async def test_a_page_has_no_inline_script_or_style(local: httpx.AsyncClient, path: str):
     page = (await local.get(path)).text
 

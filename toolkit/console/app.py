@@ -27,6 +27,7 @@ from toolkit.console.https_proxy import BehindHttps
 from toolkit.console.pages.attention import AttentionPage
 from toolkit.console.pages.choreography import ChoreographyPage
 from toolkit.console.pages.overview import OverviewPage
+from toolkit.console.pages.questions import QuestionsPage
 from toolkit.console.pages.saga import SagaPage
 from toolkit.console.pages.sagas import SagasPage
 from toolkit.console.pages.sign_in import SignInPage
@@ -65,7 +66,9 @@ def application(
 
 
 def _routes(services: ServiceCache, pages: Pages, keys: Keys, jobs: Jobs, *, actor: str) -> list[BaseRoute]:
-    saga = SagaPage(services, pages, keys, Submissions(), actor=actor)
+    submissions = Submissions()
+    saga = SagaPage(services, pages, keys, submissions, actor=actor)
+    questions = QuestionsPage(services, pages, keys, submissions, actor=actor)
     attention = AttentionPage(services, pages, keys, jobs, actor=actor)
     session = SignInPage(keys, pages)
     return [
@@ -74,6 +77,9 @@ def _routes(services: ServiceCache, pages: Pages, keys: Keys, jobs: Jobs, *, act
         Route("/sagas/{id:path}", saga.show),
         Route("/nudge", saga.nudge, methods=["POST"]),
         Route("/abort", saga.abort, methods=["POST"]),
+        Route("/questions", questions.show),
+        Route("/questions/answer", questions.ask),
+        Route("/questions/answer", questions.answer, methods=["POST"]),
         Route("/attention", attention.show),
         Route("/attention/{verb}", attention.dry_run),
         Route("/attention/{verb}", attention.start, methods=["POST"]),

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, Response
 
 from toolkit.console.guard import Keys
 from toolkit.json_output import as_json
+from toolkit.protocol.log_entry import answered_by
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -89,6 +90,7 @@ class Pages:
             "count": count,
             "pretty": pretty,
             "segment": segment,
+            "answered_by": answered_by,
         }
         self._templates.globals |= {"look": look, "saga_path": saga_path}
 
