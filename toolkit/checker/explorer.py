@@ -57,14 +57,15 @@ def explore(graph: SagaGraph, *, most_states: int = MOST_STATES) -> Exploration:
     while waiting and result.is_complete:
         following: list[int] = []
         for state in waiting:
+            if len(came_from) > most_states:  # a level of many branches may be far larger than the last one
+                result.is_complete = False
+                break
             is_at_rest = _expand(moves, state, came_from, following, found)
             result.at_rest += is_at_rest
             if is_at_rest and not moves.has_ended(state):
                 found.setdefault(Invariant.AN_END, (state, None))
         waiting = following
-        result.is_complete = len(came_from) <= most_states
     result.states = len(came_from)
-    result.is_complete = result.is_complete or not waiting
     result.counterexamples = [_counterexample(moves, came_from, each, *found[each]) for each in found]
     return result
 
