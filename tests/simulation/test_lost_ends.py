@@ -58,6 +58,7 @@ def test_the_ending_service_answers_a_late_abort(world: Simulation) -> None:
     for _ in range(50):
         world.wire.hold(abort)
     run(world)
+    world.advance(timedelta(seconds=1))  # ends of sagas wait a moment for others
 
     assert all_closed(world, "Completed")
     assert ends_sent(world) == 2, "the first end, and one answer"
