@@ -20,7 +20,7 @@ def test_each_setting_is_told_with_its_source(saga, monkeypatch):
     assert told.keys() == {f"SAGA_{name.upper()}" for name in Settings.model_fields}
     assert told["SAGA_RELAY_LEASE"] == ("120s", "environment")
     assert told["SAGA_STEP_TIMEOUTS"] == ('{"process_payment": "5s"}', "environment")
-    assert told["SAGA_PREFETCH"] == ("200", "default")
+    assert told["SAGA_PREFETCH"] == ("400", "default")
     assert told["SAGA_RETENTION"] == (None, "default")
 
 

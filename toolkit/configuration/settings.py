@@ -156,11 +156,11 @@ class Settings(FromEnvironment):
     asked_by: Annotated[dict[str, str], NoDecode, BeforeValidator(_coordinators)] = Field(default_factory=dict)
     """The coordinator that asks this service's steps: a service's name, or in JSON one for each saga type. Its steps
     then run on that coordinator's commands alone; empty: they run on events."""
-    prefetch: int = Field(200, ge=1, le=10_000)
+    prefetch: int = Field(400, ge=1, le=10_000)
     """The most unacknowledged deliveries of a service."""
     redeclare_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1))
     """How often a service declares its queue and its bindings again, in case they were deleted."""
-    batch_size: int = Field(50, ge=1, le=1_000)
+    batch_size: int = Field(100, ge=1, le=1_000)
     """The most steps that share one transaction."""
     reads_first: bool = False
     """Whether the saga log is read before each step, so that no step's function is called for a duplicate; otherwise a
