@@ -22,6 +22,7 @@ from benchmarks.goals import Results
 from benchmarks.instructions import last_report
 from benchmarks.load import Case
 from benchmarks.measure import Statistics, measure, median
+from benchmarks.old_entries import compare
 from benchmarks.running import Servers
 from tests.servers import RABBITMQ, find
 
@@ -34,7 +35,7 @@ _QUICK = (Case(orders=30, at_once=1), Case(orders=500, at_once=100))
 #: The systems whose figures alone, and whose refused ones, decide a goal.
 _DECIDE_ALONE, _DECIDE_REFUSED = {"by hand", "toolkit"}, {"toolkit"}
 #: Seconds that all rounds and the first one may take; and the least part of a load that is left on a slow machine.
-_LONGEST, _LONGEST_FIRST, _LEAST_PART = 500.0, 280.0, 0.2
+_LONGEST, _LONGEST_FIRST, _LEAST_PART = 400.0, 240.0, 0.2
 _WARM_UP, _COUNTED = Case(orders=200, at_once=50, refused=0.1), Case(orders=300, at_once=100)
 
 
@@ -48,8 +49,11 @@ def main() -> int:
     with ExitStack() as stack:
         broker, postgres = (stack.enter_context(find(kind)) for kind in (RABBITMQ, DURABLE_POSTGRESQL))
         about = {"when": facts.now(), **facts.machine(), **asyncio.run(facts.servers(broker, postgres))}
-        measured, counts = asyncio.run(_measure(Servers(broker.url, postgres.url), arguments, console))
-        backlog = None if arguments.quick or arguments.systems else drain(broker.url, postgres.url)
+        servers = Servers(broker.url, postgres.url)
+        measured, counts = asyncio.run(_measure(servers, arguments, console))
+        is_whole = not (arguments.quick or arguments.systems)
+        pairs = asyncio.run(compare(servers)) if is_whole else None
+        backlog = asyncio.run(drain(servers)) if is_whole else None
     figures = [median(each) for each in measured]
     about["rounds"] = f"{max(map(len, measured))} of {arguments.rounds}"
     results = Results(
@@ -57,13 +61,14 @@ def main() -> int:
         counts=counts,
         instructions=last_report().get("instructions", {}),
         backlog=backlog,
+        old_entries=pairs,
         facts=about | facts.packages(),
     )
     report.show(console, results)
     if arguments.report:
         written = report.write(results, arguments.report)
         console.print(f"written: {', '.join(map(str, written))}")
-    for violation in (violation for each in figures for violation in each.violations):
+    for violation in results.violations():
         console.print(f"✗ {violation}", style="bold red", markup=False)
     return 1 if results.is_wrong() else 0
 
@@ -121,7 +126,7 @@ def _loads(system: System, turn: int, part: float, *, is_quick: bool) -> list[Ca
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("systems", nargs="*", help="only these; all by default")
-    parser.add_argument("--quick", action="store_true", help="two loads instead of all, and no backlog")
+    parser.add_argument("--quick", action="store_true", help="two loads instead of all, no backlog, no old entries")
     parser.add_argument("--rounds", type=int, default=3, help="how often each system is measured")
     parser.add_argument("--report", type=Path, help="the directory of the report; none by default")
     return parser.parse_args()

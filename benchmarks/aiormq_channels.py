@@ -93,7 +93,8 @@ class _Frames:
         if isinstance(method, commands.Basic.Return):
             self._of_this_turn().returns.append(message_id)
         else:
-            delivery = Delivery(method.delivery_tag, method.routing_key, message_id, body)
+            sent_at = header.properties.timestamp
+            delivery = Delivery(method.delivery_tag, method.routing_key, message_id, body, sent_at)
             self._of_this_turn().deliveries.append(delivery)
 
     def _of_this_turn(self) -> Found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable
+from datetime import datetime
 from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple, Self
@@ -30,12 +31,16 @@ _HEARTBEAT = 3_600
 
 
 class Delivery(NamedTuple):
-    """A message as it arrived; `tag` numbers the channel's deliveries from 1."""
+    """A message as it arrived; `tag` numbers the channel's deliveries from 1.
+
+    `sent_at` is its timestamp; None where the stream is parsed in bulk.
+    """
 
     tag: int
     routing_key: str
     message_id: str
     body: bytes
+    sent_at: datetime | None = None
 
 
 class Outgoing(NamedTuple):

@@ -89,14 +89,6 @@ SYSTEMS = (
         decides=True,
     ),
     System(
-        name="toolkit, 1,000,000 old entries",
-        module=_TOOLKIT,
-        old_entries=1_000_000,
-        at_once=(1, 100),
-        decides=True,
-        is_counted=False,
-    ),
-    System(
         name="DBOS",
         module="benchmarks.systems.by_dbos",
         share=0.1,

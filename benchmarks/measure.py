@@ -79,7 +79,8 @@ async def _figures(running: Running, case: Case) -> Statistics:
     before = await _read(running)
     load = await running.load(case)
     after = await _read(running)
-    return _statistics(running.system, case, load, before, after, _peak(running.processes), await running.violations())
+    memory = peak_memory(running.processes)
+    return _statistics(running.system, case, load, before, after, memory, await running.violations())
 
 
 def _statistics(
@@ -120,7 +121,7 @@ def _ticks(file: str) -> list[int]:
     return [int(word) for word in line.split() if word.lstrip("-").isdigit()]
 
 
-def _peak(processes: Sequence[Process]) -> float:
+def peak_memory(processes: Sequence[Process]) -> float:
     """Return the sum of the processes' highest memory, in MiB."""
     return sum(_status(process.pid, "VmHWM") for process in processes) / 1024
 

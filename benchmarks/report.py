@@ -64,6 +64,7 @@ def show(console: Console, results: Results) -> None:
         )
         for goal, figure in reached(results)
     ]
+    _print(console, "beside these loads", ("measured", "figures"), _further(results))
     _print(console, "the toolkit, one process, 100 at once", ("goal", "reached", "at least", "aim", ""), goals)
 
 
@@ -82,6 +83,7 @@ def write(results: Results, directory: Path) -> list[Path]:
         "counts": {name: asdict(each) for name, each in results.counts.items()},
         "instructions": results.instructions,
         "backlog": asdict(results.backlog) if results.backlog else None,
+        "old entries": asdict(results.old_entries) if results.old_entries else None,
     }
     paths[0].write_text(json.dumps(found, indent=1) + "\n")
     page = Console(record=True, width=160, file=StringIO())
@@ -136,6 +138,21 @@ def _counted(results: Results) -> Iterable[list[str]]:
         figures = [*numbers, *database, loaded.statements, loaded.commits, (instructions or math.nan) / 1e6]
         if not all(map(math.isnan, figures)):
             yield [name, *map(_number, figures)]
+
+
+def _further(results: Results) -> Iterable[list[str]]:
+    """Return a row for the backlog and one for the old entries, where they were measured."""
+    if backlog := results.backlog:
+        rates = f"{backlog.events_per_second:.0f} a second, by hand {backlog.limit:.0f}"
+        share = backlog.events_per_second / backlog.limit
+        what = f"a backlog of {backlog.events:,} expired events, one process"
+        yield [what, f"{rates}: {share:.2f} of it; {backlog.peak_memory:.0f} MiB at most"]
+    if pairs := results.old_entries:
+        least, greatest, number = pairs.ratios[0], pairs.ratios[-1], len(pairs.ratios)
+        yield [
+            "sagas/s with 1,000,000 old entries by those without",
+            f"{pairs.ratio:.3f}, the median of {number} pairs from {least:.2f} to {greatest:.2f}",
+        ]
 
 
 def _number(value: float) -> str:

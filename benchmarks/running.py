@@ -21,7 +21,7 @@ from benchmarks.catalogue import System
 from benchmarks.counters import COUNTS, Counts
 from benchmarks.databases import Databases, OnFiles, OnPostgres
 from benchmarks.load import Case, Load
-from benchmarks.saga import SERVICES, violations
+from benchmarks.saga import violations
 from benchmarks.systems.process import PROFILE, Assignment
 from tests.eventually import eventually
 from toolkit.ids import new_id
@@ -110,20 +110,20 @@ async def run(system: System, servers: Servers) -> AsyncIterator[Running]:
     try:
         async with AsyncExitStack() as stack:
             counts = Path(stack.enter_context(TemporaryDirectory()))
-            processes = await stack.enter_async_context(_started(system, assignment, servers, counts))
+            processes = await stack.enter_async_context(started(system, assignment, servers, counts))
             client = processes[0] if system.embedded else await stack.enter_async_context(_client(assignment))
             if system.old_entries and isinstance(databases, OnPostgres):
                 await databases.age(system.old_entries)
             files = [counts / str(number) for number in range(len(processes))]
-            again = partial(_started, system, assignment, servers)
+            again = partial(started, system, assignment, servers)
             yield Running(system, databases, processes, _placing(client), [], files, again)
     finally:
-        await _remove(assignment)
+        await remove(assignment)
         await databases.drop()
 
 
 @asynccontextmanager
-async def _started(
+async def started(
     system: System, assignment: Assignment, servers: Servers, counts: Path | None = None
 ) -> AsyncIterator[Sequence[Process]]:
     """Start a system's processes, and stop them at the end."""
@@ -193,11 +193,13 @@ async def _line(process: Process) -> bytes:
     return await process.stdout.readline()
 
 
-async def _remove(assignment: Assignment) -> None:
-    """Delete the queues and exchanges of a system."""
+async def remove(assignment: Assignment, *further: str) -> None:
+    """Delete the queues and exchanges of a system, and further queues."""
     connection = await aio_pika.connect(assignment.broker)
     async with connection, connection.channel() as channel:
-        for name in SERVICES:
+        for queue in further:
+            await channel.queue_delete(queue)
+        for name in assignment.databases:
             for queue in (f"{assignment.exchange}.{name}", f"{assignment.exchange}.{name}.dead"):
                 await channel.queue_delete(queue)
             await channel.exchange_delete(f"{assignment.exchange}.{name}")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,7 +68,8 @@ async def place_long_ago(settings: Settings, placed: list[OrderCreated]) -> None
     async with RabbitPublisher(settings) as publisher:
         for start in range(0, len(placed), _AT_ONCE):
             some = placed[start : start + _AT_ONCE]
-            await asyncio.gather(*(publisher.publish(an_hour_old(order)) for order in some))
+            errors = await publisher.publish_many([(an_hour_old(order), None) for order in some])
+            assert not any(errors)
 
 
 def an_hour_old(order: OrderCreated) -> WireMessage:

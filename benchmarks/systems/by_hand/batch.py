@@ -49,7 +49,7 @@ class Batch:
         """Build the rows."""
         batch = cls(confirmed)
         ending: list[str] = []
-        for _, key, message_id, body in deliveries:
+        for _, key, message_id, body, _ in deliveries:
             event = json.loads(body)
             if key == ENDED:
                 batch.ended += event["orders"]

@@ -88,12 +88,16 @@ class Loop:
         finally:
             looking.cancel()
 
+    def batch(self, deliveries: Sequence[Delivery], confirmed: Sequence[str]) -> Batch:
+        """Return what the transaction of these deliveries writes."""
+        return Batch.of(self.routes, deliveries, confirmed)
+
     async def _settle(self, deliveries: list[Delivery]) -> None:
         confirmed, self._confirmed, self._is_delete_due = self._confirmed, [], False
         if self._deleting:
             self._deleting.cancel()
             self._deleting = None
-        batch = Batch.of(self.routes, deliveries, confirmed)
+        batch = self.batch(deliveries, confirmed)
         fresh = await self.store.commit(batch)
         if deliveries:
             self.link.acknowledge(deliveries[-1].tag)

@@ -70,12 +70,13 @@ async def run(
     stopped: asyncio.Event,
     open_store: Callable[[str], Awaitable[Store]],
     connection: type[BulkConnection] = AiormqConnection,
+    loop_of: Callable[[str, Store], Loop] = Loop,
 ) -> None:
     """Run the services in this process, each with its own store."""
     consuming, publishing = await connection.connect(assignment.broker), await connection.connect(assignment.broker)
     loops = []
     for name, url in assignment.databases.items():
-        loop = Loop(name, await open_store(url))
+        loop = loop_of(name, await open_store(url))
         channels = await consuming.channel(prefetch=PREFETCH), await publishing.channel(confirms=True)
         loop.link = link = RabbitLink(assignment.exchange, loop, *channels)
         await link.start(assignment.queues)
