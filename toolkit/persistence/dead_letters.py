@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.ids import trace_facts
 from toolkit.messaging.envelope import SAGA_TYPE, TRACEPARENT, WireMessage
-from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
+from toolkit.persistence.schema import Key, UtcDateTime, insert_into, metadata
 from toolkit.persistence.unreadable_rows import headers_of
 
 log = structlog.get_logger("toolkit")
@@ -46,9 +46,9 @@ dead_letters = Table(
     Column("reason", String, nullable=False),
     Column("error", Text, nullable=False),
     Column("traceback", Text),
-    Column("saga_type", String),
-    Column("saga_id", String),
-    Column("step", String),
+    Column("saga_type", Key),
+    Column("saga_id", Key),
+    Column("step", Key),
     Column("event_type", String),
     Column("message_id", String),
     Column("routing_key", String, nullable=False),

@@ -30,7 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
-from toolkit.persistence.schema import UtcDateTime, metadata
+from toolkit.persistence.schema import Key, UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, headers_of, readable
 from toolkit.protocol.keys import TIMER
 from toolkit.protocol.pending_rows import UnsentMessage
@@ -38,7 +38,7 @@ from toolkit.protocol.pending_rows import UnsentMessage
 outbox = Table(
     "outbox",
     metadata,
-    Column("id", String, primary_key=True),
+    Column("id", Key, primary_key=True),
     Column("message_id", String, nullable=False),
     Column("saga_id", String, nullable=False),
     Column("event_type", String, nullable=False),

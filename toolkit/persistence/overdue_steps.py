@@ -14,7 +14,7 @@ from sqlalchemy import Column, Index, Integer, Row, String, Table, and_, bindpar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
-from toolkit.persistence.schema import UtcDateTime, metadata
+from toolkit.persistence.schema import Key, UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, readable
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.keys import SagaKey
@@ -23,9 +23,9 @@ from toolkit.protocol.pending_rows import OverdueStep
 overdue = Table(
     "overdue",
     metadata,
-    Column("saga_type", String, primary_key=True),
-    Column("saga_id", String, primary_key=True),
-    Column("step", String, primary_key=True),
+    Column("saga_type", Key, primary_key=True),
+    Column("saga_id", Key, primary_key=True),
+    Column("step", Key, primary_key=True),
     Column("position", Integer, nullable=False),
     Column("state", String, nullable=False),
     Column("saga_state", String, nullable=False),

@@ -33,11 +33,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaState
 from toolkit.errors import PositionTakenError
-from toolkit.persistence.schema import UtcDateTime, metadata
+from toolkit.persistence.schema import Key, UtcDateTime, metadata
 
-_FENCE = UniqueConstraint("saga_type", "saga_id", "step", "position", name="saga_log_fence")
-#: The fence as SQLite's error text names it.
-_FENCE_COLUMNS = "saga_log.saga_type, saga_log.saga_id, saga_log.step, saga_log.position"
+#: The id comes first: the key is the index that finds a saga's entries, too, even by the id alone.
+_FENCE = UniqueConstraint("saga_id", "saga_type", "step", "position", name="saga_log_fence")
+#: The part of SQLite's error text that names the fence: no other key has this column.
+_FENCED_COLUMN = "saga_log.position"
 
 #: The condition that an entry notes a contradiction; as text, since no planner proves it from a parameter.
 _CONTRADICTS = text("to_state = 'ended' AND error IS NOT NULL")
@@ -50,9 +51,9 @@ saga_log = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("service", String, nullable=False),
-    Column("saga_id", String, nullable=False),
-    Column("saga_type", String, nullable=False),
-    Column("step", String, nullable=False),
+    Column("saga_id", Key, nullable=False),
+    Column("saga_type", Key, nullable=False),
+    Column("step", Key, nullable=False),
     Column("position", Integer),
     Column("from_state", String),
     Column("to_state", String, nullable=False),
@@ -74,7 +75,6 @@ saga_log = Table(
     Column("started_at", UtcDateTime),
     Column("at", UtcDateTime, nullable=False),
     _FENCE,
-    Index("saga_log_by_saga", "saga_id", "id"),
     Index("saga_log_by_time", "at"),
     Index("saga_log_contradictions", "saga_id", sqlite_where=_CONTRADICTS, postgresql_where=_CONTRADICTS),
     Index("saga_log_gathering", "id", sqlite_where=_GATHERING, postgresql_where=_GATHERING),
@@ -180,4 +180,4 @@ def fenced(count: int) -> Iterator[None]:
 def _is_fence(error: IntegrityError) -> bool:
     """Whether the fence's key was violated: PostgreSQL's error names the constraint, SQLite's the columns."""
     violated = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
-    return violated == _FENCE.name if violated else _FENCE_COLUMNS in str(error.orig)
+    return violated == _FENCE.name if violated else _FENCED_COLUMN in str(error.orig)

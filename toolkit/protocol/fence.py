@@ -1,6 +1,6 @@
 """The fence: which entry may follow which in a step's stream, and what an arriving message may do.
 
-Pure tables, no I/O. The saga log's unique key `(saga_type, saga_id, step, position)` makes them hold under every race:
+Pure tables, no I/O. The saga log's unique key `(saga_id, saga_type, step, position)` makes them hold under every race:
 the first transaction to take a position wins, and the loser reads again. This is optimistic concurrency on an event
 stream.
 """

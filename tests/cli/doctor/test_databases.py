@@ -41,7 +41,7 @@ def test_missing_tables_are_found(doctor, files):
     ("change", "lack"),
     [
         ("ALTER TABLE saga_log DROP COLUMN traceparent", "column traceparent"),
-        ("DROP INDEX saga_log_by_saga", "index saga_log_by_saga"),
+        ("DROP INDEX saga_log_by_time", "index saga_log_by_time"),
     ],
 )
 def test_a_missing_part_of_a_table_is_cured(doctor, files, change: str, lack: str):
@@ -61,7 +61,7 @@ def test_a_copied_log_without_its_fence_is_cured(doctor, files):
     rows = {each["found"]: each["cure"] for each in found(doctor("payment"), "tables")}
 
     fence = "the table saga_log has no unique key saga_log_fence"
-    assert rows[fence] == "CREATE UNIQUE INDEX saga_log_fence ON saga_log (saga_type, saga_id, step, position);"
+    assert rows[fence] == "CREATE UNIQUE INDEX saga_log_fence ON saga_log (saga_id, saga_type, step, position);"
     execute(files["payment"], rows[fence])
     assert fence not in [each["found"] for each in found(doctor("payment"), "tables")]
 
@@ -135,7 +135,7 @@ def test_a_database_with_too_few_connections_is_cured(doctor_at, kept_databases)
 
 
 def test_a_database_of_an_older_release_is_cured(doctor_at, kept_databases):
-    url = spoilt(kept_databases, "ALTER TABLE saga_log DROP COLUMN traceparent; DROP INDEX saga_log_by_saga")
+    url = spoilt(kept_databases, "ALTER TABLE saga_log DROP COLUMN traceparent; DROP INDEX saga_log_by_time")
 
     rows = found(doctor_at(url), "tables")
 

@@ -40,19 +40,20 @@ def _lacks_of(inspector: Inspector, table: Table, connection: Connection) -> Ite
 
 
 def _missing_keys(inspector: Inspector, table: Table) -> Iterator[Lack]:
-    """Yield the missing unique keys: a copied table may have all columns, and no fence."""
-    unique: set[tuple[str | None, ...]] = {
-        tuple(key["column_names"]) for key in inspector.get_unique_constraints(table.name)
+    """Yield the missing unique keys, in whatever order: a copied table may have all columns, and no fence."""
+    unique: set[frozenset[str | None]] = {
+        frozenset(key["column_names"]) for key in inspector.get_unique_constraints(table.name)
     }
-    unique |= {tuple(index["column_names"]) for index in inspector.get_indexes(table.name) if index["unique"]}
-    unique.add(tuple(inspector.get_pk_constraint(table.name)["constrained_columns"]))
+    unique |= {frozenset(index["column_names"]) for index in inspector.get_indexes(table.name) if index["unique"]}
+    unique.add(frozenset(inspector.get_pk_constraint(table.name)["constrained_columns"]))
     for key in table.constraints:
         columns = tuple(column.name for column in key.columns) if isinstance(key, UniqueConstraint) else ()
-        if columns and columns not in unique:
+        if columns and frozenset(columns) not in unique:
             name = str(key.name or f"{table.name}_key")
             statement = f"CREATE UNIQUE INDEX {name} ON {table.name} ({', '.join(columns)})"
             yield Lack("unique key", table.name, name, statement)
-    if (primary := tuple(column.name for column in table.primary_key)) not in unique:
+    primary = tuple(column.name for column in table.primary_key)
+    if frozenset(primary) not in unique:
         statement = f"ALTER TABLE {table.name} ADD PRIMARY KEY ({', '.join(primary)})"
         yield Lack("unique key", table.name, "primary key", statement)
 
