@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlmodel import select
-from sqlmodel.ext.asyncio.session import AsyncSession
 
-from examples.transfer.clearing.clearing_house import ClearingHouseSettings, SettlementState, open_clearing_house
+from examples.transfer.clearing.clearing_house import Settlement, SettlementState, ledger_url
 from examples.transfer.events import transfer_saga
 from examples.transfer.receiver_bank import models as receiver_bank
 from examples.transfer.sender_bank import models as sender_bank
-from toolkit.client.account_checks import CheckResult, SagaStates, opened, settings_beside
+from toolkit.client.account_checks import CheckResult, SagaStates, reading, settings_beside, url_of
 from toolkit.declaration.events import SagaState
-from toolkit.errors import UnreachableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ CHECKS = (money_is_conserved, transfers_are_whole)
 
 async def _senders(databases: Mapping[str, str]) -> Book:
     account, debit = sender_bank.Account, sender_bank.Debit
-    async with _reading("sender_bank", databases) as session:
+    async with reading(url_of("sender_bank", databases)) as session:
         rows: Sequence[tuple[Any, Any]] = (await session.exec(select(account, debit).join(debit, isouter=True))).all()
     return Book(
         _opening(sender_bank.ACCOUNTS_FILE),
@@ -116,7 +113,7 @@ async def _senders(databases: Mapping[str, str]) -> Book:
 
 async def _receivers(databases: Mapping[str, str]) -> Book:
     account, credit = receiver_bank.Account, receiver_bank.Credit
-    async with _reading("receiver_bank", databases) as session:
+    async with reading(url_of("receiver_bank", databases)) as session:
         rows: Sequence[tuple[Any, Any]] = (await session.exec(select(account, credit).join(credit, isouter=True))).all()
     return Book(
         _opening(receiver_bank.ACCOUNTS_FILE),
@@ -127,21 +124,10 @@ async def _receivers(databases: Mapping[str, str]) -> Book:
 
 async def _settled(databases: Mapping[str, str]) -> dict[str, int]:
     """Return the amounts that are settled and not recalled, by transfer."""
-    settings = settings_beside(databases["sender_bank"])
-    if ClearingHouseSettings().url is None and not (settings.data_dir / "clearing-house.db").is_file():
-        raise UnreachableError(f"money: there is no ledger in {settings.data_dir}; name it in CLEARING_HOUSE_URL")
-    async with open_clearing_house(settings) as house:
-        settlements = await house.settlements()
-    return {
-        key.split(":")[1]: each.amount for key, each in settlements.items() if each.state == SettlementState.SETTLED
-    }
-
-
-@asynccontextmanager
-async def _reading(service: str, databases: Mapping[str, str]) -> AsyncIterator[AsyncSession]:
-    """Open a session that waits for no writer."""
-    async with opened(service, databases) as database, database.reading() as connection:
-        yield AsyncSession(connection, expire_on_commit=False)
+    url = ledger_url(settings_beside(url_of("sender_bank", databases)))
+    settled = select(Settlement).where(Settlement.state == SettlementState.SETTLED)
+    async with reading(url, variable="CLEARING_HOUSE_URL") as session:
+        return {each.key.split(":")[1]: each.amount for each in await session.exec(settled)}
 
 
 def _opening(file: Path) -> dict[str, int]:

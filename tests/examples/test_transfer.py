@@ -131,7 +131,7 @@ async def test_checks_detect_money_lost_or_made(
 async def test_missing_ledger_of_the_house_is_reported(databases, tmp_path):
     (tmp_path / "clearing-house.db").unlink()
 
-    with pytest.raises(UnreachableError, match="there is no ledger"):
+    with pytest.raises(UnreachableError, match="name the database in CLEARING_HOUSE_URL"):
         await transfers_are_whole(databases, {})
 
 

@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from sqlalchemy.exc import DBAPIError
+from sqlmodel.ext.asyncio.session import AsyncSession
+
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.errors import UnreachableError
 from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import describe_fault
 from toolkit.protocol.fence import SagaState
 from toolkit.protocol.keys import SagaKey
 
@@ -39,6 +43,17 @@ class CheckResult:
 AccountCheck = Callable[[Mapping[str, str], SagaStates], Awaitable[CheckResult]]
 
 
+def url_of(service: str, databases: Mapping[str, str]) -> str:
+    """Return the URL of a service's database.
+
+    Raises:
+        UnreachableError: the service is not named by its database.
+    """
+    if service not in databases:
+        raise UnreachableError(f"the accounts: name {service} by its database, not by its API")
+    return databases[service]
+
+
 @asynccontextmanager
 async def opened(service: str, databases: Mapping[str, str]) -> AsyncIterator[Database]:
     """Open a service's database for a check.
@@ -46,11 +61,30 @@ async def opened(service: str, databases: Mapping[str, str]) -> AsyncIterator[Da
     Raises:
         UnreachableError: the service is not named by its database.
     """
-    if service not in databases:
-        raise UnreachableError(f"the accounts: name {service} by its database, not by its API")
-    database = Database(databases[service])
+    database = Database(url_of(service, databases))
     try:
         yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def reading(url: str, *, variable: str = "") -> AsyncIterator[AsyncSession]:
+    """Open a session on a database for a check that only reads: it waits for no writer.
+
+    `variable`: the one that names the database, where that is no service's.
+
+    Raises:
+        UnreachableError: the database can't be read, or is a file that does not exist.
+    """
+    if url.startswith("sqlite:") and not _is_file(url):
+        raise UnreachableError(f"the accounts: there is no {url}{variable and f'; name the database in {variable}'}")
+    database = Database(url)
+    try:
+        async with database.reading() as connection:
+            yield AsyncSession(connection, expire_on_commit=False)
+    except (DBAPIError, OSError) as error:
+        raise UnreachableError(f"the accounts: a database can't be read: {describe_fault(error)}") from error
     finally:
         await database.close()
 
@@ -59,6 +93,10 @@ def settings_beside(url: str) -> Settings:
     """Return settings with the directory of this database as their data directory, if it is a file."""
     is_file = url.startswith("sqlite:///")
     return load_settings(data_dir=Path(url.removeprefix("sqlite:///")).parent) if is_file else load_settings()
+
+
+def _is_file(url: str) -> bool:
+    return Path(url.removeprefix("sqlite:///")).is_file()
 
 
 class RepeatedChecks:

@@ -24,14 +24,17 @@ from typing import Annotated
 from pydantic import Field as Setting
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy import BigInteger, MetaData, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import registry
-from sqlmodel import AutoString, Field, SQLModel, select
+from sqlmodel import AutoString, Field, SQLModel
 
 from toolkit import Settings
 from toolkit.configuration.environment import FromEnvironment, read_settings
 from toolkit.configuration.server_urls import DatabaseUrl
 from toolkit.configuration.settings import LONGEST_WAIT, Duration
+from toolkit.errors import UnreachableError
 from toolkit.persistence.database import Database
+from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.schema import create_tables
 
 metadata = MetaData()
@@ -124,11 +127,6 @@ class ClearingHouse:
         async with self._locked(key) as settlement:
             settlement.recall()
 
-    async def settlements(self) -> dict[str, Settlement]:
-        """Return the ledger by key."""
-        async with self._ledger.session() as session:
-            return {each.key: each for each in await session.exec(select(Settlement))}
-
     @asynccontextmanager
     async def _locked(self, key: str) -> AsyncIterator[Settlement]:
         """Insert the settlement if it is new, lock its row, and write its changes at the end."""
@@ -144,20 +142,28 @@ _OPEN_UNLESS_KNOWN = text(
 )
 
 
+def ledger_url(settings: Settings) -> str:
+    """Return the URL of the ledger: as `CLEARING_HOUSE_URL` has it, or of a file in the data directory."""
+    return read_settings(ClearingHouseSettings).url or f"sqlite:///{settings.data_dir / 'clearing-house.db'}"
+
+
 @asynccontextmanager
 async def open_clearing_house(settings: Settings) -> AsyncIterator[ClearingHouse]:
     """Open the sandbox on its ledger; `CLEARING_HOUSE_URL` lets replicas on several machines share one.
 
     Raises:
         SettingsError: a setting is not allowed.
-        DatabaseUnavailableError: the ledger does not answer.
+        UnreachableError: the ledger does not answer.
     """
-    sandbox = read_settings(ClearingHouseSettings)
-    ledger = Database(sandbox.url or f"sqlite:///{settings.data_dir / 'clearing-house.db'}")
+    ledger = Database(ledger_url(settings))
     try:
-        await ledger.ping()
-        async with ledger.engine.begin() as connection:
-            await create_tables(connection, metadata)
-        yield ClearingHouse(ledger, slowness=sandbox.slowness)
+        try:
+            async with ledger.engine.begin() as connection:
+                await create_tables(connection, metadata)
+        except (DBAPIError, OSError) as error:
+            raise UnreachableError(
+                f"the ledger at CLEARING_HOUSE_URL can't be used: {describe_fault(error)}"
+            ) from error
+        yield ClearingHouse(ledger, slowness=read_settings(ClearingHouseSettings).slowness)
     finally:
         await ledger.close()
