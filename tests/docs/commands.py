@@ -19,7 +19,7 @@ CLI = typer.main.get_command(app)
 
 def environment(**changes: str) -> dict[str, str]:
     """Return this process's environment without the toolkit's and the sandboxes' settings, and with these changes."""
-    prefixes = ("SAGA_", "PAYMENT_GATEWAY_", "CLEARING_HOUSE_")
+    prefixes = ("SAGA_", "PAYMENT_GATEWAY_", "CLEARING_HOUSE_", "RESERVATIONS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return kept | changes
 

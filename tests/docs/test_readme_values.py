@@ -19,7 +19,7 @@ from toolkit.transport.embedded import Embedded
 
 PAGES = {"services": README} | {f"examples.{name}": page for name, page in EXAMPLES.items()}
 #: Long enough for four attempts, and short enough for an outside system that never answers.
-TIMEOUTS = dict.fromkeys(("process_payment", "clear_transfer"), 6)
+TIMEOUTS = dict.fromkeys(("process_payment", "clear_transfer", "book_room", "book_flight", "book_car"), 6)
 
 
 @pytest.mark.parametrize("package", PAGES)
@@ -47,4 +47,4 @@ async def outcomes_of(demo: Demo, settings: Settings, saga_ids: list[str]) -> di
     timelines = await timelines_of([(demo.saga.name, saga_id) for saga_id in saga_ids], clients)
     for client in clients:
         await client.close()
-    return {timeline.saga_id: outcome_of(timeline) for timeline in timelines}
+    return {timeline.saga_id: outcome_of(demo, timeline) for timeline in timelines}

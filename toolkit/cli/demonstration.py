@@ -85,6 +85,7 @@ class Demo:
     """What a demonstration runs, and what has to come of it.
 
     - `package`: the services' package; `directory`: the subdirectory of the data directory for their files.
+    - `has_branches`: parallel ones, undone in any order, or fenced: outcomes name their services alphabetically.
     - `ledgers`: variables that name an outside ledger; unset, it is a fresh file, which holds no earlier run's sagas.
     - `checks`: the checks at the end; `always`: those that have to hold at every moment, too.
     - `settings`: the services' settings, by name, beside those of the environment.
@@ -96,6 +97,7 @@ class Demo:
     saga: Saga
     services: Sequence[Service]
     scenarios: Sequence[Scenario]
+    has_branches: bool = False
     ledgers: Sequence[str] = ()
     checks: Callable[[Results], Awaitable[Sequence[CheckResult]]] = _no_checks
     always: Sequence[AccountCheck] = ()
@@ -109,7 +111,7 @@ def run(demo: Demo) -> int:
         os.environ.pop(variable, None)
     settings = fresh_settings(demo.directory, **demo.settings)
     timelines, checks = asyncio.run(perform(demo, settings))
-    outcomes = {saga_id: outcome_of(timeline) for saga_id, timeline in timelines.items()}
+    outcomes = {saga_id: outcome_of(demo, timeline) for saga_id, timeline in timelines.items()}
     wrong = list(faults(demo, outcomes))
     output.print_outcomes(demo.saga.name, [_line(each, timelines[each.id], outcomes) for each in demo.scenarios], wrong)
     output.print_longest_compensation(max(timelines.values(), key=lambda each: len(outcomes[each.saga_id].undone)))
@@ -165,10 +167,12 @@ async def ended(demo: Demo, embedded: Embedded, clients: Sequence[LogReader]) ->
     return {each.saga_id: each for each in await timelines_of([(name, saga_id) for saga_id in ids], clients)}
 
 
-def outcome_of(timeline: Timeline) -> Outcome:
+def outcome_of(demo: Demo, timeline: Timeline) -> Outcome:
     """Return the outcome of the saga with this timeline."""
-    undone = tuple(each.service for each in timeline.effects if each.to_state == StepState.COMPENSATED)
-    return Outcome(timeline.state, undone, retries=sum(each.to_state == Note.RETRYING for each in timeline.entries))
+    states = (StepState.COMPENSATED, StepState.FENCED) if demo.has_branches else (StepState.COMPENSATED,)
+    undone = [each.service for each in timeline.effects if each.to_state in states]
+    retries = sum(each.to_state == Note.RETRYING for each in timeline.entries)
+    return Outcome(timeline.state, tuple(sorted(undone) if demo.has_branches else undone), retries)
 
 
 def faults(demo: Demo, outcomes: Mapping[str, Outcome]) -> Iterator[str]:

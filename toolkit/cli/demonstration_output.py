@@ -19,6 +19,9 @@ from toolkit.declaration.events import SagaState
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.timeline import Timeline
 
+#: The states that a saga's path shows, in the order of their signs.
+_SHOWN = (StepState.COMPLETED, StepState.FAILED, StepState.COMPENSATED, StepState.FENCED)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -74,8 +77,8 @@ def _cells(line: Line) -> list[Text]:
 
 
 def _way(timeline: Timeline) -> str:
-    """Return the saga's path through the services: `✓` done, `✗` refused, `↩` undone."""
-    signs: dict[str, str] = {StepState.COMPLETED: "✓", StepState.FAILED: "✗", StepState.COMPENSATED: "↩"}
+    """Return the saga's path through the services: `✓` done, `✗` refused, `↩` undone, `⊘` fenced before it began."""
+    signs: dict[str, str] = dict(zip(_SHOWN, "✓✗↩⊘", strict=True))
     return "  ".join(f"{signs[each.to_state]} {each.service}" for each in timeline.effects if each.to_state in signs)
 
 

@@ -1,0 +1,52 @@
+"""The agency's tables: the travellers' accounts, and the payment of each trip.
+
+An account's balance and its payments always add up to its opening balance.
+"""
+
+import json
+from pathlib import Path
+
+from sqlalchemy import BigInteger, CheckConstraint, MetaData, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+metadata = MetaData()
+
+#: The accounts and their opening balances.
+ACCOUNTS_FILE = Path(__file__).with_name("accounts.json")
+
+
+class Base(SQLModel, registry=registry(metadata=metadata)):
+    """The base of this service's tables alone, so that several services can share a process."""
+
+
+class Account(Base, table=True):
+    """What a traveller has paid in and not spent, in minor units."""
+
+    __table_args__ = (CheckConstraint("balance >= 0", name="account_balance_is_not_negative"),)
+
+    traveller: str = Field(primary_key=True)
+    balance: int = Field(sa_type=BigInteger)
+
+
+class Payment(Base, table=True):
+    """The price of one trip, for good."""
+
+    trip_id: str = Field(primary_key=True)
+    traveller: str = Field(foreign_key="account.traveller")
+    amount: int = Field(sa_type=BigInteger)
+
+
+async def seed_accounts(session: AsyncSession) -> None:
+    """Insert the accounts of `accounts.json` that are missing; replicas may do so concurrently."""
+    connection = await session.connection()
+    # Sorted: two replicas that insert the same rows in opposite orders would deadlock.
+    accounts = sorted(json.loads(ACCOUNTS_FILE.read_text()), key=lambda each: str(each["traveller"]))
+    await connection.execute(_ADD_UNLESS_THERE, accounts)
+
+
+#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
+_ADD_UNLESS_THERE = text(
+    "INSERT INTO account (traveller, balance) VALUES (:traveller, :balance) ON CONFLICT (traveller) DO NOTHING"
+)

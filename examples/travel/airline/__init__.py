@@ -1,0 +1,1 @@
+"""The airline books a seat, and cancels it if the trip fails."""

@@ -1,0 +1,1 @@
+"""The car rental books a car, and cancels it if the trip fails."""

@@ -1,0 +1,1 @@
+"""The hotel books a room, and cancels it if the trip fails."""
