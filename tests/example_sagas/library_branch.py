@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -63,6 +63,7 @@ class Branch:
     def __init__(
         self, service: Service, database: Database, *, resources: dict[type, Any], clock: Clock | None = None,
         batch_size: int = 50, window: int = 500, tracing: Tracing | None = None, reads_first: bool = False,
+        asked_by: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.clock = clock or SystemClock()
         self.publisher = RecordingPublisher()
@@ -87,6 +88,7 @@ class Branch:
             timeouts={},
             tracing=tracing,
             reads_first=reads_first,
+            asked_by=asked_by,
         )
         self.external_calls = ExternalCalls(self.executor, concurrency=8, batch_size=batch_size)
         decoder = Decoder(service.consumed(), service.sagas, max_body=100_000)

@@ -21,6 +21,7 @@ from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import describe_fault
 from toolkit.protocol.fence import SagaState
 from toolkit.protocol.keys import SagaKey
+from toolkit.urls import shown_url
 
 #: The pause between two runs of the same checks, in seconds: many moments of a saga are seen, and its services get on.
 _PAUSE = 0.05
@@ -78,7 +79,8 @@ async def reading(url: str, *, variable: str = "") -> AsyncIterator[AsyncSession
         UnreachableError: the database can't be read, or is a file that does not exist.
     """
     if url.startswith("sqlite:") and not _is_file(url):
-        raise UnreachableError(f"the accounts: there is no {url}{variable and f'; name the database in {variable}'}")
+        cure = f"; name the database in {variable}" if variable else ""
+        raise UnreachableError(f"the accounts: there is no {shown_url(url)}{cure}")
     database = Database(url)
     try:
         async with database.reading() as connection:

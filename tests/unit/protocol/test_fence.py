@@ -112,3 +112,8 @@ def test_every_decision_is_legal_in_its_state(state: StepState | None) -> None:
     for arrival in Arrival:
         for after in leads_to.get(decide(arrival, state), ()):
             assert is_legal(state, after)
+
+
+def test_only_a_coordinators_given_up_step_may_complete() -> None:
+    assert is_legal(StepState.VOIDING, StepState.COMPLETED, is_asked=True)
+    assert not is_legal(StepState.VOIDING, StepState.COMPLETED)

@@ -30,7 +30,7 @@ from toolkit.persistence import saga_log
 from toolkit.persistence.database import Database
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note
-from toolkit.runtime import dispatch
+from toolkit.runtime import control_messages
 from toolkit.runtime.pruner import prune
 
 REFUSED = CardRefused(loan_id="loan-1", reason="card expired")
@@ -145,7 +145,7 @@ async def test_a_nudge_of_open_sagas_gets_none(branch: Branch) -> None:
 
 
 async def test_an_answer_that_is_long_ago_is_forgotten(branch: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_MOST_ANSWERED", 2)
+    monkeypatch.setattr(control_messages, "_MOST_ANSWERED", 2)
     await branch.take(WANTED)
     await branch.take(COMPLETED)
 

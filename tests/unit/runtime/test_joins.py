@@ -231,3 +231,11 @@ async def test_another_version_in_the_log_fails_the_attempt(
     last = (await log_of(database, "trip-1"))[-1]
     assert last.to_state == "retrying"
     assert "take_payment has gathered RoomBooked in version 2" in str(last.error)
+
+
+async def test_an_event_of_another_saga_fills_no_slot(payment: Branch, database: Database, clock: ManualClock) -> None:
+    for event in (ROOM, FLIGHT, CAR):
+        await taken(payment, booking(event, clock, saga_type="excursion"))
+
+    assert await log_of(database, "trip-1") == []
+    assert await paid(database) == []
