@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.cli.test_golden import FORMATS, assert_golden
+from tests.cli.test_json_escapes import MARK, STEERING
 from tests.example_sagas.loans import NOON
 from tests.example_sagas.purchase_desk import NO, QUOTED, desk, incoming, taken
 from toolkit.persistence import audit_log, outbox
@@ -57,6 +60,18 @@ async def changed(directory: Path) -> tuple[list[UnsentMessage], list[AuditEntry
         found = rows, await audit_log.listed(connection)
     await database.close()
     return found
+
+
+def test_answers_and_questions_escape_what_steers_a_terminal(saga, known):
+    with closing(sqlite3.connect(known / "desk.db")) as database, database:
+        database.execute("UPDATE saga_log SET saga_id = saga_id || ?, event_by = event_by || ?", [MARK, MARK])
+
+    listed = saga("questions", "-o", "json")
+    answered = saga("answer", "Declined", "--saga", f"desk-2{MARK}", *WHY, "-o", "json")
+
+    for each in (listed, answered):
+        assert not STEERING.search(each.stdout), each.stdout
+    assert json.loads(listed.stdout)[0]["saga_id"].endswith(MARK)
 
 
 @pytest.mark.parametrize("output", FORMATS)

@@ -183,7 +183,9 @@ async def test_an_answer_and_the_deadline_never_both_win(purchases: World) -> No
         assert states in (["gathering", "completed", "confirmed"], ["gathering", "failed"], ["failed"])
         ordered = await purchases.effects("buyer", saga_id)
         assert ordered == (["ordered"] if "completed" in states else [])
-        assert await purchases.effects("quotes", saga_id) == (["quoted"] if ordered else ["quoted", "withdrawn"])
+        quoted = await purchases.effects("quotes", saga_id)
+        # The quote may not have begun when its compensation comes: then it is fenced.
+        assert quoted == ["quoted"] if ordered else quoted in ([], ["quoted", "withdrawn"])
 
 
 async def test_a_question_is_answered_over_http(purchases: World) -> None:
