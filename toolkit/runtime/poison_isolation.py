@@ -33,6 +33,15 @@ _GIVEN_UP = 5
 _KEPT = timedelta(days=7)
 
 
+class _Mark:
+    """The mark of one message; copies of it share the mark, which is deleted once none of them is executed any more."""
+
+    def __init__(self) -> None:
+        self.written, self.deleted = asyncio.Event(), asyncio.Event()
+        self.copies = 0
+        self.is_ending = False
+
+
 class PoisonIsolation:
     """Stands between a transport and the batcher of one service, for messages that were delivered before.
 
@@ -53,8 +62,8 @@ class PoisonIsolation:
         self._take = take
         self._dead_letter = dead_letter
         self._alone = alone
-        #: The messages that this process has marked; the event is set once the mark is written.
-        self._marked: dict[str, asyncio.Event] = {}
+        #: The messages that this process marks.
+        self._marked: dict[str, _Mark] = {}
         self._known: set[str] = set()
 
     async def prepare(self) -> None:
@@ -79,8 +88,8 @@ class PoisonIsolation:
     async def take(self, message: WireMessage) -> None:
         """Have a message executed that was delivered before, and return once it is settled."""
         suspect = fingerprint(message)
-        if marked := self._marked.get(suspect):
-            await self._take_copy(message, suspect, marked)
+        if mark := self._marked.get(suspect):
+            await self._take_copy(message, suspect, mark)
         elif await self._marks(suspect):
             async with self._alone:
                 await self._take_marked(message, suspect)
@@ -101,40 +110,50 @@ class PoisonIsolation:
             settle([delivery])
 
     async def _take_marked(self, message: WireMessage, suspect: str) -> None:
-        if marked := self._marked.get(suspect):  # a copy came while this one waited
-            await self._take_copy(message, suspect, marked)
+        if mark := self._marked.get(suspect):  # a copy came while this one waited
+            await self._take_copy(message, suspect, mark)
             return
-        marked = self._marked[suspect] = asyncio.Event()
+        mark = self._marked[suspect] = _Mark()
         marks = await self._write(lambda connection: suspect_messages.mark(connection, suspect, now=datetime.now(UTC)))
-        marked.set()
+        mark.written.set()
         if marks is not None and marks >= _GIVEN_UP:
             await self._give_up(message, suspect, marks)
         else:
-            await self._settle(message, suspect)
+            await self._settle(message, suspect, mark)
 
-    async def _take_copy(self, message: WireMessage, suspect: str, marked: asyncio.Event) -> None:
-        """Have a copy executed under the mark of the first, which this process has written, and no sooner."""
-        if marked.is_set():
-            await self._settle(message, suspect)
+    async def _take_copy(self, message: WireMessage, suspect: str, mark: _Mark) -> None:
+        """Have a copy executed under the mark of the first, only while that stands in the database."""
+        if mark.written.is_set() and not mark.is_ending:
+            await self._settle(message, suspect, mark)
         else:
-            await marked.wait()
+            await (mark.deleted if mark.is_ending else mark.written).wait()
             await self._take_marked(message, suspect)
 
-    async def _settle(self, message: WireMessage, suspect: str) -> None:
+    async def _settle(self, message: WireMessage, suspect: str, mark: _Mark) -> None:
         """Have the message executed; where that is cut short, its mark stands for the next time."""
+        mark.copies += 1
+        has_lived = False
         try:
             await self._take(message)
+            has_lived = True
         except DatabaseUnavailableError:
             raise  # it is delivered again
-        except Exception:  # whatever it is, this process lives: the message has not ended it
-            await self._unmark(suspect)
+        except Exception:
+            has_lived = True  # whatever it is, this process lives: the message has not ended it
             raise
-        await self._unmark(suspect)
+        finally:
+            mark.copies -= 1
+            if has_lived and not mark.copies:
+                await self._unmark(suspect, mark)
 
-    async def _unmark(self, suspect: str) -> None:
+    async def _unmark(self, suspect: str, mark: _Mark) -> None:
+        mark.is_ending = True
         self._known.discard(suspect)
-        await self._write(lambda connection: suspect_messages.unmark(connection, [suspect]))
-        self._marked.pop(suspect, None)
+        try:
+            await self._write(lambda connection: suspect_messages.unmark(connection, [suspect]))
+        finally:
+            self._marked.pop(suspect, None)
+            mark.deleted.set()
 
     async def _give_up(self, message: WireMessage, suspect: str, marks: int) -> None:
         self._known.add(suspect)

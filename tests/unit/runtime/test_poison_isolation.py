@@ -200,6 +200,43 @@ async def test_a_copy_runs_only_under_a_written_mark(bench: Bench) -> None:
     assert 0 not in marks
 
 
+async def test_a_mark_stands_until_its_last_copy_ends(bench: Bench) -> None:
+    executing, ends = asyncio.Semaphore(0), [asyncio.Event(), asyncio.Event()]
+    waiting = iter(ends)
+
+    async def wait(_: WireMessage) -> None:
+        executing.release()
+        await next(waiting).wait()
+
+    bench.execute = wait
+    first = asyncio.create_task(bench.poison_isolation.take(LETHAL))
+    await executing.acquire()
+    copy = asyncio.create_task(bench.poison_isolation.take(LETHAL))
+    await executing.acquire()
+    ends[0].set()
+    await first
+    meanwhile = await bench.marks(LETHAL)
+    ends[1].set()
+    await copy
+
+    assert (meanwhile, await bench.marks(LETHAL)) == (1, 0)
+
+
+async def test_copies_at_a_marks_end_are_marked_again(bench: Bench) -> None:
+    marks: list[int] = []
+
+    async def count(message: WireMessage) -> None:
+        marks.append(await bench.marks(message))
+
+    bench.execute = count
+    for _ in range(20):
+        takes = [asyncio.create_task(bench.poison_isolation.take(LETHAL)) for _ in range(6)]
+        await asyncio.gather(*takes)
+
+    assert len(marks) == 120
+    assert 0 not in marks
+
+
 async def test_a_new_copy_is_known_once_one_was_redelivered(bench: Bench) -> None:
     before = bench.poison_isolation.knows(LETHAL)
     delivery = Delivery(LETHAL, Nowhere(), again=True)
