@@ -127,7 +127,8 @@ async def _settled(databases: Mapping[str, str]) -> dict[str, int]:
     url = ledger_url(settings_beside(url_of("sender_bank", databases)))
     settled = select(Settlement).where(Settlement.state == SettlementState.SETTLED)
     async with reading(url, variable="CLEARING_HOUSE_URL") as session:
-        return {each.key.split(":")[1]: each.amount for each in await session.exec(settled)}
+        # A key is saga type, id and step; the id may have colons.
+        return {each.key.partition(":")[2].rpartition(":")[0]: each.amount for each in await session.exec(settled)}
 
 
 def _opening(file: Path) -> dict[str, int]:

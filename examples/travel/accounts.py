@@ -51,7 +51,8 @@ async def trips_are_whole(databases: Mapping[str, str], states: SagaStates) -> C
     balances, payments = await _paid(databases)  # first: what is paid here is booked below
     prices: dict[str, dict[str, int]] = {}
     for booking in (await _held(databases))[1]:
-        _, trip, step = booking.key.split(":")
+        # A key is saga type, id and step; the id may have colons.
+        trip, _, step = booking.key.partition(":")[2].rpartition(":")
         prices.setdefault(trip, {})[step] = booking.price
     faults = [*_wrong_balances(balances, payments.values())]
     for trip, payment in payments.items():

@@ -64,9 +64,9 @@ async def test_concurrent_transfers_overdraw_no_account(running: Running):
 
 @pytest.fixture
 async def databases(tmp_path: Path) -> dict[str, str]:
-    """The databases after one completed and one failed transfer."""
+    """The databases after one completed transfer, whose id has a colon, and one failed one."""
     settings = Settings(data_dir=tmp_path)
-    events = {"paid": transfer("paid"), "returned": transfer("returned", receiver="CLOSED")}
+    events = {"paid:ada": transfer("paid:ada"), "returned": transfer("returned", receiver="CLOSED")}
     async with Embedded(SERVICES, settings) as embedded:
         await send(transfer_saga, events, embedded, clock=SystemClock())
         assert await embedded.settled(60)
@@ -75,7 +75,7 @@ async def databases(tmp_path: Path) -> dict[str, str]:
     }
 
 
-STATES = {("transfer", "paid"): COMPLETED, ("transfer", "returned"): FAILED}
+STATES = {("transfer", "paid:ada"): COMPLETED, ("transfer", "returned"): FAILED}
 
 
 async def test_checks_hold_and_show_their_figures(databases):
@@ -100,12 +100,12 @@ async def test_checks_hold_and_show_their_figures(databases):
         (
             money_is_conserved,
             "sender_bank",
-            "UPDATE debit SET is_refunded = NOT is_refunded WHERE transfer_id = 'paid'",
-            "the account ADA holds 99994000, and 100000000 is due; paid is credited with 6000, and debited with 0",
+            "UPDATE debit SET is_refunded = NOT is_refunded WHERE transfer_id = 'paid:ada'",
+            "the account ADA holds 99994000, and 100000000 is due; paid:ada is credited with 6000, and debited with 0",
         ),
-        (money_is_conserved, "sender_bank", "DELETE FROM debit WHERE transfer_id = 'paid'", "debited with 0"),
+        (money_is_conserved, "sender_bank", "DELETE FROM debit WHERE transfer_id = 'paid:ada'", "debited with 0"),
         (transfers_are_whole, "receiver_bank", "DELETE FROM credit", "are [6000, 6000, 0]"),
-        (transfers_are_whole, "house", "UPDATE settlement SET amount = 5999", "paid is credited, and not settled"),
+        (transfers_are_whole, "house", "UPDATE settlement SET amount = 5999", "paid:ada is credited, and not settled"),
         (
             transfers_are_whole,
             "house",

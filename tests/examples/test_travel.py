@@ -53,9 +53,9 @@ async def test_concurrent_trips_share_the_last_car_once(running: Running):
 
 @pytest.fixture
 async def databases(tmp_path: Path) -> dict[str, str]:
-    """The databases after a completed trip and one that can't be paid."""
+    """The databases after a completed trip, whose id has a colon, and one that can't be paid."""
     settings = Settings(data_dir=tmp_path)
-    events = {"paid": trip("paid"), "broke": trip("broke", "BROKE")}
+    events = {"paid:ada": trip("paid:ada"), "broke": trip("broke", "BROKE")}
     async with Embedded(SERVICES, settings) as embedded:
         await send(trip_saga, events, embedded, clock=SystemClock())
         assert await embedded.settled(60)
@@ -64,7 +64,7 @@ async def databases(tmp_path: Path) -> dict[str, str]:
     }
 
 
-STATES = {("trip", "paid"): COMPLETED, ("trip", "broke"): FAILED}
+STATES = {("trip", "paid:ada"): COMPLETED, ("trip", "broke"): FAILED}
 
 
 async def test_checks_hold_and_show_their_figures(databases):
@@ -89,7 +89,7 @@ async def test_checks_hold_and_show_their_figures(databases):
             trips_are_whole,
             "reservations",
             "UPDATE booking SET state = 'cancelled' WHERE name = 'PLAZA'",
-            "paid is paid with 62000, and its bookings are {'book_car': 12000, 'book_flight': 20000}",
+            "paid:ada is paid with 62000, and its bookings are {'book_car': 12000, 'book_flight': 20000}",
         ),
         (
             trips_are_whole,
@@ -101,7 +101,7 @@ async def test_checks_hold_and_show_their_figures(databases):
             trips_are_whole,
             "agency",
             "DELETE FROM payment",
-            "ADA has 99938000, and 100000000 is due; paid ended",
+            "ADA has 99938000, and 100000000 is due; paid:ada ended",
         ),
         (trips_are_whole, "agency", "UPDATE account SET balance = 0 WHERE traveller = 'BROKE'", "BROKE has 0"),
     ],
