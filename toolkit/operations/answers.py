@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -105,6 +105,7 @@ async def answer(
             raise AmbiguousSagaError(saga_id, types)
         if not types:
             return None
+        entries = [each for each in entries if each.saga_type == types[0]]
         steps = [step for step in steps if step.saga.name == types[0]]
         step = next((each for each in steps if not _decision(each, event, entries, now)), steps[0])
         name = type(event).__name__
@@ -186,9 +187,8 @@ def _envelope(
     )
 
 
-def _decision(step: Step, event: Answer, entries: Iterable[ArrivalEntry], now: datetime | None) -> _Decision | None:
+def _decision(step: Step, event: Answer, entries: Sequence[ArrivalEntry], now: datetime | None) -> _Decision | None:
     """Return why the step does not wait for this answer, or None while it does, or has not begun."""
-    entries = [each for each in entries if each.saga_type == step.saga.name]
     moves = [each for each in entries if each.step == step.name and each.position]
     gate = Gate({name: [each.__name__ for each in events] for name, events in step.slots.items()})
     rivals = gate.rivals(type(event).__name__)

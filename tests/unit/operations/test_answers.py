@@ -27,6 +27,7 @@ from tests.example_sagas.purchase_desk import (
     taken,
 )
 from tests.example_sagas.travel import Script
+from tests.unit.persistence.saga_entries import append, entry
 from toolkit.declaration.events import AbortRequested
 from toolkit.errors import InvalidAnswerError
 from toolkit.operations import answers
@@ -220,6 +221,20 @@ async def test_a_long_name_fits_into_the_header(database: Database, clock: Manua
     await relayed(branch, database, clock)
 
     assert (await moves(database))[-1][2] == ("a?" * 250)[:255]
+
+
+async def test_an_answer_keeps_its_own_sagas_deadline(database: Database, clock: ManualClock) -> None:
+    await taken(await desk(database, clock), incoming(QUOTED, clock, started_at=NOON))
+    other = {"service": "desk", "step": "check", "started_at": NOON - PATIENCE, "traceparent": "00-other"}
+    await append(database, entry("desk-1", deadline=NOON - PATIENCE, **other))
+
+    assert (await answered(database, YES, ADA, clock)).outcome == "sent"
+
+    async with database.reading() as connection:
+        headers = await connection.scalar(text("SELECT headers FROM outbox WHERE event_type = 'Approved'"))
+    sent_with = json.loads(str(headers))
+    assert sent_with["started-at"] == NOON.isoformat()
+    assert not {"deadline", "traceparent"} & set(sent_with)
 
 
 async def test_what_follows_keeps_the_sagas_start(database: Database, clock: ManualClock) -> None:
