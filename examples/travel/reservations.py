@@ -24,7 +24,7 @@ from typing import Annotated
 
 from pydantic import Field as Setting
 from pydantic_settings import SettingsConfigDict
-from sqlalchemy import CheckConstraint, MetaData, text
+from sqlalchemy import CheckConstraint, MetaData
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import registry
 from sqlmodel import AutoString, Field, SQLModel
@@ -37,7 +37,7 @@ from toolkit.configuration.settings import LONGEST_WAIT, Duration
 from toolkit.errors import UnreachableError
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import describe_fault
-from toolkit.persistence.schema import create_tables
+from toolkit.persistence.schema import create_tables, insert_into
 
 metadata = MetaData()
 
@@ -141,19 +141,10 @@ class Reservations:
     async def _locked(self, key: str) -> AsyncIterator[tuple[AsyncSession, Booking]]:
         """Insert the booking if it is new, lock its row, and write all changes at the end."""
         async with self._database.transaction() as session:
-            await (await session.connection()).execute(_OPEN_UNLESS_KNOWN, Booking(key=key).model_dump())
+            connection = await session.connection()
+            new = insert_into(metadata.tables["booking"], connection).values(Booking(key=key).model_dump())
+            await connection.execute(new.on_conflict_do_nothing())
             yield session, await session.get_one(Booking, key, with_for_update=True)
-
-
-#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
-_OPEN_UNLESS_KNOWN = text(
-    "INSERT INTO booking (key, kind, name, price, state, reason)"
-    " VALUES (:key, :kind, :name, :price, :state, :reason) ON CONFLICT (key) DO NOTHING"
-)
-_ADD_UNLESS_THERE = text(
-    "INSERT INTO offer (kind, name, free, price) VALUES (:kind, :name, :free, :price)"
-    " ON CONFLICT (kind, name) DO NOTHING"
-)
 
 
 def reservations_url(settings: Settings) -> str:
@@ -174,7 +165,10 @@ async def open_reservations(settings: Settings) -> AsyncIterator[Reservations]:
         try:
             async with database.engine.begin() as connection:
                 await create_tables(connection, metadata)
-                await connection.execute(_ADD_UNLESS_THERE, json.loads(OFFERS_FILE.read_text()))
+                offers = json.loads(OFFERS_FILE.read_text())
+                await connection.execute(
+                    insert_into(metadata.tables["offer"], connection).on_conflict_do_nothing(), offers
+                )
         except (DBAPIError, OSError) as error:
             raise UnreachableError(
                 f"the database at RESERVATIONS_URL can't be used: {describe_fault(error)}"

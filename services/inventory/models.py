@@ -6,12 +6,13 @@ For every sku, `on_hand + reserved` never changes, and neither is ever negative.
 import json
 from pathlib import Path
 
-from sqlalchemy import CheckConstraint, MetaData, text
+from sqlalchemy import CheckConstraint, MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Relationship, SQLModel
 
 from toolkit.ids import new_id
+from toolkit.persistence.schema import insert_into
 
 metadata = MetaData()
 
@@ -72,14 +73,8 @@ class ReservationLine(Base, table=True):
 
 async def seed_stock(session: AsyncSession) -> None:
     """Insert the goods of `stock.json` that are missing; replicas may do so concurrently."""
-    goods = json.loads(STOCK_FILE.read_text())
     connection = await session.connection()
     # Sorted by sku: two replicas that insert the same rows in opposite orders would deadlock.
-    await connection.execute(_ADD_UNLESS_THERE, sorted(goods, key=lambda each: str(each["sku"])))
-
-
-#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
-_ADD_UNLESS_THERE = text(
-    "INSERT INTO stock (sku, on_hand, reserved, unit_price) VALUES (:sku, :on_hand, 0, :unit_price)"
-    " ON CONFLICT (sku) DO NOTHING"
-)
+    goods = sorted(json.loads(STOCK_FILE.read_text()), key=lambda each: str(each["sku"]))
+    new = [{**each, "reserved": 0} for each in goods]
+    await connection.execute(insert_into(metadata.tables["stock"], connection).on_conflict_do_nothing(), new)

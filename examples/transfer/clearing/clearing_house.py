@@ -23,7 +23,7 @@ from typing import Annotated
 
 from pydantic import Field as Setting
 from pydantic_settings import SettingsConfigDict
-from sqlalchemy import BigInteger, MetaData, text
+from sqlalchemy import BigInteger, MetaData
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import registry
 from sqlmodel import AutoString, Field, SQLModel
@@ -35,7 +35,7 @@ from toolkit.configuration.settings import LONGEST_WAIT, Duration
 from toolkit.errors import UnreachableError
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import describe_fault
-from toolkit.persistence.schema import create_tables
+from toolkit.persistence.schema import create_tables, insert_into
 
 metadata = MetaData()
 
@@ -131,15 +131,10 @@ class ClearingHouse:
     async def _locked(self, key: str) -> AsyncIterator[Settlement]:
         """Insert the settlement if it is new, lock its row, and write its changes at the end."""
         async with self._ledger.transaction() as session:
-            await (await session.connection()).execute(_OPEN_UNLESS_KNOWN, Settlement(key=key).model_dump())
+            connection = await session.connection()
+            new = insert_into(metadata.tables["settlement"], connection).values(Settlement(key=key).model_dump())
+            await connection.execute(new.on_conflict_do_nothing())
             yield await session.get_one(Settlement, key, with_for_update=True)
-
-
-#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
-_OPEN_UNLESS_KNOWN = text(
-    "INSERT INTO settlement (key, amount, state, reason, attempts)"
-    " VALUES (:key, :amount, :state, :reason, :attempts) ON CONFLICT (key) DO NOTHING"
-)
 
 
 def ledger_url(settings: Settings) -> str:

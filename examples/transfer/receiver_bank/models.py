@@ -6,10 +6,12 @@ An account's balance less its credits is always its opening balance.
 import json
 from pathlib import Path
 
-from sqlalchemy import BigInteger, CheckConstraint, MetaData, text
+from sqlalchemy import BigInteger, CheckConstraint, MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
+
+from toolkit.persistence.schema import insert_into
 
 metadata = MetaData()
 
@@ -44,11 +46,4 @@ async def seed_accounts(session: AsyncSession) -> None:
     connection = await session.connection()
     # Sorted by number: two replicas that insert the same rows in opposite orders would deadlock.
     accounts = sorted(json.loads(ACCOUNTS_FILE.read_text()), key=lambda each: str(each["number"]))
-    await connection.execute(_ADD_UNLESS_THERE, accounts)
-
-
-#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
-_ADD_UNLESS_THERE = text(
-    "INSERT INTO account (number, balance, is_closed) VALUES (:number, :balance, :is_closed)"
-    " ON CONFLICT (number) DO NOTHING"
-)
+    await connection.execute(insert_into(metadata.tables["account"], connection).on_conflict_do_nothing(), accounts)

@@ -6,10 +6,12 @@ An account's balance and its payments always add up to its opening balance.
 import json
 from pathlib import Path
 
-from sqlalchemy import BigInteger, CheckConstraint, MetaData, text
+from sqlalchemy import BigInteger, CheckConstraint, MetaData
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
+
+from toolkit.persistence.schema import insert_into
 
 metadata = MetaData()
 
@@ -43,10 +45,4 @@ async def seed_accounts(session: AsyncSession) -> None:
     connection = await session.connection()
     # Sorted: two replicas that insert the same rows in opposite orders would deadlock.
     accounts = sorted(json.loads(ACCOUNTS_FILE.read_text()), key=lambda each: str(each["traveller"]))
-    await connection.execute(_ADD_UNLESS_THERE, accounts)
-
-
-#: Plain SQL: SQLite and PostgreSQL share this syntax, but not SQLAlchemy's construct for it.
-_ADD_UNLESS_THERE = text(
-    "INSERT INTO account (traveller, balance) VALUES (:traveller, :balance) ON CONFLICT (traveller) DO NOTHING"
-)
+    await connection.execute(insert_into(metadata.tables["account"], connection).on_conflict_do_nothing(), accounts)
