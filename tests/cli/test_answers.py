@@ -82,6 +82,16 @@ def test_questions_output_is_the_golden_one(saga, known, output):
     assert_golden(f"questions.{output}.txt", result.stdout, result.stderr, known)
 
 
+def test_a_cut_list_of_questions_has_a_warning(saga, known):
+    asyncio.run(ask_now(known, "desk-3"))
+
+    cut, whole = saga("questions", "--limit", "1", "-o", "json"), saga("questions", "--limit", "3", "-o", "json")
+
+    assert [row["saga_id"] for row in json.loads(cut.stdout)] == ["desk-1"]
+    assert cut.stderr == "warning: of desk only the longest waiting 1 are listed; there may be more\n"
+    assert (len(json.loads(whole.stdout)), whole.stderr) == (2, "")
+
+
 @pytest.mark.parametrize("output", FORMATS)
 def test_answer_output_is_the_golden_one(saga, known, output):
     result = saga("answer", "Approved", "--saga", "desk-2", *WHY, "-o", output)

@@ -41,7 +41,7 @@ class Answers:
         self._taken = answers.answers_taken(context.service)
 
     async def questions(self, request: Request) -> Response:
-        """List the steps that wait for an answer, with the events that have arrived; those that moved last first."""
+        """List the steps that wait for an answer, with the events that have arrived; the longest waiting first."""
         async with self._context.database.reading() as connection:
             found = await open_questions(connection, self._context.contract, limit=limit_of(request))
         return self._context.answer(questions=found)

@@ -159,7 +159,7 @@ class SagaBatch(BaseModel):
 
 
 class OpenQuestions(BaseModel):
-    """The steps that wait for an answer, those that moved last first."""
+    """The steps that wait for an answer, the longest waiting first."""
 
     service: str
     questions: list[Question]

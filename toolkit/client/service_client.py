@@ -120,7 +120,7 @@ class ServiceClient(LogReader, Protocol):
         ...
 
     async def questions(self, *, limit: int) -> list[Question]:
-        """Return the steps that wait for an answer, those that moved last first."""
+        """Return the steps that wait for an answer, the longest waiting first."""
         ...
 
     async def answer(

@@ -10,13 +10,23 @@ from toolkit.persistence.open_gates import OpenGate, open_gates
 from toolkit.protocol.joins import Gate
 from toolkit.protocol.question_rows import Question
 
+#: So many waiting joins are read at once, at least: with its answer there, a join waits for another event.
+_PAGE = 100
+
 
 async def open_questions(connection: AsyncConnection, contract: Contract, *, limit: int) -> list[Question]:
-    """Return the steps that wait for an answer, those that moved last first; bodies are redacted."""
+    """Return up to `limit` steps that wait for an answer, the longest waiting first; bodies are redacted."""
     asking = {(each.saga, each.name): each for each in contract.handlers if answers_of(each, contract)}
-    gates = await open_gates(connection, asking, limit=limit)
-    found = [_question(gate, asking[gate.key[0], gate.key[2]], contract) for gate in gates]
-    return [each for each in found if each.answers]
+    found: list[Question] = []
+    size, after = max(limit, _PAGE), 0
+    while len(found) < limit:
+        gates = await open_gates(connection, asking, after=after, limit=size)
+        questions = [_question(gate, asking[gate.key[0], gate.key[2]], contract) for gate in gates]
+        found += [each for each in questions if each.answers]
+        if len(gates) < size:
+            break
+        after = gates[-1].row
+    return found[:limit]
 
 
 def answers_of(handler: HandlerContract, contract: Contract) -> list[str]:

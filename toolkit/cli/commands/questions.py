@@ -35,6 +35,8 @@ def questions(
     print_rows(rows, output, columns=with_types(_COLUMNS, rows))
     for name, reason in answers.unreachable.items():
         complain(f"warning: {name} is unreachable, so its questions are missing here: {reason}")
+    if cut := [name for name, found in answers.by_service.items() if len(found) == limit]:
+        complain(f"warning: of {', '.join(cut)} only the longest waiting {limit} are listed; there may be more")
     leave(ExitCode.AWAY if answers.unreachable else ExitCode.FINE)
 
 
