@@ -7,7 +7,7 @@ sagas here: no request is made per saga.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
@@ -15,7 +15,7 @@ from sys import intern
 from toolkit.client.account_checks import AccountCheck
 from toolkit.client.database_client import DatabaseClient
 from toolkit.client.fan_out import ANSWER_TIMEOUT, ask_all
-from toolkit.client.service_client import Entries, LogReader
+from toolkit.client.service_client import Entries, LogReader, ServiceClient
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
@@ -48,7 +48,7 @@ class VerificationReport:
 
 
 async def verify(
-    clients: Sequence[LogReader],
+    clients: Sequence[ServiceClient],
     *,
     checks: Iterable[AccountCheck] = (),
     broker: Settings | None = None,
@@ -68,7 +68,9 @@ async def verify(
     timelines = _by_saga(logs.by_service)
     watermark = max((each.pruned_until for each in backlog.by_service.values() if each.pruned_until), default=None)
     whole = {saga: logs for saga, logs in timelines.items() if _is_whole(logs, watermark, settled_before)}
-    violations, outcomes = await _verify_all(whole, progress)
+    contracts = await ask_all(clients, lambda client: client.contract())
+    answers = {name for each in contracts.by_service.values() for name, event in each.events.items() if event.answer}
+    violations, outcomes = await _verify_all(whole, answers, progress)
     left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(backlog.by_service, broker)
     own, unchecked_of_own = await _run(checks, clients, outcomes)
     return VerificationReport(
@@ -124,7 +126,9 @@ def _is_whole(
 
 
 async def _verify_all(
-    timelines: Mapping[SagaKey, Mapping[str, Sequence[LogEntry]]], progress: Callable[[str, int], None]
+    timelines: Mapping[SagaKey, Mapping[str, Sequence[LogEntry]]],
+    answers: Collection[str],
+    progress: Callable[[str, int], None],
 ) -> tuple[list[Violation], dict[SagaKey, SagaState | None]]:
     consumed: dict[str, set[str]] = {}
     for (saga_type, _), logs in timelines.items():
@@ -135,7 +139,7 @@ async def _verify_all(
     for number, (saga, logs) in enumerate(timelines.items(), start=1):
         saga_type, saga_id = saga
         timeline = tell(saga_id, logs)
-        found += violations_of(saga_id, timeline.entries, consumed=consumed[saga_type])
+        found += violations_of(saga_id, timeline.entries, consumed=consumed[saga_type], answers=answers)
         outcomes[saga] = timeline.state if timeline.state and timeline.state.is_ended else None
         progress("sagas verified", 1)
         if number % _AT_ONCE == 0:

@@ -56,11 +56,13 @@ class Backlog:
 class Saga:
     """One saga's entries in causal order, indexed for the invariants.
 
-    `asked` are a coordinator's streams of the steps that it asks: what they show, the steps' own services did.
+    - `answers`: the types of events that come from outside: no entry emits them.
+    - `asked`: a coordinator's streams of the steps that it asks: what they show, the steps' own services did.
     """
 
     id: str
     entries: Sequence[LogEntry]
+    answers: Collection[str] = ()
     streams: dict[tuple[str, str], list[LogEntry]] = field(default_factory=dict)
     asked: set[tuple[str, str]] = field(default_factory=set)
     emitters: dict[str, LogEntry] = field(default_factory=dict)
@@ -100,9 +102,15 @@ class Saga:
         yield entry.event_id
 
 
-def violations_of(saga_id: str, timeline: Sequence[LogEntry], *, consumed: Collection[str] = ()) -> list[Violation]:
-    """Return the violations of one saga; `consumed`: the events that any service consumes in sagas of its type."""
-    saga = Saga(saga_id, timeline)
+def violations_of(
+    saga_id: str, timeline: Sequence[LogEntry], *, consumed: Collection[str] = (), answers: Collection[str] = ()
+) -> list[Violation]:
+    """Return the violations of one saga.
+
+    - `consumed`: the events that any service consumes in sagas of its type.
+    - `answers`: the events that its services declare as answers.
+    """
+    saga = Saga(saga_id, timeline, answers)
     found = [(name, text) for name, check in CHECKS.items() for text in check(saga)]
     found += [("nothing is lost", text) for text in lost(saga, consumed)]
     saga_type = next((entry.saga_type for entry in timeline), None)
@@ -176,11 +184,12 @@ def legal(saga: Saga) -> Iterator[str]:
 
 
 def rooted(saga: Saga) -> Iterator[str]:
-    """Yield events that were consumed and that no entry emitted, except the one that started the saga."""
+    """Yield events that were consumed and that no entry emitted, except answers and the event that started the saga."""
+    from_outside = {*_CONTROL, *saga.answers}
     unknown_services = [
         entry
         for entry in saga.entries
-        if entry.event_id and entry.event_id not in saga.emitters and entry.event_type not in _CONTROL
+        if entry.event_id and entry.event_id not in saga.emitters and entry.event_type not in from_outside
     ]
     # A client's own message id marks no start: then the first entry is it.
     start = next(filter(is_start, unknown_services), unknown_services[0] if unknown_services else None)
