@@ -114,6 +114,7 @@ class Contract(_Part):
     """One service's part in its sagas; `events` maps names to the events that it consumes or emits.
 
     - `coordinates`: the types of the sagas that it coordinates: it asks other services' steps.
+    - `received`: the names of the events that it consumes as their coordinator, whatever their steps emit.
     - `plans`: by saga type, its steps there; none where the starting event has no valid example.
     - `asked_by`: by saga type, the coordinator whose commands alone run its steps.
     """
@@ -124,6 +125,7 @@ class Contract(_Part):
     handlers: tuple[HandlerContract, ...]
     events: dict[str, EventContract]
     coordinates: tuple[str, ...] = ()
+    received: tuple[str, ...] = ()
     plans: dict[str, PlanContract] = {}
     asked_by: dict[str, str] = {}
 
@@ -147,6 +149,7 @@ class Contract(_Part):
             handlers=tuple(_handler(each, timeouts or {}) for each in service.handlers),
             events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
             coordinates=tuple(sorted(service.coordinated)),
+            received=tuple(sorted({event.__name__ for each in service.orchestrators for event in each.events})),
             plans={each.saga.name: plan for each in service.orchestrators if (plan := _plan(each))},
             asked_by=coordinators_of(service, asked_by or {}),
         )
@@ -161,15 +164,13 @@ class Contract(_Part):
 
     def consumed(self) -> list[EventContract]:
         """Return the events that the service consumes."""
-        received = list(self.events) if self.coordinates else []  # a coordinator receives whatever its steps emit
-        return [self.events[name] for name in dict.fromkeys((*_triggers(self), *received))]
+        return [self.events[name] for name in dict.fromkeys((*_triggers(self), *self.received))]
 
     def bound_keys(self) -> list[str]:
         """Return the routing keys that its queue is bound to, beside those of the control messages."""
         asked = [each for each in self.handlers if each.saga in self.asked_by]
         listening = [name for each in self.handlers if each not in asked for name in each.triggers]
-        received = list(self.events) if self.coordinates else []
-        keys = [self.events[name].routing_key for name in dict.fromkeys((*listening, *received))]
+        keys = [self.events[name].routing_key for name in dict.fromkeys((*listening, *self.received))]
         steps = [(each.name, self.asked_by[each.saga]) for each in asked if each.kind == "step"]
         return [*keys, *(Address(asker, verb, name).routing_key for name, asker in steps for verb in Verb)]
 

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.example_sagas.loans import BookLent, BookWanted, loan_saga
 from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
 from tests.example_sagas.travel import RoomBooked, Script, TripRequested
+from toolkit import Participant, Service
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaEnded
 from toolkit.errors import UnreadableError
@@ -90,6 +92,22 @@ def test_the_coordinator_is_bound_to_all_events() -> None:
 
     assert {"agency.TripRequested", "hotel.RoomBooked", "desk.TripFailed"} <= keys
     assert set(Contract.of(COORDINATING).bound_keys()) == keys
+
+
+def test_a_coordinator_is_not_bound_to_its_own_steps_events() -> None:
+    library = Participant("library", saga=loan_saga)
+
+    async def lend_book(event: BookWanted) -> BookLent: ...  # type: ignore[empty-body]
+
+    library.step()(lend_book)
+    both = Service(name="library", participants=[library], orchestrators=list(COORDINATING.orchestrators))
+
+    keys = consumed_keys(both, {})
+
+    assert "reader.BookWanted" in keys
+    assert "library.BookLent" not in keys
+    assert set(Contract.of(both).bound_keys()) == keys
+    assert {each.routing_key for each in Contract.of(both).consumed()} == keys
 
 
 def test_only_the_coordinator_may_write_its_commands() -> None:
