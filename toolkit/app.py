@@ -24,7 +24,7 @@ from toolkit.api import Access, ApiContext, api_routes, application, health_rout
 from toolkit.api.context import Readiness
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings, misspelt_settings
-from toolkit.declaration.contract import Contract
+from toolkit.declaration.contract import contract_of
 from toolkit.declaration.service import Service
 from toolkit.errors import DatabaseUnavailableError, SagaError, describe
 from toolkit.foreign_code.containment import contain, escaped
@@ -219,7 +219,7 @@ def _servers(
     """Return the API's server, and the health checks' server."""
     context = ApiContext(
         service=app.service,
-        contract=Contract.of(app.service, timeouts=settings.step_timeouts, asked_by=settings.asked_by),
+        contract=contract_of(app.service, settings),
         database=app.runtime.database,
         readiness=readiness,
         queue=app.runtime.queue,

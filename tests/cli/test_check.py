@@ -105,6 +105,15 @@ def test_a_coordinated_saga_is_not_explored(saga, monkeypatch):
     assert (report["coordinator"], report["is_proved"]) == ("fulfillment", False)
 
 
+def test_a_coordinated_saga_in_databases_is_not_explored(saga, logs, monkeypatch):
+    monkeypatch.setenv("SAGA_ASKED_BY", "fulfillment")
+
+    result = saga("check", *(f"--service={name}={url}" for name, url in logs.items()))
+
+    assert result.exit_code == 0
+    assert result.stdout == "· saga order: not explored, since fulfillment asks its steps by a plan of its own\n"
+
+
 def test_a_fault_ends_with_1_and_a_story(saga, faulty_package):
     result = saga("check")
 

@@ -20,7 +20,7 @@ from toolkit.clock import SystemClock
 from toolkit.configuration.environment import secret_variable
 from toolkit.configuration.server_urls import has_sound_address, is_database_url
 from toolkit.configuration.settings import Settings, queue_name
-from toolkit.declaration.contract import Contract
+from toolkit.declaration.contract import contract_of
 from toolkit.declaration.service import Service
 from toolkit.errors import NoServiceError, SagaError, UnreachableError
 from toolkit.urls import HIDDEN, shown_url
@@ -55,7 +55,7 @@ def in_database(name: str, url: str, settings: Settings, find: Find) -> Database
         url,
         queue=queue_name(settings, name),
         emitted=lambda: find(name).sendable(),
-        contract=lambda: Contract.of(_declared(name, find)),
+        contract=lambda: contract_of(_declared(name, find), settings),
         declared=lambda: _declared(name, find),
         clock=SystemClock(),
     )

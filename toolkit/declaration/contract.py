@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -18,6 +18,9 @@ from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.redaction import schema_of, sensitive_paths
 from toolkit.declaration.service import Orchestrator, Service
 from toolkit.protocol.commands import Address, Verb
+
+if TYPE_CHECKING:
+    from toolkit.configuration.settings import Settings
 
 
 class _Part(BaseModel):
@@ -177,6 +180,11 @@ class Contract(_Part):
     def emitted(self) -> list[EventContract]:
         """Return the events that the service may emit."""
         return [self.events[name] for name in dict.fromkeys(_emitted_events(self))]
+
+
+def contract_of(service: Service, settings: Settings) -> Contract:
+    """Return the contract of a service that runs with these settings."""
+    return Contract.of(service, timeouts=settings.step_timeouts, asked_by=settings.asked_by)
 
 
 def coordinators_of(service: Service, asked_by: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.contract import Contract
+from toolkit.declaration.contract import Contract, contract_of
 from toolkit.doctor.checks.registry import CHECKS
 from toolkit.doctor.facts import BrokerFacts, Facts
 from toolkit.doctor.findings import Finding
@@ -34,7 +34,7 @@ async def examine(
         _broker(targets, settings, management_url, is_probing=is_probing),
         asyncio.gather(*(ask_database(each, is_probing=is_probing) for each in targets if each.database_url)),
         asyncio.gather(*(ask_service(each, settings, is_probing=is_probing) for each in targets if each.url)),
-        asyncio.gather(*map(_contract, targets)),
+        asyncio.gather(*(_contract(each, settings) for each in targets)),
     )
     facts = Facts(
         settings=settings,
@@ -68,10 +68,10 @@ async def _broker(
     return replace(broker, probe=probe, large_probe=large_probe)
 
 
-async def _contract(target: Target) -> Contract | None:
+async def _contract(target: Target, settings: Settings) -> Contract | None:
     if target.url and target.client:
         try:
             return await target.client.contract()
         except UnreachableError:
             pass  # the check "service ready" reports it
-    return Contract.of(target.declared) if target.declared else None
+    return contract_of(target.declared, settings) if target.declared else None

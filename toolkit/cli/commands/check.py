@@ -89,14 +89,14 @@ def _services(declared: Iterable[str], named: list[str] | None) -> Iterator[Serv
 def _contracts(services: Iterable[Service | Contract]) -> Iterator[Contract]:
     """Yield the services' contracts, with the settings that a service started here would have."""
     from toolkit.configuration.settings import load_settings
-    from toolkit.declaration.contract import Contract
+    from toolkit.declaration.contract import Contract, contract_of
 
     settings = load_settings()
     for each in services:
         if isinstance(each, Contract):
             yield each
         else:
-            yield Contract.of(each, timeouts=settings.step_timeouts, asked_by=settings.asked_by)
+            yield contract_of(each, settings)
 
 
 def _contracts_in(path: Path) -> list[Contract]:

@@ -32,13 +32,13 @@ def topology(
     password it has `@LOGIN_PASSWORD@`. Ends with 3 where a service can't be asked.
     """
     from toolkit.configuration.settings import load_settings
-    from toolkit.declaration.contract import Contract
+    from toolkit.declaration.contract import contract_of
     from toolkit.messaging.rights import as_definitions, as_rows, rights_of
 
     settings = load_settings()
     is_named = bool(service or os.environ.get("SAGA_SERVICES"))
     found = [] if is_named else discover(package_name()).values()
-    declared = [Contract.of(each, asked_by=settings.asked_by) for each in found]
+    declared = [contract_of(each, settings) for each in found]
     contracts = run_async(_read(service)) if is_named else declared
     if not permissions:
         print_rows(_bindings(contracts, settings), output, columns=("queue", "exchange", "key"))
