@@ -8,12 +8,15 @@ SagaKey = tuple[str, str]
 StreamKey = tuple[str, str, str]
 
 
-#: The ids of the outbox rows that announce deadlines begin with this.
+#: The ids of the outbox rows that announce deadlines, and of those that remind of open questions, begin with this.
 TIMER = "timer:"
 
 
 def timer_id(queue: str, key: StreamKey) -> str:
-    """Return the id of the outbox row that announces a step's deadline: one for each saga and step."""
+    """Return the id of the outbox row that announces the deadline of a join, or of a step that a coordinator asked.
+
+    Each step of each saga has one such id.
+    """
     return f"{TIMER}{queue}:{':'.join(key)}"
 
 

@@ -31,7 +31,7 @@ class UnsentMessage(Row):
 
     @property
     def is_timer(self) -> bool:
-        """Whether it announces a join's deadline to its own service; it waits by design."""
+        """Whether it announces a deadline to its own service, or reminds it of an open question; it waits by design."""
         return self.id.startswith(TIMER)
 
 

@@ -110,7 +110,7 @@ class CoordinatedSaga:
         if plan is None or reply.step not in plan.steps:
             return
         course = self._course(plan)
-        # Nothing can undo a step that has completed the saga, whoever sends its reply again.
+        # Nothing can undo a step that has completed the saga, even if its reply is sent again.
         has_completed = type(self._message.event) is self._saga.completes_with
         course.replied(reply.step, Outcome.FINAL if has_completed else reply.outcome)
         if course.moves:

@@ -142,7 +142,7 @@ class UnitOfWork:
     def set_timer(self, wire: WireMessage, key: StreamKey, deadline: datetime) -> None:
         """Send a message to this service's own queue at a step's deadline, unless the step moves on before.
 
-        The relay is not told when it comes due: its poll finds the few that do.
+        It is not handed over to the relay, whose poll finds the few that come due.
         """
         row_id = timer_id(self.origin.queue, key)
         self._timers[row_id] = OutboxRow(id=row_id, message=wire, due_at=deadline, destination=self.origin.queue)
