@@ -1,7 +1,7 @@
-"""The watchdog: finds overdue steps, logs them, sends their events again as nudges, and at last requests an abort.
+"""The watchdog: finds overdue steps, logs them, sends their events again as nudges, and finally requests an abort.
 
-A clock only decides when to send. A nudge is a duplicate, which the fence ignores; an abort fences the steps that have
-not begun, and leaves the others alone: so a watchdog that errs does no harm.
+The clock decides only when to send. A nudge is a duplicate, which the fence ignores; an abort fences the steps that
+have not begun, and changes no other. So a wrong clock makes the watchdog send more or less, and corrupts no saga.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ log = structlog.get_logger("toolkit")
 
 #: The longest pause between two nudges: one an hour costs next to nothing.
 _LONGEST_PAUSE = timedelta(hours=1)
-#: More doublings would overflow a timedelta, and the pause is an hour long before.
+#: More doublings would overflow a timedelta; after fewer the pause has reached an hour.
 _MOST_DOUBLINGS = 20
-#: So many nudges of a step are noted in the log; by then they come every hour. The table of overdue steps counts on.
+#: So many nudges of a step are noted in the log; by then they come every hour. The table of overdue steps counts all.
 _MOST_NOTES = 8
 
 #: The fields of a log line.
@@ -69,12 +69,12 @@ class Watchdog:
         self.is_healthy = True
 
     async def run(self) -> None:
-        """Sweep again and again until `stop`."""
+        """Sweep at each interval of `SAGA_WATCH_EVERY` until `stop`."""
         while not self._stopping.is_set():
             try:
                 await contain("the watchdog", self.sweep())
                 self.is_healthy = True
-            except Exception as error:  # noqa: BLE001 -- the watchdog outlives every outage of its database
+            except Exception as error:  # noqa: BLE001 -- the watchdog continues after an outage of its database
                 self.is_healthy = False
                 complain("watchdog can't reach its database", error)
             with suppress(TimeoutError):
@@ -99,13 +99,13 @@ class Watchdog:
             rows, broken = await self._nudge(connection, waiting, now)
             await overdue_steps.postpone(connection, broken, [now + REST] * len(broken))
             traces = await _traces(connection, found.steps)
-            saga_operations = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
-            hopeless = [step for step in waiting if self._is_hopeless(step, now)]
-            saga_operations += [(self._note(step, Note.ABORTED, now), not step.aborted) for step in hopeless]
+            nudges_and_aborts = [(self._note(step, Note.NUDGED, now), step.nudges <= _MOST_NOTES) for step in waiting]
+            to_abort = [step for step in waiting if self._is_due_for_abort(step, now)]
+            nudges_and_aborts += [(self._note(step, Note.ABORTED, now), not step.aborted) for step in to_abort]
             notes = [self._note(step, Note.OVERDUE, now) for step in found.steps]
-            await saga_log.append(connection, [*notes, *(note for note, is_noted in saga_operations if is_noted)])
+            await saga_log.append(connection, [*notes, *(note for note, is_noted in nudges_and_aborts if is_noted)])
             await outbox.add(connection, rows)
-        self._meter.entries([*notes, *(note for note, _ in saga_operations)])
+        self._meter.entries([*notes, *(note for note, _ in nudges_and_aborts)])
         self._relay.hand_over(rows, [])
         self._log(found, traces)
 
@@ -115,9 +115,9 @@ class Watchdog:
             log.warning(
                 "end of sagas was not received; it is taken from their log", saga_type=ended.saga_type, sagas=sagas
             )
-        for odd in found.contradictions:
-            self._meter.contradiction(odd.saga_type, odd.step)
-            log_contradiction((odd.saga_type, odd.saga_id), odd.step, odd.error)
+        for each in found.contradictions:
+            self._meter.contradiction(each.saga_type, each.step)
+            log_contradiction((each.saga_type, each.saga_id), each.step, each.error)
         for step in found.steps:
             saga = {"saga_type": step.saga_type, "saga_id": step.saga_id}
             facts = saga | {"step": step.step, "since": step.since.isoformat()}
@@ -137,15 +137,15 @@ class Watchdog:
     async def _nudge(
         self, connection: AsyncConnection, steps: Sequence[OverdueStep], now: datetime
     ) -> tuple[list[OutboxRow], list[OverdueStep]]:
-        """Return each step's event once more, with an abort where nudges did not help, and the steps without either."""
+        """Return the steps' events as nudges, the aborts that are due, and the steps whose entries can't be read."""
         emitted = await emitted_events.at(connection, [(*step.key, step.position) for step in steps])
-        hopeless = [step for step in steps if self._is_hopeless(step, now)]
-        await overdue_steps.mark_aborted(connection, hopeless)
+        to_abort = [step for step in steps if self._is_due_for_abort(step, now)]
+        await overdue_steps.mark_aborted(connection, to_abort)
         # This release may not declare an event that an older one emitted; then only the abort is left.
         sent = {each.key: self._sent(each) for each in emitted if each.emitted_type in self._emitted}
         wires = [wire for wire in sent.values() if wire]
         causes = {each.key: each for each in emitted}
-        aborts = [_abort(step, causes.get(step.key), now) for step in hopeless]
+        aborts = [_abort(step, causes.get(step.key), now) for step in to_abort]
         wires += [wire for wire in aborts if wire]
         due_at = self._relay.due_if_handed_over()
         rows = [OutboxRow(id=new_id(), message=wire, due_at=due_at) for wire in wires]
@@ -154,14 +154,14 @@ class Watchdog:
     def _sent(self, emitted: EmittedEvent) -> WireMessage | None:
         """Return the event as it was sent, as a nudge; None where its entry can't be read."""
         try:
-            _see_that_it_can_be_read(emitted)
+            _check_readable(emitted)
             kind = self._emitted[emitted.emitted_type]
             return emitted.as_sent(kind, nudge=new_id(), final_steps=self._final_steps)
-        except Exception as error:  # noqa: BLE001 -- whatever one entry holds, the other sagas are nudged
+        except Exception as error:  # noqa: BLE001 -- an unreadable entry must not prevent the nudges of other sagas
             set_aside("saga_log", error, saga_type=emitted.saga_type, saga_id=emitted.saga_id, step=emitted.step)
             return None
 
-    def _is_hopeless(self, step: OverdueStep, now: datetime) -> bool:
+    def _is_due_for_abort(self, step: OverdueStep, now: datetime) -> bool:
         return now - step.since >= self._settings.abort_after
 
     def _next_nudge(self, step: OverdueStep, now: datetime) -> datetime:
@@ -190,8 +190,8 @@ async def _traces(connection: AsyncConnection, steps: Sequence[OverdueStep]) -> 
     return {each.key: trace_facts(each.traceparent) for each in emitted}
 
 
-def _see_that_it_can_be_read(emitted_event: EmittedEvent) -> None:
-    """Raise a ValueError where the next service could not even read the event: it would be its dead letter."""
+def _check_readable(emitted_event: EmittedEvent) -> None:
+    """Raise a ValueError if the next service could not read the event, which would become its dead letter."""
     if not is_saga_id(emitted_event.saga_id):
         raise ValueError(f"{emitted_event.saga_id!r} is no saga's id")
     if not isinstance(json.loads(emitted_event.emitted_body), dict):
@@ -199,9 +199,9 @@ def _see_that_it_can_be_read(emitted_event: EmittedEvent) -> None:
 
 
 def _abort(step: OverdueStep, cause: EmittedEvent | None, now: datetime) -> WireMessage | None:
-    """Return the abort of a step's saga; None where its id is none, by which no other service could know it.
+    """Return the abort of a step's saga; None if the saga's id is invalid, because no service accepts such an id.
 
-    `cause` is what the step has emitted, if it has.
+    `cause` is the event that the step has emitted, if any.
     """
     reason, trace = f"overdue since {step.since}", cause.traceparent if cause else None
     began = cause.started_at if cause and cause.started_at else step.since

@@ -14,7 +14,7 @@ class OrderFulfillment(SagaOrchestrator, saga=order_saga):
     failed_end = SagaStep("send_cancellation_notice")
 
     def define_steps(self, data: OrderCreated) -> list[SagaStep]:
-        """Return the steps; a payment's provider has half a minute, a carrier a quarter of an hour."""
+        """Return the steps; each timeout is at least its service's own, which refuses first where the service runs."""
         return [
             SagaStep("reserve_inventory", timeout=timedelta(minutes=2)),
             SagaStep("process_payment", timeout=timedelta(minutes=1)),
