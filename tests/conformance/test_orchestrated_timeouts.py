@@ -38,7 +38,7 @@ async def interrupt(world: World, step: str, wire: WireMessage) -> None:
 
     async def has_given_up() -> bool:
         entries = [entry for entry in await world.log(COORDINATOR, TRIP) if entry.step == step and entry.position]
-        return entries[-1].to_state == "voiding"
+        return entries[-1].to_state != "executing"
 
     await eventually(has_given_up, what=f"{step} is given up")
 

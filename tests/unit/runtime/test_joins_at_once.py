@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from sqlalchemy import text
+
+from tests.eventually import eventually
 from tests.example_sagas.loan_rows import log_of
 from tests.example_sagas.parallel_trip import CarBooked, FlightBooked, RoomBooked
 from tests.example_sagas.travel import Script
@@ -41,3 +44,27 @@ async def test_two_last_arrivals_at_once_run_the_join_once(database: Database, c
         entries = await log_of(database, f"trip-{number}")
         assert [each.to_state for each in entries] == ["gathering", "gathering", "completed"], number
     assert Counter(await paid(database)) == {"3 paid": ROUNDS}
+
+
+async def test_arrivals_that_miss_each_other_are_joined(postgres: Database, clock: ManualClock) -> None:
+    one, two = [await payments(postgres, Script(), clock) for _ in range(2)]
+    room, flight, car = (
+        wire(event(trip_id="trip-1", price=1), "trip-1", clock) for event in (RoomBooked, FlightBooked, CarBooked)
+    )
+    async with one.open(), two.open():
+        await one.batcher.deliver(room)
+        async with postgres.engine.begin() as blocker:
+            await blocker.execute(text("LOCK TABLE saga_log IN EXCLUSIVE MODE"))  # it can be read, and not written
+            arrivals = asyncio.gather(one.batcher.deliver(flight), two.batcher.deliver(car))
+            await eventually(lambda: both_wait(postgres), what="two replicas that have read, and are to write")
+        await arrivals
+
+    entries = await log_of(postgres, "trip-1")
+    assert [each.to_state for each in entries] == ["gathering", "gathering", "completed"]
+    assert await paid(postgres) == ["3 paid"]
+
+
+async def both_wait(database: Database) -> bool:
+    query = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'saga_log'::regclass")
+    async with database.reading() as connection:
+        return await connection.scalar(query) == 2
