@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Column, Integer, String, Table, delete, select, update
+from sqlalchemy import Column, Integer, String, Table, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.messaging.envelope import WireMessage
@@ -32,29 +32,37 @@ def fingerprint(message: WireMessage) -> str:
     return hashlib.sha256(json.dumps(facts).encode() + message.body).hexdigest()
 
 
-async def marks(connection: AsyncConnection, suspect: str) -> int:
-    """Return how many marks a message has."""
-    return int(await connection.scalar(select(suspects.c.marks).where(suspects.c.id == suspect)) or 0)
+async def marks(connection: AsyncConnection, some: Collection[str]) -> dict[str, int]:
+    """Return how many marks each of these messages has, by message, without those that have none."""
+    if not some:
+        return {}
+    rows = await connection.execute(select(suspects.c.id, suspects.c.marks).where(suspects.c.id.in_(some)))
+    return {row.id: row.marks for row in rows}
 
 
-async def mark(connection: AsyncConnection, suspect: str, *, now: datetime) -> int:
-    """Add a mark to a message, and return how many it has."""
-    new = insert_into(suspects, connection).values(id=suspect, marks=1, at=now)
+async def mark(connection: AsyncConnection, some: Collection[str], *, now: datetime) -> dict[str, int]:
+    """Add a mark to each of these messages, and return how many each has."""
+    if not some:
+        return {}
+    # In one order, so that two replicas which mark the same messages do not lock each other out.
+    new = insert_into(suspects, connection).values([{"id": each, "marks": 1, "at": now} for each in sorted(some)])
     statement = new.on_conflict_do_update(
         index_elements=["id"], set_={"marks": suspects.c.marks + 1, "at": now}
-    ).returning(suspects.c.marks)
-    return int(await connection.scalar(statement) or 0)
+    ).returning(suspects.c.id, suspects.c.marks)
+    return {row.id: row.marks for row in await connection.execute(statement)}
 
 
-async def unmark(connection: AsyncConnection, some: Iterable[str]) -> None:
+async def unmark(connection: AsyncConnection, some: Collection[str]) -> None:
     """Delete all marks of these messages."""
-    await connection.execute(delete(suspects).where(suspects.c.id.in_(list(some))))
+    if some:
+        one = delete(suspects).where(suspects.c.id == bindparam("suspect"))
+        await connection.execute(one, [{"suspect": each} for each in sorted(some)])
 
 
-async def take_back(connection: AsyncConnection, some: Iterable[str]) -> None:
+async def take_back(connection: AsyncConnection, some: Collection[str]) -> None:
     """Remove one mark from each of these messages: their process stops in order."""
     await connection.execute(
-        update(suspects).where(suspects.c.id.in_(list(some)), suspects.c.marks > 0).values(marks=suspects.c.marks - 1)
+        update(suspects).where(suspects.c.id.in_(some), suspects.c.marks > 0).values(marks=suspects.c.marks - 1)
     )
 
 

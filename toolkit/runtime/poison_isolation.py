@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from toolkit.errors import DatabaseUnavailableError, describe
+from toolkit.errors import DatabaseUnavailableError
 from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
-from toolkit.persistence import suspect_messages
 from toolkit.persistence.database import Database
 from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.suspect_messages import fingerprint
 from toolkit.runtime.delivery import Delivery, settle
-
-log = structlog.get_logger("toolkit")
+from toolkit.runtime.marks import Marks
 
 #: With so many marks a message is given up: one among others, and three alone, have ended with their process. One
 #: death may be a coincidence, as each deployment may fall into the same slow call.
 _GIVEN_UP = 5
-#: How long a mark is kept: within that time a copy of what was given up is still known, a week of nudges and redrives.
-_KEPT = timedelta(days=7)
 
 
 class _Mark:
@@ -58,7 +51,7 @@ class PoisonIsolation:
         alone: asyncio.Lock,
     ) -> None:
         self._service = service
-        self._database = database
+        self._marks = Marks(service, database)
         self._take = take
         self._dead_letter = dead_letter
         self._alone = alone
@@ -68,10 +61,7 @@ class PoisonIsolation:
 
     async def prepare(self) -> None:
         """Read which messages have a mark, and forget what is old."""
-        async with self._database.transaction() as session:
-            connection = await session.connection()
-            await suspect_messages.prune(connection, before=datetime.now(UTC) - _KEPT)
-            self._known = await suspect_messages.condemned(connection, least=1)
+        self._known = await self._marks.prepare()
 
     def knows(self, message: WireMessage) -> bool:
         """Whether a message had a mark when this process started, or was given up; costs nothing as long as none has.
@@ -90,7 +80,7 @@ class PoisonIsolation:
         suspect = fingerprint(message)
         if mark := self._marked.get(suspect):
             await self._take_copy(message, suspect, mark)
-        elif await self._marks(suspect):
+        elif await self._marks.count(suspect):
             async with self._alone:
                 await self._take_marked(message, suspect)
         else:
@@ -99,7 +89,7 @@ class PoisonIsolation:
     async def stop(self) -> None:
         """Take back the marks of what is left to others: this process ends in good order."""
         if self._marked:
-            await self._write(lambda connection: suspect_messages.take_back(connection, set(self._marked)))
+            await self._marks.take_back(set(self._marked))
 
     async def _take_apart(self, delivery: Delivery) -> None:
         try:
@@ -114,7 +104,7 @@ class PoisonIsolation:
             await self._take_copy(message, suspect, mark)
             return
         mark = self._marked[suspect] = _Mark()
-        marks = await self._write(lambda connection: suspect_messages.mark(connection, suspect, now=datetime.now(UTC)))
+        marks = await self._marks.add(suspect)
         mark.written.set()
         if marks is not None and marks >= _GIVEN_UP:
             await self._give_up(message, suspect, marks)
@@ -150,7 +140,7 @@ class PoisonIsolation:
         mark.is_ending = True
         self._known.discard(suspect)
         try:
-            await self._write(lambda connection: suspect_messages.unmark(connection, [suspect]))
+            await self._marks.delete(suspect)
         finally:
             self._marked.pop(suspect, None)
             mark.deleted.set()
@@ -169,15 +159,3 @@ class PoisonIsolation:
                 at=datetime.now(UTC),
             )
         )
-
-    async def _marks(self, suspect: str) -> int:
-        return await self._write(lambda connection: suspect_messages.marks(connection, suspect)) or 0
-
-    async def _write(self, statement: Callable[[AsyncConnection], Awaitable[int | None]]) -> int | None:
-        """Execute a statement in a transaction of its own; without an answer the message is taken as any other."""
-        try:
-            async with self._database.transaction() as session:
-                return await statement(await session.connection())
-        except Exception as error:  # noqa: BLE001 -- marks only protect others: the batcher waits for the database
-            log.warning("a message could not be marked", service=self._service, error=describe(error))
-            return None

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.unit.runtime.copies import statements
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence import suspect_messages
@@ -66,7 +67,8 @@ class Bench:
     async def marks(self, message: WireMessage) -> int:
         """Return the number of marks of a message."""
         async with self.database.reading() as connection:
-            return await suspect_messages.marks(connection, fingerprint(message))
+            suspect = fingerprint(message)
+            return (await suspect_messages.marks(connection, [suspect])).get(suspect, 0)
 
     async def _take(self, message: WireMessage) -> None:
         await self.execute(message)
@@ -147,6 +149,18 @@ async def test_suspect_messages_run_one_at_a_time(bench: Bench) -> None:
 
     assert most == 1
     assert [await bench.marks(message) for message in messages] == [0] * 5
+
+
+async def test_many_redelivered_messages_share_transactions(bench: Bench, database: Database) -> None:
+    """They are counted, marked and unmarked, each for all but the first, whose transaction runs when they arrive."""
+    messages = [WireMessage(b"{}", "order.Placed", f"message-{number}") for number in range(200)]
+    with statements(database) as executed:
+        await asyncio.gather(*(bench.poison_isolation.take(message) for message in messages))
+
+    assert len(bench.executed) == 200
+    assert len(executed) <= 6
+    async with database.reading() as connection:
+        assert not await suspect_messages.condemned(connection, least=1)
 
 
 async def test_a_clean_stop_removes_the_marks(bench: Bench) -> None:
@@ -283,7 +297,7 @@ async def test_messages_run_without_the_table_of_marks(bench: Bench, database: D
 async def test_marks_of_a_week_ago_are_forgotten(bench: Bench, database: Database) -> None:
     async with database.transaction() as session:
         long_ago = datetime.now(UTC) - timedelta(days=8)
-        await suspect_messages.mark(await session.connection(), fingerprint(LETHAL), now=long_ago)
+        await suspect_messages.mark(await session.connection(), [fingerprint(LETHAL)], now=long_ago)
 
     await bench.poison_isolation.prepare()
 
