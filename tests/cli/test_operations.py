@@ -14,8 +14,8 @@ from tests.cli.conftest import TOKEN, service_options
 from tests.eventually import eventually
 from toolkit import Settings
 from toolkit.cli.payload import example_of, validated
-from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
+from toolkit.messaging.envelope import starting_message
 from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.protocol.pending_rows import UnsentMessage
@@ -35,7 +35,7 @@ def reserved(data_dir) -> str:
 async def reserve(settings: Settings, order_id: str) -> None:
     event = validated(order_saga.starts_with, example_of(order_saga) | {"order_id": order_id})
     async with Embedded([inventory_service], settings) as embedded:
-        await embedded.publish(starting_message(order_saga, order_id, event, clock=SystemClock()))
+        await embedded.publish(starting_message(order_saga.name, order_id, event, now=SystemClock().now()))
         database = embedded.runtimes["inventory"].database
 
         async def is_reserved() -> bool:

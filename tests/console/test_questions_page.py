@@ -16,8 +16,8 @@ from tests.example_sagas.approval import PurchaseWanted, purchase_saga, services
 from tests.example_sagas.travel import Script
 from toolkit import Settings
 from toolkit.client.service_locations import in_database
-from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
+from toolkit.messaging.envelope import starting_message
 from toolkit.persistence import audit_log
 from toolkit.protocol.fence import StepState
 from toolkit.transport.embedded import Embedded
@@ -31,7 +31,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Embedded]:
     settings = Settings(broker_url="embedded", data_dir=tmp_path, relay_poll=timedelta(milliseconds=100))
     async with Embedded(services(Script()), settings) as embedded:
         event = PurchaseWanted(purchase_id="desk-1")
-        await embedded.publish(starting_message(purchase_saga, "desk-1", event, clock=SystemClock()))
+        await embedded.publish(starting_message(purchase_saga.name, "desk-1", event, now=SystemClock().now()))
         yield embedded
 
 

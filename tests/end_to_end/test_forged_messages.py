@@ -20,10 +20,10 @@ from tests.servers import docker_is_there
 from toolkit import Settings
 from toolkit.app import App
 from toolkit.cli.payload import apply, example_of, validated
-from toolkit.client.starting import starting_message
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaEnded
 from toolkit.ids import new_id
+from toolkit.messaging.envelope import starting_message
 from toolkit.persistence import dead_letter_queries, dead_letters, saga_log_queries
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.dead_letter_rows import WholeDeadLetter
@@ -70,7 +70,7 @@ def order(*changes: str) -> OrderCreated:
 async def trigger(broker: Guarded, placed: OrderCreated) -> None:
     """Place an order as the command line does."""
     async with RabbitPublisher(Settings(broker_url=broker.url("saga"))) as client:
-        await client.publish(starting_message(order_saga, placed.order_id, placed, clock=SystemClock()))
+        await client.publish(starting_message(order_saga.name, placed.order_id, placed, now=SystemClock().now()))
 
 
 async def entries(app: App, order_id: str) -> list[Entry]:

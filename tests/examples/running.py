@@ -11,11 +11,11 @@ from tests.conformance.world import RabbitWorld
 from toolkit.cli.demonstration import Demo
 from toolkit.client.account_checks import RepeatedChecks
 from toolkit.client.database_client import DatabaseClient
-from toolkit.client.starting import starting_message
 from toolkit.client.verification import verify
 from toolkit.client.waiting import wait_until_ended
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import Event
+from toolkit.messaging.envelope import starting_message
 from toolkit.protocol.timeline import Timeline
 
 #: A busy machine takes longer for a saga than any test wants to wait for a lost one.
@@ -36,7 +36,7 @@ class Running:
 
     async def send(self, saga_id: str, event: Event) -> None:
         """Start a saga as a client."""
-        await self._world.send(starting_message(self.demo.saga, saga_id, event, clock=SystemClock()))
+        await self._world.send(starting_message(self.demo.saga.name, saga_id, event, now=SystemClock().now()))
 
     async def ended(self, *saga_ids: str) -> dict[str, Timeline]:
         """Return the timelines of these sagas, once they have ended and no message is on its way."""

@@ -19,8 +19,7 @@ from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import Event, Saga
 from toolkit.declaration.service import Service
 from toolkit.errors import UnreachableError, UnroutableError
-from toolkit.ids import derived_id
-from toolkit.messaging.envelope import Envelope, WireMessage
+from toolkit.messaging.envelope import WireMessage, starting_message
 from toolkit.observability.tracing import Tracing, now, tracing_for
 
 #: How many messages are under way at once.
@@ -99,7 +98,7 @@ async def send(
         }
     traces = {saga_id: span.traceparent for saga_id, span in spans.items()}
     messages = [
-        starting_message(saga, saga_id, event, clock=clock, traceparent=traces.get(saga_id))
+        starting_message(saga.name, saga_id, event, now=clock.now(), traceparent=traces.get(saga_id))
         for saga_id, event in events.items()
     ]
     await send_all(messages, publisher, patience=patience, sent=sent)
@@ -166,17 +165,3 @@ async def _published(message: WireMessage, publisher: Publisher, until: float) -
     ):
         with attempt:
             await publisher.publish(message)
-
-
-def starting_message(
-    saga: Saga, saga_id: str, event: Event, *, clock: Clock, traceparent: str | None = None
-) -> WireMessage:
-    """Return the message that starts a saga with this event."""
-    envelope = Envelope.of(
-        type(event),
-        event_id=derived_id(saga.name, saga_id, type(event).__name__),
-        saga=(saga.name, saga_id),
-        occurred_at=clock.now(),
-        traceparent=traceparent,
-    )
-    return envelope.carry(event)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from toolkit.declaration.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
-from toolkit.ids import new_id
+from toolkit.ids import derived_id, new_id
 from toolkit.protocol.commands import Address, Reply
 
 #: The envelope's headers, as they are spelled on the wire. A new one also needs a field of `Envelope`, its lines in
@@ -212,6 +212,16 @@ class Envelope:
         )
 
 
+def starting_message(
+    saga_type: str, saga_id: str, event: Event, *, now: datetime, traceparent: str | None = None
+) -> WireMessage:
+    """Return the message that starts a saga with this event; its id follows from the saga's, so two are duplicates."""
+    event_id = derived_id(saga_type, saga_id, type(event).__name__)
+    saga = saga_type, saga_id
+    envelope = Envelope.of(type(event), event_id=event_id, saga=saga, occurred_at=now, traceparent=traceparent)
+    return envelope.carry(event)
+
+
 def about_one_saga(
     event: AbortRequested | EndRequested,
     *,
@@ -264,14 +274,10 @@ class Message:
         """Return the same event as a message that is deferred until this second, since the epoch."""
         return self._under(replace(self.envelope, deferred_until=second))
 
-    def as_timer(self, step: str) -> WireMessage:
-        """Return the same event as the message that announces a step's deadline to its own service."""
-        return self._under(replace(self.envelope, timer=step, reply=None, attempt=1, deferred_until=0, nudge=""))
-
-    def as_reminder(self, step: str, number: int) -> WireMessage:
-        """Return the same event as the message that reminds of the step's open question for the `number`-th time."""
+    def as_timer(self, step: str, *, reminder: int = 0) -> WireMessage:
+        """Return the same event as the message that announces a step's deadline, or a reminder, to its own service."""
         fresh = replace(self.envelope, reply=None, attempt=1, deferred_until=0, nudge="")
-        return self._under(replace(fresh, timer=step, reminder=number))
+        return self._under(replace(fresh, timer=step, reminder=reminder))
 
     def _under(self, envelope: Envelope) -> WireMessage:
         return envelope.wrap(self.body, type(self.event))

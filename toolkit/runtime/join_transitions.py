@@ -42,7 +42,7 @@ class JoinTransition(Transition):
     def remind_in(self, period: timedelta) -> None:
         """Set the next reminder of the step's open question."""
         number = self.stream.reminders + 1
-        wire = self.message.as_reminder(self.step.name, number)
+        wire = self.message.as_timer(self.step.name, reminder=number)
         self._work.set_reminder(wire, self.key, number, self._work.origin.now + period)
 
     def reminded(self, period: timedelta) -> None:
