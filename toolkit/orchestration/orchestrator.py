@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Protocol, TypeVar, final
 
 from toolkit.declaration.event_rules import check_buildable, check_event, check_saga
 from toolkit.declaration.events import PLAIN_WORD, Event, Saga
+from toolkit.declaration.participant_rules import check_options
 from toolkit.errors import DeclarationError
-from toolkit.ids import derived_id
-from toolkit.messaging.envelope import Envelope, WireMessage
+from toolkit.messaging.envelope import WireMessage, starting_message
 
 E = TypeVar("E", bound=Event)
 
@@ -73,9 +73,7 @@ class SagaStep:
             if build is not None and not callable(build):
                 cure = f"Write `{role}=lambda received: AnEvent(...)`, or leave it out"
                 raise DeclarationError(where, f"its {role} is not a function of what was received", cure)
-        if self.timeout is not None and not (isinstance(self.timeout, timedelta) and self.timeout > timedelta(0)):
-            cure = "Declare it as in `timeout=timedelta(seconds=30)`"
-            raise DeclarationError(where, f"its timeout {self.timeout!r} is not a positive timedelta", cure)
+        check_options(where, timeout=self.timeout, retry=None, external=None)
 
 
 class Parallel:
@@ -133,6 +131,10 @@ class SagaOrchestrator(ABC):
         cls.events = tuple(dict.fromkeys((saga.starts_with, *(_published_beside(saga) if events is None else events))))
         for event in cls.events:
             check_event(_where(cls), event, saga)
+        if (last := cls.failed_end) and (last.timeout or last.compensation):
+            fault = f"its failed_end {last.name} has a {'timeout' if last.timeout else 'compensation'}"
+            cure = "Leave it out: nothing is left to undo when it is asked, and the saga can end by it alone"
+            raise DeclarationError(_where(cls), fault, cure)
         if cls.failed_end is None:
             check_buildable(_where(cls), saga.fails_with, saga, "the coordinator emits it, having no failed_end")
 
@@ -161,10 +163,7 @@ class SagaOrchestrator(ABC):
         if type(data) is not saga.starts_with:
             raise TypeError(f"{cls.__name__} starts with {saga.starts_with.__name__}, not with {type(data).__name__}")
         saga_id = _id_of(data, saga)
-        event_id = derived_id(saga.name, saga_id, type(data).__name__)
-        now = datetime.now(UTC)
-        envelope = Envelope.of(type(data), event_id=event_id, saga=(saga.name, saga_id), occurred_at=now)
-        await publisher.publish(envelope.carry(data))
+        await publisher.publish(starting_message(saga.name, saga_id, data, now=datetime.now(UTC)))
         return saga_id
 
 

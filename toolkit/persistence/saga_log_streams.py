@@ -30,6 +30,7 @@ class _Row(NamedTuple):
     to_state: str
     saga_state: str
     event_id: str | None
+    emitted_id: str | None
     emitted_type: str | None
     emitted_version: int | None
     emitted_body: str | None
@@ -46,6 +47,7 @@ class _ArrivalRow(NamedTuple):
     to_state: str
     saga_state: str
     event_id: str | None
+    emitted_id: str | None
     emitted_type: str | None
     emitted_version: int | None
     emitted_body: str | None
@@ -97,7 +99,8 @@ class Stream:
     - `gathered`, `deadline`: of a join, the events that fill its slots, and until when it waits for the others.
     - `reminders`: of a step that waits for an answer, how often it has reminded of it.
     - `started_at`: of a join, when its saga began: an answer from outside does not have it.
-    - `end`: how the saga ended, if the stream shows it; `has_ended_it`: the step itself ended it.
+    - `end`: how the saga ended, if the stream shows it; `has_ended_it`: the step itself ended it;
+      `has_announced_it`: with an event of this service, so that this service may announce the end again.
     """
 
     state: StepState | None = None
@@ -113,6 +116,7 @@ class Stream:
     reminders: int = 0
     end: SagaState | None = None
     has_ended_it: bool = False
+    has_announced_it: bool = False
 
     @property
     def completed_body(self) -> str | None:
@@ -133,6 +137,7 @@ class Stream:
             self.event_ids.add(entry.event_id)
         if self.state is StepState.COMPLETED:
             self.has_ended_it = self.saga_state.is_ended
+            self.has_announced_it = self.has_ended_it and entry.emitted_id is not None
             if entry.emitted_body is not None:
                 self.original = Original(entry.emitted_body, entry.emitted_type, entry.emitted_version)
         elif self.state is StepState.EXECUTING or self.state is StepState.GATHERING:

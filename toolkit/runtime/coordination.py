@@ -57,7 +57,7 @@ class Coordination:
             with contained(f"the coordinator {orchestrator.name}"):
                 saga.take()
         except Exception as error:  # noqa: BLE001 -- the author's own functions may raise anything
-            saga.own.dead_letter(describe(error), traceback=Failure(error).traceback())
+            saga.own.dead_letter(describe(error), traceback=Failure(error).traceback(), reason="coordinator failed")
         return True
 
 

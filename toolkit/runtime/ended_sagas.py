@@ -16,7 +16,7 @@ class EndedSagas:
 
     def __init__(self, streams: Mapping[StreamKey, Stream]) -> None:
         self._known = {key[:2]: stream.end for key, stream in streams.items() if stream.end}
-        self._ended_here = {key[:2] for key, stream in streams.items() if stream.has_ended_it}
+        self._ended_here = {key[:2] for key, stream in streams.items() if stream.has_announced_it}
         self._announced: dict[str, dict[SagaState, list[str]]] = {}
         self._requests: list[tuple[Envelope, Event]] = []
         #: The ids of the messages that this transaction answers with an end, or with a request for it.

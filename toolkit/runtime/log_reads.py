@@ -49,14 +49,17 @@ class LogReads:
 def _forward_only_events(service: Service, former_steps: Collection[tuple[str, str]]) -> frozenset[type[Event]]:
     """Return the events that only run steps in sagas whose steps had no other names before.
 
-    None of these steps is external, and none is a join: the log shows which of its slots are filled.
+    None of these steps is external, and none is a join: the log shows which of its slots are filled. What a coordinator
+    receives needs its log, too: there its plan stands.
     """
     renamed = {saga_type for saga_type, _ in former_steps}
     plain = {
         step for step in service.steps if not (step.external or step.signature.is_join or step.saga.name in renamed)
     }
+    coordinated = {event for each in service.orchestrators for event in each.events}
     others: list[Step | Compensation] = [*service.compensations, *(step for step in service.steps if step not in plain)]
     return frozenset(
         {trigger for step in plain for trigger in step.triggers}
         - {trigger for handler in others for trigger in handler.triggers}
+        - coordinated
     )

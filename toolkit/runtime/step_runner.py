@@ -98,6 +98,7 @@ class StepRunner:
             attempt = self.open_attempt(handler, message, joined=joined)
             run = self._run_optimistically if tx.is_optimistic else self._run_in_savepoint
             await run(attempt, tx, original)
+        attempt.joined = attempt.joined or joined  # one that failed at its commit was opened without
         transition.attempted(attempt)
         assert attempt.result is not None  # noqa: S101 -- it has been run
         return attempt.result

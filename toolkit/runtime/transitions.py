@@ -123,12 +123,12 @@ class Transition(StepEntries):
         else:
             self._note(Note.IGNORED, error=f"{event_type} {why}")
 
-    def dead_letter(self, error: str, *, traceback: str | None = None) -> None:
-        """Give the message up; the saga waits for an operator."""
+    def dead_letter(self, error: str, *, traceback: str | None = None, reason: str = "retries spent") -> None:
+        """Give the message up, for this reason; the saga waits for an operator."""
         attempts = self.stream.retries + 1
         self._note(Note.DEAD_LETTERED, error=error)
         self._work.keep(
-            "retries spent",
+            reason,
             self._redacted(error) or "",
             self.message.on_attempt(self.message.envelope.attempt),
             traceback=self._redacted(traceback),

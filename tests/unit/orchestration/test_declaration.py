@@ -120,3 +120,9 @@ async def test_start_publishes_the_event_once_only() -> None:
     assert len({message.message_id for message in sent}) == 1
     with pytest.raises(TypeError, match="starts with TripRequested"):
         await TripPlan.start(RoomBooked(trip_id="trip-1"), Here())
+
+
+@pytest.mark.parametrize("facts", [{"timeout": timedelta(minutes=1)}, {"compensation": lambda _: TRIP}])
+def test_a_failed_end_can_not_be_undone(facts: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError, match="its failed_end apologize has a"):
+        type("Plan", (SagaOrchestrator,), {"failed_end": SagaStep("apologize", **facts)}, saga=trip_saga)

@@ -12,8 +12,8 @@ from tests.example_sagas.library_branch import Branch
 from tests.example_sagas.loan_messages import message_of
 from tests.example_sagas.loan_rows import states
 from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
-from tests.example_sagas.travel import RoomBooked, Script, TripRequested
-from toolkit import Event
+from tests.example_sagas.travel import FlightBooked, RoomBooked, Script, TicketIssued, TripRequested, trip_saga
+from toolkit import Event, SagaOrchestrator, SagaStep, Service
 from toolkit.declaration.events import AbortRequested
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Message
@@ -86,3 +86,37 @@ async def test_an_abort_gives_up_the_step_that_is_asked(
 
     assert "voiding" in await states(database, "trip-1")
     assert coordinator.publisher.taken[-1].routing_key == f"{COORDINATOR}.Undo.book_room"
+
+
+async def test_a_coordinator_asks_for_the_end_of_others(
+    coordinator: Branch, database: Database, clock: ManualClock
+) -> None:
+    """The last step has announced the end; a nudge makes the coordinator ask for it, not announce it again."""
+    await coordinator.executor.execute([received(TRIP, clock)])
+    for event, step in ((RoomBooked, "book_room"), (FlightBooked, "book_flight"), (TicketIssued, "issue_ticket")):
+        reply = Reply(step, Outcome.FINAL if event is TicketIssued else Outcome.COMPLETED)
+        await coordinator.executor.execute([received(event(trip_id="trip-1"), clock, reply=reply)])
+    await coordinator.relay.drain()
+    before = len(coordinator.publisher.taken)
+
+    again = received(RoomBooked(trip_id="trip-1"), clock, reply=Reply("book_room", Outcome.COMPLETED), nudge="n-1")
+    await coordinator.executor.execute([again])
+    await coordinator.relay.drain()
+
+    assert [each.type for each in coordinator.publisher.taken[before:]] == ["EndRequested"]
+
+
+async def test_an_error_of_the_coordinator_is_named(database: Database, clock: ManualClock) -> None:
+    class BrokenPlan(SagaOrchestrator, saga=trip_saga):
+        failed_end = SagaStep("apologize")
+
+        def define_steps(self, data: TripRequested) -> list[SagaStep]:
+            raise LookupError("no such plan")
+
+    branch = Branch(Service(name=COORDINATOR, orchestrators=[BrokenPlan]), database, resources={}, clock=clock)
+
+    await branch.executor.execute([received(TRIP, clock)])
+
+    async with database.reading() as connection:
+        kept = (await connection.execute(text("SELECT reason, error FROM dead_letters"))).one()
+    assert tuple(kept) == ("coordinator failed", "LookupError: no such plan")

@@ -259,7 +259,8 @@ async def take(branch: Branch, event: Event, **facts: Any) -> None:
 async def write(branch: Branch, step: str, to: str, state: SagaState, position: int | None = None) -> None:
     """Append a log entry of another step of this service."""
     facts: dict[str, Any] = {"service": "library", "saga_id": "loan-1", "saga_type": "loan", "step": step}
-    entry = Entry(**facts, position=position, from_state=None, to_state=to, saga_state=state, event_id=None,
+    emitted = {"emitted_id": f"by-{step}"} if position else {}
+    entry = Entry(**facts, **emitted, position=position, from_state=None, to_state=to, saga_state=state, event_id=None,
                   event_type=None, at=NOON)  # fmt: skip
     async with branch.database.transaction() as session:
         await saga_log.append(await session.connection(), [entry])

@@ -70,3 +70,21 @@ async def test_no_event_of_a_join_leaks_into_its_error(database: Database, clock
         "retries spent after 2 attempts: ValueError: *** does not open ***",
     ]
     assert not [body for body in sent if b"reason" in body and (b"4711" in body or b"code-99" in body)]
+
+
+async def test_no_event_leaks_into_a_commits_error(database: Database, clock: ManualClock) -> None:
+    desk = Participant("desk", saga=visit, retry=RetryPolicy(attempts=2, first_delay=timedelta(milliseconds=1)))
+
+    @desk.step()
+    async def welcome(guest: GuestArrived, room: RoomReady) -> GuestWelcomed | GuestTurnedAway:
+        return GuestWelcomed(visit_id=guest.visit_id)
+
+    branch = Branch(Service(name="desk", participants=[desk]), database, resources={}, clock=clock)
+    await branch.executor.execute([received(GuestArrived(visit_id="v-1"), clock)])
+    error = ValueError("no row for P-4711-0815 and door-code-99")
+
+    await branch.executor.execute([received(RoomReady(visit_id="v-1"), clock)], failed=error)
+
+    async with database.reading() as connection:
+        errors = list((await connection.execute(text("SELECT error FROM saga_log ORDER BY id"))).scalars())
+    assert errors[1:] == ["ValueError: no row for *** and ***"]

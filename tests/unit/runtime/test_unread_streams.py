@@ -7,13 +7,26 @@ from typing import Any
 import pytest
 
 from tests.example_sagas.library_branch import Branch
+from tests.example_sagas.loan_messages import message_of
 from tests.example_sagas.loan_rows import states
 from tests.example_sagas.loans import BookLent, BookWanted, loan_saga
+from tests.example_sagas.orchestrated_travel import TripPlan
+from tests.example_sagas.travel import TripRequested
 from tests.unit.runtime.copies import Counter, open_copies_branch, slips, statements, wanted
-from toolkit import Participant, RetryPolicy, Service
+from toolkit import Event, Participant, Refusal, RetryPolicy, Saga, SagaId, Service
 from toolkit.persistence.database import Database
+from toolkit.runtime.log_reads import LogReads
+from toolkit.testing import ManualClock
 
 READ = "SELECT saga_log"
+
+
+class TripArchived(Event, owner="clerk"):
+    trip_id: SagaId
+
+
+class TripNotArchived(Refusal, owner="clerk"):
+    trip_id: SagaId
 
 
 @pytest.fixture
@@ -88,3 +101,24 @@ async def test_a_step_without_a_session_needs_no_savepoint(database: Database) -
 
     assert [await states(database, f"loan-{number}") for number in (1, 2, 3)] == [["completed"], [], ["completed"]]
     assert not [each for each in executed if "SAVEPOINT" in each]
+
+
+def test_what_a_coordinator_receives_needs_the_log(clock: ManualClock) -> None:
+    """Its service may take part in another saga with steps on the same event."""
+    archive = Saga(
+        name="archive", id_field="trip_id", starts_with=TripRequested, completes_with=TripArchived,
+        fails_with=TripNotArchived,
+    )  # fmt: skip
+    clerk = Participant("clerk", saga=archive)
+
+    @clerk.step()
+    async def archive_trip(event: TripRequested) -> TripArchived:
+        raise NotImplementedError
+
+    def is_read(service: Service) -> bool:
+        reads = LogReads(service, former_steps=(), clock=clock, reads_first=False)
+        trip = TripRequested(trip_id="trip-1")
+        return reads.are_needed_for(message_of(trip, at=clock.now(), saga_id="trip-1", saga_type="archive"))
+
+    assert not is_read(Service(name="clerk", participants=[clerk]))
+    assert is_read(Service(name="clerk", participants=[clerk], orchestrators=[TripPlan]))

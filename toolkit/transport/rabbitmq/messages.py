@@ -14,12 +14,14 @@ from aio_pika.abc import AbstractIncomingMessage
 from pamqp.commands import Basic
 
 from toolkit.ids import new_id
-from toolkit.messaging.envelope import ANSWERED_BY, CAME_BY, REMINDER, SENT_BY, WireMessage
+from toolkit.messaging.envelope import ANSWERED_BY, CAME_BY, REMINDER, SENT_BY, TIMER, WireMessage
 from toolkit.messaging.senders import FORWARDED, detour_of
 from toolkit.persistence.dead_letters import DeadLetter
 
 #: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
 _DEEPEST = 10
+#: The headers that only a message of the service to itself may have.
+_OWN = (CAME_BY, ANSWERED_BY, TIMER, REMINDER)
 #: Nearly all headers are of these types, which need no conversion.
 _KEPT = frozenset((str, int, bool, type(None)))
 
@@ -44,15 +46,15 @@ def wire_of(
     """Return a message received through `exchange`, its times in UTC, with the login that the broker verified.
 
     A message through the service's `own` exchange keeps the login and the route of its first sender, the operator who
-    answered, and its reminder's number; on the `shared` exchange, and on others, any client may write these headers.
+    answered, its timer, and its reminder's number; on the `shared` exchange, and on others, any client may write these
+    headers.
     """
     timestamp = properties.timestamp
     headers = _headers(properties.headers) if properties.headers else {}
     if exchange != own:
         headers[SENT_BY] = properties.user_id or ""
-        headers.pop(CAME_BY, None)
-        headers.pop(ANSWERED_BY, None)
-        headers.pop(REMINDER, None)
+        for name in _OWN:
+            headers.pop(name, None)
         if detour := detour_of(exchange, shared, headers):
             headers[CAME_BY] = detour
     return WireMessage(
