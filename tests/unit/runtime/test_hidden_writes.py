@@ -28,8 +28,13 @@ from toolkit import Event
 from toolkit.persistence.database import Database
 from toolkit.persistence.plain_reads import PlainReads
 
-#: A function that writes, and functions, an operator and a view that call it unseen.
+#: A function that writes, and functions, an operator and a view that call it unseen. A sequence shows that a statement
+#: wrote: no rollback takes its numbers back.
 HIDDEN = """
+CREATE SEQUENCE written;
+CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM nextval('written'); RETURN NEW; END $$;
+CREATE TRIGGER counts BEFORE INSERT ON slip FOR EACH ROW WHEN (NEW.loan_id = 'ghost') EXECUTE FUNCTION count_it();
 CREATE FUNCTION write_it() RETURNS int LANGUAGE plpgsql AS
 $$ BEGIN INSERT INTO slip VALUES ('ghost'); RETURN 1; END $$;
 CREATE FUNCTION count(what text) RETURNS int LANGUAGE sql AS $$ SELECT write_it() $$;
@@ -47,7 +52,7 @@ WRITTEN_AS_TEXT = [
     "SELECT lent FROM copies",
     "WITH gone AS (INSERT INTO slip VALUES ('ghost') RETURNING 1) SELECT * FROM gone",
     "EXPLAIN ANALYZE SELECT write_it()",
-    "SELECT 'ghost' AS loan_id INTO ghosts",
+    "SELECT nextval('written') AS loan_id INTO ghosts",
     "DO $$ BEGIN PERFORM write_it(); END $$",
 ]
 CONSTRUCTED = [
@@ -62,6 +67,12 @@ CONSTRUCTED = [
     sa_select(Table("copies", MetaData(), Column("lent", Integer))),
     sa_select(insert(Slip).values(loan_id="ghost").returning(Slip.loan_id).cte()),
 ]
+
+
+async def has_written(database: Database) -> bool:
+    """Whether a ghost was ever written, even if that was rolled back."""
+    async with database.reading() as connection:
+        return bool(await connection.scalar(text("SELECT is_called FROM written")))
 
 
 async def ghosts(database: Database) -> int:
@@ -86,6 +97,7 @@ async def read_and_refuse(postgres: Database, counter: Counter, act: Act) -> Non
 
     assert await states(postgres, "loan-2") == ["failed"]
     assert await slips(postgres) == ["loan-1", "loan-3"]
+    assert await has_written(postgres)
     assert await ghosts(postgres) == 0
 
 
