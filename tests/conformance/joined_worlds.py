@@ -136,6 +136,14 @@ def states(world: Simulation, step: str) -> list[str]:
     return [entry["to_state"] for entry in moves(world, step)]
 
 
+def logs(world: Simulation) -> dict[str, list[str]]:
+    """Return the states that each step went through, without the steps that have none."""
+    found: dict[str, list[str]] = {}
+    for entry in moves(world):
+        found.setdefault(entry["step"], []).append(entry["to_state"])
+    return found
+
+
 def effects(world: Simulation, service: str) -> list[str]:
     """Return what a service's steps have written."""
     return [row["what"] for row in world.rows(service, "SELECT what FROM effects ORDER BY id")]

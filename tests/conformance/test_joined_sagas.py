@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.joined_logs import expected_logs
 from tests.conformance.joined_worlds import (
     ARRIVALS,
     SAGAS,
     abort,
     assert_all_or_nothing,
     effects,
+    logs,
     settled,
     started,
     states,
@@ -38,9 +40,7 @@ def test_a_refusal_at_any_step_undoes_all(name: str, refusing: str | None, tmp_p
 
         assert is_well == (refusing is None)
         assert script.calls[joined.last] == (refusing in (None, joined.last))
-        if refusing:
-            done = joined.steps[: joined.steps.index(refusing)] if refusing == joined.steps[0] else joined.steps
-            assert {states(world, step)[-1] for step in done if "completed" in states(world, step)} <= {"compensated"}
+        assert logs(world) == expected_logs(name, refusing)
 
 
 @pytest.mark.parametrize("arrival", ARRIVALS)
@@ -132,6 +132,7 @@ def test_a_lost_acknowledgement_changes_nothing(name: str, tmp_path: Path) -> No
         settled(world)
 
         assert assert_all_or_nothing(world, joined) is True
+        assert logs(world) == expected_logs(name, None)
 
 
 @pytest.mark.parametrize("name", SAGAS)
