@@ -19,6 +19,19 @@ from toolkit.protocol.timeline import merge
 ASKED = {"hotel": "book_room", "flight": "book_flight", "desk": "issue_ticket"}
 
 
+#: By step, the states of a coordinator's streams, or of a participant's.
+Logs = dict[str, list[str]]
+#: What became of a step, in the coordinator's log.
+DONE = ["executing", "completed", "confirmed"]
+UNDONE = ["executing", "completed", "compensating", "compensated"]
+REFUSED = ["executing", "failed"]
+GIVEN_UP = ["executing", "voiding", "failed"]
+#: The room and the flight, an external step, in their own services' logs; and the desk's apology.
+ROOM_DONE, ROOM_UNDONE = {"book_room": ["completed", "confirmed"]}, {"book_room": ["completed", "compensated"]}
+FLIGHT_DONE, FLIGHT_UNDONE = {"book_flight": DONE}, {"book_flight": UNDONE}
+APOLOGY = {"apologize": ["completed"]}
+
+
 async def check(world: World, trip: str, end: str) -> None:
     """Check that the trip has ended so, that its logs violate no invariant, and that nothing is left over."""
     await world.quiet()
@@ -27,6 +40,28 @@ async def check(world: World, trip: str, end: str) -> None:
     assert [str(each.text) for each in violations_of(trip, merge(logs))] == []
     for service in world.services:
         assert await world.dead_letters(service.name) == []
+
+
+async def logs(world: World, trip: str) -> dict[str, Logs]:
+    """Return the states that each step of each service went through, notes left out."""
+    found: dict[str, Logs] = {}
+    for service in (COORDINATOR, *ASKED):
+        steps = found.setdefault(service, {})
+        for entry in await world.log(service, trip):
+            if entry.position:
+                steps.setdefault(entry.step, []).append(entry.to_state)
+    return found
+
+
+def ended(own: str, *, well: bool = False, taken: int = 0, **steps: list[str]) -> Logs:
+    """Return the coordinator's log of a trip that has ended, with these of its steps.
+
+    `own` is its plan's stream; where steps are asked in parallel, it notes each of the `taken` messages that moved one.
+    """
+    begun = ["gathering"] * taken or ["executing"]
+    if well:
+        return {own: [*begun, "completed", "confirmed"], **steps}
+    return {own: [*begun, "failed"], **steps, "apologize": ["executing", "completed"]}
 
 
 def command(verb: Verb, step: str, event: Event, trip: str, *, coordinator: str = COORDINATOR) -> WireMessage:

@@ -6,7 +6,23 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.conformance.coordinated import ASKED, abort, check, timer
+from tests.conformance.coordinated import (
+    APOLOGY,
+    ASKED,
+    DONE,
+    FLIGHT_DONE,
+    FLIGHT_UNDONE,
+    GIVEN_UP,
+    REFUSED,
+    ROOM_DONE,
+    ROOM_UNDONE,
+    UNDONE,
+    abort,
+    check,
+    ended,
+    logs,
+    timer,
+)
 from tests.conformance.world import World, message
 from tests.eventually import eventually
 from tests.example_sagas.orchestrated_travel import COORDINATOR
@@ -16,13 +32,45 @@ from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
 
 TRIP = "trip-1"
-#: What remains of each step that its coordinator gave up while it ran.
+#: What remains of a trip whose coordinator gave up this step while it ran.
 LEFT = {
     "book_room": {"hotel": ["room booked", "room 12 cancelled"], "flight": [], "desk": ["apologized"]},
     "book_flight": {
         "hotel": ["room booked", "room 12 cancelled"],
         "flight": ["flight booked", "flight cancelled"],
         "desk": ["apologized"],
+    },
+    "issue_ticket": {"hotel": ["room booked"], "flight": ["flight booked"], "desk": ["ticket issued"]},
+}
+#: The logs of that trip. The ticket is final: its late success stands.
+LOGS = {
+    "book_room": {
+        COORDINATOR: ended("trip_plan", book_room=GIVEN_UP), "hotel": ROOM_UNDONE, "flight": {}, "desk": APOLOGY
+    },
+    "book_flight": {
+        COORDINATOR: ended("trip_plan", book_room=UNDONE, book_flight=GIVEN_UP),
+        "hotel": ROOM_UNDONE,
+        "flight": FLIGHT_UNDONE,
+        "desk": APOLOGY,
+    },
+    "issue_ticket": {
+        COORDINATOR: ended(
+            "trip_plan", well=True, book_room=DONE, book_flight=DONE,
+            issue_ticket=["executing", "voiding", "completed", "confirmed"],
+        ),
+        "hotel": ROOM_DONE,
+        "flight": FLIGHT_DONE,
+        "desk": {"issue_ticket": ["completed", "confirmed"]},
+    },
+}  # fmt: skip
+#: The logs of a trip whose coordinator gave up this step before it could run.
+NEVER_RAN = {
+    "book_room": LOGS["book_room"] | {"hotel": {"book_room": ["fenced"]}},
+    "issue_ticket": {
+        COORDINATOR: ended("trip_plan", book_room=UNDONE, book_flight=UNDONE, issue_ticket=GIVEN_UP),
+        "hotel": ROOM_UNDONE,
+        "flight": FLIGHT_UNDONE,
+        "desk": {"issue_ticket": ["fenced"], **APOLOGY},
     },
 }
 
@@ -54,18 +102,24 @@ def line(world: World, step: str, wire: WireMessage, *, fails: bool = False) -> 
     return act
 
 
-@pytest.mark.parametrize("step", LEFT)
+async def check_left(world: World, step: str) -> None:
+    """Check that this and no more remains of a trip of which this step was given up while it ran."""
+    await check(world, TRIP, "Completed" if step == "issue_ticket" else "Failed")
+    assert {service: await world.effects(service, TRIP) for service in ASKED} == LEFT[step]
+    assert await logs(world, TRIP) == LOGS[step]
+
+
+@pytest.mark.parametrize("step", ["book_room", "book_flight"])
 async def test_a_step_given_up_while_it_runs_is_undone(orchestrated_world: World, step: str) -> None:
     world = orchestrated_world
     world.script.plan(step, line(world, step, gives_up(step)))
 
     await world.request(TRIP)
 
-    await check(world, TRIP, "Failed")
-    assert {service: await world.effects(service, TRIP) for service in ASKED} == LEFT[step]
+    await check_left(world, step)
 
 
-@pytest.mark.parametrize("step", ["book_room", "issue_ticket"])
+@pytest.mark.parametrize("step", NEVER_RAN)
 async def test_a_step_given_up_before_it_ran_never_runs(orchestrated_world: World, step: str) -> None:
     world = orchestrated_world
     world.script.plan(step, line(world, step, gives_up(step), fails=True))
@@ -73,14 +127,14 @@ async def test_a_step_given_up_before_it_ran_never_runs(orchestrated_world: Worl
     await world.request(TRIP)
 
     await check(world, TRIP, "Failed")
-    assert "fenced" in await world.states({name: service for service, name in ASKED.items()}[step], TRIP)
+    assert await logs(world, TRIP) == NEVER_RAN[step]
     assert await world.effects("desk", TRIP) == ["apologized"]
 
 
 async def test_the_end_may_come_before_the_last_reply(orchestrated_world: World) -> None:
     world = orchestrated_world
-    ended = SagaEnded(saga_type="trip", completed=(TRIP,))
-    early = message(ended, "", event_id=new_id())
+    end = SagaEnded(saga_type="trip", completed=(TRIP,))
+    early = message(end, "", event_id=new_id())
 
     async def announce() -> None:
         await world.runtimes[COORDINATOR].batcher.deliver(early)
@@ -90,8 +144,9 @@ async def test_the_end_may_come_before_the_last_reply(orchestrated_world: World)
     await world.request(TRIP)
 
     await check(world, TRIP, "Completed")
-    last = {entry.step: entry.to_state for entry in await world.log(COORDINATOR, TRIP) if entry.position}
-    assert set(last.values()) == {"confirmed"}
+    steps = dict.fromkeys(ASKED.values(), DONE)
+    assert (await logs(world, TRIP))[COORDINATOR] == ended("trip_plan", well=True, **steps)
+    assert (await world.notes(COORDINATOR, TRIP)).count("ended") == 2  # of the two steps that had replied
 
 
 async def test_a_late_success_that_is_final_stands(orchestrated_world: World) -> None:
@@ -100,8 +155,7 @@ async def test_a_late_success_that_is_final_stands(orchestrated_world: World) ->
 
     await world.request(TRIP)
 
-    await check(world, TRIP, "Completed")
-    assert await world.effects("desk", TRIP) == ["ticket issued"]
+    await check_left(world, "issue_ticket")
 
 
 async def test_a_refusal_after_the_deadline_counts_as_undone(orchestrated_world: World) -> None:
@@ -112,7 +166,7 @@ async def test_a_refusal_after_the_deadline_counts_as_undone(orchestrated_world:
     await world.request(TRIP)
 
     await check(world, TRIP, "Failed")
-    assert await world.states("hotel", TRIP) == ["failed"]
+    assert await logs(world, TRIP) == LOGS["book_room"] | {"hotel": {"book_room": ["failed"]}}
     assert await world.effects("desk", TRIP) == ["apologized"]
 
 
@@ -123,19 +177,29 @@ async def test_an_abort_at_each_step_ends_the_trip(orchestrated_world: World, st
 
     await world.request(TRIP)
 
-    await check(world, TRIP, "Completed" if step == "issue_ticket" else "Failed")
+    await check_left(world, step)
 
 
 async def test_an_abort_while_undoing_changes_nothing(orchestrated_world: World) -> None:
     world = orchestrated_world
     world.script.always("issue_ticket", "refuse", TRIP)
 
+    aborts = []
+
     async def is_aborted() -> None:
-        await world.runtimes[COORDINATOR].batcher.deliver(abort(TRIP))
+        aborts.append(abort(TRIP))
+        await world.runtimes[COORDINATOR].batcher.deliver(aborts[-1])
 
     world.script.plan("cancel_room", is_aborted)
 
     await world.request(TRIP)
 
     await check(world, TRIP, "Failed")
+    assert len(aborts) == 1
     assert await world.effects("hotel", TRIP) == ["room booked", "room 12 cancelled"]
+    assert await logs(world, TRIP) == {
+        COORDINATOR: ended("trip_plan", book_room=UNDONE, book_flight=UNDONE, issue_ticket=REFUSED),
+        "hotel": ROOM_UNDONE,
+        "flight": FLIGHT_UNDONE,
+        "desk": {"issue_ticket": ["failed"], **APOLOGY},
+    }

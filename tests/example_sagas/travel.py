@@ -82,7 +82,7 @@ class Script:
         self.voided: set[str] = set()
 
     def plan(self, step: str, *lines: Any) -> None:
-        """Plan the next calls of a step: "refuse", an exception to raise, or a callable to await."""
+        """Plan the next calls of a step: "refuse", an exception to raise, or a callable that may return "refuse"."""
         self._lines.setdefault(step, []).extend(lines)
 
     def always(self, step: str, line: Any, *trips: str) -> None:
@@ -114,7 +114,7 @@ class Script:
         if isinstance(line, BaseException):
             raise line
         if callable(line):
-            await line()
+            line = await line()
         return line == "refuse"
 
 
