@@ -14,7 +14,7 @@ class OrderFulfillment(SagaOrchestrator, saga=order_saga):
     failed_end = SagaStep("send_cancellation_notice")
 
     def define_steps(self, data: OrderCreated) -> list[SagaStep]:
-        """Return the steps; each timeout is at least its service's own, which refuses first where the service runs."""
+        """Return the steps; no timeout is shorter than the step's own, so that a late step refuses by itself."""
         return [
             SagaStep("reserve_inventory", timeout=timedelta(minutes=2)),
             SagaStep("process_payment", timeout=timedelta(minutes=1)),
