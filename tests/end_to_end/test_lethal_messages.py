@@ -25,7 +25,7 @@ from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 #: Six starts of a process, one after the other, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(400)
 
-#: The deaths after which a message is dead-lettered: unmarked, marked among others, and three times alone.
+#: The deaths after which a message is dead-lettered: unmarked, marked among others, among a few, and twice alone.
 _DEATHS = 5
 
 

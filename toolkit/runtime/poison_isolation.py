@@ -1,8 +1,9 @@
 """Finds the message that ends its process, and gives up that one alone, not the messages beside it.
 
 A message that was delivered before is marked in the database, executed, and unmarked once it is settled. A mark that
-exists already means that a process ended during the message: it is executed while no other marked message is. A message
-whose process ended again and again becomes a dead letter, and later copies of it become dead letters unexecuted.
+exists already means that a process ended during the message: it is executed with a few others alike, and with two marks
+alone. A message whose process ended again and again becomes a dead letter, and later copies of it become dead letters
+unexecuted.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.suspect_messages import fingerprint
 from toolkit.runtime.delivery import Delivery, settle
 from toolkit.runtime.marks import Marks
+from toolkit.runtime.quarantine import Quarantine
 
-#: With so many marks a message is given up: one among others, and three alone, have ended with their process. One
-#: death may be a coincidence, as each deployment may fall into the same slow call.
+#: With so many marks a message is given up: one among others, one among a few, and two alone, have ended with their
+#: process. One death may be a coincidence, as each deployment may fall into the same slow call.
 _GIVEN_UP = 5
 
 
@@ -38,7 +40,7 @@ class _Mark:
 class PoisonIsolation:
     """Stands between a transport and the batcher of one service, for messages that were delivered before.
 
-    `alone` is held while a message is executed alone; services that share a process share it.
+    Services that share a process share the quarantine of the messages that have a mark.
     """
 
     def __init__(
@@ -48,13 +50,13 @@ class PoisonIsolation:
         *,
         take: Callable[[WireMessage], Awaitable[None]],
         dead_letter: Callable[[DeadLetter], Awaitable[None]],
-        alone: asyncio.Lock,
+        quarantine: Quarantine,
     ) -> None:
         self._service = service
         self._marks = Marks(service, database)
         self._take = take
         self._dead_letter = dead_letter
-        self._alone = alone
+        self._quarantine = quarantine
         #: The messages that this process marks.
         self._marked: dict[str, _Mark] = {}
         self._known: set[str] = set()
@@ -80,8 +82,8 @@ class PoisonIsolation:
         suspect = fingerprint(message)
         if mark := self._marked.get(suspect):
             await self._take_copy(message, suspect, mark)
-        elif await self._marks.count(suspect):
-            async with self._alone:
+        elif marks := await self._marks.count(suspect):
+            async with self._quarantine.entered(marks=marks):
                 await self._take_marked(message, suspect)
         else:
             await self._take_marked(message, suspect)

@@ -36,6 +36,7 @@ from toolkit.runtime.external_calls import ExternalCalls
 from toolkit.runtime.invocation import Invocation
 from toolkit.runtime.poison_isolation import PoisonIsolation
 from toolkit.runtime.pruner import Pruner
+from toolkit.runtime.quarantine import Quarantine
 from toolkit.runtime.relay import Publisher, Relay
 from toolkit.runtime.watchdog import Watchdog
 
@@ -50,7 +51,7 @@ _LAST_TRANSACTION, _FAREWELL = 1.0, 0.5
 class ServiceRuntime:
     """Runs one service on its database; a transport's publisher is its way out.
 
-    `alone` is held while a suspect message runs alone; services that share a process share it.
+    Services that share a process share the quarantine of the messages that were in hand when one ended.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ServiceRuntime:
         publisher: Publisher,
         *,
         clock: Clock,
-        alone: asyncio.Lock | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         failpoints.prepare(event.__name__ for event in service.compensation_events())
         self.service = service
@@ -71,7 +72,7 @@ class ServiceRuntime:
         self._meter = Meter(service)
         self.publisher = publisher
         self.clock = clock
-        self._alone = alone or asyncio.Lock()
+        self._quarantine = quarantine or Quarantine()
         self._resources = AsyncExitStack()
         self.former_steps: frozenset[tuple[str, str]] = frozenset()
         self.loops = Loops(service.name)
@@ -89,7 +90,11 @@ class ServiceRuntime:
         self.relay = _build_relay(self)
         self.batcher = _build_batcher(self, await self._open_resources())
         self.poison_isolation = PoisonIsolation(
-            service.name, database, take=self.batcher.deliver, dead_letter=self.dead_letter, alone=self._alone
+            service.name,
+            database,
+            take=self.batcher.deliver,
+            dead_letter=self.dead_letter,
+            quarantine=self._quarantine,
         )
         await self.poison_isolation.prepare()
         self.watchdog = Watchdog(service, settings, database=database, relay=self.relay, clock=self.clock)

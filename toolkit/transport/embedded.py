@@ -21,6 +21,7 @@ from toolkit.messaging.addresses import consumed_keys
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
 from toolkit.persistence import outbox
 from toolkit.runtime.delivery import Delivery
+from toolkit.runtime.quarantine import Quarantine
 from toolkit.runtime.service_runtime import ServiceRuntime
 
 #: Seconds for messages in progress when the block ends; and when a loop has ended, since some wait for it in vain.
@@ -37,11 +38,11 @@ class Embedded:
     def __init__(self, services: Sequence[Service], settings: Settings, *, clock: Clock | None = None) -> None:
         # One URL can't be the database of several services: each uses its file in the data directory.
         settings = settings.model_copy(update={"database_url": None, "broker_url": EMBEDDED})
-        alone = (
-            asyncio.Lock()
-        )  # the services share a process: a message that may end it is executed alone in all of them
+        quarantine = Quarantine()  # the services share a process, which one message ends for all of them
         clock = clock or SystemClock()
-        self.runtimes = {each.name: ServiceRuntime(each, settings, self, clock=clock, alone=alone) for each in services}
+        self.runtimes = {
+            each.name: ServiceRuntime(each, settings, self, clock=clock, quarantine=quarantine) for each in services
+        }
         self._left: set[str | None] = set()
         self._queues = {runtime.queue: runtime for runtime in self.runtimes.values()}
         self._bound: dict[str, list[ServiceRuntime]] = {}

@@ -17,6 +17,7 @@ from toolkit.persistence.dead_letters import DeadLetter
 from toolkit.persistence.suspect_messages import fingerprint
 from toolkit.runtime.delivery import Delivery
 from toolkit.runtime.poison_isolation import PoisonIsolation
+from toolkit.runtime.quarantine import FEW, Quarantine
 
 LETHAL = WireMessage(b'{"n": 1}', "order.Placed", "one", "order-1")
 INNOCENT = WireMessage(b'{"n": 2}', "order.Placed", "two", "order-2")
@@ -45,7 +46,7 @@ class Bench:
     def restart(self) -> None:
         """Continue as a restarted process."""
         self.poison_isolation = PoisonIsolation(
-            "shop", self.database, take=self._take, dead_letter=self._dead_letter, alone=asyncio.Lock()
+            "shop", self.database, take=self._take, dead_letter=self._dead_letter, quarantine=Quarantine()
         )
 
     async def dies_under(self, message: WireMessage) -> None:
@@ -131,24 +132,42 @@ async def test_what_an_operator_redrives_is_executed_again(bench: Bench, databas
     assert not bench.poison_isolation.knows(LETHAL)
 
 
-async def test_suspect_messages_run_one_at_a_time(bench: Bench) -> None:
+@pytest.mark.parametrize(("deaths", "together"), [(1, FEW), (2, 1), (3, 1)])
+async def test_messages_run_together_until_their_second_mark(bench: Bench, deaths: int, together: int) -> None:
     at_once, most = 0, 0
 
     async def count(_: WireMessage) -> None:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.2 if deaths == 1 else 0)
         at_once -= 1
 
-    messages = [WireMessage(b"{}", "order.Placed", f"message-{number}") for number in range(5)]
+    messages = [WireMessage(b"{}", "order.Placed", f"message-{number}") for number in range(25 if deaths == 1 else 5)]
     for message in messages:
-        await bench.dies_under(message)
+        for _ in range(deaths):
+            await bench.dies_under(message)
     bench.execute = count
     await asyncio.gather(*(bench.poison_isolation.take(message) for message in messages))
 
-    assert most == 1
-    assert [await bench.marks(message) for message in messages] == [0] * 5
+    assert most == together
+    assert [await bench.marks(message) for message in messages] == [0] * len(messages)
+
+
+async def test_one_alone_waits_for_those_inside(bench: Bench) -> None:
+    quarantine, order = Quarantine(), []
+
+    async def enter(marks: int, name: str) -> None:
+        async with quarantine.entered(marks=marks):
+            order.append(f"{name} in")
+            await asyncio.sleep(0)
+            order.append(f"{name} out")
+
+    await asyncio.gather(enter(1, "few"), enter(1, "other"), enter(2, "alone"), enter(1, "later"))
+
+    assert order == [
+        "few in", "other in", "few out", "other out", "alone in", "alone out", "later in", "later out",
+    ]  # fmt: skip
 
 
 async def test_many_redelivered_messages_share_transactions(bench: Bench, database: Database) -> None:
