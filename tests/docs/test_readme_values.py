@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.docs.pages import EXAMPLES, README, rows, section
-from toolkit import Settings
-from toolkit.cli.demonstration import Demo, Outcome, Scenario, outcome_of
-from toolkit.client.database_client import DatabaseClient
+from toolkit import Answer, Settings
+from toolkit.cli.demonstration import PATIENCE, Demo, Outcome, Scenario, outcome_of
+from toolkit.cli.demonstration_answers import GivenAnswer, play
+from toolkit.client.saga_client import SagaClient
 from toolkit.client.saga_report import timelines_of
-from toolkit.client.starting import send
+from toolkit.client.service_locations import in_database
 from toolkit.clock import SystemClock
 from toolkit.transport.embedded import Embedded
 
@@ -25,26 +28,33 @@ TIMEOUTS = dict.fromkeys(("process_payment", "clear_transfer", "book_room", "boo
 @pytest.mark.parametrize("package", PAGES)
 async def test_readme_values_end_their_sagas_as_stated(package: str, tmp_path: Path) -> None:
     demo: Demo = import_module(f"{package}.demo").DEMO
-    settings = Settings(data_dir=tmp_path, broker_url="embedded", step_timeouts=TIMEOUTS, **demo.settings)
+    facts: dict[str, Any] = {"step_timeouts": TIMEOUTS, **demo.settings}
+    settings = Settings(data_dir=tmp_path, broker_url="embedded", **facts)
     table = {
         f"saga-{number}": cells for number, cells in enumerate(rows(section(PAGES[package], "Values to test with")))
     }
+    services = {each.name: each for each in demo.services}
+    clients = [in_database(name, settings.database_for(name), settings, services.__getitem__) for name in services]
     async with Embedded(demo.services, settings) as embedded:
-        for saga_id, (changes, *_) in table.items():
-            scenario = Scenario(saga_id, "", Outcome(None), tuple(shlex.split(changes.strip("`"))[1::2]))
-            event = scenario.event(demo.saga, demo.saga.starts_with)
-            await send(demo.saga, {saga_id: event}, embedded, clock=SystemClock())
+        client = SagaClient([demo.saga], embedded, clients, clock=SystemClock())
+        for saga_id, (values, *_) in table.items():
+            scenario = scenario_of(saga_id, values, demo)
+            await client.start(scenario.event(demo.saga, demo.saga.starts_with))
+            answers = await play(demo.saga, saga_id, scenario.answers, client, within=PATIENCE)
+            assert all(each.is_right for each in answers), answers
         assert await embedded.settled(60)
-        outcomes = await outcomes_of(demo, settings, list(table))
+        timelines = await timelines_of([(demo.saga.name, saga_id) for saga_id in table], clients)
+    for each in clients:
+        await each.close()
 
+    outcomes = {each.saga_id: outcome_of(demo, each) for each in timelines}
     ends = {saga_id: (each.state, ", ".join(each.undone) or "nothing") for saga_id, each in outcomes.items()}
     assert ends == {saga_id: (state, undone) for saga_id, (_, state, undone, _) in table.items()}
 
 
-async def outcomes_of(demo: Demo, settings: Settings, saga_ids: list[str]) -> dict[str, Outcome]:
-    """Return the outcomes of these sagas, from the services' databases."""
-    clients = [DatabaseClient(each.name, settings.database_for(each.name)) for each in demo.services]
-    timelines = await timelines_of([(demo.saga.name, saga_id) for saga_id in saga_ids], clients)
-    for client in clients:
-        await client.close()
-    return {timeline.saga_id: outcome_of(demo, timeline) for timeline in timelines}
+def scenario_of(saga_id: str, values: str, demo: Demo) -> Scenario:
+    """Return the scenario of a row: `--set field=value`, then the answers, such as `Declined --set why=dear`."""
+    changes, *answers = [shlex.split(each) for each in re.findall(r"`(.+?)`", values)]
+    known = {event.__name__: event for each in demo.services for event in each.consumed() if issubclass(event, Answer)}
+    given = [GivenAnswer(known[name], by="ada", changes=tuple(rest[1::2])) for name, *rest in answers]
+    return Scenario(saga_id, "", Outcome(None), tuple(changes[1::2]), answers=tuple(given))

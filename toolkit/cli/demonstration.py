@@ -15,12 +15,14 @@ from datetime import timedelta
 from typing import TypeVar
 
 from toolkit.cli import demonstration_output as output
+from toolkit.cli.demonstration_answers import GivenAnswer, PlayedAnswer, play
 from toolkit.cli.payload import apply, example_of, validated
 from toolkit.cli.progress_bars import progress
 from toolkit.client.account_checks import AccountCheck, CheckResult, RepeatedChecks
-from toolkit.client.database_client import DatabaseClient
+from toolkit.client.saga_client import SagaClient
 from toolkit.client.saga_report import timelines_of
 from toolkit.client.service_client import LogReader
+from toolkit.client.service_locations import in_database
 from toolkit.client.starting import client_tracing, send
 from toolkit.client.waiting import wait_until_ended
 from toolkit.clock import SystemClock
@@ -52,13 +54,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One saga: the example of its starting event with these changes, and its expected outcome."""
+    """One saga: the example of its starting event with these changes, people's answers, and the expected outcome."""
 
     id: str
     plot: str
     expected: Outcome
     changes: tuple[str, ...] = ()
     sent: int = 1
+    answers: tuple[GivenAnswer, ...] = ()
 
     def event(self, saga: Saga, kind: type[E]) -> E:
         """Return the event that starts it, of this type, built as by `saga trigger --set …`."""
@@ -110,13 +113,14 @@ def run(demo: Demo) -> int:
     for variable in demo.ledgers:
         os.environ.pop(variable, None)
     settings = fresh_settings(demo.directory, **demo.settings)
-    timelines, checks = asyncio.run(perform(demo, settings))
+    timelines, answers, checks = asyncio.run(perform(demo, settings))
     outcomes = {saga_id: outcome_of(demo, timeline) for saga_id, timeline in timelines.items()}
     wrong = list(faults(demo, outcomes))
     output.print_outcomes(demo.saga.name, [_line(each, timelines[each.id], outcomes) for each in demo.scenarios], wrong)
+    output.print_answers(demo.saga.name, answers)
     output.print_longest_compensation(max(timelines.values(), key=lambda each: len(outcomes[each.saga_id].undone)))
     output.print_checks(checks)
-    is_right = all(check.holds for check in checks) and not wrong
+    is_right = all(check.holds for check in checks) and all(each.is_right for each in answers) and not wrong
     output.print_ending(is_right=is_right)
     output.print_commands(demo.package, settings.data_dir, demo.try_next)
     return 0 if is_right else 1
@@ -133,28 +137,38 @@ def fresh_settings(directory: str, **facts: object) -> Settings:
     return settings
 
 
-async def perform(demo: Demo, settings: Settings) -> tuple[dict[str, Timeline], list[CheckResult]]:
-    """Send all starting events, wait for the sagas' ends, and run the checks."""
-    databases = {each.name: settings.database_for(each.name) for each in demo.services}
+async def perform(demo: Demo, settings: Settings) -> tuple[dict[str, Timeline], list[PlayedAnswer], list[CheckResult]]:
+    """Send all starting events, give the answers, wait for the sagas' ends, and run the checks."""
+    services = {each.name: each for each in demo.services}
+    databases = {name: settings.database_for(name) for name in services}
     async with AsyncExitStack() as stack:
-        clients = [DatabaseClient(name, url) for name, url in databases.items()]
+        clients = [in_database(name, url, settings, services.__getitem__) for name, url in databases.items()]
         for client in clients:
             stack.push_async_callback(client.close)
         embedded = await stack.enter_async_context(Embedded(demo.services, settings))
         repeated = await stack.enter_async_context(RepeatedChecks(demo.always, databases))
-        await start(demo, embedded)
+        people = SagaClient((demo.saga,), embedded, clients, clock=SystemClock())
+        plays = await start(demo, embedded, people)
         timelines = await ended(demo, embedded, clients)
+        answers = [answer for each in plays for answer in await each]
     states = {(demo.saga.name, saga_id): timeline.state for saga_id, timeline in timelines.items()}
     of_services = [*await demo.checks(Results(settings, timelines)), *await repeated.results(states)]
-    return timelines, [*of_services, steps_are_done_once(timelines)]
+    return timelines, answers, [*of_services, steps_are_done_once(timelines)]
 
 
-async def start(demo: Demo, embedded: Embedded) -> None:
-    """Send the starting event of each scenario, as often as it is to be sent."""
+async def start(demo: Demo, embedded: Embedded, people: SagaClient) -> list[asyncio.Task[list[PlayedAnswer]]]:
+    """Send the starting event of each scenario, as often as it is to be sent; return the tasks that answer its saga."""
+    plays = []
     async with client_tracing() as tracing:
-        for scenario in (each for each in demo.scenarios for _ in range(each.sent)):
+        for scenario in demo.scenarios:
             events = {scenario.id: scenario.event(demo.saga, demo.saga.starts_with)}
-            await send(demo.saga, events, embedded, clock=SystemClock(), tracing=tracing)
+            for _ in range(scenario.sent):
+                await send(demo.saga, events, embedded, clock=SystemClock(), tracing=tracing)
+            answers = play(demo.saga, scenario.id, scenario.answers, people, within=PATIENCE)
+            plays.append(asyncio.create_task(answers))
+            if not any(each.is_late for each in scenario.answers):
+                await plays[-1]  # before more sagas start: a busy machine would miss a short deadline
+    return plays
 
 
 async def ended(demo: Demo, embedded: Embedded, clients: Sequence[LogReader]) -> dict[str, Timeline]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from toolkit.cli.demonstration_answers import PlayedAnswer
 from toolkit.cli.output import console, print_table
 from toolkit.cli.service_discovery import DEFAULT_PACKAGE
 from toolkit.cli.timelines import print_timeline, styled_state
@@ -40,6 +41,14 @@ def print_outcomes(saga: str, lines: Iterable[Line], faults: Iterable[str]) -> N
     print_table(("", saga, "plot", "ended", "retries", "way"), [_cells(each) for each in lines])
     for fault in faults:
         console().print(Text(f"✗ WRONG: {fault}", style="bold red"))
+
+
+def print_answers(saga: str, answers: Sequence[PlayedAnswer]) -> None:
+    """Print what became of each answer that a person gave."""
+    if not answers:
+        return
+    console().print("\nThe answers:\n", style="bold")
+    print_table(("", saga, "answer", "by", "outcome", "why"), [_answer(each) for each in answers])
 
 
 def print_longest_compensation(timeline: Timeline) -> None:
@@ -74,6 +83,11 @@ def print_commands(package: str, data_dir: Path, commands: Iterable[str]) -> Non
 def _cells(line: Line) -> list[Text]:
     facts = [Text(line.id), Text(line.plot), styled_state(line.state), Text(str(line.retries or "-"))]
     return [_mark(line.is_right), *facts, Text(_way(line.timeline))]
+
+
+def _answer(each: PlayedAnswer) -> list[Text]:
+    became = (each.outcome.outcome, each.outcome.why or "-") if each.outcome else ("-", "there was no question in time")
+    return [_mark(each.is_right), *map(Text, (each.saga_id, each.given.event.__name__, each.given.by, *became))]
 
 
 def _way(timeline: Timeline) -> str:
