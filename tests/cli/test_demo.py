@@ -33,4 +33,4 @@ def test_unknown_example_is_answered_with_the_names(saga):
     result = saga("demo", "tranfser")
 
     assert result.exit_code == 2
-    assert "there is no example 'tranfser'; there are: orchestrated, transfer, travel" in result.stderr
+    assert "there is no example 'tranfser'; there are: approval, orchestrated, transfer, travel" in result.stderr

@@ -1,13 +1,14 @@
-"""An example's services on RabbitMQ, each with its database; and the databases of single steps."""
+"""An example's services on RabbitMQ, or in one process, each with its database; and the databases of single steps."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.world import RabbitWorld, settings_for
+from tests.conformance.world import EmbeddedWorld, RabbitWorld, settings_for
 from tests.conftest import PostgresDatabases
 from tests.examples.demos import DEMOS
 from tests.examples.running import Running
@@ -33,7 +34,14 @@ async def running(
     prefix: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Running]:
-    """The example's services on RabbitMQ, two replicas each; its outside ledgers are databases, too."""
+    """The example's services on RabbitMQ, two replicas each; its outside ledgers are databases, too.
+
+    A test that names the parameter `embedded` gets them in one process, without a broker.
+    """
+    if request.param == "embedded":
+        async with embedded(demo, tmp_path) as running:
+            yield running
+        return
     settings = settings_for(tmp_path, broker_url=rabbitmq.url, exchange=prefix, **demo.settings)
     urls = {each.name: settings.database_for(each.name) for each in demo.services}
     if request.param == "postgresql":
@@ -58,3 +66,16 @@ async def running(
         await replica.stop()
     await world.stop()
     await world.sweep()
+
+
+@asynccontextmanager
+async def embedded(demo: Demo, directory: Path) -> AsyncIterator[Running]:
+    """Run the example's services in this process, on SQLite."""
+    world = EmbeddedWorld(
+        settings_for(directory, broker_url="embedded", **demo.settings), lambda _: list(demo.services)
+    )
+    await world.start()
+    running = Running(demo, world, {each.name: world.settings.database_for(each.name) for each in demo.services})
+    yield running
+    await running.close()
+    await world.stop()

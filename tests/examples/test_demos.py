@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -52,13 +51,13 @@ async def test_scenarios_over_rabbitmq_end_as_in_the_demo(running: Running):
     scenarios, saga = running.demo.scenarios, running.demo.saga
 
     async with running.checked() as checks:
-        played = await asyncio.gather(*(running.play(each) for each in scenarios))
+        played = await running.play_all(scenarios)
         timelines = await running.ended(*(each.id for each in scenarios))
 
     assert {saga_id: outcome_of(running.demo, each) for saga_id, each in timelines.items()} == {
         each.id: each.expected for each in scenarios
     }
-    assert [each for answers in played for each in answers if not each.is_right] == []
+    assert [each for each in played if not each.is_right] == []
     assert await running.violations() == []
     results = await checks.results({(saga.name, saga_id): each.state for saga_id, each in timelines.items()})
     assert [each for each in results if not each.holds] == []

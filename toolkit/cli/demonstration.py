@@ -63,6 +63,11 @@ class Scenario:
     sent: int = 1
     answers: tuple[GivenAnswer, ...] = ()
 
+    @property
+    def is_answered_late(self) -> bool:
+        """Whether an answer is given after the saga's end."""
+        return any(each.is_late for each in self.answers)
+
     def event(self, saga: Saga, kind: type[E]) -> E:
         """Return the event that starts it, of this type, built as by `saga trigger --set …`."""
         fields = example_of(saga) | {saga.id_field: self.id}
@@ -166,7 +171,7 @@ async def start(demo: Demo, embedded: Embedded, people: SagaClient) -> list[asyn
                 await send(demo.saga, events, embedded, clock=SystemClock(), tracing=tracing)
             answers = play(demo.saga, scenario.id, scenario.answers, people, within=PATIENCE)
             plays.append(asyncio.create_task(answers))
-            if not any(each.is_late for each in scenario.answers):
+            if not scenario.is_answered_late:
                 await plays[-1]  # before more sagas start: a busy machine would miss a short deadline
     return plays
 

@@ -14,7 +14,10 @@ from toolkit.cli.service_discovery import find_demo
 def demo(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="An example, for instance transfer; without it, the services' own demo."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="An example: approval, orchestrated, transfer or travel; without it, the services' own demo.",
+        ),
     ] = None,
 ) -> None:
     """Run sagas that go well and some that don't, in one process.

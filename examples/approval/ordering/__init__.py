@@ -1,0 +1,1 @@
+"""Ordering places the order for an approved purchase."""
