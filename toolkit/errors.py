@@ -27,6 +27,10 @@ class NoServiceError(SagaError):
     """No service to read is named or found, or one is named wrongly; the text shows how to name one."""
 
 
+class ScenarioError(SagaError):
+    """A scenario names a service, a step or an event that is not declared; the text lists those that are."""
+
+
 class UndeclaredStepsError(SagaError):
     """The log holds unfinished sagas at steps that this release does not declare, so the service does not start."""
 

@@ -4,43 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import func, select
 
 from toolkit.configuration.settings import EMBEDDED, Settings
-from toolkit.declaration.events import Answer, EndRequested, Event, Saga, SagaEnded, routing_key
+from toolkit.declaration.events import Event, Saga, routing_key
 from toolkit.declaration.middleware import CallNext
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
+from toolkit.errors import ScenarioError
 from toolkit.ids import new_id
-from toolkit.messaging.envelope import WireMessage, abort_request
-from toolkit.persistence import saga_log_queries
-from toolkit.persistence.outbox import outbox
+from toolkit.messaging.envelope import TIMER, WireMessage, abort_request
+from toolkit.persistence import outbox, saga_log_queries
 from toolkit.protocol.fence import StepState
 from toolkit.protocol.invariants import violations_of
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.runtime.delivery import settled
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.testing.clock import ManualClock
-from toolkit.testing.samples import sample
-from toolkit.transport.embedded import Embedded
+from toolkit.testing.held_messages import HeldMessages
+from toolkit.testing.saga_events import SagaEvents
 
-#: Ids of a played saga; the first one that the starting event takes.
-_IDS = ("scenario-1", "1", "0190a1b2-c3d4-7e5f-8a6b-9c0d1e2f3a4b")
 #: Seconds in which one delivery has to be handled, on a busy machine, too.
 _PATIENCE = 30.0
 #: Longer than any test: the clock stands still, and moves only over a step's deadline.
 _NEVER = timedelta(days=300)
+#: The relay need not look for due rows: a timer is delivered by hand.
+_POLL = timedelta(minutes=1)
+#: More rows than one saga leaves in an outbox.
+_MOST_ROWS = 1000
 #: An external step in one of these states is calling out.
 _CALLING = (StepState.EXECUTING, StepState.VOIDING, StepState.COMPENSATING)
-#: Messages that are not held: they only close what has ended.
-_AT_ONCE = {routing_key(SagaEnded), routing_key(EndRequested)}
+#: How many rows of an outbox are events, which are held in a moment.
+_PUBLISHED = select(func.count()).select_from(outbox.outbox).where(outbox.outbox.c.destination.is_(None))
 
 
 class Scenario:
@@ -63,24 +65,22 @@ class Scenario:
         self, services: Sequence[Service], *, directory: Path, saga: str | None = None, samples: Iterable[Event] = ()
     ) -> None:
         sagas = {each.name: each for service in services for each in service.sagas}
+        if saga and saga not in sagas:
+            raise ScenarioError(f"the services have no saga {saga}: play one of {', '.join(sagas)}")
         self._saga: Saga = sagas[saga] if saga else next(iter(sagas.values()))
+        self._events = SagaEvents(self._saga, services, samples)
+        self._saga_id = self._events.saga_id
         self._refusing: dict[tuple[str, str], str] = {}
+        self._expired: set[tuple[str, str]] = set()
         self._clock = ManualClock()
         self._entries: list[LogEntry] = []
-        settings = Settings(
-            data_dir=directory, broker_url=EMBEDDED, relay_poll=timedelta(milliseconds=20), overdue_after=_NEVER
-        )
-        self._transport = _Held([self._scripted(each) for each in services], settings, clock=self._clock)
-        self._events = {type(each): each for each in samples}
-        self._start = self._started()
-        self._saga_id = str(getattr(self._start, self._saga.id_field))
-        for event_type in self._types():
-            self._events[event_type] = self._built(event_type)
+        settings = Settings(data_dir=directory, broker_url=EMBEDDED, relay_poll=_POLL, overdue_after=_NEVER)
+        self._transport = HeldMessages([self._scripted(each) for each in services], settings, clock=self._clock)
 
     async def __aenter__(self) -> Self:
         """Start the services; the saga's first event waits to be delivered."""
         await self._transport.__aenter__()
-        self._transport.hold(self._wire(self._start))
+        self._transport.hold(self._wire(self._events.start))
         return self
 
     async def __aexit__(
@@ -95,7 +95,15 @@ class Scenario:
         return {(each.service, each.step): str(each.to_state) for each in self._entries if each.position is not None}
 
     def refuse(self, service: str, step: str, refusal: str) -> None:
-        """Let a step refuse with this event, whenever it runs."""
+        """Let a step refuse with this event, whenever it runs.
+
+        Raises:
+            ScenarioError: the service has no such step, or the step no such refusal.
+        """
+        refusals = [each.__name__ for each in self._step(service, step).refusals]
+        if refusal not in refusals:
+            declared = f"it refuses with {', '.join(refusals)}" if refusals else "it can't refuse"
+            raise ScenarioError(f"{step} ({service}) does not refuse with {refusal}: {declared}")
         self._refusing[service, step] = refusal
 
     def abort(self) -> None:
@@ -104,29 +112,39 @@ class Scenario:
         self._transport.hold(request)
 
     def answer(self, event: str) -> None:
-        """Give an answer; it waits to be delivered."""
-        given = next(built for event_type, built in self._events.items() if event_type.__name__ == event)
-        self._transport.hold(replace(self._wire(given), message_id=new_id()))  # a derived id would mark it as the start
+        """Give an answer; it waits to be delivered.
+
+        Raises:
+            ScenarioError: no step waits for such an answer.
+        """
+        given = self._wire(self._events.answer(event))
+        self._transport.hold(replace(given, message_id=new_id()))  # a derived id would mark it as the start
 
     async def deliver(self, event: str, *, to: str) -> None:
         """Deliver the messages with this event to a service, again if they were before; return when all is committed.
 
         An event that was not emitted is no error: a declaration that was changed may not emit it any more.
+
+        Raises:
+            ScenarioError: no service has this name, or the saga has no such event.
         """
+        self._runtime(to)
+        self._events.check(event)
         for message in [each for each in self._transport.held if _name(each) == event]:
             await self._deliver(message, to)
 
     async def expire(self, service: str, step: str) -> None:
-        """Let the deadline of a step pass."""
-        runtime = self._transport.runtimes[service]
-        declared = next(each for each in runtime.service.steps if each.name == step)
-        passing = (declared.timeout or timedelta()) + timedelta(seconds=1)
-        due = await _delayed(runtime, until=self._clock.now() + passing)
-        self._clock.advance(passing)
-        async with asyncio.timeout(_PATIENCE):
-            while due & await _delayed(runtime):  # noqa: ASYNC110 -- a table sends no notification; a row in delivery has a later due time
-                await asyncio.sleep(0.01)
-            await self._quiesce()
+        """Let the deadline of a step pass; its next event comes late, too, and no other step's deadline passes.
+
+        Raises:
+            ScenarioError: the service has no such step, or the step no timeout.
+        """
+        if self._step(service, step).timeout is None:
+            raise ScenarioError(f"{step} ({service}) has no timeout, so no deadline of it can pass: declare a timeout")
+        self._expired.add((service, step))
+        for message in await self._timers(service, step):
+            with self._late(service, [step]):
+                await self._settle(message, service)
 
     async def violations(self) -> list[str]:
         """Deliver all that waits, everywhere, and return the violated invariants, as `saga verify` finds them."""
@@ -138,8 +156,7 @@ class Scenario:
         for message in self._transport.ends:  # a step that ran after its saga's end learns of it, as from a nudge
             for service in self._transport.consumers(message):
                 await self._deliver(message, service)
-        answers = [each.__name__ for each in self._events if issubclass(each, Answer)]
-        found = violations_of(self._saga_id, self._entries, answers=answers)
+        found = violations_of(self._saga_id, self._entries, answers=self._events.answers)
         return [f"{each.invariant}: {each.text}" for each in found]
 
     def _pairs(self) -> list[tuple[WireMessage, str]]:
@@ -147,9 +164,33 @@ class Scenario:
 
     async def _deliver(self, message: WireMessage, service: str) -> None:
         if service in self._transport.consumers(message):
-            async with asyncio.timeout(_PATIENCE):
-                await settled(message, self._transport.runtimes[service].take)
-                await self._quiesce()
+            steps = (each for each in self._runtime(service).service.steps if (service, each.name) not in self.states)
+            first = [each.name for each in steps if _name(message) in (event.__name__ for event in each.triggers)]
+            with self._late(service, first):
+                await self._settle(message, service)
+
+    async def _settle(self, message: WireMessage, service: str) -> None:
+        async with asyncio.timeout(_PATIENCE):
+            await settled(message, self._runtime(service).take)
+            await self._quiesce()
+
+    @contextmanager
+    def _late(self, service: str, steps: Iterable[str]) -> Iterator[None]:
+        """Move the clock over the longest timeout of those steps whose deadlines have passed, and back."""
+        expired = (self._step(service, each).timeout for each in steps if (service, each) in self._expired)
+        passing = max((each + timedelta(seconds=1) for each in expired if each), default=timedelta())
+        self._clock.advance(passing)
+        try:
+            yield
+        finally:
+            self._clock.advance(-passing)
+
+    async def _timers(self, service: str, step: str) -> list[WireMessage]:
+        """Return the timers of a step that gathers; the relay finds none due, since its clock stands still."""
+        later = self._clock.now() + _NEVER
+        async with self._runtime(service).database.transaction() as session:
+            rows = await outbox.claim(await session.connection(), now=later, until=later, most=_MOST_ROWS)
+        return [row.message for row in rows if row.message.headers.get(TIMER) == step]
 
     async def _quiesce(self) -> None:
         """Wait until each event that was emitted is held, and no external step is calling out; read the logs."""
@@ -164,8 +205,7 @@ class Scenario:
     async def _is_busy(self) -> bool:
         for runtime in self._runtimes():
             async with runtime.database.reading() as connection:
-                published = select(func.count()).select_from(outbox).where(outbox.c.destination.is_(None))
-                if await connection.scalar(published):
+                if await connection.scalar(_PUBLISHED):
                     return True
                 entries = await saga_log_queries.entries(connection, saga_id=self._saga_id)
             last = {each.step: each.to_state for each in entries if each.position is not None}
@@ -176,81 +216,34 @@ class Scenario:
     def _runtimes(self) -> Iterable[ServiceRuntime]:
         return self._transport.runtimes.values()
 
+    def _runtime(self, service: str) -> ServiceRuntime:
+        if service not in self._transport.runtimes:
+            declared = ", ".join(self._transport.runtimes)
+            raise ScenarioError(f"the scenario has no service {service}: name one of {declared}")
+        return self._transport.runtimes[service]
+
+    def _step(self, service: str, step: str) -> Step:
+        steps = {each.name: each for each in self._runtime(service).service.steps}
+        if step not in steps:
+            raise ScenarioError(f"there is no step {step} in {service}: name one of {', '.join(steps)}")
+        return steps[step]
+
     def _scripted(self, service: Service) -> Service:
         async def forced(call_next: CallNext, handler: Step | Compensation, event: Event) -> Event:
             if isinstance(handler, Compensation):
-                return self._events[handler.emits]
+                return self._events.of(handler.emits)
             wanted = self._refusing.get((service.name, handler.name))
             refusal = next((each for each in handler.refusals if each.__name__ == wanted), None)
-            return self._events[refusal or handler.success]
+            return self._events.of(refusal or handler.success)
 
         provides = dict.fromkeys(service.provides, _nothing)
         return replace(service, provides=provides, tables=None, seed=None, middleware=[forced])
-
-    def _types(self) -> Iterator[type[Event]]:
-        """Yield the events of the saga that may be emitted, or sent by people."""
-        for participant in (each for runtime in self._runtimes() for each in runtime.service.participants):
-            if participant.saga.name == self._saga.name:
-                yield from participant.emitted()
-                yield from (each for each in participant.consumed() if issubclass(each, Answer))
-
-    def _started(self) -> Event:
-        start = self._saga.starts_with
-        if start in self._events:
-            return self._events[start]
-        for saga_id in _IDS:
-            own: dict[str, Any] = {self._saga.id_field: saga_id}
-            try:
-                return sample(start, **own)
-            except ValueError as error:
-                fault = error
-        raise fault
-
-    def _built(self, event_type: type[Event]) -> Event:
-        facts = {self._saga.id_field: self._saga_id, "reason": "the scenario says so"}
-        known = {name: fact for name, fact in facts.items() if name in event_type.model_fields}
-        if event_type in self._events:
-            return self._events[event_type].model_copy(update=known)
-        return sample(event_type, like=self._start, **known)
 
     def _wire(self, event: Event) -> WireMessage:
         return WireMessage(
             event.model_dump_json().encode(), routing_key(type(event)), correlation_id=self._saga_id,
             timestamp=self._clock.now(), headers={"saga-type": self._saga.name},
         )  # fmt: skip
-
-
-class _Held(Embedded):
-    """An embedded transport that keeps what is published, until it is delivered by hand."""
-
-    def __init__(self, services: Sequence[Service], settings: Settings, *, clock: ManualClock) -> None:
-        super().__init__(services, settings, clock=clock)
-        self.held: list[WireMessage] = []
-        self.ends: list[WireMessage] = []
-
-    def hold(self, message: WireMessage) -> None:
-        """Keep a message."""
-        self.held.append(message)
-
-    def consumers(self, message: WireMessage) -> list[str]:
-        """Return the services that consume a message."""
-        return [each.service.name for each in self._bound.get(message.routing_key, [])]
-
-    async def publish_many(self, messages: Sequence[tuple[WireMessage, str | None]]) -> list[Exception | None]:
-        """Keep the events, and confirm them; what closes a saga, and a service's messages to itself, go through."""
-        through = [each for each in messages if each[1] or each[0].routing_key in _AT_ONCE]
-        self.ends += (message for message, _ in messages if message.routing_key == routing_key(SagaEnded))
-        for message, _ in (each for each in messages if each not in through):
-            self.hold(message)
-        outcomes = iter(await super().publish_many(through))
-        return [next(outcomes) if each in through else None for each in messages]
-
-
-async def _delayed(runtime: ServiceRuntime, *, until: datetime | None = None) -> set[str]:
-    """Return the rows of a service's messages to itself; with a time, of those that are due by then."""
-    rows = select(outbox.c.id).where(outbox.c.destination.is_not(None))
-    async with runtime.database.reading() as connection:
-        return set(await connection.scalars(rows if until is None else rows.where(outbox.c.due_at <= until)))
 
 
 @asynccontextmanager
