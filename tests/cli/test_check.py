@@ -114,6 +114,20 @@ def test_a_coordinated_saga_in_databases_is_not_explored(saga, logs, monkeypatch
     assert result.stdout == "· saga order: not explored, since fulfillment asks its steps by a plan of its own\n"
 
 
+def test_a_fault_of_a_coordinated_saga_ends_with_1(saga, faulty_package, monkeypatch, tmp_path):
+    foreign = FAULTY_APP.replace('SeatTaken(Event, owner="desk")', 'SeatTaken(Event, owner="airline")')
+    (tmp_path / "desk_of_an_airline.py").write_text(foreign)
+    monkeypatch.setenv("SAGA_ASKED_BY", "fulfillment")
+
+    result = saga("check", "desk_of_an_airline:app")
+
+    assert result.exit_code == 1
+    sign, _, finding, cure = result.stdout.splitlines()
+    assert sign == "✗ saga trip: 1 finding, not explored, since fulfillment asks its steps by a plan of its own"
+    assert finding == "foreign event: take_seat (desk) emits SeatTaken, which belongs to airline"
+    assert cure.startswith("  change take_seat (desk): ")
+
+
 def test_a_fault_ends_with_1_and_a_story(saga, faulty_package):
     result = saga("check")
 
@@ -226,6 +240,16 @@ def test_a_file_of_other_tests_is_not_overwritten(saga, faulty_package, tmp_path
 
     assert (refused.exit_code, written.exit_code, again.exit_code) == (2, 1, 1)
     assert path.read_text() == "def test_mine(): ..."
+
+
+def test_services_of_one_name_write_no_tests(saga, faulty_package, tmp_path):
+    for module in ("one_desk", "other_desk"):
+        (tmp_path / f"{module}.py").write_text(FAULTY_APP)
+
+    result = saga("check", "one_desk:app", "other_desk:app", "--pytest", str(tmp_path / "test_stories.py"))
+
+    assert result.exit_code == 2
+    assert "two have the same one: name one of them only" in result.stderr
 
 
 def test_contracts_alone_write_no_tests(saga, tmp_path):

@@ -22,7 +22,8 @@ class SagaReport:
     """What was found in one saga: by the static rules first, then in its interleavings.
 
     `coordinator`: the service that asks the saga's steps by a plan of its own. Then no events lead from step to step,
-    and there is nothing to explore: the order is the plan's, and its rules are those of the protocol.
+    and there is nothing to explore: the order is the plan's, and its rules are those of the protocol. Its findings are
+    those of the static rules that hold under any plan.
     """
 
     saga: str
@@ -44,15 +45,16 @@ class SagaReport:
 def check(services: Iterable[Service | Contract], *, most_states: int = MOST_STATES) -> Iterator[SagaReport]:
     """Yield a report of each saga that these services take part in; `most_states` bounds each exploration."""
     choreography = Choreography(services)
-    findings = broken_rules(choreography)
+    coordinators = {saga.name: _coordinator_of(choreography, saga.name) for saga in choreography.sagas}
+    findings = broken_rules(choreography, coordinated=[saga for saga, by in coordinators.items() if by])
     for saga in choreography.sagas:
-        if coordinator := _coordinator_of(choreography, saga.name):
+        own = [each for each in findings if each.saga == saga.name]
+        if coordinator := coordinators[saga.name]:
             graph = SagaGraph(saga.name, saga.starts_with, saga.completes_with, saga.fails_with, steps=())
-            yield SagaReport(saga.name, (), Exploration(graph, Moves(graph)), coordinator)
+            yield SagaReport(saga.name, tuple(own), Exploration(graph, Moves(graph)), coordinator)
             continue
         exploration = explore(graph_of(choreography, saga), most_states=most_states)
         found = [finding_of(exploration, each) for each in exploration.counterexamples]
-        own = [each for each in findings if each.saga == saga.name]
         yield SagaReport(saga.name, (*own, *found), exploration)
 
 

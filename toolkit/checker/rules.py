@@ -6,7 +6,7 @@ the declaration that has to change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from toolkit.checker.findings import Finding
 from toolkit.checker.graph import SagaGraph, Slot, graph_of, is_answer
@@ -14,9 +14,10 @@ from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import EventContract
 
 
-def broken_rules(choreography: Choreography) -> list[Finding]:
-    """Return the violations, rule by rule."""
-    return [finding for rule in RULES for finding in rule(choreography)]
+def broken_rules(choreography: Choreography, *, coordinated: Collection[str] = ()) -> list[Finding]:
+    """Return the violations, rule by rule; of `coordinated` sagas those of the rules that hold under any plan."""
+    found = ((rule, finding) for rule in RULES for finding in rule(choreography))
+    return [finding for rule, finding in found if rule in UNDER_ANY_PLAN or finding.saga not in coordinated]
 
 
 def unconsumed_events(choreography: Choreography) -> Iterator[Finding]:
@@ -202,3 +203,5 @@ RULES: tuple[Callable[[Choreography], Iterator[Finding]], ...] = (
     foreign_events,
     uncompensated_steps,
 )
+#: The rules that hold whichever steps a coordinator asks, and in whatever order.
+UNDER_ANY_PLAN = (silent_ends, same_ends, unreadable_events, foreign_events)

@@ -15,8 +15,10 @@ from tests.choreography_model import step
 from tests.example_sagas.drawn import services_of
 from tests.unit.checker.shapes import TRIP as TRIP_OF_BRANCHES
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service
+from toolkit.checker.check import check
 from toolkit.checker.rules import broken_rules
 from toolkit.declaration.choreography import Choreography
+from toolkit.declaration.contract import Contract
 
 
 class TripBooked(Event, owner="desk"):
@@ -223,6 +225,20 @@ def _unreadable(airline, event):
     hotel = Participant("hotel", saga=TRIP)
     hotel.step()(take_room_for)
     return [each.message for each in _findings(airline, hotel) if each.rule == "unreadable event"]
+
+
+def test_a_coordinated_saga_is_checked_where_no_order_counts(airline, hotel):
+    async def take_seat_and_room(event: TripBooked) -> TripReady:
+        raise NotImplementedError
+
+    airline.step()(take_seat_and_room)
+    hotel.step()(cancel_trip)
+    services = [Service(name=each.name, participants=[each]) for each in (airline, hotel)]
+
+    (report,) = check([Contract.of(each, asked_by={"trip": "desk"}) for each in services])
+
+    assert [each.rule for each in report.findings] == ["foreign event"]
+    assert (report.coordinator, report.is_proved) == ("desk", False)
 
 
 def test_every_finding_has_a_cure(airline, hotel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -119,18 +119,21 @@ async def _read(named: list[str] | None) -> list[Contract]:
         return [await each.contract() for each in known]
 
 
-def _places(services: Iterable[Service | Contract], tests: Path) -> dict[str, tuple[str, str]]:
+def _places(services: Collection[Service | Contract], tests: Path) -> dict[str, tuple[str, str]]:
     """Return the module and the attribute of each service, by its name.
 
     Raises:
-        UsageError: a service is not declared here, or the path holds something else than such tests.
+        UsageError: a service is not declared here, two have one name, or the path holds something else than such tests.
     """
     from toolkit.checker.pytest_file import MARK
     from toolkit.declaration.service import Service
 
     if tests.exists() and not (tests.is_file() and tests.read_text().startswith(MARK)):
         raise UsageError(f"{tests} exists, and is no file of such tests: name another one")
-    known = {each.name: place_of_service(each) for each in services if isinstance(each, Service)}
+    declared = {id(each): each for each in services if isinstance(each, Service)}.values()
+    known = {each.name: place_of_service(each) for each in declared}
+    if len(known) < len(declared):
+        raise UsageError("--pytest plays each service by its name, and two have the same one: name one of them only")
     found = {name: place for name, place in known.items() if place}
     if missing := sorted({each.name if isinstance(each, Service) else each.service for each in services} - set(found)):
         raise UsageError(f"--pytest needs the declarations of all services; these are none: {', '.join(missing)}")
@@ -164,17 +167,16 @@ def _print(report: SagaReport, seconds: float) -> None:
     from rich.text import Text
 
     explored = report.exploration
-    if report.coordinator:
-        verdict = f"not explored, since {report.coordinator} asks its steps by a plan of its own"
-        console().print(Text.assemble("· saga ", text_of(report.saga), f": {verdict}"))
-        return
     states = f"{explored.states:,} {'state' if explored.states == 1 else 'states'} in {seconds:.1f} s"
+    if report.coordinator:
+        states = f"not explored, since {report.coordinator} asks its steps by a plan of its own"
+    sign, verdict = ("✓", "green"), f"no interleaving breaks it, {states}"
     if report.findings:
         count = len(report.findings)
         sign, verdict = ("✗", "bold red"), f"{count} {'finding' if count == 1 else 'findings'}, {states}"
-    elif explored.is_complete:
-        sign, verdict = ("✓", "green"), f"no interleaving breaks it, {states}"
-    else:
+    elif report.coordinator:
+        sign, verdict = ("·", ""), states
+    elif not explored.is_complete:
         sign, verdict = ("?", "bold yellow"), f"nothing is proved: more than {states}; explore more by --most-states"
     console().print(Text.assemble(sign, " saga ", text_of(report.saga), f": {verdict}"))
     for finding in report.findings:
