@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from keyword import iskeyword
 
 from toolkit.checker.check import SagaReport
 from toolkit.checker.diagnosis import finding_of
-from toolkit.checker.explorer import Counterexample, Exploration, StoryMove
+from toolkit.checker.explorer import Counterexample, StoryMove
+from toolkit.checker.findings import Finding
 from toolkit.checker.moves import Action
 from toolkit.checker.stories import story_of
 
 #: The first line of the file, by which a file that may be written again is known.
 MARK = '"""Counterexamples that `saga check --pytest` wrote: each test plays one on the embedded transport."""'
+
+#: Names that the file's head imports or sets.
+_IMPORTED = ("annotations", "asyncio", "Path", "Scenario", "SERVICES")
 
 _HEAD = f"""{MARK}
 
@@ -49,17 +54,32 @@ def file_of(reports: Iterable[SagaReport], places: Mapping[str, tuple[str, str]]
 
     Without counterexamples there is no test to write, and the text is empty.
     """
-    tests = [_test(report.exploration, each) for report in reports for each in report.exploration.counterexamples]
-    names = {service: re.sub(r"\W", "_", service) for service in places}
-    imports = [f"from {module} import {name} as {names[service]}" for service, (module, name) in places.items()]
-    head = _HEAD.format(imports="\n".join(sorted(imports)), names=", ".join(names.values()))
-    return head + "".join(tests) if tests else ""
+    names = _distinct(places, taken=_IMPORTED)
+    placed = zip(places.values(), names, strict=True)
+    imports = [f"from {module} import {attribute} as {name}" for (module, attribute), name in placed]
+    head = _HEAD.format(imports="\n".join(sorted(imports)), names=", ".join(names))
+    found = [(report.exploration, each) for report in reports for each in report.exploration.counterexamples]
+    findings = [finding_of(exploration, each) for exploration, each in found]
+    tests = _distinct((f"{each.saga} {each.rule}".lower() for each in findings), taken=())
+    return "".join([head, *map(_test, tests, findings, (each for _, each in found))]) if found else ""
 
 
-def _test(exploration: Exploration, found: Counterexample) -> str:
-    finding = finding_of(exploration, found)
+def _distinct(texts: Iterable[str], *, taken: Collection[str]) -> list[str]:
+    """Return a Python name for each text that is no other text's name, and not taken."""
+    names: list[str] = []
+    for text in texts:
+        name = re.sub(r"\W+", "_", text)
+        if not name.isidentifier() or iskeyword(name):
+            name = f"_{name}"
+        while name in names or name in taken:
+            name += "_"
+        names.append(name)
+    return names
+
+
+def _test(name: str, finding: Finding, found: Counterexample) -> str:
     return _TEST.format(
-        name=re.sub(r"\W+", "_", f"{finding.saga} {finding.rule}").lower(),
+        name=name,
         message=f"{finding.rule.capitalize()}: {finding.message}",
         cure=f"In {finding.function} ({finding.service}): {finding.cure}",
         saga=finding.saga,
