@@ -79,6 +79,10 @@ FAULTS: dict[str, tuple[Steps, str, str, str]] = {
         LINE | {"ship": step("Paid & Reserved & NotPaid", GOOD, "NotShipped")},
         "no end", "ship (ship)", "Let a step return NotPaid in this story, or let ship wait for less",
     ),
+    "a branch does not consume what a deadline leads to": (
+        DIAMOND | {"c": step("A", "C", "NoC", "NoB", "UndoneC")},
+        "no end", "undo_c (c)", "Let undo_c run on UndoneB, too",
+    ),
 }  # fmt: skip
 
 

@@ -13,19 +13,27 @@ from tests.unit.checker.shapes import APPROVAL, DIAMOND, PEOPLE, SOUND
 from tests.unit.checker.test_seeded_faults import FAULTS
 from toolkit.checker.check import check
 from toolkit.checker.explorer import Counterexample
+from toolkit.checker.moves import Action
 from toolkit.checker.pytest_file import lines_of
 from toolkit.testing import Scenario
 
 STORIES = [
-    pytest.param(steps, report.exploration.counterexamples[0], id=name)
+    pytest.param(steps, found, id=f"{name}: {found.invariant}")
     for name, (steps, *_) in FAULTS.items()
     for report in check(services_of(steps))
+    for found in report.exploration.counterexamples
 ]
 
 
 @pytest.mark.parametrize(("steps", "found"), STORIES)
 def test_a_counterexample_fails_when_it_is_played(steps: Steps, found: Counterexample, tmp_path: Path) -> None:
     assert asyncio.run(played(steps, found, tmp_path)) != []
+
+
+def test_a_passed_deadline_is_among_the_stories() -> None:
+    stories = [story.values[1].story for story in STORIES]  # type: ignore[union-attr]  # each has its counterexample
+
+    assert any(each.move.action is Action.EXPIRES for story in stories for each in story)
 
 
 @pytest.mark.parametrize("name", SOUND)
