@@ -23,6 +23,7 @@ from benchmarks.instructions import last_report
 from benchmarks.load import Case
 from benchmarks.measure import Statistics, measure, median
 from benchmarks.old_entries import compare
+from benchmarks.parts import kept
 from benchmarks.running import Servers
 from tests.servers import RABBITMQ, find
 
@@ -52,8 +53,9 @@ def main() -> int:
         servers = Servers(broker.url, postgres.url)
         measured, counts = asyncio.run(_measure(servers, arguments, console))
         is_whole = not (arguments.quick or arguments.systems)
-        pairs = asyncio.run(compare(servers)) if is_whole else None
-        backlog = asyncio.run(drain(servers)) if is_whole else None
+        errors: list[str] = []
+        pairs = kept("the old entries", compare(servers), errors) if is_whole else None
+        backlog = kept("the backlog", drain(servers), errors) if is_whole else None
     figures = [median(each) for each in measured]
     about["rounds"] = f"{max(map(len, measured))} of {arguments.rounds}"
     results = Results(
@@ -62,6 +64,7 @@ def main() -> int:
         instructions=last_report().get("instructions", {}),
         backlog=backlog,
         old_entries=pairs,
+        errors=errors,
         facts=about | facts.packages(),
     )
     report.show(console, results)

@@ -17,6 +17,7 @@ class Results:
 
     - `counts`: for each saga, by system, with a hundred at once.
     - `instructions`: for each saga, by system, from the last report of `make bench-instructions`.
+    - `errors`: what could not be measured, and why.
     """
 
     figures: Sequence[Statistics]
@@ -24,6 +25,7 @@ class Results:
     instructions: Mapping[str, int] = field(default_factory=dict)
     backlog: Backlog | None = None
     old_entries: Pairs | None = None
+    errors: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, system: str, at_once: int, refused: float = 0.0) -> Statistics:
@@ -46,9 +48,9 @@ class Results:
         return bool(self.violations())
 
     def violations(self) -> list[str]:
-        """Return what systems did wrong."""
+        """Return what systems did wrong, and what could not be measured."""
         found = [violation for each in self.figures for violation in each.violations]
-        return [*found, *(self.old_entries.violations if self.old_entries else ())]
+        return [*found, *(self.old_entries.violations if self.old_entries else ()), *self.errors]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
