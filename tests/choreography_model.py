@@ -8,9 +8,10 @@ transaction. The explorer has the same rules in another form; this one is plain 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from tests.ways import Ways
 
 GOOD, BAD, START = "Good", "Bad", "Start"
 UNDONE = {"compensating", "compensated"}
@@ -55,29 +56,16 @@ def step(on: str, ok: str, no: str = "", undo_on: str = "", undone: str = "", *,
 def faults(steps: Steps, people: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """Return what may go wrong, each with the shortest way to it; `people` are the events that they may send."""
     first: State = (None,) * len(steps), frozenset({START})
-    came_by: dict[State, tuple[State, str] | None] = {first: None}
     found: dict[str, list[str]] = {}
-    waiting = deque([first])
-    while waiting:
-        state = waiting.popleft()
+    ways = Ways(first)
+    for state in ways:
         following = [move for move in _moves(steps, people, state) if move[2] != state]
-        if all(name in ("abort", "person") for name, _, _ in following) and (fault := _unsettled(steps, state)):
-            found.setdefault(fault, _way(came_by, state))
+        if all(name in ("abort", "person") for name, _, _ in following):
+            ways.note(found, _unsettled(steps, state), state)
         for name, deed, after in following:
-            if fault := _broken(steps, after, name, deed):
-                found.setdefault(fault, [*_way(came_by, state), f"{name} {deed}"])
-            if after not in came_by:
-                came_by[after] = state, f"{name} {deed}"
-                waiting.append(after)
+            ways.note(found, _broken(steps, after, name, deed), state, f"{name} {deed}")
+            ways.add(after, before=state, by=f"{name} {deed}")
     return found
-
-
-def _way(came_by: dict[State, tuple[State, str] | None], state: State) -> list[str]:
-    way: list[str] = []
-    while before := came_by[state]:
-        state = before[0]
-        way.insert(0, before[1])
-    return way
 
 
 def _moves(steps: Steps, people: tuple[str, ...], state: State) -> Moves:

@@ -7,11 +7,11 @@ abort may come at any moment. One move is one transaction.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from tests.ways import Exploration, Ways
 from toolkit.protocol.fence import StepState as At
 
 ALL_BRANCHES = ("hotel", "flight", "car")
@@ -196,46 +196,20 @@ class Trip:
         return "at rest, failed, and a step left standing" if At.COMPLETED in last else None
 
 
-@dataclass(slots=True)
-class Exploration:
-    """What was found: how many states, which moves of a step, and the shortest way to each fault."""
-
-    states: int = 0
-    at_rest: int = 0
-    faults: dict[str, list[str]] = field(default_factory=dict)
-    transitions: set[tuple[At | None, At]] = field(default_factory=set)
-
-
 def explore(variant: Variant, *, branches: int = 2, has_deadline: bool = True) -> Exploration:
     """Explore every interleaving, breadth first."""
     trip, found = Trip(variant, ALL_BRANCHES[:branches], has_deadline), Exploration()
-    start = State(tuple((step, None) for step in trip.steps))
-    reached_by: dict[State, tuple[State, str] | None] = {start: None}
-    todo = deque([start])
-    while todo:
-        state = todo.popleft()
+    ways = Ways(State(tuple((step, None) for step in trip.steps)))
+    for state in ways:
         following = [(text, after) for text, after in trip.moves(state) if after != state]
         if all(text == "an abort is requested" for text, _ in following):  # it must end without one
             found.at_rest += 1
-            if fault := trip.unsettled(state):
-                found.faults.setdefault(fault, _way(reached_by, state))
+            ways.note(found.faults, trip.unsettled(state), state)
         for text, after in following:
             found.transitions |= {
-                (was, at) for (_, was), (_, at) in zip(state.last, after.last, strict=True) if was != at
+                (was, at) for (_, was), (_, at) in zip(state.last, after.last, strict=True) if was != at and at
             }
-            if after not in reached_by:
-                reached_by[after] = state, text
-                todo.append(after)
-            if fault := trip.broken(after, text):
-                found.faults.setdefault(fault, [*_way(reached_by, state), text])
-    found.states = len(reached_by)
+            ways.add(after, before=state, by=text)
+            ways.note(found.faults, trip.broken(after, text), state, text)
+    found.states = len(ways)
     return found
-
-
-def _way(reached_by: dict[State, tuple[State, str] | None], state: State) -> list[str]:
-    """Return the moves from the start to this state."""
-    way: list[str] = []
-    while (step := reached_by[state]) is not None:
-        state, text = step
-        way.append(text)
-    return way[::-1]

@@ -9,18 +9,17 @@ may decide on what it read before.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from tests.ways import Exploration, Ways
 from toolkit.orchestration.course import Course
 from toolkit.protocol.commands import Outcome, Verb
 from toolkit.protocol.fence import Arrival, Decision, SagaState, decide
 from toolkit.protocol.fence import StepState as At
 
-#: Two steps in parallel between two others; the last one can't be undone.
-GROUPS = (("reserve",), ("pay", "insure"), ("ship",), ("confirm",))
+#: Two steps in parallel, and three in a row; the last one can't be undone.
 SHORT = (("pay", "insure"), ("confirm",))
 STRICT = (("reserve",), ("pay",), ("confirm",))
 LAST, NOTICE = "confirm", "notice"
@@ -76,16 +75,6 @@ class State:
 
 def _with(streams: Streams, step: str, to: At | None) -> Streams:
     return tuple((name, to if name == step else at) for name, at in streams)
-
-
-@dataclass(slots=True)
-class Exploration:
-    """What was found: how many states, which transitions of a coordinator's stream, and the shortest way to a fault."""
-
-    states: int = 0
-    at_rest: int = 0
-    transitions: set[tuple[At | None, At]] = field(default_factory=set)
-    faults: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Model:
@@ -260,22 +249,20 @@ _COURSES: dict[Variant, type[Course]] = {
 def explore(variant: Variant = Variant.RULES, groups: Groups = STRICT, *, replicas: int = 1) -> Exploration:
     """Visit every state that can be reached, the nearest first; under a broken rule, until the first fault."""
     model, found = Model(groups, variant, replicas=replicas), Exploration()
-    came_by: dict[State, tuple[State, str] | None] = {model.first: None}
-    waiting = deque([model.first])
-    while waiting and not (found.faults and variant is not Variant.RULES):
-        state = waiting.popleft()
+    ways = Ways(model.first)
+    for state in ways:
         following = [each for each in model.moves(state) if each[1] != state]
         if all(is_optional for _, _, is_optional in following):
             found.at_rest += 1
-            _note(found, _fault_at_rest(state), came_by, state)
+            ways.note(found.faults, _fault_at_rest(state), state)
         for text, after, _ in following:
             changed = zip(state.desk, after.desk, strict=True)
             found.transitions |= {(was, now) for (_, was), (_, now) in changed if now and was is not now}
-            _note(found, _fault_of(groups, state, after), came_by, state, text)
-            if after not in came_by:
-                came_by[after] = state, text
-                waiting.append(after)
-    found.states = len(came_by)
+            ways.note(found.faults, _fault_of(groups, state, after), state, text)
+            ways.add(after, before=state, by=text)
+        if found.faults and variant is not Variant.RULES:
+            break
+    found.states = len(ways)
     return found
 
 
@@ -304,22 +291,3 @@ def _fault_at_rest(state: State) -> str | None:
     if FAILED not in state.sent or state.end is not SagaState.FAILED:
         return "at rest without an end"
     return "at rest, failed, and a step left standing" if At.COMPLETED in at else None
-
-
-def _note(
-    found: Exploration,
-    fault: str | None,
-    came_by: dict[State, tuple[State, str] | None],
-    state: State,
-    text: str | None = None,
-) -> None:
-    if fault is None or fault in found.faults:
-        return
-    way = [text] if text else []
-    while step := came_by[state]:
-        state, by = step
-        way.append(by)
-    found.faults[fault] = way[::-1]
-
-
-__all__ = ["GROUPS", "SHORT", "STRICT", "Exploration", "Variant", "explore"]

@@ -10,11 +10,11 @@ about, may happen at any moment.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from tests.ways import Exploration, Ways
 from toolkit.protocol.fence import StepState as At
 
 
@@ -249,52 +249,21 @@ def fault_at_rest(state: State) -> str | None:
     return "at rest, failed, and the money kept" if state.ledger == "charged" else None
 
 
-@dataclass(slots=True)
-class Exploration:
-    """What was found: how many states, which transitions of a step, and the shortest way to each fault."""
-
-    states: int = 0
-    at_rest: int = 0
-    transitions: set[tuple[At | None, At]] = field(default_factory=set)
-    faults: dict[str, list[str]] = field(default_factory=dict)
-
-
 def explore(variant: Variant) -> Exploration:
     """Visit every state that can be reached, the nearest first."""
-    found, first = Exploration(), State()
-    came_by: dict[State, tuple[State, Move] | None] = {first: None}
-    waiting = deque([first])
-    while waiting:
-        state = waiting.popleft()
+    found, ways = Exploration(), Ways(State())
+    for state in ways:
         following = [move for move in moves(state, variant) if move.after != state]
         if all(move.after.unread > state.unread or move.text == ABORTED for move in following):
             found.at_rest += 1
-            _note(found, fault_at_rest(state), came_by, state)
+            ways.note(found.faults, fault_at_rest(state), state)
         for move in following:
             found.transitions |= _changes(state, move.after)
-            if move.after not in came_by:
-                came_by[move.after] = state, move
-                waiting.append(move.after)
-            _note(found, fault_of(state, move.after), came_by, state, move)
-    found.states = len(came_by)
+            ways.add(move.after, before=state, by=move.text)
+            ways.note(found.faults, fault_of(state, move.after), state, move.text)
+    found.states = len(ways)
     return found
 
 
 def _changes(before: State, after: State) -> set[tuple[At | None, At]]:
     return {(was, now) for was, now in zip(before.last, after.last, strict=True) if was is not now and now}
-
-
-def _note(
-    found: Exploration,
-    fault: str | None,
-    came_by: dict[State, tuple[State, Move] | None],
-    state: State,
-    move: Move | None = None,
-) -> None:
-    if fault is None or fault in found.faults:
-        return
-    way = [move.text] if move else []
-    while step := came_by[state]:
-        state, by = step
-        way.append(by.text)
-    found.faults[fault] = way[::-1]
