@@ -6,7 +6,7 @@ No declaration lists the order of a saga's steps; the order follows from the edg
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from toolkit.declaration.contract import Contract, EventContract, HandlerContract, PlanContract, SagaContract
@@ -110,16 +110,13 @@ class Choreography:
         """Return the nodes of the saga that run on this event."""
         return [node for node in self.nodes if event in node.triggers and node.saga.name == saga.name]
 
-    def forward(self, saga: SagaContract, *, since: str | None = None, without: Collection[Node] = ()) -> list[Node]:
-        """Return the steps of a saga in which no step refuses, in order.
+    def forward(self, saga: SagaContract, *, since: str | None = None) -> list[Node]:
+        """Return the steps of a saga in which no step refuses, in order, from the starting event or another one."""
+        return self._reached(since or saga.starts_with, saga, onwards=_success_of_step)
 
-        `since`: start from that event instead of the starting one; `without`: as if these steps emitted nothing.
-        """
-        return self._reached(since or saga.starts_with, saga, onwards=_success_of_step, without=without)
-
-    def reached_from(self, event: str, saga: SagaContract, *, without: Collection[Node] = ()) -> list[Node]:
-        """Return all nodes that this event leads to, directly or not, nearest first; `without` emit nothing."""
-        return self._reached(event, saga, onwards=lambda node: node.emits, without=without)
+    def reached_from(self, event: str, saga: SagaContract) -> list[Node]:
+        """Return all nodes that this event leads to, directly or not, nearest first."""
+        return self._reached(event, saga, onwards=lambda node: node.emits)
 
     def events_after(self, event: str, saga: SagaContract) -> set[str]:
         """Return all events that this one leads to, directly or not."""
@@ -131,19 +128,12 @@ class Choreography:
             for refusal in node.refusals:
                 yield from self.reached_from(refusal, saga)
 
-    def _reached(
-        self,
-        event: str,
-        saga: SagaContract,
-        *,
-        onwards: Callable[[Node], Iterable[str]],
-        without: Collection[Node] = (),
-    ) -> list[Node]:
+    def _reached(self, event: str, saga: SagaContract, *, onwards: Callable[[Node], Iterable[str]]) -> list[Node]:
         found: dict[Node, None] = {}
         waiting = deque([event])
         while waiting:
             for node in self.listeners(waiting.popleft(), saga):
-                if node not in found and node not in without:
+                if node not in found:
                     found[node] = None
                     waiting.extend(onwards(node))
         return list(found)

@@ -214,10 +214,9 @@ def event_contract(event_type: type[Event]) -> EventContract:
 def _plan(kind: type[Orchestrator]) -> PlanContract | None:
     try:
         data = kind.saga.starts_with.model_validate(documented_example(kind.saga.starts_with))
-        steps = kind().define_steps(data)
+        groups = tuple(tuple(step.name for step in group) for group in kind().groups_for(data))
     except Exception:  # noqa: BLE001 -- the author's function may raise anything; then no plan is shown
         return None
-    groups = tuple(tuple(step.name for step in getattr(each, "steps", (each,))) for each in steps)
     failed_end = kind.failed_end.name if kind.failed_end else None
     return PlanContract(coordinator=kind.name, groups=groups, failed_end=failed_end)
 

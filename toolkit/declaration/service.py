@@ -40,8 +40,8 @@ class Orchestrator(Protocol):
     name: ClassVar[str]
     failed_end: ClassVar[Any]
 
-    def define_steps(self, data: Any) -> Sequence[Any]:
-        """Return the steps of the saga that this event starts."""
+    def groups_for(self, data: Any) -> Sequence[Sequence[Any]]:
+        """Return the steps of the saga that this event starts, in groups that are asked at once."""
         ...
 
 

@@ -10,7 +10,7 @@ from toolkit.declaration.events import AbortRequested, Event, SagaState
 from toolkit.errors import StepError
 from toolkit.messaging.envelope import Message
 from toolkit.orchestration.course import Move
-from toolkit.orchestration.orchestrator import Received, SagaOrchestrator, SagaStep, groups_of
+from toolkit.orchestration.orchestrator import Received, SagaOrchestrator, SagaStep
 from toolkit.orchestration.plan import Plan
 from toolkit.protocol.commands import Outcome, Verb
 
@@ -111,5 +111,5 @@ class Commands:
         if failed_end and failed_end.name == name:
             return failed_end
         data = self._received.get(self._orchestrator.name)
-        groups = groups_of(self._orchestrator.define_steps(data)) if data else []
+        groups = self._orchestrator.groups_for(data) if data else []
         return next((step for group in groups for step in group if step.name == name), SagaStep(name))

@@ -146,6 +146,11 @@ class SagaOrchestrator(ABC):
         changes no saga under way; `action` and `compensation` are those of the release that runs.
         """
 
+    @final
+    def groups_for(self, data: Any) -> list[tuple[SagaStep, ...]]:
+        """Return the steps of the saga that this event starts, in groups that are asked at once."""
+        return groups_of(self.define_steps(data))
+
     def complete(self, received: Received) -> Event:
         """Return the event that completes the saga, where the last step's success is not that event already."""
         saga = self.saga

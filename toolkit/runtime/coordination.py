@@ -16,7 +16,7 @@ from toolkit.foreign_code.containment import contained
 from toolkit.messaging.envelope import Message
 from toolkit.orchestration.commands import Command, Commands
 from toolkit.orchestration.course import Course, Move
-from toolkit.orchestration.orchestrator import SagaOrchestrator, groups_of
+from toolkit.orchestration.orchestrator import SagaOrchestrator
 from toolkit.orchestration.plan import Plan
 from toolkit.protocol.commands import Outcome, Reply
 from toolkit.protocol.fence import StepState
@@ -94,9 +94,8 @@ class CoordinatedSaga:
         if self.own.stream.state is not None:
             self.own.ignored()
             return
-        steps = self._orchestrator.define_steps(self._message.event)
         plan = Plan.of(
-            groups_of(steps),
+            self._orchestrator.groups_for(self._message.event),
             failed_end=self._orchestrator.failed_end,
             timeouts=self._coordination.timeouts,
             own=self._orchestrator.name,
