@@ -1,8 +1,8 @@
 """The moves of one saga, compiled to bit masks: one move is one transaction, or one event from outside.
 
-A state is an integer: a bit for each class of events that were sent, and three for each step. A message once sent may
-be delivered at any moment and any number of times, so no event's bit is ever cleared. A confirmed step has no bits of
-its own: what may undo a step after its saga completed is a violation already.
+A state is an integer: a bit for each class of events that were sent, one for an abort, one for each end, and three for
+each step. A message once sent may be delivered at any moment and any number of times, so no event's bit is ever
+cleared. A confirmed step has no bits of its own: what may undo a step after its saga completed is a violation already.
 """
 
 from __future__ import annotations
