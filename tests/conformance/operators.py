@@ -64,7 +64,7 @@ async def redrive(world: World, service: str, **facts: Any) -> BatchResult:
 async def replay(world: World, trip: str, *services: str) -> None:
     for name in services or world.runtimes:
         runtime = world.runtimes[name]
-        await sagas.replay(runtime.database, runtime.service.emitted(), trip, ADA, now=datetime.now(UTC))
+        await sagas.replay(runtime.database, runtime.service, trip, ADA, now=datetime.now(UTC))
 
 
 async def prune(world: World, service: str, **facts: Any) -> pruner.Pruned:

@@ -155,7 +155,7 @@ async def found(world: RabbitWorld, saga_id: str) -> list[dict[str, object]]:
     service = next(each for each in world.services if each.name == "hotel")
     url = world.runtimes["hotel"].database.engine.url.render_as_string(hide_password=False)
     client = DatabaseClient(
-        "hotel", url, queue=queue_name(world.settings, "hotel"), emitted=service.emitted,
+        "hotel", url, queue=queue_name(world.settings, "hotel"), declared=lambda: service,
         contract=lambda: Contract.of(service), clock=SystemClock(),
     )  # fmt: skip
     try:

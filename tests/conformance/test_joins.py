@@ -115,7 +115,7 @@ async def test_a_replay_of_a_finished_join_changes_nothing(holidays: World, refu
     states = await everything(holidays, trip)
 
     for runtime in holidays.runtimes.values():
-        await sagas.replay(runtime.database, runtime.service.emitted(), trip, ADA, now=datetime.now(UTC))
+        await sagas.replay(runtime.database, runtime.service, trip, ADA, now=datetime.now(UTC))
     await holidays.quiet()
 
     assert await everything(holidays, trip) == states

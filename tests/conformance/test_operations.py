@@ -77,7 +77,7 @@ async def test_a_nudge_repairs_a_lost_event_once(world: World) -> None:
     hotel = world.runtimes["hotel"]
 
     for _ in range(2):
-        await sagas.nudge(hotel.database, hotel.service.emitted(), "trip-1", ADA, now=datetime.now(UTC))
+        await sagas.nudge(hotel.database, hotel.service, "trip-1", ADA, now=datetime.now(UTC))
     await eventually(lambda: world.state("trip-1"))
     await world.quiet()
 

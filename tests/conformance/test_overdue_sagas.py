@@ -134,7 +134,7 @@ async def test_an_operators_nudge_repairs_a_lost_end(world: World) -> None:
     await forget_the_end(world, "hotel", ago=timedelta(0))
     hotel, operator = world.runtimes["hotel"], Operator("Ada", "looks stuck")
 
-    await sagas.nudge(hotel.database, hotel.service.emitted(), trip, operator, now=datetime.now(UTC))
+    await sagas.nudge(hotel.database, hotel.service, trip, operator, now=datetime.now(UTC))
 
     await eventually(lambda: knows_the_end(world, "hotel", trip))
 

@@ -142,7 +142,7 @@ async def payment_client(database: Database) -> AsyncIterator[DatabaseClient]:
         "payment",
         database.url,
         queue="saga.payment",
-        emitted=payment.emitted,
+        declared=lambda: payment,
         contract=lambda: Contract.of(payment),
         clock=SystemClock(),
     )

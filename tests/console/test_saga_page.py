@@ -188,7 +188,7 @@ async def console(
                 service.name,
                 database.url,
                 queue=f"saga.{service.name}",
-                emitted=service.emitted,
+                declared=lambda service=service: service,
                 contract=contract_of(service),
                 clock=SystemClock(),
             )

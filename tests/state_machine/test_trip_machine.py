@@ -85,9 +85,8 @@ class TripMachine(TripWorld):
     @rule(number=ANY, service=st.sampled_from(SERVICES))
     def replay_a_trip(self, number: int, service: str) -> None:
         trip, runtime = chosen(list(self.requests), number), self.world.processes[service].runtime
-        emitted = {event.__name__: event for each in runtime.service.participants for event in each.emitted()}
         now = self.world.clock.now()
-        self.world.processes[service].do(sagas.replay(runtime.database, emitted, trip, OPERATOR, now=now))
+        self.world.processes[service].do(sagas.replay(runtime.database, runtime.service, trip, OPERATOR, now=now))
         self.world.settle()
 
     # -- the wire --------------------------------------------------------------------------------------------

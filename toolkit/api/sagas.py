@@ -92,11 +92,11 @@ class Sagas:
 
     async def replay(self, request: Request) -> Response:
         """Emit again each step's last event of one saga, and its end if this service ended it."""
-        return await self._operate(request, partial(saga_operations.replay, emitted=self._context.service.sendable()))
+        return await self._operate(request, partial(saga_operations.replay, service=self._context.service))
 
     async def nudge(self, request: Request) -> Response:
         """Send this service's last events of an open saga again; the fence makes duplicates harmless."""
-        return await self._operate(request, partial(saga_operations.nudge, emitted=self._context.service.sendable()))
+        return await self._operate(request, partial(saga_operations.nudge, service=self._context.service))
 
     async def abort(self, request: Request) -> Response:
         """Ask all services to refuse the steps of a saga that have not begun; refused when the saga has ended."""

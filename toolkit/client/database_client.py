@@ -74,15 +74,15 @@ class DatabaseClient(DatabaseDeadLetters):
 
     async def replay(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Replay a saga; the service's relay sends its events."""
-        emitted = self._emitted()
+        service = self._service()
         options: Any = {"saga_type": saga_type, "now": self._clock.now()}
-        return await self._write(lambda database: sagas.replay(database, emitted, saga_id, by, **options))
+        return await self._write(lambda database: sagas.replay(database, service, saga_id, by, **options))
 
     async def nudge(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Nudge a saga; the service's relay sends its event."""
-        emitted = self._emitted()
+        service = self._service()
         options: Any = {"saga_type": saga_type, "now": self._clock.now()}
-        return await self._write(lambda database: sagas.nudge(database, emitted, saga_id, by, **options))
+        return await self._write(lambda database: sagas.nudge(database, service, saga_id, by, **options))
 
     async def abort(self, saga_id: str, by: Operator, saga_type: str | None = None) -> BatchResult[SagaOutcome]:
         """Abort a saga; the service's relay sends the request to all services."""

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.clock import Clock, SystemClock
 from toolkit.declaration.contract import Contract, EventContract
-from toolkit.declaration.events import Event
 from toolkit.declaration.service import Service
 from toolkit.errors import UnreachableError
 from toolkit.operations.statistics import Statistics
@@ -27,8 +26,8 @@ class DatabaseConnection:
     """A service's database; the base of its client.
 
     - `queue`: the service's queue, to which its dead letters are redriven; its default name without one.
-    - `emitted`: returns the events that the service declares, by name; called only where they are needed.
-    - `contract`: returns the service's contract, and raises UnreachableError where its declarations are missing.
+    - `contract`: returns the service's contract, and raises UnreachableError where its declarations are missing; called
+      only where it is needed.
     - `declared`: returns the declarations themselves, likewise.
     """
 
@@ -38,7 +37,6 @@ class DatabaseConnection:
         url: str,
         *,
         queue: str | None = None,
-        emitted: Callable[[], dict[str, type[Event]]] | None = None,
         contract: Callable[[], Contract] | None = None,
         declared: Callable[[], Service] | None = None,
         clock: Clock | None = None,
@@ -46,7 +44,6 @@ class DatabaseConnection:
         self.service = service
         self._url = make_url(url)
         self._queue = queue or f"saga.{service}"
-        self._emitted = emitted or self._undeclared
         self._contract = contract or self._undeclared
         self._service = declared or self._undeclared
         self._clock = clock or SystemClock()

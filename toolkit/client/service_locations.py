@@ -54,7 +54,6 @@ def in_database(name: str, url: str, settings: Settings, find: Find) -> Database
         name,
         url,
         queue=queue_name(settings, name),
-        emitted=lambda: find(name).sendable(),
         contract=lambda: contract_of(_declared(name, find), settings),
         declared=lambda: _declared(name, find),
         clock=SystemClock(),

@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import Event, SagaEnded, SagaState
+from toolkit.declaration.service import Service
 from toolkit.errors import AmbiguousSagaError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import Envelope, WireMessage, abort_request
@@ -25,12 +26,9 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import Stream, read_streams
 from toolkit.protocol.fence import Note
 
-#: The events that a service declares to emit, by name.
-Emitted = dict[str, type[Event]]
-
 
 async def replay(
-    database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
+    database: Database, service: Service, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
 ) -> BatchResult[SagaOutcome]:
     """Emit each step's last event of a saga again under its id, and the saga's end if this service ended it.
 
@@ -43,14 +41,14 @@ async def replay(
         connection = await session.connection()
         timeline = await _timeline(connection, saga_id, saga_type)
         found = await emitted_events.last_of(connection, saga_id, timeline[-1].saga_type) if timeline else []
-        known = [each for each in found if each.emitted_type in emitted]
+        known = [each for each in found if each.emitted_type in service.sendable()]
         ends = [_row(_end(each, now), SagaEnded, now) for each in known if SagaState(each.saga_state).is_ended]
-        await _send(connection, known, emitted, Note.REPLAYED, by, now, besides=ends)
+        await _send(connection, known, service, Note.REPLAYED, by, now, besides=ends)
     return BatchResult(rows=[_emitted_row(each, Note.REPLAYED, is_known=each in known) for each in found])
 
 
 async def nudge(
-    database: Database, emitted: Emitted, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
+    database: Database, service: Service, saga_id: str, by: Operator, *, now: datetime, saga_type: str | None = None
 ) -> BatchResult[SagaOutcome]:
     """Emit each step's last event of a saga again, as the watchdog does; refused when the saga has ended.
 
@@ -71,8 +69,8 @@ async def nudge(
             return _refused(
                 timeline, f"this service has emitted no event of saga {saga_id} yet: nudge the service before it"
             )
-        known = [each for each in found if each.emitted_type in emitted]
-        await _send(connection, known, emitted, Note.NUDGED, by, now)
+        known = [each for each in found if each.emitted_type in service.sendable()]
+        await _send(connection, known, service, Note.NUDGED, by, now)
     return BatchResult(rows=[_emitted_row(each, Note.NUDGED, is_known=each in known) for each in found])
 
 
@@ -116,7 +114,7 @@ async def _timeline(connection: AsyncConnection, saga_id: str, saga_type: str | 
 async def _send(
     connection: AsyncConnection,
     known: Sequence[EmittedEvent],
-    emitted: Emitted,
+    service: Service,
     note: Note,
     by: Operator,
     now: datetime,
@@ -125,8 +123,9 @@ async def _send(
 ) -> None:
     """Send these events again, and record the operator in the log and the audit."""
     streams = await read_streams(connection, {each.saga_id for each in known})
-    kinds = [(each, emitted[each.emitted_type]) for each in known]
-    rows = [_row(each.as_sent(kind, nudge=new_id()), kind, now) for each, kind in kinds]
+    sendable, final = service.sendable(), service.final_steps
+    kinds = [(each, sendable[each.emitted_type]) for each in known]
+    rows = [_row(each.as_sent(kind, nudge=new_id(), final_steps=final), kind, now) for each, kind in kinds]
     notes = [_note(each, streams[each.key], note, by, now) for each in known]
     verb = {Note.REPLAYED: "replay", Note.NUDGED: "nudge"}[note]
     await outbox.add(connection, [*rows, *besides])

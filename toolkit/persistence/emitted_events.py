@@ -44,7 +44,7 @@ class EmittedEvent:
         """The step that emitted it, and its saga."""
         return self.saga_type, self.saga_id, self.step
 
-    def as_sent(self, event_type: type[Event], *, nudge: str = "", final_steps: Collection[str] = ()) -> WireMessage:
+    def as_sent(self, event_type: type[Event], *, nudge: str = "", final_steps: Collection[str]) -> WireMessage:
         """Return the message as it was sent, with the same id and version, or as a nudge.
 
         It is marked as a reply, too: only a coordinator reads that. Nothing can undo the `final_steps`.

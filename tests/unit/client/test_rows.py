@@ -68,7 +68,7 @@ async def rows_of(client: ServiceClient) -> dict[str, Any]:
 
 
 def test_both_clients_return_the_same_rows(url: str):
-    in_database = DatabaseClient("payment", url, contract=lambda: Contract.of(payment), emitted=payment.emitted)
+    in_database = DatabaseClient("payment", url, contract=lambda: Contract.of(payment), declared=lambda: payment)
     aborted = asyncio.run(in_database.abort("order-2", ADA))
     from_database = asyncio.run(rows_of(in_database))
     with served("payment", url) as address:

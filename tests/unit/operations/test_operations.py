@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -48,7 +49,7 @@ async def redrive(database: Database, which: Selection | None = None, **facts: A
 
 
 async def replay(database: Database, loan_id: str) -> BatchResult:
-    return await sagas.replay(database, library(Clerk()).emitted(), loan_id, ADA, now=LATER)
+    return await sagas.replay(database, library(Clerk()), loan_id, ADA, now=LATER)
 
 
 async def waiting(database: Database) -> list[OutboxRow]:
@@ -180,6 +181,19 @@ async def test_each_steps_last_event_is_replayed_once(database: Database) -> Non
         ("other_step", "event-2", "replayed"),
     ]
     assert {row.message.message_id for row in await waiting(database)} == {"event-3", "event-2"}
+
+
+@pytest.mark.parametrize(("undoable", "outcome"), [(True, "completed"), (False, "final")])
+@pytest.mark.parametrize("verb", [sagas.replay, sagas.nudge])
+async def test_a_repeated_reply_is_final_where_nothing_undoes(
+    database: Database, verb: Callable[..., Awaitable[BatchResult]], undoable: bool, outcome: str
+) -> None:
+    await log(database, "loan-1", emitted_id="event-2", emitted_type="BookLent", emitted_body='{"loan_id": "loan-1"}')
+
+    await verb(database, library(Clerk(), undoable=undoable), "loan-1", ADA, now=LATER)
+
+    (row,) = await waiting(database)
+    assert (row.message.headers["reply"], row.message.headers["outcome"]) == ("lend_book", outcome)
 
 
 async def test_a_replay_repeats_the_sagas_end(database: Database) -> None:

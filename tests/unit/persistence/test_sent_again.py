@@ -33,7 +33,7 @@ def emitted(kind: type[Event], to_state: StepState, **facts: Any) -> EmittedEven
     [(StepState.EXECUTING, "ask"), (StepState.VOIDING, "undo"), (StepState.COMPENSATING, "undo")],
 )
 def test_a_coordinators_nudge_repeats_its_command(state: StepState, verb: str) -> None:
-    sent = emitted(AbortRequested, state, service=COORDINATOR).as_sent(AbortRequested, nudge="3")
+    sent = emitted(AbortRequested, state, service=COORDINATOR).as_sent(AbortRequested, nudge="3", final_steps=())
 
     assert sent.routing_key == f"{COORDINATOR}.{verb.title()}.book_room"
     assert (sent.headers[verb], sent.headers["nudge"]) == ("book_room", "3")
