@@ -6,11 +6,28 @@ import io
 import json
 
 import pytest
+from pydantic import BaseModel, Field
 
 from services.events import OrderCreated, order_saga
+from toolkit import Answer, SagaId
 from toolkit.cli.exit_codes import UsageError
-from toolkit.cli.payload import build_events
+from toolkit.cli.payload import as_declared, build_events, fields_of
 from toolkit.declaration.events import documented_example
+from toolkit.declaration.redaction import schema_of
+
+
+class Line(BaseModel):
+    text: str | None = None
+    number: int = 0
+
+
+class Reviewed(Answer, owner="officer"):
+    paper_id: SagaId
+    note: str | None = None
+    first: Line = Line()
+    lines: tuple[Line, ...] = ()
+    words: dict[str, str] = Field({})
+    share: float = 0
 
 
 def order(*changes: str, data: str | None = None) -> OrderCreated:
@@ -147,3 +164,30 @@ def test_change_without_place_is_named_without_value(change):
 
     assert change.partition("=")[0] in str(caught.value)
     assert "quagga" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("note=5", {"note": "5"}),
+        ("note=true", {"note": "true"}),
+        ("share=5", {"share": 5}),
+        ("first.text=007", {"first": {"text": "007"}}),
+        ("first.number=7", {"first": {"number": 7}}),
+        ("words.en=5", {"words": {"en": "5"}}),
+        ("unknown=5", {"unknown": 5}),
+    ],
+)
+def test_an_answers_change_has_the_type_of_its_field(change, value):
+    assert as_declared(*fields_of(None, [change]), schema_of(Reviewed)) == value
+
+
+def test_a_text_in_a_list_stays_a_text():
+    given = fields_of('{"lines": [{"text": "one"}]}', ["lines.0.text=1", "lines.1.number=2"])
+
+    assert as_declared(*given, schema_of(Reviewed)) == {"lines": [{"text": "1"}, {"number": 2}]}
+
+
+def test_fields_that_are_nested_too_deeply_are_wrong_use():
+    with pytest.raises(UsageError, match="nested too deeply"):
+        fields_of("[" * 100_000, [])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from toolkit import Answer, SagaId
 from toolkit.console.event_forms import FormField, fields_of, values_of
@@ -30,6 +31,8 @@ class Graded(Answer, owner="teacher"):
     day: date
     at: datetime | None = None
     marks: tuple[int, ...] = ()
+    code: Literal["true", "5", "1e3"] = "5"
+    level: Literal[1, 2] = 1
 
 
 FIELDS = {each.name: each for each in fields_of(schema_of(Graded), without="paper_id")}
@@ -74,6 +77,12 @@ def test_inputs_know_their_options_steps_and_descriptions() -> None:
         ("day", "2026-05-04", "2026-05-04"),
         ("at", "2026-05-04T12:00", "2026-05-04T12:00Z"),
         ("marks", "[1, 2]", [1, 2]),
+        ("code", "true", "true"),
+        ("code", "5", "5"),
+        ("level", "1", 1),
+        ("points", "-7", -7),
+        ("share", ".5", 0.5),
+        ("share", "1e3", 1000.0),
     ],
 )
 def test_submitted_texts_become_the_events_values(name: str, text: str, value: Any) -> None:
@@ -84,9 +93,37 @@ def test_empty_optional_inputs_are_left_out() -> None:
     assert values_of([FIELDS["share"], FIELDS["at"]], {"field.share": "", "field.at": " "}) == {}
 
 
-def test_a_value_of_another_type_is_named() -> None:
-    with pytest.raises(ValueError, match="marks: 'one' is not JSON"):
-        values_of([FIELDS["marks"]], {"field.marks": "one"})
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("marks", "one", "is not JSON"),
+        ("points", "true", "is not a number"),
+        ("points", "NaN", "is not a number"),
+        ("share", "[1]", "is not a number"),
+        ("mood", "fair", "is none of good, bad"),
+        ("is_final", "1", "is none of true, false"),
+    ],
+)
+def test_a_value_of_another_type_is_named(name: str, text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: {re.escape(repr(text))} {fault}"):
+        values_of([FIELDS[name]], {f"field.{name}": text})
+
+
+def test_a_type_that_holds_itself_takes_json() -> None:
+    class Chain(RootModel["Chain | None"]):
+        pass
+
+    class Replied(Answer, owner="teacher"):
+        paper_id: SagaId
+        chain: Chain
+        replies: tuple[Replied, ...] = ()
+
+    Chain.model_rebuild(_types_namespace={"Chain": Chain})
+    Replied.model_rebuild(_types_namespace={"Chain": Chain, "Replied": Replied})
+
+    fields = fields_of(Replied.model_json_schema(), without="paper_id")
+
+    assert [(field.name, field.kind) for field in fields] == [("chain", "json"), ("replies", "json")]
 
 
 def test_an_unknown_schema_takes_json() -> None:

@@ -10,7 +10,7 @@ import copy
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -18,12 +18,16 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from toolkit.cli.exit_codes import UsageError
+from toolkit.client.event_schemas import resolved
 from toolkit.declaration.events import Event, Saga, documented_example
 from toolkit.declaration.text_redaction import redact
+from toolkit.declaration.unknown_fields import unknown_fields
 from toolkit.ids import new_id
 
 #: A place in a list; no list is longer.
 _INDEX = re.compile(r"[0-9]{1,6}")
+
+_TOO_DEEP = "this is nested too deeply for an event"
 
 NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
@@ -39,7 +43,7 @@ def build_events(saga: Saga, data: str | None, changes: Sequence[str], count: in
     try:
         return _built(saga, data, changes, count)
     except RecursionError as error:
-        raise UsageError("this is nested too deeply for an event") from error
+        raise UsageError(_TOO_DEEP) from error
 
 
 def _built(saga: Saga, data: str | None, changes: Sequence[str], count: int) -> dict[str, Event]:
@@ -60,8 +64,32 @@ def fields_of(data: str | None, changes: Sequence[str]) -> tuple[dict[str, Any],
     Raises:
         UsageError: the data is malformed.
     """
-    fields = read_data(data) if data is not None else {}
-    return fields, dict(apply(change, fields) for change in changes)
+    try:
+        fields = read_data(data) if data is not None else {}
+        return fields, dict(apply(change, fields) for change in changes)
+    except RecursionError as error:
+        raise UsageError(_TOO_DEEP) from error
+
+
+def as_declared(fields: dict[str, Any], texts: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with the text of `--set` in each place where the event's schema wants a text.
+
+    So `--set note=5` sets a note to "5", as `validated` does where the event's model is at hand.
+    """
+    wanted = {path: text for path, text in texts.items() if _wants_text(schema, path)}
+    fields = copy.deepcopy(fields)
+    for path, text in wanted.items():
+        apply(f"{path}={json.dumps(text)}", fields)
+    return fields
+
+
+def _wants_text(schema: Mapping[str, Any], path: str) -> bool:
+    place = resolved(schema, schema)
+    for part in path.split("."):
+        inner = place.get("items") if place.get("type") == "array" else place.get("properties", {}).get(part)
+        inner = inner or place.get("additionalProperties")
+        place = resolved(inner, schema) if isinstance(inner, dict) else {}
+    return place.get("type") == "string"
 
 
 def example_of(saga: Saga) -> dict[str, Any]:
@@ -122,7 +150,7 @@ def validated(event_type: type[E], fields: dict[str, Any], texts: Mapping[str, s
             return validated(event_type, fields)
         faults_text = redact(event_type, json.dumps(fields), "; ".join(_fault(each) for each in faults))
         raise UsageError(f"this is no {event_type.__name__}: {faults_text}") from error
-    if unknown := list(_unknown(fields, event.model_dump(mode="json"))):
+    if unknown := unknown_fields(fields, event):
         raise UsageError(f"{event_type.__name__} has no field {', '.join(unknown)}")
     return event
 
@@ -158,16 +186,3 @@ def _path(fault: Any) -> str:
 def _fault(fault: Any) -> str:
     hint = f" (to keep it a text, quote it: '\"{fault['input']}\"')" if fault["type"] == "string_type" else ""
     return f"{_path(fault)}: {fault['msg']}{hint}"
-
-
-def _unknown(given: Any, kept: Any, path: str = "") -> Iterator[str]:
-    """Yield the paths that were given and not kept."""
-    if isinstance(given, dict) and isinstance(kept, dict):
-        for name, value in given.items():
-            if name not in kept:
-                yield f"{path}{name}"
-            else:
-                yield from _unknown(value, kept[name], f"{path}{name}.")
-    elif isinstance(given, list) and isinstance(kept, list):
-        for index, (value, other) in enumerate(zip(given, kept, strict=False)):
-            yield from _unknown(value, other, f"{path}{index}.")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
+
+from toolkit.client.event_schemas import resolved
 
 #: A form's own fields, such as the reason, have no such prefix.
 PREFIX = "field."
@@ -20,6 +23,7 @@ class FormField:
     """An input of the form.
 
     - `kind`: the type of the input; `select` has `options`, and `json` takes what no other input can hold.
+    - `values`: of a select, the value of each option.
     - `step`: of a number, what it is a multiple of.
     """
 
@@ -27,9 +31,14 @@ class FormField:
     kind: str
     is_required: bool
     default: str = ""
-    options: Sequence[str] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
     step: str = ""
     description: str = ""
+
+    @property
+    def options(self) -> Sequence[str]:
+        """The texts of a select, one of which is chosen."""
+        return tuple(self.values)
 
     @property
     def input_name(self) -> str:
@@ -39,10 +48,11 @@ class FormField:
 
 def fields_of(schema: Mapping[str, Any], *, without: str) -> list[FormField]:
     """Return the inputs for an event's fields, all but the saga's id."""
-    required = schema.get("required", ())
-    properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
+    event = resolved(schema, schema)  # that of an event which holds others of its kind is a reference
+    required = event.get("required", ())
+    properties: Mapping[str, Mapping[str, Any]] = event.get("properties", {})
     return [
-        _field(name, _resolved(each, schema), is_required=name in required)
+        _field(name, resolved(each, schema), is_required=name in required)
         for name, each in properties.items()
         if name != without
     ]
@@ -55,10 +65,10 @@ def values_of(fields: Sequence[FormField], submitted: Mapping[str, str]) -> dict
         ValueError: an input has no value of its type; the text names it.
     """
     values: dict[str, Any] = {}
-    for field in fields:
-        text = submitted.get(field.input_name, "").strip()
-        if text or (field.is_required and field.kind == "text"):
-            values[field.name] = _value(field, text)
+    for each in fields:
+        text = submitted.get(each.input_name, "").strip()
+        if text or (each.is_required and each.kind == "text"):
+            values[each.name] = _value(each, text)
     return values
 
 
@@ -66,32 +76,16 @@ def _field(name: str, schema: Mapping[str, Any], *, is_required: bool) -> FormFi
     default, description = schema.get("default"), str(schema.get("description", ""))
     known: dict[str, Any] = {"name": name, "is_required": is_required, "description": description}
     if options := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
-        texts = [each if isinstance(each, str) else json.dumps(each) for each in options]
-        return FormField(kind="select", options=texts, default=_text(default), **known)
+        return FormField(kind="select", values={_text(each): each for each in options}, default=_text(default), **known)
     kind = schema.get("type")
     if kind == "boolean":
-        return FormField(kind="select", options=("true", "false"), default=_text(default), **known)
+        return FormField(kind="select", values={"true": True, "false": False}, default=_text(default), **known)
     if kind in _STEPS:
         return FormField(kind="number", step=_STEPS[kind], default=_text(default), **known)
     if kind == "string":
         form = _FORMATS.get(schema.get("format", ""), "text")
         return FormField(kind=form, default=_text(default) if form == "text" else "", **known)
     return FormField(kind="json", default="" if default is None else json.dumps(default), **known)
-
-
-def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a field's schema behind its reference, and the other alternative of one that may be null."""
-    if reference := schema.get("$ref"):
-        name = str(reference).rpartition("/")[2]
-        return {**_resolved(root.get("$defs", {}).get(name, {}), root), **_besides(schema, "$ref")}
-    alternatives = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
-    if len(alternatives) == 1:
-        return {**_resolved(alternatives[0], root), **_besides(schema, "anyOf")}
-    return schema
-
-
-def _besides(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in schema.items() if key != name}
 
 
 def _text(default: object) -> str:
@@ -103,9 +97,19 @@ def _value(field: FormField, text: str) -> Any:
         return text if text.endswith("Z") else f"{text}Z"
     if field.kind in ("text", "date"):
         return text
+    if field.kind == "select":
+        if text not in field.values:
+            raise ValueError(f"{field.name}: {text!r} is none of {', '.join(field.options)}")
+        return field.values[text]
     try:
-        return json.loads(text)
+        return _number(text) if field.kind == "number" else json.loads(text)
     except ValueError as error:
-        if field.kind == "select":
-            return text
         raise ValueError(f"{field.name}: {text!r} is not {'a number' if field.kind == 'number' else 'JSON'}") from error
+
+
+def _number(text: str) -> int | float:
+    """Return the number that a browser submits; JSON would also read `true` and `[1]`, and has no `.5`."""
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(text)
+    return int(text) if text.lstrip("-").isdecimal() else number

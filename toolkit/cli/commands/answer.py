@@ -63,6 +63,7 @@ async def _answer(
     by: Operator,
     service: list[str] | None,
 ) -> list[AnswerOutcome]:
+    from toolkit.cli.payload import as_declared
     from toolkit.client.answering import services_taking
 
     async with opened(service) as known:
@@ -71,13 +72,7 @@ async def _answer(
         outcomes: list[AnswerOutcome] = []
         for client, _ in taking:
             contract = await client.contract()
-            fields = _as_declared(*given, contract.events[event].json_schema)
+            fields = as_declared(*given, contract.events[event].json_schema)
             if outcome := await client.answer(saga_id, event, fields, by, saga_type):
                 outcomes.append(outcome)
         return outcomes
-
-
-def _as_declared(fields: dict[str, Any], texts: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields with the texts of `--set` where the event wants a text: a note "5" is no number."""
-    wanted = {name for name, each in schema.get("properties", {}).items() if each.get("type") == "string"}
-    return fields | {name: text for name, text in texts.items() if name in wanted}
