@@ -104,6 +104,15 @@ async def test_a_second_answer_shows_who_decided(browser: httpx.AsyncClient) -> 
     assert "No step of desk waits for this answer" in (await browser.get(ANSWER + "Declined")).text
 
 
+async def test_an_answer_under_way_is_no_refusal(browser: httpx.AsyncClient, desk: Embedded) -> None:
+    await desk.runtimes["desk"].stop()  # as a service that is down; its relay takes the answer later
+
+    page = (await answered(browser, "Approved", limit="900")).text
+
+    assert "desk: sent: decide has not taken it yet" in page
+    assert '<section class="note" role="status"' in page
+
+
 @pytest.mark.parametrize(
     ("limit", "fault"),
     [("much", "limit: &#39;much&#39; is not a number"), ("1.5", "limit: Input should be a valid")],

@@ -16,7 +16,7 @@ _MOST = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The outcome at one service (`done`, `refused`, `unreachable`, `nothing`), and its text."""
+    """The outcome at one service (`done`, `sent`, `refused`, `unreachable`, `nothing`), and its text."""
 
     service: str
     outcome: str

@@ -122,7 +122,8 @@ async def _line_of(client: ServiceClient, given: tuple[str, str, dict[str, Any]]
         return Line(client.service, "refused", str(error))
     if outcome is None:
         return Line(client.service, "nothing", "does not know this saga")
-    return Line(client.service, "done" if outcome.is_answered else "refused", _text(outcome))
+    shown = "done" if outcome.is_answered else "refused" if outcome.is_refused else "sent"
+    return Line(client.service, shown, _text(outcome))
 
 
 def _text(outcome: AnswerOutcome) -> str:
