@@ -198,6 +198,9 @@ async def test_a_question_is_answered_over_http(purchases: World) -> None:
         won = await client.answer("desk-1", "Approved", {"limit": 900}, ADA)
         lost = await client.answer("desk-1", "Declined", {"why": "too dear"}, BOB)
         unknown = await client.answer("dsek-1", "Approved", {}, ADA)
+        for name in ("PriceQuoted", "Shrugged"):
+            with pytest.raises(InvalidAnswerError, match=f"takes no answer '{name}'; it takes: Approved, Declined"):
+                await client.answer("desk-1", name, {}, ADA)
         (answer,) = [entry for entry in (await client.saga("desk-1")).entries if entry.event_by]
 
         assert (question.saga_id, question.step, question.answers) == ("desk-1", "decide", ["Approved", "Declined"])

@@ -49,12 +49,14 @@ class Answers:
     async def answer(self, request: Request) -> Response:
         """Answer a step that waits; the response follows once the step has taken the answer, or after five seconds.
 
+        404 where the service knows no such saga, or takes no such answer: then `answers` has those that it takes.
         409 where the step waits no more: `answer` has the answer that it took, who gave it and when.
         """
         body = await body_of(request, AnswerBody)
         saga_id, name = request.path_params["id"], request.path_params["event"]
         if not (steps := self._taken.get(name)):
-            return self._context.unknown(f"takes the answers {', '.join(self._taken) or '(none)'}, and not", name)
+            fault = answers.not_taken(self._context.name, name, self._taken)
+            return error_answer(404, fault, service=self._context.name, answers=list(self._taken))
         if not is_saga_id(saga_id):
             return self._context.unknown_saga(saga_id)
         event = answers.build(steps, name, saga_id, body.fields)

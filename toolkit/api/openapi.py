@@ -20,7 +20,7 @@ _FAULTS = {
     400: "A value is not allowed; the text names the allowed ones.",
     401: "The token is missing or wrong.",
     403: "The service has no SAGA_API_TOKEN, which switches this off; or the token only reads.",
-    404: "The object does not exist.",
+    404: "The object does not exist; where the service takes no such answer, `answers` has those that it takes.",
     409: "Sagas of several types have this id; `types` names them. Or the step waits no more; `answer` has the reason.",
     413: "The body is too large; the text names the limit.",
     421: "The Host header is not a name of this service.",

@@ -25,6 +25,7 @@ class Failure(BaseModel):
     saga_id: str | None = None
     types: list[str] | None = None
     answer: AnswerOutcome | None = None
+    answers: list[str] | None = None
 
 
 class Alive(BaseModel):

@@ -98,8 +98,9 @@ class DatabaseClient(DatabaseDeadLetters):
         self, saga_id: str, event: str, fields: Mapping[str, Any], by: Operator, saga_type: str | None = None
     ) -> AnswerOutcome | None:
         """Answer a step; the service's relay sends the answer, and the log shows what became of it."""
-        if not (steps := answers.answers_taken(self._service()).get(event)):
-            raise InvalidAnswerError(f"{self.service} takes no answer {event}")
+        taken = answers.answers_taken(self._service())
+        if not (steps := taken.get(event)):
+            raise InvalidAnswerError(answers.not_taken(self.service, event, taken))
         built = answers.build(steps, event, saga_id, fields)
         options: Any = {"saga_type": saga_type, "now": self._clock.now(), "queue": self._queue}
         sent = await self._write(lambda database: answers.answer(database, steps, saga_id, built, by, **options))

@@ -14,7 +14,7 @@ from toolkit.client.http_connection import json_object
 from toolkit.client.http_dead_letters import HttpDeadLetters, signed
 from toolkit.client.service_client import PAGE, Entries, Page
 from toolkit.declaration.contract import Contract
-from toolkit.errors import UnreachableError
+from toolkit.errors import InvalidAnswerError, UnreachableError
 from toolkit.operations.outcomes import BatchResult, SagaOutcome
 from toolkit.operations.search import Found, FoundSaga, Search
 from toolkit.operations.views import SagaView
@@ -107,6 +107,8 @@ class HttpClient(HttpDeadLetters):
         """Request an answer."""
         body = signed(by) | {"fields": dict(fields)} | ({} if saga_type is None else {"type": saga_type})
         content = await self._request("POST", f"{_saga(saga_id)}/answers/{quote(event, safe='')}", json=body)
+        if "answers" in content:  # the service knows no such answer; without it, no such saga
+            raise InvalidAnswerError(str(content.get("error")))
         return self._row(AnswerOutcome, content["answer"]) if "answer" in content else None
 
     async def prune(self, older_than: timedelta, by: Operator) -> Pruned:

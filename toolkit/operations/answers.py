@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from toolkit.declaration.events import Answer, SagaState
 from toolkit.declaration.participant import Step
 from toolkit.declaration.service import Service
 from toolkit.declaration.text_redaction import redact
+from toolkit.declaration.unknown_fields import unknown_fields
 from toolkit.errors import AmbiguousSagaError, InvalidAnswerError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import LONGEST_TEXT, Envelope
@@ -56,6 +57,11 @@ def answers_taken(service: Service) -> dict[str, list[Step]]:
     return taken
 
 
+def not_taken(service: str, name: str, taken: Iterable[str]) -> str:
+    """Return the fault of an answer that no step of the service takes."""
+    return f"{service} takes no answer {name!r}; it takes: {', '.join(taken) or 'none'}"
+
+
 def build(steps: Sequence[Step], name: str, saga_id: str, fields: Mapping[str, Any]) -> Answer:
     """Return the answer of this name with these fields, and the saga's id in its place.
 
@@ -65,18 +71,18 @@ def build(steps: Sequence[Step], name: str, saga_id: str, fields: Mapping[str, A
     event_type = next(event for event in steps[0].triggers if event.__name__ == name)
     assert issubclass(event_type, Answer)  # noqa: S101 -- for the type checker; `answers_taken` returned it
     id_field = steps[0].saga.id_field
-    known = {name for key, each in event_type.model_fields.items() for name in (key, each.alias)}
-    if unknown := sorted(set(fields) - known):
-        raise InvalidAnswerError(f"{name} has no field {', '.join(unknown)}")
     if fields.get(id_field, saga_id) != saga_id:
         raise InvalidAnswerError(f"{id_field} is the id of another saga than {saga_id}: leave it out")
     body = json.dumps({**fields, id_field: saga_id})
     try:
-        return event_type.model_validate_json(body)
+        event = event_type.model_validate_json(body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
         text = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
         raise InvalidAnswerError(f"this is no {name}: {redact(event_type, body, text)}") from error
+    if unknown := unknown_fields(fields, event):
+        raise InvalidAnswerError(f"{name} has no field {', '.join(unknown)}")
+    return event
 
 
 async def answer(

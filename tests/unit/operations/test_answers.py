@@ -6,10 +6,18 @@ import json
 from datetime import timedelta
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tests.example_sagas.approval import PATIENCE, Approved, QuoteWithdrawn
+from tests.example_sagas.approval import (
+    PATIENCE,
+    Approved,
+    PriceQuoted,
+    PurchaseApproved,
+    QuoteWithdrawn,
+    purchase_saga,
+)
 from tests.example_sagas.loans import NOON
 from tests.example_sagas.purchase_desk import (
     ADA,
@@ -28,6 +36,7 @@ from tests.example_sagas.purchase_desk import (
 )
 from tests.example_sagas.travel import Script
 from tests.unit.persistence.saga_entries import append, entry
+from toolkit import Answer, Participant, SagaId
 from toolkit.declaration.events import AbortRequested
 from toolkit.errors import InvalidAnswerError
 from toolkit.operations import answers
@@ -257,6 +266,26 @@ async def test_what_follows_keeps_the_sagas_start(database: Database, clock: Man
 def test_wrong_fields_are_refused_with_the_fault(fields: dict[str, object], fault: str) -> None:
     with pytest.raises(InvalidAnswerError, match=fault):
         answers.build(steps_taking(YES), "Approved", "desk-1", fields)
+
+
+def test_an_unknown_field_within_an_answer_is_refused() -> None:
+    class Terms(BaseModel):
+        days: int = 30
+
+    class Agreed(Answer, owner="officer"):
+        purchase_id: SagaId
+        terms: Terms = Terms()
+
+    participant = Participant("desk", saga=purchase_saga)
+
+    async def agree(quoted: PriceQuoted, answer: Agreed) -> PurchaseApproved:
+        raise NotImplementedError
+
+    agree.__annotations__["answer"] = Agreed
+    participant.step()(agree)
+
+    with pytest.raises(InvalidAnswerError, match=r"Agreed has no field terms\.dais"):
+        answers.build(participant.steps, "Agreed", "desk-1", {"terms": {"dais": 5}})
 
 
 def test_an_answer_is_built_with_the_sagas_id() -> None:
