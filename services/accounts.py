@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.events import OrderCreated, order_saga
 from services.inventory.models import STOCK_FILE, Reservation, Stock
-from services.payment.gateway import Gateway, GatewaySettings, open_gateway
+from services.payment.gateway import Gateway, ledger_url
+from services.payment.ledger import charges
 from services.payment.models import Payment
-from toolkit.client.account_checks import CheckResult, SagaStates, opened, settings_beside
+from toolkit.client.account_checks import CheckResult, SagaStates, reading, settings_beside, url_of
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
-from toolkit.errors import UnreachableError
-from toolkit.persistence.database import Database
 
 
-async def stock_adds_up(inventory: Database, fulfilled: Iterable[OrderCreated]) -> CheckResult:
+async def stock_adds_up(inventory: AsyncSession, fulfilled: Iterable[OrderCreated]) -> CheckResult:
     """Check that no goods are lost, and that exactly those of the fulfilled orders are reserved."""
-    async with inventory.session() as session:
-        stock = (await session.exec(select(Stock))).all()
+    stock = (await inventory.exec(select(Stock))).all()
     reserved = +Counter({each.sku: each.reserved for each in stock})
     in_all = {each.sku: each.on_hand + each.reserved for each in stock}
     return CheckResult(
@@ -52,7 +50,7 @@ async def money_adds_up(gateway: Gateway, fulfilled: Iterable[OrderCreated]) -> 
 
 async def reserved_as_ended(databases: Mapping[str, str], states: SagaStates) -> CheckResult:
     """Check that exactly the completed orders hold goods, and that the stock agrees with the reservations."""
-    async with opened("inventory", databases) as inventory, inventory.session() as session:
+    async with reading(url_of("inventory", databases)) as session:
         stock = (await session.exec(select(Stock))).all()
         holding = {
             each.order_id: each.lines for each in await session.exec(select(Reservation)) if not each.is_released
@@ -76,13 +74,15 @@ async def paid_as_ended(
     databases: Mapping[str, str], states: SagaStates, *, settings: Settings | None = None
 ) -> CheckResult:
     """Check that shop and provider each have exactly the price of every fulfilled order, and no other money."""
-    async with opened("inventory", databases) as inventory, inventory.session() as session:
+    async with reading(url_of("inventory", databases)) as session:
         prices = {each.sku: each.unit_price for each in await session.exec(select(Stock))}
         lines = {each.order_id: each.lines for each in await session.exec(select(Reservation))}
-    async with opened("payment", databases) as payment, payment.session() as session:
+    async with reading(url_of("payment", databases)) as session:
         booked = {each.order_id: each.kept for each in await session.exec(select(Payment))}
-    async with _provider(settings or settings_beside(databases["payment"])) as gateway:
-        kept = {charge.key: charge.kept for charge in await gateway.ledger()}
+    ledger = ledger_url(settings or settings_beside(databases["payment"]))
+    async with reading(ledger, variable="PAYMENT_GATEWAY_URL") as session:
+        rows = await session.exec(select(charges.c.key, charges.c.taken, charges.c.returned))
+        kept = {key: taken - returned for key, taken, returned in rows}
     faults = []
     for order, state in _orders(states).items():
         due = sum(prices[line.sku] * line.quantity for line in lines.get(order, ())) * (state is SagaState.COMPLETED)
@@ -98,14 +98,6 @@ CHECKS = (reserved_as_ended, paid_as_ended)
 
 def _orders(states: SagaStates) -> dict[str, SagaState | None]:
     return {saga_id: state for (saga_type, saga_id), state in states.items() if saga_type == order_saga.name}
-
-
-@asynccontextmanager
-async def _provider(settings: Settings) -> AsyncIterator[Gateway]:
-    if GatewaySettings().url is None and not (settings.data_dir / "gateway.db").is_file():
-        raise UnreachableError(f"money: there is no ledger in {settings.data_dir}; name it in PAYMENT_GATEWAY_URL")
-    async with open_gateway(settings) as gateway:
-        yield gateway
 
 
 def ordered(orders: Iterable[OrderCreated]) -> Counter[str]:

@@ -10,7 +10,7 @@ from services.payment.app import app as payment
 from services.payment.gateway import open_gateway
 from services.shipping.app import app as shipping
 from toolkit.cli.demonstration import Demo, Outcome, Results, Scenario, run
-from toolkit.client.account_checks import CheckResult, opened
+from toolkit.client.account_checks import CheckResult, reading
 from toolkit.declaration.events import SagaState
 
 SERVICES = (inventory, payment, shipping, notification)
@@ -45,9 +45,8 @@ async def accounts(results: Results) -> list[CheckResult]:
     """Check that goods and money add up, by the fulfilled orders and the price list."""
     timelines, settings = results.timelines, results.settings
     fulfilled = [each.event(order_saga, OrderCreated) for each in ORDERS if timelines[each.id].state is COMPLETED]
-    databases = {inventory.name: settings.database_for(inventory.name)}
-    async with opened(inventory.name, databases) as database, open_gateway(settings) as gateway:
-        return [await stock_adds_up(database, fulfilled), await money_adds_up(gateway, fulfilled)]
+    async with reading(settings.database_for(inventory.name)) as session, open_gateway(settings) as gateway:
+        return [await stock_adds_up(session, fulfilled), await money_adds_up(gateway, fulfilled)]
 
 
 DEMO = Demo(

@@ -157,6 +157,11 @@ def _answer(charge: Charge) -> Charged | Declined:
     return Charged(charge.taken) if charge.state is ChargeState.CHARGED else Declined(charge.reason)
 
 
+def ledger_url(settings: Settings) -> str:
+    """Return the URL of the ledger: as `PAYMENT_GATEWAY_URL` has it, or of a file in the data directory."""
+    return read_settings(GatewaySettings).url or f"sqlite:///{settings.data_dir / 'gateway.db'}"
+
+
 @asynccontextmanager
 async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
     """Open the sandbox on its ledger; `PAYMENT_GATEWAY_URL` lets replicas on several machines share one.
@@ -165,9 +170,8 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         SettingsError: a setting is not allowed.
         UnreachableError: the ledger does not answer.
     """
-    sandbox = read_settings(GatewaySettings)
-    engine = _engine(sandbox.url or f"sqlite:///{settings.data_dir / 'gateway.db'}")
-    gateway = Gateway(engine, slowness=sandbox.slowness)
+    engine = _engine(ledger_url(settings))
+    gateway = Gateway(engine, slowness=read_settings(GatewaySettings).slowness)
     try:
         try:
             async with engine.begin() as connection:

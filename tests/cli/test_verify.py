@@ -190,7 +190,8 @@ def test_services_own_checks_run_too(saga, urls, monkeypatch):
 
     claims = [claim for claim, _ in violations(result)]
     assert claims == ["exactly the fulfilled orders hold goods, and no goods are lost"]
-    assert "money: there is no ledger" in result.stderr
+    assert "the accounts: there is no sqlite:///" in result.stderr
+    assert "gateway.db; name the database in PAYMENT_GATEWAY_URL" in result.stderr
 
 
 def test_own_checks_over_http_are_reported_unchecked(saga, urls, serve, monkeypatch):

@@ -63,9 +63,9 @@ class FleetTables:
     async def adds_up(self, placed: Sequence[OrderCreated]) -> list[str]:
         """Return what does not add up in stock and money, steps that ran twice included."""
         fulfilled = [order for order in placed if not is_bound_to_fail(order)]
-        async with open_gateway(self.settings) as gateway:
+        async with self.databases["inventory"].session() as session, open_gateway(self.settings) as gateway:
             checks = [
-                await stock_adds_up(self.databases["inventory"], fulfilled),
+                await stock_adds_up(session, fulfilled),
                 await money_adds_up(gateway, fulfilled),
             ]
         return [f"{check.claim}: {check.found}" for check in checks if not check.holds]

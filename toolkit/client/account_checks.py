@@ -56,20 +56,6 @@ def url_of(service: str, databases: Mapping[str, str]) -> str:
 
 
 @asynccontextmanager
-async def opened(service: str, databases: Mapping[str, str]) -> AsyncIterator[Database]:
-    """Open a service's database for a check.
-
-    Raises:
-        UnreachableError: the service is not named by its database.
-    """
-    database = Database(url_of(service, databases))
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@asynccontextmanager
 async def reading(url: str, *, variable: str = "") -> AsyncIterator[AsyncSession]:
     """Open a session on a database for a check that only reads: it waits for no writer.
 
