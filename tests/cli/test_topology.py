@@ -47,3 +47,10 @@ def test_only_saga_enders_may_publish_the_end(saga: Any):
     assert {each["user"] for each in topics if "SagaEnded" in each["write"]} == {"notification"}
     assert not any("*" in each["read"] or "+" in each["read"] for each in topics)
     assert not any("default" in each["write"] for each in document["permissions"] if each["user"] != "admin")
+
+
+def test_services_that_a_secret_file_names_are_asked(saga, tmp_path, monkeypatch):
+    (tmp_path / "services").write_text("payment=http://127.0.0.1:1")
+    monkeypatch.setenv("SAGA_SERVICES_FILE", str(tmp_path / "services"))
+
+    assert saga("topology").exit_code == 3

@@ -82,10 +82,11 @@ class SagaClient:
 
         Raises:
             InvalidAnswerError: no service takes such an answer.
-            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+            AmbiguousSagaError: no type is named, the client has several sagas, and several have this id.
             UnreachableError: a service that takes it, or may take it, does not answer.
         """
         name = type(event).__name__
+        saga_type = self._type(saga_type)
         taking = await services_taking(name, self._clients)
         fields = event.model_dump(mode="json")
         outcomes: list[AnswerOutcome] = []
@@ -100,7 +101,7 @@ class SagaClient:
         Its timeline has no entries where no service knows the saga; unreachable services are named in it.
 
         Raises:
-            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+            AmbiguousSagaError: no type is named, the client has several sagas, and several have this id.
         """
         return await report_of(saga_id, self._type(saga_type), self._clients)
 
@@ -115,7 +116,7 @@ class SagaClient:
 
         Raises:
             NotEndedError: it has not ended in time; a TimeoutError that has the timeline so far.
-            AmbiguousSagaError: no type is named, and sagas of several types have this id.
+            AmbiguousSagaError: no type is named, the client has several sagas, and several have this id.
         """
         (timeline,) = await wait_until_ended(self._type(saga_type), [saga_id], self._clients, within=timeout)
         types = sorted({entry.saga_type for entry in timeline.entries})

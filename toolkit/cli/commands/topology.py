@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,12 +30,13 @@ def topology(
     from these. With --permissions, `-o json` is a document for `rabbitmqctl import_definitions`; in the place of each
     password it has `@LOGIN_PASSWORD@`. Ends with 3 where a service can't be asked.
     """
+    from toolkit.configuration.environment import secret_variable
     from toolkit.configuration.settings import load_settings
     from toolkit.declaration.contract import contract_of
     from toolkit.messaging.rights import as_definitions, as_rows, rights_of
 
     settings = load_settings()
-    is_named = bool(service or os.environ.get("SAGA_SERVICES"))
+    is_named = bool(service or secret_variable("SAGA_SERVICES"))
     found = [] if is_named else discover(package_name()).values()
     declared = [contract_of(each, settings) for each in found]
     contracts = run_async(_read(service)) if is_named else declared
