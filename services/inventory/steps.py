@@ -1,7 +1,7 @@
 """The inventory's part in the order saga: reserve the goods, and release them.
 
 A step locks the rows of the stock that it changes, in the order of their skus: no update is lost, and no two steps
-deadlock.
+deadlock. It checks all before it writes: a refusal that has written nothing costs its batch nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ async def reserve_inventory(
     """Reserve the ordered goods, or refuse and name the missing one."""
     asked = quantities(event.items)
     stock = await held_stock(session, asked)
-    reservation = Reservation(order_id=event.order_id)
-    session.add(reservation)
     for sku, quantity in asked.items():
         if sku not in stock:
             return refusal(event, f"{sku} is not among our goods")
         if not stock[sku].can_reserve(quantity):
             return refusal(event, f"{sku} is short: {quantity} asked for, {stock[sku].on_hand} there")
+    reservation = Reservation(order_id=event.order_id)
+    session.add(reservation)
+    for sku, quantity in asked.items():
         stock[sku].reserve(quantity)
         reservation.lines.append(ReservationLine(order_id=event.order_id, sku=sku, quantity=quantity))
     return InventoryReserved(
