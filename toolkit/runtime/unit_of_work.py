@@ -26,7 +26,7 @@ from toolkit.persistence.outbox import OutboxRow
 from toolkit.persistence.saga_ends import ends_of
 from toolkit.persistence.saga_log import Entry
 from toolkit.persistence.saga_log_streams import Stream
-from toolkit.protocol.fence import Decision
+from toolkit.protocol.fence import Decision, StepState
 from toolkit.protocol.keys import SagaKey, StreamKey, reminder_id, timer_id
 from toolkit.runtime.after_commit import AfterCommit, Attempt
 from toolkit.runtime.ended_sagas import EndedSagas
@@ -241,12 +241,16 @@ class UnitOfWork:
         failpoints.here("deleted", sent.values())
 
     def outcomes(self) -> Iterator[str | None]:
-        """Yield the events whose steps emitted an event; the claim of an external call is no outcome."""
-        return (entry.event_type for entry in self.entries if entry.emitted_id)
+        """Yield the events that made a step emit an event, or that a join keeps; the claim of a call is no outcome."""
+        return (entry.event_type for entry in self.entries if entry.emitted_id or _is_kept(entry))
 
     def report(self, meter: Meter) -> None:
         """Log, count and trace what was committed."""
         self.after_commit.report(meter, self.entries, self.dead_letters)
+
+
+def _is_kept(entry: Entry) -> bool:
+    return entry.to_state == StepState.GATHERING
 
 
 def saga_ids_of(items: Iterable[Message | Unreadable]) -> list[str]:

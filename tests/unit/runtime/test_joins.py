@@ -239,3 +239,12 @@ async def test_an_event_of_another_saga_fills_no_slot(payment: Branch, database:
 
     assert await log_of(database, "trip-1") == []
     assert await paid(database) == []
+
+
+async def test_an_arrival_that_waits_is_an_outcome(payment: Branch, clock: ManualClock) -> None:
+    (step,) = payment.executor.service.steps
+    work = payment.executor.begin({})
+
+    work.joining(step, booking(ROOM, clock)).gathered(deadline=None)
+
+    assert list(work.outcomes()) == ["RoomBooked"]  # so a process that is armed dies at this write, too
