@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 AUDIT := .venv-audit
 LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests/end_to_end/test_rolling_restarts.py \
 	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py
+RACES_IN := tests/unit/runtime/test_joins_at_once.py \
+	tests/conformance/test_joins.py::test_replicas_run_a_join_once_in_every_round \
+	tests/conformance/test_orchestrated_in_parallel.py::test_two_replicas_lose_no_join \
+	tests/conformance/test_answers_in_time.py::test_an_answer_and_the_deadline_never_both_win
 # Coverage doubles the time of a test, so only the tests of the covered modules run under it.
 COVERED := tests/unit/protocol tests/unit/persistence tests/unit/runtime tests/unit/foreign_code
 # The folders with the longest tests come first; by itself xdist begins with the files that hold the most tests.
@@ -13,7 +17,7 @@ IN_ORDER := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check doctor-page format sbom audit pins lock clean
+.PHONY: help demo test fire backlog crash races chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check doctor-page format sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -39,6 +43,9 @@ backlog: $(VENV)/.installed-dev ## have one process drain 100,000 expired events
 
 crash: $(VENV)/.installed-dev ## kill each service at each failpoint, on each path; writes docs/reports/crash-matrix.md
 	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix
+
+races: $(VENV)/.installed-dev ## have two replicas race 10,000 times for a join, a coordinator's replies, and an answer against its deadline
+	RACES=10000 $(BIN)/pytest -n 0 $(RACES_IN)
 
 chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplicates, partitions, recovery, releases; writes docs/reports/chaos.md
 	$(BIN)/python -m tests.chaos --report docs/reports

@@ -31,8 +31,6 @@ from toolkit.protocol.question_rows import AnswerOutcome
 
 BOB = Operator("bob@desk", "too dear")
 TOKEN = "open-sesame-now"
-#: How many questions are answered at about the moment of their deadlines.
-ROUNDS = 40
 
 
 def wire(event: Event, saga_id: str = "desk-1", **facts: object) -> WireMessage:
@@ -156,36 +154,6 @@ async def test_the_deadline_refuses_without_an_answer(purchases: World) -> None:
     assert late.why.endswith("its deadline passed; waited for Approved or Declined (answer)")
     assert "ignored" in await purchases.notes("desk", "desk-1")
     assert await purchases.effects("buyer", "desk-1") == []
-
-
-async def test_an_answer_and_the_deadline_never_both_win(purchases: World) -> None:
-    sagas = [f"desk-{number}" for number in range(ROUNDS)]
-    first = datetime.now(UTC) + timedelta(seconds=1)
-    for number, saga_id in enumerate(sagas):
-        due_at = first + number * timedelta(milliseconds=50)
-        quoted = PriceQuoted(purchase_id=saga_id, price=8, iban="")
-        await purchases.send(wire(quoted, saga_id, occurred_at=due_at - PATIENCE))
-        await purchases.send(wire(PurchaseWanted(purchase_id=saga_id), saga_id))
-    for number, saga_id in enumerate(sagas):
-        due_at = first + number * timedelta(milliseconds=50)
-        await asyncio.sleep(max((due_at - datetime.now(UTC)).total_seconds(), 0))
-        await purchases.send(wire(Approved(purchase_id=saga_id), saga_id))
-
-    async def is_decided(saga_id: str) -> bool:
-        return bool({"completed", "failed"} & {*await purchases.states("desk", saga_id)})
-
-    for saga_id in sagas:
-        await eventually(lambda saga_id=saga_id: is_decided(saga_id), within=60)
-    await purchases.quiet()
-    for saga_id in sagas:
-        entries = [entry for entry in await purchases.log("desk", saga_id) if entry.step == "decide"]
-        states = [entry.to_state for entry in entries if entry.position]
-        assert states in (["gathering", "completed", "confirmed"], ["gathering", "failed"], ["failed"])
-        ordered = await purchases.effects("buyer", saga_id)
-        assert ordered == (["ordered"] if "completed" in states else [])
-        quoted = await purchases.effects("quotes", saga_id)
-        # The quote may not have begun when its compensation comes: then it is fenced.
-        assert quoted == ["quoted"] if ordered else quoted in ([], ["quoted", "withdrawn"])
 
 
 async def test_a_question_is_answered_over_http(purchases: World) -> None:

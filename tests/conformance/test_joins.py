@@ -13,12 +13,15 @@ from tests.conformance.world import RabbitWorld, World, message
 from tests.eventually import eventually
 from tests.example_sagas.conference import ConferencePlanned
 from tests.example_sagas.parallel_trip import PATIENCE, STEPS, CarBooked, FlightBooked, HolidayWanted, RoomBooked
+from tests.races import patience, races, waves
 from toolkit import Event
 from toolkit.declaration.events import AbortRequested
 from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters as dead_letter_operations
 from toolkit.operations import sagas
 from toolkit.persistence.dead_letters import Selection
+from toolkit.protocol.invariants import violations_of
+from toolkit.protocol.timeline import merge
 
 #: A payment is refused so long after the first booking, in the tests of its deadline.
 SOON = timedelta(seconds=3)
@@ -160,24 +163,44 @@ async def told(world: World) -> bool:
     return "all told" in await world.effects("office", "fair")
 
 
+@patience(40)
 @pytest.mark.parametrize("holidays", ["rabbit-sqlite", "rabbit-postgresql"], indirect=True)
 async def test_replicas_run_a_join_once_in_every_round(holidays: RabbitWorld) -> None:
-    second = await holidays.app("payment")
-    await second.start()
-    trips = [f"trip-{number}" for number in range(40)]
-    try:
-        for trip in trips:
-            events = RoomBooked(trip_id=trip, price=1), FlightBooked(trip_id=trip, price=1), CarBooked(trip_id=trip)
-            await asyncio.gather(*(holidays.send(wire(event, trip)) for event in (*events, events[2])))
-        for trip in trips:
-            await eventually(lambda trip=trip: holidays.effects("payment", trip))
-        await holidays.quiet()
-    finally:
-        await second.stop()
+    async with holidays.replica("payment"):
+        for trips in waves([f"trip-{number}" for number in range(races(40))]):
+            for trip in trips:
+                events = RoomBooked(trip_id=trip, price=1), FlightBooked(trip_id=trip, price=1), CarBooked(trip_id=trip)
+                await asyncio.gather(*(holidays.send(wire(event, trip)) for event in (*events, events[2])))
+            for trip in trips:
+                await eventually(lambda trip=trip: holidays.effects("payment", trip), within=60)
+            await holidays.quiet()
+            for trip in trips:
+                assert await holidays.effects("payment", trip) == ["2 paid"]
+                assert (await holidays.states("payment", trip))[:3] == ["gathering", "gathering", "completed"]
 
-    for trip in trips:
-        assert await holidays.effects("payment", trip) == ["2 paid"]
-        assert (await holidays.states("payment", trip))[:3] == ["gathering", "gathering", "completed"]
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_an_abort_at_each_step_is_atomic(holidays: World, step: str) -> None:
+    sending: list[asyncio.Task[None]] = []
+
+    async def abort() -> None:
+        request = wire(AbortRequested(saga_type="holiday", saga_id="trip-1", reason="ill"))
+        sending.append(asyncio.create_task(holidays.send(request)))
+
+    holidays.script.plan(step, abort)
+    trip = await started(holidays)
+    await eventually(lambda: has_ended(holidays, trip), within=60)
+    await asyncio.gather(*sending)
+    await holidays.quiet()
+
+    logs = [await holidays.log(service.name, trip) for service in holidays.services]
+    assert [each.text for each in violations_of(trip, merge(logs))] == []
+    paid, called_off = await holidays.effects("payment", trip), await holidays.effects("agency", trip)
+    assert (paid, called_off) in ((["550 paid"], []), ([], ["called off"]))
+
+
+async def has_ended(world: World, trip: str) -> bool:
+    return bool(await world.effects("payment", trip) or await world.effects("agency", trip))
 
 
 async def test_a_request_under_another_id_starts_no_second_trip(holidays: World) -> None:

@@ -18,12 +18,14 @@ from tests.conformance.coordinated import (
     UNDONE,
     abort,
     check,
+    check_at_rest,
     ended,
     logs,
 )
 from tests.conformance.world import RabbitWorld, World
 from tests.eventually import eventually
 from tests.example_sagas.orchestrated_travel import COORDINATOR
+from tests.races import patience, races, waves
 
 #: The coordinator's own stream.
 PLAN = "parallel_trip_plan"
@@ -140,20 +142,19 @@ async def test_an_abort_gives_up_all_parallel_steps(parallel_world: World) -> No
     }
 
 
+@patience(20)
 @pytest.mark.parametrize("parallel_world", ["rabbit-sqlite", "rabbit-postgresql"], indirect=True)
 async def test_two_replicas_lose_no_join(parallel_world: RabbitWorld) -> None:
     world = parallel_world
-    replica = await world.app(COORDINATOR)
-    await replica.start()
-    trips = [f"trip-{number}" for number in range(20)]
 
-    await asyncio.gather(*(world.request(trip) for trip in trips))
-    await eventually(lambda: _have_ended(world, trips), within=60, what="all trips")
-    await replica.stop()
-
-    for trip in trips:
-        await check(world, trip, "Completed")
-        assert await logs(world, trip) == COMPLETED
+    async with world.replica(COORDINATOR):
+        for trips in waves([f"trip-{number}" for number in range(races(20))]):
+            await asyncio.gather(*(world.request(trip) for trip in trips))
+            await eventually(lambda trips=trips: _have_ended(world, trips), within=200, every=0.2, what="all trips")
+            await world.quiet()
+            for trip in trips:
+                await check_at_rest(world, trip, "Completed")
+                assert await logs(world, trip) == COMPLETED
 
 
 async def _have_ended(world: World, trips: list[str]) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,16 @@ class RabbitWorld(World):
         service = next(each for each in self.services if each.name == name)
         url = await self._database_of(name)
         return App(service, self.settings.model_copy(update={"database_url": url}))
+
+    @asynccontextmanager
+    async def replica(self, name: str) -> AsyncIterator[App]:
+        """Run one more replica of a service within the block."""
+        app = await self.app(name)
+        await app.start()
+        try:
+            yield app
+        finally:
+            await app.stop()
 
     async def stop(self) -> None:
         await asyncio.gather(*(app.stop() for app in self.apps))

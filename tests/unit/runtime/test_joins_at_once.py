@@ -11,6 +11,7 @@ from tests.eventually import eventually
 from tests.example_sagas.loan_rows import log_of
 from tests.example_sagas.parallel_trip import CarBooked, FlightBooked, RoomBooked
 from tests.example_sagas.travel import Script
+from tests.races import patience, races
 from tests.unit.runtime.holidays import paid, payments
 from toolkit import Event
 from toolkit.ids import derived_id
@@ -19,7 +20,7 @@ from toolkit.persistence.database import Database
 from toolkit.testing import ManualClock
 
 #: Each round has another trip; a lost join shows within the first few.
-ROUNDS = 60
+ROUNDS = races(60)
 
 
 def wire(event: Event, trip_id: str, clock: ManualClock) -> WireMessage:
@@ -28,6 +29,7 @@ def wire(event: Event, trip_id: str, clock: ManualClock) -> WireMessage:
     return Envelope.of(kind, event_id=event_id, saga=("holiday", trip_id), occurred_at=clock.now()).carry(event)
 
 
+@patience(ROUNDS)
 async def test_two_last_arrivals_at_once_run_the_join_once(database: Database, clock: ManualClock) -> None:
     one, two = [await payments(database, Script(), clock) for _ in range(2)]
     async with one.open(), two.open():
