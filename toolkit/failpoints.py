@@ -34,7 +34,7 @@ _on = os.environ.get("SAGA_CRASH_ON") or None
 #: The names that mark a compensation path: saga states, and the events that `prepare` adds.
 _backward = {"Compensating", "Failed"}
 #: Control messages are about many sagas, or for all services: they have no direction.
-_CONTROL = ("SagaEnded", "AbortRequested", "EndRequested")
+_CONTROL = ("SagaEnded", "AbortRequested", "EndRequested", "SagaWaits")
 
 #: So many turns of the event loop bring a statement or a publish onto the wire, and an answer seldom back.
 _TURNS = 20

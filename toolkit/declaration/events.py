@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, NewType
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -183,6 +184,18 @@ class EndRequested(Event, owner="saga", optional=True):
 
     saga_type: str
     saga_id: SagaId
+
+
+class SagaWaits(Event, owner="saga", optional=True):
+    """Control message: a step has an open question, so the saga is not overdue before `until`.
+
+    Once the question is decided, it comes again with that moment.
+    """
+
+    saga_type: str
+    saga_id: SagaId
+    step: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    until: AwareDatetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

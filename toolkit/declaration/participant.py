@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from toolkit.declaration.event_rules import check_saga
-from toolkit.declaration.events import Event, Refusal, Saga
+from toolkit.declaration.events import Answer, Event, Refusal, Saga
 from toolkit.declaration.participant_rules import (
     check_answers,
     check_compensation,
@@ -58,6 +58,11 @@ class Step:
     def is_refusable(self) -> bool:
         """Whether this step may refuse; only then can an abort or a deadline make it refuse."""
         return bool(self.refusals)
+
+    @property
+    def asks(self) -> bool:
+        """Whether this step waits for an answer from outside."""
+        return any(issubclass(event, Answer) for event in self.triggers)
 
     @property
     def ends_saga(self) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from toolkit.declaration.events import AbortRequested, EndRequested, Event, SagaEnded, routing_key
+from toolkit.declaration.events import AbortRequested, EndRequested, Event, SagaEnded, SagaWaits, routing_key
 from toolkit.ids import derived_id, new_id
 from toolkit.protocol.commands import Address, Reply
 
@@ -48,9 +48,9 @@ LONGEST_TEXT = 255
 #: The prefixes of the headers that the broker adds to a message that it dead-letters.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
-CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested, EndRequested)
+CONTROL_EVENTS: tuple[type[Event], ...] = (SagaEnded, AbortRequested, EndRequested, SagaWaits)
 #: The control events about one saga, whose id is in their body.
-ABOUT_ONE_SAGA = (AbortRequested, EndRequested)
+ABOUT_ONE_SAGA = (AbortRequested, EndRequested, SagaWaits)
 
 
 # Never changed, but not frozen, like the rows that follow from a message: a frozen object costs three times as much to
@@ -223,7 +223,7 @@ def starting_message(
 
 
 def about_one_saga(
-    event: AbortRequested | EndRequested,
+    event: AbortRequested | EndRequested | SagaWaits,
     *,
     now: datetime,
     traceparent: str | None = None,

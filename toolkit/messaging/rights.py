@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.declaration.contract import Contract
-from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, routing_key
+from toolkit.declaration.events import AbortRequested, EndRequested, SagaEnded, SagaWaits, routing_key
 from toolkit.messaging.envelope import CONTROL_EVENTS
 
 #: A key that no service consumes and every login may write: the doctor tests with it that the broker returns messages.
@@ -76,7 +76,7 @@ def _of_client(contracts: Sequence[Contract], exchange: str) -> Rights:
 def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
     own, dead = f"{exchange}.{contract.service}", f"{exchange}.dead"
     ends = (routing_key(SagaEnded),) if contract.ends_sagas else ()
-    control = (routing_key(AbortRequested), routing_key(EndRequested), *ends, PROBE_KEY)
+    control = (*map(routing_key, (AbortRequested, EndRequested, SagaWaits)), *ends, PROBE_KEY)
     consumed = {*contract.bound_keys(), *map(routing_key, CONTROL_EVENTS)}
     shared = (exchange, dead)
     return Rights(

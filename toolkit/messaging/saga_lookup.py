@@ -10,7 +10,16 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from toolkit.declaration.encoding import own_id
-from toolkit.declaration.events import SAGA_ID, AbortRequested, EndRequested, Event, Saga, SagaEnded, is_saga_id
+from toolkit.declaration.events import (
+    SAGA_ID,
+    AbortRequested,
+    EndRequested,
+    Event,
+    Saga,
+    SagaEnded,
+    SagaWaits,
+    is_saga_id,
+)
 from toolkit.errors import UnreadableError
 from toolkit.messaging.envelope import ABOUT_ONE_SAGA, SAGA_TYPE, WireMessage
 from toolkit.messaging.header_values import text_of
@@ -47,7 +56,7 @@ class SagaLookup:
             return started.name, _saga_id(own_id(event, started), f"{type(event).__name__}.{started.id_field}")
         if isinstance(event, SagaEnded):
             return event.saga_type, ""
-        if isinstance(event, AbortRequested | EndRequested):
+        if isinstance(event, AbortRequested | EndRequested | SagaWaits):
             return event.saga_type, event.saga_id
         saga_type = text_of(wire.headers, SAGA_TYPE) or self._only_saga()
         if saga_type not in self._sagas:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from toolkit.declaration.events import EndRequested, Event, Saga, SagaEnded, routing_key
+from toolkit.declaration.events import EndRequested, Event, Saga, SagaEnded, SagaWaits, routing_key
 from toolkit.errors import UnreadableError
 from toolkit.messaging.envelope import CAME_BY, SENT_BY, WireMessage
 from toolkit.protocol.commands import Address
@@ -58,7 +58,7 @@ class Senders:
                 own, or from a login that is not its owner's.
         """
         self._check_route(wire)
-        if address and event_type not in (SagaEnded, EndRequested):
+        if address and event_type not in (SagaEnded, EndRequested, SagaWaits):
             self._check_coordinator(address)
             self._check_login(address.coordinator, wire)
         else:

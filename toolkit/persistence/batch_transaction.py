@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit import failpoints
 from toolkit.errors import RowsNotWrittenError
 from toolkit.foreign_code.containment import contained
-from toolkit.persistence import pruning_watermark
+from toolkit.persistence import pruning_watermark, saga_waits
 from toolkit.persistence.batch_write import (
     WRITTEN_TO_SQLITE,
     BatchWrite,
@@ -64,6 +64,10 @@ class BatchTransaction:
             self._pruned_until = await pruning_watermark.reached(self.connection)
             self._has_read_watermark = True
         return pruning_watermark.is_beyond(self._pruned_until, moment)
+
+    async def hold(self, question: StreamKey, until: datetime) -> None:
+        """Record until when a saga waits for an answer."""
+        await saga_waits.hold(self.connection, question, until)
 
     async def write(self, batch: BatchWrite) -> bool:
         """Write the rows that wait in the session, and what the batch writes; return whether the latter was written.

@@ -6,7 +6,7 @@ The search costs the same however long the log is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,9 +28,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
+from toolkit.persistence import saga_waits
 from toolkit.persistence.contradictions import COLUMNS, Contradiction
 from toolkit.persistence.overdue_steps import forget, overdue
 from toolkit.persistence.saga_log import is_contradiction, is_same_saga, is_same_step, saga_log
+from toolkit.persistence.saga_waits import waits
 from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 from toolkit.persistence.unreadable_rows import readable
 from toolkit.protocol.fence import Note, StepState
@@ -76,10 +78,21 @@ async def find(connection: AsyncConnection, *, before: datetime, now: datetime) 
 async def _find_steps(connection: AsyncConnection, window: dict[str, datetime], now: datetime) -> list[OverdueStep]:
     rows = (await connection.execute(_UNFINISHED, window)).all()
     found, _ = readable("saga_log", rows, _found)
+    found += await _find_gone_on(connection, window)
     if found:
         await forget(connection, found)
         await connection.execute(insert(overdue), [_values(each, now) for each in found])
     return found
+
+
+async def _find_gone_on(connection: AsyncConnection, window: dict[str, datetime]) -> list[OverdueStep]:
+    """Return the steps of sagas that waited for an answer when they were passed over; they wait since it was given."""
+    if not (gone_on := await saga_waits.take_over(connection, before=window["before"])):
+        return []
+    values = window | {"sagas": sorted(saga_id for _, saga_id in gone_on)}
+    found, _ = readable("saga_log", (await connection.execute(_UNFINISHED_OF, values)).all(), _found)
+    steps = [replace(each, since=max(each.since, gone_on[each.saga])) for each in found if each.saga in gone_on]
+    return [each for each in steps if each.since <= window["before"]]
 
 
 async def _advance(connection: AsyncConnection, until: datetime) -> datetime | None:
@@ -121,8 +134,8 @@ def _has_moved() -> ColumnElement[bool]:
     return exists().where(is_same_step(later), later.c.position > saga_log.c.position)
 
 
-def _unfinished() -> Select[Any]:
-    """Select the steps that last moved after `since`, up to `before`, and whose sagas have not ended; built once."""
+def _unfinished(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Select the steps that meet these conditions, have not moved on, and whose sagas have not ended; built once."""
     other = saga_log.alias()
     is_known = exists().where(is_same_step(overdue), overdue.c.position == saga_log.c.position)
     has_ended = exists().where(
@@ -134,7 +147,7 @@ def _unfinished() -> Select[Any]:
     )
     shown = ("saga_id", "step", "saga_type", "position", "to_state", "saga_state", "at")
     return select(*(saga_log.c[name] for name in shown)).where(
-        *_in_window(),
+        *conditions,
         saga_log.c.position.is_not(None),
         saga_log.c.to_state != StepState.CONFIRMED.value,
         ~_has_moved(),
@@ -165,7 +178,9 @@ def _contradicted() -> Select[Any]:
     return select(*COLUMNS).where(*_in_window(), is_contradiction)
 
 
-_UNFINISHED, _UNCLOSED, _CONTRADICTED = _unfinished(), _unclosed(), _contradicted()
+_WAITS = exists().where(is_same_saga(waits))
+_UNFINISHED, _UNCLOSED, _CONTRADICTED = _unfinished(*_in_window(), ~_WAITS), _unclosed(), _contradicted()
+_UNFINISHED_OF = _unfinished(saga_log.c.saga_id.in_(bindparam("sagas", expanding=True)))
 
 
 def _found(row: Row[Any]) -> OverdueStep:

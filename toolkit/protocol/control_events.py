@@ -6,5 +6,7 @@ SAGA_ENDED = "SagaEnded"
 ABORT_REQUESTED = "AbortRequested"
 #: The message that asks for the end of a saga, which a service has missed.
 END_REQUESTED = "EndRequested"
+#: The message that keeps a saga from being overdue while a step waits for an answer.
+SAGA_WAITS = "SagaWaits"
 #: All of them.
-CONTROL_NAMES = (SAGA_ENDED, ABORT_REQUESTED, END_REQUESTED)
+CONTROL_NAMES = (SAGA_ENDED, ABORT_REQUESTED, END_REQUESTED, SAGA_WAITS)

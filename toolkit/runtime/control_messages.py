@@ -1,4 +1,4 @@
-"""Handles the control messages about one saga at one service: requests for an abort, and for a saga's end."""
+"""Handles the control messages about one saga at one service: its abort, its end, and its wait for an answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import structlog
 
 from toolkit.clock import Clock
 from toolkit.configuration.settings import SHORTEST_RETENTION
+from toolkit.declaration.events import SagaWaits
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import Message
 from toolkit.persistence.database_errors import recording
@@ -32,12 +33,19 @@ class ControlMessages:
         self._clock = clock
         self._asked = asked
         self._coordination = coordination
+        self._saga_types = frozenset(saga.name for saga in service.sagas)
         self._answered: dict[str, None] = {}
 
     def end_requested(self, message: Message, tx: Transaction) -> None:
         """Answer where this service ended the saga; else the service that ended it answers."""
         if tx.work.ends.ended_here(message.envelope.saga):
             self.answer(message.envelope.event_id, message, tx)
+
+    async def waits(self, wait: SagaWaits, tx: Transaction) -> None:
+        """Record until when a saga waits for an answer, if the service takes part in such sagas."""
+        if wait.saga_type in self._saga_types:
+            with recording():
+                await tx.database.hold((wait.saga_type, wait.saga_id, wait.step), wait.until)
 
     async def abort(self, message: Message, tx: Transaction) -> None:
         """Fence each refusable step that has not begun; the first of them in the saga's order starts the compensation.

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from toolkit.clock import Clock
 from toolkit.declaration.contract import coordinators_of
-from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded
+from toolkit.declaration.events import AbortRequested, EndRequested, Event, Refusal, SagaEnded, SagaWaits
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.decoding import Unreadable
@@ -72,6 +72,8 @@ class Dispatch:
             await self.controls.abort(item, tx)
         elif isinstance(item.event, EndRequested):
             self.controls.end_requested(item, tx)
+        elif isinstance(item.event, SagaWaits):
+            await self.controls.waits(item.event, tx)
         else:
             await self._event(item, tx)
         return tx.calls

@@ -118,8 +118,10 @@ class JoinDispatch:
             first = self._failures.deadline(step, message) if stream.state is None else stream.deadline
             was_open = self._is_open(step, stream)
             transition.gathered(deadline=first)
-            if step.remind and not was_open and self._is_open(step, stream):
-                transition.remind_in(step.remind)
+            if not was_open and self._is_open(step, stream):
+                transition.asked()
+                if step.remind:
+                    transition.remind_in(step.remind)
         else:
             await self._run(step, transition, tx)
 

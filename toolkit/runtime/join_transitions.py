@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ from toolkit.runtime.transitions import Transition
 
 if TYPE_CHECKING:
     from toolkit.runtime.unit_of_work import UnitOfWork
+
+#: Until when a saga waits at most for an answer to a step that has no timeout.
+_NO_DEADLINE = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class JoinTransition(Transition):
@@ -38,6 +41,10 @@ class JoinTransition(Transition):
         self._move(StepState.GATHERING, state, made_by=partial(self._gathering, deadline))
         if is_first and deadline:
             self._work.set_timer(self.message.as_timer(self.step.name), self.key, deadline)
+
+    def asked(self) -> None:
+        """The question is open: before the step's deadline no service takes the saga for overdue."""
+        self._waits_until(self.stream.deadline or _NO_DEADLINE)
 
     def remind_in(self, period: timedelta) -> None:
         """Set the next reminder of the step's open question."""
@@ -64,8 +71,6 @@ class JoinTransition(Transition):
         error: str | None = None,
         made_by: Callable[..., Entry] = log_entries.move,
     ) -> None:
-        if self.stream.state is StepState.GATHERING and to is not StepState.GATHERING:
-            self._cancel_timers()
         if made_by is log_entries.move and self.joined and self.joined.is_filled_by(self.message):
             made_by = self._arrival
         super()._move(to, saga_state, emitted=emitted, body=body, error=error, made_by=made_by)

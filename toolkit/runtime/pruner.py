@@ -18,7 +18,7 @@ import structlog
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
 from toolkit.foreign_code.containment import contain
-from toolkit.persistence import audit_log, dead_letters, overdue_steps, pruning_watermark
+from toolkit.persistence import audit_log, dead_letters, overdue_steps, pruning_watermark, saga_waits
 from toolkit.persistence.audit_log import Change, Operator
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
@@ -59,6 +59,7 @@ async def prune(
         dropped = await dead_letters.prune(connection, before=before, most=most, unless=is_open)
         sagas = await pruning_watermark.prune(connection, before=before, most=most)
         await overdue_steps.forget_sagas(connection, sagas)
+        await saga_waits.forget_sagas(connection, sagas)
         rows = await audit_log.prune(connection, before=before, most=most)
         if by and (sagas or dropped or rows):
             subject = f"before {before.isoformat()}: {len(sagas)} sagas, {dropped} dead letters, {rows} audit rows"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from toolkit.declaration.events import Event, Refusal, SagaEnded, SagaState
+from toolkit.declaration.events import Event, Refusal, SagaEnded, SagaState, SagaWaits
 from toolkit.declaration.participant import Step
-from toolkit.messaging.envelope import Envelope, Message
+from toolkit.messaging.envelope import Envelope, Message, about_one_saga
 from toolkit.persistence import log_entries
 from toolkit.persistence.saga_ends import contradiction
 from toolkit.persistence.saga_log import Entry
@@ -54,6 +55,8 @@ class StepEntries:
         """Append the step's move, and send the event that follows; the error has no sensitive values any more."""
         stream, cause, work = self.stream, self.message.envelope, self._work
         assert is_legal(stream.state, to, is_asked=self._is_asked), f"{stream.state} → {to}"  # noqa: S101 -- decided before
+        if stream.state is StepState.GATHERING and to is not StepState.GATHERING and self.step.signature.is_join:
+            self._leave_gate()
         attempt = self._attempt
         body = attempt.body if attempt and emitted and attempt.result is emitted else body
         traceparent = self._traceparent(to, is_emitted=emitted is not None)
@@ -132,11 +135,20 @@ class StepEntries:
         )
         self._work.append(self.stream, late)
 
-    def _cancel_timers(self) -> None:
-        """Delete the timer of the step's deadline, and the reminder that would come next."""
+    def _leave_gate(self) -> None:
+        """Delete the timer of the deadline, and the next reminder; a question that is decided early is announced."""
         self._work.cancel_timer(self.key)
         if self.step.remind:
             self._work.cancel_reminder(self.key, self.stream.reminders + 1)
+        deadline, now = self.stream.deadline, self._work.origin.now
+        if self.step.asks and (deadline is None or now < deadline):
+            self._waits_until(now)
+
+    def _waits_until(self, moment: datetime) -> None:
+        """Announce until when the saga waits for an answer to this step."""
+        cause = self.message.envelope
+        event = SagaWaits(saga_type=cause.saga_type, saga_id=cause.saga_id, step=self.step.name, until=moment)
+        self._work.send(about_one_saga(event, now=self._work.origin.now, traceparent=cause.traceparent), event)
 
     def _note(self, note: Note, *, error: str | None, attempt: int = 0) -> Entry:
         stream, cause = self.stream, self.message.envelope

@@ -63,8 +63,6 @@ class Transition(StepEntries):
         """Fence the step: a compensation or an abort came before it, so it never takes effect; the event goes out."""
         is_abort = isinstance(self.message.event, AbortRequested)
         self._work.after_commit.hit(self.step, Hit.ABORT if is_abort else Hit.COMPENSATION_FIRST)
-        if self.stream.state is StepState.GATHERING:
-            self._cancel_timers()
         reason = str(getattr(self.message.event, "reason", ""))
         self._move(
             StepState.FENCED,

@@ -24,7 +24,15 @@ from toolkit.foreign_code.containment import contain
 from toolkit.ids import new_id, trace_facts
 from toolkit.messaging.envelope import WireMessage, abort_request
 from toolkit.observability.metrics import Meter
-from toolkit.persistence import emitted_events, log_entries, outbox, overdue_search, overdue_steps, saga_log
+from toolkit.persistence import (
+    emitted_events,
+    log_entries,
+    outbox,
+    overdue_search,
+    overdue_steps,
+    saga_log,
+    saga_waits,
+)
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 from toolkit.persistence.emitted_events import EmittedEvent
@@ -124,11 +132,13 @@ class Watchdog:
             log.error("saga is overdue", **facts, **traces.get(step.key, {}))
 
     async def _still_waiting(self, connection: AsyncConnection, due: Sequence[OverdueStep]) -> list[OverdueStep]:
-        """Return the steps that did not move and whose sagas did not end, and forget the others."""
+        """Return the steps that did not move and whose sagas neither ended nor wait, and forget the others."""
         streams, broken = await readable_streams(connection, [step.saga_id for step in due])
         ended = {key[:2] for key, stream in streams.items() if stream.end}
         stands = {key: stream.position for key, stream in streams.items()}
-        waiting = [step for step in due if step.saga not in ended and stands.get(step.key) == step.position]
+        held = await saga_waits.waiting(connection, [step.saga for step in due], now=self._clock.now())
+        idle = ended | held
+        waiting = [step for step in due if step.saga not in idle and stands.get(step.key) == step.position]
         await overdue_steps.forget(
             connection, [step for step in due if step not in waiting and step.saga not in broken]
         )

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from toolkit.clock import Clock
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.events import EndRequested, SagaEnded, routing_key
+from toolkit.declaration.events import EndRequested, SagaEnded, SagaWaits, routing_key
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import WireMessage
 from toolkit.transport.embedded import Embedded
 
-#: Messages that are not held: they only close what has ended.
-_AT_ONCE = {routing_key(SagaEnded), routing_key(EndRequested)}
+#: Messages that are not held: no step runs on them.
+_AT_ONCE = {routing_key(SagaEnded), routing_key(EndRequested), routing_key(SagaWaits)}
 
 
 class HeldMessages(Embedded):

@@ -123,8 +123,8 @@ def test_operations_are_consumed_and_emitted_events():
 
     assert list(document["operations"]) == [
         "receive.InventoryReserved", "receive.ShipmentFailed", "receive.ShipmentCancelled", "receive.SagaEnded",
-        "receive.AbortRequested", "receive.EndRequested", "send.PaymentProcessed", "send.PaymentFailed",
-        "send.PaymentRefunded", "send.AbortRequested", "send.EndRequested",
+        "receive.AbortRequested", "receive.EndRequested", "receive.SagaWaits", "send.PaymentProcessed",
+        "send.PaymentFailed", "send.PaymentRefunded", "send.AbortRequested", "send.EndRequested", "send.SagaWaits",
     ]  # fmt: skip
     assert "send.SagaEnded" in document_of(notification)["operations"]
     assert document["operations"]["receive.ShipmentFailed"]["x-handlers"] == [
