@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from tests.example_sagas.loan_messages import message_of
-from toolkit import Event, Service
+from toolkit import Event, Service, Settings
 from toolkit.clock import Clock, SystemClock
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import WireMessage
@@ -80,15 +80,13 @@ class Branch:
         )
         self.executor = Executor(
             service,
+            Settings(reads_first=reads_first, asked_by=dict(asked_by or {})),
             queue=f"saga.{service.name}",
             database=database,
             invocation=Invocation(resources, middleware=service.middleware),
             relay=self.relay,
             clock=self.clock,
-            timeouts={},
             tracing=tracing,
-            reads_first=reads_first,
-            asked_by=asked_by,
         )
         self.external_calls = ExternalCalls(self.executor, concurrency=8, batch_size=batch_size)
         decoder = Decoder(service.consumed(), service.sagas, max_body=100_000)

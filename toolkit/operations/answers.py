@@ -106,28 +106,16 @@ async def answer(
     async with database.transaction() as session:
         connection = await session.connection()
         entries = await saga_log_queries.timeline(connection, saga_id, saga_type)
-        types = sorted({entry.saga_type for entry in entries} & {step.saga.name for step in steps})
-        if len(types) > 1:
-            raise AmbiguousSagaError(saga_id, types)
-        if not types:
+        if (found := _saga_type(saga_id, entries, steps)) is None:
             return None
-        entries = [each for each in entries if each.saga_type == types[0]]
-        steps = [step for step in steps if step.saga.name == types[0]]
+        entries = [each for each in entries if each.saga_type == found]
+        steps = [step for step in steps if step.saga.name == found]
         step = next((each for each in steps if not _decision(each, event, entries, now)), steps[0])
         name = type(event).__name__
         outcome = AnswerOutcome(
-            service=entries[-1].service,
-            saga_type=types[0],
-            saga_id=saga_id,
-            step=step.name,
-            event_type=name,
-            event_id=None,
-            outcome=SENT,
-            why=None,
-            decided_with=None,
-            decided_by=None,
-            decided_at=None,
-        )
+            service=entries[-1].service, saga_type=found, saga_id=saga_id, step=step.name, event_type=name,
+            event_id=None, outcome=SENT, why=None, decided_with=None, decided_by=None, decided_at=None,
+        )  # fmt: skip
         if decision := _decision(step, event, entries, now):
             return _refused(outcome, decision)
         outcome = replace(outcome, event_id=new_id())
@@ -135,8 +123,20 @@ async def answer(
         await outbox.add(
             connection, [OutboxRow(id=new_id(), message=envelope.carry(event), due_at=now, destination=queue)]
         )
-        await audit_log.add(connection, [Change("answer", name, types[0], saga_id)], by, now=now)
+        await audit_log.add(connection, [Change("answer", name, found, saga_id)], by, now=now)
     return outcome
+
+
+def _saga_type(saga_id: str, entries: Sequence[ArrivalEntry], steps: Sequence[Step]) -> str | None:
+    """Return the type of the saga with these entries that one of the steps takes part in; None of an unknown one.
+
+    Raises:
+        AmbiguousSagaError: there are several.
+    """
+    types = sorted({entry.saga_type for entry in entries} & {step.saga.name for step in steps})
+    if len(types) > 1:
+        raise AmbiguousSagaError(saga_id, types)
+    return types[0] if types else None
 
 
 async def give(

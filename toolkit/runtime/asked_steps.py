@@ -51,18 +51,18 @@ class AskedSteps:
         step = self._steps[address.step]  # the decoder has checked that it is there
         compensation = self._compensations.get(step.name)
         if not is_of(step.saga, message):
-            tx.work.misdirected(message, f"{step.name} is a step of the saga {step.saga.name}")
+            tx.work.kept.misdirected(message, f"{step.name} is a step of the saga {step.saga.name}")
         elif address.verb is Verb.UNDO and compensation is None:
             self._give_up(step, message, tx)
         elif address.verb is Verb.UNDO and compensation is not None:
             if trigger := _as_trigger(message, compensation.triggers, step.saga):
                 await self._compensate(compensation, trigger, tx)
             else:
-                tx.work.misdirected(message, _wrong(compensation))
+                tx.work.kept.misdirected(message, _wrong(compensation))
         elif trigger := _as_trigger(message, step.triggers, step.saga):
             await self._forward(step, trigger, tx)
         else:
-            tx.work.misdirected(message, _wrong(step))
+            tx.work.kept.misdirected(message, _wrong(step))
 
     def _give_up(self, step: Step, message: Message, tx: Transaction) -> None:
         """Fence a step that nothing can undo, if it has not run; where it has, its success is the truth.

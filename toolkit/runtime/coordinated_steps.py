@@ -99,11 +99,11 @@ class CoordinatedStep(Transition):
     def set_timer(self, timeout: timedelta) -> None:
         """Return to the step when its reply is due."""
         deadline = self._work.origin.now + timeout
-        self._work.set_timer(self.message.as_timer(self.step.name), self.key, deadline)
+        self._work.outgoing.set_timer(self.message.as_timer(self.step.name), self.key, deadline)
 
     def cancel_timer(self) -> None:
         """Let the step's timer be: it has replied, or was given up."""
-        self._work.cancel_timer(self.key)
+        self._work.outgoing.cancel_timer(self.key)
 
     def done(self, state: SagaState) -> None:
         """The step has replied its success: keep it."""

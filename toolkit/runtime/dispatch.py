@@ -64,7 +64,7 @@ class Dispatch:
         """Dispatch a message, and return the external calls that it claims."""
         tx.calls = []
         if isinstance(item, Unreadable):
-            tx.work.unreadable(item)
+            tx.work.kept.unreadable(item)
         elif isinstance(item.event, SagaEnded):
             tx.work.ends.received.append((item.envelope.event_id, item.event))
             self._joins.ended(item.event, tx)
@@ -87,7 +87,7 @@ class Dispatch:
         if message.envelope.nudge:
             self.controls.answer(message.envelope.nudge, message, tx)
         if await self.controls.may_be_pruned(message, tx, message.envelope.occurred_at):
-            tx.work.pruned(message)
+            tx.work.kept.pruned(message)
             return
         if message.envelope.address:
             await self._asked.take(message.envelope.address, message, tx)

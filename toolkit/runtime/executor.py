@@ -10,13 +10,12 @@ case: the result of its step is known by then, and only written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from datetime import timedelta
 
 from toolkit import failpoints
 from toolkit.clock import Clock
-from toolkit.configuration.settings import LARGEST_MESSAGE
+from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
 from toolkit.errors import PositionTakenError
 from toolkit.foreign_code.containment import contained
@@ -45,25 +44,18 @@ class Executor:
     def __init__(
         self,
         service: Service,
+        settings: Settings,
         *,
         queue: str,
         database: Database,
         invocation: Invocation,
         relay: Relay,
         clock: Clock,
-        timeouts: dict[str, timedelta],
         tracing: Tracing | None = None,
-        max_body: int = LARGEST_MESSAGE,
         former_steps: Collection[tuple[str, str]] = (),
-        reads_first: bool = False,
-        asked_by: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare.
-
-        - `former_steps` stand in the log by saga type and name, though this release does not declare them.
-        - `asked_by`: the coordinators that ask this service's steps, as SAGA_ASKED_BY names them.
-        - `reads_first`: read the log before each step, so that no function runs for a duplicate.
-        """
+        """Prepare; `former_steps` stand in the log by saga type and name, though this release does not declare them."""
+        timeouts, max_body = settings.step_timeouts, settings.max_message_bytes
         self.service = service
         self.database = database
         self.relay = relay
@@ -76,12 +68,12 @@ class Executor:
             self.failures,
             clock=clock,
             former_steps=former_steps,
-            asked_by=asked_by or {},
+            asked_by=settings.asked_by,
             coordination=Coordination.of(service, timeouts=timeouts, max_body=max_body),
         )
         self._queue = queue
         self.has_joins = service.has_joins
-        self._log_reads = LogReads(service, former_steps=former_steps, clock=clock, reads_first=reads_first)
+        self._log_reads = LogReads(service, former_steps=former_steps, clock=clock, reads_first=settings.reads_first)
         self._tracing = tracing
         self._meter = Meter(service)
         self.availability = Availability(database, service=service.name, clock=clock)
@@ -156,7 +148,7 @@ class Executor:
         """Send what was committed, and report it."""
         self.recorded += bool(work.entries)
         failpoints.here("committed", work.outcomes())
-        self.relay.hand_over(work.outgoing, work.delayed)
+        self.relay.hand_over(work.outgoing.events, work.outgoing.delayed)
         self._dispatch.controls.committed(work.ends.answered)
         try:
             with contained("the report of a commit"):
@@ -168,7 +160,7 @@ class Executor:
     async def dead_letter(self, item: Message | Unreadable, error: BaseException) -> None:
         """Keep a message as a dead letter whose outcome the saga log does not take."""
         work = self.begin({})
-        work.unrecordable(item, error)
+        work.kept.unrecordable(item, error)
         async with self.database.batch() as transaction:
             await work.write(transaction.write)
         self.finish(work)

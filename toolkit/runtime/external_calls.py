@@ -81,9 +81,8 @@ class ExternalCalls:
                 await self._forward(call)
 
     async def _forward(self, call: ExternalCall) -> None:
-        deadline = self._failures.deadline(call.step, call.message)
-        if call.joined and call.joined.deadline:  # it counts from the first of its events
-            deadline = call.joined.deadline
+        first = call.joined.deadline if call.joined else None
+        deadline = self._failures.deadline(call.step, call.message, first=first)
         if self._failures.has_passed(deadline):
             await self._give_up(call, "its deadline has passed")
             return

@@ -21,10 +21,13 @@ class FailedAttempts:
         self._clock = clock
         self._timeouts = timeouts
 
-    def deadline(self, step: Step, message: Message) -> datetime | None:
-        """Return when the step must refuse: after its own timeout, or at the whole saga's deadline."""
-        if not step.is_refusable:
-            return None
+    def deadline(self, step: Step, message: Message, *, first: datetime | None = None) -> datetime | None:
+        """Return when the step must refuse: after its own timeout, or at the whole saga's deadline.
+
+        `first`: of a join, the deadline that counts from the first of its events.
+        """
+        if first or not step.is_refusable:
+            return first
         timeout = self._timeouts.get(step.name, step.timeout)
         own = message.envelope.occurred_at + timeout if timeout else None
         return min((moment for moment in (own, message.envelope.deadline) if moment), default=None)
@@ -45,7 +48,7 @@ class FailedAttempts:
             policy=step.retry,
             attempt=transition.stream.retries + 1,
             now=self._clock.now(),
-            deadline=transition.stream.deadline or self.deadline(step, message),  # a join's counts from its first event
+            deadline=self.deadline(step, message, first=transition.stream.deadline),
         )
         if isinstance(decision, GiveUp):
             return decision

@@ -94,7 +94,7 @@ class JoinDispatch:
         for step in self._joins.values():
             if step.is_refusable and step.saga.name == ended.saga_type:
                 for saga_id in (*ended.completed, *ended.failed):
-                    tx.work.cancel_timer((ended.saga_type, saga_id, step.name))
+                    tx.work.outgoing.cancel_timer((ended.saga_type, saga_id, step.name))
 
     # -- steps -------------------------------------------------------------------------------------------------
 

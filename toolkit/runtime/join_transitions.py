@@ -40,7 +40,7 @@ class JoinTransition(Transition):
         state = SagaState.COMPENSATING if is_back else self._or_started(SagaState.PENDING)
         self._move(StepState.GATHERING, state, made_by=partial(self._gathering, deadline))
         if is_first and deadline:
-            self._work.set_timer(self.message.as_timer(self.step.name), self.key, deadline)
+            self._work.outgoing.set_timer(self.message.as_timer(self.step.name), self.key, deadline)
 
     def asked(self) -> None:
         """The question is open: before the step's deadline no service takes the saga for overdue."""
@@ -50,7 +50,7 @@ class JoinTransition(Transition):
         """Set the next reminder of the step's open question."""
         number = self.stream.reminders + 1
         wire = self.message.as_timer(self.step.name, reminder=number)
-        self._work.set_reminder(wire, self.key, number, self._work.origin.now + period)
+        self._work.outgoing.set_reminder(wire, self.key, number, self._work.origin.now + period)
 
     def reminded(self, period: timedelta) -> None:
         """Note that the question is still open; the note's attempt is the number of the reminder."""
@@ -59,7 +59,7 @@ class JoinTransition(Transition):
 
     def too_early(self, deadline: datetime) -> None:
         """Wait for the deadline again: by this replica's clock the timer came before it."""
-        self._work.set_timer_again(self.message.as_timer(self.step.name), self.key, deadline)
+        self._work.outgoing.set_timer_again(self.message.as_timer(self.step.name), self.key, deadline)
 
     def _move(
         self,

@@ -229,16 +229,13 @@ def _build_batcher(runtime: ServiceRuntime, resources: dict[type, Any]) -> Batch
     settings = runtime.settings
     executor = Executor(
         runtime.service,
+        settings,
         queue=runtime.queue,
         database=runtime.database,
         invocation=Invocation(resources, middleware=runtime.service.middleware),
         relay=runtime.relay,
         clock=runtime.clock,
-        timeouts=settings.step_timeouts,
-        max_body=settings.max_message_bytes,
         former_steps=runtime.former_steps,
-        reads_first=settings.reads_first,
-        asked_by=settings.asked_by,
         tracing=runtime.tracing,
     )
     calls = ExternalCalls(executor, concurrency=settings.external_concurrency, batch_size=settings.batch_size)

@@ -89,7 +89,7 @@ class StepEntries:
         cause = self.message.envelope
         envelope = cause.followed_by(type(emitted), at=entry.at, traceparent=entry.traceparent)
         self._address(envelope, to, emitted)
-        sent = self._work.send(envelope, emitted, body).message
+        sent = self._work.outgoing.send(envelope, emitted, body).message
         entry.emitted_id, entry.emitted_type = sent.message_id, sent.type
         entry.emitted_version, entry.emitted_body = emitted.__version__, sent.body.decode()
 
@@ -137,9 +137,9 @@ class StepEntries:
 
     def _leave_gate(self) -> None:
         """Delete the timer of the deadline, and the next reminder; a question that is decided early is announced."""
-        self._work.cancel_timer(self.key)
+        self._work.outgoing.cancel_timer(self.key)
         if self.step.remind:
-            self._work.cancel_reminder(self.key, self.stream.reminders + 1)
+            self._work.outgoing.cancel_reminder(self.key, self.stream.reminders + 1)
         deadline, now = self.stream.deadline, self._work.origin.now
         if self.step.asks and (deadline is None or now < deadline):
             self._waits_until(now)
@@ -148,7 +148,7 @@ class StepEntries:
         """Announce until when the saga waits for an answer to this step."""
         cause = self.message.envelope
         event = SagaWaits(saga_type=cause.saga_type, saga_id=cause.saga_id, step=self.step.name, until=moment)
-        self._work.send(about_one_saga(event, now=self._work.origin.now, traceparent=cause.traceparent), event)
+        self._work.outgoing.send(about_one_saga(event, now=self._work.origin.now, traceparent=cause.traceparent), event)
 
     def _note(self, note: Note, *, error: str | None, attempt: int = 0) -> Entry:
         stream, cause = self.stream, self.message.envelope

@@ -93,7 +93,7 @@ class Transition(StepEntries):
         """The attempt failed; the same event comes back to this service at `due_at`."""
         attempt = self.stream.retries + 1
         self._note(Note.RETRYING, error=error)
-        self._work.send_back(self.message.on_attempt(attempt + 1), new_id(), due_at)
+        self._work.outgoing.send_back(self.message.on_attempt(attempt + 1), new_id(), due_at)
 
     def defer(self) -> None:
         """Defer the message: the step's outcome is unknown, so nothing may fence it yet.
@@ -106,7 +106,7 @@ class Transition(StepEntries):
         second = max(soon, min(envelope.deferred_until, soon + _MOST_AHEAD)) + 1
         row_id = f"{self._work.origin.queue}:{envelope.event_id}@{second}"
         self._work.after_commit.hit(self.step, Hit.DEFERRED)
-        self._work.send_back(self.message.deferred_to(second), row_id, datetime.fromtimestamp(second, UTC))
+        self._work.outgoing.send_back(self.message.deferred_to(second), row_id, datetime.fromtimestamp(second, UTC))
 
     def ignored(self, why: str = "came too late") -> None:
         """Change nothing; a late event is noted, a duplicate is not."""
@@ -125,7 +125,7 @@ class Transition(StepEntries):
         """Give the message up, for this reason; the saga waits for an operator."""
         attempts = self.stream.retries + 1
         self._note(Note.DEAD_LETTERED, error=error)
-        self._work.keep(
+        self._work.kept.keep(
             reason,
             self._redacted(error) or "",
             self.message.on_attempt(self.message.envelope.attempt),
