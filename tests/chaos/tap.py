@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelInvalidStateError
 
 from toolkit import Settings
@@ -25,6 +26,8 @@ from toolkit.messaging.envelope import CONTROL_EVENTS
 COPY = "x-copy"
 #: After so many seconds without a message the window is emptied.
 _IDLE = 0.2
+#: A publish may wait for ever on a connection that was cut off: after so many seconds the tap opens another.
+_STUCK = 20
 
 
 @dataclass(eq=False, slots=True)
@@ -81,21 +84,34 @@ class Tap:
 
     async def _serve(self) -> None:
         connection = await aio_pika.connect(self._settings.broker_url, timeout=5, heartbeat=6)
-        async with connection:
-            channel = await connection.channel()
-            await channel.set_qos(prefetch_count=4 * self._window)
-            exchange = await channel.declare_exchange(self._settings.exchange, type="topic", durable=True)
-            queue = await channel.declare_queue(self._name, durable=True)
-            await queue.bind(exchange, "#")
-            if self._routes:
-                await self._replace_bindings(channel)
-            self._waiting.clear()
-            self._open.clear()
-            arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-            await queue.consume(arrived.put)
-            self.is_serving = True
+        try:
+            async with asyncio.timeout(_STUCK):
+                channel, arrived = await self._consume(connection)
             while not channel.is_closed:
-                await self._step(channel, arrived)
+                async with asyncio.timeout(_STUCK):
+                    await self._step(channel, arrived)
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STUCK):
+                    await connection.close()
+
+    async def _consume(
+        self, connection: AbstractConnection
+    ) -> tuple[AbstractChannel, asyncio.Queue[AbstractIncomingMessage]]:
+        """Bind the tap's queue, and return its messages' queue in this process."""
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=4 * self._window)
+        exchange = await channel.declare_exchange(self._settings.exchange, type="topic", durable=True)
+        queue = await channel.declare_queue(self._name, durable=True)
+        await queue.bind(exchange, "#")
+        if self._routes:
+            await self._replace_bindings(channel)
+        self._waiting.clear()
+        self._open.clear()
+        arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        await queue.consume(arrived.put)
+        self.is_serving = True
+        return channel, arrived
 
     async def _replace_bindings(self, channel: AbstractChannel) -> None:
         for key, queues in (self._routes or {}).items():
