@@ -54,9 +54,10 @@ def clock() -> ManualClock:
 
 
 async def sent(database: Database) -> list[tuple[str, str | None]]:
-    """Return the events in the outbox that are no timers, with their destinations."""
+    """Return the answers in the outbox, with their destinations: the step's own messages go to all services."""
     async with database.reading() as connection:
-        return [(row.event_type, row.destination) for row in await outbox.listed(connection) if not row.is_timer]
+        rows = [row for row in await outbox.listed(connection) if row.destination and not row.is_timer]
+    return [(row.event_type, row.destination) for row in rows]
 
 
 async def audited(database: Database) -> list[tuple[str, str, str, str | None]]:
