@@ -153,7 +153,10 @@ class BatchTransaction:
             failpoints.here("outbox-written", self.outcomes)
             if session is not None:
                 session.is_lent = False
-                session.commit()
+                try:
+                    session.commit()
+                except BaseException as error:  # a deferred constraint: the rows are those of a step
+                    raise RowsNotWrittenError from error
             if connection.in_transaction():
                 connection.commit()
             return True
