@@ -5,7 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests/end_to_end/test_rolling_restarts.py \
-	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py
+	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py \
+	tests/state_machine tests/conformance/test_joined_sagas.py tests/docs/test_harden.py tests/cli/doctor/test_queues.py \
+	tests/docs/test_blocks.py::test_readme_container_commands_end_as_stated \
+	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down
 RACES_IN := tests/unit/runtime/test_joins_at_once.py \
 	tests/conformance/test_joins.py::test_replicas_run_a_join_once_in_every_round \
 	tests/conformance/test_orchestrated_in_parallel.py::test_two_replicas_lose_no_join \
@@ -13,7 +16,7 @@ RACES_IN := tests/unit/runtime/test_joins_at_once.py \
 # Coverage doubles the time of a test, so only the tests of the covered modules run under it.
 COVERED := tests/unit/protocol tests/unit/persistence tests/unit/runtime tests/unit/foreign_code
 # The folders with the longest tests come first; by itself xdist begins with the files that hold the most tests.
-IN_ORDER := -n 3 --dist loadfile --no-loadscope-reorder
+IN_ORDER := -n 4 --dist loadfile --no-loadscope-reorder $(LONG:%=--deselect %)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -31,11 +34,11 @@ ifdef PYTEST_ARGS
 else
 	$(BIN)/pytest -n 3 --dist loadfile $(COVERED) --cov
 	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted $(COVERED:%=--ignore %)
-	$(BIN)/pytest $(IN_ORDER) tests/state_machine tests/docs tests/cli tests/conformance tests/examples
-	$(BIN)/pytest $(IN_ORDER) tests/end_to_end tests/console $(LONG:%=--ignore %)
+	$(BIN)/pytest $(IN_ORDER) tests/docs tests/cli tests/conformance tests/examples
+	$(BIN)/pytest $(IN_ORDER) tests/end_to_end tests/console
 endif
 
-fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; one column of the crash matrix
+fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; crashes at any moment of joins; containers
 	$(BIN)/pytest $(LONG)
 
 backlog: $(VENV)/.installed-dev ## have one process drain 100,000 expired events

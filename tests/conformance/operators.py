@@ -38,11 +38,13 @@ with_a_broker = pytest.mark.parametrize("world", ["rabbit-sqlite", "rabbit-postg
 
 async def trip_with_a_dead_letter(world: World) -> str:
     """Start a trip that is refused at its end and whose flight can't be cancelled: a dead letter remains."""
-    world.script.plan("issue_ticket", "refuse")
-    world.script.plan("cancel_flight", *[ConnectionError("airline away")] * 3)
-    trip = await world.request()
+    trip = f"trip-{new_id()[-12:]}"
+    world.script.always("issue_ticket", "refuse", trip)
+    world.script.always("cancel_flight", ConnectionError("airline away"), trip)
+    await world.request(trip)
     await eventually(lambda: world.dead_letters("flight"))
     await world.quiet()
+    world.script.clear()
     assert await world.state(trip) is None
     assert await world.states("hotel", trip) == ["completed"]
     return trip

@@ -223,7 +223,7 @@ async def test_an_operation_needs_a_type(shared_world: World, operation: str) ->
     hotel, now = shared_world.runtimes["hotel"], datetime.now(UTC)
     await write_done(shared_world, NightSetAside(voucher_id="A-1"), "voucher", "set_night_aside", ago=timedelta(0))
     await write_done(shared_world, RoomBooked(trip_id="A-1", room="12"), "trip", "book_room", ago=timedelta(0))
-    facts: dict[str, Any] = {} if operation == "abort" else {"emitted": hotel.service.emitted()}
+    facts: dict[str, Any] = {} if operation == "abort" else {"service": hotel.service}
     operate = partial(getattr(sagas, operation), hotel.database, saga_id="A-1", by=ADA, now=now, **facts)
 
     with pytest.raises(AmbiguousSagaError, match="trip, voucher"):

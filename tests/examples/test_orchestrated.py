@@ -48,7 +48,8 @@ def test_coordinators_container_is_kept_like_the_others() -> None:
     own = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())["services"]["fulfillment"]
     shop = yaml.safe_load((EXAMPLE.parents[1] / "compose.yaml").read_text())
 
-    written_alone = {"command", "environment", "image", "ports", "volumes"}
+    assert own["build"]["args"] == shop["x-service"]["build"]["args"]
+    written_alone = {"build", "command", "environment", "image", "ports", "volumes"}
     assert {name: own[name] for name in own if name not in written_alone} == {
         name: facts for name, facts in shop["x-service"].items() if name != "build"
     }
