@@ -68,6 +68,10 @@ class RowsNotWrittenError(SagaError):
     """The database rejected a row that a step left in its session; the cause has the reason."""
 
 
+class NotCommittedError(SagaError):
+    """The database rejected the commit of a batch, for a deferred constraint say; the cause has the reason."""
+
+
 class UnrecordedError(SagaError):
     """The database rejected a row of the toolkit's own tables; the cause has the reason."""
 

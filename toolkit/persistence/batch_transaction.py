@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit import failpoints
-from toolkit.errors import RowsNotWrittenError
+from toolkit.errors import NotCommittedError, RowsNotWrittenError
 from toolkit.foreign_code.containment import contained
 from toolkit.persistence import pruning_watermark, saga_waits
 from toolkit.persistence.batch_write import (
@@ -75,6 +75,7 @@ class BatchTransaction:
         Raises:
             PositionTakenError: another replica took one of the positions first; nothing was written.
             RowsNotWrittenError: a row of the session can't be written.
+            NotCommittedError: SQLite, which writes and commits at once, can't commit.
         """
         if not (batch or self._session):
             return True
@@ -155,8 +156,8 @@ class BatchTransaction:
                 session.is_lent = False
                 try:
                     session.commit()
-                except BaseException as error:  # a deferred constraint: the rows are those of a step
-                    raise RowsNotWrittenError from error
+                except Exception as error:
+                    raise NotCommittedError from error
             if connection.in_transaction():
                 connection.commit()
             return True

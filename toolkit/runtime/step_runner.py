@@ -14,7 +14,7 @@ from functools import partial
 from toolkit.declaration.encoding import Original, encode
 from toolkit.declaration.events import Event, Refusal
 from toolkit.declaration.participant import Compensation, Step
-from toolkit.errors import PositionTakenError, RowsNotWrittenError, StepError, describe
+from toolkit.errors import NotCommittedError, PositionTakenError, RowsNotWrittenError, StepError, describe
 from toolkit.messaging.envelope import Message
 from toolkit.observability.tracing import Tracing
 from toolkit.persistence.batch_transaction import BatchTransaction
@@ -212,6 +212,8 @@ def writing(tx: Transaction) -> Iterator[None]:
     try:
         with recording():
             yield
+    except NotCommittedError as error:
+        raise (error.__cause__ or error) from None
     except RowsNotWrittenError as error:
         cause = error.__cause__ or error
         if (attempt := tx.only_attempt) and isinstance(cause, Exception):
