@@ -8,6 +8,7 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests
 	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py \
 	tests/state_machine tests/conformance/test_joined_sagas.py tests/docs/test_harden.py tests/cli/doctor/test_queues.py \
 	tests/docs/test_blocks.py::test_readme_container_commands_end_as_stated \
+	tests/examples/test_demos.py::test_demo_ends_as_written_and_stays_readable \
 	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down
 RACES_IN := tests/unit/runtime/test_joins_at_once.py \
 	tests/conformance/test_joins.py::test_replicas_run_a_join_once_in_every_round \
@@ -34,12 +35,13 @@ ifdef PYTEST_ARGS
 else
 	$(BIN)/pytest -n 3 --dist loadfile $(COVERED) --cov
 	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted $(COVERED:%=--ignore %)
-	$(BIN)/pytest $(IN_ORDER) tests/docs tests/cli tests/conformance tests/examples
+	$(BIN)/pytest $(IN_ORDER) -k 'not reads-first' tests/docs tests/cli tests/conformance tests/examples
 	$(BIN)/pytest $(IN_ORDER) tests/end_to_end tests/console
 endif
 
 fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; crashes at any moment of joins; containers
 	$(BIN)/pytest $(LONG)
+	$(BIN)/pytest -n 3 --dist loadfile -k reads-first tests/conformance
 
 backlog: $(VENV)/.installed-dev ## have one process drain 100,000 expired events
 	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py
