@@ -9,7 +9,8 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests
 	tests/state_machine tests/conformance/test_joined_sagas.py tests/docs/test_harden.py tests/cli/doctor/test_queues.py \
 	tests/docs/test_blocks.py::test_readme_container_commands_end_as_stated \
 	tests/examples/test_demos.py::test_demo_ends_as_written_and_stays_readable \
-	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down
+	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down \
+	tests/end_to_end/test_kills_while_gathering.py
 RACES_IN := tests/unit/runtime/test_joins_at_once.py \
 	tests/conformance/test_joins.py::test_replicas_run_a_join_once_in_every_round \
 	tests/conformance/test_orchestrated_in_parallel.py::test_two_replicas_lose_no_join \
@@ -46,8 +47,10 @@ fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silen
 backlog: $(VENV)/.installed-dev ## have one process drain 100,000 expired events
 	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py
 
-crash: $(VENV)/.installed-dev ## kill each service at each failpoint, on each path; writes docs/reports/crash-matrix.md
-	$(BIN)/python -m tests.end_to_end.crash_matrix --report docs/reports/crash-matrix
+crash: $(VENV)/.installed-dev ## kill each service at each failpoint, on each path; writes docs/reports/crash-matrix.md and crash-matrix-shapes.md
+	$(BIN)/python -m tests.end_to_end.crash_matrix --shape orders --report docs/reports/crash-matrix
+	$(BIN)/python -m tests.end_to_end.crash_matrix --shape joins --shape answers --shape coordinator \
+		--report docs/reports/crash-matrix-shapes
 
 races: $(VENV)/.installed-dev ## have two replicas race 10,000 times for a join, a coordinator's replies, and an answer against its deadline
 	RACES=10000 $(BIN)/pytest -n 0 $(RACES_IN)

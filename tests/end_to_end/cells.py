@@ -5,30 +5,27 @@ Unreachable cells are listed, too, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from services.events import OrderCreated
+from tests.end_to_end.crash_shapes import (
+    BOUNCED,
+    DECLINED,
+    FULFILLED,
+    IMPATIENT,
+    NOT_SHIPPED,
+    ORDERS,
+    PATHS,
+    SLOWLY,
+    Path,
+    Placed,
+    Shape,
+)
 from tests.end_to_end.placed_orders import SERVICES
-from toolkit.declaration.events import SagaState, documented_example
 from toolkit.failpoints import DIRECTIONS, POINTS
 from toolkit.ids import new_id
 
 EMBEDDED = "embedded"
-
-_ANTARCTICA = documented_example(OrderCreated)["shipping_address"] | {"country": "AQ"}
-#: The ends of an order, by the changes to the example that cause them.
-_FULFILLED: Mapping[str, object] = {}
-_DECLINED = {"payment_method": "card_declined"}
-_NOT_SHIPPED = {"shipping_address": _ANTARCTICA}
-_BOUNCED = {"customer_email": "ada@bounce.example"}
-#: The payment takes `SLOWNESS` seconds, and holds the saga up meanwhile.
-_SLOWLY = {"payment_method": "card_slow"}
-
-#: How long a slow payment takes, in seconds: longer than a step here takes to be overdue.
-SLOWNESS = 3
-
-_IMPATIENT = {"SAGA_OVERDUE_AFTER": "1", "SAGA_WATCH_EVERY": "0.1"}
 
 #: The service to hold up so that a step of the key's service is overdue: the consumer of its event.
 _NEXT = {"inventory": "payment", "payment": "shipping", "shipping": "notification"}
@@ -38,7 +35,8 @@ _NEXT = {"inventory": "payment", "payment": "shipping", "shipping": "notificatio
 class Cell:
     """One crash: its service, failpoint, direction and database; `unreachable` is why there is none.
 
-    - `plots`: the orders, each as its changes to the example.
+    - `shape`, `path`: the kind of its sagas, and the column; an order's path is its direction.
+    - `plots`: the sagas, each as its changes to the example.
     - `settings`: further settings with which the service reaches the point.
     - `died_before_at`: the point of an earlier crash that this one needs.
     - `held`: the service that is stopped meanwhile; with `after_payment` only once the payment has begun.
@@ -48,6 +46,8 @@ class Cell:
     service: str
     direction: str
     database: str
+    shape: Shape = ORDERS
+    path: str = ""
     plots: tuple[Mapping[str, object], ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     died_before_at: str | None = None
@@ -56,25 +56,18 @@ class Cell:
     unreachable: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.database}-{self.service}-{self.direction}-{self.point}"
+        shape = "" if self.shape is ORDERS else f"{self.shape.name}-"
+        return f"{shape}{self.database}-{self.service}-{self.way}-{self.point}"
 
-    def orders(self) -> list[OrderCreated]:
-        """Return fresh orders."""
-        example, mark = documented_example(OrderCreated), new_id()[-12:]
-        return [
-            OrderCreated.model_validate(example | {"order_id": f"order-{mark}-{number}"} | plot)
-            for number, plot in enumerate(self.plots)
-        ]
+    @property
+    def way(self) -> str:
+        """The column's name beside the service."""
+        return self.path or self.direction
 
-
-def end_of(order: OrderCreated) -> SagaState:
-    """Return the expected end of an order."""
-    is_refused = (
-        order.payment_method == _DECLINED["payment_method"]
-        or order.shipping_address.country == "AQ"
-        or order.customer_email == _BOUNCED["customer_email"]
-    )
-    return SagaState.FAILED if is_refused else SagaState.COMPLETED
+    def sagas(self) -> list[Placed]:
+        """Return fresh sagas."""
+        mark = new_id()[-12:]
+        return [self.shape.place(f"crashed-{mark}-{number}", plot) for number, plot in enumerate(self.plots)]
 
 
 def column(service: str, database: str) -> list[Cell]:
@@ -104,9 +97,9 @@ def cell(point: str, service: str, direction: str, database: str) -> Cell:
 
 def _plots(service: str, direction: str) -> tuple[Mapping[str, object], ...]:
     if direction == "forward":
-        return (_FULFILLED,) * 3
+        return (FULFILLED,) * 3
     # Shipping compensates only after it has completed its step.
-    return (_BOUNCED,) * 3 if service == "shipping" else (_NOT_SHIPPED, _BOUNCED, _NOT_SHIPPED)
+    return (BOUNCED,) * 3 if service == "shipping" else (NOT_SHIPPED, BOUNCED, NOT_SHIPPED)
 
 
 def _overdue(where: dict[str, str]) -> Cell:
@@ -115,17 +108,51 @@ def _overdue(where: dict[str, str]) -> Cell:
         case "notification", "forward":
             return Cell(**where, unreachable="its forward step ends the saga, so it never waits for the end")
         case "embedded", "forward":
-            return Cell(**where, plots=(_SLOWLY,), settings=_IMPATIENT)
+            return Cell(**where, plots=(SLOWLY,), settings=IMPATIENT)
         case "embedded", _:
-            plots = (_SLOWLY | _NOT_SHIPPED,)
-            return Cell(**where, plots=plots, settings=_IMPATIENT, held="inventory", after_payment=True)
+            plots = (SLOWLY | NOT_SHIPPED,)
+            return Cell(**where, plots=plots, settings=IMPATIENT, held="inventory", after_payment=True)
         case service, "forward":
-            return Cell(**where, plots=(_FULFILLED,), settings=_IMPATIENT, held=_NEXT[service])
+            return Cell(**where, plots=(FULFILLED,), settings=IMPATIENT, held=_NEXT[service])
         case "inventory", _:
-            return Cell(**where, plots=(_DECLINED,), settings=_IMPATIENT, held="notification")
+            return Cell(**where, plots=(DECLINED,), settings=IMPATIENT, held="notification")
         case "payment", _:
-            return Cell(**where, plots=(_NOT_SHIPPED,), settings=_IMPATIENT, held="notification")
+            return Cell(**where, plots=(NOT_SHIPPED,), settings=IMPATIENT, held="notification")
         case _:
             # Both refuse or compensate before the inventory does, which has to have completed its own step by then.
-            plots = (_SLOWLY | _BOUNCED,)
-            return Cell(**where, plots=plots, settings=_IMPATIENT, held="inventory", after_payment=True)
+            plots = (SLOWLY | BOUNCED,)
+            return Cell(**where, plots=plots, settings=IMPATIENT, held="inventory", after_payment=True)
+
+
+def cells_of(shapes: Iterable[str], databases: Iterable[str]) -> list[Cell]:
+    """Return all cells of these shapes; only orders run in the embedded transport."""
+    found: list[Cell] = []
+    for shape in shapes:
+        for database in databases:
+            if shape == ORDERS.name:
+                found += matrix((database,))
+            elif database != EMBEDDED:
+                found += path_cells(shape, database)
+    return found
+
+
+def path_cells(shape: str, database: str) -> list[Cell]:
+    """Return the cells of all paths of this shape: all points on each."""
+    kind, paths = PATHS[shape]
+    return [_on_path(kind, path, point, database) for path in paths for point in POINTS]
+
+
+def _on_path(shape: Shape, path: Path, point: str, database: str) -> Cell:
+    where = {"point": point, "service": path.service, "direction": path.direction, "database": database}
+    facts = where | {"shape": shape, "path": path.name}
+    if reason := path.unreachable.get(point):
+        return Cell(**facts, unreachable=reason)
+    is_overdue = point == "overdue-found"
+    return Cell(
+        **facts,
+        plots=path.plots[:1] if is_overdue else path.plots,
+        settings={**path.settings, **(IMPATIENT if is_overdue else {})},
+        held=path.overdue if is_overdue else path.held,
+        # The relay gets its own rows directly; it finds only those that an earlier process left.
+        died_before_at="committed" if point == "relay-claimed" else None,
+    )

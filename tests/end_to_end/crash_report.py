@@ -14,17 +14,19 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.end_to_end.crash_shapes import ORDERS
 from toolkit.failpoints import HANDLER, POINTS, RELAY
 
 if TYPE_CHECKING:
+    from tests.end_to_end.cells import Cell
     from tests.end_to_end.crash_matrix import Result
 
 
 _PREFACE = (
-    "In each cell a process sends itself a real SIGKILL at the named point while orders run, and is started again.",
-    "A cell is right when each order has its expected end, `saga verify` finds nothing, and goods and money add up.",
+    "In each cell a process sends itself a real SIGKILL at the named point while sagas run, and is started again.",
+    "A cell is right when each saga has its expected end, `saga verify` finds nothing, and goods and money add up.",
     "The time to that counts from the restart, the start of Python included.",
-    "`make crash` writes this page. Orders and faults are the same in each run: there is no seed.",
+    "`make crash` writes this page. Sagas and faults are the same in each run: there is no seed.",
 )
 
 
@@ -106,12 +108,12 @@ class Report:
 
     def _tables(self) -> list[str]:
         lines: list[str] = []
-        for database in dict.fromkeys(each.cell.database for each in self.results):
-            of = [each for each in self.results if each.cell.database == database]
-            columns = list(dict.fromkeys((each.cell.service, each.cell.direction) for each in of))
-            seen = {(each.cell.point, each.cell.service, each.cell.direction): _seconds(each) for each in of}
+        for title in dict.fromkeys(_title(each.cell) for each in self.results):
+            of = [each for each in self.results if _title(each.cell) == title]
+            columns = list(dict.fromkeys((each.cell.service, each.cell.way) for each in of))
+            seen = {(each.cell.point, each.cell.service, each.cell.way): _seconds(each) for each in of}
             kills = [each for each in of if each.right_after is not None]
-            lines += [f"## {database}", "", f"Seconds until all was right; convergence {self._convergence(kills)}.", ""]
+            lines += [f"## {title}", "", f"Seconds until all was right; convergence {self._convergence(kills)}.", ""]
             lines += [f"| point | {' | '.join(f'{service}, {way}' for service, way in columns)} |"]
             lines += [f"|---|{'---|' * len(columns)}"]
             lines += [f"| {p} | {' | '.join(seen.get((p, *column), '') for column in columns)} |" for p in POINTS]
@@ -134,12 +136,18 @@ class Report:
         return [f"## {title}", "", *(f"- {item}" for item in items or ["none"]), ""]
 
 
+def _title(cell: Cell) -> str:
+    return cell.database if cell.shape is ORDERS else f"{cell.shape.name}, {cell.database}"
+
+
 def _cell(result: Result) -> dict[str, Any]:
     cell = result.cell
     return {
+        "shape": cell.shape.name,
         "database": cell.database,
         "service": cell.service,
         "direction": cell.direction,
+        "path": cell.way,
         "point": cell.point,
         "died_after": result.died_after and round(result.died_after, 2),
         "right_after": result.right_after and round(result.right_after, 2),

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
 import aio_pika
 
-from services.events import OrderCreated
 from tests.end_to_end.breakable import free_port
 from tests.end_to_end.fleet_tables import FleetTables
 from tests.end_to_end.placed_orders import SERVICES
 from tests.end_to_end.replica import Replica
 from tests.eventually import eventually
-from toolkit import Settings
+from toolkit import Event, Settings
+from toolkit.client.account_checks import AccountCheck
 from toolkit.messaging.envelope import WireMessage
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
 
@@ -29,6 +29,7 @@ class Fleet(FleetTables):
 
     - `through`: returns a server's URL for a service, through a proxy; the test itself bypasses the proxy.
     - `references`: the `module:attribute` that `saga run` runs as a service; by default the service of that name.
+    - `checks`: what has to add up beside the logs; by default the order's goods and money.
     - `log`: the file for the processes' output; by default the test's own output.
     """
 
@@ -40,10 +41,10 @@ class Fleet(FleetTables):
         through: Callable[[str, str], str] = lambda _, url: url,
         environment: Mapping[str, str] | None = None,
         references: Mapping[str, str] | None = None,
+        checks: Sequence[AccountCheck] | None = None,
         log: IO[bytes] | None = None,
     ) -> None:
-        super().__init__(settings, databases)
-        self.references = dict(references or {})
+        super().__init__(settings, databases, references=references or {}, checks=checks)
         self.replicas: list[Replica] = []
         self._log = log
         self._through = through
@@ -89,10 +90,14 @@ class Fleet(FleetTables):
         await self.close()
         await self._sweep()
 
-    async def place(self, placed: Sequence[OrderCreated]) -> None:
-        """Send orders as a plain client, with a routing key and a body."""
+    async def place(self, placed: Sequence[Event], *, saga_id: str | None = None) -> None:
+        """Send events as a plain client, with a routing key and a body; only starting events need no saga's id."""
         async with RabbitPublisher(self.settings) as publisher:
-            wires = [WireMessage(order.model_dump_json().encode(), "order.OrderCreated") for order in placed]
+            keys = [f"{event.__owner__}.{type(event).__name__}" for event in placed]
+            wires = [
+                WireMessage(event.model_dump_json().encode(), key, correlation_id=saga_id)
+                for event, key in zip(placed, keys, strict=True)
+            ]
             await asyncio.gather(*(publisher.publish(wire) for wire in wires))
 
     async def _spawn(self, name: str, port: int, changes: Mapping[str, str]) -> asyncio.subprocess.Process:
@@ -113,7 +118,7 @@ class Fleet(FleetTables):
     async def _sweep(self) -> None:
         connection = await aio_pika.connect(self.settings.broker_url)
         async with connection, connection.channel() as channel:
-            for name in SERVICES:
+            for name in self.databases:
                 await channel.queue_delete(f"{self.settings.exchange}.{name}")
                 await channel.queue_delete(f"{self.settings.exchange}.{name}.dead")
                 await channel.exchange_delete(f"{self.settings.exchange}.{name}")
@@ -121,6 +126,6 @@ class Fleet(FleetTables):
             await channel.exchange_delete(f"{self.settings.exchange}.dead")
 
 
-def sqlite_databases(data_dir: Path) -> dict[str, str]:
+def sqlite_databases(data_dir: Path, names: Iterable[str] = SERVICES) -> dict[str, str]:
     """Return a file for each service."""
-    return {name: f"sqlite:///{data_dir / name}.db" for name in SERVICES}
+    return {name: f"sqlite:///{data_dir / name}.db" for name in names}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.accounts import money_adds_up, paid_as_ended, reserved_as_ended, stock_adds_up
 from services.events import OrderCreated
 from services.payment.gateway import open_gateway
-from tests.end_to_end.placed_orders import SERVICES, is_bound_to_fail
+from tests.end_to_end.placed_orders import is_bound_to_fail
 from tests.eventually import eventually
-from toolkit import Settings
-from toolkit.client.database_client import DatabaseClient
+from toolkit import Service, Settings
+from toolkit.client.account_checks import AccountCheck
+from toolkit.client.service_locations import in_database
 from toolkit.client.verification import verify
 from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
@@ -29,10 +31,26 @@ T = TypeVar("T")
 class FleetTables:
     """Reads the services' databases, whether their processes run or not."""
 
-    def __init__(self, settings: Settings, databases: dict[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        databases: Mapping[str, str],
+        *,
+        references: Mapping[str, str],
+        checks: Sequence[AccountCheck] | None = None,
+    ) -> None:
         self.settings = settings
-        self.databases = {name: Database(databases[name]) for name in SERVICES}
-        self.clients = {name: DatabaseClient(name, databases[name]) for name in SERVICES}
+        self.databases = {name: Database(url) for name, url in databases.items()}
+        self.references = dict(references)
+        self.clients = {name: in_database(name, url, settings, self._declared) for name, url in databases.items()}
+        self._checks = [reserved_as_ended, partial(paid_as_ended, settings=settings)] if checks is None else checks
+
+    def _declared(self, name: str) -> Service:
+        """Return the declarations of a service: its contract names the answers, which no entry emits."""
+        module, _, attribute = self.references.get(name, f"services.{name}.app:app").partition(":")
+        found = getattr(import_module(module), attribute)
+        assert isinstance(found, Service)
+        return found
 
     async def close(self) -> None:
         """Close the databases."""
@@ -72,8 +90,7 @@ class FleetTables:
 
     async def violations(self) -> list[str]:
         """Return what `saga verify` finds wrong, or can't check, in all sagas, goods, money, outboxes and queues."""
-        checks = [reserved_as_ended, partial(paid_as_ended, settings=self.settings)]
-        report = await verify(list(self.clients.values()), checks=checks, broker=self.settings)
+        report = await verify(list(self.clients.values()), checks=self._checks, broker=self.settings)
         found = [f"{each.invariant}: {each.saga_id or 'all'}: {each.text}" for each in report.violations]
         return [*found, *report.unchecked, *report.unreachable.values()]
 
@@ -92,7 +109,7 @@ class FleetTables:
 
     async def is_at_rest(self) -> bool:
         """Whether all outboxes are empty."""
-        return not sum([await self.waiting_rows(name) for name in SERVICES])
+        return not sum([await self.waiting_rows(name) for name in self.databases])
 
     async def _sagas(self, name: str) -> list[saga_log_queries.ListedSaga]:
         return await self.look(name, lambda connection: saga_log_queries.sagas(connection, limit=10_000))

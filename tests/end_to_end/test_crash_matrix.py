@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.end_to_end.cells import DIRECTIONS, POINTS, SERVICES, Cell, column, matrix
+from tests.end_to_end.cells import DIRECTIONS, POINTS, SERVICES, Cell, column, matrix, path_cells
 from tests.end_to_end.crash_matrix import open_fleet, run_on_fleet
+from tests.end_to_end.crash_shapes import PATHS
 from tests.end_to_end.fleet import Fleet, sqlite_databases
 from tests.servers import Server
 
@@ -43,3 +44,14 @@ def test_the_matrix_covers_each_point_and_direction():
     places = {(cell.point, cell.direction, cell.service, cell.database) for cell in cells}
     assert len(cells) == len(places) == len(POINTS) * len(DIRECTIONS) * (2 * len(SERVICES) + 1)
     assert all(cell.plots or cell.unreachable for cell in cells)
+
+
+@pytest.mark.parametrize("shape", PATHS)
+def test_each_path_has_a_cell_at_each_point(shape: str):
+    kind, paths = PATHS[shape]
+
+    cells = path_cells(shape, "sqlite")
+
+    assert len({str(cell) for cell in cells}) == len(POINTS) * len(paths)
+    assert all(cell.plots or cell.unreachable for cell in cells)
+    assert {cell.service for cell in cells} | {cell.held for cell in cells if cell.held} <= set(kind.services)
