@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.example_sagas import conference, parallel_trip
+from tests.example_sagas import approval, conference, parallel_trip
 from tests.example_sagas.travel import Script
 from tests.simulation.simulation import Simulation, simulation
 from toolkit import Event, Saga, Service, Settings
@@ -32,13 +32,17 @@ _MOST_MOMENTS = 300
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A saga with joins: its services by a script, its steps, and the step whose success ends it."""
+    """A saga with joins: its services by a script, its steps, and the step whose success ends it.
+
+    - `answers`: the events from outside that it needs beside its starting event.
+    """
 
     saga: Saga
     declare: Callable[[Script], list[Service]]
     steps: Sequence[str]
     last: str
     patience: timedelta
+    answers: tuple[Event, ...] = ()
 
     def start(self) -> Event:
         """Return the event that starts it."""
@@ -67,6 +71,17 @@ SAGAS = {
         conference.PATIENCE,
     ),
 }
+#: The saga that waits for an officer's answer.
+ANSWERED = {
+    "purchase": Joined(
+        approval.purchase_saga,
+        approval.services,
+        ("quote", "decide", "order"),
+        "order",
+        approval.PATIENCE,
+        answers=(approval.Approved(purchase_id=SAGA_ID),),
+    ),
+}
 
 
 @contextmanager
@@ -84,8 +99,9 @@ def world_of(joined: Joined, folder: Path, script: Script | None = None) -> Iter
 
 
 def started(world: Simulation, joined: Joined) -> None:
-    """Send the event that starts the saga."""
-    world.wire.hold(message(world, joined, joined.start()))
+    """Send the event that starts the saga, and its answers."""
+    for event in (joined.start(), *joined.answers):
+        world.wire.hold(message(world, joined, event))
 
 
 def settled(
@@ -164,7 +180,8 @@ def assert_all_or_nothing(world: Simulation, joined: Joined) -> bool:
         if each.name in services
         for event in Contract.of(each).consumed()
     }
-    found = violations_of(SAGA_ID, timeline(world), consumed=consumed)
+    answers = {type(event).__name__ for event in joined.answers}
+    found = violations_of(SAGA_ID, timeline(world), consumed=consumed, answers=answers)
     assert found == []
     for name in world.files:
         assert [tuple(row) for row in world.rows(name, "SELECT id, event_type FROM outbox")] == []
