@@ -18,7 +18,7 @@ RACES_IN := tests/unit/runtime/test_joins_at_once.py \
 # Coverage doubles the time of a test, so only the tests of the covered modules run under it.
 COVERED := tests/unit/protocol tests/unit/persistence tests/unit/runtime tests/unit/foreign_code
 # The folders with the longest tests come first; by itself xdist begins with the files that hold the most tests.
-IN_ORDER := -n 4 --dist loadfile --no-loadscope-reorder $(LONG:%=--deselect %)
+IN_ORDER := --dist loadfile --no-loadscope-reorder $(LONG:%=--deselect %)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -36,8 +36,8 @@ ifdef PYTEST_ARGS
 else
 	$(BIN)/pytest -n 3 --dist loadfile $(COVERED) --cov
 	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted $(COVERED:%=--ignore %)
-	$(BIN)/pytest $(IN_ORDER) -k 'not reads-first' tests/docs tests/cli tests/conformance tests/examples
-	$(BIN)/pytest $(IN_ORDER) tests/end_to_end tests/console
+	$(BIN)/pytest -n 4 $(IN_ORDER) -k 'not reads-first' tests/docs tests/cli tests/conformance tests/examples
+	$(BIN)/pytest -n 3 $(IN_ORDER) tests/end_to_end tests/console
 endif
 
 fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; crashes at any moment of joins; containers
