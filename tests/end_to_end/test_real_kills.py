@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ import pytest
 
 from tests.conftest import PostgresDatabases
 from tests.end_to_end.fleet import Fleet, sqlite_databases
-from tests.end_to_end.placed_orders import SERVICES, orders
+from tests.end_to_end.placed_orders import PATIENT, SERVICES, orders
 from tests.eventually import eventually
 from tests.servers import Server
 from toolkit import Settings
@@ -32,7 +33,7 @@ def open_fleet(rabbitmq: Server, postgres_databases: PostgresDatabases, tmp_path
             if kind == "postgresql"
             else sqlite_databases(tmp_path)
         )
-        fleet = Fleet(settings, urls)
+        fleet = Fleet(settings, urls, environment=PATIENT)
         try:
             yield fleet
         finally:
@@ -112,5 +113,6 @@ async def test_a_killed_embedded_process_loses_nothing(tmp_path: Path) -> None:
 
 async def _embedded(data_dir: Path, file: Path, *kill_at: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.end_to_end.embedded_orders", str(data_dir), str(file), *kill_at
-    )
+        sys.executable, "-m", "tests.end_to_end.embedded_orders", str(data_dir), str(file), *kill_at,
+        env=os.environ | PATIENT,
+    )  # fmt: skip
