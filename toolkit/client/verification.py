@@ -19,7 +19,7 @@ from toolkit.client.service_client import Entries, LogReader, ServiceClient
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
-from toolkit.protocol.invariants import Backlog, Violation, at_rest, violations_of
+from toolkit.protocol.invariants import ROOTED, Backlog, Violation, at_rest, violations_of
 from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import tell
@@ -71,15 +71,24 @@ async def verify(
     contracts = await ask_all(clients, lambda client: client.contract())
     answers = {name for each in contracts.by_service.values() for name, event in each.events.items() if event.answer}
     violations, outcomes = await _verify_all(whole, answers, progress)
+    violations, uncaused = _apart(violations, contracts.unreachable)
     left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(backlog.by_service, broker)
     own, unchecked_of_own = await _run(checks, clients, outcomes)
     return VerificationReport(
         violations=[*violations, *left.violations, *own],
-        unchecked=[*left.unchecked, *unchecked_of_own],
+        unchecked=[*uncaused, *left.unchecked, *unchecked_of_own],
         is_broker_away=left.is_broker_away,
         sagas=len(whole),
         left_out=len(timelines) - len(whole),
     )
+
+
+def _apart(violations: Sequence[Violation], unread: Mapping[str, str]) -> tuple[list[Violation], list[str]]:
+    """Part off the events without a cause where a contract can't be read: they may be answers, which no entry emits."""
+    uncaused = [each for each in violations if unread and each.invariant == ROOTED]
+    why = f"{', '.join(unread)} could not be asked for the contract: {next(iter(unread.values()), '')}"
+    found = [f"{each.saga_id}: {each.text}, unless it is an answer; {why}" for each in uncaused]
+    return [each for each in violations if each not in uncaused], found
 
 
 async def _read(client: LogReader, progress: Callable[[str, int], None]) -> Entries:

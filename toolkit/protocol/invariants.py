@@ -20,6 +20,8 @@ from toolkit.protocol.timeline import asked_streams, is_start
 
 #: Their messages are no events of the saga: no log entry emitted them.
 _CONTROL = (SAGA_ENDED, ABORT_REQUESTED)
+#: The invariant that only holds beside the answers, which come from outside.
+ROOTED = "every event has its cause"
 #: The states that a step may be left in, by how its saga ended; a join that gathers has done nothing.
 _SETTLED = {
     SagaState.COMPLETED: (StepState.CONFIRMED, StepState.GATHERING),
@@ -253,7 +255,7 @@ CHECKS: dict[str, Callable[[Saga], Iterable[str]]] = {
     "undone once, in reverse order": undone_in_reverse,
     "one effect per step": done_once,
     "every move is legal": legal,
-    "every event has its cause": rooted,
+    ROOTED: rooted,
     "no event causes itself": acyclic,
     "nothing moves after the end": still_after_the_end,
 }

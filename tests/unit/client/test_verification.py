@@ -63,6 +63,21 @@ async def test_a_forged_event_is_found_beside_an_answer(running: Embedded, clien
     ]
 
 
+async def test_an_answer_of_an_unread_contract_is_unchecked(
+    running: Embedded, clients: list[DatabaseClient], tmp_path: Path
+) -> None:
+    await sent(running, PurchaseWanted(purchase_id="desk-1"))
+    await sent(running, Approved(purchase_id="desk-1"), event_id=new_id())
+    await verified(clients)
+    undeclared = DatabaseClient("desk", f"sqlite:///{tmp_path}/desk.db")
+
+    report = await verify([each if each.service != "desk" else undeclared for each in clients])
+    await undeclared.close()
+
+    assert report.violations == []
+    assert [each for each in report.unchecked if each.startswith("desk-1: decide took a Approved")]
+
+
 async def sent(running: Embedded, event: Event, **facts: object) -> None:
     await running.publish(message(event, "desk-1", saga_type="purchase", **facts))
 
