@@ -65,7 +65,7 @@ class FleetTables:
         """Return how many sagas ended in each state, from the notification service's log."""
         return Counter(each.state for each in await self._sagas("notification"))
 
-    async def all_ended(self, placed: Sequence[OrderCreated], *, within: float = 120) -> None:
+    async def all_ended(self, placed: Sequence[OrderCreated], *, within: float = 60) -> None:
         """Wait until each order ended as it should, and all outboxes are empty."""
         failed = sum(map(is_bound_to_fail, placed))
         due = Counter({"Completed": len(placed) - failed, "Failed": failed})

@@ -6,17 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from examples.approval.accounts import CHECKS, budgets_are_conserved, orders_are_approved
 from examples.approval.demo import NO, YES
 from tests.examples.conftest import embedded
+from tests.examples.damaged import checked_after
 from tests.examples.demos import DEMOS
 from toolkit.cli.demonstration import Outcome, Scenario
 from toolkit.client.account_checks import AccountCheck
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
-from toolkit.persistence.database import Database
 
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 STATES = {("purchase", "yes"): COMPLETED, ("purchase", "no"): FAILED}
@@ -80,12 +79,7 @@ async def test_checks_hold_and_show_their_figures(databases):
 async def test_checks_detect_lost_budgets_and_unapproved_orders(
     databases: dict[str, str], check: AccountCheck, service: str, fault: str, found: str
 ):
-    database = Database(databases[service])
-    async with database.engine.begin() as connection:
-        await connection.execute(text(fault))
-    await database.close()
-
-    result = await check(databases, STATES)
+    result = await checked_after(fault, check, databases, service, STATES)
 
     assert not result.holds
     assert found in result.found

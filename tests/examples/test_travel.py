@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from examples.travel.accounts import CHECKS, nothing_is_overbooked, trips_are_whole
 from examples.travel.events import TripRequested, trip_saga
+from tests.examples.damaged import checked_after
 from tests.examples.demos import DEMOS
 from tests.examples.running import Running
 from toolkit import Settings
@@ -20,7 +20,6 @@ from toolkit.client.starting import send
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
-from toolkit.persistence.database import Database
 from toolkit.transport.embedded import Embedded
 
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
@@ -109,12 +108,7 @@ async def test_checks_hold_and_show_their_figures(databases):
 async def test_checks_detect_what_is_lost_or_sold_twice(
     databases: dict[str, str], check: AccountCheck, service: str, fault: str, found: str
 ):
-    database = Database(databases[service])
-    async with database.engine.begin() as connection:
-        await connection.execute(text(fault))
-    await database.close()
-
-    result = await check(databases, STATES)
+    result = await checked_after(fault, check, databases, service, STATES)
 
     assert not result.holds
     assert found in result.found
