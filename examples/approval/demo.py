@@ -6,12 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from examples.approval.accounts import CHECKS
-from examples.approval.approvals.models import metadata
-from examples.approval.approvals.steps import decide_purchase, report_rejection
+from examples.approval.approvals.app import app as approvals
 from examples.approval.events import Approved, Declined, purchase_saga
 from examples.approval.finance.app import app as finance
 from examples.approval.ordering.app import app as ordering
-from toolkit import Participant, Service
 from toolkit.cli.demonstration import Demo, Outcome, Results, Scenario, run
 from toolkit.cli.demonstration_answers import GivenAnswer
 from toolkit.client.account_checks import CheckResult
@@ -22,13 +20,8 @@ COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 
 #: Long enough for an answer on a busy machine, and short enough to be watched; the desk itself waits for days.
 DEADLINE = timedelta(seconds=10)
-#: The pause between two reminders; no setting overrides the declared one, so the same steps are declared once more.
+#: The pause between two reminders, in place of a day.
 REMINDER = timedelta(seconds=3)
-
-_desk = Participant("approvals", saga=purchase_saga)
-_desk.step(timeout=timedelta(days=3), remind=REMINDER)(decide_purchase)
-_desk.step()(report_rejection)
-approvals = Service(name="approvals", participants=[_desk], tables=metadata)
 
 YES = GivenAnswer(Approved, by="grace")
 NO = GivenAnswer(Declined, by="linus", changes=("why=too dear",))
@@ -64,7 +57,7 @@ DEMO = Demo(
     scenarios=PURCHASES,
     checks=reminders,
     always=CHECKS,
-    settings={"step_timeouts": {"decide_purchase": DEADLINE}},
+    settings={"step_timeouts": {"decide_purchase": DEADLINE}, "step_reminders": {"decide_purchase": REMINDER}},
     try_next=(
         "ls",
         "trace demo-forgotten",

@@ -131,6 +131,26 @@ def test_unrunnable_reference_is_wrong_use(saga, monkeypatch, variable, value, f
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("reminders", "fault"),
+    [
+        ('{"decide_purchas": 5}', "SAGA_STEP_REMINDERS names decide_purchas, and no service has such a step that"),
+        ('{"reserve_budget": 5}', "SAGA_STEP_REMINDERS names reserve_budget, and no service has such a step that"),
+        ('{"decide_purchase": 60}', "SAGA_STEP_REMINDERS=0:01:00 for decide_purchase is not allowed: give less than"),
+    ],
+)
+def test_a_reminder_that_never_comes_is_refused(saga, monkeypatch, reminders, fault):
+    monkeypatch.setenv("SAGA_PACKAGE", "examples.approval")
+    monkeypatch.setenv("SAGA_STEP_TIMEOUTS", '{"decide_purchase": 60}')
+    monkeypatch.setenv("SAGA_STEP_REMINDERS", reminders)
+
+    result = saga("run", "approvals")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {fault}")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_taken_port_is_the_ports_fault(saga, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -63,7 +63,7 @@ class Branch:
     def __init__(
         self, service: Service, database: Database, *, resources: dict[type, Any], clock: Clock | None = None,
         batch_size: int = 50, window: int = 500, tracing: Tracing | None = None, reads_first: bool = False,
-        asked_by: Mapping[str, str] | None = None,
+        asked_by: Mapping[str, str] | None = None, reminders: Mapping[str, timedelta] | None = None,
     ) -> None:  # fmt: skip
         self.clock = clock or SystemClock()
         self.publisher = RecordingPublisher()
@@ -80,7 +80,7 @@ class Branch:
         )
         self.executor = Executor(
             service,
-            Settings(reads_first=reads_first, asked_by=dict(asked_by or {})),
+            Settings(reads_first=reads_first, asked_by=dict(asked_by or {}), step_reminders=dict(reminders or {})),
             queue=f"saga.{service.name}",
             database=database,
             invocation=Invocation(resources, middleware=service.middleware),

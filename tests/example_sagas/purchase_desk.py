@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,13 +32,16 @@ YES, NO = Approved(purchase_id="desk-1"), Declined(purchase_id="desk-1", why="to
 QUEUE = "saga.desk"
 
 
-async def desk(database: Database, clock: ManualClock, script: Script | None = None, **facts: Any) -> Branch:
+async def desk(
+    database: Database, clock: ManualClock, script: Script | None = None, *,
+    reminders: Mapping[str, timedelta] | None = None, **facts: Any,
+) -> Branch:  # fmt: skip
     """Create the tables, and return a replica of the desk."""
     script = script or Script()
     service = the_desk(script, **facts)
     assert service.tables is not None
     await database.create_tables(service.tables)
-    return Branch(service, database, resources={Script: script}, clock=clock)
+    return Branch(service, database, resources={Script: script}, clock=clock, reminders=reminders)
 
 
 def the_desk(script: Script, **facts: Any) -> Service:

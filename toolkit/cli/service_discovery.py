@@ -110,6 +110,30 @@ def check_step_timeouts(settings: Settings, services: Mapping[str, Service]) -> 
         )
 
 
+def check_step_reminders(settings: Settings, services: Mapping[str, Service]) -> None:
+    """Check that SAGA_STEP_REMINDERS names steps that remind, and that each first reminder precedes the deadline.
+
+    Raises:
+        SettingsError: it names another step, or no reminder would ever come.
+    """
+    if any(service.orchestrators for service in services.values()):
+        return  # as above
+    steps = [step for service in services.values() for step in service.steps if step.remind]
+    names = {step.name for step in steps}
+    if unknown := sorted(settings.step_reminders.keys() - names):
+        raise SettingsError(
+            f"SAGA_STEP_REMINDERS names {', '.join(unknown)}, and no service has such a step that declares `remind`; "
+            f"there are: {', '.join(sorted(names)) or 'none'}"
+        )
+    for step in steps:
+        period, timeout = settings.step_reminders.get(step.name), settings.step_timeouts.get(step.name, step.timeout)
+        if period and timeout and step.is_refusable and period >= timeout:
+            raise SettingsError(
+                f"SAGA_STEP_REMINDERS={period} for {step.name} is not allowed: "
+                f"give less than the step's timeout, {timeout}"
+            )
+
+
 def check_logins(settings: Settings, services: Mapping[str, Service]) -> None:
     """Check that SAGA_LOGINS names owners of events of these services: events of one that is misspelt are not checked.
 

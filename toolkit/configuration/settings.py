@@ -179,6 +179,12 @@ class Settings(FromEnvironment):
         _object_like({"my_step": "PT30S"}),
     ] = Field(default_factory=dict)
     """Timeouts by step name that override the declared ones: JSON, seconds or ISO 8601 durations."""
+    step_reminders: Annotated[
+        dict[str, Annotated[Duration, Field(ge=timedelta(milliseconds=1), le=LONGEST_WAIT)]],
+        NoDecode,
+        _object_like({"my_step": "P1D"}),
+    ] = Field(default_factory=dict)
+    """By step name, how often a step reminds of its open question, in place of its `remind`: JSON, likewise."""
     overdue_after: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
     """How long after a step the saga may pause before the step counts as overdue, and is nudged."""
     nudge_every: Duration = Field(timedelta(minutes=1), ge=timedelta(milliseconds=100), le=LONGEST_WAIT)

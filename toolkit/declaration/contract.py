@@ -138,9 +138,10 @@ class Contract(_Part):
         service: Service,
         *,
         timeouts: Mapping[str, timedelta] | None = None,
+        reminders: Mapping[str, timedelta] | None = None,
         asked_by: Mapping[str, str] | None = None,
     ) -> Contract:
-        """Return the contract that a service declares; `timeouts` override the declared ones.
+        """Return the contract that a service declares; `timeouts` and `reminders` override the declared ones.
 
         `asked_by` names coordinators as SAGA_ASKED_BY does.
         """
@@ -149,7 +150,7 @@ class Contract(_Part):
             service=service.name,
             toolkit_version=version("saga-toolkit"),
             sagas=tuple(_saga(saga) for saga in service.sagas),
-            handlers=tuple(_handler(each, timeouts or {}) for each in service.handlers),
+            handlers=tuple(_handler(each, timeouts or {}, reminders or {}) for each in service.handlers),
             events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
             coordinates=tuple(sorted(service.coordinated)),
             received=tuple(sorted({event.__name__ for each in service.orchestrators for event in each.events})),
@@ -184,7 +185,9 @@ class Contract(_Part):
 
 def contract_of(service: Service, settings: Settings) -> Contract:
     """Return the contract of a service that runs with these settings."""
-    return Contract.of(service, timeouts=settings.step_timeouts, asked_by=settings.asked_by)
+    return Contract.of(
+        service, timeouts=settings.step_timeouts, reminders=settings.step_reminders, asked_by=settings.asked_by
+    )
 
 
 def coordinators_of(service: Service, asked_by: Mapping[str, str]) -> dict[str, str]:
@@ -231,10 +234,13 @@ def _saga(saga: Saga) -> SagaContract:
     )
 
 
-def _handler(handler: Step | Compensation, timeouts: Mapping[str, timedelta]) -> HandlerContract:
+def _handler(
+    handler: Step | Compensation, timeouts: Mapping[str, timedelta], reminders: Mapping[str, timedelta]
+) -> HandlerContract:
     is_step = isinstance(handler, Step)
     step = handler if isinstance(handler, Step) else handler.of
     timeout = timeouts.get(step.name, step.timeout) if is_step else None
+    remind = reminders.get(step.name, step.remind) if is_step and step.remind else None
     return HandlerContract(
         name=handler.name,
         kind="step" if is_step else "compensation",
@@ -248,7 +254,7 @@ def _handler(handler: Step | Compensation, timeouts: Mapping[str, timedelta]) ->
         success=(handler.success if isinstance(handler, Step) else handler.emits).__name__,
         refusals=tuple(event.__name__ for event in handler.refusals) if isinstance(handler, Step) else (),
         timeout=timeout.total_seconds() if timeout else None,
-        remind=step.remind.total_seconds() if is_step and step.remind else None,
+        remind=remind.total_seconds() if remind else None,
         attempts=handler.retry.attempts,
         external=step.external,
         description=inspect.cleandoc(handler.function.__doc__ or ""),

@@ -131,7 +131,7 @@ class Participant:
 
         - `timeout`: counted from the (first) event's `occurred_at`, waiting and retries included; past it the step
           refuses.
-        - `remind`: how often a step that waits for an `Answer` reminds of it.
+        - `remind`: how often a step that waits for an `Answer` reminds of it; shorter than the timeout.
         - `external`: the function calls a system that no transaction covers. The call comes before the first use
           of the session, uses the `IdempotencyKey` parameter as its key, and may be repeated.
 
@@ -197,7 +197,8 @@ class Participant:
     ) -> None:
         where, name, signature = place_of(function), function.__name__, read_signature(function)
         check_step(where, signature, saga=self.saga)
-        check_answers(where, signature, remind=remind)
+        timeout = self.timeout if timeout is None else timeout
+        check_answers(where, signature, timeout=timeout, remind=remind)
         check_is_new(where, name, steps=[step.name for step in self.steps])
         self.steps.append(
             Step(
@@ -208,7 +209,7 @@ class Participant:
                 signature=signature,
                 success=signature.successes[0],
                 refusals=signature.refusals,
-                timeout=self.timeout if timeout is None else timeout,
+                timeout=timeout,
                 remind=remind,
                 retry=retry or self.retry,
                 external=self.external if external is None else external,

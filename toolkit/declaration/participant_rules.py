@@ -61,11 +61,11 @@ def check_step(where: str, signature: Signature, *, saga: Saga) -> None:
         check_buildable(where, refusal, saga, "a refusal is also emitted for a step that never ran")
 
 
-def check_answers(where: str, signature: Signature, *, remind: object) -> None:
+def check_answers(where: str, signature: Signature, *, timeout: timedelta | None, remind: object) -> None:
     """Check how a step takes answers.
 
     Raises:
-        DeclarationError: it emits one, takes nothing that asks for it, or reminds of none.
+        DeclarationError: it emits one, takes nothing that asks for it, or reminds of none, or not before its timeout.
     """
     if emitted := [event.__name__ for event in signature.emits if issubclass(event, Answer)]:
         fault = f"it emits {emitted[0]}, which is an Answer"
@@ -85,6 +85,9 @@ def check_answers(where: str, signature: Signature, *, remind: object) -> None:
         raise DeclarationError(where, fault, "Declare it as in `remind=timedelta(days=1)`")
     if not answered:
         raise DeclarationError(where, "it reminds, but waits for no Answer", "Take an Answer, or drop `remind`")
+    if timeout and signature.refusals and remind >= timeout:
+        fault = f"its remind {remind} is not shorter than its timeout {timeout}, so no reminder ever comes"
+        raise DeclarationError(where, fault, "Shorten `remind`, or drop it")
 
 
 def check_is_new(where: str, name: str, *, steps: Collection[str]) -> None:

@@ -7,6 +7,7 @@ entry, and the batch is executed again with its streams read.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 
 from toolkit.clock import Clock
 from toolkit.declaration.contract import coordinators_of
@@ -33,7 +34,8 @@ _NOTHING: tuple[list[Step], list[Compensation], list[Step | Compensation]] = ([]
 class Dispatch:
     """Dispatches the messages of one service.
 
-    `former_steps` stand in the log by saga type and name, though this release does not declare them.
+    `former_steps` stand in the log by saga type and name, though this release does not declare them; `reminders`
+    override the declared ones by step.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Dispatch:
         clock: Clock,
         former_steps: Collection[tuple[str, str]],
         asked_by: Mapping[str, str],
+        reminders: Mapping[str, timedelta],
         coordination: Coordination | None = None,
     ) -> None:
         self._steps = steps
@@ -55,7 +58,12 @@ class Dispatch:
             service, coordinators_of(service, asked_by), forward=self._forward, compensate=self._compensate
         )
         self._joins = JoinDispatch(
-            service, steps, failures, compensate=self._compensate, was_taken_before=self._was_taken_before
+            service,
+            steps,
+            failures,
+            reminders=reminders,
+            compensate=self._compensate,
+            was_taken_before=self._was_taken_before,
         )
         self._triggered = {event: _triggered_by(event, service, self._asked) for event in service.consumed()}
         self.controls = ControlMessages(service, clock=clock, asked=self._asked, coordination=coordination)

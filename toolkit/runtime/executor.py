@@ -69,6 +69,7 @@ class Executor:
             clock=clock,
             former_steps=former_steps,
             asked_by=settings.asked_by,
+            reminders=settings.step_reminders,
             coordination=Coordination.of(service, timeouts=timeouts, max_body=max_body),
         )
         self._queue = queue

@@ -6,7 +6,8 @@ replicas at once, one is executed again and sees the other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 
 from toolkit.declaration.events import Answer, Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
@@ -40,6 +41,7 @@ class JoinDispatch:
         steps: StepRunner,
         failures: FailedAttempts,
         *,
+        reminders: Mapping[str, timedelta],
         compensate: Compensate,
         was_taken_before: WasTaken,
     ) -> None:
@@ -48,6 +50,8 @@ class JoinDispatch:
         self._compensate = compensate
         self._was_taken_before = was_taken_before
         self._joins = {step.name: step for step in service.steps if step.signature.is_join}
+        steps_that_remind = {name: step.remind for name, step in self._joins.items() if step.remind}
+        self._reminders = {name: reminders.get(name, declared) for name, declared in steps_that_remind.items()}
         self._gates = {handler.name: gate_of(handler) for handler in service.handlers if handler.signature.is_join}
 
     async def take(self, join: Step | Compensation, message: Message, tx: Transaction) -> None:
@@ -78,9 +82,9 @@ class JoinDispatch:
     def _remind(self, step: Step, transition: JoinTransition, tx: Transaction) -> None:
         """Remind of the step's question, if it is still open and this reminder is not a copy."""
         envelope, stream = transition.message.envelope, transition.stream
-        is_next = envelope.reminder == stream.reminders + 1
-        if step.remind and is_next and self._is_open(step, stream) and not tx.work.ends.of(envelope.saga):
-            transition.reminded(step.remind)
+        period, is_next = self._reminders.get(step.name), envelope.reminder == stream.reminders + 1
+        if period and is_next and self._is_open(step, stream) and not tx.work.ends.of(envelope.saga):
+            transition.reminded(period)
 
     def _is_open(self, step: Step, stream: Stream) -> bool:
         """Whether the step was asked, and an answer would fill one of its slots."""
@@ -120,8 +124,8 @@ class JoinDispatch:
             transition.gathered(deadline=first)
             if not was_open and self._is_open(step, stream):
                 transition.asked()
-                if step.remind:
-                    transition.remind_in(step.remind)
+                if period := self._reminders.get(step.name):
+                    transition.remind_in(period)
         else:
             await self._run(step, transition, tx)
 

@@ -45,6 +45,8 @@ from toolkit.urls import shown_url
         ("SAGA_RELAY_LEASE", "soon", "timedelta"),
         ("SAGA_RELAY_LEASE", "nan", "NaN values not permitted"),
         ("SAGA_RELAY_POLL", "PT2M", "less than or equal to 1 minute"),
+        ("SAGA_STEP_REMINDERS", "decide=5", 'give a JSON object, such as {"my_step": "P1D"}'),
+        ("SAGA_STEP_REMINDERS", '{"lend_book": -5}', "greater than or equal to"),
         ("SAGA_STEP_TIMEOUTS", '{"lend_book": "later"}', "timedelta"),
         ("SAGA_STEP_TIMEOUTS", '{"lend_book": -5}', "greater than or equal to"),
         ("SAGA_MAX_MESSAGE_BYTES", "1", "greater than or equal to 8192"),

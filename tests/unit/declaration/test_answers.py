@@ -41,10 +41,13 @@ def test_contract_marks_answers_and_their_reminder():
     desk = Participant("desk", saga=visit_saga)
     desk.step(timeout=timedelta(hours=1), remind=timedelta(minutes=20))(decide)
 
-    contract = Contract.of(Service(name="desk", participants=[desk]))
+    service = Service(name="desk", participants=[desk])
+    contract = Contract.of(service)
+    overridden = Contract.of(service, reminders={"decide": timedelta(minutes=1)})
 
     assert [name for name, event in contract.events.items() if event.answer] == ["Seated", "TurnedAway"]
     assert [handler.remind for handler in contract.handlers] == [1200.0]
+    assert [handler.remind for handler in overridden.handlers] == [60.0]
     assert [slot.events for slot in contract.handlers[0].slots] == [("TableWanted",), ("Seated", "TurnedAway")]
 
 
@@ -69,11 +72,12 @@ def test_a_step_that_misuses_answers_fails(function, fault):
         (timedelta(hours=1), keep, "it reminds, but waits for no Answer"),
         (timedelta(0), decide, "is not a positive timedelta"),
         (60, decide, "its remind 60 is not a positive timedelta"),
+        (timedelta(days=3), decide, "is not shorter than its timeout 3 days, 0:00:00, so no reminder ever comes"),
     ],
 )
 def test_a_reminder_needs_a_period_and_an_answer(remind, function, fault):
     with pytest.raises(DeclarationError, match=fault):
-        Participant("desk", saga=visit_saga).step(remind=remind)(function)
+        Participant("desk", saga=visit_saga, timeout=timedelta(days=3)).step(remind=remind)(function)
 
 
 def test_no_compensation_runs_on_an_answer():

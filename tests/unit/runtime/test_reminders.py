@@ -115,3 +115,22 @@ async def test_a_step_without_remind_sets_none(database: Database, clock: Manual
     await taken(await desk(database, clock), incoming(PriceQuoted(purchase_id="desk-1", price=1, iban=""), clock))
 
     assert await set_for(database) == {}
+
+
+async def test_a_setting_overrides_the_declared_reminder(database: Database, clock: ManualClock) -> None:
+    hour = timedelta(hours=1)
+    waiting = await desk(database, clock, remind=DAY, reminders={"decide": hour})
+    await taken(waiting, incoming(QUOTED, clock))
+    assert await set_for(database) == {"1": clock.now() + hour}
+    clock.advance(hour)
+
+    await taken(waiting, reminder(clock))
+
+    assert await reminded(database) == [1]
+    assert (await set_for(database))["2"] == clock.now() + hour
+
+
+async def test_no_setting_makes_a_step_remind(database: Database, clock: ManualClock) -> None:
+    await taken(await desk(database, clock, reminders={"decide": DAY}), incoming(QUOTED, clock))
+
+    assert await set_for(database) == {}

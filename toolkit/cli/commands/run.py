@@ -9,6 +9,7 @@ import typer
 from toolkit.cli.exit_codes import ExitCode, UsageError, code_of, complain, leave
 from toolkit.cli.service_discovery import (
     check_logins,
+    check_step_reminders,
     check_step_timeouts,
     discover,
     find_service,
@@ -60,6 +61,7 @@ def _serve(service: str, settings: Settings, worker: Worker | None = None) -> No
     if ":" not in service:  # the other services of one from elsewhere are not known
         services = discover(package_name())
         check_step_timeouts(settings, services)
+        check_step_reminders(settings, services)
         check_logins(settings, services)
     leave(ExitCode(run_service(found, settings, worker)))
 

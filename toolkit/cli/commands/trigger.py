@@ -14,7 +14,7 @@ from toolkit.cli.interrupts import heeding_sigterm, held, run_async
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_json
 from toolkit.cli.progress_bars import progress
-from toolkit.cli.service_discovery import check_step_timeouts, discover, package_name, sagas_of
+from toolkit.cli.service_discovery import check_step_reminders, check_step_timeouts, discover, package_name, sagas_of
 from toolkit.cli.service_locations import opened
 from toolkit.clock import SystemClock
 from toolkit.protocol.fence import SagaState
@@ -53,6 +53,7 @@ def trigger(
     settings = load_settings()
     if settings.broker_url == "embedded":
         check_step_timeouts(settings, services)
+        check_step_reminders(settings, services)
     started = _Started(saga, events, output)
     with heeding_sigterm():
         try:
