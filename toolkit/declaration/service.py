@@ -170,6 +170,17 @@ class Service:
         received = {event for each in self.orchestrators for event in each.events}
         return received | {event for participant in self.participants for event in participant.consumed()}
 
+    def saga_types(self) -> dict[type[Event], str]:
+        """Return the saga type of each event that the service consumes in one saga only."""
+        found: dict[type[Event], set[str]] = {}
+        for saga, events in (
+            *((each.saga, each.consumed()) for each in self.participants),
+            *((each.saga, each.events) for each in self.orchestrators),
+        ):
+            for event in events:
+                found.setdefault(event, set()).add(saga.name)
+        return {event: next(iter(types)) for event, types in found.items() if len(types) == 1}
+
     def emitted(self) -> dict[str, type[Event]]:
         """Return the events that the service may emit, by name; a coordinator sends on what it receives."""
         sent_on = {event.__name__: event for each in self.orchestrators for event in each.events}

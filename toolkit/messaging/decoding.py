@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -66,6 +67,7 @@ class Unreadable:
 class Decoder:
     """Reads the events that one service consumes.
 
+    - `saga_types`: the saga type of each event that the service consumes in one saga only.
     - `former`: the names of events that only a former release consumed; the transport sets them.
     - `trace`: names the trace, by saga type and id, of a message without one; None when tracing is off.
     - `senders`: checks who may send what; the default checks the routing key only.
@@ -77,11 +79,12 @@ class Decoder:
         sagas: Iterable[Saga],
         *,
         max_body: int,
+        saga_types: Mapping[type[Event], str] = MappingProxyType({}),
         trace: Callable[[str, str], str] | None = None,
         senders: Senders | None = None,
     ) -> None:
         self._events = {event.__name__: event for event in (*events, *CONTROL_EVENTS)}
-        self._sagas = SagaLookup(sagas)
+        self._sagas = SagaLookup(sagas, saga_types)
         self._max_body = max_body
         self._trace = trace
         self._senders = senders or Senders()

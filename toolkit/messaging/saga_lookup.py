@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +29,14 @@ _MOST_PARSED = 16 * 1024 * 1024
 
 
 class SagaLookup:
-    """The sagas that one service takes part in."""
+    """The sagas that one service takes part in.
 
-    def __init__(self, sagas: Iterable[Saga]) -> None:
+    `types` has the saga type of each event that the service consumes in one saga only: such an event needs no header.
+    """
+
+    def __init__(self, sagas: Iterable[Saga], types: Mapping[type[Event], str]) -> None:
         self._sagas = {saga.name: saga for saga in sagas}
+        self._types = types
         self._started_by = {saga.starts_with: saga for saga in self._sagas.values()}
 
     def named(self, saga_type: str) -> Saga | None:
@@ -58,7 +62,7 @@ class SagaLookup:
             return event.saga_type, ""
         if isinstance(event, AbortRequested | EndRequested | SagaWaits):
             return event.saga_type, event.saga_id
-        saga_type = text_of(wire.headers, SAGA_TYPE) or self._only_saga()
+        saga_type = text_of(wire.headers, SAGA_TYPE) or self._only_saga(type(event))
         if saga_type not in self._sagas:
             raise UnreadableError("unknown saga", f"{saga_type!r} is not a saga that this service takes part in")
         saga_id = _saga_id(wire.correlation_id, "the correlation id")
@@ -84,7 +88,7 @@ class SagaLookup:
         """Return the saga type of an unreadable message, when its event alone determines it."""
         if started := self.started_by(event_type):
             return started.name
-        return None if SAGA_TYPE in wire.headers else self._only_saga()
+        return None if SAGA_TYPE in wire.headers else self._only_saga(event_type)
 
     def _id_fields(self, event_type: type[Event] | None, wire: WireMessage) -> set[str]:
         """Return the fields that may hold the saga's id in such an event; in an unknown one any saga's may."""
@@ -96,8 +100,10 @@ class SagaLookup:
         ids = {saga.id_field for saga in ([named] if named else self._sagas.values())}
         return ids if event_type is None else ids & event_type.model_fields.keys()
 
-    def _only_saga(self) -> str | None:
-        return next(iter(self._sagas)) if len(self._sagas) == 1 else None
+    def _only_saga(self, event_type: type[Event] | None) -> str | None:
+        """Return the type of the only saga to which such an event may belong here."""
+        only = next(iter(self._sagas)) if len(self._sagas) == 1 else None
+        return self._types.get(event_type, only) if event_type else only
 
 
 def _fields(body: bytes) -> dict[str, Any]:

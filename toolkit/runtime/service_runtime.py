@@ -199,6 +199,7 @@ def _build_decoder(runtime: ServiceRuntime) -> Decoder:
         runtime.service.consumed(),
         runtime.service.sagas,
         max_body=runtime.settings.max_message_bytes,
+        saga_types=runtime.service.saga_types(),
         trace=runtime.tracing.root_of if runtime.tracing else None,
         senders=Senders(
             exchange=runtime.settings.exchange, queue=runtime.queue, logins=logins, coordinators=_askers(runtime)

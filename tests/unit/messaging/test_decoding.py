@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from tests.example_sagas.loan_messages import message_of, wire
-from tests.example_sagas.loans import NOON, BookLent, BookWanted, CardRefused, loan_saga
+from tests.example_sagas.loans import NOON, BookLent, BookWanted, CardRefused, Clerk, library, loan_saga
 from tests.unit.messaging.plain_messages import WATCH, plain
-from toolkit import Event, Saga, SagaId
+from toolkit import Event, Participant, Saga, SagaId
 from toolkit.declaration.events import AbortRequested, SagaEnded
 from toolkit.errors import UnreadableError
 from toolkit.ids import derived_id
@@ -22,6 +22,10 @@ class RoomWanted(Event, owner="guest"):
 
 
 class RoomLocked(Event, owner="hotel", version=3):
+    stay_id: SagaId
+
+
+class RoomLit(Event, owner="house"):
     stay_id: SagaId
 
 
@@ -114,6 +118,26 @@ def test_two_sagas_in_one_service_need_types() -> None:
     assert named.envelope.saga_type == "stay"
     with pytest.raises(UnreadableError, match="unknown saga: None"):
         decoder.read(bare, WATCH)
+
+
+def test_event_consumed_in_one_saga_needs_no_type() -> None:
+    door = Participant("door", saga=stay_saga)
+
+    @door.step()
+    async def lock_room(event: RoomWanted) -> RoomLocked:
+        return RoomLocked(stay_id=event.stay_id)
+
+    @door.step()
+    async def light_room(event: RoomLocked) -> RoomLit:
+        return RoomLit(stay_id=event.stay_id)
+
+    branch = library(Clerk())
+    service = replace(branch, participants=[*branch.participants, door])
+    decoder = Decoder(service.consumed(), service.sagas, saga_types=service.saga_types(), max_body=1000)
+
+    message = decoder.read(plain(b'{"stay_id": "stay-1"}', "hotel.RoomLocked", correlation_id="stay-1"), WATCH)
+
+    assert message.envelope.saga_type == "stay"
 
 
 def test_the_largest_saga_ended_exceeds_no_limit() -> None:
