@@ -7,7 +7,9 @@ from itertools import combinations, pairwise
 import pytest
 
 from services.demo import SERVICES
-from toolkit.console.diagrams.graph import drawn
+from tests.example_sagas import approval
+from tests.example_sagas.travel import Script
+from toolkit.console.diagrams.graph import UNKNOWN_SERVICES, drawn
 from toolkit.console.diagrams.layout import arrange
 from toolkit.console.diagrams.shapes import (
     CHARACTER,
@@ -70,7 +72,13 @@ def order_without(*away: str) -> Layout:
     return drawn(choreography, choreography.sagas[0], unknown_services=away)
 
 
+def purchase_without(*away: str) -> Layout:
+    choreography = Choreography(each for each in approval.services(Script()) if each.name not in away)
+    return drawn(choreography, choreography.sagas[0], unknown_services=away)
+
+
 PICTURES = [order(), order_without("shipping"), order_without("payment", "notification"), order_without("inventory")]
+PICTURES += [purchase_without(), purchase_without("quotes")]
 PICTURES += [chain("a", LONG, "Überweisung", "支払いを処理する"), fan(), circle(), arrange([], [])]
 
 
@@ -106,6 +114,15 @@ def test_a_name_fits_into_its_box(layout: Layout):
         assert max(measure(line) * CHARACTER for line in box.lines) < box.width
         assert measure(box.part.status) * SMALL_CHARACTER < box.width
         assert len(box.lines) * LINE < box.height
+
+
+@pytest.mark.parametrize("away", [(), ("quotes",), ("buyer",)])
+def test_answers_come_from_outside_the_services(away: tuple[str, ...]):
+    arrows = {(line.arrow.source, line.arrow.target) for line in purchase_without(*away).lines}
+
+    assert {source for source, target in arrows if target == "desk.decide"} == {
+        "event:Approved", "event:Declined", UNKNOWN_SERVICES if "quotes" in away else "quotes.quote",
+    }  # fmt: skip
 
 
 def test_compensations_stand_below_a_rightward_forward_path():

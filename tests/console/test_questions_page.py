@@ -10,15 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conformance.world import message
 from tests.console.one_service import form_token, local_console
 from tests.eventually import eventually
-from tests.example_sagas.approval import PurchaseWanted, purchase_saga, services
+from tests.example_sagas.approval import Declined, PurchaseWanted, purchase_saga, services
 from tests.example_sagas.travel import Script
 from toolkit import Settings
 from toolkit.client.service_locations import in_database
 from toolkit.clock import SystemClock
 from toolkit.messaging.envelope import starting_message
-from toolkit.persistence import audit_log
+from toolkit.persistence import audit_log, saga_log_queries
 from toolkit.protocol.fence import StepState
 from toolkit.transport.embedded import Embedded
 
@@ -102,6 +103,23 @@ async def test_a_second_answer_shows_who_decided(browser: httpx.AsyncClient) -> 
 
     assert "desk: refused: decide was answered with Approved by Ada (console) at" in page.text
     assert "No step of desk waits for this answer" in (await browser.get(ANSWER + "Declined")).text
+
+
+async def test_the_graph_shows_the_answer_that_counts(browser: httpx.AsyncClient, desk: Embedded) -> None:
+    await answered(browser, "Approved", limit="900")
+    late = Declined(purchase_id="desk-1", why="too dear")
+    await desk.publish(message(late, "desk-1", saga_type="purchase", event_id="late"))
+
+    async def is_ignored() -> bool:
+        async with desk.runtimes["desk"].database.reading() as connection:
+            entries = await saga_log_queries.entries(connection, saga_id="desk-1")
+        return ("ignored", "Declined") in [(each.to_state, each.event_type) for each in entries]
+
+    await eventually(is_ignored)
+    page = (await browser.get("/sagas/desk-1")).text
+
+    boxes = re.findall(r'<g class="(\w*)">\s*<rect class="box"[^>]*>\s*<text class="name"[^>]*>(\w+)<', page)
+    assert {("good", "Approved"), ("", "Declined")} <= set(boxes)
 
 
 async def test_an_answer_under_way_is_no_refusal(browser: httpx.AsyncClient, desk: Embedded) -> None:

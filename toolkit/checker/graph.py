@@ -147,21 +147,14 @@ def graph_of(choreography: Choreography, saga: SagaContract) -> SagaGraph:
     nodes = choreography.nodes_of(saga)
     undoings = {(node.service, node.step): _undoing(node) for node in nodes if node.is_compensation}
     steps = [_step(node, undoings.get((node.service, node.name))) for node in nodes if not node.is_compensation]
-    taken = dict.fromkeys(event for node in nodes for event in node.triggers)
     return SagaGraph(
         name=saga.name,
         starts_with=saga.starts_with,
         completes_with=saga.completes_with,
         fails_with=saga.fails_with,
         steps=tuple(steps),
-        people=tuple(name for name in taken if is_answer(choreography, name)),
+        people=tuple(choreography.answers(saga)),
     )
-
-
-def is_answer(choreography: Choreography, event: str) -> bool:
-    """Whether the event comes from a person or a system outside."""
-    contract = choreography.event(event)
-    return contract is not None and contract.answer
 
 
 def _step(node: Node, undoing: Undoing | None) -> GraphStep:

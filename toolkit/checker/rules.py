@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from toolkit.checker.findings import Finding
-from toolkit.checker.graph import SagaGraph, Slot, graph_of, is_answer
+from toolkit.checker.graph import SagaGraph, Slot, graph_of
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import EventContract
 
@@ -40,7 +40,7 @@ def unemitted_events(choreography: Choreography) -> Iterator[Finding]:
     emitted |= {saga.starts_with for saga in choreography.sagas}
     for node in choreography.nodes:
         for event in node.triggers:
-            if event not in emitted and not is_answer(choreography, event):
+            if event not in emitted and not choreography.is_answer(event):
                 yield _at(
                     node,
                     "unemitted event",

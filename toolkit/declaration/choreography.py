@@ -97,12 +97,23 @@ class Choreography:
         ordered = [*self.forward(saga), *self._backward(saga), *self.nodes]
         return list(dict.fromkeys(node for node in ordered if node.saga.name == saga.name))
 
+    def is_answer(self, event: str) -> bool:
+        """Whether the event comes from a person or a system outside, while the saga runs."""
+        contract = self.event(event)
+        return contract is not None and contract.answer
+
+    def answers(self, saga: SagaContract) -> list[str]:
+        """Return the answers that the saga's steps take, in the order of its nodes."""
+        taken = dict.fromkeys(event for node in self.nodes_of(saga) for event in node.triggers)
+        return [event for event in taken if self.is_answer(event)]
+
     def edges(self, saga: SagaContract) -> list[Edge]:
-        """Return the saga's edges in the order of its nodes, the starting event first."""
+        """Return the saga's edges in the order of its nodes, first those of the starting event and of answers."""
+        outside = [(None, event) for event in (saga.starts_with, *self.answers(saga))]
         emitted_events = [(node, event) for node in self.nodes_of(saga) for event in node.emits]
         return [
             Edge(event, emitter, listener)
-            for emitter, event in [(None, saga.starts_with), *emitted_events]
+            for emitter, event in [*outside, *emitted_events]
             for listener in self.listeners(event, saga) or (None,)
         ]
 

@@ -8,6 +8,8 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
+from tests.example_sagas import approval
+from tests.example_sagas.travel import Script
 from toolkit import Event, Participant, Saga, SagaId, Service
 from toolkit.declaration.choreography import Choreography, as_mermaid, as_text
 from toolkit.declaration.contract import Contract
@@ -84,6 +86,17 @@ def test_the_chart_draws_compensation_paths_dashed(choreography):
     assert "    reserve_inventory --> |InventoryReserved| process_payment" in chart
     assert "    process_payment -.-> |PaymentFailed| release_inventory" in chart
     assert "    send_confirmation --> OrderFulfilled([OrderFulfilled])" in chart
+
+
+def test_the_chart_draws_answers_from_outside():
+    chart = as_mermaid(Choreography(approval.services(Script()))).splitlines()
+
+    arrows = [line.strip() for line in chart if line.endswith(" decide")]
+    assert arrows == [
+        "Approved([Approved]) --> decide",
+        "Declined([Declined]) --> decide",
+        "quote --> |PriceQuoted| decide",
+    ]
 
 
 def test_two_sagas_on_one_exchange_are_drawn_separately(choreography):

@@ -116,9 +116,9 @@ def _arrows(edges: Sequence[_Edge], counts: Mapping[str, int]) -> Iterator[Arrow
 
 
 def _unemitted(choreography: Choreography, saga: SagaContract) -> list[tuple[Node, str]]:
-    """Return the events that nodes consume and no known node emits."""
+    """Return the events that nodes consume and no known node emits; answers come from outside."""
     nodes = choreography.nodes_of(saga)
-    emitted = {saga.starts_with, *(event for node in nodes for event in node.emits)}
+    emitted = {saga.starts_with, *choreography.answers(saga), *(event for node in nodes for event in node.emits)}
     return [(node, event) for node in nodes for event in node.triggers if event not in emitted]
 
 

@@ -11,6 +11,7 @@ from toolkit.console.saga_timeline import NodeIndex
 from toolkit.console.templating import clock, look
 from toolkit.declaration.choreography import Choreography, Node
 from toolkit.declaration.contract import SagaContract
+from toolkit.protocol.fence import Note
 from toolkit.protocol.timeline import Timeline
 from toolkit.tracking.progress import NodeProgress, Status
 
@@ -40,7 +41,7 @@ def saga_graph(
     layout = drawn(choreography, saga, status=status, unknown_services=unknown_services)
     route = _Route(timeline, choreography, set(by_key))
     boxes = {key: look(str(node.status))[1] for key, node in by_key.items()}
-    boxes |= {UNKNOWN_SERVICES: look("unknown")[1]} | _ends(saga, route)
+    boxes |= {UNKNOWN_SERVICES: look("unknown")[1]} | _outside(choreography, saga, route)
     lines = {
         (line.arrow.source, line.arrow.target): "taken undone" if line.arrow.is_compensation else "taken good"
         for line in layout.lines
@@ -58,7 +59,8 @@ class _Route:
         self.events: set[str] = set()
         nodes = NodeIndex(choreography)
         for entry in timeline.entries:
-            self.events |= {event for event in (entry.event_type, entry.emitted_type) if event}
+            taken = None if entry.to_state == Note.IGNORED else entry.event_type  # such as an answer that came too late
+            self.events |= {event for event in (taken, entry.emitted_type) if event}
             if entry.emitted_type and (node := nodes.node_of(entry)):
                 self._emitted_by.setdefault(key_of(node.service, node.name), set()).add(entry.emitted_type)
 
@@ -69,9 +71,10 @@ class _Route:
         return not emitted.isdisjoint([*arrow.labels, *ends])
 
 
-def _ends(saga: SagaContract, route: _Route) -> dict[str, str]:
-    """Return the tones of the start and the ends that the saga has reached."""
+def _outside(choreography: Choreography, saga: SagaContract, route: _Route) -> dict[str, str]:
+    """Return the tones of the start, the answers and the ends that the saga has seen."""
     tones = {saga.starts_with: "good", saga.completes_with: "good", saga.fails_with: "bad"}
+    tones |= dict.fromkeys(choreography.answers(saga), "good")
     return {event_key(event): tone for event, tone in tones.items() if event in route.events}
 
 
