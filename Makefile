@@ -55,10 +55,10 @@ crash: $(VENV)/.installed-dev ## kill each service at each failpoint, on each pa
 races: $(VENV)/.installed-dev ## have two replicas race 10,000 times for a join, a coordinator's replies, and an answer against its deadline
 	RACES=10000 $(BIN)/pytest -n 0 $(RACES_IN)
 
-chaos: $(VENV)/.installed-dev ## run all faults at once on 20,000 orders, duplicates, partitions, recovery, releases; writes docs/reports/chaos.md
+chaos: $(VENV)/.installed-dev ## run all faults at once on 25,000 sagas, duplicates, partitions, recovery, releases; writes docs/reports/chaos.md
 	$(BIN)/python -m tests.chaos --report docs/reports
 
-chaos-quick: $(VENV)/.installed-dev ## run all faults at once on 500 orders, 3,000 deliveries and three releases, in five minutes
+chaos-quick: $(VENV)/.installed-dev ## run all faults at once on 500 sagas, 3,000 deliveries and three releases, in eight minutes
 	$(BIN)/pytest tests/chaos
 
 machine: $(VENV)/.installed-dev ## run the state machine 10,000 times, 50 steps each, in an hour or more

@@ -21,7 +21,7 @@ from tests.chaos.recovery_runs import recovery
 from tests.chaos.releases import releases
 from tests.chaos.world import Servers, servers
 
-RUNS = ("chaos", "duplicates", "commit-order", "partitions", "recovery", "releases")
+RUNS = ("chaos", "coordinated", "duplicates", "commit-order", "partitions", "recovery", "releases")
 
 
 def main() -> int:
@@ -52,9 +52,11 @@ def main() -> int:
 async def _run(run: str, own: Servers, options: argparse.Namespace, progress: Count) -> Outcome:
     seed = options.seed
     match run:
-        case "chaos":
-            size = Size.of(options.sagas, rate=options.rate)
-            return await runs.chaos(own, size, seed=seed, progress=progress, only=options.only or tuple(Fault))
+        case "chaos" | "coordinated":
+            is_coordinated = run == "coordinated"
+            size = Size.of(options.coordinated if is_coordinated else options.sagas, rate=options.rate)
+            only = options.only or tuple(Fault)
+            return await runs.chaos(own, size, seed=seed, progress=progress, only=only, is_coordinated=is_coordinated)
         case "duplicates":
             return await runs.duplicates(own, deliveries=options.deliveries, seed=seed, progress=progress)
         case "commit-order":
@@ -94,8 +96,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     known = ", ".join(RUNS)
     parser.add_argument("runs", nargs="*", type=_run_name, metavar="RUN", help=f"any of {known}; all by default")
     parser.add_argument("--seed", type=int, default=1, help="the same seed is the same plan")
-    parser.add_argument("--sagas", type=int, default=20_000, help="orders of the chaos run; faults in proportion")
-    parser.add_argument("--rate", type=float, default=10, help="orders per second; what the machine takes in outages")
+    parser.add_argument("--sagas", type=int, default=20_000, help="sagas of the chaos run; faults in proportion")
+    parser.add_argument("--coordinated", type=int, default=5_000, help="sagas of the run with a coordinator")
+    parser.add_argument("--rate", type=float, default=10, help="sagas per second; what the machine takes in outages")
     parser.add_argument("--only", nargs="*", type=_fault_name, metavar="FAULT", help="these classes alone, by name")
     parser.add_argument("--deliveries", type=int, default=50_000, help="deliveries of the duplicates run, at least")
     parser.add_argument("--pairs", type=int, default=10_000, help="pairs of transactions of the commit order run")

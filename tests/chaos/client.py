@@ -1,19 +1,22 @@
-"""A client of the services under chaos: it sends orders, gifts and poison, and records their expected ends."""
+"""A client of the services under chaos: it starts sagas, answers them, sends poison, and records the expected ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.events import OrderCreated
+from tests.chaos.mix import COMPLETED, EITHER, FAILED, Kind, Started
 from tests.chaos.poison import Poison
-from tests.chaos.shop.gifts import GiftOrdered
 from tests.end_to_end.placed_orders import is_bound_to_fail
+from toolkit import Event
 from toolkit.declaration.events import routing_key
 from toolkit.messaging.envelope import WireMessage
 from toolkit.transport.rabbitmq.publisher import RabbitPublisher
+
+_ALONE: Mapping[Kind, int] = {}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,22 +33,26 @@ class Client:
     due: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     poison: dict[str, Poison] = field(default_factory=dict)
 
-    async def place(self, orders: Sequence[OrderCreated], *, rate: float, gifts: int = 0) -> None:
-        """Send orders at a steady rate, each until the broker confirms it; one in `gifts` orders has a gift."""
+    async def place(self, orders: Sequence[OrderCreated], *, rate: float, beside: Mapping[Kind, int] = _ALONE) -> None:
+        """Send orders at a steady rate, each until the broker confirms it.
+
+        `beside` has other kinds of sagas, each with the number of orders to one of it.
+        """
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             begun = loop.time()
             for number, order in enumerate(orders):
                 await asyncio.sleep(max(0.0, begun + number / rate - loop.time()))  # the rate
                 tasks.create_task(self._place(order))
-                if gifts and number % gifts == 0:
-                    tasks.create_task(self._give(order.order_id, is_wanted=number % (2 * gifts) > 0))
+                for kind, every in beside.items():
+                    if number % every == 0:
+                        tasks.create_task(self._start(kind(order.order_id, number // every)))
 
     async def send_poison(self, poison: Poison) -> None:
         """Send poison, and record its expected end."""
         self.poison[str(poison.message.message_id)] = poison
         if poison.dare_id:
-            self.due["dare", poison.dare_id] = frozenset({"Failed"})
+            self.due["dare", poison.dare_id] = FAILED
         await self.send(poison.message)
 
     async def send(self, message: WireMessage) -> None:
@@ -63,15 +70,26 @@ class Client:
 
     def may_end_either_way(self, saga_type: str, saga_id: str) -> None:
         """Allow both ends of a saga: it was cancelled."""
-        self.due[saga_type, saga_id] = frozenset({"Completed", "Failed"})
+        self.due[saga_type, saga_id] = EITHER
 
     async def _place(self, order: OrderCreated) -> None:
         self.placed_at[order.order_id] = datetime.now().astimezone().timestamp()
-        self.due["order", order.order_id] = frozenset({"Failed" if is_bound_to_fail(order) else "Completed"})
+        self.due["order", order.order_id] = FAILED if is_bound_to_fail(order) else COMPLETED
         await self.send(WireMessage(order.model_dump_json().encode(), "order.OrderCreated"))
         self.placed.append(order)
 
-    async def _give(self, order_id: str, *, is_wanted: bool) -> None:
-        self.due["gift", order_id] = frozenset({"Completed" if is_wanted else "Failed"})
-        gift = GiftOrdered(order_id=order_id, is_wanted=is_wanted)
-        await self.send(WireMessage(gift.model_dump_json().encode(), routing_key(GiftOrdered)))
+    async def _start(self, started: Started) -> None:
+        """Start a saga, and give its answers; some come before the question."""
+        self.due[started.saga.name, started.id] = started.ends
+        await self._emit(started.event, started.id)
+        async with asyncio.TaskGroup() as tasks:
+            for after, answer in started.answers:
+                tasks.create_task(self._answer(after, answer, started.id))
+
+    async def _answer(self, after: float, answer: Event, saga_id: str) -> None:
+        await asyncio.sleep(after)  # the time that a person takes
+        await self._emit(answer, saga_id)
+
+    async def _emit(self, event: Event, saga_id: str) -> None:
+        """Send an event as a plain client, with a routing key, a body and the saga's id."""
+        await self.send(WireMessage(event.model_dump_json().encode(), routing_key(type(event)), correlation_id=saga_id))

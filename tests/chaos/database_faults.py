@@ -16,8 +16,14 @@ from tests.chaos.plan import Fault, PlannedFault
 from tests.chaos.world import LOGIN, World
 from tests.end_to_end.placed_orders import orders
 
-#: The table that each service's steps use first.
-_OWN_TABLES = {"inventory": "stock", "payment": "payment", "shipping": "shipment", "notification": "message"}
+#: The table that each service's steps use first; the coordinator has the log alone.
+_OWN_TABLES = {
+    "inventory": "stock",
+    "payment": "payment",
+    "shipping": "shipment",
+    "notification": "message",
+    "fulfillment": "saga_log",
+}
 _TOOLKIT_TABLES = {
     Fault.LOG_REVOKED: "saga_log",
     Fault.OUTBOX_REVOKED: "outbox",

@@ -130,8 +130,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """The numbers of a run; `span` is the time of the faults, `longest` the limit of each, in seconds.
+    """The numbers of a run.
 
+    `sagas` counts those of all kinds. `span` is the time of the faults, `longest` the limit of each, in seconds.
     After `missed_after` a service asks for the missing end of a saga.
     """
 
@@ -166,8 +167,8 @@ class Size:
         )
 
 
-def plan(seed: int, size: Size, *, only: Collection[Fault] = tuple(Fault)) -> Plan:
-    """Return the plan of this seed; with `only`, limited to these classes of faults."""
+def plan(seed: int, size: Size, *, services: Sequence[str] = SERVICES, only: Collection[Fault] = tuple(Fault)) -> Plan:
+    """Return the plan of this seed, for these services; with `only`, limited to these classes of faults."""
     lanes = {
         "kills": (KILLS, size.kills),
         "processes": (PROCESS_FAULTS, size.pauses),
@@ -178,18 +179,20 @@ def plan(seed: int, size: Size, *, only: Collection[Fault] = tuple(Fault)) -> Pl
         "controls": (CONTROL_FAULTS, size.controls),
         "poison": (POISON, size.poison),
     }
-    drawn = {name: _lane(random.Random(f"{seed}-{name}"), *lane, size) for name, lane in lanes.items()}
+    drawn = {name: _lane(random.Random(f"{seed}-{name}"), *lane, size, services) for name, lane in lanes.items()}
     return Plan(seed=seed, lanes={name: [each for each in lane if each.fault in only] for name, lane in drawn.items()})
 
 
-def _lane(dice: random.Random, faults: dict[Fault, int], count: int, size: Size) -> list[PlannedFault]:
+def _lane(
+    dice: random.Random, faults: dict[Fault, int], count: int, size: Size, services: Sequence[str]
+) -> list[PlannedFault]:
     """Return so many faults, at least one of each class, spread over the span."""
     drawn = [*faults, *dice.choices(list(faults), weights=list(faults.values()), k=max(0, count - len(faults)))]
     dice.shuffle(drawn)
-    return [_planned(fault, size.span / len(drawn), size.longest, dice) for fault in drawn]
+    return [_planned(fault, size.span / len(drawn), size.longest, dice, services) for fault in drawn]
 
 
-def _planned(fault: Fault, pause: float, longest: float, dice: random.Random) -> PlannedFault:
+def _planned(fault: Fault, pause: float, longest: float, dice: random.Random, services: Sequence[str]) -> PlannedFault:
     lasts = min(longest, dice.uniform(*_LASTS.get(fault, (0.0, 0.0))))
     after = max(0.5, dice.uniform(0.5, 1.5) * pause - lasts)
-    return PlannedFault(fault, round(after, 2), dice.choice(SERVICES), round(lasts, 2))
+    return PlannedFault(fault, round(after, 2), dice.choice(services), round(lasts, 2))

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import aio_pika
 
+from tests.chaos.mix import gift
 from tests.chaos.outcome import Outcome, Progress, wrong_ends
 from tests.chaos.runs import prompt
 from tests.chaos.world import Servers, World, world
@@ -48,7 +49,7 @@ async def _consumes_less(here: World, sagas: int) -> list[str]:
 
     An event on its way to the previous release may become a dead letter; later ones may not.
     """
-    placing = asyncio.create_task(here.place(orders(sagas), rate=10, gifts=1))
+    placing = asyncio.create_task(here.place(orders(sagas), rate=10, beside={gift: 1}))
     await eventually(lambda: _has_moved(here, "shipping"), what="sagas at shipping")
     here.fleet.references["shipping"] = f"{_SHOP}.apps:shipping"
     await here.fleet.start("shipping")
@@ -58,7 +59,7 @@ async def _consumes_less(here: World, sagas: int) -> list[str]:
     if found := await here.converged(within=_CONVERGES_WITHIN):
         return found
     before = here.outdated
-    await here.place(orders(sagas), rate=10, gifts=1)
+    await here.place(orders(sagas), rate=10, beside={gift: 1})
     found = await here.converged(within=_CONVERGES_WITHIN)
     found += [f"{here.outdated - before} dead letters of an event that is not bound"] if here.outdated > before else []
     return [*found, f"the previous release ended with {code}"] if code else found
@@ -67,7 +68,7 @@ async def _consumes_less(here: World, sagas: int) -> list[str]:
 async def _has_a_newer_version(here: World, sagas: int) -> list[str]:
     """Lose events of version 1, and roll to the release that emits version 2: nudges repeat version 1 unchanged."""
     await here.fleet.kill("shipping")
-    await here.place(orders(sagas), rate=10, gifts=1)
+    await here.place(orders(sagas), rate=10, beside={gift: 1})
     await eventually(lambda: _are_packed(here), within=60, every=0.2, what="gifts on their way to shipping")
     await _purge(here, "shipping")
     await _replace(here, "inventory", f"{_SHOP}.releases:inventory_after")

@@ -16,7 +16,8 @@ from tests.chaos.outcome import Outcome
 from tests.servers import POSTGRESQL, RABBITMQ, docker_is_there
 
 _ABOUT = {
-    "chaos": "Two replicas of each service consume orders at a steady rate, under all faults at the same time.",
+    "chaos": "Sagas of every shape start at a steady rate at two replicas of each service, under all faults at once.",
+    "coordinated": "The same, with a coordinator of the orders in a fifth service.",
     "duplicates": "A tap delivers messages in random order, from a window of 50, and every fifth message twice.",
     "commit-order": "Pairs of transactions write to an outbox and commit in either order, while a relay publishes.",
     "partitions": "The network between the broker and one, two or all services fails, in one or both directions.",

@@ -6,54 +6,66 @@ Each returns its figures and its violations.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
+from services.events import order_saga
 from tests.chaos.faults import FaultInjector
+from tests.chaos.mix import GIFTS, MIX, gift, per_order
 from tests.chaos.outcome import Outcome, Progress, lengths, spread, wrong_ends
 from tests.chaos.plan import BROKER_FAULTS, DATABASE_FAULTS, STEADY, Fault, Size, plan
 from tests.chaos.shop.apps import SERVICES as APPS
+from tests.chaos.shop.apps import fulfillment
 from tests.chaos.tap import Tap, routes_of
 from tests.chaos.world import Servers, World, world
 from tests.commit_order import race
 from tests.conftest import PostgresDatabases
-from tests.end_to_end.placed_orders import is_bound_to_fail, orders
+from tests.end_to_end.placed_orders import SERVICES, is_bound_to_fail, orders
 from tests.eventually import eventually
 from tests.example_sagas.loans import stock
 from toolkit.persistence.database import Database
 
 #: How long all sagas may take to end after the last fault, in seconds.
 _CONVERGES_WITHIN = 300.0
-
-
 #: The most kinds of errors in the report, the most frequent first.
 _SHOWN = 10
-
-
-#: One in so many orders has a gift under the same id.
-_ORDERS_PER_GIFT = 3
+#: The setting with which the orders' steps run when the coordinator asks them.
+ASKED_BY = {"SAGA_ASKED_BY": json.dumps({order_saga.name: fulfillment.name})}
 
 
 async def chaos(
-    servers: Servers, size: Size, *, seed: int, progress: Progress, only: Collection[Fault] = tuple(Fault)
+    servers: Servers,
+    size: Size,
+    *,
+    seed: int,
+    progress: Progress,
+    only: Collection[Fault] = tuple(Fault),
+    is_coordinated: bool = False,
 ) -> Outcome:
-    """Send orders at a steady rate during the plan's faults; then let all sagas end, and check them.
+    """Send orders and sagas of all other shapes at a steady rate during the plan's faults; let all end, and check them.
 
-    With `only`, limited to these classes of faults: that isolates the cause of a violation.
+    - `only`: the run is limited to these classes of faults: that isolates the cause of a violation.
+    - `is_coordinated`: a fifth service coordinates the orders.
     """
-    began, planned = time.monotonic(), plan(seed, size, only=only)
-    async with world(servers, environment=prompt(size.missed_after)) as here:
+    began, environment = time.monotonic(), prompt(size.missed_after)
+    services = SERVICES
+    if is_coordinated:
+        services, environment = (*SERVICES, fulfillment.name), environment | ASKED_BY
+    planned = plan(seed, size, services=services, only=only)
+    async with world(servers, services=services, environment=environment) as here:
         injector, tap = FaultInjector(here), Tap(here.fleet.settings, seed=seed)
-        gifts = _ORDERS_PER_GIFT if Fault.CROSSED in only else 0
+        mix = {kind: every for kind, every in MIX.items() if kind is not gift or Fault.CROSSED in only}
+        placed = orders(round(size.sagas / per_order(mix)))
         async with _beside(_watch(here, progress), here.keep_running()):
             begun_at = time.time()
             # The tap is a fault, too: it ends with the others, and the copies that it still holds are not needed.
             async with _beside(*[tap.run()] if Fault.DOUBLED in only else []), asyncio.TaskGroup() as tasks:
-                tasks.create_task(here.place(orders(size.sagas), rate=size.sagas / size.span, gifts=gifts))
+                tasks.create_task(here.place(placed, rate=len(placed) / size.span, beside=mix))
                 for lane in planned.lanes.values():
                     tasks.create_task(injector.run(lane, done=lambda: progress("faults", 1)))
             calm_at, ended_meanwhile = time.time(), await here.count_ended()
@@ -62,7 +74,7 @@ async def chaos(
         ends = await here.ends()
         fired = injector.fired | _steady(here, tap)
         late = [at - calm_at for _, at in ends.values() if at > calm_at]
-        figures = _statistics(here, injector, fired) | {
+        figures = _statistics(here, ends, injector, fired) | {
             "sagas that ended while the faults were on": ended_meanwhile,
             "seconds under faults": round(calm_at - begun_at),
             **spread("seconds from order to end", lengths(here, ends)),
@@ -71,7 +83,7 @@ async def chaos(
         idle = _idle_faults(fired, planned.faults | set(only).intersection(STEADY))
         wrong = [*violations, *wrong_ends(here, ends), *idle, *_trivial(injector, ended_meanwhile, size)]
     return Outcome(
-        run="chaos",
+        run="coordinated" if is_coordinated else "chaos",
         seed=seed,
         figures=figures,
         violations=wrong,
@@ -95,7 +107,7 @@ async def duplicates(servers: Servers, *, deliveries: int, seed: int, progress: 
         tap = Tap(here.fleet.settings, seed=seed, routes=routes_of(here.fleet.settings, APPS))
         async with _beside(tap.run(), _watch(here, progress)):
             await eventually(lambda: _is_serving(tap), what="the tap")
-            await here.place(placed, rate=100, gifts=_ORDERS_PER_GIFT)
+            await here.place(placed, rate=100, beside=GIFTS)
             violations = await here.converged(within=_CONVERGES_WITHIN + deliveries / 50)
             await eventually(lambda: _is_empty(tap), what="an empty tap")
             violations = violations or await here.converged(within=60)
@@ -166,10 +178,14 @@ def _steady(here: World, tap: Tap) -> Counter[Fault]:
     return Counter({Fault.DOUBLED: tap.doubled, Fault.SHUFFLED: tap.shuffled, Fault.CROSSED: crossed})
 
 
-def _statistics(here: World, injector: FaultInjector, fired: Counter[Fault]) -> dict[str, object]:
+def _statistics(
+    here: World, ends: Mapping[tuple[str, str], tuple[str, float]], injector: FaultInjector, fired: Counter[Fault]
+) -> dict[str, object]:
     sagas = Counter(saga_type for saga_type, _ in here.due)
+    states = Counter(f"{saga_type} {state}" for (saga_type, _), (state, _) in ends.items())
     return {
         "sagas by type": dict(sorted(sagas.items())),
+        "ends": dict(sorted(states.items())),
         "orders bound to fail": sum(map(is_bound_to_fail, here.placed)),
         "processes killed": injector.kills,
         "processes that ended by themselves": {str(code): count for code, count in here.fallen.items()},

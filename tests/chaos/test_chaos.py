@@ -13,7 +13,7 @@ from tests.chaos.plan import STEADY, Fault, Size, plan
 from tests.chaos.releases import releases
 from tests.chaos.world import Servers, servers
 
-#: Enough for each class of faults to take effect, and for most orders to end meanwhile.
+#: Enough for each class of faults to take effect, and for most sagas to end meanwhile.
 SMALL = Size(
     sagas=500,
     kills=8,
@@ -38,8 +38,9 @@ def own_servers() -> Iterator[Servers]:
 
 
 @pytest.mark.timeout(420)
-async def test_500_orders_survive_all_faults_at_once(own_servers: Servers) -> None:
-    outcome = await runs.chaos(own_servers, SMALL, seed=SEED, progress=_count_nothing)
+@pytest.mark.parametrize("is_coordinated", [False, True], ids=["choreographed", "coordinated"])
+async def test_500_sagas_survive_all_faults_at_once(own_servers: Servers, is_coordinated: bool) -> None:
+    outcome = await runs.chaos(own_servers, SMALL, seed=SEED, progress=_count_nothing, is_coordinated=is_coordinated)
 
     assert outcome.violations == [], _summary(outcome)
 

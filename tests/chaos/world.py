@@ -1,7 +1,7 @@
 """The services under chaos: two replicas of each, servers of their own, and a proxy between all of them.
 
-The payment provider's ledger has a database of its own, without faults: it stands for another company. If it failed,
-too, an order's correct end would depend on chance.
+The outside systems have databases of their own, without faults: they stand for other companies. If they failed, too, an
+order's correct end would depend on chance.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,14 +22,16 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import text
 
+from services.accounts import paid_as_ended, reserved_as_ended
 from services.events import order_saga
 from tests.chaos.client import Client
+from tests.chaos.mix import SAGAS
 from tests.chaos.shop.dares import dare_saga
-from tests.chaos.shop.gifts import gift_saga
+from tests.chaos.shop.hosted import CHECKS, OUTSIDE, step_timeouts
 from tests.conftest import PostgresDatabases
 from tests.end_to_end.breakable import Breakable, OwnServer, breakable, own_server
 from tests.end_to_end.fleet import Fleet
-from tests.end_to_end.placed_orders import PATIENT, SERVICES
+from tests.end_to_end.placed_orders import SERVICES
 from tests.end_to_end.proxy import Proxy
 from tests.end_to_end.replica import Replica
 from tests.eventually import eventually
@@ -52,11 +55,11 @@ LOGIN = "chaos_services"
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The broker, the services' database, and the provider's."""
+    """The broker, the services' database, and that of the outside systems."""
 
     broker: OwnServer
     database: OwnServer
-    provider: OwnServer
+    outside: OwnServer
 
 
 @contextmanager
@@ -106,13 +109,13 @@ class World(Client):
     async def ends(self) -> dict[tuple[str, str], tuple[str, float]]:
         """Return each saga's end and its time, by type and id, from the log of the service that ended it."""
         query = f"SELECT saga_type, saga_id, saga_state, at FROM saga_log WHERE emitted_type IN ({_ENDS})"
-        rows = [row for name in SERVICES for row in await self.rows(name, query)]
+        rows = [row for name in self.fleet.databases for row in await self.rows(name, query)]
         return {(row["saga_type"], row["saga_id"]): (row["saga_state"], row["at"].timestamp()) for row in rows}
 
     async def count_ended(self) -> int:
         """Return how many sagas have ended."""
         query = f"SELECT count(*) AS ended FROM saga_log WHERE emitted_type IN ({_ENDS})"
-        return sum([int((await self.rows(name, query))[0]["ended"]) for name in SERVICES])
+        return sum([int((await self.rows(name, query))[0]["ended"]) for name in self.fleet.databases])
 
     async def rows(self, name: str, query: str) -> list[dict[str, Any]]:
         """Query a service's database, past all proxies."""
@@ -158,7 +161,7 @@ class World(Client):
     async def _strays(self) -> list[str]:
         """Return the dead letters that are not poison; note the others, and drop them as an operator does."""
         strays = []
-        for name in SERVICES:
+        for name in self.fleet.databases:
             for row in await self.rows(name, "SELECT id, message_id, event_type, reason, error FROM dead_letters"):
                 sent = self.poison.get(row["message_id"])
                 if row["reason"] == _NO_LONGER_CONSUMED:
@@ -179,7 +182,7 @@ class World(Client):
 #: The events that end a saga of any type.
 _ENDS = ", ".join(
     f"'{event.__name__}'"
-    for saga in (order_saga, gift_saga, dare_saga)
+    for saga in (order_saga, dare_saga, *SAGAS)
     for event in (saga.completes_with, saga.fails_with)
 )
 
@@ -188,6 +191,7 @@ _ENDS = ", ".join(
 async def world(
     servers: Servers,
     *,
+    services: tuple[str, ...] = SERVICES,
     replicas: int = 2,
     own_ways: bool = False,
     environment: Mapping[str, str] | None = None,
@@ -199,29 +203,31 @@ async def world(
     """
     async with AsyncExitStack() as stack:
         data_dir = Path(stack.enter_context(TemporaryDirectory(prefix="saga-chaos-")))
-        databases, provider = PostgresDatabases(servers.database.url), PostgresDatabases(servers.provider.url)
+        databases, outside = PostgresDatabases(servers.database.url), PostgresDatabases(servers.outside.url)
         stack.push_async_callback(databases.drop)
-        stack.push_async_callback(provider.drop)
-        stack.enter_context(_environment("PAYMENT_GATEWAY_URL", await provider.url("gateway")))
+        stack.push_async_callback(outside.drop)
+        for variable in OUTSIDE:
+            stack.enter_context(_environment(variable, await outside.url(variable.lower())))
         broker = await stack.enter_async_context(breakable(servers.broker))
         database = await stack.enter_async_context(breakable(servers.database))
-        own = [await stack.enter_async_context(Proxy(servers.broker.url)) for _ in SERVICES if own_ways]
-        ways = dict(zip(SERVICES, own or [broker.proxy] * len(SERVICES), strict=True))
+        own = [await stack.enter_async_context(Proxy(servers.broker.url)) for _ in services if own_ways]
+        ways = dict(zip(services, own or [broker.proxy] * len(services), strict=True))
         settings = Settings(broker_url=broker.url, exchange=f"chaos-{new_id()[-12:]}", data_dir=data_dir)
-        urls = {name: await _owned_by_login(await databases.url(name)) for name in SERVICES}
+        urls = {name: await _owned_by_login(await databases.url(name)) for name in services}
         log = data_dir / "services.log"
         fleet = Fleet(
             settings,
             urls,
             through=lambda name, url: ways[name].through(database.proxy.through(_as_service(url))),
-            environment=PATIENT | _QUIET | dict(environment or {}),
+            environment=step_timeouts() | _QUIET | dict(environment or {}),
             log=stack.enter_context(log.open("ab")),
-            references={name: f"tests.chaos.shop.apps:{name}" for name in SERVICES} | dict(references or {}),
+            references={name: f"tests.chaos.shop.apps:{name}" for name in services} | dict(references or {}),
+            checks=[reserved_as_ended, partial(paid_as_ended, settings=settings), *CHECKS],
         )
         stack.push_async_callback(fleet.stop)
         for proxy in (database.proxy, broker.proxy, *ways.values()):
             stack.callback(proxy.heal)
-        await fleet.start(*SERVICES * replicas)
+        await fleet.start(*services * replicas)
         publisher = await stack.enter_async_context(RabbitPublisher(settings))
         yield World(fleet=fleet, broker=broker, database=database, ways=ways, publisher=publisher, log=log)
 
