@@ -18,6 +18,7 @@ from toolkit.observability.metrics import Hit
 from toolkit.protocol.commands import Address, Verb
 from toolkit.protocol.fence import Arrival, Decision, StepState, decide
 from toolkit.runtime.step_runner import Transaction
+from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import is_of
 
 #: Runs a step, or a compensation, by the fence.
@@ -69,7 +70,7 @@ class AskedSteps:
 
         One that can't refuse is left to run: nothing else could be replied.
         """
-        transition = tx.work.at(step, message)
+        transition = Transition(tx.work, step, message)
         decision = decide(Arrival.COMPENSATION, transition.stream.state)
         if decision is Decision.FENCE and step.is_refusable:
             transition.fenced(step.refusals[0])

@@ -17,6 +17,7 @@ from toolkit.protocol.fence import Arrival, Decision, decide
 from toolkit.runtime.asked_steps import AskedSteps
 from toolkit.runtime.coordination import Coordination
 from toolkit.runtime.step_runner import Transaction
+from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import is_of
 
 log = structlog.get_logger("toolkit")
@@ -68,7 +69,7 @@ class ControlMessages:
         for step in self._service.steps:
             if not (step.is_refusable and is_of(step.saga, message)) or step in self._asked:
                 continue
-            transition = tx.work.at(step, message)
+            transition = Transition(tx.work, step, message)
             decision = decide(Arrival.ABORT, transition.stream.state)
             if decision is Decision.FENCE:
                 transition.fenced(step.refusals[0])

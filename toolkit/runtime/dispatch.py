@@ -23,8 +23,10 @@ from toolkit.runtime.coordination import Coordination
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Failure
 from toolkit.runtime.join_dispatch import JoinDispatch
+from toolkit.runtime.join_transitions import JoinTransition
 from toolkit.runtime.joins import Joined
 from toolkit.runtime.step_runner import StepRunner, Transaction
+from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import ExternalCall, is_of
 
 #: What an event triggers that no step or compensation of the service takes.
@@ -114,7 +116,7 @@ class Dispatch:
                 await self._joins.take(join, message, tx)
 
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
-        transition = tx.work.at(step, message)
+        transition = Transition(tx.work, step, message)
         state = transition.stream.state
         decision = decide(Arrival.FORWARD, state)
         if decision is Decision.IGNORE or (state is None and self._was_taken_before(step, message, tx)):
@@ -138,7 +140,9 @@ class Dispatch:
         self, compensation: Compensation, message: Message, tx: Transaction, joined: Joined | None = None
     ) -> None:
         step = compensation.of
-        transition = tx.work.joining(step, message, joined) if joined else tx.work.at(step, message)
+        transition = (
+            JoinTransition(tx.work, step, message, joined=joined) if joined else Transition(tx.work, step, message)
+        )
         stream = transition.stream
         decision = decide(Arrival.COMPENSATION, stream.state)
         if decision is Decision.FENCE and not self._was_taken_before(step, message, tx):

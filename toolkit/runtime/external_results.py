@@ -25,8 +25,9 @@ from toolkit.persistence.step_session import StepSession
 from toolkit.protocol.fence import StepState
 from toolkit.runtime.after_commit import Attempt
 from toolkit.runtime.executor import Executor
+from toolkit.runtime.join_transitions import JoinTransition
 from toolkit.runtime.transitions import Transition
-from toolkit.runtime.unit_of_work import ExternalCall, events_of
+from toolkit.runtime.unit_of_work import ExternalCall, UnitOfWork, events_of
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +116,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         with recording():
             work = executor.begin(await read_streams(connection, saga_ids, has_joins=executor.has_joins))
         for outcome in batch:
-            transition = work.of_call(outcome.call)
+            transition = _transition_of(work, outcome.call)
             if transition.stream.state is not outcome.expected:
                 raise PositionTakenError(f"the outcome of {transition.step.name} is written already")
             session.add_all(outcome.rows)
@@ -130,6 +131,13 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         await session.commit()
     executor.finish(work)
     return spent
+
+
+def _transition_of(work: UnitOfWork, call: ExternalCall) -> Transition:
+    """Return the transition of the step whose call has a result."""
+    if call.joined:
+        return JoinTransition(work, call.step, call.message, joined=call.joined)
+    return Transition(work, call.step, call.message)
 
 
 def _keys_to_come(row: object) -> list[tuple[object, str]]:

@@ -66,7 +66,7 @@ class JoinDispatch:
         step = self._joins.get(message.envelope.timer)
         if step is None or not is_of(step.saga, message):
             return
-        transition = tx.work.joining(step, message)
+        transition = JoinTransition(tx.work, step, message)
         stream = transition.stream
         if message.envelope.reminder:
             self._remind(step, transition, tx)
@@ -103,7 +103,7 @@ class JoinDispatch:
     # -- steps -------------------------------------------------------------------------------------------------
 
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
-        transition = tx.work.joining(step, message)
+        transition = JoinTransition(tx.work, step, message)
         stream, envelope = transition.stream, message.envelope
         envelope.started_at = envelope.started_at or stream.started_at  # an answer from outside does not have it
         decision = decide(Arrival.FORWARD, stream.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolkit.declaration.events import Answer, Event, Refusal, SagaState
 from toolkit.declaration.participant import Compensation, Step
@@ -15,9 +15,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.fence import Note, StepState
 from toolkit.runtime.joins import Joined
 from toolkit.runtime.transitions import Transition
-
-if TYPE_CHECKING:
-    from toolkit.runtime.unit_of_work import UnitOfWork
+from toolkit.runtime.unit_of_work import UnitOfWork
 
 #: Until when a saga waits at most for an answer to a step that has no timeout.
 _NO_DEADLINE = datetime(9999, 1, 1, tzinfo=UTC)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from toolkit.declaration.events import Event, Refusal, SagaEnded, SagaState, SagaWaits
 from toolkit.declaration.participant import Step
@@ -16,9 +15,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.commands import Reply, outcome_of
 from toolkit.protocol.fence import Note, StepState, is_legal
 from toolkit.runtime.after_commit import Attempt, redacted
-
-if TYPE_CHECKING:
-    from toolkit.runtime.unit_of_work import UnitOfWork
+from toolkit.runtime.unit_of_work import UnitOfWork
 
 
 class StepEntries:

@@ -26,11 +26,9 @@ from toolkit.protocol.fence import Decision, StepState
 from toolkit.protocol.keys import SagaKey, StreamKey
 from toolkit.runtime.after_commit import AfterCommit, Attempt
 from toolkit.runtime.ended_sagas import EndedSagas
-from toolkit.runtime.join_transitions import JoinTransition
 from toolkit.runtime.joins import Joined
 from toolkit.runtime.kept_messages import KeptMessages
 from toolkit.runtime.outgoing import Outgoing
-from toolkit.runtime.transitions import Transition
 
 _NONE_SENT: Mapping[str, str | None] = {}
 
@@ -100,20 +98,6 @@ class UnitOfWork:
         return message.envelope.event_id in stream.event_ids or type(message.event) is step.saga.starts_with
 
     # -- collecting --------------------------------------------------------------------------------------------
-
-    def at(self, step: Step, message: Message) -> Transition:
-        """Return the transition of a step that the message causes."""
-        return Transition(self, step, message)
-
-    def joining(self, step: Step, message: Message, joined: Joined | None = None) -> JoinTransition:
-        """Return the transition of a step that joins, or whose compensation does."""
-        return JoinTransition(self, step, message, joined=joined)
-
-    def of_call(self, call: ExternalCall) -> Transition:
-        """Return the transition of the step whose call has a result."""
-        if call.joined:
-            return self.joining(call.step, call.message, call.joined)
-        return self.at(call.step, call.message)
 
     def append(self, stream: Stream, entry: Entry) -> None:
         """Add an entry, and advance its stream."""

@@ -15,6 +15,7 @@ from tests.example_sagas.travel import Script
 from tests.unit.runtime.holidays import CAR, FLIGHT, ROOM, booking, paid, payments, taken, timers
 from toolkit.declaration.events import AbortRequested, SagaEnded
 from toolkit.persistence.database import Database
+from toolkit.runtime.join_transitions import JoinTransition
 from toolkit.testing import ManualClock
 
 TIMER = "timer:saga.payment:holiday:trip-1:take_payment"
@@ -245,6 +246,6 @@ async def test_an_arrival_that_waits_is_an_outcome(payment: Branch, clock: Manua
     (step,) = payment.executor.service.steps
     work = payment.executor.begin({})
 
-    work.joining(step, booking(ROOM, clock)).gathered(deadline=None)
+    JoinTransition(work, step, booking(ROOM, clock)).gathered(deadline=None)
 
     assert list(work.outcomes()) == ["RoomBooked"]  # so a process that is armed dies at this write, too
