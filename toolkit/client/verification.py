@@ -71,7 +71,7 @@ async def verify(
     contracts = await ask_all(clients, lambda client: client.contract())
     answers = {name for each in contracts.by_service.values() for name, event in each.events.items() if event.answer}
     violations, outcomes = await _verify_all(whole, answers, progress)
-    violations, uncaused = _apart(violations, contracts.unreachable)
+    violations, uncaused = _split(violations, contracts.unreachable)
     left = _Left(unchecked=["what is left over"]) if settled_before else await _left_over(backlog.by_service, broker)
     own, unchecked_of_own = await _run(checks, clients, outcomes)
     return VerificationReport(
@@ -83,7 +83,7 @@ async def verify(
     )
 
 
-def _apart(violations: Sequence[Violation], unread: Mapping[str, str]) -> tuple[list[Violation], list[str]]:
+def _split(violations: Sequence[Violation], unread: Mapping[str, str]) -> tuple[list[Violation], list[str]]:
     """Part off the events without a cause where a contract can't be read: they may be answers, which no entry emits."""
     uncaused = [each for each in violations if unread and each.invariant == ROOTED]
     why = f"{', '.join(unread)} could not be asked for the contract: {next(iter(unread.values()), '')}"

@@ -60,7 +60,7 @@ async def contain(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
         return await coroutine
 
 
-async def apart(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
+async def in_own_task(what: str, coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine, contained, in a task of its own: if it cancels its task, the caller's goes on."""
     with contained(what):
         return await asyncio.create_task(contain(what, coroutine))

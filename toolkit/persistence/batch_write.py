@@ -28,7 +28,7 @@ from toolkit.persistence.saga_log import (
     ENTRY_FIELDS,
     Entry,
     all_values_of,
-    fenced,
+    recognizing_taken_positions,
     values_of,
 )
 from toolkit.persistence.schema import as_stored_by_sqlite
@@ -84,7 +84,7 @@ async def write_batch(connection: AsyncConnection, batch: BatchWrite, *, may_com
 
 def recognizing_the_fence(batch: BatchWrite) -> AbstractContextManager[None]:
     """Return a block that raises PositionTakenError where the batch's statement finds a position taken."""
-    return fenced(len(batch.entries) + len(batch.ends))
+    return recognizing_taken_positions(len(batch.entries) + len(batch.ends))
 
 
 # -- PostgreSQL ----------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def recognizing_the_fence(batch: BatchWrite) -> AbstractContextManager[None]:
 async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite, *, may_commit: bool) -> bool:
     # The parts of one statement don't see each other's rows: an end after an entry of this batch comes later.
     written = {(entry.saga_type, entry.saga_id) for entry in batch.entries} if batch.ends else ()
-    ends, later = saga_ends.apart(batch.ends, without=written)
+    ends, later = saga_ends.split(batch.ends, without=written)
     besides = BatchWrite()
     try:
         parts = list(_parts(replace(batch, ends=ends)))

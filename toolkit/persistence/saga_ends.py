@@ -110,7 +110,7 @@ async def close_sagas(connection: AsyncConnection, ends: Collection[SagaEnd]) ->
             await direct_statements.run_in_thread(connection, lambda driver: close_in_thread(driver, ends), _CLOSE_ONE)
         return
     while ends:
-        these, ends = apart(ends)
+        these, ends = split(ends)
         await direct_statements.fetch(connection, _CLOSE_ALL, [as_json(these)])
 
 
@@ -120,7 +120,7 @@ def close_in_thread(driver: sqlite3.Connection, ends: Iterable[SagaEnd]) -> None
     driver.executemany(_CLOSE_ONE, map(as_stored_by_sqlite, values))
 
 
-def apart(
+def split(
     ends: Iterable[SagaEnd], *, without: Collection[SagaKey] = frozenset()
 ) -> tuple[list[SagaEnd], list[SagaEnd]]:
     """Return the first end of each saga, other than these sagas, and the remaining ends.

@@ -158,12 +158,12 @@ async def append(connection: AsyncConnection, entries: Sequence[Entry]) -> None:
     """
     if entries:
         rows = [dict(zip(ARRIVAL_FIELDS, all_values_of(entry), strict=True)) for entry in entries]
-        with fenced(len(entries)):
+        with recognizing_taken_positions(len(entries)):
             await connection.execute(_APPEND, rows)
 
 
 @contextmanager
-def fenced(count: int) -> Iterator[None]:
+def recognizing_taken_positions(count: int) -> Iterator[None]:
     """Recognize the violation of the fence by a statement that appends so many entries.
 
     Raises:

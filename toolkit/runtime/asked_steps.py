@@ -47,7 +47,7 @@ class AskedSteps:
     def __contains__(self, step: Step) -> bool:
         return step.name in self._steps
 
-    async def take(self, address: Address, message: Message, tx: Transaction) -> None:
+    async def dispatch(self, address: Address, message: Message, tx: Transaction) -> None:
         """Run the step that the command asks for, or undo it."""
         step = self._steps[address.step]  # the decoder has checked that it is there
         compensation = self._compensations.get(step.name)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from toolkit import failpoints
 from toolkit.clock import Clock
 from toolkit.errors import DatabaseUnavailableError
-from toolkit.foreign_code.containment import apart, contain
+from toolkit.foreign_code.containment import contain, in_own_task
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import WireMessage
 from toolkit.runtime.delivery import Delivery, settle, settled
@@ -68,9 +68,9 @@ class Batcher:
 
     async def deliver(self, wire: WireMessage) -> None:
         """Enqueue a message, and return when its transaction has committed."""
-        await settled(wire, self.take)
+        await settled(wire, self.accept)
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
+    def accept(self, deliveries: Sequence[Delivery]) -> None:
         """Decode and enqueue deliveries; each is settled when its transaction has committed."""
         taken = [each for each in deliveries if self._decode(each)]
         failpoints.here("delivered", events_of(each.item for each in taken))
@@ -146,8 +146,8 @@ class Batcher:
     async def _execute(self, batch: list[Delivery]) -> None:
         try:
             # Only a suspect, which is alone, has failed.
-            executing = self._executor.execute([each.item for each in batch], failed=batch[0].failed)
-            calls = await apart("a transaction", executing)
+            executing = self._executor.execute([each.item for each in batch], commit_error=batch[0].commit_error)
+            calls = await in_own_task("a transaction", executing)
         except Exception as error:  # noqa: BLE001 -- a failed commit: wait, part the batch, or fail the step
             await self._failed.recover(batch, error)
         else:
@@ -165,7 +165,7 @@ class Batcher:
     async def _call(self, delivery: Delivery, calls: list[ExternalCall]) -> None:
         try:
             for call in calls:
-                made = replace(call, failed=delivery.failed) if delivery.failed else call
+                made = replace(call, commit_error=delivery.commit_error) if delivery.commit_error else call
                 await contain("an external call", self._external_calls.run(made))
         except Exception as error:  # noqa: BLE001 -- its result could not be recorded: it is made again under its key
             await self._failed.recover([delivery], error)

@@ -53,13 +53,13 @@ class ConfirmedRows:
         """Lend a function that takes the confirmed rows for a transaction; keep them if the block raises."""
         taken: Sent = {}
 
-        def take() -> Sent:
+        def claim() -> Sent:
             taken.update((row_id, kind) for row_id, kind in self._event_types.items() if row_id not in self._deleting)
             self._deleting.update(taken)
             return taken
 
         try:
-            yield take
+            yield claim
             for row_id in taken:
                 del self._event_types[row_id]
         finally:
@@ -87,9 +87,9 @@ class ConfirmedRows:
         if not self._event_types.keys() - self._deleting:
             return
         try:
-            with contained("deleting"), self.deletion() as take:
+            with contained("deleting"), self.deletion() as claim:
                 async with self._database.batch() as transaction:
-                    sent = take()
+                    sent = claim()
                     await transaction.write(BatchWrite(sent=list(sent)))
                     failpoints.here("deleted", sent.values())
         except Exception as error:  # noqa: BLE001 -- a row that stays is published twice at worst

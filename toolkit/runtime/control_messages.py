@@ -64,7 +64,7 @@ class ControlMessages:
             saga = {"saga_type": envelope.saga_type, "saga_id": envelope.saga_id}
             log.warning("abort of a saga that may have been pruned; it is ignored", **saga)
             return
-        if self._coordination and self._coordination.take(message, tx.work):
+        if self._coordination and self._coordination.dispatch(message, tx.work):
             return
         for step in self._service.steps:
             if not (step.is_refusable and is_of(step.saga, message)) or step in self._asked:

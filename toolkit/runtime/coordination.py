@@ -47,7 +47,7 @@ class Coordination:
         found = {each.saga.name: each for each in service.orchestrators if issubclass(each, SagaOrchestrator)}
         return cls(found, service=service.name, timeouts=timeouts, max_body=max_body) if found else None
 
-    def take(self, message: Message, work: UnitOfWork) -> bool:
+    def dispatch(self, message: Message, work: UnitOfWork) -> bool:
         """Take a message of a saga that is coordinated here; return whether it is."""
         orchestrator = self._orchestrators.get(message.envelope.saga_type)
         if orchestrator is None:
@@ -55,7 +55,7 @@ class Coordination:
         saga = CoordinatedSaga(self, orchestrator, message, work)
         try:
             with contained(f"the coordinator {orchestrator.name}"):
-                saga.take()
+                saga.advance()
         except Exception as error:  # noqa: BLE001 -- the author's own functions may raise anything
             saga.own.dead_letter(describe(error), traceback=Failure(error).traceback(), reason="coordinator failed")
         return True
@@ -74,7 +74,7 @@ class CoordinatedSaga:
         self._work = work
         self.own = self._at(orchestrator.name)
 
-    def take(self) -> None:
+    def advance(self) -> None:
         """Take the message: the start, a reply, a timer or an abort; any other event changes nothing here.
 
         Raises:

@@ -29,7 +29,7 @@ class Delivery:
     - `again`: it was delivered before, so a process may have ended of it.
     - `item`: the decoded message, once the batcher has taken it.
     - `is_done`: it is settled, has failed, or its transport gave it up; it is not executed any more.
-    - `apart`: the task that executes a message which was delivered before.
+    - `isolation`: the task that executes a message which was delivered before.
     - `was_cut`: the database went away under the message's transaction.
     - `is_suspect`: such a transaction broke while the database was there; the message is executed alone from then on.
     - `breaks`, `contentions`: how many of its transactions, in which it was alone, were lost.
@@ -43,12 +43,12 @@ class Delivery:
     again: bool = False
     item: Message | Unreadable = field(init=False)
     is_done: bool = False
-    apart: asyncio.Task[None] | None = None
+    isolation: asyncio.Task[None] | None = None
     was_cut: bool = False
     is_suspect: bool = False
     breaks: int = 0
     contentions: int = 0
-    failed: Exception | None = None
+    commit_error: Exception | None = None
     since: int | None = None
     holds: int = 0
 
@@ -66,8 +66,8 @@ class Delivery:
     def give_up(self) -> None:
         """Leave the message to its next delivery: this one's channel closed, or its caller was cancelled."""
         self.is_done = True
-        if self.apart:
-            self.apart.cancel()
+        if self.isolation:
+            self.isolation.cancel()
 
 
 def settle(deliveries: Iterable[Delivery]) -> None:
@@ -81,11 +81,11 @@ def settle(deliveries: Iterable[Delivery]) -> None:
         source.settle(own)
 
 
-async def settled(message: WireMessage, take: Callable[[Sequence[Delivery]], None], *, again: bool = False) -> None:
+async def settled(message: WireMessage, accept: Callable[[Sequence[Delivery]], None], *, again: bool = False) -> None:
     """Hand over one message, and return when its transaction has committed."""
     caller = _Caller()
     delivery = Delivery(message, caller, again)
-    take([delivery])
+    accept([delivery])
     try:
         await caller.settled
     except asyncio.CancelledError:

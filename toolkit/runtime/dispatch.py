@@ -70,7 +70,7 @@ class Dispatch:
         self._triggered = {event: _triggered_by(event, service, self._asked) for event in service.consumed()}
         self.controls = ControlMessages(service, clock=clock, asked=self._asked, coordination=coordination)
 
-    async def take(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
+    async def dispatch(self, item: Message | Unreadable, tx: Transaction) -> list[ExternalCall]:
         """Dispatch a message, and return the external calls that it claims."""
         tx.calls = []
         if isinstance(item, Unreadable):
@@ -91,7 +91,7 @@ class Dispatch:
     async def _event(self, message: Message, tx: Transaction) -> None:
         """Run the steps and compensations that the event triggers."""
         if message.envelope.timer:
-            if not (self._coordination and self._coordination.take(message, tx.work)):
+            if not (self._coordination and self._coordination.dispatch(message, tx.work)):
                 self._joins.timer(message, tx)
             return
         if message.envelope.nudge:
@@ -100,9 +100,9 @@ class Dispatch:
             tx.work.kept.pruned(message)
             return
         if message.envelope.address:
-            await self._asked.take(message.envelope.address, message, tx)
+            await self._asked.dispatch(message.envelope.address, message, tx)
             return
-        if self._coordination and self._coordination.take(message, tx.work):
+        if self._coordination and self._coordination.dispatch(message, tx.work):
             return
         steps, compensations, joins = self._triggered.get(type(message.event), _NOTHING)
         for step in steps:
@@ -113,7 +113,7 @@ class Dispatch:
                 await self._compensate(compensation, message, tx)
         for join in joins:
             if is_of(join.saga, message):
-                await self._joins.take(join, message, tx)
+                await self._joins.dispatch(join, message, tx)
 
     async def _forward(self, step: Step, message: Message, tx: Transaction) -> None:
         transition = Transition(tx.work, step, message)

@@ -75,14 +75,14 @@ class DueRows:
         try:
             rows = await contain("claiming", self._claim(now, room))
         except Exception as error:  # noqa: BLE001 -- the relay outlives every outage of its database
-            self.failed(error)
+            self.back_off(error)
             return False
         self.is_healthy = True
         failpoints.here("relay-claimed", (row.message.type for row in rows))
         self._start(rows)
         return len(rows) == room
 
-    def failed(self, error: Exception) -> None:
+    def back_off(self, error: Exception) -> None:
         """Report a failed transaction of the relay; the next claim that succeeds ends the outage."""
         self.is_healthy = False
         complain("relay can't reach its database", error)

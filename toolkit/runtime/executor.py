@@ -83,18 +83,18 @@ class Executor:
         self._final_steps = service.final_steps
 
     async def execute(
-        self, batch: Sequence[Message | Unreadable], *, failed: Exception | None = None
+        self, batch: Sequence[Message | Unreadable], *, commit_error: Exception | None = None
     ) -> list[list[ExternalCall]]:
         """Commit the batch, hand its outbox rows to the relay, and return the external calls that follow, by message.
 
-        With `failed`, no step is run: each fails with this error, which the commit raised before.
+        With `commit_error`, no step is run: each fails with this error, which the commit raised before.
 
         Raises:
             ContentionError: another replica was in the way; execute the batch again.
             UnrecordedError: a statement of the toolkit's own failed.
         """
-        if failed is not None:
-            return await self._execute(batch, lambda handler, message: self.steps.failed(handler, message, failed))
+        if commit_error is not None:
+            return await self._execute(batch, lambda handler, message: self.steps.fail(handler, message, commit_error))
         try:
             return await self._execute_optimistically(batch)
         except FallbackError as fallback:
@@ -117,18 +117,18 @@ class Executor:
         read: Sequence[Message | Unreadable] | None = None,
     ) -> list[list[ExternalCall]]:
         """Commit the batch; the log is read for all its messages, or only for those in `read`."""
-        with self.relay.deletion() as take_confirmed:
+        with self.relay.deletion() as claim_confirmed:
             async with self.database.batch() as transaction:
                 with recording():
                     saga_ids = saga_ids_of(batch if read is None else read)
                     work = self.begin(await transaction.read_streams(saga_ids, has_joins=self.has_joins))
                 failpoints.here("fenced", events_of(batch))
                 tx = Transaction(transaction, work, known, is_optimistic, is_alone=len(batch) == 1)
-                calls = [await self._dispatch.take(item, tx) for item in batch]
+                calls = [await self._dispatch.dispatch(item, tx) for item in batch]
                 transaction.outcomes = work.outcomes()
                 with writing(tx):
                     unread = sagas_of(batch) - sagas_of(read) if read is not None else ()
-                    await work.write(transaction.write, sent=take_confirmed(), unread=unread)
+                    await work.write(transaction.write, sent=claim_confirmed(), unread=unread)
         self.finish(work)
         self._meter.batch(len(batch))
         return calls

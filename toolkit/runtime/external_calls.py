@@ -92,7 +92,7 @@ class ExternalCalls:
 
     async def _give_up(self, call: ExternalCall, reason: str) -> None:
         """Refuse without knowing the outcome: first take the position of a completion, then void the call."""
-        call = replace(call, failed=None)  # that was the call's error; the void has not been tried
+        call = replace(call, commit_error=None)  # that was the call's error; the void has not been tried
         must_void = self._compensation_of(call.step) is not None
 
         def write(transition: Transition) -> None:
@@ -154,8 +154,8 @@ class ExternalCalls:
         """Make the external call, then commit its result with the step's own rows."""
         async with self._executor.database.session() as session:
             attempt = self._executor.steps.open_attempt(handler, call.message, joined=call.joined)
-            if call.failed:
-                result: Event | Failure = Failure(call.failed)
+            if call.commit_error:
+                result: Event | Failure = Failure(call.commit_error)
                 attempt.result = result
             else:
                 steps = self._executor.steps

@@ -110,7 +110,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         PositionTakenError: another replica wrote the outcome of one of the steps first; nothing was written.
     """
     spent = []
-    with executor.relay.deletion() as take_confirmed:
+    with executor.relay.deletion() as claim_confirmed:
         connection = await session.connection()
         saga_ids = [outcome.call.message.envelope.saga_id for outcome in batch]
         with recording():
@@ -126,7 +126,7 @@ async def commit(batch: Sequence[ExternalResult], session: StepSession, executor
         await session.flush()
         failpoints.here("step-written", events_of(outcome.call.message for outcome in batch))
         with recording():
-            await work.write(partial(write_batch, connection), sent=take_confirmed())
+            await work.write(partial(write_batch, connection), sent=claim_confirmed())
         session.outcomes = work.outcomes()
         await session.commit()
     executor.finish(work)

@@ -69,7 +69,7 @@ class FailedBatches:
             delivery.is_suspect = True
             if is_lost_race:
                 self._lost_a_race(delivery, error)
-            elif isinstance(error, UnrecordedError) or delivery.failed:
+            elif isinstance(error, UnrecordedError) or delivery.commit_error:
                 await self._unrecorded(delivery, error.__cause__ or error)
             else:
                 await self._broke(delivery, error)
@@ -86,8 +86,8 @@ class FailedBatches:
 
     def _lost_a_race(self, delivery: Delivery, error: Exception) -> None:
         delivery.contentions += 1
-        if delivery.contentions >= _CONTENTIONS and delivery.failed is None:
-            delivery.failed = error
+        if delivery.contentions >= _CONTENTIONS and delivery.commit_error is None:
+            delivery.commit_error = error
         self._requeue(delivery)
 
     async def _broke(self, delivery: Delivery, error: BaseException) -> None:
@@ -99,7 +99,7 @@ class FailedBatches:
 
     async def _fail(self, delivery: Delivery, error: BaseException) -> None:
         """Record a failed attempt at once: later the cause may be gone, and the attempt would succeed."""
-        delivery.failed = error if isinstance(error, Exception) else None
+        delivery.commit_error = error if isinstance(error, Exception) else None
         await self._execute([delivery])
 
     async def _unrecorded(self, delivery: Delivery, error: BaseException) -> None:
@@ -109,10 +109,10 @@ class FailedBatches:
         does not take that either, a dead letter.
         """
         is_alone = delivery.holds > 0 and self._executor.recorded > (delivery.since or 0) and not is_outage(error)
-        if is_alone and delivery.failed is None:
+        if is_alone and delivery.commit_error is None:
             await self._fail(delivery, error)
         elif not (is_alone and await self._is_dead_lettered(delivery, error)):
-            delivery.failed = None
+            delivery.commit_error = None
             self._hold(delivery, error)
 
     async def _is_dead_lettered(self, delivery: Delivery, error: BaseException) -> bool:

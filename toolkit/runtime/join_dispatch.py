@@ -54,7 +54,7 @@ class JoinDispatch:
         self._reminders = {name: reminders.get(name, declared) for name, declared in steps_that_remind.items()}
         self._gates = {handler.name: gate_of(handler) for handler in service.handlers if handler.signature.is_join}
 
-    async def take(self, join: Step | Compensation, message: Message, tx: Transaction) -> None:
+    async def dispatch(self, join: Step | Compensation, message: Message, tx: Transaction) -> None:
         """Let the message fill a slot of the join."""
         if isinstance(join, Step):
             await self._forward(join, message, tx)

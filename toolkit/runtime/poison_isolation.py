@@ -48,13 +48,13 @@ class PoisonIsolation:
         service: str,
         database: Database,
         *,
-        take: Callable[[WireMessage], Awaitable[None]],
+        deliver: Callable[[WireMessage], Awaitable[None]],
         dead_letter: Callable[[DeadLetter], Awaitable[None]],
         quarantine: Quarantine,
     ) -> None:
         self._service = service
         self._marks = Marks(service, database)
-        self._take = take
+        self._deliver = deliver
         self._dead_letter = dead_letter
         self._quarantine = quarantine
         #: The messages that this process marks.
@@ -75,9 +75,9 @@ class PoisonIsolation:
     def begin(self, delivery: Delivery) -> None:
         """Have a delivery executed whose message was delivered before, and settle it then; new copies are known now."""
         self._known.add(fingerprint(delivery.wire))
-        delivery.apart = asyncio.create_task(self._take_apart(delivery))
+        delivery.isolation = asyncio.create_task(self._take_apart(delivery))
 
-    async def take(self, message: WireMessage) -> None:
+    async def isolate(self, message: WireMessage) -> None:
         """Have a message executed that was delivered before, and return once it is settled."""
         suspect = fingerprint(message)
         if mark := self._marked.get(suspect):
@@ -95,7 +95,7 @@ class PoisonIsolation:
 
     async def _take_apart(self, delivery: Delivery) -> None:
         try:
-            await contain("a message that was delivered before", self.take(delivery.wire))
+            await contain("a message that was delivered before", self.isolate(delivery.wire))
         except Exception as error:  # noqa: BLE001 -- it is delivered again
             delivery.fail(error)
         else:
@@ -126,7 +126,7 @@ class PoisonIsolation:
         mark.copies += 1
         has_lived = False
         try:
-            await self._take(message)
+            await self._deliver(message)
             has_lived = True
         except DatabaseUnavailableError:
             raise  # it is delivered again

@@ -188,7 +188,7 @@ class Relay:
                     for row_id, due_at in due.items():
                         await outbox.put_back(connection, row_id, until=due_at)
         except Exception as failure:  # noqa: BLE001 -- the rows come due by their lease all the same
-            self._due.failed(failure)
+            self._due.back_off(failure)
         self._due.expect(due.values())
 
 

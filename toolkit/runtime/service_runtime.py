@@ -92,7 +92,7 @@ class ServiceRuntime:
         self.poison_isolation = PoisonIsolation(
             service.name,
             database,
-            take=self.batcher.deliver,
+            deliver=self.batcher.deliver,
             dead_letter=self.dead_letter,
             quarantine=self._quarantine,
         )
@@ -113,16 +113,16 @@ class ServiceRuntime:
             self.loops.begin("watchdog", self.watchdog.run())
             self.loops.begin("pruner", self.pruner.run())
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
+    def accept(self, deliveries: Sequence[Delivery]) -> None:
         """Enqueue deliveries; their source settles each when its transaction has committed."""
         isolation = self.poison_isolation
         for each in deliveries:
             if each.again:
                 isolation.begin(each)
         for each in deliveries:  # afterwards, since a new copy may come before the message that was delivered before
-            if each.apart is None and isolation.knows(each.wire):
+            if each.isolation is None and isolation.knows(each.wire):
                 isolation.begin(each)
-        self.batcher.take([each for each in deliveries if each.apart is None])
+        self.batcher.accept([each for each in deliveries if each.isolation is None])
 
     async def dead_letter(self, dead_letter: DeadLetter) -> None:
         """Keep a message that did not reach a step, and return once that is committed; retry until it is."""

@@ -113,7 +113,7 @@ class StepRunner:
                     span.link(event.traceparent)
         return Attempt(handler, message, span, joined=joined)
 
-    def failed(self, handler: Step | Compensation, message: Message, error: Exception) -> Attempt:
+    def fail(self, handler: Step | Compensation, message: Message, error: Exception) -> Attempt:
         """Return an attempt that failed with this error at its commit."""
         attempt = self.open_attempt(handler, message)
         attempt.result = Failure(error)

@@ -37,7 +37,7 @@ _NONE_SENT: Mapping[str, str | None] = {}
 class ExternalCall:
     """A call to an outside system that a transaction has claimed; it is made after the commit.
 
-    With `failed` it is not made: the commit of its result failed with this error before, which counts as its failure.
+    With `commit_error` it is not made: the commit of its result raised this before, which counts as its failure.
     """
 
     decision: Decision
@@ -45,7 +45,7 @@ class ExternalCall:
     message: Message
     compensation: Compensation | None = None
     original: Original | None = None
-    failed: Exception | None = None
+    commit_error: Exception | None = None
     joined: Joined | None = None
 
 

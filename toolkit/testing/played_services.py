@@ -80,7 +80,7 @@ class PlayedServices(HeldMessages):
     async def deliver(self, message: WireMessage, service: str) -> None:
         """Deliver a message, and return when all that follows from it is committed and read."""
         async with asyncio.timeout(_PATIENCE):
-            await settled(message, self.runtime(service).take)
+            await settled(message, self.runtime(service).accept)
             while await self._is_busy():  # noqa: ASYNC110 -- a table sends no notification
                 await asyncio.sleep(0.01)
             await self._read_logs()

@@ -163,7 +163,7 @@ class _Burst:
     async def delivered(self) -> list[Exception | None]:
         """Hand over the messages; once the services have committed them, return None or the error for each."""
         for consumer, deliveries in self._by_consumer.items():
-            consumer.take(deliveries)
+            consumer.accept(deliveries)
         try:
             if self._open:
                 await self._all_settled.wait()

@@ -6,7 +6,7 @@ EDITS = {
     ],
     "toolkit/runtime/failed_batches.py": [
         (
-            "            delivery.failed = None\n            self._hold(",
+            "            delivery.commit_error = None\n            self._hold(",
             "            delivery.fail(error)\n            self._hold(",
         ),
     ],

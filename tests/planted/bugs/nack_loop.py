@@ -9,7 +9,7 @@ EDITS = {
     ],
     "toolkit/runtime/failed_batches.py": [
         (
-            "        delivery.failed = error if isinstance(error, Exception) else None\n"
+            "        delivery.commit_error = error if isinstance(error, Exception) else None\n"
             "        await self._execute([delivery])\n",
             "        self._requeue(delivery, first=True)\n",
         ),

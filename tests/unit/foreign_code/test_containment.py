@@ -18,7 +18,7 @@ from tests.example_sagas.loan_rows import dead_letters_of, lent, log_of, notes, 
 from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, library
 from toolkit import Event
 from toolkit.errors import EscapedError, describe
-from toolkit.foreign_code.containment import apart, contain, contained
+from toolkit.foreign_code.containment import contain, contained, in_own_task
 from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.database import Database
 from toolkit.persistence.step_session import StepSession
@@ -270,7 +270,7 @@ async def test_a_task_cancelled_apart_spares_its_caller() -> None:
     assert task is not None
 
     with pytest.raises(EscapedError):
-        await apart("it", cancel_its_own_task())
+        await in_own_task("it", cancel_its_own_task())
 
     assert not task.cancelling()
 

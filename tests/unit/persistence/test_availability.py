@@ -112,7 +112,7 @@ async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[ServiceRuntime]:
 async def test_a_service_without_a_table_is_not_ready(host: ServiceRuntime, table: str) -> None:
     was_recording = host.is_recording
     await rename(host.database, table, "hidden")
-    delivery = asyncio.create_task(settled(wanted(1), host.take))
+    delivery = asyncio.create_task(settled(wanted(1), host.accept))
 
     await eventually(lambda: is_now(not host.is_recording), what="the fault")
     await rename(host.database, "hidden", table)

@@ -41,7 +41,7 @@ class Bench:
     def restart(self) -> None:
         """Continue as a restarted process."""
         self.poison_isolation = PoisonIsolation(
-            "shop", self.database, take=self._take, dead_letter=self._dead_letter, quarantine=Quarantine()
+            "shop", self.database, deliver=self._take, dead_letter=self._dead_letter, quarantine=Quarantine()
         )
 
     async def dies_under(self, message: WireMessage) -> None:
@@ -53,7 +53,7 @@ class Bench:
             await asyncio.Event().wait()
 
         self.execute = hang
-        task = asyncio.create_task(self.poison_isolation.take(message))
+        task = asyncio.create_task(self.poison_isolation.isolate(message))
         waits = {task, asyncio.create_task(begun.wait())}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()

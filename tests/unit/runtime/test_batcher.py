@@ -63,7 +63,7 @@ async def test_a_committed_batch_is_settled_by_one_call(service: Service, databa
 
     async with one.open():
         asyncio.get_running_loop().set_task_factory(count)
-        one.batcher.take(deliveries)
+        one.batcher.accept(deliveries)
         await one.batcher.drain()
         asyncio.get_running_loop().set_task_factory(None)
 
@@ -79,7 +79,7 @@ async def test_a_delivery_with_a_call_settles_alone(database: Database, clerk: C
     called = Delivery(wanted(1), source)
 
     async with one.open():
-        one.batcher.take([called, back])
+        one.batcher.accept([called, back])
         await one.batcher.drain()
 
     assert source.settled == [[back], [called]]
@@ -97,9 +97,9 @@ async def test_what_its_transport_gave_up_is_not_settled(service: Service, datab
 
     clerk.will("lend_book", give_up)
     async with one.open():
-        one.batcher.take(deliveries[:1])
+        one.batcher.accept(deliveries[:1])
         await held.wait()
-        one.batcher.take(deliveries[1:])
+        one.batcher.accept(deliveries[1:])
         await one.batcher.drain()
 
     assert source.settled == [[deliveries[2]]]

@@ -34,9 +34,9 @@ async def test_a_batch_deletes_confirmed_rows_along(
     relay.hand_over(rows, [])
     await asyncio.gather(*relay._sending)
 
-    with relay.deletion() as take_confirmed:
+    with relay.deletion() as claim_confirmed:
         async with database.batch() as transaction:
-            await transaction.write(BatchWrite(sent=list(take_confirmed())))
+            await transaction.write(BatchWrite(sent=list(claim_confirmed())))
 
     assert await rows_left(database) == []
 
@@ -50,9 +50,9 @@ async def test_rows_that_batches_delete_need_no_transaction(
     with recorded(sqlite) as statements:
         async with running(relay):
             for number in range(8):  # a batch deletes the rows before its own, which linger until the next batch
-                with relay.deletion() as take_confirmed:
+                with relay.deletion() as claim_confirmed:
                     async with sqlite.batch() as transaction:
-                        await transaction.write(BatchWrite(sent=list(take_confirmed())))
+                        await transaction.write(BatchWrite(sent=list(claim_confirmed())))
                 row = outbox_row(f"loan-{number}", due_at=clock.now() + LEASE)
                 await add_to_outbox(sqlite, row)
                 relay.hand_over([row], [])

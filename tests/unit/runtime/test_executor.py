@@ -152,7 +152,7 @@ async def test_repeated_commit_failures_give_the_step_up(branch: Branch, databas
     batch = [message_of(WANTED, at=NOON), message_of(BookLent(loan_id="loan-1"))]
 
     for _ in range(2):
-        await branch.executor.execute(batch, failed=RuntimeError("the commit failed"))
+        await branch.executor.execute(batch, commit_error=RuntimeError("the commit failed"))
 
     assert await states(database, "loan-1") == ["failed"]
     assert "RuntimeError: the commit failed" in (await log_of(database, "loan-1"))[-1].error

@@ -24,7 +24,7 @@ def bench(database: Database) -> Bench:
 
 
 async def test_a_message_that_is_settled_leaves_no_mark(bench: Bench) -> None:
-    await bench.poison_isolation.take(INNOCENT)
+    await bench.poison_isolation.isolate(INNOCENT)
 
     assert bench.executed == [INNOCENT]
     assert await bench.marks(INNOCENT) == 0
@@ -33,8 +33,8 @@ async def test_a_message_that_is_settled_leaves_no_mark(bench: Bench) -> None:
 async def test_four_ended_processes_give_a_message_up(bench: Bench) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
-    await bench.poison_isolation.take(LETHAL)
-    await bench.poison_isolation.take(INNOCENT)
+    await bench.poison_isolation.isolate(LETHAL)
+    await bench.poison_isolation.isolate(INNOCENT)
 
     assert [(each.reason, each.message) for each in bench.dead_letters] == [("ended its process", LETHAL)]
     # The first death leaves no mark: a message is marked when it comes again.
@@ -45,13 +45,13 @@ async def test_four_ended_processes_give_a_message_up(bench: Bench) -> None:
 async def test_copies_of_a_dead_letter_never_run(bench: Bench) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
-    await bench.poison_isolation.take(LETHAL)
+    await bench.poison_isolation.isolate(LETHAL)
     bench.restart()
     await bench.poison_isolation.prepare()
 
     assert bench.poison_isolation.knows(LETHAL)
     assert not bench.poison_isolation.knows(INNOCENT)
-    await bench.poison_isolation.take(LETHAL)
+    await bench.poison_isolation.isolate(LETHAL)
     assert len(bench.dead_letters) == 2
     assert bench.executed == []
 
@@ -59,11 +59,11 @@ async def test_copies_of_a_dead_letter_never_run(bench: Bench) -> None:
 async def test_what_an_operator_redrives_is_executed_again(bench: Bench, database: Database) -> None:
     for _ in range(4):
         await bench.dies_under(LETHAL)
-    await bench.poison_isolation.take(LETHAL)
+    await bench.poison_isolation.isolate(LETHAL)
     async with database.transaction() as session:
         await suspect_messages.unmark(await session.connection(), [fingerprint(LETHAL)])
 
-    await bench.poison_isolation.take(LETHAL)
+    await bench.poison_isolation.isolate(LETHAL)
 
     assert bench.executed == [LETHAL]
     assert not bench.poison_isolation.knows(LETHAL)
@@ -85,7 +85,7 @@ async def test_messages_run_together_until_their_second_mark(bench: Bench, death
         for _ in range(deaths):
             await bench.dies_under(message)
     bench.execute = count
-    await asyncio.gather(*(bench.poison_isolation.take(message) for message in messages))
+    await asyncio.gather(*(bench.poison_isolation.isolate(message) for message in messages))
 
     assert most == together
     assert [await bench.marks(message) for message in messages] == [0] * len(messages)
@@ -111,7 +111,7 @@ async def test_many_redelivered_messages_share_transactions(bench: Bench, databa
     """They are counted, marked and unmarked, each for all but the first, whose transaction runs when they arrive."""
     messages = [WireMessage(b"{}", "order.Placed", f"message-{number}") for number in range(200)]
     with statements(database) as executed:
-        await asyncio.gather(*(bench.poison_isolation.take(message) for message in messages))
+        await asyncio.gather(*(bench.poison_isolation.isolate(message) for message in messages))
 
     assert len(bench.executed) == 200
     assert len(executed) <= 6
@@ -127,7 +127,7 @@ async def test_a_clean_stop_removes_the_marks(bench: Bench) -> None:
         await executing.wait()
 
     bench.execute = hang
-    task = asyncio.create_task(bench.poison_isolation.take(INNOCENT))
+    task = asyncio.create_task(bench.poison_isolation.isolate(INNOCENT))
     await begun.wait()
     assert await bench.marks(INNOCENT) == 1
 
@@ -146,9 +146,9 @@ async def test_a_concurrent_copy_adds_no_mark(bench: Bench) -> None:
         await executing.wait()
 
     bench.execute = hang
-    tasks = [asyncio.create_task(bench.poison_isolation.take(INNOCENT))]
+    tasks = [asyncio.create_task(bench.poison_isolation.isolate(INNOCENT))]
     await begun.wait()
-    tasks.append(asyncio.create_task(bench.poison_isolation.take(INNOCENT)))
+    tasks.append(asyncio.create_task(bench.poison_isolation.isolate(INNOCENT)))
     await asyncio.sleep(0)
 
     assert await bench.marks(INNOCENT) == 1
@@ -164,7 +164,7 @@ async def test_a_copy_runs_only_under_a_written_mark(bench: Bench) -> None:
         marks.append(await bench.marks(message))
 
     bench.execute = count
-    await asyncio.gather(*(bench.poison_isolation.take(LETHAL) for _ in range(3)))
+    await asyncio.gather(*(bench.poison_isolation.isolate(LETHAL) for _ in range(3)))
 
     assert marks[0] == 1
     assert 0 not in marks
@@ -179,9 +179,9 @@ async def test_a_mark_stands_until_its_last_copy_ends(bench: Bench) -> None:
         await next(waiting).wait()
 
     bench.execute = wait
-    first = asyncio.create_task(bench.poison_isolation.take(LETHAL))
+    first = asyncio.create_task(bench.poison_isolation.isolate(LETHAL))
     await executing.acquire()
-    copy = asyncio.create_task(bench.poison_isolation.take(LETHAL))
+    copy = asyncio.create_task(bench.poison_isolation.isolate(LETHAL))
     await executing.acquire()
     ends[0].set()
     await first
@@ -200,7 +200,7 @@ async def test_copies_at_a_marks_end_are_marked_again(bench: Bench) -> None:
 
     bench.execute = count
     for _ in range(20):
-        takes = [asyncio.create_task(bench.poison_isolation.take(LETHAL)) for _ in range(6)]
+        takes = [asyncio.create_task(bench.poison_isolation.isolate(LETHAL)) for _ in range(6)]
         await asyncio.gather(*takes)
 
     assert len(marks) == 120
@@ -212,8 +212,8 @@ async def test_a_new_copy_is_known_once_one_was_redelivered(bench: Bench) -> Non
     delivery = Delivery(LETHAL, Nowhere(), again=True)
     bench.poison_isolation.begin(delivery)
     meanwhile = bench.poison_isolation.knows(LETHAL)
-    assert delivery.apart is not None
-    await delivery.apart
+    assert delivery.isolation is not None
+    await delivery.isolation
 
     assert (before, meanwhile, bench.poison_isolation.knows(LETHAL)) == (False, True, False)
 
@@ -224,7 +224,7 @@ async def test_a_returned_message_keeps_no_mark(bench: Bench) -> None:
 
     bench.execute = fail
     with pytest.raises(RuntimeError):
-        await bench.poison_isolation.take(INNOCENT)
+        await bench.poison_isolation.isolate(INNOCENT)
 
     assert await bench.marks(INNOCENT) == 0
 
@@ -236,7 +236,7 @@ async def test_an_outage_costs_one_mark_at_most(bench: Bench) -> None:
     for _ in range(9):
         bench.execute = fail
         with pytest.raises(DatabaseUnavailableError):
-            await bench.poison_isolation.take(INNOCENT)
+            await bench.poison_isolation.isolate(INNOCENT)
 
     assert await bench.marks(INNOCENT) == 1
 
@@ -245,7 +245,7 @@ async def test_messages_run_without_the_table_of_marks(bench: Bench, database: D
     async with database.transaction() as session:
         await (await session.connection()).run_sync(suspect_messages.suspects.drop)
 
-    await bench.poison_isolation.take(INNOCENT)
+    await bench.poison_isolation.isolate(INNOCENT)
 
     assert bench.executed == [INNOCENT]
 

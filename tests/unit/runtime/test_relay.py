@@ -46,9 +46,9 @@ async def test_a_row_is_deleted_only_after_the_confirm(
     relay = relay_of(database, publisher, clock)
     async with running(relay):
         await until_published(publisher, 1)
-        with relay.deletion() as take_confirmed:  # a batch deletes what is confirmed
+        with relay.deletion() as claim_confirmed:  # a batch deletes what is confirmed
             async with database.transaction() as session:
-                await write_batch(await session.connection(), BatchWrite(sent=list(take_confirmed())))
+                await write_batch(await session.connection(), BatchWrite(sent=list(claim_confirmed())))
         before = await rows_left(database)
         broker.confirm.set()
         await until_empty(database)

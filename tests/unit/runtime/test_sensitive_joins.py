@@ -83,7 +83,7 @@ async def test_no_event_leaks_into_a_commits_error(database: Database, clock: Ma
     await branch.executor.execute([received(GuestArrived(visit_id="v-1"), clock)])
     error = ValueError("no row for P-4711-0815 and door-code-99")
 
-    await branch.executor.execute([received(RoomReady(visit_id="v-1"), clock)], failed=error)
+    await branch.executor.execute([received(RoomReady(visit_id="v-1"), clock)], commit_error=error)
 
     async with database.reading() as connection:
         errors = list((await connection.execute(text("SELECT error FROM saga_log ORDER BY id"))).scalars())

@@ -29,10 +29,10 @@ async def test_ends_of_sagas_join_the_next_batch(
     source = Recorded()
     ended, request = Delivery(wire(ENDED), source), Delivery(wanted(1), source)
 
-    running_branch.batcher.take([ended])
+    running_branch.batcher.accept([ended])
     await asyncio.sleep(0.05)
     waited = not ended.is_done
-    running_branch.batcher.take([request])
+    running_branch.batcher.accept([request])
     await running_branch.batcher.drain()
 
     assert waited
@@ -44,10 +44,10 @@ async def test_ends_wait_for_longer_than_a_turn(running_branch: Branch) -> None:
     source = Recorded()
     ended, request = Delivery(wire(ENDED), source), Delivery(wanted(1), source)
 
-    running_branch.batcher.take([ended])
+    running_branch.batcher.accept([ended])
     for _ in range(10):  # each turn is far shorter than the patience
         await asyncio.sleep(0)
-    running_branch.batcher.take([request])
+    running_branch.batcher.accept([request])
     await running_branch.batcher.drain()
 
     assert source.settled == [[ended, request]]
@@ -58,7 +58,7 @@ async def test_a_lonely_end_waits_only_a_moment(running_branch: Branch) -> None:
     ended = Delivery(wire(ENDED), source)
     begun = time.monotonic()
 
-    running_branch.batcher.take([ended])
+    running_branch.batcher.accept([ended])
     async with asyncio.timeout(5):
         await running_branch.batcher.drain()
 
@@ -74,9 +74,9 @@ async def test_a_full_batch_of_ends_does_not_wait(
     ends = [Delivery(wire(ENDED), source) for _ in range(3)]
 
     async with one.open(), asyncio.timeout(10):
-        one.batcher.take(ends[:2])
+        one.batcher.accept(ends[:2])
         await asyncio.sleep(0.05)
-        one.batcher.take(ends[2:])
+        one.batcher.accept(ends[2:])
         await one.batcher.drain()
 
     assert source.settled == [ends]
@@ -88,7 +88,7 @@ async def test_a_stopping_batcher_executes_waiting_ends(
     monkeypatch.setattr(batcher, "_LONGEST_WAIT_OF_ENDS", 20)
     one, source = Branch(service, database, resources={Clerk: clerk}), Recorded()
     running = asyncio.create_task(one.batcher.run())
-    one.batcher.take([Delivery(wire(ENDED), source)])
+    one.batcher.accept([Delivery(wire(ENDED), source)])
     await asyncio.sleep(0.05)
 
     one.batcher.stop()

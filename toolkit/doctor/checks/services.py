@@ -88,21 +88,21 @@ def clocks(facts: Facts) -> Iterator[Observation]:
     here = ClockFacts("this machine", timedelta(0), timedelta(0))
     everywhere = [here, *known]
     # Without a majority this machine counts as right.
-    right = max(everywhere, key=lambda clock: sum(_apart(clock, each) <= _MOST_SKEW for each in everywhere))
-    wrong = [clock for clock in everywhere if _apart(clock, right) > _MOST_SKEW]
+    right = max(everywhere, key=lambda clock: sum(_offset(clock, each) <= _MOST_SKEW for each in everywhere))
+    wrong = [clock for clock in everywhere if _offset(clock, right) > _MOST_SKEW]
     for clock in wrong:
         yield _skewed(clock, right, {each.name for each in facts.services})
     if not wrong:
         yield fine(f"{', '.join(clock.whose for clock in known)} and this machine agree")
 
 
-def _apart(one: ClockFacts, other: ClockFacts) -> timedelta:
+def _offset(one: ClockFacts, other: ClockFacts) -> timedelta:
     """Return the smallest possible difference of two clocks."""
     return max(one.least - other.most, other.least - one.most, timedelta(0))
 
 
 def _skewed(clock: ClockFacts, right: ClockFacts, services: set[str]) -> Observation:
-    apart = _apart(clock, right).total_seconds()
+    apart = _offset(clock, right).total_seconds()
     way = "ahead of" if clock.least > right.most else "behind"
     found = f"the clock of {clock.whose} is {apart:.0f} s or more {way} that of {right.whose}"
     return problem(found, clock.whose if clock.whose in services else None)

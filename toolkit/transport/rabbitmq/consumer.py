@@ -101,7 +101,7 @@ class RabbitConsumer:
         await channel.set_qos(prefetch_count=self._settings.prefetch)
         await declare_queue(channel, self._queue, robust=True)  # it exists before it is consumed again
         return QueueConsumer(
-            channel, self._queue.name, self.deliveries.take, begin=self.deliveries.forget_closed_channels
+            channel, self._queue.name, self.deliveries.accept, begin=self.deliveries.forget_closed_channels
         )
 
     async def _pause_in_outages(self, consumer: QueueConsumer) -> None:

@@ -37,7 +37,7 @@ class Deliveries:
         """Return how many deliveries are not settled."""
         return len(self._in_hand) + len(self._requeueing)
 
-    def take(self, received: Sequence[Received]) -> None:
+    def accept(self, received: Sequence[Received]) -> None:
         """Hand deliveries to the runtime, which settles each after its commit."""
         taken: list[Delivery] = []
         for raw in received:
@@ -49,7 +49,7 @@ class Deliveries:
                 self._in_hand[delivery] = raw
                 taken.append(delivery)
         try:
-            self._runtime.take(taken)
+            self._runtime.accept(taken)
         except Exception as error:  # noqa: BLE001 -- as of commits that failed
             for each in taken:
                 each.fail(error)
