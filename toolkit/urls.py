@@ -24,8 +24,6 @@ _PLAIN_VALUE, _PLAIN_NAME = (re.compile(each) for each in (r"[\w.,:/~+-]*", r"[\
 _NO_SECRETS = ("embedded", "")
 #: One host with its port; a URL may have several, separated by commas.
 _HOST = re.compile(r"([\w.-]*|\[[\w.:%]*\])(:\d*)?")
-#: A URL within a text, up to a character that no URL has; and punctuation that ends the sentence, not the URL.
-_WITHIN_TEXT, _BEHIND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+"), ".,;:)]}"
 
 
 def shown_url(url: str) -> str:
@@ -44,22 +42,12 @@ def shown_url(url: str) -> str:
     return f"{scheme}://{shown}{at}{_shown_server(server)}"
 
 
-def without_passwords(text: str) -> str:
-    """Return a text, such as an error's, with each URL replaced by its `shown_url`."""
-    return _WITHIN_TEXT.sub(_shown_within, text) if "://" in text else text
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the host: a loopback address, `localhost`, or a socket's directory."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost") or host.startswith(("/", "@"))
-
-
-def _shown_within(found: re.Match[str]) -> str:
-    url = found[0].rstrip(_BEHIND)
-    return shown_url(url) + found[0][len(url) :]
 
 
 def _shown_login(login: str, *, may_show_user: bool) -> str:

@@ -135,7 +135,7 @@ async def check_the_rest(database: Database) -> None:
     async with database.reading() as connection:
         (dead_letter,) = await dead_letter_queries.listed(connection)
         states = {each.saga_id: each.state for each in await saga_log_queries.sagas(connection, limit=100)}
-        marked = await suspect_messages.condemned(connection, least=2)
+        marked = await suspect_messages.marked_messages(connection, least=2)
         waiting = await outbox.count(connection)
     assert (dead_letter.reason, dead_letter.event_type, dead_letter.saga_id) == (
         "ended its process",

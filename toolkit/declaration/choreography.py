@@ -129,10 +129,6 @@ class Choreography:
         """Return all nodes that this event leads to, directly or not, nearest first."""
         return self._reached(event, saga, onwards=lambda node: node.emits)
 
-    def events_after(self, event: str, saga: SagaContract) -> set[str]:
-        """Return all events that this one leads to, directly or not."""
-        return {emitted for node in self.reached_from(event, saga) for emitted in node.emits}
-
     def _backward(self, saga: SagaContract) -> Iterator[Node]:
         """Yield the nodes that the last refusal leads to, then those that the refusal before it adds, and so on."""
         for node in reversed(self.forward(saga)):

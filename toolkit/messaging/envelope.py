@@ -16,8 +16,9 @@ from toolkit.ids import derived_id, new_id
 from toolkit.protocol.commands import Address, Reply
 
 #: The envelope's headers, as they are spelled on the wire. A new one also needs a field of `Envelope`, its lines in
-#: `headers` and in `Decoder._read`, its meaning in asyncapi.py and docs/reference/wire.md; one that the next event
-#: passes on, `followed_by`; one that a nudge or a replay has to repeat, a column of the log for `EmittedEvent.as_sent`.
+#: `headers` and in `Decoder._read`, its place in `HEADERS`, its meaning in asyncapi.py and docs/reference/wire.md; one
+#: that no client may write, its place in `ONLY_FROM_ITSELF`; one that the next event passes on, `followed_by`; one that
+#: a nudge or a replay has to repeat, a column of the log for `EmittedEvent.as_sent`.
 SAGA_TYPE = "saga-type"
 VERSION = "event-version"
 CAUSATION_ID = "causation-id"
@@ -41,6 +42,8 @@ HEADERS = (
     SAGA_TYPE, VERSION, CAUSATION_ID, OCCURRED_AT, DEADLINE, ATTEMPT, DEFERRED_UNTIL, TRACEPARENT, STARTED_AT,
     NUDGE, TIMER, REMINDER, ASK, UNDO, REPLY, OUTCOME, SENT_BY, ANSWERED_BY, CAME_BY,
 )  # fmt: skip
+#: The headers that only a message of a service to itself may have: a transport removes them from any other.
+ONLY_FROM_ITSELF = (CAME_BY, ANSWERED_BY, TIMER, REMINDER)
 
 #: The most characters of an id or of a text header, all printable: the limit of AMQP's short strings.
 LONGEST_TEXT = 255

@@ -2,7 +2,7 @@
 
 Pure rules, no I/O. Steps are asked group after group, and undone group after group in the reverse order, never all at
 once. A step that does not answer in time is itself undone first: whether it ran is unknown, and its own service's fence
-makes that safe. A refusal that comes late counts as undone; a late success is not believed, except from a step that
+makes that safe. A refusal that comes late counts as undone; a late success does not count, except that of a step that
 nothing can undo.
 """
 

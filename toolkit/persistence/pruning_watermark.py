@@ -1,7 +1,7 @@
-"""Pruning of the saga log, and the watermark: the log knows every saga that moved after it.
+"""Pruning of the saga log, and the watermark: the log has every saga that moved after it.
 
 The log is the fence, so a pruned saga is not fenced any more. A message from before the watermark, of a saga that the
-log does not know, may be a duplicate of a handled one: it never runs.
+log does not have, may be a duplicate of a handled one: it never runs.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ async def take_back(connection: AsyncConnection, some: Collection[str]) -> None:
     )
 
 
-async def condemned(connection: AsyncConnection, *, least: int) -> set[str]:
+async def marked_messages(connection: AsyncConnection, *, least: int) -> set[str]:
     """Return the messages with at least so many marks."""
     return set((await connection.execute(select(suspects.c.id).where(suspects.c.marks >= least))).scalars())
 

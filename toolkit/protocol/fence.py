@@ -105,7 +105,7 @@ _DECISIONS: dict[tuple[Arrival, StepState | None], Decision] = {
 
 
 def decide(arrival: Arrival, state: StepState | None) -> Decision:
-    """Return what a message may do to a step in this state; an unlisted pair changes nothing."""
+    """Return what a message may do to a step in this state; an unlisted pair, a duplicate's say, changes nothing."""
     return _DECISIONS.get((arrival, state), Decision.IGNORE)
 
 

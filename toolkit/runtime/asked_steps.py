@@ -66,7 +66,7 @@ class AskedSteps:
             tx.work.kept.misdirected(message, _wrong(step))
 
     def _give_up(self, step: Step, message: Message, tx: Transaction) -> None:
-        """Fence a step that nothing can undo, if it has not run; where it has, its success is the truth.
+        """Fence a step that nothing can undo, if it has not run; where it has, its success stands.
 
         One that can't refuse is left to run: nothing else could be replied.
         """

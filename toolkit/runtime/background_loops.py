@@ -1,6 +1,6 @@
 """The background loops of one service: a loop that ends by itself ends the service with an error.
 
-Without its batcher or its relay a service only looks alive; started again, it continues its work.
+Without its batcher or its relay a service answers probes and does no work; started again, it continues.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Batcher:
         self._failed = FailedBatches(executor, execute=self._execute, requeue=self._requeue)
         self._waiting: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
-        self._company = asyncio.Event()
-        self._company.set()
+        self._more = asyncio.Event()
+        self._more.set()
         self._calling: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -89,18 +89,18 @@ class Batcher:
             self._arrived.clear()
             self._idle.clear()
             while self._waiting and not self._is_stopping:
-                await self._wait_for_company()
+                await self._wait_for_more()
                 if batch := self._next_batch():
                     await self._execute(batch)
             self._idle.set()
 
-    async def _wait_for_company(self) -> None:
+    async def _wait_for_more(self) -> None:
         """Where only ends of sagas wait, let them join the next batch, if one comes soon."""
         if self._can_wait():
-            self._company.clear()
+            self._more.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LONGEST_WAIT_OF_ENDS):
-                    await self._company.wait()
+                    await self._more.wait()
 
     def _can_wait(self) -> bool:
         return len(self._waiting) < self._batch_size and all(each.can_wait for each in self._waiting)
@@ -108,7 +108,7 @@ class Batcher:
     def stop(self) -> None:
         """Let `run` return after the current batch."""
         self._is_stopping = True
-        self._company.set()
+        self._more.set()
         self._availability.stop()
         self._arrived.set()
 
@@ -128,7 +128,7 @@ class Batcher:
         batch: list[Delivery] = []
         while self._waiting and len(batch) < self._batch_size:
             first = self._waiting[0]
-            if batch and (batch[0].is_suspect or first.is_suspect):
+            if batch and (batch[0].runs_alone or first.runs_alone):
                 break
             self._waiting.popleft()
             if not first.is_done:
@@ -179,4 +179,4 @@ class Batcher:
             self._waiting.extend(deliveries)
         self._arrived.set()
         if not self._can_wait():
-            self._company.set()
+            self._more.set()

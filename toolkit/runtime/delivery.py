@@ -26,26 +26,26 @@ class Source(Protocol):
 class Delivery:
     """A message that waits for its commit.
 
-    - `again`: it was delivered before, so a process may have ended of it.
+    - `is_redelivered`: it was delivered before, so it may have ended its process.
     - `item`: the decoded message, once the batcher has taken it.
     - `is_done`: it is settled, has failed, or its transport gave it up; it is not executed any more.
     - `isolation`: the task that executes a message which was delivered before.
     - `was_cut`: the database went away under the message's transaction.
-    - `is_suspect`: such a transaction broke while the database was there; the message is executed alone from then on.
+    - `runs_alone`: such a transaction broke while the database was there; the message is executed alone from then on.
     - `breaks`, `contentions`: how many of its transactions, in which it was alone, were lost.
-    - `failed`: the error that its next execution records as a failed attempt, instead of running a step.
+    - `commit_error`: the error that its next execution records as a failed attempt, instead of running a step.
     - `since`: how many transactions had recorded something when the message's first transaction broke.
     - `holds`: how often it was laid aside because its failure could not be recorded either.
     """
 
     wire: WireMessage
     source: Source
-    again: bool = False
+    is_redelivered: bool = False
     item: Message | Unreadable = field(init=False)
     is_done: bool = False
     isolation: asyncio.Task[None] | None = None
     was_cut: bool = False
-    is_suspect: bool = False
+    runs_alone: bool = False
     breaks: int = 0
     contentions: int = 0
     commit_error: Exception | None = None
@@ -55,7 +55,7 @@ class Delivery:
     @property
     def can_wait(self) -> bool:
         """Whether it only ends sagas in this service's log: no message follows, and no caller waits for that."""
-        return isinstance(self.item, Message) and isinstance(self.item.event, SagaEnded) and not self.is_suspect
+        return isinstance(self.item, Message) and isinstance(self.item.event, SagaEnded) and not self.runs_alone
 
     def fail(self, error: Exception) -> None:
         """Return the delivery to its transport, unless it is done."""
@@ -63,7 +63,7 @@ class Delivery:
             self.is_done = True
             self.source.fail(self, error)
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Leave the message to its next delivery: this one's channel closed, or its caller was cancelled."""
         self.is_done = True
         if self.isolation:
@@ -81,15 +81,17 @@ def settle(deliveries: Iterable[Delivery]) -> None:
         source.settle(own)
 
 
-async def settled(message: WireMessage, accept: Callable[[Sequence[Delivery]], None], *, again: bool = False) -> None:
+async def settled(
+    message: WireMessage, accept: Callable[[Sequence[Delivery]], None], *, is_redelivered: bool = False
+) -> None:
     """Hand over one message, and return when its transaction has committed."""
     caller = _Caller()
-    delivery = Delivery(message, caller, again)
+    delivery = Delivery(message, caller, is_redelivered)
     accept([delivery])
     try:
         await caller.settled
     except asyncio.CancelledError:
-        delivery.give_up()
+        delivery.abandon()
         raise
 
 

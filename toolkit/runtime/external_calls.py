@@ -27,7 +27,7 @@ from toolkit.protocol.fence import Decision, StepState
 from toolkit.protocol.keys import StreamKey
 from toolkit.runtime.executor import Executor
 from toolkit.runtime.external_results import ExternalResult, ExternalResults, commit
-from toolkit.runtime.invocation import Failure, blame
+from toolkit.runtime.invocation import Failure, raise_unless_at_fault
 from toolkit.runtime.joins import Joined
 from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import ExternalCall, events_of, stream_key
@@ -164,7 +164,7 @@ class ExternalCalls:
                 result = await _bounded(calling, session, min(until, _LONGEST_CALL))
                 attempt.end(result)
             if isinstance(result, Failure) and session.in_transaction():
-                blame(result, call.step)
+                raise_unless_at_fault(result, call.step)
             outcome = ExternalResult(call, expected, lambda transition: write(transition, result), attempt=attempt)
             try:
                 if isinstance(result, Failure | Refusal):

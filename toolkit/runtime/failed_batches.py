@@ -66,7 +66,7 @@ class FailedBatches:
             self._part(batch, was_away=was_away)
             return
         for delivery in batch:
-            delivery.is_suspect = True
+            delivery.runs_alone = True
             if is_lost_race:
                 self._lost_a_race(delivery, error)
             elif isinstance(error, UnrecordedError) or delivery.commit_error:
@@ -81,7 +81,7 @@ class FailedBatches:
         """
         is_parted = not was_away or any(each.was_cut for each in batch)
         for each in batch:
-            each.is_suspect, each.was_cut = is_parted, True
+            each.runs_alone, each.was_cut = is_parted, True
         self._requeue(*batch, first=True)
 
     def _lost_a_race(self, delivery: Delivery, error: Exception) -> None:

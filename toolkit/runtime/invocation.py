@@ -46,7 +46,7 @@ class Failure:
         return "".join(traceback.format_exception(self.error))[-_TRACEBACK_CHARS:]
 
 
-def blame(failure: Failure, handler: Step | Compensation) -> None:
+def raise_unless_at_fault(failure: Failure, handler: Step | Compensation) -> None:
     """Return if the attempt failed by itself.
 
     Raises:

@@ -46,7 +46,7 @@ class Marks:
         async with self._database.transaction() as session:
             connection = await session.connection()
             await suspect_messages.prune(connection, before=datetime.now(UTC) - _KEPT)
-            return await suspect_messages.condemned(connection, least=1)
+            return await suspect_messages.marked_messages(connection, least=1)
 
     async def count(self, suspect: str) -> int | None:
         """Return how many marks a message has."""

@@ -75,7 +75,7 @@ class PoisonIsolation:
     def begin(self, delivery: Delivery) -> None:
         """Have a delivery executed whose message was delivered before, and settle it then; new copies are known now."""
         self._known.add(fingerprint(delivery.wire))
-        delivery.isolation = asyncio.create_task(self._take_apart(delivery))
+        delivery.isolation = asyncio.create_task(self._isolate_and_settle(delivery))
 
     async def isolate(self, message: WireMessage) -> None:
         """Have a message executed that was delivered before, and return once it is settled."""
@@ -93,7 +93,7 @@ class PoisonIsolation:
         if self._marked:
             await self._marks.take_back(set(self._marked))
 
-    async def _take_apart(self, delivery: Delivery) -> None:
+    async def _isolate_and_settle(self, delivery: Delivery) -> None:
         try:
             await contain("a message that was delivered before", self.isolate(delivery.wire))
         except Exception as error:  # noqa: BLE001 -- it is delivered again
@@ -124,18 +124,18 @@ class PoisonIsolation:
     async def _settle(self, message: WireMessage, suspect: str, mark: _Mark) -> None:
         """Have the message executed; where that is cut short, its mark stands for the next time."""
         mark.copies += 1
-        has_lived = False
+        has_survived = False
         try:
             await self._deliver(message)
-            has_lived = True
+            has_survived = True
         except DatabaseUnavailableError:
             raise  # it is delivered again
         except Exception:
-            has_lived = True  # whatever it is, this process lives: the message has not ended it
+            has_survived = True  # whatever it is, this process lives: the message has not ended it
             raise
         finally:
             mark.copies -= 1
-            if has_lived and not mark.copies:
+            if has_survived and not mark.copies:
                 await self._unmark(suspect, mark)
 
     async def _unmark(self, suspect: str, mark: _Mark) -> None:

@@ -1,6 +1,6 @@
 """Decides which messages may run together that were in hand when a process ended: a few, or one alone.
 
-Most of them are innocent: a killed process had hundreds in hand. One that was in hand twice is examined alone.
+Most of them ended no process: a killed one had hundreds in hand. One that was in hand twice is examined alone.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Relay:
 
     async def run(self) -> None:
         """Publish due rows until `stop`."""
-        async with asyncio.TaskGroup() as tasks:  # it overlooks a task that ends in CancelledError
+        async with asyncio.TaskGroup() as tasks:  # a task group ignores a task that ends in CancelledError
             tasks.create_task(contain("claiming", self._due.run()))
             tasks.create_task(contain("deleting", self._confirmed.run()))
 

@@ -117,7 +117,7 @@ class ServiceRuntime:
         """Enqueue deliveries; their source settles each when its transaction has committed."""
         isolation = self.poison_isolation
         for each in deliveries:
-            if each.again:
+            if each.is_redelivered:
                 isolation.begin(each)
         for each in deliveries:  # afterwards, since a new copy may come before the message that was delivered before
             if each.isolation is None and isolation.knows(each.wire):

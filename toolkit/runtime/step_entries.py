@@ -52,10 +52,9 @@ class StepEntries:
         """Append the step's move, and send the event that follows; the error has no sensitive values any more."""
         stream, cause, work = self.stream, self.message.envelope, self._work
         assert is_legal(stream.state, to, is_asked=self._is_asked), f"{stream.state} → {to}"  # noqa: S101 -- decided before
-        if stream.state is StepState.GATHERING and to is not StepState.GATHERING and self.step.signature.is_join:
-            self._leave_gate()
-        attempt = self._attempt
-        body = attempt.body if attempt and emitted and attempt.result is emitted else body
+        if stream.state is StepState.GATHERING:
+            self._leave_gate(to)
+        body = self._attempt.body if self._attempt and emitted and self._attempt.result is emitted else body
         traceparent = self._traceparent(to, is_emitted=emitted is not None)
         if stream.state is None and cause.event_type == self.step.saga.starts_with.__name__ and self._may_begin():
             work.after_commit.began(cause)
@@ -132,8 +131,10 @@ class StepEntries:
         )
         self._work.append(self.stream, late)
 
-    def _leave_gate(self) -> None:
-        """Delete the timer of the deadline, and the next reminder; a question that is decided early is announced."""
+    def _leave_gate(self, to: StepState) -> None:
+        """Delete the timer of a join that moves on, and its next reminder; announce that its question is decided."""
+        if to is StepState.GATHERING or not self.step.signature.is_join:
+            return
         self._work.outgoing.cancel_timer(self.key)
         if self.step.remind:
             self._work.outgoing.cancel_reminder(self.key, self.stream.reminders + 1)

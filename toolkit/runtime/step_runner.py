@@ -22,7 +22,7 @@ from toolkit.persistence.database_errors import is_contention, is_outage, record
 from toolkit.persistence.plain_reads import PlainReads
 from toolkit.persistence.step_session import StepSession
 from toolkit.runtime.after_commit import Attempt
-from toolkit.runtime.invocation import Failure, Invocation, blame, bounded
+from toolkit.runtime.invocation import Failure, Invocation, bounded, raise_unless_at_fault
 from toolkit.runtime.joins import Joined
 from toolkit.runtime.transitions import Transition
 from toolkit.runtime.unit_of_work import ExternalCall, UnitOfWork, stream_key
@@ -159,7 +159,7 @@ class StepRunner:
         result = await bounded(self.call(attempt, session, original=original), handler, session)
         attempt.end(result)
         if isinstance(result, Failure):
-            blame(result, handler)
+            raise_unless_at_fault(result, handler)
             if savepoint and (not savepoint.is_active or tx.database.connection.invalidated):
                 # It ended the transaction, or cut off its own statement: its neighbours can't use the connection.
                 raise StepError(f"{handler.name} spoilt its transaction: {describe(result.error)}") from result.error
@@ -187,7 +187,7 @@ class StepRunner:
         is_known = tx.only_attempt or (isinstance(result, Failure) and result.was_cut)
         fallback = FallbackError(attempt if is_known else None)
         if isinstance(result, Failure):
-            blame(result, handler)
+            raise_unless_at_fault(result, handler)
             raise fallback from result.error
         if isinstance(result, Refusal) and session:
             is_changed = session.dirty or session.deleted or session.has_new
@@ -218,7 +218,7 @@ def writing(tx: Transaction) -> Iterator[None]:
         cause = error.__cause__ or error
         if (attempt := tx.only_attempt) and isinstance(cause, Exception):
             attempt.result = failure = Failure(cause)
-            blame(failure, attempt.handler)
+            raise_unless_at_fault(failure, attempt.handler)
             raise FallbackError(attempt) from cause
         if not tx.is_optimistic or is_contention(cause) or is_outage(cause):
             raise cause from None

@@ -120,8 +120,8 @@ class Embedded:
         burst = _Burst(len(messages))
         for place, (message, destination) in enumerate(messages):
             consumers = [self._queues[destination]] if destination else self._bound.get(message.routing_key, [])
-            again = message.message_id in self._left  # the last run may have ended while it was executed
-            burst.add(place, message, consumers, again=again)
+            is_redelivered = message.message_id in self._left  # the last run may have ended while it was executed
+            burst.add(place, message, consumers, is_redelivered=is_redelivered)
         return await burst.delivered()
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that returns whether it was long enough
@@ -151,12 +151,14 @@ class _Burst:
         self._open: dict[Delivery, int] = {}
         self._all_settled = asyncio.Event()
 
-    def add(self, place: int, message: WireMessage, consumers: Sequence[ServiceRuntime], *, again: bool) -> None:
+    def add(
+        self, place: int, message: WireMessage, consumers: Sequence[ServiceRuntime], *, is_redelivered: bool
+    ) -> None:
         """Add a message for these services, which is the `place`-th of the burst."""
         if not consumers:
             self._outcomes[place] = UnroutableError(f"no service consumes {message.routing_key}")
         for consumer in consumers:
-            delivery = Delivery(message, self, again)
+            delivery = Delivery(message, self, is_redelivered)
             self._open[delivery] = place
             self._by_consumer.setdefault(consumer, []).append(delivery)
 
@@ -169,7 +171,7 @@ class _Burst:
                 await self._all_settled.wait()
         except asyncio.CancelledError:
             for each in self._open:
-                each.give_up()
+                each.abandon()
             raise
         return self._outcomes
 

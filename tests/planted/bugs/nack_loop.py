@@ -1,6 +1,6 @@
 """A message whose step raises is given back and taken again at once, for ever: no backoff, no end, no way past it."""
 
-BLAME = "            blame(result, handler)\n"
+BLAME = "            raise_unless_at_fault(result, handler)\n"
 VERDICTS = ("            if savepoint and (not savepoint.is_active", "            raise fallback from result.error")
 
 EDITS = {

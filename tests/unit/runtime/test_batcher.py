@@ -91,8 +91,8 @@ async def test_what_its_transport_gave_up_is_not_settled(service: Service, datab
     held = asyncio.Event()
 
     async def give_up(_: Event, __: AsyncSession) -> None:
-        deliveries[0].give_up()
-        deliveries[1].give_up()
+        deliveries[0].abandon()
+        deliveries[1].abandon()
         held.set()
 
     clerk.will("lend_book", give_up)

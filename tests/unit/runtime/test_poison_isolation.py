@@ -116,7 +116,7 @@ async def test_many_redelivered_messages_share_transactions(bench: Bench, databa
     assert len(bench.executed) == 200
     assert len(executed) <= 6
     async with database.reading() as connection:
-        assert not await suspect_messages.condemned(connection, least=1)
+        assert not await suspect_messages.marked_messages(connection, least=1)
 
 
 async def test_a_clean_stop_removes_the_marks(bench: Bench) -> None:
@@ -209,7 +209,7 @@ async def test_copies_at_a_marks_end_are_marked_again(bench: Bench) -> None:
 
 async def test_a_new_copy_is_known_once_one_was_redelivered(bench: Bench) -> None:
     before = bench.poison_isolation.knows(LETHAL)
-    delivery = Delivery(LETHAL, Nowhere(), again=True)
+    delivery = Delivery(LETHAL, Nowhere(), is_redelivered=True)
     bench.poison_isolation.begin(delivery)
     meanwhile = bench.poison_isolation.knows(LETHAL)
     assert delivery.isolation is not None

@@ -68,7 +68,7 @@ class Deliveries:
         """Drop what came on a channel that has closed: the broker redelivers it, and it would be held twice."""
         for delivery, raw in list(self._in_hand.items()):
             if raw.channel.is_closed:
-                delivery.give_up()
+                delivery.abandon()
                 del self._in_hand[delivery]
         for task, raw in self._requeueing.items():
             if raw.channel.is_closed:

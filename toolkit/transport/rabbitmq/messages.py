@@ -14,14 +14,12 @@ from aio_pika.abc import AbstractIncomingMessage
 from pamqp.commands import Basic
 
 from toolkit.ids import new_id
-from toolkit.messaging.envelope import ANSWERED_BY, CAME_BY, REMINDER, SENT_BY, TIMER, WireMessage
+from toolkit.messaging.envelope import CAME_BY, ONLY_FROM_ITSELF, SENT_BY, WireMessage
 from toolkit.messaging.senders import FORWARDED, detour_of
 from toolkit.persistence.dead_letters import DeadLetter
 
 #: The broker's own `x-death` is two deep; what a client nests deeper is not kept.
 _DEEPEST = 10
-#: The headers that only a message of the service to itself may have.
-_OWN = (CAME_BY, ANSWERED_BY, TIMER, REMINDER)
 #: Nearly all headers are of these types, which need no conversion.
 _KEPT = frozenset((str, int, bool, type(None)))
 
@@ -53,7 +51,7 @@ def wire_of(
     headers = _headers(properties.headers) if properties.headers else {}
     if exchange != own:
         headers[SENT_BY] = properties.user_id or ""
-        for name in _OWN:
+        for name in ONLY_FROM_ITSELF:
             headers.pop(name, None)
         if detour := detour_of(exchange, shared, headers):
             headers[CAME_BY] = detour
