@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 import structlog
 
@@ -18,6 +19,10 @@ from tests.eventually import eventually
 from tests.servers import POSTGRESQL, RABBITMQ, Kind, Server, find
 from toolkit.ids import new_id
 from toolkit.observability.logs import QUIET
+
+#: How long one example takes depends on the machine's other work, and decides nothing.
+hypothesis.settings.register_profile("any time", deadline=None)
+hypothesis.settings.load_profile("any time")
 
 _found: list[str] = []
 _servers = pytest.StashKey[ExitStack]()
