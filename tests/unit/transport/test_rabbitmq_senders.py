@@ -132,13 +132,13 @@ async def test_a_retry_keeps_its_routing_key_and_login(settings: Settings, chann
     app = App(kitchen(failures=1), settings)
     taken: list[WireMessage] = []
     await app.start()
-    take = app.runtime.take
+    accept = app.runtime.accept
 
     def record(deliveries: Sequence[Delivery]) -> None:
         taken.extend(each.wire for each in deliveries)
-        take(deliveries)
+        accept(deliveries)
 
-    app.runtime.take = record  # type: ignore[method-assign]
+    app.runtime.accept = record  # type: ignore[method-assign]
 
     async with RabbitPublisher(settings) as client:
         await client.publish(ordered("tea-1"))
