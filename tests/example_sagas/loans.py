@@ -44,8 +44,12 @@ class LoanRegistered(Event, owner="desk", optional=True):
     loan_id: SagaId
 
 
+class LoanFailed(Event, owner="desk", optional=True):
+    loan_id: SagaId
+
+
 loan_saga = Saga(
-    name="loan", id_field="loan_id", starts_with=BookWanted, completes_with=LoanRegistered, fails_with=BookTakenBack
+    name="loan", id_field="loan_id", starts_with=BookWanted, completes_with=LoanRegistered, fails_with=LoanFailed
 )
 
 tables = MetaData()

@@ -130,6 +130,10 @@ def check_compensation(
     if answers := [event.__name__ for event in (*signature.triggers, *signature.emits) if issubclass(event, Answer)]:
         fault = f"a compensation has nothing to do with an Answer, here: {answers[0]}"
         raise DeclarationError(where, fault, "Let a step wait for the answer, and undo on that step's events")
+    if signature.emits[0] in (saga.completes_with, saga.fails_with):
+        end = signature.emits[0].__name__
+        fault = f"it emits {end}, which ends the saga {saga.name} only as the success of a step"
+        raise DeclarationError(where, fault, f"Emit another event, and let a step that runs on this one return {end}")
     _check_events(where, signature, saga)
     check_buildable(where, signature.emits[0], saga, "it is also emitted where there was nothing to undo")
 

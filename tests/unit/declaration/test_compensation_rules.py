@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.declaration.visits import (
     DishFailed,
+    GuestLeft,
     TableFreed,
     TableFreedBy,
     TableKept,
@@ -31,6 +32,9 @@ async def emits_one_of_two_events(event: DishFailed) -> TableFreed | TableKept: 
 async def emits_an_event_with_a_name(event: DishFailed) -> TableFreedBy: ...
 
 
+async def ends_the_saga(event: DishFailed) -> GuestLeft: ...
+
+
 async def takes_a_number_as_original(event: DishFailed, original: int) -> TableFreed: ...
 
 
@@ -41,6 +45,11 @@ NO_COMPENSATIONS = [
     (emits_nothing, "the return type is NoneType, which is not an Event", "Subclass toolkit.Event"),
     (emits_a_refusal, "emits exactly one event, and never a refusal", "raise errors"),
     (emits_one_of_two_events, "emits exactly one event, and never a refusal", "raise errors"),
+    (
+        ends_the_saga,
+        "it emits GuestLeft, which ends the saga visit only as the success of a step",
+        "let a step that runs on this one return GuestLeft",
+    ),
     (
         emits_an_event_with_a_name,
         "TableFreedBy requires waiter, but it is also emitted where there was nothing",

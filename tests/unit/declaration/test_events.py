@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from tests.example_sagas.loans import BookLent, BookTakenBack, BookWanted, LoanRefused, LoanRegistered, loan_saga
+from tests.example_sagas.loans import BookLent, BookWanted, LoanFailed, LoanRefused, LoanRegistered, loan_saga
 from toolkit import DeclarationError, Event, SagaId
 from toolkit.declaration.events import SagaState, documented_example, routing_key
 
@@ -67,7 +67,7 @@ def test_an_event_is_built_of_what_it_knows() -> None:
     ("event", "state", "is_ended"),
     [
         (LoanRegistered, SagaState.COMPLETED, True),
-        (BookTakenBack, SagaState.FAILED, True),
+        (LoanFailed, SagaState.FAILED, True),
         (BookLent, SagaState.PENDING, False),
     ],
 )

@@ -33,6 +33,10 @@ class TableFreedBy(Event, owner="waiter"):
     waiter: str
 
 
+class GuestLeft(Event, owner="waiter"):
+    visit_id: SagaId
+
+
 class DishFailed(Refusal, owner="kitchen"):
     visit_id: SagaId
 
@@ -46,7 +50,7 @@ class Menu:
 
 
 visit_saga = Saga(
-    name="visit", id_field="visit_id", starts_with=TableWanted, completes_with=TableKept, fails_with=TableFreed
+    name="visit", id_field="visit_id", starts_with=TableWanted, completes_with=TableKept, fails_with=GuestLeft
 )
 
 

@@ -15,10 +15,10 @@ from tests.example_sagas.loan_rows import log_of
 from tests.example_sagas.loans import (
     NOON,
     BookLent,
-    BookTakenBack,
     BookWanted,
     CardRefused,
     Clerk,
+    LoanFailed,
     LoanRefused,
     LoanRegistered,
     loan_saga,
@@ -55,8 +55,8 @@ async def test_a_batch_announces_its_ends_in_one_message(database: Database, cle
         return LoanRegistered(loan_id=event.loan_id)
 
     @desk.step()
-    async def write_off(event: LoanRefused) -> BookTakenBack:
-        return BookTakenBack(loan_id=event.loan_id)
+    async def write_off(event: LoanRefused) -> LoanFailed:
+        return LoanFailed(loan_id=event.loan_id)
 
     one = Branch(Service(name="desk", participants=[desk]), database, resources={})
     await one.take(
