@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sqlalchemy import text
 
 from examples.orchestrated.demo import DEMO
 from services.events import OrderCreated, order_saga
+from tests.examples.damaged import damage
 from toolkit import Settings
 from toolkit.cli.commands.verify import checks_of
 from toolkit.client.database_client import DatabaseClient
@@ -19,7 +19,6 @@ from toolkit.client.verification import verify
 from toolkit.clock import SystemClock
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.rights import as_definitions, rights_of
-from toolkit.persistence.database import Database
 from toolkit.transport.embedded import Embedded
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "orchestrated"
@@ -78,10 +77,7 @@ async def databases(tmp_path: Path) -> dict[str, str]:
 async def test_verify_checks_goods_and_money(
     databases: dict[str, str], service: str, fault: str, found: list[str]
 ) -> None:
-    database = Database(databases[service])
-    async with database.engine.begin() as connection:
-        await connection.execute(text(fault))
-    await database.close()
+    await damage(databases[service], fault)
     clients = [DatabaseClient(name, url) for name, url in databases.items()]
 
     report = await verify(clients, checks=checks_of(DEMO.package))
