@@ -22,6 +22,9 @@ from tests.servers import Server
 #: One variant reads the log before each step; the others only where a message needs it.
 VARIANTS = ["embedded-sqlite", "embedded-sqlite-reads-first", "rabbit-sqlite", "rabbit-postgresql"]
 
+#: Long enough for a question to be announced before a busy machine's watch finds it overdue, or aborts it.
+OVERDUE_AFTER, ABORT_AFTER = timedelta(seconds=2), timedelta(seconds=5)
+
 
 @pytest.fixture(params=VARIANTS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
@@ -62,6 +65,14 @@ async def conferences(request: pytest.FixtureRequest, tmp_path: Path, prefix: st
 async def purchases(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The services of a saga that waits for a person's answer, running."""
     async with _running(approval.services, request, tmp_path, prefix) as found:
+        yield found
+
+
+@pytest.fixture(params=["rabbit-sqlite", "rabbit-postgresql"])
+async def impatient(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The same services, running, with a watch that waits for seconds."""
+    patience = {"overdue_after": OVERDUE_AFTER, "abort_after": ABORT_AFTER}
+    async with _running(approval.services, request, tmp_path, prefix, **patience) as found:
         yield found
 
 
