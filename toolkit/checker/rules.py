@@ -85,8 +85,8 @@ def silent_ends(choreography: Choreography) -> Iterator[Finding]:
     """Every event that ends a saga is the success of a step: refusals and compensations end none."""
     for graph, nodes in _graphs(choreography):
         for node in nodes:
-            ends = [event for event in node.emits if event in graph.ends]
-            if ends and (node.is_compensation or ends[0] in node.refusals):
+            ends = [event for event in (node.emits if node.is_compensation else node.refusals) if event in graph.ends]
+            if ends:
                 yield _at(
                     node,
                     "silent end",
