@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from toolkit.declaration.contract import Contract, EventContract, HandlerContract, PlanContract, SagaContract
+from toolkit.declaration.contract import Contract, EventContract, HandlerContract, SagaContract
+from toolkit.declaration.plan_contract import PlanContract
 from toolkit.declaration.service import Service
 
 
@@ -83,8 +84,9 @@ class Choreography:
         return next((saga for saga in self.sagas if saga.name == name), None)
 
     def plan_of(self, saga: SagaContract) -> PlanContract | None:
-        """Return the plan by which a coordinator asks the saga's steps; None where no service coordinates it."""
-        return next((plan for contract in self.contracts if (plan := contract.plans.get(saga.name))), None)
+        """Return the first plan by which a coordinator asks the saga's steps; None where no service has one."""
+        plans = (plan for contract in self.contracts for plan in contract.plans.get(saga.name, ()))
+        return next((plan for plan in plans if plan.error is None), None)
 
     def event(self, name: str) -> EventContract | None:
         """Return an event as its owner declares it, else as any other service does; None if no service declares it."""
@@ -193,10 +195,13 @@ def as_mermaid(choreography: Choreography) -> str:
 
 
 def _groups(choreography: Choreography) -> Iterator[str]:
-    plans = {contract.service: contract.plans.values() for contract in choreography.contracts}
+    coordinators = {
+        contract.service: {plan.coordinator: None for plans in contract.plans.values() for plan in plans if plan.groups}
+        for contract in choreography.contracts
+    }
     for service in (contract.service for contract in choreography.contracts):
         yield f"    subgraph service_{service} [{service}]"
-        yield from (f"        {plan.coordinator}[[{plan.coordinator}]]" for plan in plans[service])
+        yield from (f"        {coordinator}[[{coordinator}]]" for coordinator in coordinators[service])
         for node in (each for each in choreography.nodes if each.service == service):
             yield f"        {node.name}{'{{' + node.name + '}}' if node.is_compensation else '[' + node.name + ']'}"
         yield "    end"

@@ -11,12 +11,13 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from toolkit.declaration.events import Answer, Event, Saga, documented_example, routing_key
 from toolkit.declaration.participant import Compensation, Step
+from toolkit.declaration.plan_contract import PlanContract, plans_of
 from toolkit.declaration.redaction import schema_of, sensitive_paths
-from toolkit.declaration.service import Orchestrator, Service
+from toolkit.declaration.service import Service
 from toolkit.protocol.commands import Address, Verb
 
 if TYPE_CHECKING:
@@ -102,23 +103,12 @@ class SagaContract(_Part):
     fails_with: str
 
 
-class PlanContract(_Part):
-    """A coordinator's steps for the documented example of the starting event: groups that are asked at once, in order.
-
-    `coordinator` is the coordinator's own stream in the saga log.
-    """
-
-    coordinator: str
-    groups: tuple[tuple[str, ...], ...]
-    failed_end: str | None
-
-
 class Contract(_Part):
     """One service's part in its sagas; `events` maps names to the events that it consumes or emits.
 
     - `coordinates`: the types of the sagas that it coordinates: it asks other services' steps.
     - `received`: the names of the events that it consumes as their coordinator, whatever their steps emit.
-    - `plans`: by saga type, its steps there; none where the starting event has no valid example.
+    - `plans`: by saga type, the steps that it asks there, for each documented example of the starting event.
     - `asked_by`: by saga type, the coordinator whose commands alone run its steps.
     """
 
@@ -129,7 +119,7 @@ class Contract(_Part):
     events: dict[str, EventContract]
     coordinates: tuple[str, ...] = ()
     received: tuple[str, ...] = ()
-    plans: dict[str, PlanContract] = {}
+    plans: dict[str, tuple[PlanContract, ...]] = {}
     asked_by: dict[str, str] = {}
 
     @classmethod
@@ -154,9 +144,19 @@ class Contract(_Part):
             events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
             coordinates=tuple(sorted(service.coordinated)),
             received=tuple(sorted({event.__name__ for each in service.orchestrators for event in each.events})),
-            plans={each.saga.name: plan for each in service.orchestrators if (plan := _plan(each))},
+            plans={
+                each.saga.name: plans_of(each, service=service.name, timeouts=timeouts or {})
+                for each in service.orchestrators
+            },
             asked_by=coordinators_of(service, asked_by or {}),
         )
+
+    @field_validator("plans", mode="before")
+    @classmethod
+    def _listed(cls, plans: Any) -> Any:
+        """List the plan of a service of an older release, which has one for the first example alone."""
+        each = plans.items() if isinstance(plans, dict) else ()
+        return {saga: (plan,) if isinstance(plan, dict) else plan for saga, plan in each}
 
     @property
     def ends_sagas(self) -> bool:
@@ -212,16 +212,6 @@ def event_contract(event_type: type[Event]) -> EventContract:
         sensitive=sensitive_paths(schema),
         example=documented_example(event_type),
     )
-
-
-def _plan(kind: type[Orchestrator]) -> PlanContract | None:
-    try:
-        data = kind.saga.starts_with.model_validate(documented_example(kind.saga.starts_with))
-        groups = tuple(tuple(step.name for step in group) for group in kind().groups_for(data))
-    except Exception:  # noqa: BLE001 -- the author's function may raise anything; then no plan is shown
-        return None
-    failed_end = kind.failed_end.name if kind.failed_end else None
-    return PlanContract(coordinator=kind.name, groups=groups, failed_end=failed_end)
 
 
 def _saga(saga: Saga) -> SagaContract:

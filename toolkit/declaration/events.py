@@ -143,9 +143,14 @@ def routing_key(event_type: type[Event]) -> str:
 
 def documented_example(event_type: type[Event]) -> dict[str, Any]:
     """Return the first example in the event's own schema, or an empty dict."""
+    return next(iter(documented_examples(event_type)), {})
+
+
+def documented_examples(event_type: type[Event]) -> list[dict[str, Any]]:
+    """Return the examples in the event's own schema."""
     extra = event_type.model_config.get("json_schema_extra")
     examples = extra.get("examples") if isinstance(extra, dict) else None
-    return dict(examples[0]) if isinstance(examples, list) and isinstance(examples[0], dict) else {}
+    return [dict(each) for each in examples if isinstance(each, dict)] if isinstance(examples, list) else []
 
 
 class Refusal(Event):
