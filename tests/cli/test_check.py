@@ -62,6 +62,27 @@ async def fail_trip(event: TripRefused) -> TripFailed:
 app = Service(name="desk", participants=[desk])
 """
 
+PLANNED_APP = """
+from faulty.desk.app import TRIP, TripBooked
+from toolkit import SagaOrchestrator, SagaStep, Service
+
+TripBooked.model_config["json_schema_extra"] = {"examples": [{"trip_id": "trip-1"}]}
+
+
+class TripPlan(SagaOrchestrator, saga=TRIP):
+    failed_end = SagaStep("fail_trip")
+
+    def define_steps(self, data: TripBooked) -> list[SagaStep]:
+        return [SagaStep("take_seat"), SagaStep("note_trip")]
+
+
+app = Service(name="agency", orchestrators=[TripPlan])
+"""
+
+NOT_EXPLORED = (
+    "· saga order: not explored, since fulfillment asks its steps by a plan of its own: check fulfillment, too\n"
+)
+
 
 @pytest.fixture
 def faulty_package(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -85,24 +106,61 @@ def test_shipped_services_are_proved(saga):
 
 
 @pytest.mark.parametrize("example", [each.name for each in pkgutil.iter_modules(examples.__path__)])
-def test_each_example_is_proved_or_coordinated(saga, monkeypatch, example):
+def test_each_example_is_proved_by_the_command(saga, monkeypatch, example):
     monkeypatch.setenv("SAGA_PACKAGE", f"examples.{example}")
 
     result = saga("check")
+    rows = json.loads(saga("check", "-o", "json").stdout)
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("· saga order: not explored" if example == "orchestrated" else "✓ saga ")
+    assert result.stdout.startswith("✓ saga ")
+    assert all(row["is_proved"] and row["seconds"] < 10 for row in rows)
 
 
-def test_a_coordinated_saga_is_not_explored(saga, monkeypatch):
+def test_a_coordinators_plan_is_explored(saga, monkeypatch):
+    monkeypatch.setenv("SAGA_PACKAGE", "examples.orchestrated")
+    monkeypatch.setenv("SAGA_ASKED_BY", "fulfillment")
+
+    result = saga("check")
+    (row,) = json.loads(saga("check", "-o", "json").stdout)
+
+    expected = "✓ saga order, fulfillment's plan for example 1: no interleaving breaks it, 288 states in "
+    assert result.stdout.startswith(expected)
+    assert (row["coordinator"], row["states"]) == ("fulfillment", 288)
+    assert row["plan"]["examples"] == [1]
+    assert row["plan"]["groups"][0] == ["reserve_inventory"]
+
+
+def test_a_fault_of_a_plan_ends_with_1(saga, faulty_package, monkeypatch, tmp_path):
+    (tmp_path / "planned.py").write_text(PLANNED_APP)
+
+    result = saga("check", "faulty.desk.app:app", "planned:app", "--pytest", str(tmp_path / "test_stories.py"))
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("the stories of a coordinator's plan are not written: ")
+    sign, _, *lines = result.stdout.splitlines()
+    assert sign.startswith("✗ saga trip, agency's plan for example 1: 1 finding, ")
+    assert lines == [
+        "left standing: fail_trip (desk) fails the saga by TripFailed, and take_seat (desk) still stands",
+        "  1. agency asks take_seat",
+        "  2. take_seat completes",
+        "  3. agency asks note_trip",
+        "  4. note_trip refuses with TripRefused",
+        "  5. agency asks fail_trip",
+        "  6. fail_trip completes",
+        "  change take_seat (desk): Give take_seat a compensation: @….compensation(of=take_seat)",
+    ]
+
+
+def test_a_coordinator_that_is_away_is_not_explored(saga, monkeypatch):
     monkeypatch.setenv("SAGA_ASKED_BY", "fulfillment")
 
     result = saga("check")
     (report,) = json.loads(saga("check", "-o", "json").stdout)
 
     assert result.exit_code == 0
-    assert result.stdout == "· saga order: not explored, since fulfillment asks its steps by a plan of its own\n"
-    assert (report["coordinator"], report["is_proved"]) == ("fulfillment", False)
+    assert result.stdout == NOT_EXPLORED
+    assert (report["coordinator"], report["plan"], report["is_proved"]) == ("fulfillment", None, False)
 
 
 def test_a_coordinated_saga_in_databases_is_not_explored(saga, logs, monkeypatch):
@@ -111,7 +169,7 @@ def test_a_coordinated_saga_in_databases_is_not_explored(saga, logs, monkeypatch
     result = saga("check", *(f"--service={name}={url}" for name, url in logs.items()))
 
     assert result.exit_code == 0
-    assert result.stdout == "· saga order: not explored, since fulfillment asks its steps by a plan of its own\n"
+    assert result.stdout == NOT_EXPLORED
 
 
 def test_a_fault_of_a_coordinated_saga_ends_with_1(saga, faulty_package, monkeypatch, tmp_path):

@@ -11,14 +11,16 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+from pydantic import ConfigDict
+
 from tests.choreography_model import BAD, GOOD, START, Slots, Step, Steps
 from toolkit import Answer, Event, Participant, Refusal, Saga, SagaId, Service
 
 
-def services_of(steps: Steps, people: tuple[str, ...] = ()) -> list[Service]:
-    """Return a service for each step; the drawing's first event, and those of people, come from outside."""
+def services_of(steps: Steps, people: tuple[str, ...] = (), *, others: str = "client") -> list[Service]:
+    """Return a service for each step; events that no step emits are others': the first one, and those of people."""
     owners = {event: name for name, each in steps.items() for event in (each.ok, each.no, each.undone) if event}
-    events = {event: _event(event, owners.get(event, "client"), steps, people) for event in _named(steps)}
+    events = {event: _event(event, owners.get(event, others), steps, people) for event in _named(steps)}
     saga = Saga(
         name="deal", id_field="deal_id", starts_with=events[START], completes_with=events[GOOD], fails_with=events[BAD]
     )
@@ -37,7 +39,8 @@ def _taken(steps: Steps) -> set[str]:
 def _event(name: str, owner: str, steps: Steps, people: tuple[str, ...]) -> type[Event]:
     is_refusal = any(each.no == name for each in steps.values())
     base = Answer if name in people else Refusal if is_refusal else Event
-    body: dict[str, Any] = {"__annotations__": {"deal_id": SagaId}, "__module__": __name__}
+    example = ConfigDict(json_schema_extra={"examples": [{"deal_id": "deal-1"}]})
+    body: dict[str, Any] = {"__annotations__": {"deal_id": SagaId}, "__module__": __name__, "model_config": example}
     created: type[Event] = type(name, (base,), body, owner=owner, optional=name not in _taken(steps))
     return created
 

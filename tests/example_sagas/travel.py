@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from pydantic import ConfigDict
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,6 +21,8 @@ E = TypeVar("E", bound=Event)
 
 
 class TripRequested(Event, owner="agency"):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"trip_id": "trip-1"}]})
+
     trip_id: SagaId
     passenger: str = "Ada"
 

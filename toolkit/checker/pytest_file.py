@@ -8,7 +8,7 @@ from keyword import iskeyword
 
 from toolkit.checker.check import SagaReport
 from toolkit.checker.diagnosis import finding_of
-from toolkit.checker.explorer import Counterexample, StoryMove
+from toolkit.checker.explorer import Counterexample, Exploration, StoryMove
 from toolkit.checker.findings import Finding
 from toolkit.checker.moves import Action
 from toolkit.checker.stories import story_of
@@ -52,13 +52,15 @@ def test_{name}(tmp_path: Path) -> None:
 def file_of(reports: Iterable[SagaReport], places: Mapping[str, tuple[str, str]]) -> str:
     """Return the file's text; `places` have each service's module and attribute, by its name.
 
-    Without counterexamples there is no test to write, and the text is empty.
+    Without counterexamples there is no test to write, and the text is empty. A `Scenario` plays no coordinator, so the
+    stories of a plan are left out.
     """
     names = _distinct(places, taken=_IMPORTED)
     placed = zip(places.values(), names, strict=True)
     imports = [f"from {module} import {attribute} as {name}" for (module, attribute), name in placed]
     head = _HEAD.format(imports="\n".join(sorted(imports)), names=", ".join(names))
-    found = [(report.exploration, each) for report in reports for each in report.exploration.counterexamples]
+    explorations = [each.exploration for each in reports if isinstance(each.exploration, Exploration)]
+    found = [(exploration, each) for exploration in explorations for each in exploration.counterexamples]
     findings = [finding_of(exploration, each) for exploration, each in found]
     tests = _distinct((f"{each.saga} {each.rule}".lower() for each in findings), taken=())
     return "".join([head, *map(_test, tests, findings, (each for _, each in found))]) if found else ""

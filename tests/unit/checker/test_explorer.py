@@ -69,8 +69,8 @@ def test_a_coordinators_services_are_explored_without_it() -> None:
 
     (coordinated,), (alone,) = check(services), check(services[:-1])
 
-    assert (coordinated.coordinator, coordinated.is_proved, coordinated.findings) == (COORDINATOR, False, ())
-    assert alone.is_proved
+    assert (coordinated.coordinator, coordinated.is_proved, coordinated.findings) == (COORDINATOR, True, ())
+    assert (alone.coordinator, alone.is_proved) == (None, True)
 
 
 def test_an_external_step_adds_nothing_to_find() -> None:

@@ -49,9 +49,10 @@ def check(
 ) -> None:
     """Check the declared sagas: by static rules, and in every interleaving.
 
-    Messages come late, twice and in any order; steps refuse, deadlines pass, sagas are aborted. Shows a shortest story
-    for each violation, and what to change. Ends with 1 where anything is wrong, with 4 where a saga has too many states
-    to be explored, and with 3 where a service can't be asked.
+    Messages come late, twice and in any order; steps refuse, deadlines pass, sagas are aborted. A coordinator's plan is
+    explored for each documented example of the starting event. Shows a shortest story for each violation, and what to
+    change. Ends with 1 where anything is wrong, with 4 where a saga has too many states to be explored, and with 3
+    where a service can't be asked.
     """
     from toolkit.checker.check import check as reports_on
 
@@ -143,7 +144,10 @@ def _places(services: Collection[Service | Contract], tests: Path) -> dict[str, 
 def _write(reports: Iterable[SagaReport], path: Path, places: dict[str, tuple[str, str]]) -> None:
     from toolkit.checker.pytest_file import file_of
 
+    reports = list(reports)
     text = file_of(reports, places)
+    if any(finding.story for report in reports if report.plan for finding in report.findings):
+        complain("the stories of a coordinator's plan are not written: such a test plays no coordinator")
     if not text:
         complain(f"no story to write: {path} is left as it is")
         return
@@ -166,24 +170,43 @@ def _timed(reports: Iterator[SagaReport]) -> Iterator[tuple[SagaReport, float]]:
 def _print(report: SagaReport, seconds: float) -> None:
     from rich.text import Text
 
-    explored = report.exploration
-    states = f"{explored.states:,} {'state' if explored.states == 1 else 'states'} in {seconds:.1f} s"
-    if report.coordinator:
-        states = f"not explored, since {report.coordinator} asks its steps by a plan of its own"
-    sign, verdict = ("✓", "green"), f"no interleaving breaks it, {states}"
-    if report.findings:
-        count = len(report.findings)
-        sign, verdict = ("✗", "bold red"), f"{count} {'finding' if count == 1 else 'findings'}, {states}"
-    elif report.coordinator:
-        sign, verdict = ("·", ""), states
-    elif not explored.is_complete:
-        sign, verdict = ("?", "bold yellow"), f"nothing is proved: more than {states}; explore more by --most-states"
-    console().print(Text.assemble(sign, " saga ", text_of(report.saga), f": {verdict}"))
+    sign, verdict = _verdict(report, _extent(report, seconds))
+    console().print(Text.assemble(sign, " saga ", text_of(report.saga), text_of(_plan_of(report)), f": {verdict}"))
     for finding in report.findings:
         for line in _lines(finding):
             console().print(line, soft_wrap=True)
-    if report.findings and not explored.is_complete:
+    if report.findings and report.is_unfinished:
         complain(f"warning: {report.saga} has more states than were explored, and may have more findings")
+
+
+def _plan_of(report: SagaReport) -> str:
+    """Return whose plan was explored, and for which of the starting event's examples."""
+    if report.plan is None:
+        return ""
+    numbers = [str(each) for each in report.plan.examples]
+    examples = f" for {'example' if len(numbers) == 1 else 'examples'} {', '.join(numbers)}" if numbers else ""
+    return f", {report.coordinator}'s plan{examples}"
+
+
+def _extent(report: SagaReport, seconds: float) -> str:
+    """Return how much was explored, and how long it took."""
+    if report.exploration:
+        states = report.exploration.states
+        return f"{states:,} {'state' if states == 1 else 'states'} in {seconds:.1f} s"
+    if report.plan:
+        return "not explored"
+    return f"not explored, since {report.coordinator} asks its steps by a plan of its own"
+
+
+def _verdict(report: SagaReport, extent: str) -> tuple[str | tuple[str, str], str]:
+    if report.findings:
+        count = len(report.findings)
+        return ("✗", "bold red"), f"{count} {'finding' if count == 1 else 'findings'}, {extent}"
+    if report.exploration is None:
+        return "·", f"{extent}: check {report.coordinator}, too"
+    if report.is_unfinished:
+        return ("?", "bold yellow"), f"nothing is proved: more than {extent}; explore more by --most-states"
+    return ("✓", "green"), f"no interleaving breaks it, {extent}"
 
 
 def _lines(finding: Finding) -> Iterator[Text]:
@@ -201,10 +224,11 @@ def _row(report: SagaReport, seconds: float) -> dict[str, Any]:
     return {
         "saga": report.saga,
         "coordinator": report.coordinator,
+        "plan": report.plan.model_dump(include={"examples", "groups", "failed_end"}) if report.plan else None,
         "is_proved": report.is_proved,
-        "is_complete": explored.is_complete,
-        "states": explored.states,
-        "at_rest": explored.at_rest,
+        "is_complete": explored is not None and explored.is_complete,
+        "states": explored.states if explored else 0,
+        "at_rest": explored.at_rest if explored else 0,
         "seconds": round(seconds, 3),
         "findings": [asdict(each) for each in report.findings],
     }
