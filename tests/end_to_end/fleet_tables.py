@@ -47,7 +47,8 @@ class FleetTables:
 
     def _declared(self, name: str) -> Service:
         """Return the declarations of a service: its contract names the answers, which no entry emits."""
-        module, _, attribute = self.references.get(name, f"services.{name}.app:app").partition(":")
+        reference = self.references.get(name, name)
+        module, _, attribute = (reference if ":" in reference else f"services.{reference}.app:app").partition(":")
         found = getattr(import_module(module), attribute)
         assert isinstance(found, Service)
         return found

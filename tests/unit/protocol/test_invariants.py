@@ -207,6 +207,12 @@ def test_move_after_the_sagas_end_is_found():
     assert found["nothing moves after the end"] == "process_payment became compensating after the end"
 
 
+def test_arrival_at_a_join_beside_the_end_moves_nothing():
+    late = entry("order-3", "payment", "join_refunds", "gathering", COMPENSATING, "ShipmentFailed", position=1)
+
+    assert "nothing moves after the end" not in hurt([*refused(), late])
+
+
 def test_an_event_that_reached_nobody_is_found():
     timeline = changed(fulfilled(), "create_shipment", "completed", emitted_id="on its way for ever")
 
