@@ -34,6 +34,7 @@ IMPATIENT = {"SAGA_OVERDUE_AFTER": "1", "SAGA_WATCH_EVERY": "0.1"}
 _ORDER_SERVICES = ("inventory", "payment", "shipping", "notification")
 _NO_CALLS = dict.fromkeys(("claimed", "called"), "the service makes no external calls")
 _NOTHING_SENT = dict.fromkeys(RELAY, "a gate that waits for events sends none")
+_ONLY_CONTROLS = dict.fromkeys(RELAY, "what a coordinator sends on the way back has no direction: requests to undo")
 _NOT_OVERDUE = {WATCH[0]: "its overdue step is another path's"}
 
 
@@ -170,7 +171,12 @@ PATHS: Mapping[str, tuple[Shape, tuple[Path, ...]]] = {
             ),
             Path(
                 name="refused", service="agency", direction=COMPENSATING, plots=(_BROKE, _NO_CAR, _BROKE),
-                overdue="hotel", unreachable={"claimed": _NO_CALLS["claimed"]},
+                overdue="hotel",
+                unreachable={
+                    "claimed": _NO_CALLS["claimed"],
+                    "relay-claimed": "the first death, at a gate that waits, leaves no row",
+                    WATCH[0]: "a gate without a deadline is not overdue: the branch is, in its own service",
+                },
             ),
             Path(name="completed", service="hotel", direction=FORWARD, plots=({},) * 3, overdue="agency"),
             Path(
@@ -205,10 +211,10 @@ PATHS: Mapping[str, tuple[Shape, tuple[Path, ...]]] = {
             ),
             Path(
                 name="refused", service="fulfillment", direction=COMPENSATING, overdue="notification",
-                plots=(NOT_SHIPPED, BOUNCED, NOT_SHIPPED), unreachable=_NO_CALLS,
+                plots=(NOT_SHIPPED, BOUNCED, NOT_SHIPPED), unreachable=_NO_CALLS | _ONLY_CONTROLS,
             ),
             Path(
-                name="timed out", service="fulfillment", direction=COMPENSATING, plots=(SLOWLY,) * 2,
+                name="timed out", service="fulfillment", direction=FORWARD, plots=(SLOWLY,) * 2,
                 settings={"SAGA_STEP_TIMEOUTS": json.dumps({"process_payment": "PT0.5S"})}, overdue="notification",
                 unreachable=_NO_CALLS,
             ),
