@@ -21,8 +21,8 @@ async def open_questions(connection: AsyncConnection, contract: Contract, *, lim
     size, after = max(limit, _PAGE), 0
     while len(found) < limit:
         gates = await open_gates(connection, asking, after=after, limit=size)
-        questions = [_question(gate, asking[gate.key[0], gate.key[2]], contract) for gate in gates]
-        found += [each for each in questions if each.answers]
+        questions = (_question(gate, asking[gate.key[0], gate.key[2]], contract) for gate in gates)
+        found += [each for each in questions if each]
         if len(gates) < size:
             break
         after = gates[-1].row
@@ -34,24 +34,28 @@ def answers_of(handler: HandlerContract, contract: Contract) -> list[str]:
     return [name for name in handler.triggers if name in contract.events and contract.events[name].answer]
 
 
-def _question(gate: OpenGate, step: HandlerContract, contract: Contract) -> Question:
+def _question(gate: OpenGate, step: HandlerContract, contract: Contract) -> Question | None:
+    """Return the question of a gate; None while its step waits for another event than an answer."""
     saga_type, saga_id, _ = gate.key
-    first, last = gate.arrivals[0], gate.arrivals[-1]
     slots = Gate({slot.name: slot.events for slot in step.slots})
     arrived = [str(each.event_type) for each in gate.arrivals]
+    answers = answers_of(step, contract)
+    if not slots.lacks_only(answers, arrived):
+        return None
     empty = [event for events in slots.empty(arrived).values() for event in events]
+    asking = [each for each in gate.arrivals if each.event_type not in answers]
     return Question(
         service=contract.service,
         saga_type=saga_type,
         saga_id=saga_id,
         step=step.name,
-        asked_at=first.at,
-        asked_by=str(last.event_type),
+        asked_at=asking[-1].at,
+        asked_by=str(asking[-1].event_type),
         events={
             str(each.event_type): redacted_object(contract.events.get(str(each.event_type)), each.event_body)
             for each in gate.arrivals
         },
-        answers=[event for event in answers_of(step, contract) if event in empty],
+        answers=[event for event in answers if event in empty],
         waits_for=slots.waits_for(arrived),
-        deadline=first.deadline,
+        deadline=gate.arrivals[0].deadline,
     )

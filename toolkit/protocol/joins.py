@@ -65,10 +65,13 @@ class Gate:
                 filled.setdefault(slot, event)
         return filled
 
-    def lacks(self, gathered: Iterable[GatheredEvent], event_types: Collection[str]) -> bool:
-        """Whether one of these events would fill an empty slot."""
-        empty = self.empty(event.event_type for event in gathered)
-        return any(not set(event_types).isdisjoint(events) for events in empty.values())
+    def lacks_only(self, answers: Collection[str], event_types: Iterable[str]) -> bool:
+        """Whether each empty slot, of which there is one at least, takes an answer: then the question is open.
+
+        `event_types` are those of the gathered events. While a slot waits for another event there is nothing to decide.
+        """
+        empty = self.empty(event_types)
+        return bool(empty) and all(not set(answers).isdisjoint(events) for events in empty.values())
 
     def waits_for(self, event_types: Iterable[str]) -> str:
         """Return the empty slots in words, by the types of the gathered events: "CarBooked (car)"."""

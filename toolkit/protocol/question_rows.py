@@ -13,7 +13,7 @@ from toolkit.protocol.rows import Row
 class Question(Row):
     """A step that waits for an answer.
 
-    - `asked_at`: since when it waits; `asked_by`: the event that arrived last.
+    - `asked_at`: since when it waits for nothing but answers; `asked_by`: the last event that it needed.
     - `events`: the events that have arrived, by name, with `***` for what is sensitive.
     - `answers`: the events of which one answers it; `waits_for`: all empty slots in words.
     - `deadline`: when it refuses without an answer.

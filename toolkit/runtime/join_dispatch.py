@@ -87,11 +87,10 @@ class JoinDispatch:
             transition.reminded(period)
 
     def _is_open(self, step: Step, stream: Stream) -> bool:
-        """Whether the step was asked, and an answer would fill one of its slots."""
+        """Whether the step waits for nothing but answers."""
         answers = [event.__name__ for event in step.triggers if issubclass(event, Answer)]
-        is_asked = any(event.event_type not in answers for event in stream.gathered)
-        is_gathering = stream.state is StepState.GATHERING
-        return is_gathering and is_asked and self._gates[step.name].lacks(stream.gathered, answers)
+        gathered = (event.event_type for event in stream.gathered)
+        return stream.state is StepState.GATHERING and self._gates[step.name].lacks_only(answers, gathered)
 
     def ended(self, ended: SagaEnded, tx: Transaction) -> None:
         """Delete the timers of sagas that have ended."""
