@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.example_sagas.loans import BookWanted, CardRefused, Clerk, LoanRegistered, library, loan_saga
+from tests.example_sagas.loans import BookTakenBack, BookWanted, CardRefused, Clerk, LoanRegistered, library, loan_saga
 from toolkit.clock import SystemClock
 from toolkit.declaration.events import AbortRequested, Event, SagaEnded, routing_key
 from toolkit.errors import UnreadableError
@@ -146,7 +147,8 @@ def test_an_event_not_consumed_here_stays_unknown(decoder: Decoder) -> None:
 )
 def test_a_saga_is_ended_by_the_events_owner(sender: str, outcome: str, is_taken: bool) -> None:
     senders = Senders(exchange="saga", logins={"desk": ("desk-2", "desk"), "library": ("library",)})
-    decoder = Decoder(library(Clerk()).consumed(), [loan_saga], max_body=1000, senders=senders)
+    saga = replace(loan_saga, fails_with=BookTakenBack)
+    decoder = Decoder(library(Clerk()).consumed(), [saga], max_body=1000, senders=senders)
     body = SagaEnded.model_validate({"saga_type": "loan", outcome: ("loan-1",)}).model_dump_json().encode()
 
     read = decoder.receive(WireMessage(body, "saga.SagaEnded", headers={"sent-by": sender}, exchange="saga"), CLOCK)
