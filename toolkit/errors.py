@@ -10,7 +10,7 @@ class SagaError(Exception):
 
 
 class DeclarationError(SagaError):
-    """A declaration is wrong; raised while its module is imported, before anything runs."""
+    """A declaration is wrong; raised while its module is imported, or at the start, before anything runs."""
 
     def __init__(self, function: str, fault: str, cure: str) -> None:
         super().__init__(f"{function}: {fault}. {cure}.")
@@ -42,6 +42,10 @@ class UnreadableError(SagaError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class SeedError(SagaError):
+    """A service's seed failed, so the service does not start; the cause has the reason."""
 
 
 class StepError(SagaError):

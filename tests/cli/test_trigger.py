@@ -222,3 +222,23 @@ def test_ctrl_c_while_waiting_leaves_the_ids(logs, rabbitmq, prefix):
 
     assert re.fullmatch(r"[0-9a-f-]{36}\n", known)
     assert (out, err, code) == ("", "1 of 1 sent, 0 of them known to have ended\n", 130)
+
+
+def test_service_without_its_tables_names_the_cure(saga_process, tmp_path):
+    (tmp_path / "theatre" / "venue").mkdir(parents=True)
+    for package in ("theatre", "theatre/venue"):
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "theatre" / "venue" / "app.py").write_text(
+        "from services.inventory.app import app as stocked\n"
+        "from toolkit import Service\n\n"
+        'app = Service(name="inventory", participants=stocked.participants, seed=stocked.seed)\n'
+    )
+
+    result = saga_process(
+        "trigger", "OrderCreated", "--wait", "6",
+        SAGA_PACKAGE="theatre", PYTHONPATH=os.pathsep.join((str(tmp_path), os.getcwd())), **EMBEDDED,
+    )  # fmt: skip
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: Service 'inventory': its seed ")
+    assert "which does not exist. Pass Service(tables=…)" in result.stderr

@@ -5,6 +5,7 @@ Only an error's class and code are read here. No error proves an outage: `availa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ _GONE, _UNFIT, _CLOSED = ("08", "57P", "25P03"), ("53", "58", "25006"), ("55000"
 _REFUSED = ("28", "3D", "08P01")
 #: Values refused: they can't be stored as they are, violate a constraint, or are rejected by a trigger.
 _OF_DATA, _OF_VALUES = ("22", "54"), ("22", "23", "54", "P0")
+#: How SQLite and PostgreSQL name a table that does not exist; PostgreSQL may do so in another language.
+_MISSING_TABLE = re.compile(r"no such table: (?P<sqlite>\S+)|[\"«„](?P<postgres>[^\"»“]+)[\"»“]")
 #: SQLite's errors for a file that is no database, or that this process may not read or write.
 _UNUSABLE = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_PERM", "SQLITE_AUTH")
 #: SQLite's errors for a file that can't be written now.
@@ -87,6 +90,20 @@ def is_misconfigured(error: BaseException) -> bool:
         return True
     cause = getattr(getattr(error, "orig", None), "__cause__", None)
     return type(cause).__name__ == "ClientConfigurationError"  # by name: SQLite's services load no other driver
+
+
+def is_wrong_statement(error: BaseException) -> bool:
+    """Whether the statement itself is wrong: it can't be parsed, or names what does not exist; time mends neither."""
+    return isinstance(error, DBAPIError) and (_name(error) == "SQLITE_ERROR" or _sqlstate(error).startswith("42"))
+
+
+def missing_table(error: DBAPIError) -> str | None:
+    """Return the table that a statement names and that does not exist; None for another error."""
+    text = str(error.orig)
+    if not (_sqlstate(error) == "42P01" or (_name(error) == "SQLITE_ERROR" and "no such table" in text)):
+        return None
+    found = _MISSING_TABLE.search(text)
+    return (found["sqlite"] or found["postgres"]) if found else "of its statement"
 
 
 def breaks_off(error: BaseException) -> bool:

@@ -14,7 +14,6 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
 from toolkit.errors import SettingsError, UndeclaredStepsError, describe
-from toolkit.foreign_code.containment import contained
 from toolkit.persistence import known_bindings, known_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import (
@@ -27,6 +26,7 @@ from toolkit.persistence.database_errors import (
 )
 from toolkit.persistence.postgres_tls import tls_fault
 from toolkit.persistence.sqlite_files import readable_by_others
+from toolkit.runtime.seeding import run_seed
 
 log = structlog.get_logger("toolkit")
 
@@ -50,6 +50,8 @@ class DatabaseSetup:
 
         Raises:
             SettingsError: the settings name a database that can't be used.
+            DeclarationError: the seed uses a table that the service does not declare.
+            SeedError: the seed failed for another reason than an outage.
             UndeclaredStepsError: a saga is under way at a step that this release does not declare.
         """
         try:
@@ -75,10 +77,7 @@ class DatabaseSetup:
             with attempt:
                 await self._create([self._service.tables] if self._service.tables is not None else [])
                 former_steps = await self._former_steps()
-                if self._service.seed:
-                    with contained("the seed"):
-                        async with self._database.transaction() as session:
-                            await self._service.seed(session)
+                await run_seed(self._service, self._database, is_worth_waiting=_is_worth_waiting)
         return former_steps
 
     async def _create(self, tables: Sequence[MetaData]) -> None:
