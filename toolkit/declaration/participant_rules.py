@@ -43,8 +43,12 @@ def check_step(where: str, signature: Signature, *, saga: Saga) -> None:
     """Check what a step takes and emits.
 
     Raises:
-        DeclarationError: it has not exactly one success, takes an original, or the toolkit can't use its events.
+        DeclarationError: it emits an answer, has not exactly one success, takes an original, or its events are unfit.
     """
+    if emitted := [event.__name__ for event in signature.emits if issubclass(event, Answer)]:
+        fault = f"it emits {emitted[0]}, which is an Answer, and an answer can't be emitted"
+        cure = "Return an Event: an answer comes from a person or a system outside, and a step takes it as a parameter"
+        raise DeclarationError(where, fault, cure)
     if len(signature.successes) != 1:
         names = ", ".join(event.__name__ for event in signature.successes) or "none"
         raise DeclarationError(
@@ -65,11 +69,8 @@ def check_answers(where: str, signature: Signature, *, timeout: timedelta | None
     """Check how a step takes answers.
 
     Raises:
-        DeclarationError: it emits one, takes nothing that asks for it, or reminds of none, or not before its timeout.
+        DeclarationError: it takes nothing that asks for one, or reminds of none, or not before its timeout.
     """
-    if emitted := [event.__name__ for event in signature.emits if issubclass(event, Answer)]:
-        fault = f"it emits {emitted[0]}, which is an Answer"
-        raise DeclarationError(where, fault, "Emit an Event: an answer comes from a person or a system outside")
     answered = [name for name, events in signature.slots.items() if any(issubclass(each, Answer) for each in events)]
     mixed = [name for name in answered if not all(issubclass(each, Answer) for each in signature.slots[name])]
     if mixed:

@@ -66,6 +66,7 @@ class Service:
 
     def __post_init__(self) -> None:
         check_name("Service", self.name)
+        self._check_kinds()
         self._check_names()
         if self.seed is not None and not is_coroutine_function(self.seed):
             raise DeclarationError(
@@ -84,6 +85,22 @@ class Service:
                         f"the parameter {name!r} takes a {wanted.__name__}, which {self.name} does not provide",
                         f"Add it: Service(provides={{{wanted.__name__}: how_to_open_one}})",
                     )
+
+    def _check_kinds(self) -> None:
+        """Check that the participants are a sequence of them, and the tables a MetaData."""
+        where, given = f"Service {self.name!r}", self.participants
+        if isinstance(given, Participant):
+            cure = f"Pass a list: participants=[{given.name}]"
+            raise DeclarationError(where, "its participants are no list", cure)
+        each: object  # whatever was passed
+        for each in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
+            if not isinstance(each, Participant):
+                cure = 'Pass a list: participants=[Participant("payment", saga=...)]'
+                raise DeclarationError(where, f"its participants hold {each!r}, which is no Participant", cure)
+        if self.tables is not None and not isinstance(self.tables, MetaData):
+            shown = getattr(self.tables, "__name__", repr(self.tables))
+            cure = "Pass the MetaData of the tables, as in tables=Base.metadata"
+            raise DeclarationError(where, f"its tables are {shown}, which is no MetaData", cure)
 
     def _check_names(self) -> None:
         """Check that each stream of the log has a name of its own: each step's, and each joining compensation's."""

@@ -10,17 +10,24 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Union
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from toolkit.declaration.events import Event, IdempotencyKey, Refusal
 from toolkit.errors import DeclarationError
 
 Function = Callable[..., Awaitable[Event]]
+
+_SIGNS: dict[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+_ANNOTATE = "Annotate it with AsyncSession, IdempotencyKey, an Event, or a class that the Service provides"
+_EACH = "Declare each parameter by its name: arguments are given by their types"
+_WAITS = "Leave out None: the step waits until the parameter has an event, and refuses after its timeout"
+_RETURNS = "Return an event in every case: an Event for the success, a Refusal for a business refusal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +79,41 @@ def read_signature(function: Function) -> Signature:
         raise DeclarationError(
             where, f"an annotation can't be resolved: {error}", "Import it at module level"
         ) from error
-    names = list(inspect.signature(function).parameters)
+    names = _names(where, inspect.signature(function).parameters.values(), hints)
     if "return" not in hints:
         raise DeclarationError(where, "it has no return type", "Declare the events that it emits, `-> Done | NotDone`")
     slots = _slots(where, names, hints)
     return Signature(
         slots=slots,
         triggers=tuple(event for events in slots.values() for event in events),
-        emits=_events(where, hints["return"], "the return type"),
+        emits=_events(where, hints["return"], "the return type", no_none=_RETURNS),
         event=next(iter(slots)),
         **_roles(where, [name for name in names if name not in slots], hints),
     )
 
 
+def _names(where: str, parameters: Iterable[inspect.Parameter], hints: Mapping[str, Any]) -> list[str]:
+    """Return the parameters' names; each is annotated, and takes one argument."""
+    names = []
+    for each in parameters:
+        sign = _SIGNS.get(each.kind, "")
+        if each.name not in hints:
+            raise DeclarationError(where, f"the parameter {sign + each.name!r} has no annotation", _ANNOTATE)
+        if sign:
+            raise DeclarationError(where, f"the parameter {sign + each.name!r} takes any number of arguments", _EACH)
+        names.append(each.name)
+    return names
+
+
 def _slots(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, tuple[type[Event], ...]]:
     """Return the events that fill each event parameter; no event fills two of them."""
-    if not names:
-        raise DeclarationError(where, "it takes no event", "Take the event as a parameter, `event: SomethingHappened`")
-    taking = [name for name in names if name != "original" and any(map(_is_event, _members(hints.get(name))))]
-    slots = {name: _events(where, hints.get(name), f"the parameter {name!r}") for name in taking or names[:1]}
+    taking = [name for name in names if name != "original" and any(map(_is_event, _members(hints[name])))]
+    if not taking:
+        taken = ", ".join(f"{name!r} is {_shown(hints[name])}" for name in names)
+        fault = f"it takes no event: {taken}" if taken else "it takes no event"
+        cure = "Take the event as a parameter, `event: SomethingHappened`; its class subclasses toolkit.Event"
+        raise DeclarationError(where, fault, cure)
+    slots = {name: _events(where, hints[name], f"the parameter {name!r}", no_none=_WAITS) for name in taking}
     for (one, events), (other, others) in combinations(slots.items(), 2):
         if shared := [event for event in events if event in others]:
             raise DeclarationError(
@@ -106,7 +129,7 @@ def _roles(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, Any
         "original": None, "originals": (), "original_may_be_none": False, "session": None, "key": None, "resources": {}
     }  # fmt: skip
     for name in names:
-        hint = hints.get(name)
+        hint = hints[name]
         if name == "original":
             roles["original"] = name
             roles["originals"] = _events(where, hint, "the parameter 'original'", may_be_none=True)
@@ -115,23 +138,32 @@ def _roles(where: str, names: list[str], hints: dict[str, Any]) -> dict[str, Any
             roles["key"] = name
         elif isinstance(hint, type) and issubclass(hint, AsyncSession):
             roles["session"] = name
+        elif isinstance(hint, type) and issubclass(hint, Session):
+            fault = f"the parameter {name!r} takes a Session, whose statements would block all other steps"
+            raise DeclarationError(where, fault, "Use sqlmodel.ext.asyncio.session.AsyncSession, and await its calls")
         elif isinstance(hint, type):
             roles["resources"][name] = hint
         else:
             raise DeclarationError(
                 where,
                 f"the parameter {name!r} is annotated {hint!r}, which is nothing that a step may take",
-                "Annotate it with AsyncSession, IdempotencyKey, an Event, or a class that the Service provides",
+                _ANNOTATE,
             )
     return roles
 
 
-def _events(where: str, hint: Any, what: str, *, may_be_none: bool = False) -> tuple[type[Event], ...]:
+def _events(
+    where: str, hint: Any, what: str, *, may_be_none: bool = False, no_none: str = _ANNOTATE
+) -> tuple[type[Event], ...]:
+    """Return the events of an annotation; `no_none` is the cure where None is among them."""
     members = tuple(each for each in _members(hint) if not (may_be_none and each is type(None)))
     for member in members:
+        if member is type(None):
+            raise DeclarationError(where, f"{what} may be None, which is not an Event", no_none)
         if not _is_event(member):
-            shown = getattr(member, "__name__", repr(member))
-            raise DeclarationError(where, f"{what} is {shown}, which is not an Event", "Subclass toolkit.Event")
+            raise DeclarationError(
+                where, f"{what} is {_shown(member)}, which is not an Event", "Subclass toolkit.Event"
+            )
         if not member.__owner__:
             raise DeclarationError(
                 where,
@@ -139,6 +171,10 @@ def _events(where: str, hint: Any, what: str, *, may_be_none: bool = False) -> t
                 f'Declare `class {member.__name__}(..., owner="the service that emits it")`',
             )
     return members
+
+
+def _shown(hint: Any) -> str:
+    return getattr(hint, "__name__", repr(hint)) if isinstance(hint, type) else repr(hint)
 
 
 def _is_event(hint: Any) -> bool:

@@ -31,6 +31,9 @@ async def takes_answers_among_others(event: TableWanted, other: TableFreed | Sea
 async def emits_an_answer(event: TableWanted) -> Seated: ...
 
 
+async def emits_an_answer_among_others(event: TableWanted) -> TableKept | Seated: ...
+
+
 async def keep(event: TableWanted) -> TableKept | TableRefused: ...
 
 
@@ -56,7 +59,8 @@ def test_contract_marks_answers_and_their_reminder():
     [
         (is_never_asked, "it takes answers only"),
         (takes_answers_among_others, "the parameter 'other' takes answers and other events"),
-        (emits_an_answer, "it emits Seated, which is an Answer"),
+        (emits_an_answer, "it emits Seated, which is an Answer, and an answer can't be emitted"),
+        (emits_an_answer_among_others, "it emits Seated, which is an Answer, and an answer can't be emitted"),
     ],
 )
 def test_a_step_that_misuses_answers_fails(function, fault):

@@ -42,7 +42,7 @@ async def takes_another_original(event: DishFailed, original: TableWanted) -> Ta
 
 
 NO_COMPENSATIONS = [
-    (emits_nothing, "the return type is NoneType, which is not an Event", "Subclass toolkit.Event"),
+    (emits_nothing, "the return type may be None, which is not an Event", "Return an event in every case"),
     (emits_a_refusal, "emits exactly one event, and never a refusal", "raise errors"),
     (emits_one_of_two_events, "emits exactly one event, and never a refusal", "raise errors"),
     (

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import MetaData
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.loans import (
@@ -121,6 +122,24 @@ def test_a_service_is_the_sum_of_its_participants() -> None:
     assert [each.name for each in service.compensations] == ["take_back"]
     assert service.sagas == [loan_saga]
     assert service.consumed() == {BookWanted, CardRefused, BookLent}
+
+
+@pytest.mark.parametrize(
+    ("declared", "fault", "cure"),
+    [
+        ({"participants": searching()}, "its participants are no list", "Pass a list: participants=[library]"),
+        ({"participants": ["venue"]}, "its participants hold 'venue', which is no Participant", "Pass a list"),
+        ({"participants": None}, "its participants hold None, which is no Participant", "Pass a list"),
+        ({"tables": Catalogue}, "its tables are Catalogue, which is no MetaData", "as in tables=Base.metadata"),
+        ({"tables": [MetaData()]}, "its tables are [MetaData()], which is no MetaData", "as in tables=Base.metadata"),
+    ],
+)
+def test_another_kind_of_argument_has_a_cure(declared: dict[str, Any], fault: str, cure: str) -> None:
+    with pytest.raises(DeclarationError) as caught:
+        Service(name="library", **declared)
+
+    assert caught.value.fault == fault
+    assert cure in caught.value.cure
 
 
 @pytest.mark.parametrize("seed", [lambda session: None, len, "seed.sql"], ids=["lambda", "built-in", "text"])

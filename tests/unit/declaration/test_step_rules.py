@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy.orm
+import sqlmodel
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.unit.declaration.visits import (
     Rumour,
@@ -31,6 +34,24 @@ async def lacks_the_events_annotation(event) -> TableKept: ...
 
 
 async def takes_a_number(event: int) -> TableKept: ...
+
+
+async def takes_a_session_alone(session: AsyncSession) -> TableKept: ...
+
+
+async def takes_what_comes(event: TableWanted, **rest) -> TableKept: ...
+
+
+async def takes_all_tables(event: TableWanted, *tables: int) -> TableKept: ...
+
+
+async def takes_an_event_or_none(table: TableWanted, guest: TableFreed | None) -> TableKept: ...
+
+
+async def takes_a_blocking_session(event: TableWanted, session: sqlmodel.Session) -> TableKept: ...
+
+
+async def takes_another_blocking_session(event: TableWanted, session: sqlalchemy.orm.Session) -> TableKept: ...
 
 
 async def takes_a_rumour(event: Rumour) -> TableKept: ...
@@ -88,11 +109,17 @@ NO_STEPS = [
     (has_no_return_type, "it has no return type", "Declare the events that it emits"),
     (is_not_async, "it is not a coroutine function", "Write `async def`"),
     (takes_nothing, "it takes no event", "Take the event as a parameter"),
-    (lacks_the_events_annotation, "the parameter 'event' is None, which is not an Event", "Subclass toolkit.Event"),
-    (takes_a_number, "the parameter 'event' is int, which is not an Event", "Subclass toolkit.Event"),
+    (lacks_the_events_annotation, "the parameter 'event' has no annotation", "Annotate it with"),
+    (takes_a_number, "it takes no event: 'event' is int", "its class subclasses toolkit.Event"),
+    (takes_a_session_alone, "it takes no event: 'session' is AsyncSession", "`event: SomethingHappened`"),
+    (takes_what_comes, "the parameter '**rest' has no annotation", "Annotate it with"),
+    (takes_all_tables, "the parameter '*tables' takes any number of arguments", "Declare each parameter by its name"),
+    (takes_an_event_or_none, "the parameter 'guest' may be None, which is not an Event", "the step waits until"),
+    (takes_a_blocking_session, "takes a Session, whose", "Use sqlmodel.ext.asyncio.session.AsyncSession"),
+    (takes_another_blocking_session, "takes a Session, whose", "Use sqlmodel.ext.asyncio.session.AsyncSession"),
     (takes_a_rumour, "the parameter 'event' is Rumour, which has no owner", 'Declare `class Rumour(..., owner="'),
-    (returns_nothing, "the return type is NoneType, which is not an Event", "Subclass toolkit.Event"),
-    (returns_perhaps, "the return type is NoneType, which is not an Event", "Subclass toolkit.Event"),
+    (returns_nothing, "the return type may be None, which is not an Event", "Return an event in every case"),
+    (returns_perhaps, "the return type may be None, which is not an Event", "Return an event in every case"),
     (returns_a_rumour, "the return type is Rumour, which has no owner", 'Declare `class Rumour(..., owner="'),
     (only_refuses, "a step has exactly one success among what it returns, here: none", "Return one Event"),
     (succeeds_in_two_ways, "exactly one success among what it returns, here: TableKept, TableFreed", "Return one"),
@@ -112,7 +139,7 @@ NO_STEPS = [
     ),
     (
         lacks_the_sessions_annotation,
-        "the parameter 'session' is annotated None, which is nothing that a step may take",
+        "the parameter 'session' has no annotation",
         "Annotate it with AsyncSession",
     ),
 ]
