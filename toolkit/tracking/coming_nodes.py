@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from toolkit.declaration.choreography import Node
 from toolkit.declaration.events import SagaState
@@ -16,6 +16,21 @@ from toolkit.tracking.step_status import NodeProgress, Status
 _NOTHING_TO_UNDO = frozenset({StepState.FAILED, StepState.FENCED, StepState.COMPENSATED, StepState.CONFIRMED})
 
 
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """An event that is on its way to a node: the entry that emitted it, or the first one that took it elsewhere."""
+
+    entry: LogEntry
+    is_emitted: bool
+
+    @property
+    def event(self) -> tuple[str | None, str]:
+        """The event's id and type."""
+        if self.is_emitted:
+            return self.entry.emitted_id, str(self.entry.emitted_type)
+        return self.entry.event_id, str(self.entry.event_type)
+
+
 class ComingNodes:
     """The nodes that have not begun; `begun` has the progress of those that have, and None for the others."""
 
@@ -24,6 +39,8 @@ class ComingNodes:
         self._timeline = records.timeline
         self._choreography = records.choreography
         self._begun = begun
+        emitted = [_Cause(entry, is_emitted=True) for entry in records.emitted.values()]
+        self._causes = [*emitted, *(_Cause(entry, is_emitted=False) for entry in records.from_outside())]
         self._awaited = self._follow()
 
     def progress_of(self, node: Node) -> NodeProgress:
@@ -37,33 +54,39 @@ class ComingNodes:
         cause = self._awaited[node]
         return plain(node, Status.REMAINING) if cause is None else self._waiting(node, cause)
 
-    def _waiting(self, node: Node, cause: LogEntry) -> NodeProgress:
+    def _waiting(self, node: Node, cause: _Cause) -> NodeProgress:
         """Return the progress of a node whose event was emitted."""
-        is_overdue = self._records.is_overdue(cause.service, cause.step)
+        entry = cause.entry
+        is_overdue = self._records.is_overdue(entry.service, entry.step)
         return replace(
             plain(node, Status.OVERDUE if is_overdue else Status.REMAINING),
-            at=cause.at,
-            event_in=self._records.event(cause.emitted_id, cause.emitted_type),
-            error=self._unsent(cause),
-            nudges=self._records.nudges(cause.service, cause.step) if is_overdue else 0,
-            trace_id=trace_of(cause),
+            at=entry.at,
+            event_in=self._records.event(*cause.event),
+            error=self._unsent(entry) if cause.is_emitted else None,
+            nudges=self._records.nudges(entry.service, entry.step) if is_overdue and cause.is_emitted else 0,
+            trace_id=trace_of(entry),
         )
 
-    def _follow(self) -> dict[Node, LogEntry | None]:
-        """Return the nodes that come next unless a step refuses, each with the entry that it waits on, if any."""
+    def _follow(self) -> dict[Node, _Cause | None]:
+        """Return the nodes that come next unless a step refuses, each with the event that it waits on, if any."""
         if self._timeline.state and self._timeline.state.is_ended:
             return {}
-        found: dict[Node, LogEntry | None] = {}
-        waiting: deque[tuple[str, LogEntry | None]] = deque()
-        waiting.extend((str(entry.emitted_type), entry) for entry in self._records.emitted.values())
+        found: dict[Node, _Cause | None] = {}
+        waiting: deque[tuple[str, _Cause | None]] = deque()
+        waiting.extend((cause.event[1], cause) for cause in self._causes)
         waiting.extend((node.success, None) for node, own in self._begun.items() if own and own.status.is_to_come)
         while waiting:
             event, cause = waiting.popleft()
             for node in self._choreography.listeners(event, self._records.saga):
-                if node not in found and not self._begun[node] and not self._is_moot(node):
+                if node not in found and not self._begun[node] and self._may_come(node, cause):
                     found[node] = cause if self._may_begin(node) else None
                     waiting.append((node.success, None))
         return found
+
+    def _may_come(self, node: Node, cause: _Cause | None) -> bool:
+        """Whether the node may still begin on the event."""
+        is_over = cause and not cause.is_emitted and (self._records.is_asked(node) or self._is_forgotten(node))
+        return not is_over and not self._is_moot(node)
 
     def _is_moot(self, node: Node) -> bool:
         """Whether the node is a join whose events never come together, or undoes what was not done, or is undone."""
@@ -73,9 +96,9 @@ class ComingNodes:
         return node.is_compensation and bool(moves) and moves[-1].to_state in _NOTHING_TO_UNDO
 
     def _may_begin(self, node: Node) -> bool:
-        """Whether each slot of the node has an event that was emitted."""
-        emitted = {entry.emitted_type for entry in self._records.emitted.values()}
-        return all(not emitted.isdisjoint(slot.events) for slot in node.handler.slots) if node.handler.is_join else True
+        """Whether each slot of the node has an event that has come."""
+        come = {cause.event[1] for cause in self._causes}
+        return all(not come.isdisjoint(slot.events) for slot in node.handler.slots) if node.handler.is_join else True
 
     def _unsent(self, cause: LogEntry) -> str | None:
         """Return why an event is still in the outbox, if publishing it has failed."""
@@ -103,9 +126,15 @@ class ComingNodes:
             return True
         # The order of parallel steps means nothing: only what follows from the node shows that it was done.
         after = self._choreography.forward(self._records.saga, since=node.success)
-        later = (self._begun[each] for each in after if each != node)
-        # An abort fences every step that it meets, and a join that waits may lack this very node's event.
-        return any(each and each.status not in (Status.FENCED, Status.WAITING) for each in later)
+        return any(self._has_run(each) for each in after if each != node)
+
+    def _has_run(self, node: Node) -> bool:
+        """Whether the node had its events: an abort fences any step, and a join may wait, or be refused, in vain."""
+        own = self._begun[node]
+        if own is None or own.status in (Status.FENCED, Status.WAITING):
+            return False
+        may_lack = node.handler.is_join and own.status in (Status.OVERDUE, Status.REFUSED)
+        return not (may_lack and self._records.waits_for(node, *([own.event_in.type] if own.event_in else ())))
 
     def _is_behind_unknown_service(self, node: Node) -> bool:
         """Whether a service without a known contract may still lead the saga to the node."""

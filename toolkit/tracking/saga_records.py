@@ -32,6 +32,19 @@ class SagaRecords:
         for entry in timeline.entries:
             self._streams.setdefault((entry.service, entry.step), []).append(entry)
         self.emitted = {entry.emitted_id: entry for entry in timeline.entries if entry.emitted_id and entry.position}
+        self._asked = {(each.service, name) for each in choreography.contracts for name in each.asked_by}
+
+    def from_outside(self) -> list[LogEntry]:
+        """Return the first entry that took each event that no known entry emitted, such as the starting event."""
+        first: dict[str, LogEntry] = {}
+        for entry in sorted(self.timeline.entries, key=lambda each: each.at):
+            if entry.event_type and str(entry.event_id) not in self.emitted:
+                first.setdefault(str(entry.event_type), entry)
+        return list(first.values())
+
+    def is_asked(self, node: Node) -> bool:
+        """Whether a coordinator's commands alone run the node."""
+        return (node.service, self.saga.name) in self._asked
 
     def stream(self, node: Node) -> Sequence[LogEntry]:
         """Return the entries of the node's step; a compensation writes into the stream of its step."""
@@ -53,9 +66,9 @@ class SagaRecords:
         entries = self._streams.get((node.service, node.name), []) if node.handler.is_join else []
         return [each for each in entries if each.position and each.to_state == StepState.GATHERING]
 
-    def waits_for(self, node: Node) -> str:
-        """Return the empty slots of a join in words."""
-        return _gate(node).waits_for(str(each.event_type) for each in self.gathered(node))
+    def waits_for(self, node: Node, *more: str) -> str:
+        """Return the slots of a join that neither what it has gathered nor `more` fills, in words."""
+        return _gate(node).waits_for([*(str(each.event_type) for each in self.gathered(node)), *more])
 
     def is_hopeless(self, node: Node) -> bool:
         """Whether the node never runs: one of its slots is empty, and no event that fills it can come any more."""

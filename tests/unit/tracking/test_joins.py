@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.conformance.joined_worlds import SAGA_ID, SAGAS, settled, started, timeline, world_of
@@ -45,7 +45,46 @@ def test_a_join_shows_what_it_waits_for(tmp_path: Path) -> None:
     waiting = node(found, "take_payment")
     assert (waiting.status, waiting.waits_for) == (Status.WAITING, "CarBooked (car)")
     assert "take_payment (payment) waits for CarBooked (car), since FlightBooked at " in found.summary
-    assert statuses(found)["book_car"] is Status.SKIPPED or statuses(found)["book_car"].is_to_come
+
+
+def test_a_branch_that_has_not_begun_is_to_come(tmp_path: Path) -> None:
+    with world_of(TRIP, tmp_path) as world:
+        started(world, TRIP)
+        delivered(world, "hotel", "flight", "payment")
+
+        found = followed(world)
+
+    late = node(found, "book_car")
+    assert (late.status, late.event_in.type) == (Status.REMAINING, TRIP.saga.starts_with.__name__)
+    assert late in found.remaining
+    assert f"Waiting for car to begin book_car, since {late.event_in.type} at " in found.summary
+
+
+def test_a_branch_behind_a_refusal_is_to_come(tmp_path: Path) -> None:
+    script = Script()
+    script.plan("book_room", "refuse")
+    with world_of(TRIP, tmp_path, script) as world:
+        started(world, TRIP)
+        delivered(world, "hotel")
+
+        found = followed(world)
+
+    assert statuses(found)["book_car"] is Status.REMAINING
+    assert statuses(found)["take_payment"] is Status.SKIPPED
+
+
+def test_a_branch_outlives_its_joins_deadline(tmp_path: Path) -> None:
+    with world_of(TRIP, tmp_path) as world:
+        started(world, TRIP)
+        delivered(world, "hotel", "flight", "payment")
+        world.advance(TRIP.patience)
+        world.advance(timedelta(minutes=1))
+        delivered(world, "payment")
+
+        found = followed(world)
+
+    assert statuses(found)["take_payment"] is Status.REFUSED
+    assert statuses(found)["book_car"] is Status.REMAINING
 
 
 def test_parallel_steps_have_no_order(tmp_path: Path) -> None:
