@@ -113,7 +113,7 @@ def _end(facts: Facts) -> Iterator[str]:
     entries = facts.timeline.entries
     ends = [each for each in entries if each.saga_state is facts.timeline.state]
     if facts.timeline.state is SagaState.COMPLETED:
-        took = _span((ends[0].at - entries[0].at).total_seconds())
+        took = _span((ends[0].at - min(each.at for each in entries)).total_seconds())
         yield f"Completed at {_clock(ends[0].at)}, {took} after it began."
     else:
         yield (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 from itertools import combinations, product
 
 import pytest
@@ -138,6 +139,17 @@ def test_refused_order_has_a_readable_summary():
     assert found.summary == (
         "Shipping refused at 12:00:03: we do not ship to AQ. Payment refunded. Inventory released. Ended."
     )
+
+
+def test_duration_counts_from_the_earliest_entry():
+    entries = shown(fulfilled_order("order-1"))
+    late = replace(entries[0], service="accounting", step="open_account", at=entries[0].at + timedelta(seconds=60))
+
+    timeline = tell("order-1", by_service([*entries, late]))
+    found = progress(timeline, ORDERS, {}, now=NOON)
+
+    assert timeline.entries[0] == late  # in the order of cause and effect; equals go by the service's name
+    assert found.summary == "Completed at 12:00:04, 4.0 s after it began."
 
 
 @pytest.mark.parametrize("order", [fulfilled_order, refused_order])
