@@ -22,7 +22,7 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DAY = re.compile(r"\0([^\0]*)\0")
 #: How many characters of a reason are shown.
 _LONGEST_REASON = 200
-#: How many waiting nodes are described one by one.
+#: How many waiting nodes are described one by one, and how many completed steps are named.
 _MOST = 3
 
 
@@ -60,7 +60,7 @@ def _unknown(facts: Facts) -> Iterator[str]:
 
 
 def _so_far(facts: Facts) -> Iterator[str]:
-    """Yield why the saga is compensated and what is undone; else, while it runs, its last completed step."""
+    """Yield why the saga is compensated and what is undone; else, while it runs, its last completed steps."""
     entries = facts.timeline.effects
     causes = [each for each in (_abort(facts), _first_refusal(facts)) if each]
     undone = [entry for entry in entries if entry.to_state == StepState.COMPENSATED]
@@ -68,8 +68,21 @@ def _so_far(facts: Facts) -> Iterator[str]:
         yield from causes
         yield from (f"{_news(each)}." for each in undone)
     elif not facts.is_ended:
-        done = [entry for entry in entries if entry.to_state == StepState.COMPLETED]
-        yield from (f"{_news(each)} at {_clock(each.at)}." for each in done[-1:])
+        yield from (f"{_news(each)} at {_clock(each.at)}." for each in _last_done(facts.timeline))
+
+
+def _last_done(timeline: Timeline) -> list[LogEntry]:
+    """Return the completed steps that no completed step followed: the last of each parallel branch.
+
+    A coordinator's steps follow its commands, not each other's events: of these it is the last one alone.
+    """
+    entries = timeline.effects
+    done = [entry for entry in entries if entry.to_state == StepState.COMPLETED]
+    if len(entries) < len(timeline.entries):
+        return done[-1:]
+    steps = {(each.service, each.step) for each in done}
+    followed = {each.event_id for each in entries if (each.service, each.step) in steps}
+    return [each for each in done if each.emitted_id is None or each.emitted_id not in followed][-_MOST:]
 
 
 def _abort(facts: Facts) -> str | None:

@@ -60,6 +60,20 @@ def test_a_branch_that_has_not_begun_is_to_come(tmp_path: Path) -> None:
     assert f"Waiting for car to begin book_car, since {late.event_in.type} at " in found.summary
 
 
+def test_each_finished_branch_is_named_until_joined(tmp_path: Path) -> None:
+    with world_of(TRIP, tmp_path) as world:
+        started(world, TRIP)
+        delivered(world, "hotel", "flight", "payment")
+        before = followed(world)
+        delivered(world, "car")
+
+        after = followed(world)
+
+    assert "Room booked at " in before.summary
+    assert "Flight booked at " in before.summary
+    assert "Car booked at " in after.summary
+
+
 def test_a_branch_behind_a_refusal_is_to_come(tmp_path: Path) -> None:
     script = Script()
     script.plan("book_room", "refuse")
