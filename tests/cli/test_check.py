@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pkgutil
@@ -94,7 +95,24 @@ def faulty_package(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGA_PACKAGE", "faulty")
+    forget()
     return "faulty"
+
+
+def declare(directory: Path, app: str | None) -> None:
+    """Add the package faulty.hall, with this module app."""
+    hall = directory / "faulty" / "hall"
+    hall.mkdir()
+    (hall / "__init__.py").touch()
+    if app:
+        (hall / "app.py").write_text(app)
+
+
+def forget() -> None:
+    """Let the package be imported again: each test writes its own."""
+    importlib.invalidate_caches()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "faulty"]:
+        del sys.modules[name]
 
 
 def test_shipped_services_are_proved(saga):
@@ -186,6 +204,47 @@ def test_a_fault_of_a_coordinated_saga_ends_with_1(saga, faulty_package, monkeyp
     assert cure.startswith("  change take_seat (desk): ")
 
 
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        (None, "it has no module app"),
+        (
+            "from faulty.desk.app import app as hall\n",
+            "faulty.hall.app has its Service under the name hall: name it app",
+        ),
+        ("app = None\n", "faulty.hall.app has no attribute app that is a Service"),
+    ],
+)
+def test_a_package_without_service_is_named(saga, faulty_package, tmp_path, app, reason):
+    declare(tmp_path, app)
+
+    result = saga("check")
+
+    assert result.stderr == f"warning: faulty.hall counts as no service: {reason}\n"
+    assert result.stdout.startswith("✗ saga trip: 2 findings, ")
+
+
+def test_a_misnamed_only_service_is_named(saga, faulty_package, tmp_path):
+    (tmp_path / "faulty" / "desk" / "app.py").write_text(FAULTY_APP.replace("app = Service", "desk_app = Service"))
+
+    result = saga("check")
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("; faulty.desk counts as no service: faulty.desk.app has its Service under the name "
+                                  "desk_app: name it app\n")  # fmt: skip
+
+
+def test_two_services_of_one_name_are_refused(saga, faulty_package, tmp_path):
+    declare(tmp_path, 'from toolkit import Service\n\napp = Service(name="desk")\n')
+
+    result = saga("check")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "error: two services are named 'desk', at faulty.desk.app:app and faulty.hall.app:app: rename one"
+    )
+
+
 def test_a_fault_ends_with_1_and_a_story(saga, faulty_package):
     result = saga("check")
 
@@ -275,7 +334,7 @@ def test_a_story_is_written_as_a_failing_test(saga, faulty_package, tmp_path):
     )  # fmt: skip
 
     assert result.exit_code == 1
-    assert result.stderr == f"1 failing test written: pytest {path}\n"
+    assert result.stderr == f"1 failing test written: python -m pytest {path} (pytest has to be installed)\n"
     assert "1 failed" in played.stdout, played.stdout
     assert "every saga ends: take_seat is left completed in a saga that ended Failed" in played.stdout
 

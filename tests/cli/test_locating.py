@@ -90,7 +90,7 @@ def test_a_secret_in_place_of_services_is_hidden(saga, monkeypatch, tmp_path, te
     result = saga("ls")
 
     assert result.exit_code == 2
-    assert "'***' names no service: write NAME=URL" in result.stderr
+    assert "SAGA_SERVICES is not allowed: '***' names no service: write NAME=URL" in result.stderr
     assert "h-u-s-h" not in result.stderr
     assert "aC11LXMtaA" not in result.stderr
 

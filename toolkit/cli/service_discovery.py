@@ -38,20 +38,54 @@ def discover(package: str) -> dict[str, Service]:
     """Return the services of a package by name.
 
     Raises:
-        UsageError: there is no such package, or no service in it.
+        UsageError: there is no such package, no service in it, or two services have one name.
     """
     from toolkit.declaration.service import Service
 
-    found = import_here(package)
-    names = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])) if each.ispkg]
-    modules = [import_module(f"{package}.{name}.app") for name in names if find_spec(f"{package}.{name}.app")]
-    services = [module.app for module in modules if isinstance(getattr(module, "app", None), Service)]
-    if not services:
+    apps = _apps(package)
+    found: dict[str, tuple[str, Service]] = {}
+    for place, module in apps.items():
+        app = getattr(module, "app", None)
+        if not isinstance(app, Service):
+            continue
+        other, same = found.setdefault(app.name, (place, app))
+        if same is not app:
+            fault = f"two services are named {app.name!r}, at {other}.app:app and {place}.app:app"
+            raise UsageError(f"{fault}: rename one, since queues and databases are named after it")
+    if not found:
+        reasons = "".join(f"; {each}" for each in passed_over(package))
         raise UsageError(
             f"the package {package!r} holds no services, which are the attributes app of {package}.<name>.app: "
-            "name the package that does in SAGA_PACKAGE"
+            f"name the package that does in SAGA_PACKAGE{reasons}"
         )
-    return {service.name: service for service in services}
+    return {name: service for name, (_, service) in found.items()}
+
+
+def passed_over(package: str) -> list[str]:
+    """Return a sentence for each package in this one that holds no service, with the reason."""
+    from toolkit.declaration.service import Service
+
+    sentences = []
+    for place, module in _apps(package).items():
+        if isinstance(getattr(module, "app", None), Service):
+            continue
+        declared = [name for name, value in vars(module).items() if isinstance(value, Service)] if module else []
+        if module is None:
+            reason = "it has no module app"
+        elif declared:
+            reason = f"{place}.app has its Service under the name {declared[0]}: name it app"
+        else:
+            reason = f"{place}.app has no attribute app that is a Service"
+        sentences.append(f"{place} counts as no service: {reason}")
+    return sentences
+
+
+def _apps(package: str) -> dict[str, ModuleType | None]:
+    """Return the module app of each package in this one, by the package; None where it has none."""
+    found = import_here(package)
+    names = [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", [])) if each.ispkg]
+    places = [f"{package}.{name}" for name in names]
+    return {place: import_module(f"{place}.app") if find_spec(f"{place}.app") else None for place in places}
 
 
 def find_service(reference: str) -> Service:

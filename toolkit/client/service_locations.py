@@ -36,8 +36,13 @@ def locate(named: Sequence[str] | None, settings: Settings, find: Find) -> list[
         NoServiceError: no service is named or found, or one is named wrongly.
     """
     listed = [each.strip() for each in secret_variable("SAGA_SERVICES").split(",") if each.strip()]
-    if named or listed:
-        return _by_name(named or listed, settings, find, may_show=bool(named))
+    if named:
+        return _by_name(named, settings, find, may_show=True)
+    if listed:
+        try:
+            return _by_name(listed, settings, find, may_show=False)
+        except NoServiceError as error:
+            raise NoServiceError(f"SAGA_SERVICES is not allowed: {error}") from None
     directory = settings.data_dir
     files = _logs_in(directory) or _logs_in(directory / "demo")
     if not files:

@@ -15,7 +15,7 @@ from toolkit.cli.exit_codes import ExitCode, UsageError, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.options import Format, FormatOption, ServicesOption
 from toolkit.cli.output import console, print_json, text_of
-from toolkit.cli.service_discovery import discover, find_service, package_name, place_of_service
+from toolkit.cli.service_discovery import discover, find_service, package_name, passed_over, place_of_service
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def _services(declared: Iterable[str], named: list[str] | None) -> Iterator[Serv
         yield from run_async(_read(named))
     elif not declared:
         yield from discover(package_name()).values()
+        for sentence in passed_over(package_name()):
+            complain(f"warning: {sentence}")
 
 
 def _contracts(services: Iterable[Service | Contract]) -> Iterator[Contract]:
@@ -156,7 +158,8 @@ def _write(reports: Iterable[SagaReport], path: Path, places: dict[str, tuple[st
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}") from error
     count = text.count("\n    asyncio.run(play())")
-    complain(f"{count} failing {'test' if count == 1 else 'tests'} written: pytest {path}")
+    written = f"{count} failing {'test' if count == 1 else 'tests'} written"
+    complain(f"{written}: python -m pytest {path} (pytest has to be installed)")
 
 
 def _timed(reports: Iterator[SagaReport]) -> Iterator[tuple[SagaReport, float]]:
