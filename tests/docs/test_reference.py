@@ -7,6 +7,7 @@ import re
 from tests.docs.pages import DOCS, PROJECT, README, blocks, first_column, rows, section
 from toolkit import Settings
 from toolkit.protocol.fence import TRANSITIONS, Arrival, Decision, StepState, decide
+from toolkit.tracking.step_status import Status
 
 PROTOCOL = DOCS / "explanation" / "protocol.md"
 SETTINGS = DOCS / "reference" / "settings.md"
@@ -69,3 +70,9 @@ def test_wire_reference_names_all_headers_and_reasons():
     assert reasons
     assert set(re.findall(r"^\| header \| `([a-z-]+)`", page, re.MULTILINE)) == set(headers)
     assert all(f"`{reason}`" in page for reason in reasons)
+
+
+def test_command_reference_names_each_nodes_status():
+    rows_of_statuses = re.search(r"\| status \|.*?\n\n", (DOCS / "reference" / "cli.md").read_text(), re.DOTALL)[0]
+
+    assert re.findall(r"^\| `(\w+)` ", rows_of_statuses, re.MULTILINE) == [str(each) for each in Status]
