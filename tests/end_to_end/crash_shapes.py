@@ -147,12 +147,17 @@ ANSWERS = Shape(
     ends_at=("desk", "buyer"),
     checks=(),
 )
+#: In seconds: else the slow payment replies while the coordinator is away, and the saga completes.
+_LONGER_THAN_A_RESTART = 9
 COORDINATOR = Shape(
     name="coordinator",
     services={name: f"examples.orchestrated.{name}.app:app" for name in (*_ORDER_SERVICES, "fulfillment")},
     place=_asked_order,
     ends_at=("fulfillment",),
-    environment={**ORDERS.environment, "SAGA_ASKED_BY": json.dumps({"order": "fulfillment"})},
+    environment={
+        "PAYMENT_GATEWAY_SLOWNESS": str(_LONGER_THAN_A_RESTART),
+        "SAGA_ASKED_BY": json.dumps({"order": "fulfillment"}),
+    },
 )
 
 _BROKE, _NO_CAR, _NO_SEAT = {"traveller": "BROKE"}, {"car": "FULL"}, {"flight": "FULL"}
