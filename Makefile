@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 AUDIT := .venv-audit
 LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests/end_to_end/test_rolling_restarts.py \
 	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py \
-	tests/state_machine tests/conformance/test_joined_sagas.py tests/docs/test_harden.py tests/cli/doctor/test_queues.py \
+	tests/state_machine tests/conformance/test_joined_sagas.py tests/docs/test_harden.py tests/docs/test_readme_values.py tests/cli/doctor/test_queues.py \
 	tests/docs/test_blocks.py::test_readme_container_commands_end_as_stated \
 	tests/examples/test_demos.py::test_demo_ends_as_written_and_stays_readable \
 	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down \
