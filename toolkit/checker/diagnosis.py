@@ -6,25 +6,14 @@ A cure is the smallest change that rules out this one story. Another story may r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from toolkit.checker.explorer import Counterexample, Exploration, StoryMove
-from toolkit.checker.findings import Finding
+from toolkit.checker.findings import Cure, Finding
 from toolkit.checker.graph import GraphStep, SagaGraph, Slot
 from toolkit.checker.moves import Action, Invariant
 from toolkit.checker.stories import story_of
 
 _REFUSING = (Action.REFUSES, Action.EXPIRES, Action.ABORTED)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cure:
-    """The function to change, its service, what is wrong, and the change."""
-
-    function: str
-    service: str
-    message: str
-    text: str
 
 
 class _Case:
@@ -65,31 +54,23 @@ class _Case:
 def finding_of(exploration: Exploration, found: Counterexample) -> Finding:
     """Return what a counterexample shows, and how to change the declarations."""
     cure = _CURES[found.invariant](_Case(exploration, found))
-    return Finding(
-        rule=found.invariant.value,
-        saga=exploration.graph.name,
-        service=cure.service,
-        function=cure.function,
-        message=cure.message,
-        cure=cure.text,
-        story=story_of(found),
-    )
+    return cure.finding(found.invariant.value, exploration.graph.name, story_of(found))
 
 
 # -- the saga completed --------------------------------------------------------------------------------------------
 
 
-def _second_end(case: _Case) -> _Cure:
+def _second_end(case: _Case) -> Cure:
     last, first = case.last, case.ending
     function, service = _step(last).name, _step(last).service
     other = "the saga again" if first.move.emits == last.move.emits else f"it by {last.move.emits}"
     message = f"{_step(first).name} ends the saga by {first.move.emits}, and then {function} ends {other}"
-    return _Cure(
+    return Cure(
         function, service, message, "Let one step end the saga, after all others: it needs a parameter for each"
     )
 
 
-def _completed_in_part(case: _Case) -> _Cure:
+def _completed_in_part(case: _Case) -> Cure:
     graph = case.graph
     ender = _step(case.ending)
     refusing = case.refusal.move.step if case.refusal else None
@@ -98,18 +79,18 @@ def _completed_in_part(case: _Case) -> _Cure:
     message = f"{ender.place} completes the saga by {graph.completes_with}, although {missing.name} {fate}"
     if case.refusal and graph.completes_with in graph.reached(missing.refusals):
         refusal = str(case.refusal.move.emits)
-        return _Cure(
+        return Cure(
             ender.name, ender.service, message,
             f"A saga with a refusal fails: let no step on the way to {graph.completes_with} run on {refusal}",
         )  # fmt: skip
     text = _wait(case, ender.name, ender.slots, case.sent, missing, (missing.success,))
-    return _Cure(ender.name, ender.service, message, text)
+    return Cure(ender.name, ender.service, message, text)
 
 
 # -- undone in the wrong order ---------------------------------------------------------------------------------------
 
 
-def _undone_too_early(case: _Case) -> _Cure:
+def _undone_too_early(case: _Case) -> Cure:
     step = _step(case.last)
     standing = [each for each in case.standing if each in case.graph.after(step)]
     later = next((each for each in standing if any(step.success in slot for slot in each.slots)), standing[0])
@@ -117,7 +98,7 @@ def _undone_too_early(case: _Case) -> _Cure:
     return _wait_for_undoing(case, step, later, case.last, message)
 
 
-def _completed_too_late(case: _Case) -> _Cure:
+def _completed_too_late(case: _Case) -> Cure:
     later = _step(case.last)
     step = next(each for each in case.undone if later in case.graph.after(each))
     undoing = next(each for each in case.story if each.move.step is step and each.move.action is Action.UNDONE)
@@ -125,20 +106,20 @@ def _completed_too_late(case: _Case) -> _Cure:
     return _wait_for_undoing(case, step, later, undoing, message)
 
 
-def _wait_for_undoing(case: _Case, step: GraphStep, later: GraphStep, undone: StoryMove, message: str) -> _Cure:
+def _wait_for_undoing(case: _Case, step: GraphStep, later: GraphStep, undone: StoryMove, message: str) -> Cure:
     """Let a step's compensation wait until a later step is undone, fenced or refused."""
     undoing = step.undoing
     assert undoing  # noqa: S101 -- it was undone
     if later.undoing is None:
         return _without_compensation(later, " and ".join(undone.on), message, then=undoing.name)
     text = _wait(case, undoing.name, undoing.slots, undone.on, later, later.failures)
-    return _Cure(undoing.name, step.service, message, text)
+    return Cure(undoing.name, step.service, message, text)
 
 
 # -- the saga failed, or never ends ----------------------------------------------------------------------------------
 
 
-def _left_standing(case: _Case) -> _Cure:
+def _left_standing(case: _Case) -> Cure:
     step = case.standing[0]
     ender = _step(case.ending)
     news = case.refusal.move.emits if case.refusal else case.ending.on[0]
@@ -146,12 +127,12 @@ def _left_standing(case: _Case) -> _Cure:
     if step.undoing is None:
         return _without_compensation(step, str(news), message)
     if step.undoing.event not in case.graph.reached(_failures(case)):
-        return _Cure(step.undoing.name, step.service, message, f"Let {step.undoing.name} run on {news}, too")
+        return Cure(step.undoing.name, step.service, message, f"Let {step.undoing.name} run on {news}, too")
     text = _wait(case, ender.name, ender.slots, case.ending.on, step, step.failures)
-    return _Cure(ender.name, ender.service, message, text)
+    return Cure(ender.name, ender.service, message, text)
 
 
-def _no_end(case: _Case) -> _Cure:
+def _no_end(case: _Case) -> Cure:
     message = "nothing more happens, and the saga has not ended"
     if case.refusal is None:
         return _stuck_forward(case, message)
@@ -161,17 +142,17 @@ def _no_end(case: _Case) -> _Cure:
     end = next((each for each in case.graph.steps if each.success == case.graph.fails_with), None)
     if end is None:
         step = _step(case.refusal)
-        return _Cure(
+        return Cure(
             step.name,
             step.service,
             message,
             f"Let a step run on {case.refusal.move.emits}, and return {case.graph.fails_with}",
         )
     missing = _missing(case, end.slots)
-    return _Cure(end.name, end.service, message, f"Let {end.name} run on {_names(missing)}, too")
+    return Cure(end.name, end.service, message, f"Let {end.name} run on {_names(missing)}, too")
 
 
-def _stuck_forward(case: _Case, message: str) -> _Cure:
+def _stuck_forward(case: _Case, message: str) -> Cure:
     graph, begun = case.graph, {each.move.step for each in case.story}
     for step in graph.steps:
         empty = [slot for slot in step.slots if slot.isdisjoint(case.sent)]
@@ -181,20 +162,20 @@ def _stuck_forward(case: _Case, message: str) -> _Cure:
                 text = f"{_names(sorted(empty[0]))} may never come: {cure}"
             else:
                 text = f"Let a step return {_names(sorted(empty[0]))} in this story, or let {step.name} wait for less"
-            return _Cure(step.name, step.service, message, text)
+            return Cure(step.name, step.service, message, text)
     last = next((each.move.step for each in reversed(case.story) if each.move.step), graph.steps[0])
     text = f"Let a step run on {last.success}, and the last one return {graph.completes_with}"
-    return _Cure(last.name, last.service, message, text)
+    return Cure(last.name, last.service, message, text)
 
 
-def _stuck_compensation(case: _Case, step: GraphStep, message: str) -> _Cure | None:
+def _stuck_compensation(case: _Case, step: GraphStep, message: str) -> Cure | None:
     message = f"{message}: {step.place} still stands"
     first = case.refusal.move if case.refusal else None
     is_later = first is not None and first.step in case.graph.after(step)
     news = _missing(case, step.undoing.slots if step.undoing and is_later else ())
     if step.undoing is None:
         return _without_compensation(step, _names(news), message)
-    return _Cure(step.undoing.name, step.service, message, f"Let {step.undoing.name} run on {_names(news)}, too")
+    return Cure(step.undoing.name, step.service, message, f"Let {step.undoing.name} run on {_names(news)}, too")
 
 
 def _missing(case: _Case, slots: Iterable[Slot]) -> list[str]:
@@ -226,9 +207,9 @@ def _wait(
     return f"Let {function} wait for {step.name}, too: give it a parameter of the type {wanted}"
 
 
-def _without_compensation(step: GraphStep, news: str, message: str, *, then: str = "") -> _Cure:
+def _without_compensation(step: GraphStep, news: str, message: str, *, then: str = "") -> Cure:
     after = f", and let {then} wait for its event" if then else ""
-    return _Cure(
+    return Cure(
         step.name, step.service, message,
         f"Give {step.name} a compensation that runs on {news}: @….compensation(of={step.name}){after}",
     )  # fmt: skip
@@ -243,7 +224,7 @@ def _names(events: Iterable[str]) -> str:
     return " | ".join(dict.fromkeys(events))
 
 
-_CURES: dict[Invariant, Callable[[_Case], _Cure]] = {
+_CURES: dict[Invariant, Callable[[_Case], Cure]] = {
     Invariant.ONE_END: _second_end,
     Invariant.NOTHING_LOST: _completed_in_part,
     Invariant.REVERSE_ORDER: _undone_too_early,

@@ -23,3 +23,25 @@ class Finding:
     def __str__(self) -> str:
         after = f" ({'; '.join(self.story)})" if self.story else ""
         return f"{self.rule}: {self.message}{after}. {self.cure}."
+
+
+@dataclass(frozen=True, slots=True)
+class Cure:
+    """What a counterexample's story is about: the function to change, its service, what is wrong, and the change."""
+
+    function: str
+    service: str
+    message: str
+    text: str
+
+    def finding(self, rule: str, saga: str, story: tuple[str, ...]) -> Finding:
+        """Return the finding of a saga's story."""
+        return Finding(
+            rule=rule,
+            saga=saga,
+            service=self.service,
+            function=self.function,
+            message=self.message,
+            cure=self.text,
+            story=story,
+        )

@@ -6,9 +6,8 @@ A cure is the smallest change that rules out this one story. Another story may r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from toolkit.checker.findings import Finding
+from toolkit.checker.findings import Cure, Finding
 from toolkit.checker.moves import Invariant
 from toolkit.checker.plan_explorer import PlanCounterexample, PlanExploration
 from toolkit.checker.plan_states import PlanAction, PlanMove
@@ -17,16 +16,6 @@ from toolkit.checker.plans import AskedStep, CoordinatedPlan
 from toolkit.protocol.fence import SagaState, StepState
 
 _STEPS = "define_steps"
-
-
-@dataclass(frozen=True, slots=True)
-class _Cure:
-    """The function to change, its service, what is wrong, and the change."""
-
-    function: str
-    service: str
-    message: str
-    text: str
 
 
 class _Case:
@@ -69,9 +58,9 @@ class _Case:
         states = zip(self.plan.planned, self.state.steps, strict=False)
         return next((step for step, at in states if at is StepState.COMPLETED), None)
 
-    def in_steps(self, message: str, text: str) -> _Cure:
+    def in_steps(self, message: str, text: str) -> Cure:
         """Return a cure that changes the plan itself."""
-        return _Cure(_STEPS, self.plan.coordinator, message, text)
+        return Cure(_STEPS, self.plan.coordinator, message, text)
 
 
 def plan_finding_of(exploration: PlanExploration, found: PlanCounterexample) -> Finding:
@@ -79,18 +68,10 @@ def plan_finding_of(exploration: PlanExploration, found: PlanCounterexample) -> 
     plan = exploration.plan
     case = _Case(plan, found)
     cure = _CURES.get(found.invariant, _unexplained)(case) or _unexplained(case)
-    return Finding(
-        rule=found.invariant.value,
-        saga=plan.saga,
-        service=cure.service,
-        function=cure.function,
-        message=cure.message,
-        cure=cure.text,
-        story=plan_story_of(plan, found),
-    )
+    return cure.finding(found.invariant.value, plan.saga, plan_story_of(plan, found))
 
 
-def _left_standing(case: _Case) -> _Cure | None:
+def _left_standing(case: _Case) -> Cure | None:
     step, failing, ender = case.standing, case.failing, case.enders[-1]
     if step is None:
         return None
@@ -100,10 +81,10 @@ def _left_standing(case: _Case) -> _Cure | None:
     text = f"Give {step.name} a compensation: @….compensation(of={step.name})"
     if failing and failing.success != case.plan.completes_with:
         text = f"{text}, or let {_STEPS} ask it after {failing.name}"
-    return _Cure(step.name, step.service, message, text)
+    return Cure(step.name, step.service, message, text)
 
 
-def _second_end(case: _Case) -> _Cure | None:
+def _second_end(case: _Case) -> Cure | None:
     first, last = case.enders[0], case.enders[-1]
     one, other = case.end_of(first), case.end_of(last)
     again = "the saga again" if one == other else f"it by {other}"
@@ -111,7 +92,7 @@ def _second_end(case: _Case) -> _Cure | None:
     return _ended_early(case, first, message)
 
 
-def _completed_in_part(case: _Case) -> _Cure | None:
+def _completed_in_part(case: _Case) -> Cure | None:
     plan, ender = case.plan, case.enders[0]
     over = (StepState.FAILED, StepState.FENCED, StepState.COMPENSATED)
     missing = next(step for step, at in zip(plan.planned, case.state.steps, strict=False) if at in over)
@@ -120,12 +101,12 @@ def _completed_in_part(case: _Case) -> _Cure | None:
     return _ended_early(case, ender, message)
 
 
-def _ended_early(case: _Case, ender: PlanMove, message: str) -> _Cure | None:
+def _ended_early(case: _Case, ender: PlanMove, message: str) -> Cure | None:
     """Have the step that completes the saga asked last, and the one that fails it when all is undone."""
     plan, name, is_failed = case.plan, ender.step, case.end_of(ender) == case.plan.fails_with
     if plan.failed_end and name == plan.failed_end.name:
         text = f"Let {name} return {plan.fails_with}"
-        return None if is_failed else _Cure(name, plan.failed_end.service, message, text)
+        return None if is_failed else Cure(name, plan.failed_end.service, message, text)
     if not name:
         return None
     if is_failed:
@@ -133,14 +114,14 @@ def _ended_early(case: _Case, ender: PlanMove, message: str) -> _Cure | None:
     return case.in_steps(message, f"Ask {name} last, and by itself: nothing can undo a saga that has completed")
 
 
-def _no_end(case: _Case) -> _Cure | None:
+def _no_end(case: _Case) -> Cure | None:
     plan, end = case.plan, case.plan.failed_end
     decided = [(move.decision, move.received) for move in case.story if move.decision and move.received]
     for decision, received in decided:
         if decision.untaken and end:
             message = f"{end.place} is asked with {decision.untaken}, which it does not take, so the saga does not end"
             text = f"Let {end.name} run on {decision.untaken}, too, or give failed_end an action"
-            return _Cure(end.name, end.service, message, text)
+            return Cure(end.name, end.service, message, text)
         if not decision.is_kept:
             continue
         if decision.end is SagaState.COMPLETED:
@@ -151,23 +132,23 @@ def _no_end(case: _Case) -> _Cure | None:
         if end and received.event in end.refusals:
             message = f"{end.place} refuses with {received.event}, and {plan.fails_with} is never emitted"
             text = f"Let {end.name} return {plan.fails_with} alone, and raise what may be tried again"
-            return _Cure(end.name, end.service, message, text)
+            return Cure(end.name, end.service, message, text)
         if end:
             message = f"{end.place} emits {received.event}, and {plan.fails_with} is never emitted"
-            return _Cure(end.name, end.service, message, f"Let {end.name} return {plan.fails_with}")
+            return Cure(end.name, end.service, message, f"Let {end.name} return {plan.fails_with}")
         message = f"all is undone, and {plan.coordinator} may not emit {plan.fails_with}"
         text = f"Name the step that returns {plan.fails_with}: failed_end = SagaStep(…)"
-        return _Cure("failed_end", plan.coordinator, message, text)
+        return Cure("failed_end", plan.coordinator, message, text)
     return None
 
 
-def _unexplained(case: _Case) -> _Cure:
+def _unexplained(case: _Case) -> Cure:
     """Return what is left where no declaration is at fault."""
     message = "the coordinator's own rules lead to this"
     return case.in_steps(message, "Report the story: it is a fault of the toolkit")
 
 
-_CURES: dict[Invariant, Callable[[_Case], _Cure | None]] = {
+_CURES: dict[Invariant, Callable[[_Case], Cure | None]] = {
     Invariant.ONE_END: _second_end,
     Invariant.NOTHING_LOST: _completed_in_part,
     Invariant.NOTHING_LEFT: _left_standing,

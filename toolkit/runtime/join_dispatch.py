@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
-from toolkit.declaration.events import Answer, Refusal, SagaEnded
+from toolkit.declaration.events import Refusal, SagaEnded
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import Message
@@ -20,7 +20,7 @@ from toolkit.protocol.joins import Fill, Gate
 from toolkit.runtime.failed_attempts import FailedAttempts
 from toolkit.runtime.invocation import Failure
 from toolkit.runtime.join_transitions import GateTransition, JoinTransition
-from toolkit.runtime.joins import Joined, gate_of
+from toolkit.runtime.joins import Joined, gate_of, is_question_open
 from toolkit.runtime.step_runner import StepRunner, Transaction
 from toolkit.runtime.unit_of_work import ExternalCall, is_of, stream_key
 
@@ -83,14 +83,8 @@ class JoinDispatch:
         """Remind of the step's question, if it is still open and this reminder is not a copy."""
         envelope, stream = transition.message.envelope, transition.stream
         period, is_next = self._reminders.get(step.name), envelope.reminder == stream.reminders + 1
-        if period and is_next and self._is_open(step, stream) and not tx.work.ends.of(envelope.saga):
+        if period and is_next and _is_open(step, stream) and not tx.work.ends.of(envelope.saga):
             transition.reminded(period)
-
-    def _is_open(self, step: Step, stream: Stream) -> bool:
-        """Whether the step waits for nothing but answers."""
-        answers = [event.__name__ for event in step.triggers if issubclass(event, Answer)]
-        gathered = (event.event_type for event in stream.gathered)
-        return stream.state is StepState.GATHERING and self._gates[step.name].lacks_only(answers, gathered)
 
     def ended(self, ended: SagaEnded, tx: Transaction) -> None:
         """Delete the timers of sagas that have ended."""
@@ -119,9 +113,9 @@ class JoinDispatch:
             transition.expired(self._overdue(step, stream))
         elif fill is Fill.ONE:
             first = self._failures.deadline(step, message) if stream.state is None else stream.deadline
-            was_open = self._is_open(step, stream)
+            was_open = _is_open(step, stream)
             transition.gathered(deadline=first)
-            if not was_open and self._is_open(step, stream):
+            if not was_open and _is_open(step, stream):
                 transition.asked()
                 if period := self._reminders.get(step.name):
                     transition.remind_in(period)
@@ -185,3 +179,7 @@ class JoinDispatch:
     def _fill(gate: Gate, stream: Stream, message: Message) -> Fill:
         envelope = message.envelope
         return gate.fill(stream.gathered, event_id=envelope.event_id, event_type=envelope.event_type)
+
+
+def _is_open(step: Step, stream: Stream) -> bool:
+    return stream.state is StepState.GATHERING and is_question_open(step, stream.gathered)

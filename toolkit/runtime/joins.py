@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from toolkit.declaration.encoding import read_gathered
-from toolkit.declaration.events import Event
+from toolkit.declaration.events import Answer, Event
 from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.text_redaction import redact
 from toolkit.messaging.envelope import Message
@@ -17,6 +17,12 @@ from toolkit.protocol.joins import Gate, GatheredEvent
 def gate_of(handler: Step | Compensation) -> Gate:
     """Return the gate of a step or a compensation."""
     return Gate({name: [event.__name__ for event in events] for name, events in handler.slots.items()})
+
+
+def is_question_open(step: Step, gathered: Iterable[GatheredEvent]) -> bool:
+    """Whether a step that has gathered these events waits for nothing but answers."""
+    answers = [event.__name__ for event in step.triggers if issubclass(event, Answer)]
+    return step.asks and gate_of(step).lacks_only(answers, (event.event_type for event in gathered))
 
 
 @dataclass(frozen=True, slots=True)

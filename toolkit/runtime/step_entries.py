@@ -15,6 +15,7 @@ from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.commands import Reply, outcome_of
 from toolkit.protocol.fence import Note, StepState, is_legal
 from toolkit.runtime.after_commit import Attempt, redacted
+from toolkit.runtime.joins import is_question_open
 from toolkit.runtime.unit_of_work import UnitOfWork
 
 
@@ -139,7 +140,7 @@ class StepEntries:
         if self.step.remind:
             self._work.outgoing.cancel_reminder(self.key, self.stream.reminders + 1)
         deadline, now = self.stream.deadline, self._work.origin.now
-        if self.step.asks and (deadline is None or now < deadline):
+        if is_question_open(self.step, self.stream.gathered) and (deadline is None or now < deadline):
             self._waits_until(now)
 
     def _waits_until(self, moment: datetime) -> None:

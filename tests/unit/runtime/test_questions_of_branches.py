@@ -94,3 +94,18 @@ async def test_early_answer_hides_no_missing_branch(branch: Branch, clock: Manua
     await receive(branch, clock, ROOM, YES)
 
     assert (await announcements(branch), await asked_by(branch)) == (0, [])
+
+
+async def test_decision_without_an_open_question_is_not_announced(branch: Branch, clock: ManualClock) -> None:
+    await receive(branch, clock, ROOM, YES)
+    await receive(branch, clock, FARE)
+
+    assert await announcements(branch) == 0
+    assert "TalkAccepted" in [each.type for each in branch.publisher.taken]
+
+
+async def test_decision_of_an_open_question_is_announced(branch: Branch, clock: ManualClock) -> None:
+    await receive(branch, clock, ROOM, FARE)
+    await receive(branch, clock, YES)
+
+    assert await announcements(branch) == 2
