@@ -1,6 +1,7 @@
 """Classify database errors: what is at fault, whether a retry helps, and what else does.
 
-Only an error's class and code are read here. No error proves an outage: `availability` probes on another connection.
+Only an error's class and code are read here, and for a missing table its text. No error proves an outage:
+`availability` probes on another connection.
 """
 
 from __future__ import annotations
