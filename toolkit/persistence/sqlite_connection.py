@@ -22,6 +22,9 @@ from sqlalchemy.util import EMPTY_DICT, await_
 #: The texts of aiosqlite's errors for a connection that is closed: it raises a ValueError.
 _CLOSED = ("no active connection", "Connection closed")
 
+#: The seconds between two interrupts of a statement.
+_INTERRUPT_EVERY = 0.01
+
 T = TypeVar("T")
 
 
@@ -122,8 +125,17 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         try:
             result: T = await driver._execute(copy_context().run, self._begun, work)
         except asyncio.CancelledError:
-            # What the function holds, a session for example, is free only once the thread has left it.
-            driver._conn.interrupt()
-            await driver._execute(lambda: None)
+            await _interrupt(driver)
             raise
         return result
+
+
+async def _interrupt(driver: Any) -> None:
+    """Interrupt the thread's statement, and return once the thread has left it: only then its session is free.
+
+    SQLite interrupts only what runs; a statement that the thread has not begun yet is interrupted after it has.
+    """
+    left = asyncio.ensure_future(driver._execute(lambda: None))
+    while not left.done():
+        driver._conn.interrupt()
+        await asyncio.wait({left}, timeout=_INTERRUPT_EVERY)

@@ -173,6 +173,19 @@ async def test_a_cancelled_change_to_the_thread_frees_the_lock(sqlite: Database)
     assert await lent(sqlite) == ["loan-1"]
 
 
+async def test_a_statement_cancelled_before_it_begins_ends(sqlite: Database) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+    def begin_late(driver: sqlite3.Connection) -> None:
+        time.sleep(0.3)
+        driver.execute(endless)
+
+    async with sqlite.engine.connect() as connection, asyncio.timeout(10):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await run_in_thread(connection, begin_late, endless)
+
+
 async def test_a_closed_file_is_an_outage(sqlite: Database) -> None:
     async with sqlite.engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
