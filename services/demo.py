@@ -9,7 +9,7 @@ from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.payment.gateway import open_gateway
 from services.shipping.app import app as shipping
-from toolkit.cli.demonstration import Demo, Outcome, Results, Scenario, run
+from toolkit.cli.demonstration import Demo, End, Results, Scenario, run
 from toolkit.client.account_checks import CheckResult, reading
 from toolkit.declaration.events import SagaState
 
@@ -18,26 +18,24 @@ SERVICES = (inventory, payment, shipping, notification)
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 
 ORDERS = (
-    Scenario("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
-    Scenario("demo-sold-out", "the goods are short", Outcome(FAILED), ("items.0.sku=SOLD-OUT",)),
-    Scenario(
-        "demo-declined", "the card is declined", Outcome(FAILED, ("inventory",)), ("payment_method=card_declined",)
-    ),
+    Scenario("demo-fine", "nothing goes wrong", End(COMPLETED)),
+    Scenario("demo-sold-out", "the goods are short", End(FAILED), ("items.0.sku=SOLD-OUT",)),
+    Scenario("demo-declined", "the card is declined", End(FAILED, ("inventory",)), ("payment_method=card_declined",)),
     Scenario(
         "demo-antarctica",
         "no carrier goes there",
-        Outcome(FAILED, ("payment", "inventory")),
+        End(FAILED, ("payment", "inventory")),
         ("shipping_address.country=AQ",),
     ),
     Scenario(
         "demo-bounced",
         "the e-mail bounces",
-        Outcome(FAILED, ("shipping", "payment", "inventory")),
+        End(FAILED, ("shipping", "payment", "inventory")),
         ("customer_email=nobody@bounce.example",),
     ),
-    Scenario("demo-flaky", "the card works at last", Outcome(COMPLETED, retries=2), ("payment_method=card_flaky",)),
-    Scenario("demo-down", "the card never works", Outcome(FAILED, ("inventory",), 3), ("payment_method=card_down",)),
-    Scenario("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
+    Scenario("demo-flaky", "the card works at last", End(COMPLETED, retries=2), ("payment_method=card_flaky",)),
+    Scenario("demo-down", "the card never works", End(FAILED, ("inventory",), 3), ("payment_method=card_down",)),
+    Scenario("demo-twice", "it is sent twice", End(COMPLETED), sent=2),
 )
 
 

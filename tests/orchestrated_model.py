@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from toolkit.checker.coordinated import AskedServices, Following, Model
-from toolkit.checker.decisions import ABORT, Received
+from toolkit.checker.decisions import ABORT, PlanMessage
 from toolkit.checker.plan_states import PlanAction, State
 from toolkit.checker.plans import AskedStep, CoordinatedPlan
 from toolkit.orchestration.course import Course
@@ -51,7 +51,7 @@ class UndoesFinal(AskedServices):
         yield from super().undone(state, step)
         at = state.steps[self.plan.numbers[step.name]]
         if step.is_final and at is At.COMPLETED:
-            yield self.moved(state, step, PlanAction.UNDONE, at, Received(step.name, Outcome.UNDONE, "undone"))
+            yield self.moved(state, step, PlanAction.UNDONE, at, PlanMessage(step.name, Outcome.UNDONE, "undone"))
 
 
 class StepsFenceAborts(AskedServices):
@@ -62,7 +62,7 @@ class StepsFenceAborts(AskedServices):
         waiting = [step for step in self.plan.planned if state.steps[self.plan.numbers[step.name]] is None]
         if ABORT in self.messages.within(state.sent):
             for step in waiting:
-                reply = Received(step.name, Outcome.REFUSED, step.refusals[0])
+                reply = PlanMessage(step.name, Outcome.REFUSED, step.refusals[0])
                 yield self.moved(state, step, PlanAction.FENCED, At.FENCED, reply)
 
 

@@ -10,7 +10,7 @@ from examples.approval.approvals.app import app as approvals
 from examples.approval.events import Approved, Declined, purchase_saga
 from examples.approval.finance.app import app as finance
 from examples.approval.ordering.app import app as ordering
-from toolkit.cli.demonstration import Demo, Outcome, Results, Scenario, run
+from toolkit.cli.demonstration import Demo, End, Results, Scenario, run
 from toolkit.cli.demonstration_answers import GivenAnswer
 from toolkit.client.account_checks import CheckResult
 from toolkit.declaration.events import SagaState
@@ -27,15 +27,13 @@ YES = GivenAnswer(Approved, by="grace")
 NO = GivenAnswer(Declined, by="linus", changes=("why=too dear",))
 
 PURCHASES = (
-    Scenario(
-        "demo-late", "it is answered too late", Outcome(FAILED, ("finance",)), answers=(replace(YES, is_late=True),)
-    ),
-    Scenario("demo-forgotten", "no answer comes", Outcome(FAILED, ("finance",))),
-    Scenario("demo-approved", "it is approved", Outcome(COMPLETED), answers=(YES,)),
-    Scenario("demo-declined", "it is declined", Outcome(FAILED, ("finance",)), answers=(NO,)),
-    Scenario("demo-disputed", "two answers contradict", Outcome(COMPLETED), answers=(YES, NO)),
-    Scenario("demo-spent", "the budget is spent", Outcome(FAILED), ("department=SPENT",)),
-    Scenario("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2, answers=(YES,)),
+    Scenario("demo-late", "it is answered too late", End(FAILED, ("finance",)), answers=(replace(YES, is_late=True),)),
+    Scenario("demo-forgotten", "no answer comes", End(FAILED, ("finance",))),
+    Scenario("demo-approved", "it is approved", End(COMPLETED), answers=(YES,)),
+    Scenario("demo-declined", "it is declined", End(FAILED, ("finance",)), answers=(NO,)),
+    Scenario("demo-disputed", "two answers contradict", End(COMPLETED), answers=(YES, NO)),
+    Scenario("demo-spent", "the budget is spent", End(FAILED), ("department=SPENT",)),
+    Scenario("demo-twice", "it is sent twice", End(COMPLETED), sent=2, answers=(YES,)),
 )
 
 

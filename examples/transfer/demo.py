@@ -7,22 +7,20 @@ from examples.transfer.clearing.app import app as clearing
 from examples.transfer.events import transfer_saga
 from examples.transfer.receiver_bank.app import app as receiver_bank
 from examples.transfer.sender_bank.app import app as sender_bank
-from toolkit.cli.demonstration import Demo, Outcome, Scenario, run
+from toolkit.cli.demonstration import Demo, End, Scenario, run
 from toolkit.declaration.events import SagaState
 
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 
 TRANSFERS = (
-    Scenario("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
-    Scenario("demo-empty", "the sender has too little", Outcome(FAILED), ("sender=EMPTY",)),
-    Scenario("demo-pigeon", "no such scheme", Outcome(FAILED, ("sender_bank",)), ("scheme=pigeon",)),
-    Scenario(
-        "demo-closed", "the account is closed", Outcome(FAILED, ("clearing", "sender_bank")), ("receiver=CLOSED",)
-    ),
-    Scenario("demo-nobody", "there is no account", Outcome(FAILED, ("clearing", "sender_bank")), ("receiver=NO-SUCH",)),
-    Scenario("demo-flaky", "the house works at last", Outcome(COMPLETED, retries=2), ("scheme=flaky",)),
-    Scenario("demo-down", "the house never works", Outcome(FAILED, ("sender_bank",), 3), ("scheme=down",)),
-    Scenario("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
+    Scenario("demo-fine", "nothing goes wrong", End(COMPLETED)),
+    Scenario("demo-empty", "the sender has too little", End(FAILED), ("sender=EMPTY",)),
+    Scenario("demo-pigeon", "no such scheme", End(FAILED, ("sender_bank",)), ("scheme=pigeon",)),
+    Scenario("demo-closed", "the account is closed", End(FAILED, ("clearing", "sender_bank")), ("receiver=CLOSED",)),
+    Scenario("demo-nobody", "there is no account", End(FAILED, ("clearing", "sender_bank")), ("receiver=NO-SUCH",)),
+    Scenario("demo-flaky", "the house works at last", End(COMPLETED, retries=2), ("scheme=flaky",)),
+    Scenario("demo-down", "the house never works", End(FAILED, ("sender_bank",), 3), ("scheme=down",)),
+    Scenario("demo-twice", "it is sent twice", End(COMPLETED), sent=2),
 )
 
 DEMO = Demo(

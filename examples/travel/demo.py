@@ -8,20 +8,20 @@ from examples.travel.airline.app import app as airline
 from examples.travel.car_rental.app import app as car_rental
 from examples.travel.events import trip_saga
 from examples.travel.hotel.app import app as hotel
-from toolkit.cli.demonstration import Demo, Outcome, Scenario, run
+from toolkit.cli.demonstration import Demo, End, Scenario, run
 from toolkit.declaration.events import SagaState
 
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 
 TRIPS = (
-    Scenario("demo-fine", "nothing goes wrong", Outcome(COMPLETED)),
-    Scenario("demo-no-room", "the hotel is full", Outcome(FAILED, ("airline", "car_rental")), ("hotel=FULL",)),
-    Scenario("demo-no-seat", "the flight is full", Outcome(FAILED, ("car_rental", "hotel")), ("flight=FULL",)),
-    Scenario("demo-no-car", "no car is left", Outcome(FAILED, ("airline", "hotel")), ("car=FULL",)),
-    Scenario("demo-two-full", "two branches refuse", Outcome(FAILED, ("airline",)), ("hotel=FULL", "car=FULL")),
-    Scenario("demo-broke", "no money", Outcome(FAILED, ("airline", "car_rental", "hotel")), ("traveller=BROKE",)),
-    Scenario("demo-down", "the airline is down", Outcome(FAILED, ("car_rental", "hotel"), 3), ("flight=DOWN",)),
-    Scenario("demo-twice", "it is sent twice", Outcome(COMPLETED), sent=2),
+    Scenario("demo-fine", "nothing goes wrong", End(COMPLETED)),
+    Scenario("demo-no-room", "the hotel is full", End(FAILED, ("airline", "car_rental")), ("hotel=FULL",)),
+    Scenario("demo-no-seat", "the flight is full", End(FAILED, ("car_rental", "hotel")), ("flight=FULL",)),
+    Scenario("demo-no-car", "no car is left", End(FAILED, ("airline", "hotel")), ("car=FULL",)),
+    Scenario("demo-two-full", "two branches refuse", End(FAILED, ("airline",)), ("hotel=FULL", "car=FULL")),
+    Scenario("demo-broke", "no money", End(FAILED, ("airline", "car_rental", "hotel")), ("traveller=BROKE",)),
+    Scenario("demo-down", "the airline is down", End(FAILED, ("car_rental", "hotel"), 3), ("flight=DOWN",)),
+    Scenario("demo-twice", "it is sent twice", End(COMPLETED), sent=2),
 )
 
 DEMO = Demo(

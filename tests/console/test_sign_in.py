@@ -16,7 +16,7 @@ from tests.console.one_service import SECRET, form_token, from_address, sign_in
 from toolkit.cli.app import app as cli
 from toolkit.client.database_client import DatabaseClient
 from toolkit.console.app import application
-from toolkit.console.guard import Keys, local_path
+from toolkit.console.guard import SessionKeys, local_path
 from toolkit.web.guess_limiter import PAUSE, Guesses, network_of
 
 
@@ -131,11 +131,11 @@ async def test_a_guests_cookie_reveals_nothing_about_the_token(remote: httpx.Asy
     await remote.get("/sign-in")
     cookie = next(iter(remote.cookies.values()))
 
-    assert Keys(SECRET).role(cookie) is None  # the token alone neither makes nor checks a signature
+    assert SessionKeys(SECRET).role(cookie) is None  # the token alone neither makes nor checks a signature
 
 
 def test_a_forged_cookie_has_no_role():
-    ours, others = Keys(SECRET), Keys(SecretStr("another"))
+    ours, others = SessionKeys(SECRET), SessionKeys(SecretStr("another"))
     cookie = ours.sign_in("Grace")
 
     assert (ours.role(cookie), ours.name(cookie)) == ("operator", "Grace")

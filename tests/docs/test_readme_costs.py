@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from tests.docs.pages import DOCS, README, rows, section
 from toolkit import Settings
-from toolkit.cli.demonstration import Demo, Outcome, Scenario
+from toolkit.cli.demonstration import Demo, End, Scenario
 from toolkit.client.database_client import DatabaseClient
 from toolkit.client.starting import send
 from toolkit.clock import SystemClock
@@ -65,7 +65,7 @@ async def costs(package: str, directory: Path) -> tuple[int, int]:
     settings, names = Settings(data_dir=directory, **demo.settings), [each.name for each in demo.services]
     async with Counted(demo.services, settings) as embedded:
         before = taken(names)
-        event = Scenario("counted", "", Outcome(None)).event(demo.saga, demo.saga.starts_with)
+        event = Scenario("counted", "", End(None)).event(demo.saga, demo.saga.starts_with)
         await send(demo.saga, {"counted": event}, embedded, clock=SystemClock())
         assert await embedded.settled(60)
         for given in next((each.answers for each in demo.scenarios if each.expected.state == SagaState.COMPLETED), ()):

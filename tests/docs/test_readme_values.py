@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import EXAMPLES, README, rows, section
 from toolkit import Answer, Settings
-from toolkit.cli.demonstration import PATIENCE, Demo, Outcome, Scenario, outcome_of
+from toolkit.cli.demonstration import PATIENCE, Demo, End, Scenario, end_of
 from toolkit.cli.demonstration_answers import GivenAnswer, play
 from toolkit.client.saga_client import SagaClient
 from toolkit.client.saga_report import timelines_of
@@ -49,7 +49,7 @@ async def test_readme_values_end_their_sagas_as_stated(package: str, tmp_path: P
     for each in clients:
         await each.close()
 
-    outcomes = {each.saga_id: outcome_of(demo, each) for each in timelines}
+    outcomes = {each.saga_id: end_of(demo, each) for each in timelines}
     ends = {saga_id: (each.state, ", ".join(each.undone) or "nothing") for saga_id, each in outcomes.items()}
     assert ends == {saga_id: (state, undone) for saga_id, (_, state, undone, _) in table.items()}
 
@@ -59,4 +59,4 @@ def scenario_of(saga_id: str, values: str, demo: Demo) -> Scenario:
     changes, *answers = [shlex.split(each) for each in re.findall(r"`(.+?)`", values)]
     known = {event.__name__: event for each in demo.services for event in each.consumed() if issubclass(event, Answer)}
     given = [GivenAnswer(known[name], by="ada", changes=tuple(rest[1::2])) for name, *rest in answers]
-    return Scenario(saga_id, "", Outcome(None), tuple(changes[1::2]), answers=tuple(given))
+    return Scenario(saga_id, "", End(None), tuple(changes[1::2]), answers=tuple(given))

@@ -21,7 +21,7 @@ from tests.examples.demos import DEMOS
 from tests.examples.running import PATIENCE, Running
 from toolkit.api import Access, ApiContext, api_routes, application
 from toolkit.checker.check import check
-from toolkit.cli.demonstration import Demo, Outcome, Scenario
+from toolkit.cli.demonstration import Demo, End, Scenario
 from toolkit.cli.demonstration_answers import play
 from toolkit.clock import SystemClock
 from toolkit.configuration.tokens import TokenDigest
@@ -48,7 +48,7 @@ def purchase(purchase_id: str, department: str = "WORKSHOP") -> PurchaseRequeste
 
 
 def scenario(purchase_id: str, *answers, **facts) -> Scenario:
-    return Scenario(purchase_id, "", Outcome(None), answers=answers, **facts)
+    return Scenario(purchase_id, "", End(None), answers=answers, **facts)
 
 
 def of_a_client(answer: Approved, **facts) -> WireMessage:

@@ -12,7 +12,7 @@ from examples.approval.demo import NO, YES
 from tests.examples.conftest import embedded
 from tests.examples.damaged import checked_after
 from tests.examples.demos import DEMOS
-from toolkit.cli.demonstration import Outcome, Scenario
+from toolkit.cli.demonstration import End, Scenario
 from toolkit.client.account_checks import AccountCheck
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
@@ -26,7 +26,7 @@ async def databases(tmp_path: Path) -> dict[str, str]:
     """The databases after a purchase that was approved, and one that was declined."""
     async with embedded(replace(DEMOS["approval"], settings={}), tmp_path) as running:
         for name, answer in {"yes": YES, "no": NO}.items():
-            await running.play(Scenario(name, "", Outcome(None), answers=(answer,)))
+            await running.play(Scenario(name, "", End(None), answers=(answer,)))
         await running.ended("yes", "no")
         return dict(running.urls)
 

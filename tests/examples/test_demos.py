@@ -14,7 +14,7 @@ from tests.docs.pages import PROJECT
 from tests.examples.demos import DEMOS
 from tests.examples.running import Running
 from toolkit.checker.check import check
-from toolkit.cli.demonstration import Demo, outcome_of
+from toolkit.cli.demonstration import Demo, end_of
 
 
 def test_no_interleaving_of_an_example_breaks_it(demo: Demo):
@@ -52,7 +52,7 @@ async def test_scenarios_over_rabbitmq_end_as_in_the_demo(running: Running):
         played = await running.play_all(scenarios)
         timelines = await running.ended(*(each.id for each in scenarios))
 
-    assert {saga_id: outcome_of(running.demo, each) for saga_id, each in timelines.items()} == {
+    assert {saga_id: end_of(running.demo, each) for saga_id, each in timelines.items()} == {
         each.id: each.expected for each in scenarios
     }
     assert [each for each in played if not each.is_right] == []

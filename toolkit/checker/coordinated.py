@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from toolkit.checker.decisions import ABORT, START, Decision, Decisions, Received
+from toolkit.checker.decisions import ABORT, START, PlanDecision, PlanDecisions, PlanMessage
 from toolkit.checker.moves import Invariant
 from toolkit.checker.plan_states import (
     Command,
@@ -58,12 +58,12 @@ class AskedServices:
         fence = decide(Arrival.COMPENSATION, state.steps[self.plan.numbers[step.name]])
         if fence is Fence.FENCE and (step.undone or step.refusals):
             outcome, event = (Outcome.UNDONE, step.undone) if step.undone else (Outcome.REFUSED, step.refusals[0])
-            yield self.moved(state, step, PlanAction.FENCED, self.fenced, Received(step.name, outcome, event))
+            yield self.moved(state, step, PlanAction.FENCED, self.fenced, PlanMessage(step.name, outcome, event))
         elif fence is Fence.UNDO and step.undone:
-            reply = Received(step.name, Outcome.UNDONE, step.undone)
+            reply = PlanMessage(step.name, Outcome.UNDONE, step.undone)
             yield self.moved(state, step, PlanAction.UNDONE, At.COMPENSATED, reply)
 
-    def moved(self, state: State, step: AskedStep, action: PlanAction, to: At | None, reply: Received) -> Following:
+    def moved(self, state: State, step: AskedStep, action: PlanAction, to: At | None, reply: PlanMessage) -> Following:
         """Append to a step's own stream, and send its reply."""
         is_end = action is PlanAction.COMPLETES and step.success in (self.plan.completes_with, self.plan.fails_with)
         after = state._replace(
@@ -77,10 +77,12 @@ class AskedServices:
         if decide(Arrival.FORWARD, state.steps[self.plan.numbers[step.name]]) is not Fence.RUN:
             return
         outcome = Outcome.FINAL if step.is_final else Outcome.COMPLETED
-        yield self.moved(state, step, PlanAction.COMPLETES, At.COMPLETED, Received(step.name, outcome, step.success))
+        yield self.moved(state, step, PlanAction.COMPLETES, At.COMPLETED, PlanMessage(step.name, outcome, step.success))
         # Refusals that are one to the failed end are one.
         for refusal in {self.plan.does_end_take(each): each for each in reversed(step.refusals)}.values():
-            yield self.moved(state, step, PlanAction.REFUSES, At.FAILED, Received(step.name, Outcome.REFUSED, refusal))
+            yield self.moved(
+                state, step, PlanAction.REFUSES, At.FAILED, PlanMessage(step.name, Outcome.REFUSED, refusal)
+            )
 
 
 class Coordinator:
@@ -89,13 +91,13 @@ class Coordinator:
     def __init__(self, plan: CoordinatedPlan, messages: Messages, course: type[Course], *, replicas: int) -> None:
         self.plan = plan
         self.messages = messages
-        self.decisions = Decisions(plan, course)
+        self.decisions = PlanDecisions(plan, course)
         self._has_slow = replicas > 1
         #: With parallel steps each message takes the next position of the coordinator's own stream: what another
         #: replica reads before, it never commits after.
         self.is_shared = plan.is_parallel
 
-    def takes(self, state: State, received: Received) -> Iterator[Following]:
+    def takes(self, state: State, received: PlanMessage) -> Iterator[Following]:
         """Yield the decision on a message, and what else another replica may decide after it."""
         decision = self.decisions.on(received, state.desk, is_begun=state.is_begun)
         if decision is None or state.end:
@@ -113,7 +115,7 @@ class Coordinator:
         """Yield what the timers of the steps that have not replied lead to."""
         for step, at in zip(self.plan.steps, state.desk, strict=True):
             if at is At.EXECUTING and step.has_timeout:
-                yield from self.takes(state, Received(step.name))
+                yield from self.takes(state, PlanMessage(step.name))
 
     def confirms(self, state: State) -> Iterator[Following]:
         """Yield what the announcement that the saga has completed leads to."""
@@ -132,7 +134,7 @@ class Coordinator:
                 after._replace(taken=taken),
             )
 
-    def _applied(self, state: State, decision: Decision) -> State:
+    def _applied(self, state: State, decision: PlanDecision) -> State:
         """Return the state after a decision; one that keeps the message as a dead letter changes nothing."""
         if decision.is_kept:
             return state
@@ -149,10 +151,10 @@ class Coordinator:
         after = self.messages.settled(state)
         return after._replace(slow=None) if after.slow and not self._is_open(after.slow, after) else after
 
-    def _receivable(self, state: State) -> Iterator[Received]:
-        yield from (each for each in self.messages.within(state.sent) if isinstance(each, Received))
+    def _receivable(self, state: State) -> Iterator[PlanMessage]:
+        yield from (each for each in self.messages.within(state.sent) if isinstance(each, PlanMessage))
         timed = zip(self.plan.steps, state.desk, strict=True)
-        yield from (Received(step.name) for step, at in timed if at is At.EXECUTING and step.has_timeout)
+        yield from (PlanMessage(step.name) for step, at in timed if at is At.EXECUTING and step.has_timeout)
 
     def _is_open(self, slow: Slow, state: State) -> bool:
         """Whether a slow transaction may still commit, and does something else than one that reads now."""
@@ -225,12 +227,14 @@ class Model:
     def _is_undone_before(self, number: int, state: State) -> bool:
         return any(state.steps[each] is At.COMPENSATED for each in self.plan.earlier(number))
 
-    def _takes(self, state: State, message: Command | Received) -> Iterable[Following]:
+    def _takes(self, state: State, message: Command | PlanMessage) -> Iterable[Following]:
         if isinstance(message, Command):
             return self.services.run(state, message)
         return self.coordinator.takes(state, message)
 
-    def _delivered(self, state: State, message: Command | Received, found: Iterable[Following]) -> Iterator[Happening]:
+    def _delivered(
+        self, state: State, message: Command | PlanMessage, found: Iterable[Following]
+    ) -> Iterator[Happening]:
         """Yield what a delivery leads to; a message that changes nothing is used up all the same."""
         bit = self.messages.bit(message)
         for move, after in [*found] or [(PlanMove(PlanAction.IDLE), state)]:

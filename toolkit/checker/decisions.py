@@ -14,7 +14,7 @@ from toolkit.protocol.fence import StepState as At
 Streams = tuple[At | None, ...]
 
 
-class Received(NamedTuple):
+class PlanMessage(NamedTuple):
     """A message to the coordinator: a step's reply, with its event; without an outcome, its time is up.
 
     The names START and ABORT stand for the starting event, and for the request to abort.
@@ -25,10 +25,10 @@ class Received(NamedTuple):
     event: str = ""
 
 
-START, ABORT = Received("<start>"), Received("<abort>")
+START, ABORT = PlanMessage("<start>"), PlanMessage("<abort>")
 
 
-class Decision(NamedTuple):
+class PlanDecision(NamedTuple):
     """What follows from a message.
 
     - `end`, `emits`: how the saga ends, if it does, and the event by which the coordinator itself ends it.
@@ -43,22 +43,22 @@ class Decision(NamedTuple):
     untaken: str | None
 
 
-class Decisions:
+class PlanDecisions:
     """The decisions of one plan, each made once; `course` decides, by default by the toolkit's own rules."""
 
     def __init__(self, plan: CoordinatedPlan, course: type[Course] = Course) -> None:
         self.plan = plan
         self._course = course
-        self._made: dict[tuple[Streams, bool, Received], Decision | None] = {}
+        self._made: dict[tuple[Streams, bool, PlanMessage], PlanDecision | None] = {}
 
-    def on(self, received: Received, desk: Streams, *, is_begun: bool) -> Decision | None:
+    def on(self, received: PlanMessage, desk: Streams, *, is_begun: bool) -> PlanDecision | None:
         """Return the decision in these states of the coordinator's streams; None where the message changes nothing."""
         key = (desk, is_begun, received)
         if key not in self._made:
             self._made[key] = self._decide(received, desk, is_begun=is_begun)
         return self._made[key]
 
-    def _decide(self, received: Received, desk: Streams, *, is_begun: bool) -> Decision | None:
+    def _decide(self, received: PlanMessage, desk: Streams, *, is_begun: bool) -> PlanDecision | None:
         plan, (name, outcome, event) = self.plan, received
         states = dict(zip(plan.numbers, desk, strict=True))
         course = self._course(plan.names, states, failed_end=plan.failed_end.name if plan.failed_end else None)
@@ -75,7 +75,7 @@ class Decisions:
             return None
         return self._decision(course, received)
 
-    def _decision(self, course: Course, received: Received) -> Decision:
+    def _decision(self, course: Course, received: PlanMessage) -> PlanDecision:
         """Return the decision with the events that it emits, as `orchestration.commands` builds them."""
         plan = self.plan
         wanted = plan.end_event(course.end) if course.end else None
@@ -83,7 +83,7 @@ class Decisions:
         asks_end = any(move.verb is Verb.ASK and move.step == self._failed_end for move in course.moves)
         is_back = received.outcome in (Outcome.REFUSED, Outcome.UNDONE)
         is_untaken = asks_end and is_back and not plan.does_end_take(received.event)
-        return Decision(
+        return PlanDecision(
             moves=tuple(course.moves),
             end=course.end,
             emits=wanted if has_to_emit else None,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from toolkit.checker.decisions import ABORT, START, Decision, Received, Streams
+from toolkit.checker.decisions import ABORT, START, PlanDecision, PlanMessage, Streams
 from toolkit.checker.plans import CoordinatedPlan
 from toolkit.protocol.commands import Outcome, Verb
 from toolkit.protocol.fence import SagaState
@@ -43,9 +43,9 @@ class PlanMove(NamedTuple):
     action: PlanAction
     step: str = ""
     emits: str = ""
-    received: Received | None = None
-    decision: Decision | None = None
-    reads: Received | None = None
+    received: PlanMessage | None = None
+    decision: PlanDecision | None = None
+    reads: PlanMessage | None = None
 
 
 class Command(NamedTuple):
@@ -58,7 +58,7 @@ class Command(NamedTuple):
 class Slow(NamedTuple):
     """A transaction of another replica that has read, and not committed yet."""
 
-    received: Received
+    received: PlanMessage
     desk: Streams
     is_begun: bool
 
@@ -90,17 +90,17 @@ class Messages:
 
     def __init__(self, plan: CoordinatedPlan) -> None:
         self._plan = plan
-        self._bits: dict[Command | Received, int] = {}
-        self._known: list[Command | Received] = []
+        self._bits: dict[Command | PlanMessage, int] = {}
+        self._known: list[Command | PlanMessage] = []
 
-    def bit(self, message: Command | Received) -> int:
+    def bit(self, message: Command | PlanMessage) -> int:
         """Return a message's bit."""
         if message not in self._bits:
             self._bits[message] = 1 << len(self._known)
             self._known.append(message)
         return self._bits[message]
 
-    def within(self, mask: int) -> Iterator[Command | Received]:
+    def within(self, mask: int) -> Iterator[Command | PlanMessage]:
         """Yield the messages of these bits."""
         while mask:
             yield self._known[(mask & -mask).bit_length() - 1]
@@ -111,7 +111,7 @@ class Messages:
         sent = sum(self._bits[message] for message in self.within(state.sent) if self._counts(message, state))
         return state._replace(sent=sent, taken=state.taken & sent)
 
-    def _counts(self, message: Command | Received, state: State) -> bool:
+    def _counts(self, message: Command | PlanMessage, state: State) -> bool:
         if isinstance(message, Command):
             at = state.steps[self._plan.numbers[message.step]]
             return at is None or (at is At.COMPLETED and message.verb is Verb.UNDO)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from toolkit.checker.decisions import ABORT, Decision, Received
+from toolkit.checker.decisions import ABORT, PlanDecision, PlanMessage
 from toolkit.checker.plan_explorer import PlanCounterexample
 from toolkit.checker.plan_states import PlanAction, PlanMove
 from toolkit.checker.plans import CoordinatedPlan
@@ -37,13 +37,13 @@ def _sentence(plan: CoordinatedPlan, move: PlanMove) -> str:
     )
 
 
-def _decided(plan: CoordinatedPlan, decision: Decision, received: Received) -> str:
+def _decided(plan: CoordinatedPlan, decision: PlanDecision, received: PlanMessage) -> str:
     on = "on the abort, " if received == ABORT else ""
     done = [*_clauses(decision, received)] or [f"takes {_received(received)}"]
     return f"{on}{plan.coordinator} {' and '.join(done)}"
 
 
-def _clauses(decision: Decision, received: Received) -> Iterator[str]:
+def _clauses(decision: PlanDecision, received: PlanMessage) -> Iterator[str]:
     if decision.is_kept:
         yield f"can't end the saga by {decision.emits}, an event of another service"
         return
@@ -60,7 +60,7 @@ def _clauses(decision: Decision, received: Received) -> Iterator[str]:
         yield f"ends the saga by {decision.emits}"
 
 
-def _received(received: Received | None) -> str:
+def _received(received: PlanMessage | None) -> str:
     return "the abort" if received == ABORT else f"the reply of {received.name}" if received else ""
 
 

@@ -1,6 +1,6 @@
 """A demonstration, `saga demo`: sagas that succeed, and sagas that fail, in this process and on fresh files.
 
-Each saga's outcome is compared with the expected one, and the checks of the services' own have to hold. A `demo` module
+Each saga's end is compared with the expected one, and the checks of the services' own have to hold. A `demo` module
 declares its scenarios and its checks as a `Demo`, and its `main` calls `run`.
 """
 
@@ -41,7 +41,7 @@ E = TypeVar("E", bound=Event)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class End:
     """A saga's end: its state, the services that undid it in their order, and the number of failed attempts."""
 
     state: SagaState | None
@@ -54,11 +54,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One saga: the example of its starting event with these changes, people's answers, and the expected outcome."""
+    """One saga: the example of its starting event with these changes, people's answers, and the expected end."""
 
     id: str
     plot: str
-    expected: Outcome
+    expected: End
     changes: tuple[str, ...] = ()
     sent: int = 1
     answers: tuple[GivenAnswer, ...] = ()
@@ -93,7 +93,7 @@ class Demo:
     """What a demonstration runs, and what has to come of it.
 
     - `package`: the services' package; `directory`: the subdirectory of the data directory for their files.
-    - `has_branches`: parallel ones, undone in any order, or fenced: outcomes name their services alphabetically.
+    - `has_branches`: parallel ones, undone in any order, or fenced: ends name their services alphabetically.
     - `ledgers`: variables that name an outside ledger; unset, it is a fresh file, which holds no earlier run's sagas.
     - `checks`: the checks at the end; `always`: those that have to hold at every moment, too.
     - `settings`: the services' settings, by name, beside those of the environment.
@@ -119,11 +119,11 @@ def run(demo: Demo) -> int:
         os.environ.pop(variable, None)
     settings = fresh_settings(demo.directory, **demo.settings)
     timelines, answers, checks = asyncio.run(perform(demo, settings))
-    outcomes = {saga_id: outcome_of(demo, timeline) for saga_id, timeline in timelines.items()}
-    wrong = list(faults(demo, outcomes))
-    output.print_outcomes(demo.saga.name, [_line(each, timelines[each.id], outcomes) for each in demo.scenarios], wrong)
+    ends = {saga_id: end_of(demo, timeline) for saga_id, timeline in timelines.items()}
+    wrong = list(faults(demo, ends))
+    output.print_ends(demo.saga.name, [_line(each, timelines[each.id], ends) for each in demo.scenarios], wrong)
     output.print_answers(demo.saga.name, answers)
-    output.print_longest_compensation(max(timelines.values(), key=lambda each: len(outcomes[each.saga_id].undone)))
+    output.print_longest_compensation(max(timelines.values(), key=lambda each: len(ends[each.saga_id].undone)))
     output.print_checks(checks)
     is_right = all(check.holds for check in checks) and all(each.is_right for each in answers) and not wrong
     output.print_ending(is_right=is_right)
@@ -186,19 +186,19 @@ async def ended(demo: Demo, embedded: Embedded, clients: Sequence[LogReader]) ->
     return {each.saga_id: each for each in await timelines_of([(name, saga_id) for saga_id in ids], clients)}
 
 
-def outcome_of(demo: Demo, timeline: Timeline) -> Outcome:
-    """Return the outcome of the saga with this timeline."""
+def end_of(demo: Demo, timeline: Timeline) -> End:
+    """Return the end of the saga with this timeline."""
     states = (StepState.COMPENSATED, StepState.FENCED) if demo.has_branches else (StepState.COMPENSATED,)
     undone = [each.service for each in timeline.effects if each.to_state in states]
     retries = sum(each.to_state == Note.RETRYING for each in timeline.entries)
-    return Outcome(timeline.state, tuple(sorted(undone) if demo.has_branches else undone), retries)
+    return End(timeline.state, tuple(sorted(undone) if demo.has_branches else undone), retries)
 
 
-def faults(demo: Demo, outcomes: Mapping[str, Outcome]) -> Iterator[str]:
-    """Yield each saga whose outcome is not the expected one."""
+def faults(demo: Demo, ends: Mapping[str, End]) -> Iterator[str]:
+    """Yield each saga whose end is not the expected one."""
     for each in demo.scenarios:
-        if outcomes[each.id] != each.expected:
-            yield f"{each.id} should have ended as {each.expected}, and ended as {outcomes[each.id]}"
+        if ends[each.id] != each.expected:
+            yield f"{each.id} should have ended as {each.expected}, and ended as {ends[each.id]}"
 
 
 def steps_are_done_once(timelines: Mapping[str, Timeline]) -> CheckResult:
@@ -209,8 +209,6 @@ def steps_are_done_once(timelines: Mapping[str, Timeline]) -> CheckResult:
     return CheckResult("no step was done twice", len(done) == len(set(done)), found)
 
 
-def _line(scenario: Scenario, timeline: Timeline, outcomes: Mapping[str, Outcome]) -> output.Line:
-    outcome = outcomes[scenario.id]
-    return output.Line(
-        scenario.id, scenario.plot, outcome.state, outcome.retries, timeline, is_right=outcome == scenario.expected
-    )
+def _line(scenario: Scenario, timeline: Timeline, ends: Mapping[str, End]) -> output.Line:
+    end = ends[scenario.id]
+    return output.Line(scenario.id, scenario.plot, end.state, end.retries, timeline, is_right=end == scenario.expected)

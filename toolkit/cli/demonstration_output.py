@@ -36,7 +36,7 @@ class Line:
     is_right: bool
 
 
-def print_outcomes(saga: str, lines: Iterable[Line], faults: Iterable[str]) -> None:
+def print_ends(saga: str, lines: Iterable[Line], faults: Iterable[str]) -> None:
     """Print a line for each saga, and below them the unexpected outcomes."""
     print_table(("", saga, "plot", "ended", "retries", "way"), [_cells(each) for each in lines])
     for fault in faults:

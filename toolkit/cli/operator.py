@@ -75,12 +75,12 @@ async def type_of(saga_id: str, named: str | None, known: Sequence[ServiceClient
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id, be it in different services.
     """
-    from toolkit.client.fan_out import ask_all
+    from toolkit.client.fan_out import query_all
     from toolkit.operations.search import Search
 
     if named is not None:
         return named
-    answers = await ask_all(known, lambda each: each.search(Search(q=saga_id)))
+    answers = await query_all(known, lambda each: each.search(Search(q=saga_id)))
     rows = [row for found, _ in answers.by_service.values() for row in found]
     types = sorted({row.saga_type for row in rows if row.saga_id == saga_id})
     if len(types) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toolkit.client.fan_out import ask_all
+from toolkit.client.fan_out import query_all
 from toolkit.client.service_client import ServiceClient
 from toolkit.declaration.contract import Contract
 from toolkit.errors import InvalidAnswerError, UnreachableError
@@ -17,7 +17,7 @@ async def services_taking(event: str, clients: Sequence[ServiceClient]) -> list[
         InvalidAnswerError: no service takes it; the text names the answers that they take.
         UnreachableError: no reachable service takes it, and others are not reachable.
     """
-    found = await ask_all(clients, lambda each: each.contract())
+    found = await query_all(clients, lambda each: each.contract())
     taking = []
     for client in clients:
         contract = found.by_service.get(client.service)

@@ -1,4 +1,4 @@
-"""One question to several services in parallel: what each answered, and why others did not."""
+"""One query to several services in parallel: the response of each, and why others gave none."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from typing import Generic, TypeVar
 from toolkit.client.service_client import LogReader
 from toolkit.errors import UnreachableError
 
-#: How long one service may take to answer, in seconds; a person is waiting.
-ANSWER_TIMEOUT = 5
+#: How long one service may take to respond, in seconds; a person is waiting.
+RESPONSE_TIMEOUT = 5
 
 T = TypeVar("T")
-#: A kind of client; a question to service clients may use all of their methods.
+#: A kind of client; a query to service clients may use all of their methods.
 C = TypeVar("C", bound=LogReader)
 
 
 @dataclass(frozen=True, slots=True)
-class Answers(Generic[T]):
-    """What several services answered, by service, and why others did not."""
+class Responses(Generic[T]):
+    """The responses of several services, by service, and why the other services gave none."""
 
     by_service: dict[str, T]
     unreachable: dict[str, str]
 
     @classmethod
-    def of(cls, answers: Iterable[tuple[str, T | UnreachableError]]) -> Answers[T]:
-        """Part the answers, given with their services' names, from the failures."""
-        named = list(answers)
+    def of(cls, responses: Iterable[tuple[str, T | UnreachableError]]) -> Responses[T]:
+        """Part the responses, given with their services' names, from the failures."""
+        named = list(responses)
         return cls(
-            by_service={name: answer for name, answer in named if not isinstance(answer, UnreachableError)},
-            unreachable={name: str(answer) for name, answer in named if isinstance(answer, UnreachableError)},
+            by_service={name: response for name, response in named if not isinstance(response, UnreachableError)},
+            unreachable={name: str(response) for name, response in named if isinstance(response, UnreachableError)},
         )
 
 
-async def ask_all(
-    clients: Iterable[C], question: Callable[[C], Awaitable[T]], *, within: float | None = ANSWER_TIMEOUT
-) -> Answers[T]:
-    """Ask all services in parallel; each has `within` seconds."""
+async def query_all(
+    clients: Iterable[C], query: Callable[[C], Awaitable[T]], *, within: float | None = RESPONSE_TIMEOUT
+) -> Responses[T]:
+    """Query all services in parallel; each has `within` seconds."""
     clients = list(clients)
-    answers = await asyncio.gather(*(ask(client, question, within=within) for client in clients))
-    return Answers.of(zip((client.service for client in clients), answers, strict=True))
+    responses = await asyncio.gather(*(query_one(client, query, within=within) for client in clients))
+    return Responses.of(zip((client.service for client in clients), responses, strict=True))
 
 
-async def ask(
-    client: C, question: Callable[[C], Awaitable[T]], *, within: float | None = ANSWER_TIMEOUT
+async def query_one(
+    client: C, query: Callable[[C], Awaitable[T]], *, within: float | None = RESPONSE_TIMEOUT
 ) -> T | UnreachableError:
-    """Return the answer, or the error where the service can't be reached within that many seconds."""
+    """Return the response, or the error where the service can't be reached within that many seconds."""
     try:
         async with asyncio.timeout(within):
-            return await question(client)
+            return await query(client)
     except UnreachableError as error:
         return error
     except TimeoutError:

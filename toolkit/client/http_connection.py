@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import SecretStr
 
-from toolkit.client.fan_out import ANSWER_TIMEOUT
+from toolkit.client.fan_out import RESPONSE_TIMEOUT
 from toolkit.errors import (
     AmbiguousSagaError,
     InvalidAnswerError,
@@ -61,7 +61,7 @@ class HttpConnection:
         self.url = url
         self._reading = authorization(read_token or token)
         self._writing = authorization(token or read_token)
-        self._client = BoundedClient(base_url=url, timeout=ANSWER_TIMEOUT)
+        self._client = BoundedClient(base_url=url, timeout=RESPONSE_TIMEOUT)
 
     @property
     def address(self) -> str:

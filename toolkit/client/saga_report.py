@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from toolkit.client.fan_out import Answers, ask_all
+from toolkit.client.fan_out import Responses, query_all
 from toolkit.client.service_client import LogReader, ServiceClient
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
@@ -55,7 +55,7 @@ async def report_of(
         AmbiguousSagaError: no type is named, and sagas of several types have this id, be it in different services.
     """
     seen, answered = await asyncio.gather(
-        ask_all(clients, lambda each: each.saga(saga_id, saga_type)), ask_all(clients, lambda each: each.contract())
+        query_all(clients, lambda each: each.saga(saga_id, saga_type)), query_all(clients, lambda each: each.contract())
     )
     timeline = merged(saga_id, seen)
     known_here = {name: contract for name in answered.unreachable if (contract := declared(name))}
@@ -68,7 +68,7 @@ async def report_of(
     return SagaReport(timeline, found, missing, has_dead_letters, _undeclared(timeline, contracts))
 
 
-def merged(saga_id: str, answers: Answers[SagaView]) -> Timeline:
+def merged(saga_id: str, answers: Responses[SagaView]) -> Timeline:
     """Return the timeline that the services' views of a saga form together.
 
     Raises:
@@ -85,13 +85,13 @@ async def detailed_timeline_of(saga_id: str, saga_type: str | None, clients: Seq
     Raises:
         AmbiguousSagaError: no type is named, and sagas of several types have this id.
     """
-    return merged(saga_id, await ask_all(clients, lambda each: each.saga(saga_id, saga_type)))
+    return merged(saga_id, await query_all(clients, lambda each: each.saga(saga_id, saga_type)))
 
 
 async def timeline_of(saga: tuple[str | None, str], clients: Sequence[LogReader]) -> Timeline:
     """Read the entries of this type and id from all services, and merge them; None is any type."""
     saga_type, saga_id = saga
-    answers = await ask_all(clients, lambda client: client.entries(saga_id, saga_type=saga_type))
+    answers = await query_all(clients, lambda client: client.entries(saga_id, saga_type=saga_type))
     return tell(saga_id, answers.by_service, unreachable=answers.unreachable)
 
 
@@ -114,7 +114,7 @@ async def latest_sagas(
     One service alone may be behind: the inventory has a saga as pending that the payment has long refused. So each
     service lists the sagas that it moved last, and then all services are asked for those sagas.
     """
-    answers = await ask_all(clients, lambda each: _moved_last(each, Search(state=state), limit))
+    answers = await query_all(clients, lambda each: _moved_last(each, Search(state=state), limit))
     reachable = [each for each in clients if each.service in answers.by_service]
     timelines = await timelines_of(_latest(answers.by_service.values(), limit), reachable)
     chosen = [timeline for timeline in timelines if timeline.entries and state in (None, timeline.state)]

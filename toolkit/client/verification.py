@@ -14,7 +14,7 @@ from sys import intern
 
 from toolkit.client.account_checks import AccountCheck
 from toolkit.client.database_client import DatabaseClient
-from toolkit.client.fan_out import ANSWER_TIMEOUT, ask_all
+from toolkit.client.fan_out import RESPONSE_TIMEOUT, query_all
 from toolkit.client.service_client import Entries, LogReader, ServiceClient
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import SagaState
@@ -61,14 +61,14 @@ async def verify(
     - `settled_before`: verify only sagas that have not moved since, and no backlog: the services are at work.
     - `progress`: called with a count's name, and by how much it grew.
     """
-    logs = await ask_all(clients, lambda client: _read(client, progress), within=None)
-    backlog = await ask_all(clients, lambda client: client.backlog())
+    logs = await query_all(clients, lambda client: _read(client, progress), within=None)
+    backlog = await query_all(clients, lambda client: client.backlog())
     if unreachable := logs.unreachable | backlog.unreachable:
         return VerificationReport(unreachable=unreachable)
     timelines = _by_saga(logs.by_service)
     watermark = max((each.pruned_until for each in backlog.by_service.values() if each.pruned_until), default=None)
     whole = {saga: logs for saga, logs in timelines.items() if _is_whole(logs, watermark, settled_before)}
-    contracts = await ask_all(clients, lambda client: client.contract())
+    contracts = await query_all(clients, lambda client: client.contract())
     answers = {name for each in contracts.by_service.values() for name, event in each.events.items() if event.answer}
     violations, outcomes = await _verify_all(whole, answers, progress)
     violations, uncaused = _split(violations, contracts.unreachable)
@@ -104,10 +104,10 @@ async def _pages(client: LogReader) -> AsyncIterator[Entries]:
     after: int | None = 0
     while after is not None:
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
                 page, after = await client.page(after)
         except TimeoutError as error:
-            raise UnreachableError(f"no answer within {ANSWER_TIMEOUT} seconds") from error
+            raise UnreachableError(f"no answer within {RESPONSE_TIMEOUT} seconds") from error
         yield page
 
 

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from toolkit.client.service_client import ServiceClient
-from toolkit.console.guard import Guard, Keys, local_path
+from toolkit.console.guard import Guard, SessionKeys, local_path
 from toolkit.console.https_proxy import BehindHttps
 from toolkit.console.pages.attention import AttentionPage
 from toolkit.console.pages.choreography import ChoreographyPage
@@ -51,7 +51,7 @@ def application(
     Without sign-in, forms are filled in with the name `actor`. `behind_https`: an HTTPS proxy is in front.
     `names`: the host names of a console that requires the sign-in.
     """
-    services, keys, jobs = ServiceCache(clients), Keys(token), Jobs()
+    services, keys, jobs = ServiceCache(clients), SessionKeys(token), Jobs()
     pages = Pages(keys, must_sign_in=must_sign_in, actor=actor)
     return Starlette(
         routes=_routes(services, pages, keys, jobs, actor=actor),
@@ -65,7 +65,7 @@ def application(
     )
 
 
-def _routes(services: ServiceCache, pages: Pages, keys: Keys, jobs: Jobs, *, actor: str) -> list[BaseRoute]:
+def _routes(services: ServiceCache, pages: Pages, keys: SessionKeys, jobs: Jobs, *, actor: str) -> list[BaseRoute]:
     submissions = Submissions()
     saga = SagaPage(services, pages, keys, submissions, actor=actor)
     questions = QuestionsPage(services, pages, keys, submissions, actor=actor)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from toolkit.console.guard import MOST_BYTES, Keys
+from toolkit.console.guard import MOST_BYTES, SessionKeys
 from toolkit.persistence.audit_log import Operator
 
 #: The services' own limit: a reason is one sentence.
@@ -15,7 +15,7 @@ _LONGEST_REASON = 500
 _LONGEST_NAME = 80
 
 
-async def form(request: Request, keys: Keys) -> dict[str, str]:
+async def form(request: Request, keys: SessionKeys) -> dict[str, str]:
     """Return a form's fields.
 
     Raises:
@@ -51,7 +51,7 @@ def person(text: str) -> str:
     return name
 
 
-def operator(request: Request, keys: Keys, fields: dict[str, str], *, default: str) -> Operator:
+def operator(request: Request, keys: SessionKeys, fields: dict[str, str], *, default: str) -> Operator:
     """Return the operator and the reason; the name is the form's, else the session's, else `default`.
 
     The session keeps the name for the next form.

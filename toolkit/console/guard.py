@@ -66,7 +66,7 @@ _AGAIN = (
 _OPEN = ("/static/", "/sign-in", "/healthz")
 
 
-class Keys:
+class SessionKeys:
     """Signs cookies and forms, and keeps the sessions.
 
     The key is random and new at each start: unauthenticated clients get signed cookies, too. A session ends with the
@@ -143,7 +143,7 @@ class Keys:
 class Guard:
     """The middleware before all pages; it puts `cookie` into the request's state."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, is_open: bool, names: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, keys: SessionKeys, is_open: bool, names: Collection[str] = ()) -> None:
         self._app = app
         self._keys = keys
         self._is_open = is_open

@@ -31,7 +31,7 @@ _MOST_KNOWN = 1_000
 _WATCHED, _WATCH_EVERY = 5.0, 1.0
 
 
-class Verb(StrEnum):
+class JobAction(StrEnum):
     """What a job does with dead letters."""
 
     REDRIVE = "redrive"
@@ -51,7 +51,7 @@ class Verb(StrEnum):
         self, client: ServiceClient, which: Selection, by: Operator, *, after: str, dry_run: bool = False
     ) -> BatchResult[DeadLetterOutcome]:
         """Process one batch of dead letters."""
-        act = client.drop if self is Verb.DROP else client.redrive
+        act = client.drop if self is JobAction.DROP else client.redrive
         return await act(which, by, after=after, dry_run=dry_run)
 
 
@@ -76,7 +76,7 @@ class Job:
     """A redrive or a drop, running or finished; `failed_again` counts redriven messages that are dead letters again."""
 
     name: str
-    verb: Verb
+    verb: JobAction
     service: str
     which: Selection
     by: Operator
@@ -127,7 +127,9 @@ class Jobs:
         """Return all jobs, the newest first."""
         return list(reversed(self._jobs.values()))
 
-    def start(self, name: str, verb: Verb, client: ServiceClient, which: Selection, by: Operator, total: int) -> Job:
+    def start(
+        self, name: str, verb: JobAction, client: ServiceClient, which: Selection, by: Operator, total: int
+    ) -> Job:
         """Return the job of that name, or the running one of the same dead letters; else start it."""
         running = (each for each in self._jobs.values() if not each.is_over)
         wanted = (verb, client.service)
@@ -155,7 +157,7 @@ class Jobs:
             del self._jobs[name]
 
 
-async def preview(verb: Verb, client: ServiceClient, which: Selection) -> Preview:
+async def preview(verb: JobAction, client: ServiceClient, which: Selection) -> Preview:
     """Return what a redrive or a drop of the selected dead letters would do.
 
     Raises:
@@ -189,7 +191,7 @@ async def _run(job: Job, client: ServiceClient) -> None:
     """Redrive or drop batch by batch; then count messages that fail again."""
     after: str | None = ""
     try:
-        if job.verb is Verb.REDRIVE:
+        if job.verb is JobAction.REDRIVE:
             await _record_sent(job, client)
         while after is not None:
             batch = await job.verb.batch(client, job.which, job.by, after=after)
@@ -203,7 +205,7 @@ async def _run(job: Job, client: ServiceClient) -> None:
         job.fault = str(error)
     finally:
         job.ended_at = datetime.now(UTC)
-        job.is_watched = job.verb is Verb.REDRIVE and job.done > 0
+        job.is_watched = job.verb is JobAction.REDRIVE and job.done > 0
     try:
         await _watch(job, client)
     finally:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from toolkit.client.fan_out import Answers
+from toolkit.client.fan_out import Responses
 from toolkit.client.service_client import ServiceClient
 from toolkit.console.saga_rows import SagaRow, merged
 from toolkit.console.service_cache import ServiceCache
@@ -83,21 +83,21 @@ class Listing:
     async def find(self, q: str) -> Listed:
         """Return the sagas that have the id, or an event with the id."""
         which = Search(q=q[:_LONGEST])
-        answers = await self._services.ask(("find", q), lambda each: each.search(which, limit=PAGE))
+        answers = await self._services.query(("find", q), lambda each: each.search(which, limit=PAGE))
         return Listed(merged(_listed(answers)), None, answers.unreachable)
 
     async def has_dead_letters(self, saga_id: str) -> bool:
         """Whether a service has dead letters of this saga, which may be its only trace."""
         if not is_saga_id(saga_id):
             return False
-        answers = await self._services.ask(
+        answers = await self._services.query(
             ("dead letters", saga_id), lambda each: each.dead_letters(Selection(saga_id=saga_id), limit=1)
         )
         return any(answers.by_service.values())
 
     async def page(self, which: Search, place: Place) -> Listed:
         """Return one page of the sagas that match, from that place on."""
-        answers = await self._services.ask(
+        answers = await self._services.query(
             ("list", which, place.written()),
             lambda each: _behind(each, which, place),
             of=[name for name in self._services.names if place.cursors.get(name, "") is not None],
@@ -125,7 +125,9 @@ class Listing:
             others = [name for name in self._services.names if name not in row.services and name not in unreachable]
             which = Search(q=row.saga_id, type=row.saga_type)
             async with room:
-                answers = await self._services.ask(("find", which), lambda each: each.search(which, limit=1), of=others)
+                answers = await self._services.query(
+                    ("find", which), lambda each: each.search(which, limit=1), of=others
+                )
             (complete,) = merged([row, *_listed(answers)])
             return complete
 
@@ -170,6 +172,6 @@ async def _behind(client: ServiceClient, which: Search, place: Place) -> _Found:
     return _Found(rows, starts, cursor)
 
 
-def _listed(answers: Answers[Found]) -> Iterator[SagaRow]:
+def _listed(answers: Responses[Found]) -> Iterator[SagaRow]:
     for service, (rows, _) in answers.by_service.items():
         yield from (SagaRow.of(service, row) for row in rows)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from toolkit.client import fan_out
-from toolkit.client.fan_out import Answers
+from toolkit.client.fan_out import Responses
 from toolkit.client.service_client import ServiceClient
 from toolkit.declaration.choreography import Choreography
 from toolkit.declaration.contract import Contract
@@ -82,13 +82,13 @@ class ServiceCache:
         """Return the client of one service, or None where there is no such service."""
         return next((each for each in self.clients if each.service == name), None)
 
-    async def ask(
+    async def query(
         self, what: Hashable, query: Query[T], *, of: Sequence[str] | None = None, max_wait: float = MAX_WAIT
-    ) -> Answers[T]:
+    ) -> Responses[T]:
         """Send a query to all services, or to those named; equal values of `what` share an answer."""
         clients = [each for each in self.clients if of is None or each.service in of]
         found = await asyncio.gather(*(self._one(each, what, query, max_wait) for each in clients))
-        return Answers.of(zip([each.service for each in clients], found, strict=True))
+        return Responses.of(zip([each.service for each in clients], found, strict=True))
 
     async def choreography(self, *, max_wait: float = MAX_WAIT) -> tuple[Choreography, dict[str, str]]:
         """Return the choreography of all known contracts, and why the others are missing, by service.
@@ -98,7 +98,7 @@ class ServiceCache:
         now = time.monotonic()
         known = [name for name, (at, _) in self._contracts.items() if now - at < _CONTRACT_VALID]
         wanted = [name for name in self.names if name not in known]
-        answers = await self.ask("contract", lambda each: each.contract(), of=wanted, max_wait=max_wait)
+        answers = await self.query("contract", lambda each: each.contract(), of=wanted, max_wait=max_wait)
         self._contracts |= {name: (now, contract) for name, contract in answers.by_service.items()}
         contracts = [self._contracts[name][1] for name in self.names if name in self._contracts]
         return Choreography(contracts), {
@@ -154,7 +154,7 @@ class ServiceCache:
 
 async def _answer(client: ServiceClient, query: Query[T]) -> T | UnreachableError:
     try:
-        return await fan_out.ask(client, query)
+        return await fan_out.query_one(client, query)
     except NotAllowedError as error:
         return UnreachableError(str(error))
 

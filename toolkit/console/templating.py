@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from toolkit.console.guard import Keys
+from toolkit.console.guard import SessionKeys
 from toolkit.json_output import as_json
 from toolkit.protocol.log_entry import answered_by
 
@@ -70,7 +70,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {
 class Pages:
     """Renders the console's pages."""
 
-    def __init__(self, keys: Keys, *, must_sign_in: bool, actor: str) -> None:
+    def __init__(self, keys: SessionKeys, *, must_sign_in: bool, actor: str) -> None:
         self._keys = keys
         self._actor = actor
         self._must_sign_in = must_sign_in

@@ -106,7 +106,7 @@ class QueueFacts:
     fault: str | None = None
 
 
-class Outcome(StrEnum):
+class ProbeOutcome(StrEnum):
     """The broker's answer to a message that no queue is bound to."""
 
     RETURNED = "returned"
@@ -121,7 +121,7 @@ class Outcome(StrEnum):
 class ProbeMessage:
     """A message that no queue is bound to, its outcome, and the broker's answer."""
 
-    outcome: Outcome
+    outcome: ProbeOutcome
     answer: str
 
 

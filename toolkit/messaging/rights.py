@@ -24,7 +24,7 @@ Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class RoutingKeys:
     """The routing keys that a login may write to a topic exchange, and read from it; `owner.*` covers an owner."""
 
     write: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Rights:
     configure: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
-    topics: Mapping[str, Keys] = field(default_factory=dict)
+    topics: Mapping[str, RoutingKeys] = field(default_factory=dict)
 
 
 def rights_of(contracts: Iterable[Contract], exchange: str, logins: Mapping[str, Sequence[str]]) -> list[Rights]:
@@ -70,7 +70,7 @@ def _of_client(contracts: Sequence[Contract], exchange: str) -> Rights:
     starting = {each.events[saga.starts_with].routing_key for each in contracts for saga in each.sagas
                 if saga.starts_with in each.events}  # fmt: skip
     keys = (*sorted(starting), routing_key(AbortRequested), PROBE_KEY)
-    return Rights(login=CLIENT, write=(exchange,), topics={exchange: Keys(write=keys)})
+    return Rights(login=CLIENT, write=(exchange,), topics={exchange: RoutingKeys(write=keys)})
 
 
 def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
@@ -85,10 +85,10 @@ def _of_service(login: str, contract: Contract, exchange: str) -> Rights:
         write=(*shared, own, f"{own}.dead"),
         read=(*shared, own, f"{own}.dead"),
         topics={
-            exchange: Keys(
+            exchange: RoutingKeys(
                 write=(*(f"{owner}.*" for owner in _owners(contract)), *control), read=tuple(sorted(consumed))
             ),
-            dead: Keys(write=(own,), read=(own,)),
+            dead: RoutingKeys(write=(own,), read=(own,)),
         },
     )
 

@@ -55,7 +55,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class Saga:
+class SagaHistory:
     """One saga's entries in causal order, indexed for the invariants.
 
     - `answers`: the types of events that come from outside: no entry emits them.
@@ -112,14 +112,14 @@ def violations_of(
     - `consumed`: the events that any service consumes in sagas of its type.
     - `answers`: the events that its services declare as answers.
     """
-    saga = Saga(saga_id, timeline, answers)
+    saga = SagaHistory(saga_id, timeline, answers)
     found = [(name, text) for name, check in CHECKS.items() for text in check(saga)]
     found += [("nothing is lost", text) for text in lost(saga, consumed)]
     saga_type = next((entry.saga_type for entry in timeline), None)
     return [Violation(name, saga_id, text, saga_type) for name, text in found]
 
 
-def ended(saga: Saga) -> Iterator[str]:
+def ended(saga: SagaHistory) -> Iterator[str]:
     """Yield how the saga did not end once, and either completed everywhere or failed with all undone."""
     if not saga.endings:
         last = saga.entries[-1]
@@ -136,7 +136,7 @@ def ended(saga: Saga) -> Iterator[str]:
             yield f"{step} is left {stream[-1].to_state} in a saga that ended {outcome}"
 
 
-def undone_in_reverse(saga: Saga) -> Iterator[str]:
+def undone_in_reverse(saga: SagaHistory) -> Iterator[str]:
     """Yield compensations of what was not done, twice over, or before those of the steps that followed from it."""
     undone: list[tuple[str, str]] = []
     for entry in saga.entries:
@@ -157,7 +157,7 @@ def undone_in_reverse(saga: Saga) -> Iterator[str]:
                 yield f"{entry.step} was undone before {later[1]}, which had followed from it"
 
 
-def done_once(saga: Saga) -> Iterator[str]:
+def done_once(saga: SagaHistory) -> Iterator[str]:
     """Yield steps that took effect more than once, in one service or in two, and events that were emitted twice."""
     places: dict[str, list[str]] = {}
     for entry in saga.entries:
@@ -172,7 +172,7 @@ def done_once(saga: Saga) -> Iterator[str]:
         yield "one event was emitted by two entries"
 
 
-def legal(saga: Saga) -> Iterator[str]:
+def legal(saga: SagaHistory) -> Iterator[str]:
     """Yield gaps in a step's positions, and illegal moves."""
     for (service, step), stream in saga.streams.items():
         positions = [entry.position for entry in stream]
@@ -185,7 +185,7 @@ def legal(saga: Saga) -> Iterator[str]:
                 yield f"{step} went from {before or 'nothing'} to {after} (its entry has: from {entry.from_state})"
 
 
-def rooted(saga: Saga) -> Iterator[str]:
+def rooted(saga: SagaHistory) -> Iterator[str]:
     """Yield events that were consumed and that no entry emitted, except answers and the event that started the saga."""
     from_outside = {*_CONTROL, *saga.answers}
     unknown_services = [
@@ -200,14 +200,14 @@ def rooted(saga: Saga) -> Iterator[str]:
             yield f"{entry.step} took a {entry.event_type} that no entry emitted"
 
 
-def acyclic(saga: Saga) -> Iterator[str]:
+def acyclic(saga: SagaHistory) -> Iterator[str]:
     """Yield events that led to themselves."""
     for entry in saga.emitters.values():
         if any(cause is entry for cause in saga.causes(entry)):
             yield f"{entry.emitted_type} of {entry.step} is its own cause"
 
 
-def still_after_the_end(saga: Saga) -> Iterator[str]:
+def still_after_the_end(saga: SagaHistory) -> Iterator[str]:
     """Yield steps that moved in a service after it had consumed the saga's end.
 
     A coordinator may take the last reply, the end event itself, after the message that announces the end. An event that
@@ -223,7 +223,7 @@ def still_after_the_end(saga: Saga) -> Iterator[str]:
             yield f"{entry.step} became {entry.to_state} after the end"
 
 
-def lost(saga: Saga, consumed: Collection[str]) -> Iterator[str]:
+def lost(saga: SagaHistory, consumed: Collection[str]) -> Iterator[str]:
     """Yield events that were emitted and not consumed, of those that a service consumes.
 
     An abort makes up for a lost event; its saga is checked by the other invariants.
@@ -252,7 +252,7 @@ def _left(backlog: Backlog) -> Iterator[str]:
 
 
 #: The invariants of one saga by name, each with the function that yields how it is violated.
-CHECKS: dict[str, Callable[[Saga], Iterable[str]]] = {
+CHECKS: dict[str, Callable[[SagaHistory], Iterable[str]]] = {
     "every saga ends": ended,
     "undone once, in reverse order": undone_in_reverse,
     "one effect per step": done_once,
@@ -267,6 +267,6 @@ def _has_effect(entry: LogEntry) -> bool:
     return entry.position is not None and entry.to_state != StepState.GATHERING
 
 
-def _done(saga: Saga, key: tuple[str, str]) -> LogEntry | None:
+def _done(saga: SagaHistory, key: tuple[str, str]) -> LogEntry | None:
     """Return the entry with which a step became done."""
     return next((each for each in saga.streams[key] if each.to_state == StepState.COMPLETED), None)

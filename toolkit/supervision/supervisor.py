@@ -43,7 +43,7 @@ _GRACE = 9.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WorkersExit:
     """How a service with workers ended: its exit code, and the error that a worker ended with at the start."""
 
     code: int
@@ -79,7 +79,7 @@ class _Signals:
             os.read(self.pipe, 4096)
 
 
-def supervise(reference: str, settings: Settings, count: int) -> Outcome:
+def supervise(reference: str, settings: Settings, count: int) -> WorkersExit:
     """Run a service in so many workers until SIGTERM or Ctrl-C; return how it ended.
 
     Raises:
@@ -97,7 +97,7 @@ def supervise(reference: str, settings: Settings, count: int) -> Outcome:
         return run_workers(command, count, listeners)
 
 
-def run_workers(command: Sequence[str], count: int, listeners: Sequence[socket.socket]) -> Outcome:
+def run_workers(command: Sequence[str], count: int, listeners: Sequence[socket.socket]) -> WorkersExit:
     """Run this command in so many workers, which share the sockets, until SIGTERM or Ctrl-C."""
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
@@ -132,7 +132,7 @@ class Supervisor:
         self._looked = time.monotonic()
         self._patient_until = 0.0
 
-    def run(self) -> Outcome | None:
+    def run(self) -> WorkersExit | None:
         """Run until a signal, or until a worker ends with an error before any was ready, which is returned."""
         while not self._signals.received:
             for slot in self._slots:
@@ -143,7 +143,7 @@ class Supervisor:
             self._signals.wait(_TICK)
         return None
 
-    def stop(self, outcome: Outcome | None) -> Outcome:
+    def stop(self, outcome: WorkersExit | None) -> WorkersExit:
         """Stop all workers: they finish their work in hand, unless a second signal comes or their time is over."""
         processes = {slot.number: slot.process for slot in self._slots if slot.process}
         for each in processes.values():
@@ -156,11 +156,11 @@ class Supervisor:
                 for each in processes.values():
                     each.kill()
                     each.wait()
-                return outcome or Outcome(128 + self._signals.received[-1] if is_hurried else 1)
+                return outcome or WorkersExit(128 + self._signals.received[-1] if is_hurried else 1)
             self._signals.wait(_TICK)
         # One that was not yet ready for the signal has died of it, with nothing in hand.
         are_fine = all(each.returncode in (0, -signal.SIGTERM) for each in processes.values())
-        return outcome or Outcome(0 if are_fine else 1)
+        return outcome or WorkersExit(0 if are_fine else 1)
 
     def _start(self, slot: _Slot) -> None:
         """Start a process in an empty slot that is due; the first one is loaded before the others start.
@@ -183,7 +183,7 @@ class Supervisor:
         except OSError as error:  # no memory, or no room for a process: the other workers go on
             self._plan(slot, f"it could not be started: {error.strerror}")
 
-    def _bury(self, slot: _Slot) -> Outcome | None:
+    def _bury(self, slot: _Slot) -> WorkersExit | None:
         """Plan the next start for a slot whose process has ended; return the outcome if it ends the service."""
         if slot.process is None or (code := slot.process.poll()) is None:
             return None
@@ -191,7 +191,7 @@ class Supervisor:
         error = report.error if report else None
         if code > 0 and not self._was_ready:
             slot.process = None
-            return Outcome(code, error)
+            return WorkersExit(code, error)
         self._plan(slot, error or _reason(code))
         return None
 

@@ -17,7 +17,7 @@ from toolkit.tracking.coming_nodes import ComingNodes
 from toolkit.tracking.inferred_contracts import completed
 from toolkit.tracking.saga_records import SagaRecords
 from toolkit.tracking.step_status import NodeProgress, SeenEvent, Status, View
-from toolkit.tracking.summary import Facts, summary
+from toolkit.tracking.summary import SummaryFacts, summary
 
 __all__ = ["NodeProgress", "Progress", "SeenEvent", "Status", "View", "progress"]
 
@@ -46,7 +46,7 @@ def progress(
     found = _nodes(timeline, completed(choreography, timeline), views) if timeline.entries else []
     nodes = [*found, *_unknown_services(timeline, choreography)]
     dead_letters = list(_stray_dead_letters(views, nodes))
-    return Progress(summary(Facts(timeline, found, dead_letters, now or datetime.now(UTC))), nodes)
+    return Progress(summary(SummaryFacts(timeline, found, dead_letters, now or datetime.now(UTC))), nodes)
 
 
 def _nodes(timeline: Timeline, choreography: Choreography, views: Mapping[str, View]) -> list[NodeProgress]:

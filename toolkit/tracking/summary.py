@@ -27,7 +27,7 @@ _MOST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SummaryFacts:
     """The facts of a summary; `dead_letters`: the service and the id of each that stops no known step."""
 
     timeline: Timeline
@@ -41,7 +41,7 @@ class Facts:
         return self.timeline.state is not None and self.timeline.state.is_ended
 
 
-def summary(facts: Facts) -> str:
+def summary(facts: SummaryFacts) -> str:
     """Return the saga in a sentence or two."""
     if not facts.timeline.entries:
         return " ".join(_unknown(facts))
@@ -49,7 +49,7 @@ def summary(facts: Facts) -> str:
     return _with_days(" ".join([*_so_far(facts), *now, *_left_over(facts), *_gaps(facts)]), facts.now)
 
 
-def _unknown(facts: Facts) -> Iterator[str]:
+def _unknown(facts: SummaryFacts) -> Iterator[str]:
     knowing = "No reachable service" if facts.timeline.unreachable else "No service"
     yield f"{knowing} knows a saga {facts.timeline.saga_id}."
     yield from _left_over(facts)
@@ -59,7 +59,7 @@ def _unknown(facts: Facts) -> Iterator[str]:
 # -- what happened -------------------------------------------------------------------------------------------------
 
 
-def _so_far(facts: Facts) -> Iterator[str]:
+def _so_far(facts: SummaryFacts) -> Iterator[str]:
     """Yield why the saga is compensated and what is undone; else, while it runs, its last completed steps."""
     entries = facts.timeline.effects
     causes = [each for each in (_abort(facts), _first_refusal(facts)) if each]
@@ -85,7 +85,7 @@ def _last_done(timeline: Timeline) -> list[LogEntry]:
     return [each for each in done if each.emitted_id is None or each.emitted_id not in followed][-_MOST:]
 
 
-def _abort(facts: Facts) -> str | None:
+def _abort(facts: SummaryFacts) -> str | None:
     """Return that an abort turned the saga round, and before which step in the saga's order.
 
     A refusal before the abort turned it round instead; only the services' clocks show which came first.
@@ -101,7 +101,7 @@ def _abort(facts: Facts) -> str | None:
     return f"Aborted at {_clock(at)}, before {first.step}{_because(first.error)}."
 
 
-def _first_refusal(facts: Facts) -> str | None:
+def _first_refusal(facts: SummaryFacts) -> str | None:
     """Return the first refusal by a step of its own accord."""
     first = next(filter(_is_refusal, facts.timeline.effects), None)
     if first is None:
@@ -122,7 +122,7 @@ def _is_refusal(entry: LogEntry) -> bool:
 # -- how it ended, or what it waits for ----------------------------------------------------------------------------
 
 
-def _end(facts: Facts) -> Iterator[str]:
+def _end(facts: SummaryFacts) -> Iterator[str]:
     entries = facts.timeline.entries
     ends = [each for each in entries if each.saga_state is facts.timeline.state]
     if facts.timeline.state is SagaState.COMPLETED:
@@ -139,7 +139,7 @@ def _end(facts: Facts) -> Iterator[str]:
             yield f"{each.step} ({each.service}) is {each.error}: see `saga verify`."
 
 
-def _at_present(facts: Facts) -> Iterator[str]:
+def _at_present(facts: SummaryFacts) -> Iterator[str]:
     active = [node for node in facts.nodes if node.status.is_to_come and node.at]
     active.sort(key=lambda node: _URGENCY[node.status])
     for node in active[:_MOST]:
@@ -156,7 +156,7 @@ def _at_present(facts: Facts) -> Iterator[str]:
 _URGENCY = {Status.DEAD_LETTER: 0, Status.OVERDUE: 1, Status.RUNNING: 2, Status.WAITING: 3, Status.REMAINING: 4}
 
 
-def _doing(node: NodeProgress, facts: Facts) -> str:
+def _doing(node: NodeProgress, facts: SummaryFacts) -> str:
     who, since = f"{node.name} ({node.service})", _clock(node.at)
     if node.status is Status.DEAD_LETTER:
         return f"{who} was dead-lettered at {since} and needs a person{_because(node.error)}. {_cure(node, facts)}"
@@ -173,7 +173,7 @@ def _doing(node: NodeProgress, facts: Facts) -> str:
     return f"Overdue: {text.replace('Waiting', 'waiting', 1)}{_nudged(node)}" if node.status is Status.OVERDUE else text
 
 
-def _trying(node: NodeProgress, facts: Facts) -> str:
+def _trying(node: NodeProgress, facts: SummaryFacts) -> str:
     which = f"Attempt {node.attempt}" + (f" of {node.attempts}" if node.attempts else "")
     following = f"follows at {_clock(node.next_at)}" if node.next_at else "is on its way"
     return f"{node.name} ({node.service}) failed at {_clock(node.at)}{_because(node.error)}. {which} {following}."
@@ -183,7 +183,7 @@ def _nudged(node: NodeProgress) -> str:
     return f" Nudged {node.nudges} {'time' if node.nudges == 1 else 'times'}." if node.nudges else ""
 
 
-def _cure(node: NodeProgress, facts: Facts) -> str:
+def _cure(node: NodeProgress, facts: SummaryFacts) -> str:
     if node.dead_letter_id:
         return f"See `saga dead-letters show {node.service} {node.dead_letter_id}`."
     return f"Once that is mended, `saga replay {facts.timeline.saga_id} --reason TEXT` has it handled again."
@@ -192,7 +192,7 @@ def _cure(node: NodeProgress, facts: Facts) -> str:
 # -- what is left over, and what is not known ----------------------------------------------------------------------
 
 
-def _left_over(facts: Facts) -> Iterator[str]:
+def _left_over(facts: SummaryFacts) -> Iterator[str]:
     by_service: dict[str, list[str]] = {}
     for service, dead_letter in facts.dead_letters:
         by_service.setdefault(service, []).append(dead_letter)
@@ -204,7 +204,7 @@ def _left_over(facts: Facts) -> Iterator[str]:
             yield f"{len(ids)} dead letters are left in {service}: see `{listing}`."
 
 
-def _gaps(facts: Facts) -> Iterator[str]:
+def _gaps(facts: SummaryFacts) -> Iterator[str]:
     for service in facts.timeline.unreachable:
         nodes = [node for node in facts.nodes if node.service == service and node.status is Status.UNKNOWN]
         what = f"whether {_listed([node.name for node in nodes])} was done" if nodes else "what it did"

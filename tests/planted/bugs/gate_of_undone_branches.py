@@ -3,8 +3,8 @@
 EDITS = {
     "toolkit/runtime/joins.py": [
         (
-            "from toolkit.declaration.events import Event\n",
-            "from toolkit.declaration.events import Event, Refusal\n",
+            "from toolkit.declaration.events import Answer, Event\n",
+            "from toolkit.declaration.events import Answer, Event, Refusal\n",
         ),
         (
             "    return Gate({name: [event.__name__ for event in events] for name, events in handler.slots.items()})\n",

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from toolkit.supervision import supervisor
-from toolkit.supervision.supervisor import Outcome, run_workers
+from toolkit.supervision.supervisor import WorkersExit, run_workers
 
 #: A worker that notes its start in the current directory, reports that it is ready, and then acts as a test says.
 SCRIPT = """
@@ -59,7 +59,7 @@ def run(
     until: Callable[[], bool] = lambda: False,
     signals: int = 1,
     python: str = sys.executable,
-) -> Outcome:
+) -> WorkersExit:
     """Run a script in workers; send so many SIGTERMs once the condition holds."""
 
     def stop() -> None:
@@ -100,7 +100,7 @@ def is_alive(pid: int) -> bool:
 def test_a_signal_stops_all_workers():
     outcome = run(SERVE, 3, until=lambda: len(starts()) == 3)
 
-    assert outcome == Outcome(0)
+    assert outcome == WorkersExit(0)
     assert sorted(number for number, *_ in starts()) == [1, 2, 3]
     assert not any(is_alive(pid) for _, pid, _ in starts())
 
@@ -110,7 +110,7 @@ def test_a_second_signal_kills_stubborn_workers():
 
     outcome = run(stubborn, 2, until=lambda: len(starts()) == 2, signals=2)
 
-    assert outcome == Outcome(128 + signal.SIGTERM)
+    assert outcome == WorkersExit(128 + signal.SIGTERM)
     assert not any(is_alive(pid) for _, pid, _ in starts())
 
 
@@ -120,13 +120,13 @@ def test_stubborn_workers_are_killed_in_time(monkeypatch):
 
     outcome = run(stubborn, 1, until=lambda: len(starts()) == 1)
 
-    assert outcome == Outcome(1)
+    assert outcome == WorkersExit(1)
 
 
 def test_an_error_at_the_start_ends_all():
     outcome = run("worker.report_error('SAGA_X is not allowed'); sys.exit(2)", 3)
 
-    assert outcome == Outcome(2, "SAGA_X is not allowed")
+    assert outcome == WorkersExit(2, "SAGA_X is not allowed")
     assert len(starts()) == 1, "the others wait until the first one is loaded"
 
 
@@ -135,7 +135,7 @@ def test_an_error_of_a_later_worker_ends_all():
 
     outcome = run(code.replace("ready()\n", ""), 2)
 
-    assert outcome == Outcome(1)
+    assert outcome == WorkersExit(1)
     assert not any(is_alive(pid) for _, pid, _ in starts())
 
 
@@ -146,7 +146,7 @@ def test_dead_workers_are_replaced_with_growing_pauses():
         outcome = run(code, 2, until=lambda: len(starts()) == 5)
 
     ended = [line for line in lines if line["event"] == "worker ended; another takes its place"]
-    assert outcome == Outcome(0)
+    assert outcome == WorkersExit(0)
     assert [(line["worker"], line["reason"], line["restarts"], line["pause"]) for line in ended] == [
         (2, "signal SIGKILL", 1, "0.05 s"),
         (2, "signal SIGKILL", 2, "0.1 s"),
@@ -164,7 +164,7 @@ def test_a_failure_after_the_start_is_logged_with_its_error():
     with capture_logs() as lines:
         outcome = run(code, 1, until=lambda: len(starts()) == 2)
 
-    assert outcome == Outcome(0)
+    assert outcome == WorkersExit(0)
     assert [line["reason"] for line in lines if "worker ended" in line["event"]] == ["no room"]
 
 
@@ -175,7 +175,7 @@ def test_a_start_that_fails_is_tried_again(place):
     with capture_logs() as lines:
         outcome = run(SERVE, 1, until=lambda: len(starts()) == 1, python=str(python))
 
-    assert outcome == Outcome(0)
+    assert outcome == WorkersExit(0)
     assert {line["reason"] for line in lines} == {"it could not be started: No such file or directory"}
 
 
@@ -193,7 +193,7 @@ def test_a_worker_that_hangs_is_killed(monkeypatch):
     with capture_logs() as lines:
         outcome = run(code, 1, until=lambda: len(starts()) == 2)
 
-    assert outcome == Outcome(0)
+    assert outcome == WorkersExit(0)
     assert [line["event"] for line in lines] == [
         "worker does not respond and is killed",
         "worker ended; another takes its place",

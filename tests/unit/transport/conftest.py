@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 
 from tests.eventually import eventually
 from toolkit.ids import new_id
-from toolkit.transport.rabbitmq.delivery_batching import Received, consume
+from toolkit.transport.rabbitmq.delivery_batching import ReceivedDelivery, consume
 
 
 @dataclass
@@ -23,7 +23,7 @@ class RecordedQueue:
 
     channel: AbstractChannel
     queue: AbstractQueue
-    delivered: list[Received] = field(default_factory=list)
+    delivered: list[ReceivedDelivery] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     writes: list[bytes] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ class RecordedQueue:
         frames = [frame.unmarshal(write)[2] for write in self.writes]
         return [(each.delivery_tag, each.multiple) for each in frames if isinstance(each, Basic.Ack)]
 
-    def _take(self, deliveries: Sequence[Received]) -> None:
+    def _take(self, deliveries: Sequence[ReceivedDelivery]) -> None:
         self.delivered += deliveries
         self.calls.append(len(deliveries))
 

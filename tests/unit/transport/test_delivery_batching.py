@@ -18,7 +18,7 @@ from pamqp.header import ContentHeader
 
 from tests.eventually import becomes_true
 from toolkit.transport.rabbitmq.acknowledgements import Acks
-from toolkit.transport.rabbitmq.delivery_batching import Received, consume
+from toolkit.transport.rabbitmq.delivery_batching import ReceivedDelivery, consume
 from toolkit.transport.rabbitmq.frame_reading import read_frames_at_once
 
 #: More than one frame of a body holds, by RabbitMQ's default of 128 KiB.
@@ -43,7 +43,7 @@ class Line:
             *map(ContentBody, parts),
         )
 
-    def take(self, deliveries: Sequence[Received]) -> None:
+    def take(self, deliveries: Sequence[ReceivedDelivery]) -> None:
         self.calls.append([each.body for each in deliveries])
 
 

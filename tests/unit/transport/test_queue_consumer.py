@@ -15,7 +15,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from tests.eventually import eventually
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
-from toolkit.transport.rabbitmq.delivery_batching import Received
+from toolkit.transport.rabbitmq.delivery_batching import ReceivedDelivery
 from toolkit.transport.rabbitmq.queue_consumer import QueueConsumer
 
 
@@ -132,5 +132,5 @@ async def _consumes(consumer: QueueConsumer) -> bool:
     return False
 
 
-def _take(received: list[bytes], deliveries: Sequence[Received]) -> None:
+def _take(received: list[bytes], deliveries: Sequence[ReceivedDelivery]) -> None:
     received += [each.body for each in deliveries]

@@ -19,7 +19,7 @@ from toolkit.clock import SystemClock
 from toolkit.protocol.rows import Row
 
 if TYPE_CHECKING:
-    from toolkit.client.fan_out import Answers
+    from toolkit.client.fan_out import Responses
     from toolkit.client.service_client import ServiceClient
     from toolkit.protocol.dead_letter_rows import DeadLetterGroup
     from toolkit.protocol.pending_rows import OverdueStep, UnsentMessage
@@ -87,12 +87,12 @@ def attention(
     leave(ExitCode.PROBLEM if rows else ExitCode.FINE)
 
 
-async def _read(kinds: list[Stuck], limit: int, service: list[str] | None) -> Answers[list[StuckRow]]:
-    from toolkit.client.fan_out import ask_all
+async def _read(kinds: list[Stuck], limit: int, service: list[str] | None) -> Responses[list[StuckRow]]:
+    from toolkit.client.fan_out import query_all
 
     now = SystemClock().now()
     async with opened(service) as known:
-        return await ask_all(known, lambda each: _stuck_in(each, kinds, limit, now))
+        return await query_all(known, lambda each: _stuck_in(each, kinds, limit, now))
 
 
 async def _stuck_in(client: ServiceClient, kinds: list[Stuck], limit: int, now: datetime) -> list[StuckRow]:

@@ -45,7 +45,7 @@ def log(
 
 
 async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, service: list[str] | None) -> Entries:
-    from toolkit.client.fan_out import ask_all
+    from toolkit.client.fan_out import query_all
 
     if saga_type is not None and saga is None:
         raise UsageError("--type is allowed with --saga ID only: it narrows the sagas of one id")
@@ -54,7 +54,7 @@ async def _read(name: str, saga: str | None, saga_type: str | None, limit: int, 
         if not chosen:
             known = ", ".join(client.service for client in clients)
             raise UsageError(f"there is no service {name!r} to read; there are: {known}")
-        answers = await ask_all(chosen, lambda client: client.entries(saga, limit, saga_type=saga_type))
+        answers = await query_all(chosen, lambda client: client.entries(saga, limit, saga_type=saga_type))
     if name in answers.unreachable:
         raise UnreachableError(f"{name} is unreachable: {answers.unreachable[name]}")
     return answers.by_service[name]

@@ -15,7 +15,7 @@ from toolkit.cli.output import print_some
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
-    from toolkit.client.fan_out import Answers
+    from toolkit.client.fan_out import Responses
     from toolkit.client.service_client import ServiceClient
     from toolkit.operations.outcomes import SagaOutcome
     from toolkit.persistence.audit_log import Operator
@@ -50,8 +50,8 @@ def nudge(
 
 async def _nudge(
     saga_id: str, named: str | None, by: Operator, service: list[str] | None
-) -> Answers[Sequence[SagaOutcome]]:
-    from toolkit.client.fan_out import ask_all
+) -> Responses[Sequence[SagaOutcome]]:
+    from toolkit.client.fan_out import query_all
 
     async with opened(service) as known:
         saga_type = await type_of(saga_id, named, known)
@@ -59,4 +59,4 @@ async def _nudge(
         async def outcomes_of(each: ServiceClient) -> Sequence[SagaOutcome]:
             return (await each.nudge(saga_id, by, saga_type)).rows
 
-        return await ask_all(known, outcomes_of, within=None)
+        return await query_all(known, outcomes_of, within=None)

@@ -14,7 +14,7 @@ from toolkit.cli.output import print_rows, with_types
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
-    from toolkit.client.fan_out import Answers
+    from toolkit.client.fan_out import Responses
     from toolkit.protocol.question_rows import Question
 
 _COLUMNS = ("asked_at", "service", "step", "saga_id", "asked_by", "waits_for", "deadline")
@@ -40,8 +40,8 @@ def questions(
     leave(ExitCode.AWAY if answers.unreachable else ExitCode.FINE)
 
 
-async def _read(limit: int, service: list[str] | None) -> Answers[list[Question]]:
-    from toolkit.client.fan_out import ask_all
+async def _read(limit: int, service: list[str] | None) -> Responses[list[Question]]:
+    from toolkit.client.fan_out import query_all
 
     async with opened(service) as known:
-        return await ask_all(known, lambda each: each.questions(limit=limit))
+        return await query_all(known, lambda each: each.questions(limit=limit))

@@ -15,7 +15,7 @@ from toolkit.cli.output import print_some
 from toolkit.cli.service_locations import opened
 
 if TYPE_CHECKING:
-    from toolkit.client.fan_out import Answers
+    from toolkit.client.fan_out import Responses
     from toolkit.client.service_client import ServiceClient
     from toolkit.operations.outcomes import SagaOutcome
     from toolkit.persistence.audit_log import Operator
@@ -49,8 +49,8 @@ def replay(
 
 async def _replay(
     saga_id: str, named: str | None, by: Operator, service: list[str] | None
-) -> Answers[Sequence[SagaOutcome]]:
-    from toolkit.client.fan_out import ask_all
+) -> Responses[Sequence[SagaOutcome]]:
+    from toolkit.client.fan_out import query_all
 
     async with opened(service) as known:
         saga_type = await type_of(saga_id, named, known)
@@ -58,4 +58,4 @@ async def _replay(
         async def outcomes_of(each: ServiceClient) -> Sequence[SagaOutcome]:
             return (await each.replay(saga_id, by, saga_type)).rows
 
-        return await ask_all(known, outcomes_of, within=None)
+        return await query_all(known, outcomes_of, within=None)

@@ -13,7 +13,7 @@ from toolkit.cli.service_locations import opened
 from toolkit.protocol.fence import SagaState
 
 if TYPE_CHECKING:
-    from toolkit.client.fan_out import Answers
+    from toolkit.client.fan_out import Responses
     from toolkit.client.service_client import ServiceClient
     from toolkit.tracking.snapshot import Snapshot
 
@@ -47,11 +47,11 @@ def columns() -> Sequence[str]:
     return _FEWER if console().width < _NARROW else COLUMNS
 
 
-async def snapshots_of(services: Sequence[ServiceClient]) -> Answers[Snapshot]:
+async def snapshots_of(services: Sequence[ServiceClient]) -> Responses[Snapshot]:
     """Ask all services for their figures."""
-    from toolkit.client.fan_out import ask_all
+    from toolkit.client.fan_out import query_all
 
-    return await ask_all(services, lambda each: each.snapshot())
+    return await query_all(services, lambda each: each.snapshot())
 
 
 def figures(snapshot: Snapshot) -> dict[str, Any]:
@@ -79,6 +79,6 @@ def _seconds(span: float | None) -> str | None:
     return None if span is None else f"{span:.1f} s"
 
 
-async def _read(service: list[str] | None) -> Answers[Snapshot]:
+async def _read(service: list[str] | None) -> Responses[Snapshot]:
     async with opened(service) as known:
         return await snapshots_of(known)

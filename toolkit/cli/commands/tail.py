@@ -99,10 +99,10 @@ class _Log:
     async def _ask(self, after: int | None, limit: int) -> Entries:
         import asyncio
 
-        from toolkit.client.fan_out import ANSWER_TIMEOUT
+        from toolkit.client.fan_out import RESPONSE_TIMEOUT
 
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
                 entries, last = await self._service.since(after, limit)
         except (UnreachableError, TimeoutError) as error:
             self._complain(error)

@@ -10,8 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from toolkit.client.service_client import ServiceClient
 from toolkit.console.forms import form, operator
-from toolkit.console.guard import Keys
-from toolkit.console.redrive_jobs import Jobs, Verb, count_failed_again, preview
+from toolkit.console.guard import SessionKeys
+from toolkit.console.redrive_jobs import JobAction, Jobs, count_failed_again, preview
 from toolkit.console.service_cache import LIVE_MAX_WAIT, MAX_WAIT, ServiceCache
 from toolkit.console.submissions import Submissions
 from toolkit.console.templating import Pages
@@ -27,7 +27,7 @@ _MOST_OVERDUE = 100
 class AttentionPage:
     """Shows what is stuck, and the services that are not ready; redrives and drops dead letters."""
 
-    def __init__(self, services: ServiceCache, pages: Pages, keys: Keys, jobs: Jobs, *, actor: str) -> None:
+    def __init__(self, services: ServiceCache, pages: Pages, keys: SessionKeys, jobs: Jobs, *, actor: str) -> None:
         self._services = services
         self._pages = pages
         self._keys = keys
@@ -39,12 +39,12 @@ class AttentionPage:
         is_live = request.query_params.get("part") == "live"
         max_wait = LIVE_MAX_WAIT if is_live else MAX_WAIT
         groups, overdue, contradictory, ready = await asyncio.gather(
-            self._services.ask("groups", lambda each: each.groups(), max_wait=max_wait),
-            self._services.ask("overdue", lambda each: each.overdue(limit=_MOST_OVERDUE), max_wait=max_wait),
-            self._services.ask(
+            self._services.query("groups", lambda each: each.groups(), max_wait=max_wait),
+            self._services.query("overdue", lambda each: each.overdue(limit=_MOST_OVERDUE), max_wait=max_wait),
+            self._services.query(
                 "contradictions", lambda each: each.contradictions(limit=_MOST_OVERDUE), max_wait=max_wait
             ),
-            self._services.ask("ready", lambda each: each.ready(), max_wait=max_wait),
+            self._services.query("ready", lambda each: each.ready(), max_wait=max_wait),
         )
         steps = [(name, row) for name, rows in overdue.by_service.items() for row in rows]
         contradictions = [(name, row) for name, rows in contradictory.by_service.items() for row in rows]
@@ -127,9 +127,9 @@ class AttentionPage:
         return client, which
 
 
-def _verb(request: Request) -> Verb:
+def _verb(request: Request) -> JobAction:
     try:
-        return Verb(request.path_params["verb"])
+        return JobAction(request.path_params["verb"])
     except ValueError as error:
         raise HTTPException(404) from error
 

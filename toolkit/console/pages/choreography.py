@@ -51,7 +51,7 @@ class ChoreographyPage:
         is_live = request.query_params.get("part") == "live"
         max_wait = LIVE_MAX_WAIT if is_live else MAX_WAIT
         choreography, unknown = await self._services.choreography(max_wait=max_wait)
-        answers = await self._services.ask("snapshot", lambda each: each.snapshot(), max_wait=max_wait)
+        answers = await self._services.query("snapshot", lambda each: each.snapshot(), max_wait=max_wait)
         counts = emitted(answers.by_service.values())
         away = {name: why for name, why in answers.unreachable.items() if name not in unknown}
         return self._pages.page(

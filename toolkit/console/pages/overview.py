@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolkit.client.fan_out import Answers
+from toolkit.client.fan_out import Responses
 from toolkit.console.service_cache import LIVE_MAX_WAIT, MAX_WAIT, ServiceCache
 from toolkit.console.templating import Pages
 from toolkit.declaration.events import SagaState
@@ -40,7 +40,7 @@ class Overview:
     """The content of the page."""
 
     services: list[str]
-    answers: Answers[Snapshot]
+    answers: Responses[Snapshot]
     totals: Totals = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class OverviewPage:
         """Show the overview."""
         is_live = request.query_params.get("part") == "live"
         max_wait = LIVE_MAX_WAIT if is_live else MAX_WAIT
-        answers = await self._services.ask("snapshot", lambda each: each.snapshot(), max_wait=max_wait)
+        answers = await self._services.query("snapshot", lambda each: each.snapshot(), max_wait=max_wait)
         return self._pages.page(
             request, "overview", overview=Overview(self._services.names, answers), states=list(SagaState)
         )

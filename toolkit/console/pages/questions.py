@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from toolkit.client.service_client import ServiceClient
 from toolkit.console.event_forms import FormField, fields_of, values_of
 from toolkit.console.forms import form, operator
-from toolkit.console.guard import Keys
+from toolkit.console.guard import SessionKeys
 from toolkit.console.service_cache import LIVE_MAX_WAIT, MAX_WAIT, ServiceCache
 from toolkit.console.submissions import Line, Submissions
 from toolkit.console.templating import Pages, saga_path
@@ -28,7 +28,7 @@ class QuestionsPage:
     """Shows the open questions of all services, and answers one."""
 
     def __init__(
-        self, services: ServiceCache, pages: Pages, keys: Keys, submissions: Submissions, *, actor: str
+        self, services: ServiceCache, pages: Pages, keys: SessionKeys, submissions: Submissions, *, actor: str
     ) -> None:
         self._services = services
         self._pages = pages
@@ -39,7 +39,7 @@ class QuestionsPage:
     async def show(self, request: Request) -> Response:
         """Show the open questions, the longest waiting first."""
         is_live = request.query_params.get("part") == "live"
-        found = await self._services.ask(
+        found = await self._services.query(
             "questions", lambda each: each.questions(limit=_MOST), max_wait=LIVE_MAX_WAIT if is_live else MAX_WAIT
         )
         rows = sorted((row for rows in found.by_service.values() for row in rows), key=attrgetter("asked_at"))
@@ -105,7 +105,7 @@ class QuestionsPage:
 
     async def _question(self, client: ServiceClient, saga_id: str, saga_type: str, event: str) -> Question | None:
         """Return the open question that this answer is for, or None where there is none any more."""
-        found = await self._services.ask("questions", lambda each: each.questions(limit=_MOST), of=[client.service])
+        found = await self._services.query("questions", lambda each: each.questions(limit=_MOST), of=[client.service])
         rows = found.by_service.get(client.service, [])
         return next(
             (row for row in rows if (row.saga_id, row.saga_type) == (saga_id, saga_type) and event in row.answers), None

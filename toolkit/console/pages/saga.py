@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from toolkit.client.saga_report import merged
 from toolkit.client.service_client import ServiceClient
 from toolkit.console.forms import form, operator
-from toolkit.console.guard import Keys
+from toolkit.console.guard import SessionKeys
 from toolkit.console.saga_view import SagaDetails
 from toolkit.console.service_cache import LIVE_MAX_WAIT, MAX_WAIT, NO_TEXT, ServiceCache, is_queryable
 from toolkit.console.submissions import Line, Submissions
@@ -28,7 +28,7 @@ class SagaPage:
     """Shows, nudges and aborts one saga."""
 
     def __init__(
-        self, services: ServiceCache, pages: Pages, keys: Keys, submissions: Submissions, *, actor: str
+        self, services: ServiceCache, pages: Pages, keys: SessionKeys, submissions: Submissions, *, actor: str
     ) -> None:
         self._services = services
         self._pages = pages
@@ -81,7 +81,7 @@ class SagaPage:
             AmbiguousSagaError: no type is given, and sagas of several types have this id.
         """
         answers, (choreography, unknown) = await asyncio.gather(
-            self._services.ask(
+            self._services.query(
                 ("saga", saga_id, saga_type), lambda each: each.saga(saga_id, saga_type), max_wait=max_wait
             ),
             self._services.choreography(max_wait=max_wait),

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from toolkit.console.forms import form, person
-from toolkit.console.guard import Keys, local_path, set_cookie
+from toolkit.console.guard import SessionKeys, local_path, set_cookie
 from toolkit.console.templating import Pages
 from toolkit.web.guess_limiter import PAUSE, Guesses
 
@@ -16,7 +16,7 @@ from toolkit.web.guess_limiter import PAUSE, Guesses
 class SignInPage:
     """Starts and ends sessions; the services' token is the password."""
 
-    def __init__(self, keys: Keys, pages: Pages) -> None:
+    def __init__(self, keys: SessionKeys, pages: Pages) -> None:
         self._keys = keys
         self._pages = pages
         self._guesses = Guesses()

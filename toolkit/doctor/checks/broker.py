@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from toolkit.doctor.facts import BrokerFacts, Facts, ManagementFacts, Outcome
+from toolkit.doctor.facts import BrokerFacts, Facts, ManagementFacts, ProbeOutcome
 from toolkit.doctor.findings import Observation, advice, check, fine, problem, unchecked
 from toolkit.urls import shown_url
 
@@ -102,10 +102,10 @@ def rights(facts: Facts) -> Iterator[Observation]:
     A service whose own login lacks a right logs that with the cure, and is not ready.
     """
     for each in answering(facts):
-        if each.probe and each.probe.outcome is Outcome.FORBIDDEN:
+        if each.probe and each.probe.outcome is ProbeOutcome.FORBIDDEN:
             fields = {"vhost": each.vhost, "login": each.login}
             yield problem(f"the login {each.login} may not publish: {each.probe.answer}", fields=fields)
-        elif each.probe and each.probe.outcome is not Outcome.UNANSWERED:
+        elif each.probe and each.probe.outcome is not ProbeOutcome.UNANSWERED:
             yield fine(f"the login {each.login} may publish")
 
 
@@ -119,11 +119,11 @@ def rights(facts: Facts) -> Iterator[Observation]:
 def returns(facts: Facts) -> Iterator[Observation]:
     """The same message: the broker returns it, unless an alternate exchange or a queue bound to `#` takes it."""
     for each in answering(facts):
-        if each.probe is None or each.probe.outcome is Outcome.FORBIDDEN:
+        if each.probe is None or each.probe.outcome is ProbeOutcome.FORBIDDEN:
             continue
-        if each.probe.outcome is Outcome.RETURNED:
+        if each.probe.outcome is ProbeOutcome.RETURNED:
             yield fine("an unroutable message returned")
-        elif each.probe.outcome is Outcome.CONFIRMED:
+        elif each.probe.outcome is ProbeOutcome.CONFIRMED:
             alternate = each.management.alternate if each.management else None
             yield problem(f"{each.probe.answer}: see {alternate or 'alternate exchanges'}, and queues bound to #")
         else:
@@ -143,7 +143,7 @@ def message_size(facts: Facts) -> Iterator[Observation]:
     """The same message once more, of the size `SAGA_MAX_MESSAGE_BYTES`."""
     limit = facts.settings.max_message_bytes
     for each in answering(facts):
-        if each.large_probe and each.large_probe.outcome is Outcome.TOO_LARGE:
+        if each.large_probe and each.large_probe.outcome is ProbeOutcome.TOO_LARGE:
             found = f"the broker refuses {limit} bytes, which SAGA_MAX_MESSAGE_BYTES allows: {each.large_probe.answer}"
             yield problem(found, fields={"limit": limit})
         elif each.large_probe:

@@ -9,7 +9,7 @@ import re
 from datetime import timedelta
 
 from toolkit.configuration.settings import Settings
-from toolkit.doctor.facts import Outcome, ProbeMessage
+from toolkit.doctor.facts import ProbeMessage, ProbeOutcome
 from toolkit.errors import BrokerRefusesError, UnreachableError, UnroutableError
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import WireMessage
@@ -25,7 +25,7 @@ async def publish_probes(settings: Settings) -> tuple[ProbeMessage, ProbeMessage
     """Publish a small message, and, if it returns, one of the largest size that a service accepts."""
     settings = settings.model_copy(update={"relay_lease": _LEASE})
     small = await _published(settings, 2)
-    is_returned = small.outcome is Outcome.RETURNED
+    is_returned = small.outcome is ProbeOutcome.RETURNED
     return small, await _published(settings, settings.max_message_bytes) if is_returned else None
 
 
@@ -35,13 +35,15 @@ async def _published(settings: Settings, size: int) -> ProbeMessage:
         async with RabbitPublisher(settings) as publisher:
             await publisher.publish(message)
     except UnroutableError as error:
-        return ProbeMessage(Outcome.RETURNED, str(error))
+        return ProbeMessage(ProbeOutcome.RETURNED, str(error))
     except (UnreachableError, BrokerRefusesError) as error:
         return ProbeMessage(_outcome(str(error)), str(error))
-    return ProbeMessage(Outcome.CONFIRMED, f"the broker confirmed a message to {PROBE_KEY}, a key without a consumer")
+    return ProbeMessage(
+        ProbeOutcome.CONFIRMED, f"the broker confirmed a message to {PROBE_KEY}, a key without a consumer"
+    )
 
 
-def _outcome(error: str) -> Outcome:
+def _outcome(error: str) -> ProbeOutcome:
     if "ACCESS_REFUSED" in error:
-        return Outcome.FORBIDDEN
-    return Outcome.TOO_LARGE if _TOO_LARGE.search(error) else Outcome.UNANSWERED
+        return ProbeOutcome.FORBIDDEN
+    return ProbeOutcome.TOO_LARGE if _TOO_LARGE.search(error) else ProbeOutcome.UNANSWERED

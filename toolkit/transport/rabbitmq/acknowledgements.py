@@ -10,7 +10,7 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from aiormq.abc import AbstractChannel
 
 from toolkit import failpoints
-from toolkit.transport.rabbitmq.delivery_batching import Received
+from toolkit.transport.rabbitmq.delivery_batching import ReceivedDelivery
 
 log = structlog.get_logger("toolkit")
 
@@ -37,12 +37,12 @@ class Acks:
 
     def __init__(self) -> None:
         self._channel: AbstractChannel | None = None
-        self._done: list[Received] = []
+        self._done: list[ReceivedDelivery] = []
         self._ahead: set[int] = set()
         self._all_up_to = 0
         self._acknowledging: asyncio.Task[None] | None = None
 
-    def acknowledge(self, deliveries: Sequence[Received]) -> None:
+    def acknowledge(self, deliveries: Sequence[ReceivedDelivery]) -> None:
         """Acknowledge deliveries, together with all others that are done in this turn of the event loop."""
         for each in deliveries:
             if self._is_open(each.channel):
@@ -50,7 +50,7 @@ class Acks:
         if self._done and self._acknowledging is None:
             self._acknowledging = asyncio.create_task(self._acknowledge())
 
-    async def give_back(self, delivery: Received) -> None:
+    async def give_back(self, delivery: ReceivedDelivery) -> None:
         """Return a delivery to the broker, which redelivers it and counts how often."""
         await quietly(delivery.channel.basic_reject(delivery.tag, requeue=True))
         # Asked afterwards: the channel may have closed, and the next one numbers from 1.
@@ -80,7 +80,7 @@ class Acks:
         finally:
             self._acknowledging = None
 
-    async def _acknowledge_at_once(self, done: Sequence[Received]) -> None:
+    async def _acknowledge_at_once(self, done: Sequence[ReceivedDelivery]) -> None:
         numbers = {each.tag for each in done}
         self._ahead |= numbers
         while self._all_up_to + 1 in self._ahead:

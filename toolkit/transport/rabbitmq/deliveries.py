@@ -12,7 +12,7 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.runtime.delivery import Delivery
 from toolkit.runtime.service_runtime import ServiceRuntime
 from toolkit.transport.rabbitmq.acknowledgements import Acks
-from toolkit.transport.rabbitmq.delivery_batching import Received
+from toolkit.transport.rabbitmq.delivery_batching import ReceivedDelivery
 from toolkit.transport.rabbitmq.messages import wire_of
 
 log = structlog.get_logger("toolkit")
@@ -29,15 +29,15 @@ class Deliveries:
         self._queue = queue
         self._shared = runtime.settings.exchange
         self._acks = Acks()
-        self._in_hand: dict[Delivery, Received] = {}
-        self._requeueing: dict[asyncio.Task[None], Received] = {}
+        self._in_hand: dict[Delivery, ReceivedDelivery] = {}
+        self._requeueing: dict[asyncio.Task[None], ReceivedDelivery] = {}
         self._none_left = asyncio.Event()
 
     def __len__(self) -> int:
         """Return how many deliveries are not settled."""
         return len(self._in_hand) + len(self._requeueing)
 
-    def accept(self, received: Sequence[Received]) -> None:
+    def accept(self, received: Sequence[ReceivedDelivery]) -> None:
         """Hand deliveries to the runtime, which settles each after its commit."""
         taken: list[Delivery] = []
         for raw in received:
@@ -82,12 +82,12 @@ class Deliveries:
             await self._none_left.wait()
         await self._acks.finish()
 
-    def _wire_of(self, raw: Received) -> WireMessage:
+    def _wire_of(self, raw: ReceivedDelivery) -> WireMessage:
         frame = raw.frame
         names = {"exchange": frame.exchange or "", "own": self._queue, "shared": self._shared}
         return wire_of(raw.body, frame.routing_key, raw.properties, **names)
 
-    def _begin_to_requeue(self, raw: Received, error: Exception) -> None:
+    def _begin_to_requeue(self, raw: ReceivedDelivery, error: Exception) -> None:
         if raw.channel.is_closed:
             return  # the broker redelivers it
         task = asyncio.create_task(self._requeue(raw, error))
@@ -98,7 +98,7 @@ class Deliveries:
         del self._requeueing[task]
         self._check_rest()
 
-    async def _requeue(self, raw: Received, error: Exception) -> None:
+    async def _requeue(self, raw: ReceivedDelivery, error: Exception) -> None:
         """Return a delivery to the broker after a pause: the broker redelivers at once, without a limit."""
         log.error("message returned to the broker", error=describe(error), message_id=raw.properties.message_id)
         await asyncio.sleep(_PAUSE)

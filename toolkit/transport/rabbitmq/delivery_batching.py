@@ -21,7 +21,7 @@ from pamqp.header import ContentHeader
 _Incoming = tuple[int, FrameType]
 
 
-class Received(NamedTuple):
+class ReceivedDelivery(NamedTuple):
     """A delivery, and the channel that it came on."""
 
     frame: Basic.Deliver
@@ -35,7 +35,7 @@ class Received(NamedTuple):
         return self.frame.delivery_tag or 0
 
 
-Take = Callable[[Sequence[Received]], None]
+Take = Callable[[Sequence[ReceivedDelivery]], None]
 
 
 class JoinedDeliveries:
@@ -53,7 +53,7 @@ class JoinedDeliveries:
         self._frame: Basic.Deliver | None = None
         self._header: ContentHeader | None = None
         self._body = b""
-        self._received: list[Received] = []
+        self._received: list[ReceivedDelivery] = []
         self.get, self.task_done = queue.get, queue.task_done
 
     async def put(self, incoming: _Incoming) -> None:
@@ -79,7 +79,7 @@ class JoinedDeliveries:
         if self._frame and self._tag in self._channel.consumers:
             if not self._received:
                 self._channel.loop.call_soon(self._hand_over)
-            self._received.append(Received(self._frame, header.properties, self._body, self._channel))
+            self._received.append(ReceivedDelivery(self._frame, header.properties, self._body, self._channel))
         self._frame = self._header = None
 
     def _hand_over(self) -> None:
@@ -99,6 +99,6 @@ async def consume(channel: AbstractChannel, queue: str, tag: str, take: Take) ->
 
     async def take_one(message: DeliveredMessage) -> None:
         assert isinstance(message.delivery, Basic.Deliver)  # noqa: S101 -- a consumer receives no other
-        take([Received(message.delivery, message.header.properties, message.body, message.channel)])
+        take([ReceivedDelivery(message.delivery, message.header.properties, message.body, message.channel)])
 
     await channel.basic_consume(queue, take_one, consumer_tag=tag)
