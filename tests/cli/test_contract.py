@@ -47,9 +47,9 @@ def test_asyncapi_is_made_from_declarations(saga):
 
     document = json.loads(result.stdout)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert (document["asyncapi"], document["info"]["title"]) == ("3.0.0", "payment")
+    assert (document["asyncapi"], document["info"]["title"]) == ("3.1.0", "payment")
     assert document["channels"]["queue"]["address"] == "saga.payment"
-    assert result.stdout.startswith('{\n  "asyncapi": "3.0.0",\n')
+    assert result.stdout.startswith('{\n  "asyncapi": "3.1.0",\n')
 
 
 def test_a_running_service_tells_the_same_document(saga, logs, serve):

@@ -31,7 +31,7 @@ def document_endpoints(context: ApiContext, others: Sequence[Endpoint], *, reads
     )
     messages = _served(
         asyncapi(context.contract, exchange=context.exchange, queue=context.queue),
-        "Return what the service consumes and emits as an AsyncAPI 3 document.",
+        "Return what the service consumes and emits as an AsyncAPI 3.1 document.",
     )
     endpoints = [
         Endpoint(path="/contract", serve=contract, answer=Contract, is_without_database=True),

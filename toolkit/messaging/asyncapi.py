@@ -1,4 +1,4 @@
-"""One service's messages as an AsyncAPI 3.0 document, generated from its contract.
+"""One service's messages as an AsyncAPI 3.1 document, generated from its contract.
 
 It is self-contained: each event's schema is included with all its definitions, and no reference leads out of it.
 """
@@ -61,7 +61,7 @@ def asyncapi(contract: Contract, *, exchange: str, queue: str) -> Document:
     events = {event.name: event for event in (*consumed, *emitted)}
     starts = {saga.starts_with: saga.id_field for saga in contract.sagas}
     return {
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "info": {
             "title": contract.service,
             "version": contract.toolkit_version,

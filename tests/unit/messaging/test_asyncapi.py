@@ -12,6 +12,8 @@ import jsonschema_rs
 import pytest
 from pydantic import BaseModel, Field
 
+from examples.approval.demo import DEMO as PURCHASE
+from examples.orchestrated.fulfillment.app import app as fulfillment
 from services.events import OrderCreated
 from services.inventory.app import app as inventory
 from services.notification.app import app as notification
@@ -24,8 +26,9 @@ from toolkit.declaration.contract import Contract
 from toolkit.messaging import envelope
 from toolkit.messaging.asyncapi import asyncapi
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "asyncapi-3.0.0.json.gz"
-SERVICES = (inventory, payment, shipping, notification, *travel(Script()))
+SCHEMA = Path(__file__).parents[2] / "schemas" / "asyncapi-3.1.0.json.gz"
+#: Lines, joins, answers, and a coordinator.
+SERVICES = (inventory, payment, shipping, notification, *travel(Script()), *PURCHASE.services, fulfillment)
 
 
 class ByCard(BaseModel):
@@ -93,6 +96,10 @@ def found(document: dict[str, Any], reference: str) -> Any:
     for name in path:
         document = document[name]
     return document
+
+
+def test_the_document_names_the_schemas_version():
+    assert document_of(payment)["asyncapi"] == SCHEMA.name.removeprefix("asyncapi-").removesuffix(".json.gz")
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)

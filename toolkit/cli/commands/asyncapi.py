@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def asyncapi(
     of: Annotated[str, typer.Argument(metavar="SERVICE", help="Whose events.")], service: ServicesOption = None
 ) -> None:
-    """Print a service's events as AsyncAPI 3.0.
+    """Print a service's events as AsyncAPI 3.1.
 
     In JSON: the events that it consumes and publishes, with their schemas. It is read from the declarations below the
     current directory; where services are named by `--service` or in SAGA_SERVICES, from these. Ends with 3 where the
