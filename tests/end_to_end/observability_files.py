@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,11 @@ def names_in(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:saga|process|python|faststream)_[a-z_]+", re.sub(r"by \([^)]*\)", "", expression))) - {
         "saga_type"
     }
+
+
+def promtool(*words: str, page: bytes | None = None) -> str:
+    """Run promtool, which has to succeed, and return its output; `page` is what it reads on standard input."""
+    done = subprocess.run(["promtool", *words], input=page, capture_output=True)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0, said
+    return said

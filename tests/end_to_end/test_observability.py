@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.end_to_end.observability_files import (
     RUNBOOKS,
     dashboard,
     needs_prometheus,
+    promtool,
     rules,
 )
 from tests.end_to_end.placed_orders import SERVICES
@@ -119,10 +119,3 @@ def overlapping(places: list[dict[str, int]]) -> bool:
         for y in range(place["y"], place["y"] + place["h"])
     ]
     return len(cells) != len(set(cells)) or any(x > 23 for x, _ in cells)
-
-
-def promtool(*words: str) -> str:
-    """Run promtool, which has to succeed, and return its output."""
-    done = subprocess.run(["promtool", *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout

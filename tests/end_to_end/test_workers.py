@@ -20,6 +20,7 @@ from sqlalchemy import select
 
 from tests.cli.conftest import command
 from tests.conftest import PostgresDatabases
+from tests.end_to_end.observability_files import needs_prometheus, promtool
 from tests.end_to_end.parcels import parcel, parcels
 from tests.eventually import eventually
 from tests.servers import Server
@@ -153,6 +154,16 @@ async def test_workers_share_sagas_and_replace_a_killed_one(depot: Depot) -> Non
     assert (death["reason"], death["restarts"], death["level"]) == ("signal SIGKILL", 1, "warning")
     assert {line["worker"] for line in depot.log("service started")} == {1, 2, 3}
     assert len(depot.log("service stopped")) == WORKERS
+
+
+@needs_prometheus
+async def test_promtool_accepts_the_page_that_workers_share(depot: Depot) -> None:
+    async with depot.running("--workers", "2"):
+        await depot.started(2)
+        page = await depot.get("/metrics")
+
+    assert page is not None
+    assert promtool("check", "metrics", page=page.content) == ""
 
 
 async def test_stopped_and_orphaned_workers_lose_nothing(depot: Depot) -> None:
