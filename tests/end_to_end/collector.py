@@ -30,6 +30,12 @@ class Span:
     end: int
     facts: dict[str, Any]
     errors: list[dict[str, Any]]
+    links: list[str]
+
+    @property
+    def operation(self) -> str:
+        """The step, or what else was done: the span's name without the destination."""
+        return str(self.facts.get("messaging.operation.name", self.name))
 
 
 @dataclass(slots=True)
@@ -97,6 +103,7 @@ def _span(service: str, span: Any) -> Span:
         end=span.end_time_unix_nano,
         facts=_facts(span.attributes),
         errors=[_facts(event.attributes) for event in span.events],
+        links=[link.span_id.hex() for link in span.links],
     )
 
 

@@ -68,7 +68,7 @@ async def test_a_compensated_saga_is_one_trace(
             ("notification", "send_cancellation_notice", 1, "completed"),
         ]
         check_parents(spans)
-    assert root_of(collector.of_saga(triggered)).name == "trigger OrderCreated"
+    assert root_of(collector.of_saga(triggered)).name == f"trigger {prefix}:order.OrderCreated"
     assert root_of(collector.of_saga(foreign.order_id)).name == "saga order"
 
 
@@ -79,20 +79,20 @@ def check_parents(spans: list[Span]) -> None:
     assert len(by_id) == len(spans)
     assert {span.parent for span in spans if span.parent} <= by_id.keys()
     steps = [span for span in spans if span.kind == CONSUMER]
-    parents = [(span.name, by_id[span.parent].name) for span in steps]
+    parents = [(span.operation, by_id[span.parent].operation) for span in steps]
     assert parents == [
-        ("reserve_inventory", root.name),
+        ("reserve_inventory", root.operation),
         *[("process_payment", "reserve_inventory")] * 3,
         ("create_shipment", "process_payment"),
         ("refund_payment", "create_shipment"),
         ("release_inventory", "refund_payment"),
         ("send_cancellation_notice", "release_inventory"),
     ]
-    published = {span.facts["saga.event"]: by_id[span.parent].name for span in spans if span.name.startswith("publish")}
+    published = {s.facts["saga.event"]: by_id[s.parent].operation for s in spans if s.operation == "publish"}
     assert published["InventoryReserved"] == "reserve_inventory"  # the retries of its consumer, too
     assert published["PaymentProcessed"] == "process_payment"
     assert published["InventoryReleased"] == "release_inventory"
-    retried, _, paid = [span for span in steps if span.name == "process_payment"]
+    retried, _, paid = [span for span in steps if span.operation == "process_payment"]
     assert retried.errors
     assert not paid.errors
     assert "payment_method" not in str(spans)  # no event's body
@@ -100,7 +100,7 @@ def check_parents(spans: list[Span]) -> None:
 
 def steps_of(spans: list[Span]) -> list[tuple[str, str, int, str]]:
     return [
-        (span.service, span.name, span.facts["saga.attempt"], span.facts["saga.outcome"])
+        (span.service, span.operation, span.facts["saga.attempt"], span.facts["saga.outcome"])
         for span in spans
         if span.kind == CONSUMER
     ]

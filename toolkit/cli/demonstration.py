@@ -30,6 +30,7 @@ from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import Event, Saga, SagaState
 from toolkit.declaration.service import Service
 from toolkit.observability.logs import configure_logs
+from toolkit.observability.tracing import Tracing
 from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.timeline import Timeline
 from toolkit.transport.embedded import Embedded
@@ -153,7 +154,8 @@ async def perform(demo: Demo, settings: Settings) -> tuple[dict[str, Timeline], 
         embedded = await stack.enter_async_context(Embedded(demo.services, settings))
         repeated = await stack.enter_async_context(RepeatedChecks(demo.always, databases))
         people = SagaClient((demo.saga,), embedded, clients, clock=SystemClock())
-        plays = await start(demo, embedded, people)
+        async with client_tracing(settings) as tracing:
+            plays = await start(demo, embedded, people, tracing)
         timelines = await ended(demo, embedded, clients)
         answers = [answer for each in plays for answer in await each]
     states = {(demo.saga.name, saga_id): timeline.state for saga_id, timeline in timelines.items()}
@@ -161,18 +163,19 @@ async def perform(demo: Demo, settings: Settings) -> tuple[dict[str, Timeline], 
     return timelines, answers, [*of_services, steps_are_done_once(timelines)]
 
 
-async def start(demo: Demo, embedded: Embedded, people: SagaClient) -> list[asyncio.Task[list[PlayedAnswer]]]:
+async def start(
+    demo: Demo, embedded: Embedded, people: SagaClient, tracing: Tracing | None
+) -> list[asyncio.Task[list[PlayedAnswer]]]:
     """Send the starting event of each scenario, as often as it is to be sent; return the tasks that answer its saga."""
     plays = []
-    async with client_tracing() as tracing:
-        for scenario in demo.scenarios:
-            events = {scenario.id: scenario.event(demo.saga, demo.saga.starts_with)}
-            for _ in range(scenario.sent):
-                await send(demo.saga, events, embedded, clock=SystemClock(), tracing=tracing)
-            answers = play(demo.saga, scenario.id, scenario.answers, people, within=PATIENCE)
-            plays.append(asyncio.create_task(answers))
-            if not scenario.is_answered_late:
-                await plays[-1]  # before more sagas start: a busy machine would miss a short deadline
+    for scenario in demo.scenarios:
+        events = {scenario.id: scenario.event(demo.saga, demo.saga.starts_with)}
+        for _ in range(scenario.sent):
+            await send(demo.saga, events, embedded, clock=SystemClock(), tracing=tracing)
+        answers = play(demo.saga, scenario.id, scenario.answers, people, within=PATIENCE)
+        plays.append(asyncio.create_task(answers))
+        if not scenario.is_answered_late:
+            await plays[-1]  # before more sagas start: a busy machine would miss a short deadline
     return plays
 
 

@@ -158,7 +158,7 @@ async def connect(
     """
     settings = settings or load_settings()
     async with AsyncExitStack() as stack:
-        tracing = await stack.enter_async_context(client_tracing())
+        tracing = await stack.enter_async_context(client_tracing(settings))
         publisher = await stack.enter_async_context(publisher_for(services, settings))
         clients = _clients(services, urls, settings)
         for client in clients:

@@ -20,6 +20,7 @@ from toolkit.declaration.events import Event, Saga
 from toolkit.declaration.service import Service
 from toolkit.errors import UnreachableError, UnroutableError
 from toolkit.messaging.envelope import WireMessage, starting_message
+from toolkit.observability.broker_attributes import Broker
 from toolkit.observability.tracing import Tracing, now, tracing_for
 
 #: How many messages are under way at once.
@@ -64,9 +65,9 @@ async def publisher_for(services: Iterable[Service], settings: Settings) -> Asyn
 
 
 @asynccontextmanager
-async def client_tracing() -> AsyncIterator[Tracing | None]:
+async def client_tracing(settings: Settings) -> AsyncIterator[Tracing | None]:
     """Open the client's tracing, where the environment asks for traces; its spans are exported at the end."""
-    if (tracing := tracing_for(_CLIENT)) is None:
+    if (tracing := tracing_for(_CLIENT, Broker.of(settings))) is None:
         yield None
         return
     yield tracing
@@ -93,9 +94,7 @@ async def send(
     """
     spans = {}
     if tracing:
-        spans = {
-            saga_id: tracing.begin_saga(saga.name, saga_id, type(event).__name__) for saga_id, event in events.items()
-        }
+        spans = {saga_id: tracing.begin_saga(saga.name, saga_id, event) for saga_id, event in events.items()}
     traces = {saga_id: span.traceparent for saga_id, span in spans.items()}
     messages = [
         starting_message(saga.name, saga_id, event, now=clock.now(), traceparent=traces.get(saga_id))

@@ -156,7 +156,7 @@ class Decoder:
             sent_by=text_of(headers, SENT_BY),
             answered_by=text_of(headers, ANSWERED_BY) if ANSWERED_BY in headers else None,
         )
-        return Message(envelope, event, wire.body)
+        return Message(envelope, event, wire.body, wire.exchange)
 
     def _traceparent(self, headers: Mapping[str, Any], saga_type: str, saga_id: str) -> str | None:
         received = text_of(headers, TRACEPARENT)

@@ -202,11 +202,15 @@ class Envelope:
         """Return the message that carries the event under its routing key; `body` is the event as JSON, if at hand."""
         return self.wrap(event.model_dump_json().encode() if body is None else body, type(event))
 
+    def key_of(self, event_type: type[Event]) -> str:
+        """Return the routing key of the event: that of its address, or its own."""
+        return self.address.routing_key if self.address else routing_key(event_type)
+
     def wrap(self, body: bytes, event_type: type[Event]) -> WireMessage:
         """Return the message that carries this body under the event's routing key, or under that of its address."""
         return WireMessage(
             body=body,
-            routing_key=self.address.routing_key if self.address else routing_key(event_type),
+            routing_key=self.key_of(event_type),
             message_id=self.event_id,
             correlation_id=self.saga_id,
             type=self.event_type,
@@ -263,11 +267,20 @@ def text_of_time(moment: datetime) -> str:
 
 @dataclass(slots=True)
 class Message:
-    """A validated event with its envelope and the bytes of its body."""
+    """A validated event with its envelope and the bytes of its body.
+
+    `exchange` is the exchange that it came through; None without a broker.
+    """
 
     envelope: Envelope
     event: Event
     body: bytes
+    exchange: str | None = None
+
+    @property
+    def routing_key(self) -> str:
+        """The key that it is published under: its address' or its event's."""
+        return self.envelope.key_of(type(self.event))
 
     def on_attempt(self, attempt: int) -> WireMessage:
         """Return the same event as a message for this attempt."""

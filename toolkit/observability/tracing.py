@@ -6,51 +6,32 @@ emitted event carries the step's span through the outbox, and so do its retries,
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from toolkit.errors import SettingsError
-from toolkit.ids import derived_trace, trace_id_of
+from toolkit.declaration.events import Event, routing_key
+from toolkit.ids import derived_id, derived_trace
+from toolkit.observability.broker_attributes import Broker, destination
 from toolkit.observability.trace_contexts import remote_context
+from toolkit.observability.trace_export import is_wanted, provider_for, span_exporter, span_ids
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import SpanContext
 
-    from toolkit.messaging.envelope import Envelope, WireMessage
+    from toolkit.messaging.envelope import Envelope, Message, WireMessage
 
-_OFF, _OTLP, _CONSOLE = "none", "otlp", "console"
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_PROTOCOL = "http/protobuf"
-RABBITMQ = "rabbitmq"
-
-#: The ids of the next span; random without a value.
-_NEXT_IDS: ContextVar[tuple[str, str | None] | None] = ContextVar("next_ids", default=None)
+#: The version of OpenTelemetry's semantic conventions that the spans keep.
+_CONVENTIONS = "https://opentelemetry.io/schemas/1.44.0"
 
 
-def is_wanted() -> bool:
-    """Whether the environment names an exporter or an endpoint."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    return _exporter() != _OFF
-
-
-def _exporter() -> str:
-    named = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
-    return named or (_OTLP if any(os.environ.get(name) for name in _ENDPOINTS) else _OFF)
-
-
-def tracing_for(service: str, *, system: str = RABBITMQ) -> Tracing | None:
-    """Return the tracing of a service; None when the environment does not switch it on.
+def tracing_for(service: str, broker: Broker) -> Tracing | None:
+    """Return the tracing of a service or a client; None when the environment does not switch it on.
 
     Raises:
         SettingsError: the environment names an unknown exporter or protocol.
@@ -60,8 +41,8 @@ def tracing_for(service: str, *, system: str = RABBITMQ) -> Tracing | None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = provider_for(service)
-    provider.add_span_processor(BatchSpanProcessor(_span_exporter()))
-    return Tracing(provider, system=system)
+    provider.add_span_processor(BatchSpanProcessor(span_exporter()))
+    return Tracing(provider, broker)
 
 
 class Span:
@@ -90,28 +71,29 @@ class Span:
     def end(
         self, *, at: int, facts: Mapping[str, str | int | None] | None = None, error: tuple[str, str] | None = None
     ) -> None:
-        """Export the span, with its end in nanoseconds, its attributes, and an error's type and text if any."""
+        """Export the span, with its end in nanoseconds, its attributes, and an error's class and text if any."""
         self._span.set_attributes({name: fact for name, fact in (facts or {}).items() if fact is not None})
         if error is not None:
             from opentelemetry.trace import StatusCode
 
             kind, text = error
             self._span.add_event("exception", {"exception.type": kind, "exception.message": text}, timestamp=at)
+            self._span.set_attribute("error.type", kind)
             self._span.set_status(StatusCode.ERROR, f"{kind}: {text}")
         self._span.end(end_time=at)
 
 
 class Tracing:
-    """Makes the spans of one service."""
+    """Makes the spans of one service or client."""
 
-    def __init__(self, provider: TracerProvider, *, system: str = RABBITMQ) -> None:
+    def __init__(self, provider: TracerProvider, broker: Broker) -> None:
         from opentelemetry import trace
         from opentelemetry.context import Context
 
         self._trace, self._nothing = trace, Context()
-        self._system = system
+        self.broker = broker
         self.provider = provider
-        self._tracer = provider.get_tracer("saga-toolkit")
+        self._tracer = provider.get_tracer("saga-toolkit", schema_url=_CONVENTIONS)
 
     def root_of(self, saga_type: str, saga_id: str) -> str:
         """Return the traceparent of a saga's root span, for a message without one."""
@@ -121,25 +103,19 @@ class Tracing:
         sampled = self.provider.sampler.should_sample(None, int(trace_id, 16), _root_name(saga_type))
         return f"00-{trace_id}-{span_id}-{int(sampled.decision is Decision.RECORD_AND_SAMPLE):02x}"
 
-    def begin(self, name: str, cause: Envelope, *, queue: str) -> Span:
-        """Begin the span of a step's attempt that an event causes."""
-        attributes = {
-            "saga.id": cause.saga_id,
-            "saga.type": cause.saga_type,
-            "saga.event": cause.event_type,
-            "messaging.system": self._system,
-            "messaging.operation.type": "process",
-            "messaging.operation.name": name,
-            "messaging.destination.name": queue,
-            "messaging.message.id": cause.event_id,
-            "messaging.message.conversation_id": cause.saga_id,
-        }
+    def begin(self, name: str, message: Message, *, queue: str) -> Span:
+        """Begin the span of a step's attempt that a message causes; `name` is the step's or the compensation's."""
+        cause, key = message.envelope, message.routing_key
+        place = destination(message.exchange, key, queue)
+        attributes = self.broker.attributes(name=name, kind="process", destination=place, routing_key=key)
         return Span(
             self._tracer.start_span(
-                name,
+                f"{name} {place}",
                 context=self._context(cause.traceparent),
                 kind=self._trace.SpanKind.CONSUMER,
-                attributes=attributes,
+                attributes=attributes
+                | _saga(cause.saga_type, cause.saga_id, cause.event_type)
+                | _message(cause.event_id, cause.saga_id, len(message.body)),
             )
         )
 
@@ -149,58 +125,52 @@ class Tracing:
         if cause.traceparent is None or cause.traceparent[3:52] != f"{trace_id}-{span_id}":
             return
         at = int(cause.occurred_at.timestamp() * 1e9)
-        attributes = {"saga.id": cause.saga_id, "saga.type": cause.saga_type, "saga.event": cause.event_type}
-        with _ids(trace_id, span_id):
+        attributes = _saga(cause.saga_type, cause.saga_id, cause.event_type)
+        with span_ids(trace_id, span_id):
             span = self._tracer.start_span(
                 _root_name(cause.saga_type), context=self._nothing, start_time=at, attributes=attributes
             )
         span.end(end_time=at)
 
-    def begin_saga(self, saga_type: str, saga_id: str, event_type: str) -> Span:
-        """Begin the trace of a saga that this process starts."""
+    def begin_saga(self, saga_type: str, saga_id: str, event: Event) -> Span:
+        """Begin the trace of a saga that this process starts by sending this event."""
         trace_id, _ = derived_trace(saga_type, saga_id)
-        attributes = {
-            "saga.id": saga_id,
-            "saga.type": saga_type,
-            "saga.event": event_type,
-            "messaging.system": self._system,
-            "messaging.operation.type": "send",
-            "messaging.operation.name": "trigger",
-            "messaging.message.conversation_id": saga_id,
-        }
-        with _ids(trace_id, None):
+        key, event_type = routing_key(type(event)), type(event).__name__
+        place = destination(self.broker.exchange, key)
+        attributes = self.broker.attributes(name="trigger", kind="send", destination=place, routing_key=key)
+        with span_ids(trace_id, None):
             return Span(
                 self._tracer.start_span(
-                    f"trigger {event_type}",
+                    f"trigger {place}",
                     context=self._nothing,
                     kind=self._trace.SpanKind.PRODUCER,
-                    attributes=attributes,
+                    attributes=attributes
+                    | _saga(saga_type, saga_id, event_type)
+                    | _message(derived_id(saga_type, saga_id, event_type), saga_id),
                 )
             )
 
-    def published(self, message: WireMessage, *, destination: str | None, since: int) -> None:
-        """Export the span of a confirmed message; `since` is the time of sending, in nanoseconds."""
+    def published(self, message: WireMessage, *, queue: str | None, since: int) -> None:
+        """Export the span of a confirmed message; `since` is the time of sending, in nanoseconds.
+
+        `queue`: the service's own, for a message to itself, which the exchange of the same name leads to.
+        """
         traceparent = message.headers.get("traceparent")
-        if trace_id_of(traceparent) is None:  # it is about many sagas at once, or about none
+        if (cause := remote_context(traceparent)) is None:  # it is about many sagas at once, or about none
             return
-        facts = {
-            "saga.id": message.correlation_id,
-            "saga.type": message.headers.get("saga-type"),
-            "saga.event": message.type,
-            "messaging.system": self._system,
-            "messaging.operation.type": "send",
-            "messaging.operation.name": "publish",
-            "messaging.destination.name": destination or message.routing_key,
-            "messaging.message.id": message.message_id,
-            "messaging.message.conversation_id": message.correlation_id,
-            "messaging.message.body.size": len(message.body),
-        }
+        place = destination(queue or self.broker.exchange, message.routing_key)
+        attributes = self.broker.attributes(
+            name="publish", kind="send", destination=place, routing_key=message.routing_key
+        )
         self._tracer.start_span(
-            f"publish {message.type}",
-            context=self._context(traceparent),
-            kind=self._trace.SpanKind.PRODUCER,
+            f"publish {place}",
+            context=self._below(cause),
+            kind=self._trace.SpanKind.CLIENT,  # the step's span is the message's creation, not this one
             start_time=since,
-            attributes={name: fact for name, fact in facts.items() if fact is not None},
+            links=[self._trace.Link(cause)],
+            attributes=attributes
+            | _saga(message.headers.get("saga-type"), message.correlation_id, message.type)
+            | _message(message.message_id, message.correlation_id, len(message.body)),
         ).end()
 
     def register_globally(self) -> None:
@@ -216,9 +186,11 @@ class Tracing:
 
     def _context(self, traceparent: str | None) -> Context:
         """Return the context of a message's traceparent."""
-        if (context := remote_context(traceparent)) is None:
-            return self._nothing
-        return self._trace.set_span_in_context(self._trace.NonRecordingSpan(context), self._nothing)
+        context = remote_context(traceparent)
+        return self._nothing if context is None else self._below(context)
+
+    def _below(self, parent: SpanContext) -> Context:
+        return self._trace.set_span_in_context(self._trace.NonRecordingSpan(parent), self._nothing)
 
 
 def now() -> int:
@@ -230,65 +202,15 @@ def _root_name(saga_type: str) -> str:
     return f"saga {saga_type}"
 
 
-@contextmanager
-def _ids(trace_id: str, span_id: str | None) -> Iterator[None]:
-    token = _NEXT_IDS.set((trace_id, span_id))
-    try:
-        yield
-    finally:
-        _NEXT_IDS.reset(token)
+def _saga(saga_type: str | None, saga_id: str | None, event_type: str | None) -> dict[str, str | int]:
+    facts = {"saga.id": saga_id, "saga.type": saga_type, "saga.event": event_type}
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
-def provider_for(service: str) -> TracerProvider:
-    """Return a service's provider of spans, without an exporter; `OTEL_…` sets sampling and limits."""
-    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-
-    class Ids(RandomIdGenerator):
-        """Random ids, unless `_NEXT_IDS` names them."""
-
-        def generate_trace_id(self) -> int:
-            wanted = _NEXT_IDS.get()
-            return int(wanted[0], 16) if wanted else super().generate_trace_id()
-
-        def generate_span_id(self) -> int:
-            wanted = _NEXT_IDS.get()
-            return int(wanted[1], 16) if wanted and wanted[1] else super().generate_span_id()
-
-    named = OTELResourceDetector().detect().attributes.get(SERVICE_NAME)
-    # The app flushes when it stops, within a time limit; the library's own flush has none.
-    return TracerProvider(
-        resource=Resource.create({SERVICE_NAME: named or service}), id_generator=Ids(), shutdown_on_exit=False
-    )
-
-
-def _span_exporter() -> SpanExporter:
-    exporter = _exporter()
-    if exporter == _CONSOLE:
-        import sys
-
-        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
-
-        return ConsoleSpanExporter(out=sys.stderr)  # standard output is for data
-    if exporter != _OTLP:
-        raise SettingsError(f"OTEL_TRACES_EXPORTER={exporter!r} is not allowed: give otlp, console or none")
-    for name in _ENDPOINTS:
-        if (url := os.environ.get(name)) and not _is_address(url):
-            raise SettingsError(
-                f"{name} is not allowed: give the address of a receiver of spans, such as http://127.0.0.1:4318"
-            )
-    for name in _PROTOCOLS:
-        if (wanted := os.environ.get(name, _PROTOCOL)) != _PROTOCOL:
-            raise SettingsError(f"{name}={wanted!r} is not allowed: only {_PROTOCOL} is supported")
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter()
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url.strip())
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number, for example
-        return False
+def _message(message_id: str | None, saga_id: str | None, size: int | None = None) -> dict[str, str | int]:
+    facts = {
+        "messaging.message.id": message_id,
+        "messaging.message.conversation_id": saga_id,
+        "messaging.message.body.size": size,
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}

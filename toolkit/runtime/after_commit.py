@@ -171,5 +171,10 @@ def _trace(attempt: Attempt, span: Span) -> None:
         "saga.outcome": attempt.outcome,
         "saga.reason": shown(reason) if reason else None,
     }
-    fault = (type(error).__name__, shown(text_of(error))) if error else None
+    fault = (_class_name(type(error)), shown(text_of(error))) if error else None
     span.end(at=attempt.ended or now(), facts=facts, error=fault)
+
+
+def _class_name(kind: type[BaseException]) -> str:
+    """Return an error's class as spans name it: with its module, unless it is a built-in one."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -92,7 +92,7 @@ def _as_trigger(message: Message, triggers: Sequence[type[Event]], saga: Saga) -
     event = saga.build(triggers[0], saga_id=envelope.saga_id, reason=message.event.reason)
     kind = type(event)
     envelope = replace(envelope, event_type=kind.__name__, version=kind.__version__)
-    return Message(envelope, event, event.model_dump_json().encode())
+    return Message(envelope, event, event.model_dump_json().encode(), message.exchange)
 
 
 def _wrong(handler: Step | Compensation) -> str:

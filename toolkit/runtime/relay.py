@@ -174,7 +174,7 @@ class Relay:
         self._confirms.inc(len(rows))
         if self._tracing:
             for row in rows:
-                self._tracing.published(row.message, destination=row.destination, since=since)
+                self._tracing.published(row.message, queue=row.destination, since=since)
 
     async def _put_back(self, rows: Sequence[OutboxRow]) -> None:
         """Keep events without a bound queue, and publish them again after a growing pause."""

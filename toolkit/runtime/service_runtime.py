@@ -21,8 +21,9 @@ from toolkit.errors import describe
 from toolkit.foreign_code.containment import contain, contained
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.senders import Senders
+from toolkit.observability.broker_attributes import Broker
 from toolkit.observability.metrics import Meter
-from toolkit.observability.tracing import RABBITMQ, tracing_for
+from toolkit.observability.tracing import tracing_for
 from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
@@ -68,7 +69,7 @@ class ServiceRuntime:
         self.settings = settings
         self.queue = queue_name(settings, service.name)
         self.database = Database(settings.database_for(service.name))
-        self.tracing = tracing_for(service.name, system=EMBEDDED if settings.broker_url == EMBEDDED else RABBITMQ)
+        self.tracing = tracing_for(service.name, Broker.of(settings))
         self._meter = Meter(service)
         self.publisher = publisher
         self.clock = clock

@@ -106,7 +106,7 @@ class StepRunner:
     def open_attempt(self, handler: Step | Compensation, message: Message, *, joined: Joined | None = None) -> Attempt:
         """Return an attempt that begins now; the span of a join has links to its other causes."""
         begin = self._tracing.begin if self._tracing else None
-        span = begin(handler.name, message.envelope, queue=self._queue) if begin else None
+        span = begin(handler.name, message, queue=self._queue) if begin else None
         if span and joined:
             for event in joined.gathered:
                 if event.event_id != message.envelope.event_id:

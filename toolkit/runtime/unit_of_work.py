@@ -108,7 +108,7 @@ class UnitOfWork:
         """Return the span of an event that no attempt emitted, such as a fence's; None without tracing."""
         if self._tracing is None:
             return None
-        attempt = Attempt(step, message, self._tracing.begin(step.name, message.envelope, queue=self.origin.queue))
+        attempt = Attempt(step, message, self._tracing.begin(step.name, message, queue=self.origin.queue))
         attempt.ended = now()
         self.after_commit.attempted(attempt)
         return attempt

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from toolkit.errors import SettingsError
+from toolkit.observability.broker_attributes import Broker
 from toolkit.observability.tracing import tracing_for
 
 
@@ -19,8 +20,9 @@ def no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_otel_its_sdk_is_not_imported():
     code = (
         "import sys, toolkit.app\n"
+        "from toolkit.observability.broker_attributes import Broker\n"
         "from toolkit.observability.tracing import tracing_for\n"
-        "assert tracing_for('library') is None\n"
+        "assert tracing_for('library', Broker()) is None\n"
         "assert 'opentelemetry.sdk' not in sys.modules and 'opentelemetry.trace' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
@@ -46,7 +48,7 @@ def test_only_otels_variables_switch_tracing_on(variables: dict[str, str], is_on
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    tracing = tracing_for("library")
+    tracing = tracing_for("library", Broker())
 
     assert (tracing is not None) is is_on
     if tracing:
@@ -61,7 +63,7 @@ def test_otel_service_name_overrides_the_services_name(variables, service: str, 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    tracing = tracing_for("library")
+    tracing = tracing_for("library", Broker())
 
     assert tracing.provider.resource.attributes["service.name"] == service
     tracing.shut_down(0.1)
@@ -75,7 +77,7 @@ def test_unsupported_exporters_and_protocols_are_named(variable: str, value: str
     monkeypatch.setenv(variable, value)
 
     with pytest.raises(SettingsError, match=f"{variable}.*{value}"):
-        tracing_for("library")
+        tracing_for("library", Broker())
 
 
 @pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
@@ -85,4 +87,4 @@ def test_an_invalid_endpoint_is_reported_with_an_example(variable: str, value: s
     monkeypatch.setenv(variable, value)
 
     with pytest.raises(SettingsError, match=rf"^{variable} is not allowed: .*http://127\.0\.0\.1:4318"):
-        tracing_for("library")
+        tracing_for("library", Broker())

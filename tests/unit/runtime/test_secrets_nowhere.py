@@ -37,8 +37,10 @@ from toolkit.configuration.tokens import TokenDigest
 from toolkit.declaration.contract import Contract
 from toolkit.messaging.decoding import Decoder
 from toolkit.messaging.envelope import Envelope
+from toolkit.observability.broker_attributes import Broker
 from toolkit.observability.logs import QUIET
-from toolkit.observability.tracing import Tracing, provider_for
+from toolkit.observability.trace_export import provider_for
+from toolkit.observability.tracing import Tracing
 from toolkit.persistence import dead_letter_queries, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.testing import ManualClock
@@ -212,7 +214,7 @@ def spans() -> InMemorySpanExporter:
 def tracing(spans: InMemorySpanExporter) -> Iterator[Tracing]:
     provider = provider_for("ward")
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    yield Tracing(provider)
+    yield Tracing(provider, Broker())
     provider.shutdown()
 
 

@@ -10,7 +10,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.example_sagas.travel import Script
 from tests.unit.runtime.holidays import CAR, FLIGHT, ROOM, booking, payments, taken
-from toolkit.observability.tracing import Tracing, provider_for
+from toolkit.observability.broker_attributes import Broker
+from toolkit.observability.trace_export import provider_for
+from toolkit.observability.tracing import Tracing
 from toolkit.persistence.database import Database
 from toolkit.testing import ManualClock
 
@@ -28,7 +30,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 def tracing(spans: InMemorySpanExporter) -> Iterator[Tracing]:
     provider = provider_for("payment")
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    yield Tracing(provider)
+    yield Tracing(provider, Broker())
     provider.shutdown()
 
 
@@ -42,7 +44,7 @@ async def test_a_join_has_links_to_its_other_causes(
     for event, traceparent in CAUSES.items():
         await taken(payment, booking(event, clock, traceparent=traceparent))
 
-    (span,) = [each for each in spans.get_finished_spans() if each.name == "take_payment"]
+    (span,) = [each for each in spans.get_finished_spans() if each.name.startswith("take_payment ")]
     assert span.parent is not None
     assert span.parent.span_id == 3
     assert [link.context.span_id for link in span.links] == [1, 2]

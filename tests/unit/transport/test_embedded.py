@@ -21,6 +21,7 @@ from toolkit.declaration.events import documented_example, routing_key
 from toolkit.errors import UnroutableError
 from toolkit.ids import derived_id, new_id
 from toolkit.messaging.envelope import WireMessage
+from toolkit.observability.broker_attributes import Broker
 from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
@@ -84,7 +85,7 @@ async def test_spans_of_embedded_services_name_no_broker(tmp_path: Path, monkeyp
 
     tracing = embedded.runtimes["library"].tracing
     assert tracing is not None
-    assert tracing._system == "embedded"
+    assert tracing.broker == Broker("embedded")
     tracing.shut_down(0.1)
 
 

@@ -136,13 +136,13 @@ async def _start(
     async with publisher_for(services, settings) as publisher:
         sending: Any = {"clock": SystemClock(), "patience": patience or timedelta(0), "sent": started.sent}
         if patience is None:
-            async with client_tracing() as tracing:
+            async with client_tracing(settings) as tracing:
                 await send(saga, events, publisher, tracing=tracing, **sending)
             return
         # Before anything is sent: an outcome that can't be read is reported now.
         async with opened(named) as clients:
             until = time.monotonic() + patience.total_seconds()
-            async with client_tracing() as tracing:
+            async with client_tracing(settings) as tracing:
                 await send(saga, events, publisher, tracing=tracing, **sending)
             with progress() as bar:
                 task = bar.add_task("sagas ended", total=len(events))
