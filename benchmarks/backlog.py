@@ -32,7 +32,7 @@ _BY_HAND = System(name="by hand", module="benchmarks.systems.by_hand.expired")
 #: The refused orders, and the seconds from the first entry to the last; each order has one entry.
 _REFUSED = """
 SELECT count(DISTINCT saga_id) AS orders, count(*) AS entries,
-    extract(epoch FROM max(at) - min(at))::float8 AS seconds, (SELECT count(*) FROM outbox) AS unsent
+    extract(epoch FROM max(at) - min(at))::float8 AS seconds, (SELECT count(*) FROM saga_outbox) AS unsent
 FROM saga_log
 """
 

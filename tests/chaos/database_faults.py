@@ -26,8 +26,8 @@ _OWN_TABLES = {
 }
 _TOOLKIT_TABLES = {
     Fault.LOG_REVOKED: "saga_log",
-    Fault.OUTBOX_REVOKED: "outbox",
-    Fault.DEAD_LETTERS_REVOKED: "dead_letters",
+    Fault.OUTBOX_REVOKED: "saga_outbox",
+    Fault.DEAD_LETTERS_REVOKED: "saga_dead_letters",
 }
 #: How long to wait for a query to kill, in seconds: longer than any outage of the broker.
 _PATIENCE = 60.0

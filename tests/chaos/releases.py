@@ -103,7 +103,7 @@ async def _has_moved(here: World, name: str) -> bool:
 
 async def _is_unbound(here: World) -> bool:
     """Whether shipping has unbound the event that its previous release consumed."""
-    query = "SELECT count(*) AS gone FROM bindings WHERE routing_key = 'inventory.GiftUnpacked' AND unbound = 1"
+    query = "SELECT count(*) AS gone FROM saga_bindings WHERE routing_key = 'inventory.GiftUnpacked' AND unbound = 1"
     return bool((await here.rows("shipping", query))[0]["gone"])
 
 

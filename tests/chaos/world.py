@@ -162,7 +162,7 @@ class World(Client):
         """Return the dead letters that are not poison; note the others, and drop them as an operator does."""
         strays = []
         for name in self.fleet.databases:
-            for row in await self.rows(name, "SELECT id, message_id, event_type, reason, error FROM dead_letters"):
+            for row in await self.rows(name, "SELECT id, message_id, event_type, reason, error FROM saga_dead_letters"):
                 sent = self.poison.get(row["message_id"])
                 if row["reason"] == _NO_LONGER_CONSUMED:
                     self.outdated += 1
@@ -176,7 +176,7 @@ class World(Client):
 
     async def _drop(self, name: str, dead_letter_id: str) -> None:
         async with self.fleet.databases[name].engine.begin() as connection:
-            await connection.execute(text("DELETE FROM dead_letters WHERE id = :id"), {"id": dead_letter_id})
+            await connection.execute(text("DELETE FROM saga_dead_letters WHERE id = :id"), {"id": dead_letter_id})
 
 
 #: The events that end a saga of any type.

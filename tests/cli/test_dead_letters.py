@@ -152,7 +152,7 @@ def test_redrive_goes_to_the_services_own_queue(saga, payment):
 
     assert result.exit_code == 0
     assert [(row["id"], row["outcome"]) for row in json.loads(result.stdout)] == [("a", "redriven")]
-    assert rows(payment, "SELECT message_id, destination FROM outbox") == [("message-a", "saga.payment")]
+    assert rows(payment, "SELECT message_id, destination FROM saga_outbox") == [("message-a", "saga.payment")]
     log = json.loads(saga("log", "payment", "--saga", "order-2", "-o", "json").stdout)
     assert (log[-1]["to_state"], log[-1]["error"]) == ("redriven", "the gateway is back")
 
@@ -162,7 +162,7 @@ def test_redrive_queue_follows_the_exchange_setting(saga, payment, monkeypatch):
 
     saga("dead-letters", "redrive", "payment", "--id", "a", *WHY)
 
-    assert rows(payment, "SELECT destination FROM outbox") == [("shop.payment",)]
+    assert rows(payment, "SELECT destination FROM saga_outbox") == [("shop.payment",)]
 
 
 def test_redrive_of_an_ended_saga_is_refused(saga, payment):
@@ -170,7 +170,7 @@ def test_redrive_of_an_ended_saga_is_refused(saga, payment):
 
     assert result.exit_code == 1
     assert result.stderr.startswith("1 of 3 refused; the first: saga order-1 has ended (Completed)")
-    assert rows(payment, "SELECT id FROM dead_letters") == [("b",)]
+    assert rows(payment, "SELECT id FROM saga_dead_letters") == [("b",)]
 
 
 def test_a_redrive_twice_is_harmless(saga, payment):
@@ -180,7 +180,7 @@ def test_a_redrive_twice_is_harmless(saga, payment):
 
     assert (first.exit_code, second.exit_code) == (0, 1)
     assert second.stderr.startswith("error: payment has no such dead letter: 'a'; ")
-    assert len(rows(payment, "SELECT * FROM outbox")) == 1
+    assert len(rows(payment, "SELECT * FROM saga_outbox")) == 1
 
 
 @pytest.mark.parametrize("verb", ["redrive", "drop"])
@@ -202,12 +202,12 @@ def test_who_did_it_and_why_is_kept(saga, payment):
     saga("dead-letters", "redrive", "payment", "--id", "a", *WHY)
     saga("dead-letters", "drop", "payment", "--id", "b", "--reason", "the customer has gone")
 
-    audit = rows(payment, "SELECT verb, saga_id, reason, subject FROM audit ORDER BY id")
+    audit = rows(payment, "SELECT verb, saga_id, reason, subject FROM saga_audit ORDER BY id")
     assert audit == [
         ("redrive", "order-2", "the gateway is back", "a"),
         ("drop", "order-1", "the customer has gone", "b"),
     ]
-    assert all("@" in actor for (actor,) in rows(payment, "SELECT actor FROM audit"))
+    assert all("@" in actor for (actor,) in rows(payment, "SELECT actor FROM saga_audit"))
 
 
 def test_dry_run_needs_no_reason_and_changes_nothing(saga, payment):
@@ -218,8 +218,8 @@ def test_dry_run_needs_no_reason_and_changes_nothing(saga, payment):
         "refused",
         "would be redriven",
     ]
-    assert len(rows(payment, "SELECT * FROM dead_letters")) == 3
-    assert rows(payment, "SELECT * FROM outbox") == rows(payment, "SELECT * FROM audit") == []
+    assert len(rows(payment, "SELECT * FROM saga_dead_letters")) == 3
+    assert rows(payment, "SELECT * FROM saga_outbox") == rows(payment, "SELECT * FROM saga_audit") == []
 
 
 def test_many_letters_go_bite_by_bite(saga, logs):
@@ -230,7 +230,7 @@ def test_many_letters_go_bite_by_bite(saga, logs):
 
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 250
-    assert rows(logs["payment"], "SELECT count(*) FROM outbox") == [(250,)]
+    assert rows(logs["payment"], "SELECT count(*) FROM saga_outbox") == [(250,)]
 
 
 def test_http_does_the_same_as_the_database(saga, payment, serve, monkeypatch):
@@ -246,7 +246,7 @@ def test_http_does_the_same_as_the_database(saga, payment, serve, monkeypatch):
     assert [row["outcome"] for row in json.loads(redriven.stdout)] == ["redriven", "refused", "redriven"]
     dropped = saga("dead-letters", "drop", "payment", "--step", "process_payment", *WHY, there, "-o", "json")
     assert [row["id"] for row in json.loads(dropped.stdout)] == ["b"]
-    assert rows(payment, "SELECT count(*) FROM audit") == [(3,)]
+    assert rows(payment, "SELECT count(*) FROM saga_audit") == [(3,)]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_hidden_message_names_the_reason_and_the_table(saga, shop, dead_letter, 
     assert f"body: (not shown: {why})" in result.stdout
     assert result.stderr == (
         f"the message of {dead_letter} is not shown, since its event's declaration is not known here; "
-        "it is whole in the table dead_letters of payment's database\n"
+        "it is whole in the table saga_dead_letters of payment's database\n"
     )
 
 

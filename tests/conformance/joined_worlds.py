@@ -184,6 +184,6 @@ def assert_all_or_nothing(world: Simulation, joined: Joined) -> bool:
     found = violations_of(SAGA_ID, timeline(world), consumed=consumed, answers=answers)
     assert found == []
     for name in world.files:
-        assert [tuple(row) for row in world.rows(name, "SELECT id, event_type FROM outbox")] == []
-        assert [tuple(row) for row in world.rows(name, "SELECT reason, error FROM dead_letters")] == []
+        assert [tuple(row) for row in world.rows(name, "SELECT id, event_type FROM saga_outbox")] == []
+        assert [tuple(row) for row in world.rows(name, "SELECT reason, error FROM saga_dead_letters")] == []
     return "completed" in states(world, joined.last)

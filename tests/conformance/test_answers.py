@@ -196,4 +196,4 @@ async def test_an_open_question_is_reminded_of_until_it_is_decided(reminding: Wo
 
     assert (await reminding.notes("desk", "desk-1")).count("reminded") == reminders
     async with reminding.runtimes["desk"].database.reading() as connection:
-        assert await connection.scalar(text("SELECT count(*) FROM outbox")) == 0
+        assert await connection.scalar(text("SELECT count(*) FROM saga_outbox")) == 0

@@ -201,7 +201,7 @@ def assert_one_end(world: Simulation, folder: Path, *, well: bool) -> None:
     (reserved,) = world.rows("inventory", "SELECT sum(reserved) FROM stock")[0]
     assert reserved == (5 if well else 0)
     assert money_kept(folder) == (PRICE if well else 0)
-    assert not any(world.rows(name, "SELECT 1 FROM dead_letters") for name in world.files)
+    assert not any(world.rows(name, "SELECT 1 FROM saga_dead_letters") for name in world.files)
 
 
 def money_kept(folder: Path) -> int:

@@ -68,7 +68,7 @@ def test_no_timer_outlives_its_saga(tmp_path: Path) -> None:
         started(world, joined)
         world.deliver_all()
 
-        assert world.rows("payment", "SELECT id FROM outbox WHERE id LIKE 'timer:%'") == []
+        assert world.rows("payment", "SELECT id FROM saga_outbox WHERE id LIKE 'timer:%'") == []
         settled(world)
         assert_all_or_nothing(world, joined)
 
@@ -87,5 +87,5 @@ def test_a_join_that_gathers_in_a_failed_saga_is_left(tmp_path: Path) -> None:
 
         assert states(world, "take_payment") == ["gathering", "gathering"]
         assert assert_all_or_nothing(world, joined) is False
-        assert [tuple(row) for row in world.rows("payment", "SELECT id FROM outbox")] == []
+        assert [tuple(row) for row in world.rows("payment", "SELECT id FROM saga_outbox")] == []
         assert not [entry for entry in timeline(world) if entry.step == "take_payment" and entry.to_state == "ignored"]

@@ -99,7 +99,7 @@ class World(ABC):
 
     async def own(self, service: str) -> int:
         """Return how many outbox rows a service has addressed to itself."""
-        query = text("SELECT count(*) FROM outbox WHERE destination IS NOT NULL")
+        query = text("SELECT count(*) FROM saga_outbox WHERE destination IS NOT NULL")
         async with self.runtimes[service].database.reading() as connection:
             return int(await connection.scalar(query) or 0)
 

@@ -20,7 +20,7 @@ async def add_to_outbox(database: Database, *rows: OutboxRow) -> None:
 async def rows_left(database: Database) -> list[str]:
     """Return the saga ids of the outbox's rows."""
     async with database.reading() as connection:
-        return list((await connection.execute(text("SELECT saga_id FROM outbox ORDER BY saga_id"))).scalars())
+        return list((await connection.execute(text("SELECT saga_id FROM saga_outbox ORDER BY saga_id"))).scalars())
 
 
 async def log_of(database: Database, loan_id: str) -> list[LogEntry]:

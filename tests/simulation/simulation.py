@@ -106,7 +106,7 @@ class Simulation:
     def is_quiet(self) -> bool:
         """Whether nothing is in flight: no waiting message, no outbox row, no busy process."""
         at_work = self.wire.waiting or any(process.is_at_work for process in self.processes.values())
-        return not at_work and not any(self.rows(name, "SELECT 1 FROM outbox LIMIT 1") for name in self.files)
+        return not at_work and not any(self.rows(name, "SELECT 1 FROM saga_outbox LIMIT 1") for name in self.files)
 
     def close(self) -> None:
         """Kill all processes."""

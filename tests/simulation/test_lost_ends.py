@@ -146,7 +146,7 @@ def all_closed(world: Simulation, end: str) -> bool:
 
 
 def nothing_overdue(world: Simulation) -> bool:
-    return not any(world.rows(name, "SELECT 1 FROM overdue") for name in SERVICES)
+    return not any(world.rows(name, "SELECT 1 FROM saga_overdue") for name in SERVICES)
 
 
 def ends_sent(world: Simulation) -> int:

@@ -106,12 +106,12 @@ class Exit:
 
 def is_committed(database: sqlite3.Connection, message: WireMessage) -> bool:
     """Whether this database's outbox holds the message, committed."""
-    return _has(database, "outbox", "message_id", message)
+    return _has(database, "saga_outbox", "message_id", message)
 
 
 def is_recorded(database: sqlite3.Connection, message: WireMessage) -> bool:
     """Whether a service has committed a result of this message: an entry, a retry or a dead letter."""
-    places = ("saga_log", "event_id"), ("outbox", "message_id"), ("dead_letters", "message_id")
+    places = ("saga_log", "event_id"), ("saga_outbox", "message_id"), ("saga_dead_letters", "message_id")
     return any(_has(database, table, column, message) for table, column in places)
 
 

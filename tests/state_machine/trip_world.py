@@ -72,7 +72,7 @@ class TripWorld(RuleBasedStateMachine):
 
     def dead_letters(self) -> list[tuple[str, str]]:
         """Return the services that have dead letters, with the ids of these."""
-        query = "SELECT id FROM dead_letters ORDER BY id"
+        query = "SELECT id FROM saga_dead_letters ORDER BY id"
         return [(name, row["id"]) for name in self.world.files for row in self.world.rows(name, query)]
 
     def redrive(self, service: str, dead_letter: str) -> None:

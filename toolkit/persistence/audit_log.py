@@ -17,7 +17,7 @@ from toolkit.persistence.schema import UtcDateTime, metadata
 from toolkit.protocol.rows import Row
 
 audit = Table(
-    "audit",
+    "saga_audit",
     metadata,
     Column("id", String, primary_key=True),
     Column("at", UtcDateTime, nullable=False),
@@ -27,7 +27,7 @@ audit = Table(
     Column("saga_type", String),
     Column("saga_id", String),
     Column("subject", Text, nullable=False),
-    Index("audit_by_time", "at"),
+    Index("saga_audit_by_time", "at"),
 )
 
 

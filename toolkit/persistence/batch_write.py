@@ -121,7 +121,7 @@ def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
     if batch.rows:
         yield _ADD_JSON, to_json([_row_values(row) for row in batch.rows]).decode()
     if batch.sent:
-        yield "DELETE FROM outbox WHERE id = ANY (${number}::text[]) AND {condition}", list(batch.sent)
+        yield "DELETE FROM saga_outbox WHERE id = ANY (${number}::text[]) AND {condition}", list(batch.sent)
     if batch.ends:
         yield saga_ends.CLOSE, saga_ends.as_json(batch.ends)
 
@@ -201,7 +201,7 @@ def writer_to_sqlite(batch: BatchWrite) -> Callable[[sqlite3.Connection], bool]:
             return False
         driver.executemany(append, entries)
         driver.executemany(_ADD, rows)
-        driver.executemany("DELETE FROM outbox WHERE id = ?", [(row_id,) for row_id in batch.sent])
+        driver.executemany("DELETE FROM saga_outbox WHERE id = ?", [(row_id,) for row_id in batch.sent])
         saga_ends.close_in_thread(driver, batch.ends)
         return True
 

@@ -39,7 +39,7 @@ from toolkit.persistence.unreadable_rows import headers_of
 log = structlog.get_logger("toolkit")
 
 dead_letters = Table(
-    "dead_letters",
+    "saga_dead_letters",
     metadata,
     Column("id", String, primary_key=True),
     Column("service", String, nullable=False),
@@ -59,8 +59,8 @@ dead_letters = Table(
     Column("first_at", UtcDateTime, nullable=False),
     Column("last_at", UtcDateTime, nullable=False),
     Column("fingerprint", String, nullable=False, unique=True),
-    Index("dead_letters_by_saga", "saga_id"),
-    Index("dead_letters_by_time", "last_at"),
+    Index("saga_dead_letters_by_saga", "saga_id"),
+    Index("saga_dead_letters_by_time", "last_at"),
 )
 
 #: No saga's type is longer; the header of an unknown sender is cut to it.

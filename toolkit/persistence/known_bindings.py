@@ -23,7 +23,7 @@ from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 log = structlog.get_logger("toolkit")
 
 bindings = Table(
-    "bindings",
+    "saga_bindings",
     metadata,
     Column("routing_key", String, primary_key=True),
     Column("holder", String, primary_key=True),

@@ -22,7 +22,7 @@ from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.rows import Row
 
 known_steps = Table(
-    "known_steps",
+    "saga_known_steps",
     metadata,
     Column("service", String, primary_key=True),
     Column("saga_type", String, primary_key=True),

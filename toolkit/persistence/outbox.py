@@ -36,7 +36,7 @@ from toolkit.protocol.keys import TIMER
 from toolkit.protocol.pending_rows import UnsentMessage
 
 outbox = Table(
-    "outbox",
+    "saga_outbox",
     metadata,
     Column("id", Key, primary_key=True),
     Column("message_id", String, nullable=False),
@@ -50,7 +50,7 @@ outbox = Table(
     Column("optional", Integer, nullable=False),
     Column("due_at", UtcDateTime, nullable=False),
     Column("tries", Integer, nullable=False),
-    Index("outbox_by_due", "due_at"),
+    Index("saga_outbox_by_due", "due_at"),
 )
 
 _LISTED = ("id", "message_id", "event_type", "saga_id", "occurred_at", "due_at", "tries", "destination", "headers")
@@ -122,7 +122,7 @@ async def add(connection: AsyncConnection, rows: Sequence[OutboxRow]) -> None:
 async def claim(connection: AsyncConnection, *, now: datetime, until: datetime, most: int) -> list[OutboxRow]:
     """Claim up to `most` due rows: no other relay claims them before `until`. Unreadable rows are set aside."""
     result = await connection.execute(_CLAIM, {"now": now, "until": until, "most": most})
-    rows, broken = readable("outbox", result, _row)
+    rows, broken = readable("saga_outbox", result, _row)
     for row in broken:
         await put_back(connection, row.id, until=now + REST)
     return rows

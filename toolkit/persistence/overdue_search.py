@@ -40,7 +40,7 @@ from toolkit.protocol.pending_rows import OverdueStep
 
 #: How far the search has come; one row. The replica that advances it owns what the window holds.
 watched = Table(
-    "watched", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
+    "saga_watched", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
 )
 
 _BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)

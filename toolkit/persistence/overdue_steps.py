@@ -21,7 +21,7 @@ from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.pending_rows import OverdueStep
 
 overdue = Table(
-    "overdue",
+    "saga_overdue",
     metadata,
     Column("saga_type", Key, primary_key=True),
     Column("saga_id", Key, primary_key=True),
@@ -30,10 +30,11 @@ overdue = Table(
     Column("state", String, nullable=False),
     Column("saga_state", String, nullable=False),
     Column("since", UtcDateTime, nullable=False),
-    Column("next_at", UtcDateTime, nullable=False, index=True),
+    Column("next_at", UtcDateTime, nullable=False),
     Column("nudges", Integer, nullable=False),
     Column("aborted", Integer, nullable=False),
-    Index("overdue_by_saga", "saga_id"),
+    Index("saga_overdue_by_saga", "saga_id"),
+    Index("saga_overdue_by_next", "next_at"),
 )
 
 #: How many steps one sweep nudges at most; the next sweep takes the rest.
@@ -46,7 +47,7 @@ async def claim(connection: AsyncConnection, *, now: datetime, until: datetime) 
     due = select(*key).where(overdue.c.next_at <= now).limit(_AT_ONCE)
     taken = update(overdue).where(tuple_(*key).in_(due.with_for_update(skip_locked=True)))
     rows = await connection.execute(taken.values(next_at=until, nudges=overdue.c.nudges + 1).returning(*overdue.c))
-    steps, broken = readable("overdue", rows, _step)
+    steps, broken = readable("saga_overdue", rows, _step)
     for row in broken:
         await connection.execute(update(overdue).where(_is_one).values(next_at=now + REST), _key(row))
     return steps
@@ -98,7 +99,7 @@ async def listed(connection: AsyncConnection, *, saga_id: str | None = None, lim
     """Return overdue steps, the longest waiting first; with a saga id, those of all sagas with it."""
     query = select(overdue) if saga_id is None else select(overdue).where(overdue.c.saga_id == saga_id)
     rows = await connection.execute(query.order_by(overdue.c.since).limit(limit))
-    return readable("overdue", rows, _step)[0]
+    return readable("saga_overdue", rows, _step)[0]
 
 
 _is_one = and_(

@@ -20,7 +20,7 @@ from toolkit.protocol.keys import SagaKey
 
 #: One row: sagas whose last entry is of that time or earlier may have been pruned.
 pruned = Table(
-    "pruned", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
+    "saga_pruned", metadata, Column("id", Integer, primary_key=True), Column("until", UtcDateTime, nullable=False)
 )
 
 #: How far the clock of an event's emitter may be ahead of this service's clock.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Column, Table, and_, bindparam, case, delete, func, select
+from sqlalchemy import Column, Index, Table, and_, bindparam, case, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.persistence.schema import Key, UtcDateTime, insert_into, metadata
@@ -13,12 +13,13 @@ from toolkit.protocol.keys import SagaKey, StreamKey
 
 #: One row for each question, by the step that asks.
 waits = Table(
-    "waits",
+    "saga_waits",
     metadata,
     Column("saga_type", Key, primary_key=True),
     Column("saga_id", Key, primary_key=True),
     Column("step", Key, primary_key=True),
-    Column("until", UtcDateTime, nullable=False, index=True),
+    Column("until", UtcDateTime, nullable=False),
+    Index("saga_waits_by_until", "until"),
 )
 
 

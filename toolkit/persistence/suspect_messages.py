@@ -18,7 +18,7 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
 
 suspects = Table(
-    "suspects",
+    "saga_suspects",
     metadata,
     Column("id", String, primary_key=True),
     Column("marks", Integer, nullable=False),

@@ -218,5 +218,5 @@ def _abort(step: OverdueStep, cause: EmittedEvent | None, now: datetime) -> Wire
     try:
         return abort_request(step.saga_type, step.saga_id, reason, now=now, traceparent=trace, started_at=began)
     except ValueError as error:
-        set_aside("overdue", error, saga_type=step.saga_type, saga_id=step.saga_id, step=step.step)
+        set_aside("saga_overdue", error, saga_type=step.saga_type, saga_id=step.saga_id, step=step.step)
         return None

@@ -14,20 +14,20 @@ PROBES = [each.name for each in CHECKS if each.is_probe]
 
 
 def test_the_table_shows_reason_and_cure(saga, files):
-    execute(files["payment"], "DROP TABLE outbox")
+    execute(files["payment"], "DROP TABLE saga_outbox")
 
     result = saga("doctor", "payment")
 
     assert result.exit_code == 1
     lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert lines[-3] == "✗  tables             payment  there is no table outbox"
+    assert lines[-3] == "✗  tables             payment  there is no table saga_outbox"
     assert lines[-2].startswith(f"{' ' * 31}why: without a table or a column messages fail")
     assert lines[-1] == f"{' ' * 31}cure: `saga run payment` creates its tables, if SAGA_DATABASE_URL leads there"
     assert result.stderr.splitlines()[0] == "8 checks; problems: 1, advice: 0, not checked: 0"
 
 
 def test_jsonl_has_one_finding_a_line(saga, files):
-    execute(files["payment"], "DROP TABLE outbox")
+    execute(files["payment"], "DROP TABLE saga_outbox")
 
     lines = saga("doctor", "payment", "-o", "jsonl").stdout.splitlines()
 
@@ -37,7 +37,7 @@ def test_jsonl_has_one_finding_a_line(saga, files):
         "severity": "problem",
         "check": "tables",
         "service": "payment",
-        "found": "there is no table outbox",
+        "found": "there is no table saga_outbox",
         "cure": "`saga run payment` creates its tables, if SAGA_DATABASE_URL leads there",
     }
 

@@ -29,11 +29,11 @@ def test_correct_files_end_with_zero(doctor, files):
 
 
 def test_missing_tables_are_found(doctor, files):
-    execute(files["payment"], "DROP TABLE outbox; DROP TABLE payment;")
+    execute(files["payment"], "DROP TABLE saga_outbox; DROP TABLE payment;")
 
     row = only(doctor("payment"), "tables")
 
-    assert (row["service"], row["found"]) == ("payment", "there is no table outbox, payment")
+    assert (row["service"], row["found"]) == ("payment", "there is no table saga_outbox, payment")
     assert row["cure"].startswith("`saga run payment` creates its tables")
 
 
@@ -67,7 +67,7 @@ def test_a_copied_log_without_its_fence_is_cured(doctor, files):
 
 
 def test_a_renamed_step_is_found(doctor, files):
-    execute(files["payment"], "INSERT INTO known_steps VALUES ('payment', 'order', 'charge_card')")
+    execute(files["payment"], "INSERT INTO saga_known_steps VALUES ('payment', 'order', 'charge_card')")
     assert found(doctor("payment"), "undeclared step") == [], "the log has no entry of it"
 
     url = f"sqlite:///{files['payment']}"

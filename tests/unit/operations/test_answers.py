@@ -241,7 +241,7 @@ async def test_an_answer_keeps_its_own_sagas_deadline(database: Database, clock:
     assert (await answered(database, YES, ADA, clock)).outcome == "sent"
 
     async with database.reading() as connection:
-        headers = await connection.scalar(text("SELECT headers FROM outbox WHERE event_type = 'Approved'"))
+        headers = await connection.scalar(text("SELECT headers FROM saga_outbox WHERE event_type = 'Approved'"))
     sent_with = json.loads(str(headers))
     assert sent_with["started-at"] == NOON.isoformat()
     assert not {"deadline", "traceparent"} & set(sent_with)
@@ -252,7 +252,7 @@ async def test_what_follows_keeps_the_sagas_start(database: Database, clock: Man
     await taken(branch, incoming(QUOTED, clock, started_at=NOON), incoming(YES, clock))
 
     async with database.reading() as connection:
-        headers = await connection.scalar(text("SELECT headers FROM outbox WHERE event_type = 'PurchaseApproved'"))
+        headers = await connection.scalar(text("SELECT headers FROM saga_outbox WHERE event_type = 'PurchaseApproved'"))
     assert json.loads(str(headers))["started-at"] == NOON.isoformat()
 
 

@@ -237,12 +237,12 @@ async def test_a_redrive_resets_the_retries(database: Database) -> None:
 
 async def test_an_interrupted_redrive_changes_nothing(database: Database) -> None:
     await store(database, dead(1))
-    await rename(database, "audit", "elsewhere")
+    await rename(database, "saga_audit", "elsewhere")
 
     with pytest.raises(DBAPIError):
         await redrive(database)
 
-    await rename(database, "elsewhere", "audit")
+    await rename(database, "elsewhere", "saga_audit")
     assert await waiting(database) == []
     assert [row.outcome for row in (await redrive(database)).rows] == ["redriven"]
     assert (await redrive(database)).rows == []

@@ -51,7 +51,7 @@ async def test_a_long_outage_returns_messages_to_the_broker(
 
 async def test_a_batcher_stops_during_an_outage(sqlite: Database, clerk: Clerk) -> None:
     branch = Branch(library(clerk), sqlite, resources={Clerk: clerk})
-    await rename(sqlite, "outbox", "hidden")
+    await rename(sqlite, "saga_outbox", "hidden")
     running = asyncio.create_task(branch.batcher.run())
     held = [asyncio.create_task(branch.batcher.deliver(wanted(number))) for number in range(3)]
     await eventually(lambda: is_now(not branch.batcher.is_healthy), what="the outage")
@@ -68,7 +68,7 @@ async def test_an_unstorable_dead_letter_is_retried(sqlite: Database, clerk: Cle
         sqlite,
         "CREATE TRIGGER no BEFORE INSERT ON saga_log WHEN NEW.saga_id = 'loan-2' BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
-    await rename(sqlite, "dead_letters", "hidden")
+    await rename(sqlite, "saga_dead_letters", "hidden")
 
     with capture_logs() as logs:
         async with branch.open():
@@ -77,7 +77,7 @@ async def test_an_unstorable_dead_letter_is_retried(sqlite: Database, clerk: Cle
             await branch.batcher.deliver(wanted(1))
             await eventually(lambda: is_now("dead letter could not be kept" in {each["event"] for each in logs}))
             was_settled = unstorable.done()
-            await rename(sqlite, "hidden", "dead_letters")
+            await rename(sqlite, "hidden", "saga_dead_letters")
             await unstorable
 
     assert not was_settled
@@ -108,7 +108,7 @@ async def host(tmp_path: Path, clerk: Clerk) -> AsyncIterator[ServiceRuntime]:
     await host.stop()
 
 
-@pytest.mark.parametrize("table", ["saga_log", "outbox", "overdue"])
+@pytest.mark.parametrize("table", ["saga_log", "saga_outbox", "saga_overdue"])
 async def test_a_service_without_a_table_is_not_ready(host: ServiceRuntime, table: str) -> None:
     was_recording = host.is_recording
     await rename(host.database, table, "hidden")
@@ -127,13 +127,13 @@ async def test_a_brokers_dead_letter_waits_for_its_table(host: ServiceRuntime) -
     dead_letter = DeadLetter(
         id=new_id(), service="library", reason="rejected", error="by the broker", message=wanted(1), at=NOON
     )
-    await rename(host.database, "dead_letters", "hidden")
+    await rename(host.database, "saga_dead_letters", "hidden")
 
     with capture_logs() as logs:
         keeping = asyncio.create_task(host.dead_letter(dead_letter))
         await eventually(lambda: is_now(any("cure" in each for each in logs)), what="the cure")
         was_done = keeping.done()
-        await rename(host.database, "hidden", "dead_letters")
+        await rename(host.database, "hidden", "saga_dead_letters")
         await asyncio.wait_for(keeping, timeout=20)
 
     assert not was_done

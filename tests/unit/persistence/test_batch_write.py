@@ -86,20 +86,20 @@ async def stored(database: Database, table: str) -> list[tuple[object, ...]]:
 async def emptied(database: Database) -> None:
     async with database.engine.begin() as connection:
         await connection.execute(text("DELETE FROM saga_log"))
-        await connection.execute(text("DELETE FROM outbox"))
+        await connection.execute(text("DELETE FROM saga_outbox"))
 
 
 async def test_one_write_leaves_the_same_rows(database: Database) -> None:
     async with writing(database) as connection:
         await saga_log.append(connection, ENTRIES)
         await outbox.add(connection, ROWS)
-    expected = await stored(database, "saga_log"), await stored(database, "outbox")
+    expected = await stored(database, "saga_log"), await stored(database, "saga_outbox")
     await emptied(database)
 
     async with writing(database) as connection:
         await write_batch(connection, BatchWrite(entries=ENTRIES, rows=ROWS))
 
-    assert (await stored(database, "saga_log"), await stored(database, "outbox")) == expected
+    assert (await stored(database, "saga_log"), await stored(database, "saga_outbox")) == expected
     assert [len(rows) for rows in expected] == [3, 2]
 
 
@@ -134,7 +134,7 @@ async def test_each_part_is_written_without_others(database: Database, parts: di
         assert await write_batch(connection, BatchWrite(**parts))
 
     assert len(await stored(database, "saga_log")) == len(parts.get("entries", ()))
-    assert len(await stored(database, "outbox")) == len(parts.get("rows", ()))
+    assert len(await stored(database, "saga_outbox")) == len(parts.get("rows", ()))
 
 
 async def test_a_taken_position_rejects_the_whole_batch(database: Database) -> None:

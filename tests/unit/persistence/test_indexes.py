@@ -29,7 +29,7 @@ from toolkit.runtime.watchdog import Watchdog
 from toolkit.testing import ManualClock
 
 #: The tables that grow with the number of sagas.
-GROWING = ("saga_log", "outbox", "overdue", "dead_letters")
+GROWING = ("saga_log", "saga_outbox", "saga_overdue", "saga_dead_letters")
 READS_OR_MOVES = re.compile(r"\s*(WITH|SELECT|UPDATE|DELETE|INSERT INTO \S+ \([^)]*\) SELECT)\b")
 
 LITERAL = re.compile(r"'(?:[^']|'')*'")

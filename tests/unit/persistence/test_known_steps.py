@@ -77,7 +77,7 @@ async def test_unfinished_sagas_of_an_undeclared_step_stop_startup(branch: Branc
 
 async def test_steps_never_recorded_are_learned_from_the_log(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
-    await change(database, "DELETE FROM known_steps")
+    await change(database, "DELETE FROM saga_known_steps")
 
     with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(1 unfinished\)"):
         await start(renamed(), database)
@@ -91,7 +91,7 @@ async def test_a_long_log_is_searched_in_ranges(
     monkeypatch.setattr(known_steps, "_RANGE", 2)
     monkeypatch.setattr(known_steps, "MOST_COUNTED", 5)
     await branch.take(*(BookWanted(loan_id=f"loan-{each}") for each in range(9)))
-    await change(database, "DELETE FROM known_steps", "DELETE FROM saga_log WHERE saga_id = 'loan-0'")
+    await change(database, "DELETE FROM saga_known_steps", "DELETE FROM saga_log WHERE saga_id = 'loan-0'")
 
     with pytest.raises(UndeclaredStepsError, match=r"loan/lend_book \(5 or more unfinished\)"):
         await start(renamed(), database)
@@ -180,7 +180,7 @@ async def entries(database: Database, step: str) -> list[dict]:
 
 async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database: Database, clerk: Clerk) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
-    await change(database, "UPDATE saga_log SET saga_type = 'lending'", "DELETE FROM known_steps")
+    await change(database, "UPDATE saga_log SET saga_type = 'lending'", "DELETE FROM saga_known_steps")
 
     with pytest.raises(UndeclaredStepsError, match=r"lending/lend_book \(1 unfinished\)"):
         await start(library(clerk), database)
@@ -188,7 +188,7 @@ async def test_a_saga_type_that_was_renamed_is_noticed(branch: Branch, database:
 
 async def test_another_services_steps_stay_its_own(branch: Branch, database: Database) -> None:
     await branch.take(BookWanted(loan_id="loan-1"))
-    await change(database, "UPDATE saga_log SET service = 'archive'", "DELETE FROM known_steps")
+    await change(database, "UPDATE saga_log SET service = 'archive'", "DELETE FROM saga_known_steps")
 
     (warning,) = await start(renamed(), database)
 

@@ -50,8 +50,8 @@ def watch(branch: Branch, clerk: Clerk) -> Watchdog:
 @pytest.mark.parametrize("headers", ["{broken", "[]", "null", ""])
 async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database: Database, headers: str) -> None:
     await add_to_outbox(database, *(outbox_row(f"loan-{each}", due_at=NOON) for each in range(3)))
-    await change(database, f"UPDATE outbox SET headers = '{headers}' WHERE saga_id = 'loan-1'")
-    before = counted("outbox")
+    await change(database, f"UPDATE saga_outbox SET headers = '{headers}' WHERE saga_id = 'loan-1'")
+    before = counted("saga_outbox")
 
     with capture_logs() as logs:
         await branch.relay._due.claim()
@@ -60,24 +60,24 @@ async def test_an_unreadable_outbox_row_stops_no_other(branch: Branch, database:
 
     assert sorted(branch.publisher.saga_ids()) == ["loan-0", "loan-2"]
     assert await rows_left(database) == ["loan-1"]
-    assert counted("outbox") == before + 1
+    assert counted("saga_outbox") == before + 1
     (line,) = [each for each in logs if each["log_level"] == "error"]
     assert (line["event"], line["table"], line["saga_id"]) == (
         "row can't be read and is set aside",
-        "outbox",
+        "saga_outbox",
         "loan-1",
     )
-    assert line["cure"].startswith("repair the row of outbox")
+    assert line["cure"].startswith("repair the row of saga_outbox")
     async with database.reading() as connection:
         assert [each.attempt for each in await outbox.listed(connection)] == [None]
 
 
 async def test_a_repaired_outbox_row_leaves_a_day_later(branch: Branch, database: Database, clock: ManualClock) -> None:
     await add_to_outbox(database, outbox_row("loan-1", due_at=NOON))
-    await change(database, "UPDATE outbox SET headers = ''")
+    await change(database, "UPDATE saga_outbox SET headers = ''")
     await branch.relay._due.claim()
 
-    await change(database, "UPDATE outbox SET headers = '{}'")
+    await change(database, "UPDATE saga_outbox SET headers = '{}'")
     clock.advance(timedelta(days=1, seconds=1))
     await branch.relay._due.claim()
     await branch.relay.drain()
@@ -154,7 +154,7 @@ async def test_an_invalid_event_rests_for_a_day(
     nudged = [each.correlation_id for each in branch.publisher.taken if each.type == "BookLent"]
     assert sorted(nudged) == ["loan-0", "loan-2"]
     async with database.reading() as connection:
-        rest = "SELECT saga_id, next_at FROM overdue ORDER BY next_at"
+        rest = "SELECT saga_id, next_at FROM saga_overdue ORDER BY next_at"
         rows = (await connection.execute(text(rest).columns(next_at=UtcDateTime()))).all()
     assert rows[-1].saga_id not in nudged
     assert rows[-1].next_at >= clock.now() + timedelta(hours=23)
@@ -163,9 +163,9 @@ async def test_an_invalid_event_rests_for_a_day(
 @pytest.mark.parametrize(
     "broken",
     [
-        "UPDATE overdue SET state = 'lent' WHERE saga_id = 'loan-1'",
-        "UPDATE overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'",
-        "UPDATE overdue SET saga_id = '' WHERE saga_id = 'loan-1'",
+        "UPDATE saga_overdue SET state = 'lent' WHERE saga_id = 'loan-1'",
+        "UPDATE saga_overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'",
+        "UPDATE saga_overdue SET saga_id = '' WHERE saga_id = 'loan-1'",
     ],
 )
 async def test_an_unreadable_overdue_row_stops_no_nudge(
@@ -196,7 +196,7 @@ async def test_metrics_leave_out_an_unreadable_row(
 
     await overdue_loans(branch, clock)
     await watch.sweep()
-    await change(database, "UPDATE overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'")
+    await change(database, "UPDATE saga_overdue SET saga_state = 'Lent' WHERE saga_id = 'loan-1'")
 
     page = (await metrics.page(library(clerk), database, ready)).decode()
 
@@ -220,7 +220,9 @@ async def test_an_unreadable_row_is_pruned_with_others(branch: Branch, database:
 async def test_unreadable_headers_do_not_stop_a_redrive(branch: Branch, database: Database) -> None:
     messages = [message_of(BookWanted(loan_id=f"loan-{each}"), at=NOON).on_attempt(1) for each in range(3)]
     await branch.executor.execute([Unreadable(each, "schema", "no loan") for each in messages])
-    await change(database, "UPDATE dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'")
+    await change(
+        database, "UPDATE saga_dead_letters SET headers = '{broken', step = 'lend_book' WHERE saga_id = 'loan-1'"
+    )
     by = Operator(name="ada", reason="repaired")
 
     assert [each.headers for each in await dead_letters_of(database) if each.saga_id == "loan-1"] == [{}]

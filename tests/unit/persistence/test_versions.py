@@ -136,6 +136,6 @@ async def test_a_redriven_dead_letter_keeps_its_version(before: Branch, database
 
     async with database.reading() as connection:
         assert await dead_letter_queries.count(connection) == 0
-        sql = "SELECT headers FROM outbox WHERE event_type = 'CardRefused' ORDER BY id DESC"
+        sql = "SELECT headers FROM saga_outbox WHERE event_type = 'CardRefused' ORDER BY id DESC"
         headers = (await connection.exec_driver_sql(sql)).scalars().all()
     assert all('"event-version": 1' in each for each in headers)

@@ -20,10 +20,10 @@ from toolkit.persistence.database import Database
 #: Faults of the toolkit's tables on either database: the harm, its undoing, and a part of the logged cure.
 RENAMED = [
     ("ALTER TABLE saga_log RENAME TO hidden", "ALTER TABLE hidden RENAME TO saga_log", "restore the table"),
-    ("ALTER TABLE outbox RENAME TO hidden", "ALTER TABLE hidden RENAME TO outbox", "restore the table"),
+    ("ALTER TABLE saga_outbox RENAME TO hidden", "ALTER TABLE hidden RENAME TO saga_outbox", "restore the table"),
     (
-        "ALTER TABLE outbox RENAME COLUMN tries TO t",
-        "ALTER TABLE outbox RENAME COLUMN t TO tries",
+        "ALTER TABLE saga_outbox RENAME COLUMN tries TO t",
+        "ALTER TABLE saga_outbox RENAME COLUMN t TO tries",
         "add the missing column",
     ),
     (
@@ -35,8 +35,16 @@ RENAMED = [
 ON_SERVER = [
     ("REVOKE INSERT ON saga_log FROM {login}", "GRANT INSERT ON saga_log TO {login}", "grant the service's login"),
     ("REVOKE SELECT ON saga_log FROM {login}", "GRANT SELECT ON saga_log TO {login}", "grant the service's login"),
-    ("REVOKE INSERT ON outbox FROM {login}", "GRANT INSERT ON outbox TO {login}", "grant the service's login"),
-    ("REVOKE DELETE ON outbox FROM {login}", "GRANT DELETE ON outbox TO {login}", "grant the service's login"),
+    (
+        "REVOKE INSERT ON saga_outbox FROM {login}",
+        "GRANT INSERT ON saga_outbox TO {login}",
+        "grant the service's login",
+    ),
+    (
+        "REVOKE DELETE ON saga_outbox FROM {login}",
+        "GRANT DELETE ON saga_outbox TO {login}",
+        "grant the service's login",
+    ),
     (
         "REVOKE USAGE ON SEQUENCE saga_log_id_seq FROM {login}",
         "GRANT USAGE ON SEQUENCE saga_log_id_seq TO {login}",
@@ -47,7 +55,11 @@ ON_SERVER = [
         "ALTER TABLE saga_log DROP CONSTRAINT no",
         "remove the constraint",
     ),
-    ("ALTER TABLE outbox ADD COLUMN more INT NOT NULL", "ALTER TABLE outbox DROP COLUMN more", "remove the constraint"),
+    (
+        "ALTER TABLE saga_outbox ADD COLUMN more INT NOT NULL",
+        "ALTER TABLE saga_outbox DROP COLUMN more",
+        "remove the constraint",
+    ),
 ]
 IN_FILE = [
     (

@@ -75,6 +75,6 @@ async def paid(database: Database) -> list[str]:
 
 async def timers(database: Database) -> list[tuple[str, str]]:
     """Return the ids and the event types of the timers in the outbox."""
-    query = text("SELECT id, event_type FROM outbox WHERE id LIKE 'timer:%' ORDER BY id")
+    query = text("SELECT id, event_type FROM saga_outbox WHERE id LIKE 'timer:%' ORDER BY id")
     async with database.reading() as connection:
         return [(row.id, row.event_type) for row in await connection.execute(query)]

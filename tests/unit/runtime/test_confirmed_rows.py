@@ -101,10 +101,10 @@ async def test_a_failed_delete_is_repeated_alone(
 
     async with running(relay):
         await until_published(publisher, 1)
-        await rename(database, "outbox", "hidden")
+        await rename(database, "saga_outbox", "hidden")
         broker.confirm.set()
         await becomes_true(lambda: not relay.is_healthy, what="the outage")
-        await rename(database, "hidden", "outbox")
+        await rename(database, "hidden", "saga_outbox")
         await until_empty(database)
         await becomes_true(lambda: relay.is_healthy, what="the recovery")
 

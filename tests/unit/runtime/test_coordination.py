@@ -118,5 +118,5 @@ async def test_an_error_of_the_coordinator_is_named(database: Database, clock: M
     await branch.executor.execute([received(TRIP, clock)])
 
     async with database.reading() as connection:
-        kept = (await connection.execute(text("SELECT reason, error FROM dead_letters"))).one()
+        kept = (await connection.execute(text("SELECT reason, error FROM saga_dead_letters"))).one()
     assert tuple(kept) == ("coordinator failed", "LookupError: no such plan")

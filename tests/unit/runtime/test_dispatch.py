@@ -89,7 +89,7 @@ async def test_a_message_is_deferred_during_a_call(
 
     assert await states(database, "loan-1") == ["executing"]
     async with database.reading() as connection:
-        rows = (await connection.execute(text("SELECT destination, event_type FROM outbox"))).all()
+        rows = (await connection.execute(text("SELECT destination, event_type FROM saga_outbox"))).all()
     assert [tuple(row) for row in rows] == [
         ("saga.library", "CardRefused" if trigger == "compensation" else "AbortRequested")
     ]

@@ -24,7 +24,7 @@ async def test_a_failed_attempt_returns_to_its_own_queue(
     await branch.take(WANTED)
 
     async with database.reading() as connection:
-        row = (await connection.execute(text("SELECT destination, event_type, headers FROM outbox"))).one()
+        row = (await connection.execute(text("SELECT destination, event_type, headers FROM saga_outbox"))).one()
     assert (row.destination, row.event_type) == ("saga.library", "BookWanted")
     assert '"attempt": 2' in row.headers
     assert branch.publisher.taken == []
@@ -83,7 +83,7 @@ async def test_a_step_may_choose_its_retry_time(
     await branch.take(WANTED)
 
     async with database.transaction() as session:
-        due = await (await session.connection()).scalar(text("SELECT due_at FROM outbox"))
+        due = await (await session.connection()).scalar(text("SELECT due_at FROM saga_outbox"))
     assert str(clock.now() + timedelta(seconds=7))[:19] in str(due)
 
 

@@ -151,7 +151,7 @@ async def test_a_timer_stands_for_the_first_arrivals_deadline(
     await taken(payment, booking(FLIGHT, clock))
 
     async with database.reading() as connection:
-        due = await connection.scalar(text("SELECT due_at FROM outbox WHERE id LIKE 'timer:%'"))
+        due = await connection.scalar(text("SELECT due_at FROM saga_outbox WHERE id LIKE 'timer:%'"))
     assert str(due)[:16] == str(clock.now() - waited + PATIENCE)[:16]
     assert await timers(database) == [(TIMER, "RoomBooked")]
 

@@ -33,7 +33,7 @@ from toolkit.testing import ManualClock
 
 async def tries_of(database: Database, row_id: str) -> int | None:
     async with database.reading() as connection:
-        return await connection.scalar(text("SELECT tries FROM outbox WHERE id = :id"), {"id": row_id})
+        return await connection.scalar(text("SELECT tries FROM saga_outbox WHERE id = :id"), {"id": row_id})
 
 
 async def test_a_row_is_deleted_only_after_the_confirm(
@@ -178,7 +178,7 @@ async def test_an_outage_while_putting_back_leaves_the_lease(
     gone = asyncio.Event()
 
     async def unroutable_in_an_outage(_: WireMessage) -> None:
-        await rename(database, "outbox", "hidden")
+        await rename(database, "saga_outbox", "hidden")
         gone.set()
         raise UnroutableError("no queue is bound")
 
@@ -189,7 +189,7 @@ async def test_an_outage_while_putting_back_leaves_the_lease(
     await gone.wait()
     await relay.drain()
     was_healthy = relay.is_healthy
-    await rename(database, "hidden", "outbox")
+    await rename(database, "hidden", "saga_outbox")
 
     clock.advance(timedelta(seconds=6))
     async with running(relay):

@@ -82,7 +82,7 @@ async def test_each_row_of_a_burst_has_its_outcome(
 
     after = [count_of(each) for each in (metrics.confirms, metrics.returns, metrics.failures)]
     async with database.reading() as connection:
-        left = (await connection.execute(text("SELECT saga_id, tries FROM outbox ORDER BY saga_id"))).all()
+        left = (await connection.execute(text("SELECT saga_id, tries FROM saga_outbox ORDER BY saga_id"))).all()
     assert left == [("loan-1", 1), ("loan-2", 0)]
     assert [now - then for now, then in zip(after, before, strict=True)] == [3, 1, 1]
     assert {(each["event"], each["saga_id"]) for each in lines if "saga_id" in each} == {

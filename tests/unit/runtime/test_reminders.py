@@ -28,7 +28,7 @@ async def waiting(database: Database, clock: ManualClock) -> Branch:
 
 async def set_for(database: Database) -> dict[str, datetime | None]:
     """Return the reminders that are set, by number, each with its time."""
-    query = text(f"SELECT id, due_at FROM outbox WHERE id LIKE '{ROW}%'")
+    query = text(f"SELECT id, due_at FROM saga_outbox WHERE id LIKE '{ROW}%'")
     async with database.reading() as connection:
         return {row.id.removeprefix(ROW): as_utc(row.due_at) for row in await connection.execute(query)}
 

@@ -64,7 +64,7 @@ async def test_no_event_of_a_join_leaks_into_its_error(database: Database, clock
 
     async with database.reading() as connection:
         errors = list((await connection.execute(text("SELECT error FROM saga_log ORDER BY id"))).scalars())
-        sent = [bytes(body) for body in (await connection.execute(text("SELECT body FROM outbox"))).scalars()]
+        sent = [bytes(body) for body in (await connection.execute(text("SELECT body FROM saga_outbox"))).scalars()]
     assert errors[1:] == [
         "ValueError: *** does not open ***",
         "retries spent after 2 attempts: ValueError: *** does not open ***",

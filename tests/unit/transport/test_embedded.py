@@ -66,7 +66,7 @@ async def test_each_log_line_names_its_embedded_service(tmp_path: Path):
             await embedded.publish(WireMessage(b"no JSON", routing_key(OrderCreated)))
             assert await embedded.settled(10)
             async with embedded.runtimes["shipping"].database.engine.begin() as connection:
-                await connection.execute(text("DROP TABLE outbox"))
+                await connection.execute(text("DROP TABLE saga_outbox"))
             await eventually(the_outage, what="an outage")
 
     assert [line for line in lines if "service" not in line] == []

@@ -150,7 +150,7 @@ def _explain_redaction(of: str, dead_letter: WholeDeadLetter) -> None:
     if dead_letter.body in (UNKNOWN, NO_OBJECT):
         complain(
             f"the message of {dead_letter.id} is not shown, since its event's declaration is not known here; "
-            f"it is whole in the table dead_letters of {of}'s database"
+            f"it is whole in the table saga_dead_letters of {of}'s database"
         )
 
 

@@ -43,7 +43,7 @@ def tables(facts: Facts) -> Iterator[Observation]:
 def undeclared_steps(facts: Facts) -> Iterator[Observation]:
     """The steps in the log that the code here does not declare, with their unfinished sagas; without any it is advice.
 
-    The table `known_steps` has all steps that the service ever declared.
+    The table `saga_known_steps` has all steps that the service ever declared.
     """
     for each in answering(facts):
         for step in each.former_steps or ():

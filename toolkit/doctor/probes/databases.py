@@ -31,7 +31,7 @@ from toolkit.urls import is_loopback
 
 _TIMEOUT = 10
 #: The tables that former steps are read from.
-_STEP_TABLES = ("saga_log", "known_steps")
+_STEP_TABLES = ("saga_log", "saga_known_steps")
 _PRAGMAS = ("synchronous", "journal_mode")
 _PARAMETERS = ("fsync", "full_page_writes", "synchronous_commit", "max_connections", "superuser_reserved_connections")
 _LIMITS = """
