@@ -10,7 +10,7 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests
 	tests/docs/test_blocks.py::test_readme_container_commands_end_as_stated \
 	tests/examples/test_demos.py::test_demo_ends_as_written_and_stays_readable \
 	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down \
-	tests/end_to_end/test_kills_while_gathering.py
+	tests/end_to_end/test_kills_while_gathering.py tests/distribution/test_installs.py
 # Variants of the conformance suite for `make fire`; the other ones cover both databases and both transports.
 VARIANTS := reads-first or (rabbit-sqlite and not test_a_saga_ends)
 RACES_IN := tests/unit/runtime/test_joins_at_once.py \
@@ -37,7 +37,7 @@ ifdef PYTEST_ARGS
 	$(BIN)/pytest $(PYTEST_ARGS)
 else
 	$(BIN)/pytest -n 3 --dist loadfile $(COVERED) --cov
-	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/simulation tests/planted $(COVERED:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist loadfile $(LONG:%=--deselect %) tests/unit tests/simulation tests/planted tests/distribution $(COVERED:%=--ignore %)
 	$(BIN)/pytest -n 4 $(IN_ORDER) -k 'not ($(VARIANTS))' tests/docs tests/cli tests/conformance tests/examples
 	$(BIN)/pytest -n 3 $(IN_ORDER) tests/end_to_end tests/console
 endif
@@ -103,11 +103,11 @@ format: $(VENV)/.installed-dev ## format the code, and fix what the linter can
 
 lock: ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		pyproject.toml --group pyproject.toml:build -o requirements.lock
+		pyproject.toml --extra all --group pyproject.toml:build -o requirements.lock
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+		pyproject.toml --extra all --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		pyproject.toml --group pyproject.toml:bench -c requirements-dev.lock -o requirements-bench.lock
+		pyproject.toml --extra all --group pyproject.toml:bench -c requirements-dev.lock -o requirements-bench.lock
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--group pyproject.toml:audit -c requirements-dev.lock -o requirements-audit.lock
 

@@ -23,6 +23,15 @@ class SettingsError(SagaError):
     """A setting is missing or out of bounds; the text has the variable, the value and the allowed values."""
 
 
+class MissingExtraError(SagaError, ImportError):
+    """A feature's packages are not installed; the text has the command that installs them."""
+
+    def __init__(self, feature: str, extra: str, module: str) -> None:
+        missing = module.partition(".")[0]
+        super().__init__(f"{feature} needs {missing}, which is not installed: pip install 'saga-toolkit[{extra}]'")
+        self.extra = extra
+
+
 class NoServiceError(SagaError):
     """No service to read is named or found, or one is named wrongly; the text shows how to name one."""
 

@@ -11,13 +11,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def on_first_use(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return the `__getattr__` and `__dir__` of a package; `homes` has the module of each public name."""
+def on_first_use(
+    package: str, homes: Mapping[str, str], extras: Mapping[str, str] | None = None
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return the `__getattr__` and `__dir__` of a package.
+
+    `homes` has the module of each public name, `extras` the extra of each name that needs one.
+    """
     own = vars(sys.modules[package])
 
     def imported(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if extra := (extras or {}).get(name):
+            from toolkit.extras import require
+
+            require(extra, name)
         found: object = getattr(import_module(f"{package}.{homes[name]}"), name)
         own[name] = found
         return found

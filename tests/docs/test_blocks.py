@@ -11,12 +11,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.docs.commands import SAGA, commands, environment, is_target, run_saga
 from tests.docs.pages import DOCS, PROJECT, README, Block, blocks, first_column, section
 from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.servers import Server, docker_is_there
 from toolkit import Settings
+from toolkit.extras import EXTRAS
 
 NEEDS_A_BROKER = "import pika"
 #: Its commands build upon each other: tests/docs/test_harden.py.
@@ -96,6 +98,8 @@ def test_shell_commands_end_with_the_stated_codes(block: Block, checkout: Path):
         elif words[0] == SAGA:
             done = run_saga(words, checkout, **exported)
             assert done.returncode == code, f"{command}\n{done.stderr}"
+        elif words[0] == "pip":  # tests/distribution/test_installs.py installs each extra
+            assert {*Requirement(words[2]).extras} <= {*EXTRAS, "all"}
         else:
             assert words[:2] == ["docker", "compose"], f"no test runs {command!r}"
 

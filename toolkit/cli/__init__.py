@@ -22,6 +22,14 @@ def _run() -> None:
     on_ctrl_c(vanish)
     import sys
 
+    from toolkit.errors import MissingExtraError
+    from toolkit.extras import require
+
+    try:
+        require("cli", "the command saga")
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 -- typer, which prints else, may be what is missing
+        raise SystemExit(2) from None
     from toolkit.cli.app import app
     from toolkit.cli.exit_codes import ClosedOutput
 

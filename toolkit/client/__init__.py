@@ -39,4 +39,4 @@ _HOMES = {
 if not TYPE_CHECKING:  # to mypy a module with `__getattr__` has every name
     from toolkit.lazy_names import on_first_use
 
-    __getattr__, __dir__ = on_first_use(__name__, _HOMES)
+    __getattr__, __dir__ = on_first_use(__name__, _HOMES, {"HttpClient": "client"})

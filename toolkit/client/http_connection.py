@@ -52,6 +52,9 @@ class HttpConnection:
     """A connection to a running service's API; the base of its client.
 
     `read_token` is sent where it suffices, `token` with what changes something; each stands in for the other.
+
+    Raises:
+        ValueError: the URL is none.
     """
 
     def __init__(
@@ -61,7 +64,10 @@ class HttpConnection:
         self.url = url
         self._reading = authorization(read_token or token)
         self._writing = authorization(token or read_token)
-        self._client = BoundedClient(base_url=url, timeout=RESPONSE_TIMEOUT)
+        try:
+            self._client = BoundedClient(base_url=url, timeout=RESPONSE_TIMEOUT)
+        except httpx.InvalidURL as error:
+            raise ValueError(str(error)) from error
 
     @property
     def address(self) -> str:

@@ -11,10 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-
 from toolkit.client.database_client import DatabaseClient
-from toolkit.client.http_client import HttpClient
 from toolkit.client.service_client import ServiceClient
 from toolkit.clock import SystemClock
 from toolkit.configuration.environment import secret_variable
@@ -23,6 +20,7 @@ from toolkit.configuration.settings import Settings, queue_name
 from toolkit.declaration.contract import contract_of
 from toolkit.declaration.service import Service
 from toolkit.errors import NoServiceError, SagaError, UnreachableError
+from toolkit.extras import require
 from toolkit.urls import HIDDEN, shown_url
 
 #: Returns the declarations of the service of this name; raises a SagaError where they are not to be found.
@@ -86,13 +84,20 @@ def _at(name: str, url: str, settings: Settings, find: Find) -> ServiceClient:
         if url.startswith(("http://", "https://")):
             if not urlsplit(has_sound_address(url)).hostname:
                 raise ValueError(f"{shown_url(url)} names no host: write for example http://127.0.0.1:8000")
-            return HttpClient(name, url, token=settings.api_token, read_token=settings.api_read_token)
+            return _over_http(name, url, settings)
         if url.startswith(("sqlite:///", "postgresql://")):
             is_database_url(url)
             return in_database(name, url, settings, find)
-    except (httpx.InvalidURL, ValueError) as error:
+    except ValueError as error:
         raise NoServiceError(f"the address of {name} is no URL: {error}") from None
     raise NoServiceError(f"the address of {name} is not allowed: it begins with http://, sqlite:/// or postgresql://")
+
+
+def _over_http(name: str, url: str, settings: Settings) -> ServiceClient:
+    require("client", f"the HTTP client of {name}")
+    from toolkit.client.http_client import HttpClient
+
+    return HttpClient(name, url, token=settings.api_token, read_token=settings.api_read_token)
 
 
 def _declared(name: str, find: Find) -> Service:

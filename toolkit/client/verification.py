@@ -23,7 +23,6 @@ from toolkit.protocol.invariants import ROOTED, Backlog, Violation, at_rest, vio
 from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import tell
-from toolkit.transport.rabbitmq.topology import queue_depths
 
 #: After so many sagas the event loop gets its turn: the invariants are arithmetic, and progress is shown meanwhile.
 _AT_ONCE = 200
@@ -172,6 +171,8 @@ async def _left_over(backlog: Mapping[str, Backlog], broker: Settings | None) ->
         )
     if broker.broker_url == "embedded":
         return _Left(violations=at_rest(backlog.values()))
+    from toolkit.transport.rabbitmq.topology import queue_depths  # an extra, which no other transport needs
+
     try:
         depths = await queue_depths(broker, backlog)
     except UnreachableError as error:

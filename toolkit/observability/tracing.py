@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from toolkit.declaration.events import Event, routing_key
+from toolkit.extras import require
 from toolkit.ids import derived_id, derived_trace
 from toolkit.observability.broker_attributes import Broker, destination
 from toolkit.observability.trace_contexts import remote_context
@@ -35,9 +36,11 @@ def tracing_for(service: str, broker: Broker) -> Tracing | None:
 
     Raises:
         SettingsError: the environment names an unknown exporter or protocol.
+        MissingExtraError: OpenTelemetry is not installed.
     """
     if not is_wanted():
         return None
+    require("otel", "tracing, which OTEL_… switches on,")
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = provider_for(service)

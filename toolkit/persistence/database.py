@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.errors import DatabaseUnavailableError
+from toolkit.extras import require
 from toolkit.persistence.batch_transaction import BatchTransaction
 from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.direct_statements import raise_as_sqlalchemy
@@ -22,11 +23,16 @@ from toolkit.persistence.step_session import StepSession, refuse_ends_while_lent
 
 
 class Database:
-    """Opens sessions and connections to one database, given as `sqlite:///path` or `postgresql://…`."""
+    """Opens sessions and connections to one database, given as `sqlite:///path` or `postgresql://…`.
+
+    Raises:
+        MissingExtraError: its driver is not installed.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
+        require(*(("sqlite", "SQLite") if self.is_sqlite else ("postgres", "PostgreSQL")))
         self.engine = sqlite_engine(url) if self.is_sqlite else postgres_engine(make_url(url))
         refuse_ends_while_lent(self.engine)
         raise_as_sqlalchemy(self.engine)

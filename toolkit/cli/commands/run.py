@@ -55,6 +55,10 @@ def run(
 
 def _serve(service: str, settings: Settings, worker: Worker | None = None) -> None:
     """Run the service in this process."""
+    from toolkit.extras import require
+
+    require("api", "saga run")
+    require("rabbitmq", "saga run")
     from toolkit.app import run_service
 
     found = find_service(service)

@@ -1,0 +1,1 @@
+"""What users install: extras, types, the wheel and its demonstrations, and new projects."""

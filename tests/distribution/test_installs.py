@@ -1,0 +1,40 @@
+"""In a fresh environment, the wheel with an extra has the features of that extra, and the others name theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.distribution.environments import Environment
+from tests.distribution.test_extras import CHECKING, DECLARING, FEATURES, OPTIONAL
+from toolkit.extras import EXTRAS
+
+pytestmark = pytest.mark.timeout(900)  # pip installs as fast as the index and this machine allow
+
+Install = Callable[[str], Environment]
+
+
+@pytest.mark.parametrize("extra", ["", *EXTRAS])
+def test_installed_extra_has_its_features_alone(extra: str, install: Install):
+    environment = install(extra)
+    installed = set(EXTRAS.get(extra, ()))
+
+    for name, (statement, feature) in FEATURES.items():
+        done = environment.python(f"import sys; {statement}", OTEL_TRACES_EXPORTER="otlp")
+        has_it = installed.issuperset(EXTRAS[name])
+        assert (done.returncode == 0) is has_it, f"{name} with {extra or 'the base'}: {done.stderr}"
+        if not has_it:
+            assert f"{feature} needs" in done.stderr
+            assert done.stderr.endswith(f"which is not installed: pip install 'saga-toolkit[{name}]'\n")
+
+
+def test_base_declares_and_checks_without_optional_packages(install: Install):
+    environment = install("")
+
+    checked = environment.python(f"{DECLARING}\n{CHECKING}")
+    optional = OPTIONAL - {"prometheus_client"}
+    found = environment.python(f"from importlib.util import find_spec; print(*filter(find_spec, {optional!r}))")
+
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert found.stdout.split() == []
