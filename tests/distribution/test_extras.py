@@ -42,7 +42,8 @@ FEATURES = {
     "api": ("from toolkit.api.routes import application", "the HTTP API"),
     "console": ("import toolkit.console.server", "the console"),
     "otel": (
-        "from toolkit.observability.tracing import tracing_for; tracing_for('payment')",
+        "from toolkit.observability import broker_attributes, tracing; "
+        "tracing.tracing_for('payment', broker_attributes.Broker())",
         "tracing, which OTEL_… switches on,",
     ),
 }
