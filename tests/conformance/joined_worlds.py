@@ -12,7 +12,6 @@ from typing import Any
 
 from tests.example_sagas import approval, conference, parallel_trip
 from tests.example_sagas.travel import Script
-from tests.simulation.simulation import Simulation, simulation
 from toolkit import Event, Saga, Service, Settings
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import AbortRequested
@@ -22,6 +21,7 @@ from toolkit.persistence.schema import as_utc
 from toolkit.protocol.invariants import violations_of
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import merge
+from toolkit.testing.simulation.simulation import Simulation, simulation
 
 SAGA_ID = "joined-1"
 #: The order in which copies of one message reach the services.

@@ -21,11 +21,11 @@ from services.inventory.app import app as inventory
 from services.notification.app import app as notification
 from services.payment.app import app as payment
 from services.shipping.app import app as shipping
-from tests.simulation.simulation import Simulation, simulation
 from toolkit import Event, Settings
 from toolkit.declaration.events import AbortRequested, documented_example
 from toolkit.ids import derived_id
 from toolkit.messaging.envelope import Envelope, WireMessage
+from toolkit.testing.simulation.simulation import Simulation, simulation
 
 SERVICES = [inventory, payment, shipping, notification]
 STEPS = ["reserve_inventory", "process_payment", "create_shipment", "send_confirmation"]

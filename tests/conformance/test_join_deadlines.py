@@ -18,7 +18,7 @@ from tests.conformance.joined_worlds import (
     timeline,
     world_of,
 )
-from tests.simulation.simulation import Simulation
+from toolkit.testing.simulation.simulation import Simulation
 
 #: By saga: the service that is not reached, what the join then lacks, and a service whose step is undone.
 MISSING = {

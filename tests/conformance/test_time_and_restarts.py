@@ -14,10 +14,10 @@ import pytest
 
 from tests.conformance.world import message
 from tests.example_sagas.travel import Script, TripRequested, services
-from tests.simulation.simulation import Simulation, simulation
 from toolkit import Retry, Settings
 from toolkit.declaration.events import AbortRequested
 from toolkit.ids import new_id
+from toolkit.testing.simulation.simulation import Simulation, simulation
 
 TRIP = "trip-1"
 SOON, LATER = timedelta(seconds=10), timedelta(seconds=30)

@@ -10,11 +10,11 @@ import pytest
 
 from tests.conformance.world import message
 from tests.example_sagas.travel import Script, TripRequested, services
-from tests.simulation.simulation import Simulation, simulation
-from tests.simulation.wire import Parcel
 from toolkit import Settings
 from toolkit.declaration.events import SagaEnded
 from toolkit.messaging.envelope import abort_request
+from toolkit.testing.simulation.simulation import Simulation, simulation
+from toolkit.testing.simulation.wire import Parcel
 
 SERVICES = ("hotel", "flight", "desk")
 #: Long enough that a simulated day runs fast.

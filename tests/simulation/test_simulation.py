@@ -11,10 +11,10 @@ import pytest
 
 from tests.conformance.world import message
 from tests.example_sagas.travel import Script, TripRequested, services
-from tests.simulation.simulation import Simulation, simulation
-from tests.simulation.virtual_time import VirtualLoop
 from toolkit import Settings
 from toolkit.testing import ManualClock
+from toolkit.testing.simulation.simulation import Simulation, simulation
+from toolkit.testing.simulation.virtual_time import VirtualLoop
 
 
 @pytest.fixture

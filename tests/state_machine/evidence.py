@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
-from tests.simulation.simulation import Simulation
+from toolkit.testing.simulation.simulation import Simulation
 
 #: A second copy of the legal transitions, so that an error in the toolkit's own table shows.
 LEGAL = {

@@ -17,12 +17,12 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from tests.conformance.world import message
 from tests.example_sagas.travel import TripRequested
-from tests.simulation.wire import STUMBLES, Parcel
 from tests.state_machine import evidence as evidence_of
 from tests.state_machine.trip_world import OPERATOR, TripWorld
 from toolkit.declaration.events import AbortRequested
 from toolkit.ids import new_id
 from toolkit.operations import sagas
+from toolkit.testing.simulation.wire import STUMBLES, Parcel
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "200"))
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or os.environ.get("STATE_MACHINE_SHRINKS") != "no"]

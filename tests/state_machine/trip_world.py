@@ -14,8 +14,6 @@ from pathlib import Path
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from tests.example_sagas.travel import Script, services
-from tests.simulation.simulation import Simulation, simulation
-from tests.simulation.wire import Parcel
 from tests.state_machine import evidence as evidence_of
 from tests.state_machine.evidence import Evidence
 from toolkit import Settings
@@ -23,6 +21,8 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
+from toolkit.testing.simulation.simulation import Simulation, simulation
+from toolkit.testing.simulation.wire import Parcel
 
 #: A file that is synchronized on a disk takes longer than everything else; in memory the same calls cost nothing.
 MEMORY = Path("/dev/shm")

@@ -52,7 +52,8 @@ _LAST_TRANSACTION, _FAREWELL = 1.0, 0.5
 class ServiceRuntime:
     """Runs one service on its database; a transport's publisher is its way out.
 
-    Services that share a process share the quarantine of the messages that were in hand when one ended.
+    Services that share a process share the quarantine of the messages that were in hand when one ended. `database`: the
+    one that the settings name, where it is open already.
     """
 
     def __init__(
@@ -63,12 +64,13 @@ class ServiceRuntime:
         *,
         clock: Clock,
         quarantine: Quarantine | None = None,
+        database: Database | None = None,
     ) -> None:
         failpoints.prepare(event.__name__ for event in service.compensation_events())
         self.service = service
         self.settings = settings
         self.queue = queue_name(settings, service.name)
-        self.database = Database(settings.database_for(service.name))
+        self.database = database or Database(settings.database_for(service.name))
         self.tracing = tracing_for(service.name, Broker.of(settings))
         self._meter = Meter(service)
         self.publisher = publisher

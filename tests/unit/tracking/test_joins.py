@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.conformance.joined_worlds import SAGA_ID, SAGAS, settled, started, timeline, world_of
 from tests.example_sagas.travel import Script
-from tests.simulation.simulation import Simulation
 from toolkit.declaration.choreography import Choreography, as_text
 from toolkit.protocol.timeline import Timeline
+from toolkit.testing.simulation.simulation import Simulation
 from toolkit.tracking.progress import NodeProgress, Progress, Status, progress
 
 TRIP, DIAMOND = SAGAS["trip"], SAGAS["diamond"]

@@ -13,18 +13,15 @@ from threading import get_ident
 from typing import Any
 
 import aiosqlite.core
-import pytest
 
 from toolkit.persistence import sqlite_connection
+from toolkit.testing.simulation.replaced import Replaced
 
 
 @contextmanager
 def inline_sqlite() -> Iterator[None]:
     """Let connections that are opened within the block work in the caller's thread."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aiosqlite.core, "SimpleQueue", _DoneAtOnce)
-        patch.setattr(aiosqlite.core, "Thread", _NoThread)
-        patch.setattr(sqlite_connection, "get_ident", _ident)
+    with _INLINE:
         yield
 
 
@@ -43,6 +40,7 @@ class _DoneAtOnce:
     depth = 0
 
     def put_nowait(self, order: tuple[asyncio.Future[Any] | None, Callable[[], Any]]) -> None:
+        """Execute a statement."""
         future, statement = order
         _DoneAtOnce.depth += 1
         try:
@@ -65,3 +63,10 @@ class _NoThread:
 
     def start(self) -> None:
         """Start nothing."""
+
+
+_INLINE = Replaced(
+    (aiosqlite.core, "SimpleQueue", _DoneAtOnce),
+    (aiosqlite.core, "Thread", _NoThread),
+    (sqlite_connection, "get_ident", _ident),
+)

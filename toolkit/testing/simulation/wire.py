@@ -7,12 +7,18 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from toolkit import Service, Settings
-from toolkit.configuration.settings import queue_name
+from sqlalchemy import Column
+
+from toolkit.configuration.settings import Settings, queue_name
 from toolkit.declaration.events import routing_key
+from toolkit.declaration.service import Service
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.persistence.dead_letters import dead_letters
+from toolkit.persistence.outbox import outbox
+from toolkit.persistence.saga_log import saga_log
 
 #: How long a slow confirm takes, in seconds: shorter than a relay's lease.
 _SLOW = 3
@@ -106,15 +112,15 @@ class Exit:
 
 def is_committed(database: sqlite3.Connection, message: WireMessage) -> bool:
     """Whether this database's outbox holds the message, committed."""
-    return _has(database, "saga_outbox", "message_id", message)
+    return _has(database, outbox.c.message_id, message)
 
 
 def is_recorded(database: sqlite3.Connection, message: WireMessage) -> bool:
     """Whether a service has committed a result of this message: an entry, a retry or a dead letter."""
-    places = ("saga_log", "event_id"), ("saga_outbox", "message_id"), ("saga_dead_letters", "message_id")
-    return any(_has(database, table, column, message) for table, column in places)
+    places = saga_log.c.event_id, outbox.c.message_id, dead_letters.c.message_id
+    return any(_has(database, column, message) for column in places)
 
 
-def _has(database: sqlite3.Connection, table: str, column: str, message: WireMessage) -> bool:
-    query = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {column} = ?)"
+def _has(database: sqlite3.Connection, column: Column[Any], message: WireMessage) -> bool:
+    query = f"SELECT EXISTS (SELECT 1 FROM {column.table.name} WHERE {column.name} = ?)"  # noqa: S608 -- names in the code
     return bool(database.execute(query, (message.message_id,)).fetchone()[0])

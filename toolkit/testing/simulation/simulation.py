@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -13,15 +13,18 @@ from typing import Any
 
 import structlog
 
-from tests.simulation.inline_sqlite import inline_sqlite
-from tests.simulation.process import Process, remember_owner
-from tests.simulation.virtual_time import ClockOff, VirtualLoop
-from tests.simulation.wire import Exit, Parcel, Wire, is_committed, is_recorded
-from toolkit import Service, Settings
+from toolkit.configuration.settings import Settings
 from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaEnded
+from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
-from toolkit.testing import ManualClock
+from toolkit.persistence.outbox import outbox
+from toolkit.testing.clock import ManualClock
+from toolkit.testing.simulation.inline_sqlite import inline_sqlite
+from toolkit.testing.simulation.kept_database import KeptDatabase
+from toolkit.testing.simulation.process import Process, remember_owner, simulated_failpoints
+from toolkit.testing.simulation.virtual_time import ClockOff, VirtualLoop
+from toolkit.testing.simulation.wire import Exit, Parcel, Wire, is_committed, is_recorded
 
 #: The lowest level of the toolkit's logs that is recorded.
 _WARNING = 30
@@ -32,12 +35,14 @@ _NEVER_LOGGED = (
     "relay can't reach its database",
     "message could not be recorded; it is kept and tried again",
 )
+_UNSENT = f"SELECT 1 FROM {outbox.name} LIMIT 1"  # noqa: S608 -- the name of a table, in the code
 
 
 class Complaints(list[str]):
     """Log events that must not occur; a structlog processor, the last one."""
 
-    def __call__(self, _: Any, __: str, facts: dict[str, Any]) -> Any:
+    def __call__(self, _: Any, __: str, facts: Any) -> Any:
+        """Keep a log event that must not occur, and print none."""
         if facts["event"] in _NEVER_LOGGED:
             self.append(f"{facts['event']}: {facts.get('error')}")
         raise structlog.DropEvent
@@ -52,15 +57,16 @@ class Simulation:
         settings: Settings,
         complaints: Complaints,
         clocks_off: Mapping[str, timedelta],
+        databases: Mapping[str, KeptDatabase],
     ) -> None:
         self.clock = ManualClock()
-        self._clocks_off = clocks_off
         self.loop = VirtualLoop(self.clock)
         self.loop.set_task_factory(remember_owner)
         self.loop.set_exception_handler(lambda _, context: complaints.append(f"{context}"))
         self.wire = Wire(services, settings)
         self._complaints = complaints
-        self.processes = {service.name: self._process(service, settings) for service in services}
+        self.clocks = {each.name: ClockOff(self.clock, by=clocks_off.get(each.name, timedelta(0))) for each in services}
+        self.processes = {each.name: self._process(each, settings, databases[each.name]) for each in services}
         self.files: dict[str, sqlite3.Connection] = {}
         for name, process in self.processes.items():
             process.start()
@@ -89,14 +95,22 @@ class Simulation:
         self.processes[name].start()
         self.settle()
 
+    def crash_at(self, name: str, point: str, times: int = 1) -> None:
+        """Have a service's process kill itself when it reaches this failpoint for so many times, and restart it."""
+        self.processes[name].crash_at = point, times
+
     def settle(self) -> None:
         """Run until everything waits."""
-        self.loop.settle()
-        self._check()
+        self.advance(timedelta(0))
 
     def advance(self, by: timedelta) -> None:
         """Let this time pass."""
         self.loop.advance(by)
+        while dying := [name for name, process in self.processes.items() if process.is_dying]:
+            for name in dying:
+                self.processes[name].kill()
+                self.processes[name].start()
+            self.loop.settle()
         self._check()
 
     def rows(self, name: str, query: str, *values: Any) -> list[sqlite3.Row]:
@@ -106,7 +120,7 @@ class Simulation:
     def is_quiet(self) -> bool:
         """Whether nothing is in flight: no waiting message, no outbox row, no busy process."""
         at_work = self.wire.waiting or any(process.is_at_work for process in self.processes.values())
-        return not at_work and not any(self.rows(name, "SELECT 1 FROM saga_outbox LIMIT 1") for name in self.files)
+        return not at_work and not any(self.rows(name, _UNSENT) for name in self.files)
 
     def close(self) -> None:
         """Kill all processes."""
@@ -116,7 +130,7 @@ class Simulation:
             file.close()
         self.loop.close()
 
-    def _process(self, service: Service, settings: Settings) -> Process:
+    def _process(self, service: Service, settings: Settings, database: KeptDatabase) -> Process:
         may_end = Contract.of(service).ends_sagas
 
         def check(message: WireMessage) -> None:
@@ -132,7 +146,8 @@ class Simulation:
             way_out=Exit(self.wire, check),
             acknowledged=self._check_acknowledged,
             loop=self.loop,
-            clock=ClockOff(self.clock, by=self._clocks_off.get(service.name, timedelta(0))),
+            clock=self.clocks[service.name],
+            database=database,
         )
 
     def _check_acknowledged(self, parcel: Parcel) -> None:
@@ -145,7 +160,8 @@ class Simulation:
             for message in process.way_out.owed.values():
                 if not is_committed(self.files[name], message):
                     self._complaints.append(f"{name} has deleted {message.type}, which was not confirmed")
-        assert not self._complaints, self._complaints
+        if self._complaints:
+            raise AssertionError("\n".join(self._complaints))
 
 
 @contextmanager
@@ -155,23 +171,26 @@ def simulation(
     *,
     template: Path | None = None,
     clocks_off: Mapping[str, timedelta] = MappingProxyType({}),
+    databases: Mapping[str, KeptDatabase] = MappingProxyType({}),
 ) -> Iterator[Simulation]:
     """Run services in the settings' data directory, each on a copy of its file in the template, if there is one.
 
-    `clocks_off`: by how much a service's clock is ahead; a negative duration means behind.
+    - `clocks_off`: by how much a service's clock is ahead; a negative duration means behind.
+    - `databases`: those of an earlier simulation in the same directory, by service.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if template:
         for service in services:
             shutil.copy(template / f"{service.name}.db", settings.data_dir)
+    kept = {
+        each.name: KeptDatabase(settings.database_for(each.name)) for each in services if each.name not in databases
+    }
     complaints, logs = Complaints(), structlog.get_config()
-    structlog.configure(processors=[complaints], wrapper_class=structlog.make_filtering_bound_logger(_WARNING))
-    try:
-        with inline_sqlite():
-            world = Simulation(services, settings, complaints, clocks_off)
-            try:
-                yield world
-            finally:
-                world.close()
-    finally:
-        structlog.configure(**logs)
+    with ExitStack() as stack:
+        stack.callback(structlog.configure, **logs)
+        structlog.configure(processors=[complaints], wrapper_class=structlog.make_filtering_bound_logger(_WARNING))
+        stack.enter_context(inline_sqlite())
+        stack.enter_context(simulated_failpoints)
+        world = Simulation(services, settings, complaints, clocks_off, {**kept, **databases})
+        stack.callback(world.close)
+        yield world
