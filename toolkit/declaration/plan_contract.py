@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolkit.declaration.encoding import faults_of
 from toolkit.declaration.events import documented_examples
-from toolkit.declaration.service import Orchestrator
+from toolkit.declaration.orchestrator import Orchestrator
 from toolkit.errors import describe
 
 

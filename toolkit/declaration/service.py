@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from sqlalchemy import MetaData
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -17,32 +16,22 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import AbortRequested, Event, Refusal, Saga
 from toolkit.declaration.middleware import Middleware, check_middleware
+from toolkit.declaration.orchestrator import Orchestrator
 from toolkit.declaration.participant import Compensation, Participant, Step
 from toolkit.declaration.participant_rules import check_name
-from toolkit.declaration.signature import is_coroutine_function
-from toolkit.errors import DeclarationError
+from toolkit.declaration.service_rules import (
+    check_kinds,
+    check_orchestrators,
+    check_resources,
+    check_sagas,
+    check_seed,
+    check_streams,
+)
 
 #: Opens a resource that steps take as a parameter of its type, and closes it when the service stops.
 Provider = Callable[[Settings], AbstractAsyncContextManager[Any]]
 #: Fills the tables, in a transaction of its own at each start. It must be idempotent.
 Seed = Callable[[AsyncSession], Awaitable[None]]
-
-
-class Orchestrator(Protocol):
-    """What a service needs to know of a coordinator that it runs; `toolkit.orchestration` declares them.
-
-    - `name`: its own stream in the saga log.
-    - `events`: the events that it may receive, and send on.
-    """
-
-    saga: ClassVar[Saga]
-    events: ClassVar[tuple[type[Event], ...]]
-    name: ClassVar[str]
-    failed_end: ClassVar[Any]
-
-    def groups_for(self, data: Any) -> Sequence[Sequence[Any]]:
-        """Return the steps of the saga that this event starts, in groups that are asked at once."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,84 +55,13 @@ class Service:
 
     def __post_init__(self) -> None:
         check_name("Service", self.name)
-        self._check_kinds()
-        self._check_names()
-        if self.seed is not None and not is_coroutine_function(self.seed):
-            raise DeclarationError(
-                f"Service {self.name!r}",
-                f"its seed {getattr(self.seed, '__name__', self.seed)!r} is not a coroutine function",
-                "Declare it as `async def seed(session: AsyncSession) -> None`",
-            )
+        check_kinds(self.name, self.participants, self.tables)
+        check_streams(self.name, self.steps, self.compensations)
+        check_seed(self.name, self.seed)
         check_middleware(self.name, self.middleware)
-        self._check_sagas()
-        self._check_orchestrators()
-        for handler in self.handlers:
-            for name, wanted in handler.signature.resources.items():
-                if wanted not in self.provides:
-                    raise DeclarationError(
-                        f"{handler.function.__module__}.{handler.name}",
-                        f"the parameter {name!r} takes a {wanted.__name__}, which {self.name} does not provide",
-                        f"Add it: Service(provides={{{wanted.__name__}: how_to_open_one}})",
-                    )
-
-    def _check_kinds(self) -> None:
-        """Check that the participants are a sequence of them, and the tables a MetaData."""
-        where, given = f"Service {self.name!r}", self.participants
-        if isinstance(given, Participant):
-            cure = f"Pass a list: participants=[{given.name}]"
-            raise DeclarationError(where, "its participants are no list", cure)
-        each: object  # whatever was passed
-        for each in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
-            if not isinstance(each, Participant):
-                cure = 'Pass a list: participants=[Participant("payment", saga=...)]'
-                raise DeclarationError(where, f"its participants hold {each!r}, which is no Participant", cure)
-        if self.tables is not None and not isinstance(self.tables, MetaData):
-            shown = getattr(self.tables, "__name__", repr(self.tables))
-            cure = "Pass the MetaData of the tables, as in tables=Base.metadata"
-            raise DeclarationError(where, f"its tables are {shown}, which is no MetaData", cure)
-
-    def _check_names(self) -> None:
-        """Check that each stream of the log has a name of its own: each step's, and each joining compensation's."""
-        steps = [step.name for step in self.steps]
-        names = [*steps, *(each.name for each in self.compensations if each.signature.is_join)]
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            kinds = "two steps" if steps.count(doubled[0]) > 1 else "a compensation that joins, and another function,"
-            cure = "Rename one: the name is the fence's key"
-            raise DeclarationError(f"Service {self.name!r}", f"{kinds} are named {doubled[0]}", cure)
-
-    def _check_sagas(self) -> None:
-        """Check that each saga's name, and each starting event, identifies one saga."""
-        sagas = {id(participant.saga): participant.saga for participant in self.participants}.values()
-        for one, other in combinations(sagas, 2):
-            if one.name == other.name and one != other:
-                raise DeclarationError(
-                    f"Service {self.name!r}",
-                    f"two sagas are named {one.name}",
-                    "Rename one, or share one declaration: a saga's identity is its type and its id",
-                )
-            if one.starts_with is other.starts_with and one != other:
-                raise DeclarationError(
-                    f"Service {self.name!r}",
-                    f"{one.starts_with.__name__} starts two sagas, {one.name} and {other.name}",
-                    "Give each a starting event of its own: the event decides which saga a message starts",
-                )
-
-    def _check_orchestrators(self) -> None:
-        """Check that each coordinated saga has one coordinator here, and no step: both would write the same streams."""
-        taken = [participant.saga.name for participant in self.participants]
-        for each in self.orchestrators:
-            if each.saga.name in taken:
-                fault = (
-                    f"{each.__name__} coordinates the saga {each.saga.name}, in which the service takes part already"
-                )
-                cure = "Run the coordinator in a service of its own: its log has a stream for each step"
-                raise DeclarationError(f"Service {self.name!r}", fault, cure)
-            if each.failed_end is None and each.saga.fails_with.__owner__ != self.name:
-                end = each.saga.fails_with
-                fault = f"{each.__name__} has no failed_end, and {end.__name__} is {end.__owner__}'s to emit"
-                cure = f"Name the step of {end.__owner__} that emits it: `failed_end = SagaStep(...)`"
-                raise DeclarationError(f"Service {self.name!r}", fault, cure)
-            taken.append(each.saga.name)
+        check_sagas(self.name, self.participants)
+        check_orchestrators(self.name, self.orchestrators, self.participants)
+        check_resources(self.name, self.handlers, self.provides)
 
     @property
     def steps(self) -> list[Step]:

@@ -1,13 +1,15 @@
-"""Constructors for saga log entries: a step's move, the arrival of a join's event, and a note."""
+"""Constructors for saga log entries: a step's move, the arrival of a join's event, a note, and an end."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from toolkit.declaration.events import SagaState
+from toolkit.declaration.events import SagaEnded, SagaState
+from toolkit.persistence.saga_ends import contradiction
 from toolkit.persistence.saga_log import ArrivalEntry, Entry
-from toolkit.protocol.fence import Note
+from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.keys import StreamKey
 
 
@@ -61,4 +63,30 @@ def note(
         event_id=event_id,
         event_type=event_type,
         **facts,
+    )
+
+
+def late_end(entry: Entry, end: SagaState, *, position: int) -> Entry | None:
+    """Return the saga's end, to follow a move that came after it: a confirmation, or a note of the contradiction.
+
+    None means that the end confirms nothing and contradicts nothing.
+    """
+    is_confirmed = end is SagaState.COMPLETED and entry.to_state == StepState.COMPLETED
+    error = contradiction(entry.to_state, end)
+    if not (is_confirmed or error):
+        return None
+    return replace(
+        entry,
+        position=position if is_confirmed else None,
+        from_state=entry.to_state,
+        to_state=StepState.CONFIRMED if is_confirmed else Note.ENDED,
+        saga_state=end,
+        event_id=None,
+        event_type=SagaEnded.__name__,
+        emitted_id=None,
+        emitted_type=None,
+        emitted_body=None,
+        emitted_version=None,
+        attempt=1,
+        error=error,
     )

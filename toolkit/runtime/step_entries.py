@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
-from toolkit.declaration.events import Event, Refusal, SagaEnded, SagaState, SagaWaits
+from toolkit.declaration.events import Event, Refusal, SagaState, SagaWaits
 from toolkit.declaration.participant import Step
 from toolkit.messaging.envelope import Envelope, Message, about_one_saga
 from toolkit.persistence import log_entries
-from toolkit.persistence.saga_ends import contradiction
 from toolkit.persistence.saga_log import Entry
 from toolkit.protocol.commands import Reply, outcome_of
 from toolkit.protocol.fence import Note, StepState, is_legal
@@ -111,26 +109,8 @@ class StepEntries:
 
     def _close_late(self, entry: Entry, end: SagaState) -> None:
         """Append the end behind a step that moved after its saga had ended."""
-        is_confirmed = end is SagaState.COMPLETED and entry.to_state == StepState.COMPLETED
-        error = contradiction(entry.to_state, end)
-        if not (is_confirmed or error):
-            return
-        late = replace(
-            entry,
-            position=self.stream.position + 1 if is_confirmed else None,
-            from_state=entry.to_state,
-            to_state=StepState.CONFIRMED if is_confirmed else Note.ENDED,
-            saga_state=end,
-            event_id=None,
-            event_type=SagaEnded.__name__,
-            emitted_id=None,
-            emitted_type=None,
-            emitted_body=None,
-            emitted_version=None,
-            attempt=1,
-            error=error,
-        )
-        self._work.append(self.stream, late)
+        if late := log_entries.late_end(entry, end, position=self.stream.position + 1):
+            self._work.append(self.stream, late)
 
     def _leave_gate(self, to: StepState) -> None:
         """Delete the timer of a join that moves on, and its next reminder; announce that its question is decided."""
