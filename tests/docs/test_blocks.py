@@ -53,23 +53,6 @@ def test_readme_saga_is_sound(tmp_path: Path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_typed_middleware_passes_mypy_in_strict_mode(tmp_path: Path):
-    (block,) = blocks("python", DOCS / "how-to" / "middleware.md")
-    (tmp_path / "tickets.py").write_text(block.text)
-    cache = PROJECT / ".mypy_cache"
-
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={cache}", str(tmp_path / "tickets.py")],
-        cwd=PROJECT,
-        env=environment(MYPYPATH=str(PROJECT)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-    assert done.stdout == "Success: no issues found in 1 source file\n", done.stdout
-
-
 async def test_pika_client_receives_its_orders_end(rabbitmq: Server, tmp_path: Path, prefix: str) -> None:
     (block,) = [each for each in blocks("python") if NEEDS_A_BROKER in each.text]
     fleet = Fleet(Settings(broker_url=rabbitmq.url, exchange=prefix, data_dir=tmp_path), sqlite_databases(tmp_path))

@@ -67,7 +67,7 @@ class DeadLetterBody(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"anyOf": _SELECTORS})
 
-    ids: tuple[Word, ...] = Field((), max_length=1_000)
+    ids: tuple[Word, ...] = Field(default=(), max_length=1_000)
     reason_is: Word | None = None
     step: Word | None = None
     saga: Word | None = None

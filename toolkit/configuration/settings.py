@@ -138,13 +138,15 @@ class Settings(FromEnvironment):
     ] = "amqp://guest:guest@127.0.0.1:5672/"
     """`amqp://user:password@host:port/vhost`, or `embedded`: one process, no broker."""
     database_url: DatabaseUrl | None = Field(
-        None, description="sqlite:///path, or postgresql://user:password@host:port/database"
+        default=None, description="sqlite:///path, or postgresql://user:password@host:port/database"
     )
     """`sqlite:///path` or `postgresql://user:password@host/database`; a file in `data_dir` if unset."""
     data_dir: Annotated[Path, BeforeValidator(_directory)] = Path(".saga")
     """The directory of the SQLite files."""
     exchange: str = Field(
-        "saga", pattern=r"^[A-Za-z0-9._\-]{1,60}$", description="1 to 60 letters, digits, dots, hyphens or underscores"
+        default="saga",
+        pattern=r"^[A-Za-z0-9._\-]{1,60}$",
+        description="1 to 60 letters, digits, dots, hyphens or underscores",
     )
     """The topic exchange; the names of the queues begin with it, so two systems can share a broker."""
     logins: Annotated[
@@ -156,22 +158,24 @@ class Settings(FromEnvironment):
     asked_by: Annotated[dict[str, str], NoDecode, BeforeValidator(_coordinators)] = Field(default_factory=dict)
     """The coordinator that asks this service's steps: a service's name, or in JSON one for each saga type. Its steps
     then run on that coordinator's commands alone; empty: they run on events."""
-    prefetch: int = Field(400, ge=1, le=10_000)
+    prefetch: int = Field(default=400, ge=1, le=10_000)
     """The most unacknowledged deliveries of a service."""
-    redeclare_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1))
+    redeclare_every: Duration = Field(
+        default=timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1)
+    )
     """How often a service declares its queue and its bindings again, in case they were deleted."""
-    batch_size: int = Field(100, ge=1, le=1_000)
+    batch_size: int = Field(default=100, ge=1, le=1_000)
     """The most steps that share one transaction."""
     reads_first: bool = False
     """Whether the saga log is read before each step, so that no step's function is called for a duplicate; otherwise a
     duplicate's call is rolled back."""
-    external_concurrency: int = Field(32, ge=1, le=1_000)
+    external_concurrency: int = Field(default=32, ge=1, le=1_000)
     """The most external steps that run at once."""
-    relay_window: int = Field(500, ge=1, le=10_000)
+    relay_window: int = Field(default=500, ge=1, le=10_000)
     """The most outbox rows that a relay has in flight."""
-    relay_lease: Duration = Field(timedelta(seconds=5), ge=timedelta(seconds=1), le=timedelta(minutes=5))
+    relay_lease: Duration = Field(default=timedelta(seconds=5), ge=timedelta(seconds=1), le=timedelta(minutes=5))
     """How long an outbox row belongs to the relay that claimed it."""
-    relay_poll: Duration = Field(timedelta(seconds=1), ge=timedelta(milliseconds=10), le=timedelta(minutes=1))
+    relay_poll: Duration = Field(default=timedelta(seconds=1), ge=timedelta(milliseconds=10), le=timedelta(minutes=1))
     """How often the relay looks for due rows when no commit wakes it."""
     step_timeouts: Annotated[
         dict[str, Annotated[Duration, Field(ge=timedelta(milliseconds=1), le=LONGEST_WAIT)]],
@@ -185,30 +189,30 @@ class Settings(FromEnvironment):
         _object_like({"my_step": "P1D"}),
     ] = Field(default_factory=dict)
     """By step name, how often a step reminds of its open question, in place of its `remind`: JSON, likewise."""
-    overdue_after: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
+    overdue_after: Duration = Field(default=timedelta(minutes=10), ge=timedelta(seconds=1), le=LONGEST_WAIT)
     """How long after a step the saga may pause before the step counts as overdue, and is nudged."""
-    nudge_every: Duration = Field(timedelta(minutes=1), ge=timedelta(milliseconds=100), le=LONGEST_WAIT)
+    nudge_every: Duration = Field(default=timedelta(minutes=1), ge=timedelta(milliseconds=100), le=LONGEST_WAIT)
     """The delay before an overdue step's event is sent again; it doubles each time, up to an hour."""
-    abort_after: Duration = Field(timedelta(hours=1), ge=timedelta(seconds=1), le=LONGEST_WAIT)
+    abort_after: Duration = Field(default=timedelta(hours=1), ge=timedelta(seconds=1), le=LONGEST_WAIT)
     """How long after a step an unfinished saga is aborted."""
-    watch_every: Duration = Field(timedelta(seconds=5), ge=timedelta(milliseconds=10), le=timedelta(minutes=5))
+    watch_every: Duration = Field(default=timedelta(seconds=5), ge=timedelta(milliseconds=10), le=timedelta(minutes=5))
     """How often overdue steps are looked for."""
-    retention: Duration | None = Field(None, ge=SHORTEST_RETENTION, le=LONGEST_RETENTION)
+    retention: Duration | None = Field(default=None, ge=SHORTEST_RETENTION, le=LONGEST_RETENTION)
     """How long an ended saga is kept after its last entry, a dead letter after its last arrival; unset: for ever."""
-    max_message_bytes: int = Field(LARGEST_MESSAGE, ge=SMALLEST_LIMIT, le=16 * 1024 * 1024)
+    max_message_bytes: int = Field(default=LARGEST_MESSAGE, ge=SMALLEST_LIMIT, le=16 * 1024 * 1024)
     """The largest event: emitting a larger one fails the step, receiving one dead-letters it. Equal in all services."""
-    workers: int = Field(1, ge=1, le=64)
+    workers: int = Field(default=1, ge=1, le=64)
     """How many processes `saga run` runs the service in."""
     allow_undeclared_steps: bool = False
     """Whether a service starts although unfinished sagas are at steps that it no longer declares."""
-    http_host: str = Field("127.0.0.1", min_length=1)
+    http_host: str = Field(default="127.0.0.1", min_length=1)
     """The address of the health checks and the API."""
-    http_port: int | None = Field(None, ge=0, le=65_535)
+    http_port: int | None = Field(default=None, ge=0, le=65_535)
     """Their port; unset: 8000, or any free one where that is taken."""
-    health_port: int = Field(0, ge=0, le=65_535)
+    health_port: int = Field(default=0, ge=0, le=65_535)
     """Another port for the health checks and the metrics; 0: any free one, which the log names."""
     http_names: str = Field(
-        "",
+        default="",
         pattern=r"^((\*\.)?[A-Za-z0-9._\-]+( *, *(\*\.)?[A-Za-z0-9._\-]+)*)?$",
         description="names, separated by commas: payment.shop.example, *.svc.cluster.local",
     )

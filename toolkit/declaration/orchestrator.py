@@ -18,7 +18,11 @@ class Orchestrator(Protocol):
     saga: ClassVar[Saga]
     events: ClassVar[tuple[type[Event], ...]]
     name: ClassVar[str]
-    failed_end: ClassVar[Any]
+
+    @classmethod
+    def asked_at_failure(cls) -> Any:
+        """Return the step that announces the saga's failure, or None."""
+        ...
 
     def groups_for(self, data: Any) -> Sequence[Sequence[Any]]:
         """Return the steps of the saga that this event starts, in groups that are asked at once."""

@@ -6,13 +6,14 @@ A wrong declaration fails while its module is imported, with the function, the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, Never, cast
 
 from toolkit.declaration.event_rules import check_saga
 from toolkit.declaration.events import Answer, Event, Refusal, Saga
+from toolkit.declaration.function_types import DeclareCompensation, DeclareStep, E, EventFunction, P, R, StepFunction
 from toolkit.declaration.participant_rules import (
     check_answers,
     check_compensation,
@@ -24,8 +25,6 @@ from toolkit.declaration.participant_rules import (
 from toolkit.declaration.retry_policy import RetryPolicy
 from toolkit.declaration.signature import Function, Signature, place_of, read_signature
 from toolkit.errors import DeclarationError
-
-F = TypeVar("F", bound=Function)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -97,6 +96,10 @@ class Compensation:
         return self.signature.slots
 
 
+#: The step of a compensation that names none. Its type keeps type checkers from taking None for a step.
+_NO_STEP: Any = None
+
+
 @dataclass(slots=True)
 class Participant:
     """A service's part in one saga.
@@ -121,13 +124,15 @@ class Participant:
 
     def step(
         self,
-        *misplaced: object,
+        *misplaced: Never,
         timeout: timedelta | None = None,
         remind: timedelta | None = None,
         retry: RetryPolicy | None = None,
         external: bool | None = None,
-    ) -> Callable[[F], F]:
+    ) -> DeclareStep:
         """Declare a step. It runs on the event that its parameter takes; with several, once each has its event.
+
+        The first parameter takes an event; type checkers know it by its position, `await reserve_seat(event)`.
 
         - `timeout`: counted from the (first) event's `occurred_at`, waiting and retries included; past it the step
           refuses.
@@ -142,16 +147,16 @@ class Participant:
             cure = f"Write @{self.name}.step() above it, with parentheses; options are named"
             raise DeclarationError(_named(misplaced[0]), "a step is declared without parentheses", cure)
 
-        def declare(function: F) -> F:
+        def declare(function: EventFunction[E, P, R]) -> StepFunction[E, P, R]:
             check_options(place_of(function), timeout=timeout, retry=retry, external=external)
             self._add_step(function, timeout=timeout, remind=remind, retry=retry, external=external)
-            return function
+            return cast("StepFunction[E, P, R]", function)
 
         return declare
 
     def compensation(
-        self, *misplaced: object, of: Function | None = None, retry: RetryPolicy | None = None
-    ) -> Callable[[F], F]:
+        self, *misplaced: Never, of: StepFunction[Any, ..., Event] = _NO_STEP, retry: RetryPolicy | None = None
+    ) -> DeclareCompensation:
         """Declare the compensation that undoes the step `of`; it is external if the step is.
 
         A parameter `original` receives the event that the step emitted. For an external step it may be None: then
@@ -160,14 +165,13 @@ class Participant:
         Raises:
             DeclarationError: `of` is not a step of this participant, or the signature is not that of a compensation.
         """
-        if misplaced or of is None:
+        if misplaced or of is _NO_STEP:
             where = _named(misplaced[0]) if misplaced else f"Participant {self.name!r}"
             cure = f"Write @{self.name}.compensation(of=the_step) above it, with the step's function"
             raise DeclarationError(where, "a compensation is declared without its step", cure)
-        undone = of
 
-        def declare(function: F) -> F:
-            self._add_compensation(function, of=undone, retry=retry)
+        def declare(function: EventFunction[E, P, R]) -> EventFunction[E, P, R]:
+            self._add_compensation(function, of=of, retry=retry)
             return function
 
         return declare

@@ -72,17 +72,19 @@ def _with_steps(
     kind: type[Orchestrator], groups: Sequence[Sequence[Any]], timeouts: Mapping[str, timedelta]
 ) -> PlanContract:
     planned = [step for group in groups for step in group]
-    steps = [*planned, *([kind.failed_end] if kind.failed_end else [])]
+    last = kind.asked_at_failure()
+    steps = [*planned, *([last] if last else [])]
     waits = {step.name: timeouts.get(step.name, step.timeout) for step in planned}
     return PlanContract(
         coordinator=kind.name,
         groups=tuple(tuple(step.name for step in group) for group in groups),
-        failed_end=kind.failed_end.name if kind.failed_end else None,
+        failed_end=last.name if last else None,
         builds=tuple(step.name for step in steps if step.action),
         timeouts={name: wait.total_seconds() for name, wait in waits.items() if wait},
     )
 
 
 def _without_plan(kind: type[Orchestrator], error: str, cure: str) -> PlanContract:
-    failed_end = kind.failed_end.name if kind.failed_end else None
+    last = kind.asked_at_failure()
+    failed_end = last.name if last else None
     return PlanContract(coordinator=kind.name, groups=(), failed_end=failed_end, error=error, cure=cure)

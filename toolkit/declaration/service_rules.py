@@ -69,7 +69,7 @@ def check_orchestrators(
             fault = f"{each.__name__} coordinates the saga {each.saga.name}, in which the service takes part already"
             cure = "Run the coordinator in a service of its own: its log has a stream for each step"
             raise DeclarationError(f"Service {name!r}", fault, cure)
-        if each.failed_end is None and each.saga.fails_with.__owner__ != name:
+        if each.asked_at_failure() is None and each.saga.fails_with.__owner__ != name:
             end = each.saga.fails_with
             fault = f"{each.__name__} has no failed_end, and {end.__name__} is {end.__owner__}'s to emit"
             cure = f"Name the step of {end.__owner__} that emits it: `failed_end = SagaStep(...)`"

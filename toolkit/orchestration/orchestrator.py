@@ -151,6 +151,12 @@ class SagaOrchestrator(ABC):
         """Return the steps of the saga that this event starts, in groups that are asked at once."""
         return groups_of(self.define_steps(data))
 
+    @final
+    @classmethod
+    def asked_at_failure(cls) -> SagaStep | None:
+        """Return `failed_end`; to pyright, a subclass's `failed_end = …` is none of a protocol's class variables."""
+        return cls.failed_end
+
     def complete(self, received: Received) -> Event:
         """Return the event that completes the saga, where the last step's success is not that event already."""
         saga = self.saga
