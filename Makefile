@@ -24,7 +24,7 @@ IN_ORDER := --dist loadfile --no-loadscope-reorder $(LONG:%=--deselect %)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash races chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check doctor-page format sbom audit pins lock clean
+.PHONY: help demo test fire backlog crash races chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check docs doctor-page format sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ check: $(VENV)/.installed-dev ## lint, format, types, the order of the packages,
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.lock_files
+
+docs: $(VENV)/.installed-dev ## build the documentation's site into dist/site; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 doctor-page: $(VENV)/.installed-dev ## write the checks' part of docs/how-to/doctor.md from their declarations
 	$(BIN)/python -m toolkit.doctor.page

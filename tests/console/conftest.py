@@ -5,7 +5,6 @@ Each page of a scenario is watched: an error in its console, or a request to ano
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
@@ -15,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pydantic import SecretStr
 
 from services.payment.app import app as payment
+from tests.browser import browser as browser
 from tests.console.background import Background
 from tests.console.browsers import BOUNCES, Watched
 from tests.console.one_service import SECRET, local_console
@@ -52,18 +52,6 @@ def shop(rabbitmq: Server, tmp_path_factory: pytest.TempPathFactory, background:
         yield shop
     finally:
         shop.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A real browser."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("there is no Chromium: as root `make test` installs it, else `sudo apt-get install chromium` does")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ EXAMPLES = {page.parent.name: page for page in sorted(PROJECT.glob("examples/*/R
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *EXAMPLES.values()])
 README = PROJECT / "README.md"
 DOCS = PROJECT / "docs"
+#: Its blocks build upon each other: tests/docs/test_tutorial.py.
+TUTORIAL = DOCS / "tutorial.md"
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

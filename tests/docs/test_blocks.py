@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.docs.commands import SAGA, commands, environment, is_target, run_saga
-from tests.docs.pages import DOCS, PROJECT, README, Block, blocks, first_column, section
+from tests.docs.pages import DOCS, PROJECT, README, TUTORIAL, Block, blocks, first_column, section
 from tests.end_to_end.fleet import SERVICES, Fleet, sqlite_databases
 from tests.servers import Server, docker_is_there
 from toolkit import Settings
@@ -25,7 +25,9 @@ NEEDS_A_BROKER = "import pika"
 HARDEN = DOCS / "how-to" / "harden.md"
 
 
-@pytest.mark.parametrize("block", [each for each in blocks("python") if NEEDS_A_BROKER not in each.text], ids=str)
+@pytest.mark.parametrize(
+    "block", [each for each in blocks("python") if NEEDS_A_BROKER not in each.text and each.page != TUTORIAL], ids=str
+)
 def test_python_blocks_quote_files_or_run(block: Block, tmp_path: Path):
     heading, _, quoted = block.text.partition("\n")
     if (PROJECT / heading.removeprefix("# ")).is_file():
@@ -69,7 +71,7 @@ async def test_pika_client_receives_its_orders_end(rabbitmq: Server, tmp_path: P
     assert output.startswith(b"OrderFulfilled")
 
 
-@pytest.mark.parametrize("block", [each for each in blocks("sh") if each.page != HARDEN], ids=str)
+@pytest.mark.parametrize("block", [each for each in blocks("sh") if each.page not in (HARDEN, TUTORIAL)], ids=str)
 def test_shell_commands_end_with_the_stated_codes(block: Block, checkout: Path):
     exported: dict[str, str] = {}
     for command, code in commands(block):
