@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from toolkit.declaration.participant import Compensation, Participant, Step
     from toolkit.declaration.retry_policy import Retry, RetryPolicy
     from toolkit.declaration.service import Service
+    from toolkit.embedding.transactions import answer, answer_sync, start, start_sync
     from toolkit.errors import DeclarationError, SagaError
     from toolkit.orchestration.orchestrator import Parallel, Received, SagaOrchestrator, SagaStep
 
@@ -38,6 +39,10 @@ __all__ = [
     "Service",
     "Settings",
     "Step",
+    "answer",
+    "answer_sync",
+    "start",
+    "start_sync",
 ]
 
 #: The module of each public name; mypy and editors use the imports above.
@@ -64,6 +69,10 @@ _HOMES = {
     "Service": "declaration.service",
     "Settings": "configuration.settings",
     "Step": "declaration.participant",
+    "answer": "embedding.transactions",
+    "answer_sync": "embedding.transactions",
+    "start": "embedding.transactions",
+    "start_sync": "embedding.transactions",
 }
 
 if not TYPE_CHECKING:  # to mypy a module with `__getattr__` has every name

@@ -105,6 +105,10 @@ class InvalidAnswerError(SagaError):
     """An answer is not one that a step waits for: its name, a field or a value is wrong."""
 
 
+class NotStartingError(SagaError):
+    """An event starts no saga, or none of those that a client was opened for."""
+
+
 class TokenRefusedError(NotAllowedError):
     """A service rejects the request's token, or requires one if `is_shown` is false."""
 

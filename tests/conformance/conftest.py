@@ -15,9 +15,10 @@ from tests.conformance.world import Declare, EmbeddedWorld, RabbitWorld, World, 
 from tests.conftest import PostgresDatabases
 from tests.example_sagas import approval, conference, parallel_trip
 from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services, parallel_services
-from tests.example_sagas.travel import services
+from tests.example_sagas.travel import Script, services, trip_saga
 from tests.example_sagas.vouchers import services_of_both
 from tests.servers import Server
+from toolkit import Service
 
 #: One variant reads the log before each step; the others only where a message needs it.
 VARIANTS = ["embedded-sqlite", "embedded-sqlite-reads-first", "rabbit-sqlite", "rabbit-postgresql"]
@@ -30,6 +31,17 @@ OVERDUE_AFTER, ABORT_AFTER = timedelta(seconds=2), timedelta(seconds=5)
 async def world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
     """The trip's services, running."""
     async with _running(services, request, tmp_path, prefix) as found:
+        yield found
+
+
+@pytest.fixture(params=["embedded-sqlite", "rabbit-sqlite", "rabbit-postgresql"])
+async def shop_world(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[World]:
+    """The same services, running, and a service without steps, whose application starts trips."""
+
+    def declare(script: Script) -> list[Service]:
+        return [*services(script), Service(name="shop", starts=[trip_saga])]
+
+    async with _running(declare, request, tmp_path, prefix) as found:
         yield found
 
 

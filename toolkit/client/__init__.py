@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from toolkit.client.database_client import DatabaseClient
     from toolkit.client.http_client import HttpClient
-    from toolkit.client.saga_client import NotEndedError, NotStartingError, SagaClient, connect
+    from toolkit.client.saga_client import NotEndedError, SagaClient, connect
     from toolkit.client.saga_report import SagaReport
     from toolkit.client.service_client import ServiceClient
+    from toolkit.errors import NotStartingError
 
 __all__ = [
     "DatabaseClient",

@@ -16,7 +16,7 @@ from toolkit.clock import Clock, SystemClock
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.events import Answer, Event, Saga
 from toolkit.declaration.service import Service
-from toolkit.errors import AmbiguousSagaError, NoServiceError, SagaError
+from toolkit.errors import AmbiguousSagaError, NoServiceError, NotStartingError, SagaError
 from toolkit.observability.tracing import Tracing
 from toolkit.persistence.audit_log import Operator
 from toolkit.protocol.question_rows import AnswerOutcome
@@ -130,10 +130,6 @@ class SagaClient:
         """Return the type that is named, or the only one that this client has; None where it is not clear."""
         names = [saga.name for saga in self._sagas.values()]
         return names[0] if named is None and len(names) == 1 else named
-
-
-class NotStartingError(SagaError):
-    """An event does not start any of the sagas that a client was opened for."""
 
 
 @asynccontextmanager

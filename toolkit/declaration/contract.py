@@ -106,6 +106,7 @@ class SagaContract(_Part):
 class Contract(_Part):
     """One service's part in its sagas; `events` maps names to the events that it consumes or emits.
 
+    - `starts`: the names of the events with which the application around it starts sagas.
     - `coordinates`: the types of the sagas that it coordinates: it asks other services' steps.
     - `received`: the names of the events that it consumes as their coordinator, whatever their steps emit.
     - `plans`: by saga type, the steps that it asks there, for each documented example of the starting event.
@@ -117,6 +118,7 @@ class Contract(_Part):
     sagas: tuple[SagaContract, ...]
     handlers: tuple[HandlerContract, ...]
     events: dict[str, EventContract]
+    starts: tuple[str, ...] = ()
     coordinates: tuple[str, ...] = ()
     received: tuple[str, ...] = ()
     plans: dict[str, tuple[PlanContract, ...]] = {}
@@ -135,13 +137,15 @@ class Contract(_Part):
 
         `asked_by` names coordinators as SAGA_ASKED_BY does.
         """
+        starting = {saga.starts_with.__name__: saga.starts_with for saga in service.starts}
         consumed = {event.__name__: event for event in sorted(service.consumed(), key=routing_key)}
         return cls(
             service=service.name,
             toolkit_version=version("saga-toolkit"),
             sagas=tuple(_saga(saga) for saga in service.sagas),
             handlers=tuple(_handler(each, timeouts or {}, reminders or {}) for each in service.handlers),
-            events={name: event_contract(event) for name, event in (consumed | service.emitted()).items()},
+            events={name: event_contract(event) for name, event in (consumed | service.emitted() | starting).items()},
+            starts=tuple(starting),
             coordinates=tuple(sorted(service.coordinated)),
             received=tuple(sorted({event.__name__ for each in service.orchestrators for event in each.events})),
             plans={
@@ -179,8 +183,8 @@ class Contract(_Part):
         return [*keys, *(Address(asker, verb, name).routing_key for name, asker in steps for verb in Verb)]
 
     def emitted(self) -> list[EventContract]:
-        """Return the events that the service may emit."""
-        return [self.events[name] for name in dict.fromkeys(_emitted_events(self))]
+        """Return the events that the service, or the application around it, may emit."""
+        return [self.events[name] for name in dict.fromkeys((*_emitted_events(self), *self.starts))]
 
 
 def contract_of(service: Service, settings: Settings) -> Contract:

@@ -105,6 +105,7 @@ class Event(BaseModel):
     __owner__: ClassVar[str] = ""
     __version__: ClassVar[int] = 1
     __optional__: ClassVar[bool] = False
+    __starts__: ClassVar[tuple[Saga, ...]] = ()
 
     def __init_subclass__(cls, *, owner: str = "", version: int = 1, optional: bool = False, **kwargs: Any) -> None:
         try:
@@ -225,6 +226,9 @@ class Saga:
                 "its name is not a plain word, and it is half of each saga's identity",
                 "Use up to 64 ASCII letters, digits, `.`, `_` and `-`",
             )
+        known = sagas_started_by(self.starts_with)
+        if self not in known and isinstance(self.starts_with, type):
+            self.starts_with.__starts__ = (*known, self)
 
     def build(self, event_type: type[Event], *, saga_id: str, reason: str) -> Event:
         """Return an event built from the saga's id and the reason alone, for a step that was never done."""
@@ -239,6 +243,12 @@ class Saga:
         if event_type is self.fails_with:
             return SagaState.FAILED
         return SagaState.PENDING
+
+
+def sagas_started_by(event_type: type[Event]) -> tuple[Saga, ...]:
+    """Return the declared sagas that such an event starts; a subclass of a starting event starts none by that."""
+    found: tuple[Saga, ...] = vars(event_type).get("__starts__", ()) if isinstance(event_type, type) else ()
+    return found
 
 
 def is_saga_id(value: str) -> bool:

@@ -25,6 +25,7 @@ from toolkit.declaration.service_rules import (
     check_resources,
     check_sagas,
     check_seed,
+    check_starts,
     check_streams,
 )
 
@@ -39,6 +40,8 @@ class Service:
     """One service: `saga run` runs one, the embedded transport several in one process.
 
     - `orchestrators`: the coordinators that it runs, each of a saga of its own.
+    - `starts`: the sagas that the application around it starts, by `toolkit.start`; its contract has their starting
+      events, and so have its rights on the broker.
     - `tables`: the service's own tables, created at the start.
     - `provides`: by type, the resources that steps may take beside event and session, such as a gateway.
     - `seed`: fills the tables at each start; it must be idempotent.
@@ -48,6 +51,7 @@ class Service:
     name: str
     participants: Sequence[Participant] = ()
     orchestrators: Sequence[type[Orchestrator]] = ()
+    starts: Sequence[Saga] = ()
     tables: MetaData | None = None
     provides: Mapping[type, Provider] = field(default_factory=dict)
     seed: Seed | None = None
@@ -56,6 +60,7 @@ class Service:
     def __post_init__(self) -> None:
         check_name("Service", self.name)
         check_kinds(self.name, self.participants, self.tables)
+        check_starts(self.name, self.starts)
         check_streams(self.name, self.steps, self.compensations)
         check_seed(self.name, self.seed)
         check_middleware(self.name, self.middleware)

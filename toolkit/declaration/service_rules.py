@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import MetaData
 
+from toolkit.declaration.events import Saga
 from toolkit.declaration.orchestrator import Orchestrator
 from toolkit.declaration.participant import Compensation, Participant, Step
 from toolkit.declaration.signature import is_coroutine_function
@@ -29,6 +30,13 @@ def check_kinds(name: str, participants: object, tables: object) -> None:
         shown = getattr(tables, "__name__", repr(tables))
         cure = "Pass the MetaData of the tables, as in tables=Base.metadata"
         raise DeclarationError(where, f"its tables are {shown}, which is no MetaData", cure)
+
+
+def check_starts(name: str, starts: object) -> None:
+    """Check that what the application starts is a sequence of sagas."""
+    if not isinstance(starts, Sequence) or not all(isinstance(each, Saga) for each in starts):
+        cure = "Pass a list of sagas: starts=[order_saga]"
+        raise DeclarationError(f"Service {name!r}", f"it starts {starts!r}, which is no list of sagas", cure)
 
 
 def check_streams(name: str, steps: Sequence[Step], compensations: Sequence[Compensation]) -> None:

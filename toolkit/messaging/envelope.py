@@ -220,13 +220,22 @@ class Envelope:
 
 
 def starting_message(
-    saga_type: str, saga_id: str, event: Event, *, now: datetime, traceparent: str | None = None
+    saga_type: str,
+    saga_id: str,
+    event: Event,
+    *,
+    now: datetime,
+    traceparent: str | None = None,
+    body: bytes | None = None,
 ) -> WireMessage:
-    """Return the message that starts a saga with this event; its id follows from the saga's, so two are duplicates."""
+    """Return the message that starts a saga with this event; its id follows from the saga's, so two are duplicates.
+
+    `body` is the event as JSON, if at hand.
+    """
     event_id = derived_id(saga_type, saga_id, type(event).__name__)
     saga = saga_type, saga_id
     envelope = Envelope.of(type(event), event_id=event_id, saga=saga, occurred_at=now, traceparent=traceparent)
-    return envelope.carry(event)
+    return envelope.carry(event, body)
 
 
 def about_one_saga(

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import Answer, SagaState
 from toolkit.declaration.participant import Step
@@ -105,25 +106,38 @@ async def answer(
     """
     async with database.transaction() as session:
         connection = await session.connection()
-        entries = await saga_log_queries.timeline(connection, saga_id, saga_type)
-        if (found := _saga_type(saga_id, entries, steps)) is None:
-            return None
-        entries = [each for each in entries if each.saga_type == found]
-        steps = [step for step in steps if step.saga.name == found]
-        step = next((each for each in steps if not _decision(each, event, entries, now)), steps[0])
-        name = type(event).__name__
-        outcome = AnswerOutcome(
-            service=entries[-1].service, saga_type=found, saga_id=saga_id, step=step.name, event_type=name,
-            event_id=None, outcome=SENT, why=None, decided_with=None, decided_by=None, decided_at=None,
-        )  # fmt: skip
-        if decision := _decision(step, event, entries, now):
-            return _refused(outcome, decision)
-        outcome = replace(outcome, event_id=new_id())
-        envelope = _envelope(event, outcome, entries, by, now)
-        await outbox.add(
-            connection, [OutboxRow(id=new_id(), message=envelope.carry(event), due_at=now, destination=queue)]
-        )
-        await audit_log.add(connection, [Change("answer", name, found, saga_id)], by, now=now)
+        return await answer_in(connection, steps, saga_id, event, by, queue=queue, now=now, saga_type=saga_type)
+
+
+async def answer_in(
+    connection: AsyncConnection,
+    steps: Sequence[Step],
+    saga_id: str,
+    event: Answer,
+    by: Operator,
+    *,
+    queue: str,
+    now: datetime,
+    saga_type: str | None = None,
+) -> AnswerOutcome | None:
+    """Send an answer as `answer` does, in a transaction that is open."""
+    entries = await saga_log_queries.timeline(connection, saga_id, saga_type)
+    if (found := _saga_type(saga_id, entries, steps)) is None:
+        return None
+    entries = [each for each in entries if each.saga_type == found]
+    steps = [step for step in steps if step.saga.name == found]
+    step = next((each for each in steps if not _decision(each, event, entries, now)), steps[0])
+    name = type(event).__name__
+    outcome = AnswerOutcome(
+        service=entries[-1].service, saga_type=found, saga_id=saga_id, step=step.name, event_type=name,
+        event_id=None, outcome=SENT, why=None, decided_with=None, decided_by=None, decided_at=None,
+    )  # fmt: skip
+    if decision := _decision(step, event, entries, now):
+        return _refused(outcome, decision)
+    outcome = replace(outcome, event_id=new_id())
+    envelope = _envelope(event, outcome, entries, by, now)
+    await outbox.add(connection, [OutboxRow(id=new_id(), message=envelope.carry(event), due_at=now, destination=queue)])
+    await audit_log.add(connection, [Change("answer", name, found, saga_id)], by, now=now)
     return outcome
 
 

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from toolkit.declaration.events import Event
 from toolkit.messaging.envelope import ATTEMPT, SAGA_TYPE, WireMessage
 from toolkit.persistence.schema import Key, UtcDateTime, metadata
 from toolkit.persistence.unreadable_rows import REST, headers_of, readable
@@ -71,6 +72,12 @@ class OutboxRow:
     destination: str | None = None
     optional: bool = False
     tries: int = 0
+
+
+def event_row(message: WireMessage, event_type: type[Event], *, due_at: datetime) -> OutboxRow:
+    """Return the row of an event to the common exchange: the same event twice is one row while the first is unsent."""
+    assert message.message_id is not None  # noqa: S101 -- for the type checker; an envelope has an id
+    return OutboxRow(id=message.message_id, message=message, due_at=due_at, optional=event_type.__optional__)
 
 
 _NO_TIMER = outbox.c.id.not_like(f"{TIMER}%")

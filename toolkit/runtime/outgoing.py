@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from toolkit.declaration.events import Event
 from toolkit.ids import new_id
 from toolkit.messaging.envelope import Envelope, WireMessage
-from toolkit.persistence.outbox import OutboxRow
+from toolkit.persistence.outbox import OutboxRow, event_row
 from toolkit.protocol.keys import StreamKey, reminder_id, timer_id
 
 #: How long a timer that came too early waits at least.
@@ -37,8 +37,7 @@ class Outgoing:
 
     def send(self, envelope: Envelope, event: Event, body: bytes | None = None) -> OutboxRow:
         """Send an event; `body` is the event as JSON, if at hand."""
-        message = envelope.carry(event, body)
-        row = OutboxRow(id=envelope.event_id, message=message, due_at=self._due_at, optional=event.__optional__)
+        row = event_row(envelope.carry(event, body), type(event), due_at=self._due_at)
         self.events.append(row)
         return row
 

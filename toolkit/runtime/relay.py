@@ -98,6 +98,10 @@ class Relay:
         if delayed or len(ours) < len(outgoing):
             self._due.expect(row.due_at for row in delayed)
 
+    def wake(self) -> None:
+        """Look for due rows now: a transaction past the executor has committed some."""
+        self._due.expect(())
+
     async def run(self) -> None:
         """Publish due rows until `stop`."""
         async with asyncio.TaskGroup() as tasks:  # a task group ignores a task that ends in CancelledError

@@ -28,6 +28,7 @@ from toolkit.persistence import dead_letters
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import complain
 from toolkit.persistence.dead_letters import DeadLetter
+from toolkit.runtime import running
 from toolkit.runtime.background_loops import Loops
 from toolkit.runtime.batcher import Batcher
 from toolkit.runtime.database_setup import PATIENCE, DatabaseSetup
@@ -115,6 +116,7 @@ class ServiceRuntime:
             self.loops.begin("batcher", self.batcher.run())
             self.loops.begin("watchdog", self.watchdog.run())
             self.loops.begin("pruner", self.pruner.run())
+        running.begin(self)
 
     def accept(self, deliveries: Sequence[Delivery]) -> None:
         """Enqueue deliveries; their source settles each when its transaction has committed."""
@@ -153,6 +155,7 @@ class ServiceRuntime:
 
     async def stop(self) -> None:
         """End the loops and close the resources; no message may arrive any more."""
+        running.end(self)
         self.loops.let_end()
         await self._end_loops()
         if self.loops.tasks:

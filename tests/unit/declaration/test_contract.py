@@ -102,3 +102,10 @@ def test_the_owners_declaration_of_an_event_counts():
     assert Choreography([wrong, payment]).event("PaymentProcessed").version == 1
     assert Choreography([wrong]).event("PaymentProcessed").version == 7
     assert Choreography([wrong]).event("NoSuch") is None
+
+
+def test_a_contract_has_the_events_that_an_application_starts_with():
+    contract = Contract.of(Service(name="shop", starts=[visit_saga]))
+
+    assert (contract.sagas, contract.starts) == ((), ("TableWanted",))
+    assert [event.name for event in contract.emitted()] == ["TableWanted"]

@@ -130,6 +130,8 @@ def test_a_service_is_the_sum_of_its_participants() -> None:
         ({"participants": searching()}, "its participants are no list", "Pass a list: participants=[library]"),
         ({"participants": ["venue"]}, "its participants hold 'venue', which is no Participant", "Pass a list"),
         ({"participants": None}, "its participants hold None, which is no Participant", "Pass a list"),
+        ({"starts": [BookWanted]}, f"it starts [{BookWanted!r}], which is no list of sagas", "Pass a list of sagas"),
+        ({"starts": loan_saga}, f"it starts {loan_saga!r}, which is no list of sagas", "Pass a list of sagas"),
         ({"tables": Catalogue}, "its tables are Catalogue, which is no MetaData", "as in tables=Base.metadata"),
         ({"tables": [MetaData()]}, "its tables are [MetaData()], which is no MetaData", "as in tables=Base.metadata"),
     ],

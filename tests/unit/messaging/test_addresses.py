@@ -119,3 +119,11 @@ def test_only_the_coordinator_may_write_its_commands() -> None:
     assert f"{COORDINATOR}.Ask.book_room" in rights["hotel"].read
     assert "agency.TripRequested" not in rights["hotel"].read
     assert "saga.SagaEnded" in rights[COORDINATOR].write
+
+
+def test_an_application_may_write_what_it_starts() -> None:
+    shop = Contract.of(Service(name="shop", starts=[loan_saga]))
+
+    (rights,) = [each for each in rights_of([shop], "saga", {}) if each.login == "shop"]
+
+    assert "reader.*" in rights.topics["saga"].write
