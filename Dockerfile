@@ -11,7 +11,7 @@ RUN python -m venv --without-pip /opt/saga
 WORKDIR /build
 COPY requirements.lock ./
 RUN pip --python /opt/saga/bin/python install --no-deps --require-hashes -r requirements.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY toolkit toolkit
 RUN pip --python /opt/saga/bin/python install --no-deps --no-build-isolation .
 COPY services /opt/saga/app/services

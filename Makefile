@@ -24,7 +24,7 @@ IN_ORDER := --dist loadfile --no-loadscope-reorder $(LONG:%=--deselect %)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash races chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check docs doctor-page format sbom audit pins lock clean
+.PHONY: help demo test fire backlog crash races chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check docs doctor-page format dist sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -118,6 +118,12 @@ sbom: $(AUDIT)/.installed ## write a release's contents, from the lock, into dis
 	@mkdir -p dist
 	$(AUDIT)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type library \
 		--output-reproducible -o dist/saga-toolkit.cdx.json
+
+dist: $(AUDIT)/.installed ## build the source distribution, and the wheel from it, into dist/, and check both
+	@rm -f dist/*.whl dist/*.tar.gz
+	@$(AUDIT)/bin/python -m build --no-isolation --outdir dist . >/dev/null
+	@$(AUDIT)/bin/twine check --strict dist/*.tar.gz dist/*.whl
+	@$(AUDIT)/bin/check-wheel-contents dist/*.whl
 
 audit: $(AUDIT)/.installed ## look up known vulnerabilities of the locked packages (needs api.osv.dev)
 	@$(AUDIT)/bin/python tests/audit.py requirements.lock

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.distribution.environments import Environment
+from tests.distribution.environments import Environment, Unpacked
 from tests.docs.pages import PROJECT
 
 
@@ -36,3 +37,12 @@ def install(wheel: Path, tmp_path: Path) -> Callable[[str], Environment]:
         return environment
 
     return installed
+
+
+@pytest.fixture
+def unpacked(wheel: Path, tmp_path: Path) -> Unpacked:
+    """The wheel's files, and an empty directory to work in."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "files")
+    (tmp_path / "work").mkdir()
+    return Unpacked(tmp_path / "files", tmp_path / "work")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.distribution.environments import Environment
 from tests.distribution.test_extras import CHECKING, DECLARING, FEATURES, OPTIONAL
+from tests.examples.demos import DEMOS
 from toolkit.extras import EXTRAS
 
 pytestmark = pytest.mark.timeout(900)  # pip installs as fast as the index and this machine allow
@@ -21,7 +22,7 @@ def test_installed_extra_has_its_features_alone(extra: str, install: Install):
     installed = set(EXTRAS.get(extra, ()))
 
     for name, (statement, feature) in FEATURES.items():
-        done = environment.python(f"import sys; {statement}", OTEL_TRACES_EXPORTER="otlp")
+        done = environment.run("python", "-c", f"import sys; {statement}", OTEL_TRACES_EXPORTER="otlp")
         has_it = installed.issuperset(EXTRAS[name])
         assert (done.returncode == 0) is has_it, f"{name} with {extra or 'the base'}: {done.stderr}"
         if not has_it:
@@ -32,9 +33,21 @@ def test_installed_extra_has_its_features_alone(extra: str, install: Install):
 def test_base_declares_and_checks_without_optional_packages(install: Install):
     environment = install("")
 
-    checked = environment.python(f"{DECLARING}\n{CHECKING}")
+    checked = environment.run("python", "-c", f"{DECLARING}\n{CHECKING}")
     optional = OPTIONAL - {"prometheus_client"}
-    found = environment.python(f"from importlib.util import find_spec; print(*filter(find_spec, {optional!r}))")
+    found = environment.run(
+        "python", "-c", f"from importlib.util import find_spec; print(*filter(find_spec, {optional!r}))"
+    )
 
     assert (checked.returncode, checked.stderr) == (0, "")
     assert found.stdout.split() == []
+
+
+def test_demonstrations_run_from_the_installed_wheel(install: Install):
+    environment = install("cli,sqlite")
+
+    ran = [environment.saga("demo", *name) for name in ([], *([name] for name in DEMOS))]
+    verified = environment.saga("verify", SAGA_DATA_DIR=".saga/demo", SAGA_BROKER_URL="embedded")
+
+    assert [each.stdout + each.stderr for each in ran if each.returncode or each.stderr] == []
+    assert (verified.returncode, verified.stderr) == (0, "8 sagas verified, all is right\n")

@@ -80,8 +80,8 @@ def test_shell_commands_end_with_the_stated_codes(block: Block, checkout: Path):
             exported |= dict(word.split("=", 1) for word in words[1:])
         elif words[0] == "make":
             assert is_target(words[1])
-        elif words[0] == SAGA:
-            done = run_saga(words, checkout, **exported)
+        elif words[0] in (SAGA, "saga"):
+            done = run_saga([SAGA, *words[1:]], checkout, **exported)
             assert done.returncode == code, f"{command}\n{done.stderr}"
         elif words[0] == "pip":  # tests/distribution/test_installs.py installs each extra
             assert {*Requirement(words[2]).extras} <= {*EXTRAS, "all"}

@@ -19,7 +19,10 @@ from tests.servers import docker_is_there
 
 PAGE = DOCS / "how-to" / "harden.md"
 #: The files of the image, and of its containers.
-PARTS = ("compose.yaml", "Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "README.md")
+PARTS = (
+    *("compose.yaml", "Dockerfile", ".dockerignore", "pyproject.toml", "hatch_build.py"),
+    *("requirements.lock", "README.md", "LICENSE"),
+)
 IMAGES = {
     "SAGA_PYTHON_IMAGE": "python:3.13-slim",
     "SAGA_RABBITMQ_IMAGE": "rabbitmq:4-management",

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from toolkit.cli.demonstration_answers import PlayedAnswer
 from toolkit.cli.output import console, print_table
-from toolkit.cli.service_discovery import DEFAULT_PACKAGE
+from toolkit.cli.service_discovery import DEFAULT_PACKAGE, is_bundled
 from toolkit.cli.timelines import print_timeline, styled_state
 from toolkit.client.account_checks import CheckResult
 from toolkit.declaration.events import SagaState
@@ -73,7 +73,7 @@ def print_commands(package: str, data_dir: Path, commands: Iterable[str]) -> Non
     """Print commands to try next, and before them the environment that they need."""
     saga = "saga" if shutil.which("saga") else os.path.relpath(sys.argv[0])
     variables = {"SAGA_PACKAGE": package, "SAGA_DATA_DIR": data_dir, "SAGA_BROKER_URL": "embedded"}
-    if package == DEFAULT_PACKAGE:
+    if package == DEFAULT_PACKAGE and not is_bundled():
         del variables["SAGA_PACKAGE"]
     exported = " ".join(f"{name}={value}" for name, value in variables.items())
     lines = ["Try next:", f"  export {exported}", *(f"  {saga} {command}" for command in commands)]

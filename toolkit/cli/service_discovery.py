@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_PACKAGE = "services"
 #: The package of the examples; each is a package of services with a demonstration.
 _EXAMPLES = "examples"
+#: Where a wheel has both packages (hatch_build.py): they are found there by the names that they have in a checkout.
+_BUNDLED = Path(__file__).parents[1] / "demos"
 
 
 def package_name() -> str:
@@ -105,12 +108,14 @@ def find_service(reference: str) -> Service:
 def find_demo(name: str | None) -> ModuleType:
     """Return the module with the demonstration of this example, or without a name of the services.
 
+    Where there are none below the current directory, the wheel's are found.
+
     Raises:
         UsageError: there is none; the text names those that exist.
     """
     if name is None:
-        return import_here(f"{package_name()}.demo")
-    paths = import_here(_EXAMPLES).__path__
+        return import_here(f"{package_name()}.demo", or_bundled=True)
+    paths = import_here(_EXAMPLES, or_bundled=True).__path__
     names = sorted(each.name for each in pkgutil.iter_modules(paths) if find_spec(f"{_EXAMPLES}.{each.name}.demo"))
     if name not in names:
         raise UsageError(f"there is no example {name!r}; there are: {', '.join(names)}")
@@ -193,8 +198,10 @@ def sagas_of(services: dict[str, Service]) -> list[Saga]:
     return list({saga.name: saga for service in services.values() for saga in service.sagas}.values())
 
 
-def import_here(name: str) -> ModuleType:
+def import_here(name: str, *, or_bundled: bool = False) -> ModuleType:
     """Import a module, looking in the current directory first.
+
+    What is not found may be a package of the wheel's demonstrations, if SAGA_PACKAGE names one or `or_bundled`.
 
     Raises:
         UsageError: it does not exist; what fails inside it raises as it is.
@@ -208,10 +215,22 @@ def import_here(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
+        if (or_bundled or "SAGA_PACKAGE" in os.environ) and _can_bundle(error.name):
+            sys.path.insert(0, str(_BUNDLED))  # before the current directory: it may have another package of one name
+            return import_module(name)
         raise UsageError(
             f"there is no module {name!r} in {os.getcwd()}: go to the directory that holds it, "
             "or name the services' package in SAGA_PACKAGE"
         ) from error
+
+
+def is_bundled() -> bool:
+    """Whether this process runs a demonstration of the wheel."""
+    return str(_BUNDLED) in sys.path
+
+
+def _can_bundle(package: str) -> bool:
+    return (_BUNDLED / package).is_dir() and not is_bundled()
 
 
 def _at(reference: str) -> Service:

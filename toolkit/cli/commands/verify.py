@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli.exit_codes import ExitCode, complain, leave
+from toolkit.cli.exit_codes import ExitCode, UsageError, complain, leave
 from toolkit.cli.interrupts import run_async
 from toolkit.cli.options import MOST_SECONDS, Format, FormatOption, ServicesOption
 from toolkit.cli.output import print_some, with_types
@@ -73,8 +73,18 @@ async def _verify(settled: timedelta, service: list[str] | None) -> Verification
 
 
 def checks_of(package: str) -> Sequence[AccountCheck]:
-    """Return the services' own checks: `CHECKS` of `<package>.accounts`, where there is such a module."""
-    if not hasattr(import_here(package), "__path__") or find_spec(f"{package}.accounts") is None:
+    """Return the services' own checks: `CHECKS` of `<package>.accounts`, where there is such a module.
+
+    Raises:
+        UsageError: SAGA_PACKAGE names a package that does not exist.
+    """
+    try:
+        found = import_here(package)
+    except UsageError:
+        if "SAGA_PACKAGE" in os.environ:
+            raise
+        return ()
+    if not hasattr(found, "__path__") or find_spec(f"{package}.accounts") is None:
         return ()
     checks: Sequence[AccountCheck] = getattr(import_here(f"{package}.accounts"), "CHECKS", ())
     return checks
