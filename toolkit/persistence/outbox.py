@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     func,
+    or_,
     select,
     update,
 )
@@ -140,9 +141,13 @@ async def put_back(connection: AsyncConnection, row_id: str, *, until: datetime)
     await connection.execute(_RETURN, {"row_id": row_id, "until": until})
 
 
-async def count(connection: AsyncConnection) -> int:
-    """Return how many rows are not confirmed yet, without the timers of joins, which wait by design."""
-    return int(await connection.scalar(select(func.count()).select_from(outbox).where(_NO_TIMER)) or 0)
+async def count(connection: AsyncConnection, *, timers_until: datetime | None = None) -> int:
+    """Return how many rows are not confirmed yet, without the timers of joins, which wait by design.
+
+    `timers_until`: those that are due by then count, too.
+    """
+    waiting = _NO_TIMER if timers_until is None else or_(_NO_TIMER, outbox.c.due_at <= timers_until)
+    return int(await connection.scalar(select(func.count()).select_from(outbox).where(waiting)) or 0)
 
 
 async def message_ids(connection: AsyncConnection) -> set[str]:

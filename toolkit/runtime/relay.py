@@ -98,9 +98,9 @@ class Relay:
         if delayed or len(ours) < len(outgoing):
             self._due.expect(row.due_at for row in delayed)
 
-    def wake(self) -> None:
-        """Look for due rows now: a transaction past the executor has committed some."""
-        self._due.expect(())
+    def wake(self, *at: datetime) -> None:
+        """Look for due rows now, and at these times: a transaction past the executor has committed some."""
+        self._due.expect(at)
 
     async def run(self) -> None:
         """Publish due rows until `stop`."""

@@ -39,7 +39,7 @@ class Embedded:
         # One URL can't be the database of several services: each uses its file in the data directory.
         settings = settings.model_copy(update={"database_url": None, "broker_url": EMBEDDED})
         quarantine = Quarantine()  # the services share a process, which one message ends for all of them
-        clock = clock or SystemClock()
+        self._clock = clock = clock or SystemClock()
         self.runtimes = {
             each.name: ServiceRuntime(each, settings, self, clock=clock, quarantine=quarantine) for each in services
         }
@@ -125,7 +125,12 @@ class Embedded:
         return await burst.delivered()
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 -- a wait that returns whether it was long enough
-        """Wait until all outboxes are empty, for at most `timeout` seconds; return whether they are."""
+        """Wait until all outboxes are empty, for at most `timeout` seconds; return whether they are.
+
+        A join's deadline waits there by design: it counts once it has passed, as after `ManualClock.advance`.
+        """
+        for runtime in self.runtimes.values():
+            runtime.relay.wake()  # the clock may have been moved, which wakes no relay
         try:
             async with asyncio.timeout(timeout):
                 while await self._unsent():  # noqa: ASYNC110 -- a table sends no notification
@@ -138,7 +143,7 @@ class Embedded:
         total = 0
         for runtime in self.runtimes.values():
             async with runtime.database.reading() as connection:
-                total += await outbox.count(connection)
+                total += await outbox.count(connection, timers_until=self._clock.now())
         return total
 
 

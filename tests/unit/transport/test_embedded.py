@@ -16,15 +16,19 @@ from services.demo import SERVICES
 from services.events import OrderCreated
 from tests.eventually import eventually
 from tests.example_sagas.loans import Clerk, library
+from tests.example_sagas.parallel_trip import PATIENCE, RoomBooked, holiday_saga
+from tests.example_sagas.parallel_trip import services as holiday_services
+from tests.example_sagas.travel import Script
 from toolkit import Settings
 from toolkit.declaration.events import documented_example, routing_key
 from toolkit.errors import UnroutableError
 from toolkit.ids import derived_id, new_id
-from toolkit.messaging.envelope import WireMessage
+from toolkit.messaging.envelope import Envelope, WireMessage
 from toolkit.observability.broker_attributes import Broker
 from toolkit.persistence import outbox, saga_log_queries
 from toolkit.persistence.database import Database
 from toolkit.persistence.outbox import OutboxRow
+from toolkit.testing import ManualClock
 from toolkit.transport.embedded import Embedded
 
 
@@ -103,3 +107,18 @@ async def test_an_embedded_burst_has_an_outcome_each(tmp_path: Path) -> None:
 
     assert [type(each) for each in outcomes] == [type(None), UnroutableError, type(None)]
     assert nothing == []
+
+
+async def test_settled_waits_for_a_deadline_that_has_passed(tmp_path: Path):
+    clock, settings = ManualClock(), Settings(data_dir=tmp_path, relay_poll=timedelta(minutes=1))
+    booked = Envelope.of(RoomBooked, saga=(holiday_saga.name, "trip-1"), occurred_at=clock.now())
+    async with Embedded(holiday_services(Script()), settings, clock=clock) as embedded:
+        await embedded.publish(booked.carry(RoomBooked(trip_id="trip-1")))
+        assert await embedded.settled(10), "a deadline that has not passed waits by design"
+
+        clock.advance(PATIENCE)
+        assert await embedded.settled(20)
+
+        async with embedded.runtimes["payment"].database.reading() as connection:
+            states = [entry.to_state for entry in await saga_log_queries.entries(connection)]
+    assert "failed" in states
