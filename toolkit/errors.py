@@ -40,6 +40,10 @@ class ScenarioError(SagaError):
     """A scenario names a service, a step or an event that is not declared; the text lists those that are."""
 
 
+class WorldError(SagaError):
+    """A test asks its world for what it does not have; the text lists what it has."""
+
+
 class UndeclaredStepsError(SagaError):
     """The log holds unfinished sagas at steps that this release does not declare, so the service does not start."""
 

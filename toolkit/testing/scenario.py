@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import Event, Saga, routing_key
-from toolkit.declaration.middleware import CallNext
-from toolkit.declaration.participant import Compensation, Step
 from toolkit.declaration.service import Service
 from toolkit.errors import ScenarioError
 from toolkit.ids import new_id
@@ -22,6 +19,7 @@ from toolkit.protocol.invariants import violations_of
 from toolkit.testing.clock import ManualClock
 from toolkit.testing.played_services import PlayedServices
 from toolkit.testing.saga_events import SagaEvents
+from toolkit.testing.scripted_steps import ScriptedSteps
 
 
 class Scenario:
@@ -49,10 +47,10 @@ class Scenario:
         self._saga: Saga = sagas[saga] if saga else next(iter(sagas.values()))
         self._events = SagaEvents(self._saga, services, samples)
         self._saga_id = self._events.saga_id
-        self._refusing: dict[tuple[str, str], str] = {}
+        self._steps = ScriptedSteps(services, lambda kind, _: self._events.of(kind))
         self._expired: set[tuple[str, str]] = set()
         self._clock = ManualClock()
-        scripted, played = [self._scripted(each) for each in services], (self._saga.name, self._saga_id)
+        scripted, played = [self._steps.played(each) for each in services], (self._saga.name, self._saga_id)
         self._services = PlayedServices(scripted, directory=directory, saga=played, clock=self._clock)
 
     async def __aenter__(self) -> Self:
@@ -78,11 +76,7 @@ class Scenario:
         Raises:
             ScenarioError: the service has no such step, or the step no such refusal.
         """
-        refusals = [each.__name__ for each in self._services.step(service, step).refusals]
-        if refusal not in refusals:
-            declared = f"it refuses with {', '.join(refusals)}" if refusals else "it can't refuse"
-            raise ScenarioError(f"{step} ({service}) does not refuse with {refusal}: {declared}")
-        self._refusing[service, step] = refusal
+        self._steps.refuse(service, step, refusal)
 
     def abort(self) -> None:
         """Request an abort; it waits to be delivered."""
@@ -104,11 +98,14 @@ class Scenario:
         An event that was not emitted is no error: a declaration that was changed may not emit it any more.
 
         Raises:
-            ScenarioError: no service has this name, or the saga has no such event.
+            ScenarioError: no service has this name, the saga has no such event, or it is an answer that was not given.
         """
         self._services.runtime(to)
         self._events.check(event)
-        for message in [each for each in self._services.held if _name(each) == event]:
+        waiting = [each for each in self._services.held if _name(each) == event]
+        if not waiting and event in self._events.answers:
+            raise ScenarioError(f'no {event} was given: give it by scenario.answer("{event}"), then deliver it')
+        for message in waiting:
             await self._deliver(message, to)
 
     async def expire(self, service: str, step: str) -> None:
@@ -159,27 +156,11 @@ class Scenario:
         finally:
             self._clock.advance(-passing)
 
-    def _scripted(self, service: Service) -> Service:
-        async def forced(call_next: CallNext, handler: Step | Compensation, event: Event) -> Event:
-            if isinstance(handler, Compensation):
-                return self._events.of(handler.emits)
-            wanted = self._refusing.get((service.name, handler.name))
-            refusal = next((each for each in handler.refusals if each.__name__ == wanted), None)
-            return self._events.of(refusal or handler.success)
-
-        provides = dict.fromkeys(service.provides, _nothing)
-        return replace(service, provides=provides, tables=None, seed=None, middleware=[forced])
-
     def _wire(self, event: Event) -> WireMessage:
         return WireMessage(
             event.model_dump_json().encode(), routing_key(type(event)), correlation_id=self._saga_id,
             timestamp=self._clock.now(), headers={"saga-type": self._saga.name},
         )  # fmt: skip
-
-
-@asynccontextmanager
-async def _nothing(_: Settings) -> AsyncIterator[None]:
-    yield None
 
 
 def _name(message: WireMessage) -> str:

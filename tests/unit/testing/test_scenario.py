@@ -9,6 +9,7 @@ import pytest
 
 from services.demo import SERVICES
 from tests.choreography_model import BAD, GOOD, START, Steps, step
+from tests.example_sagas import approval
 from tests.example_sagas.drawn import services_of
 from tests.example_sagas.travel import Script
 from tests.example_sagas.vouchers import services_of_both
@@ -114,6 +115,17 @@ async def test_an_event_comes_after_its_deadline(tmp_path: Path) -> None:
         await scenario.deliver("Right", to="sure")
 
         assert scenario.states["sure", "sure"] == "failed"
+
+
+async def test_an_answer_has_to_be_given_first(tmp_path: Path) -> None:
+    async with Scenario(approval.services(Script()), directory=tmp_path) as scenario:
+        with pytest.raises(ScenarioError, match=r'no Approved was given: give it by scenario\.answer\("Approved"\)'):
+            await scenario.deliver("Approved", to="desk")
+
+        scenario.answer("Approved")
+        await scenario.deliver("PurchaseWanted", to="quotes")
+        await scenario.deliver("Approved", to="desk")
+        assert await scenario.violations() == []
 
 
 async def test_an_unknown_name_in_a_scenario_is_an_error(order: Scenario) -> None:
