@@ -127,7 +127,7 @@ class World(Client):
 
     def errors(self) -> Counter[str]:
         """Return how often the services logged each error."""
-        lines = self.log.read_text(errors="replace").splitlines()
+        lines = self.log.read_text(errors="replace").replace(f"{Path.cwd()}/", "").splitlines()
         return Counter(json.loads(line)["event"] if line.startswith("{") else line[:80] for line in lines)
 
     async def converged(self, *, within: float) -> list[str]:
