@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 _LINK = re.compile(r"\]\(([^)#\s]+)((?:#[^)\s]*)?)\)")
 _API = re.compile(r"^<!-- (::: [\w.]+) -->$", re.MULTILINE)
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
-_DIAGRAMS = "assets/mermaid.tiny.js"
+_DIAGRAMS = ("assets/mermaid.tiny.js", "assets/diagrams.js")
 #: The highlighter's names of the files' languages, where they are not the suffix.
 _LANGUAGES = {"py": "python", "yml": "yaml", "env": "sh"}
 _ROW = re.compile(r"^\| \[([^]]+)\]\(([^)]+\.md)\)", re.MULTILINE)
@@ -67,11 +67,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Load the diagrams' script on pages that have one."""
+    """Load the diagrams' scripts on pages that have one."""
     if '<pre class="mermaid">' not in output:
         return output
-    script = posixpath.relpath(_DIAGRAMS, posixpath.dirname(page.url) or ".")
-    return output.replace("</head>", f'<script src="{script}"></script></head>', 1)
+    here = posixpath.dirname(page.url) or "."
+    scripts = "".join(f'<script src="{posixpath.relpath(each, here)}"></script>' for each in _DIAGRAMS)
+    return output.replace("</head>", f"{scripts}</head>", 1)
 
 
 # -- the pages of linked files ---------------------------------------------------------------------------------------
@@ -173,4 +174,5 @@ def _titled(directory: Path, pattern: str) -> Iterator[dict[str, str]]:
 def _assets() -> Iterator[tuple[str, str | bytes]]:
     yield "assets/style.css", (HERE / "style.css").read_text()
     yield "assets/icon.svg", (PROJECT / "toolkit/console/static/icon.svg").read_text()
-    yield _DIAGRAMS, gzip.decompress((HERE / "mermaid.tiny.js.gz").read_bytes())
+    yield _DIAGRAMS[0], gzip.decompress((HERE / "mermaid.tiny.js.gz").read_bytes())
+    yield _DIAGRAMS[1], (HERE / "diagrams.js").read_text()

@@ -23,6 +23,9 @@ from tests.browser import browser as browser
 from tests.console.browsers import Watched
 from tests.docs.pages import DOCS, PROJECT, blocks
 
+#: Other tests run on the machine at the same time.
+expect.set_options(timeout=30_000)
+
 #: What a page loads: addresses of scripts and images, and of styles.
 SOURCES = re.compile(r"<(?:script|img|iframe|source)\b[^>]*?\bsrc=\"?([^\">\s]+)")
 STYLES = re.compile(r"<link\b(?=[^>]*\brel=\"?(?:stylesheet|icon|preload|preconnect))[^>]*?\bhref=\"?([^\">\s]+)")
@@ -112,8 +115,12 @@ def test_a_browser_draws_diagrams_and_finds_words(browser: Browser, address: str
 
     page.goto("/explanation/protocol.html")
     expect(page.locator("div.mermaid")).to_have_count(len(blocks("mermaid", DOCS / "explanation" / "protocol.md")))
+    fitted = page.locator("div.mermaid").first.bounding_box()
+    page.locator("div.mermaid").first.click()
+    assert page.locator("div.mermaid").first.bounding_box()["width"] > 3 * fitted["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280, "a large diagram scrolls in a frame"
     expect(page.locator("body")).to_have_attribute("data-md-color-scheme", palette)
-    page.get_by_role("textbox", name="Search").fill("idempotency key")
+    page.get_by_role("textbox", name="Search").press_sequentially("idempotency")
     expect(page.locator(".md-search-result__item").first).to_be_visible()
 
     context.close()
