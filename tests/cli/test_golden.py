@@ -73,6 +73,7 @@ OTHERS: dict[str, tuple[tuple[str, ...], int]] = {
     "graph.text.txt": (("graph",), 0),
     "graph.mermaid.txt": (("graph", "--format", "mermaid"), 0),
     "help.txt": (("--help",), 0),
+    "new.txt": (("new", "ticket-shop", "--dry-run"), 0),
     "tail.json.txt": (("tail", "-o", "json"), 2),
 }
 

@@ -39,10 +39,15 @@ def install(wheel: Path, tmp_path: Path) -> Callable[[str], Environment]:
     return installed
 
 
-@pytest.fixture
-def unpacked(wheel: Path, tmp_path: Path) -> Unpacked:
-    """The wheel's files, and an empty directory to work in."""
+@pytest.fixture(scope="session")
+def wheels_files(wheel: Path) -> Path:
+    """The directory of the wheel's files."""
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "files")
-    (tmp_path / "work").mkdir()
-    return Unpacked(tmp_path / "files", tmp_path / "work")
+        archive.extractall(wheel.parent / "files")
+    return wheel.parent / "files"
+
+
+@pytest.fixture
+def unpacked(wheels_files: Path, tmp_path: Path) -> Unpacked:
+    """The wheel's files, and an empty directory to work in."""
+    return Unpacked(wheels_files, tmp_path)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.distribution.environments import Environment
 from tests.distribution.test_extras import CHECKING, DECLARING, FEATURES, OPTIONAL
+from tests.docs.commands import environment as variables
 from tests.examples.demos import DEMOS
 from toolkit.extras import EXTRAS
 
@@ -51,3 +57,26 @@ def test_demonstrations_run_from_the_installed_wheel(install: Install):
 
     assert [each.stdout + each.stderr for each in ran if each.returncode or each.stderr] == []
     assert (verified.returncode, verified.stderr) == (0, "8 sagas verified, all is right\n")
+
+
+def test_new_project_passes_its_readme_and_its_ci(install: Install, wheel: Path, tmp_path: Path):
+    environment = install("cli")
+    environment.saga("new", "ticket-shop").check_returncode()
+    project = tmp_path / "ticket-shop"
+    set_up, containers, embedded, _ = re.findall(
+        r"^```sh\n(.*?)^```$", (project / "README.md").read_text(), re.M | re.S
+    )
+    workflow = yaml.safe_load((project / ".github" / "workflows" / "ci.yaml").read_text())
+    of_ci = [each["run"] for each in workflow["jobs"]["test"]["steps"] if "run" in each]
+    index = variables(
+        PATH=f"{project}/.venv/bin:{os.environ['PATH']}",
+        PIP_CONSTRAINT=str(tmp_path / "constraints.txt"),
+        PIP_FIND_LINKS=f"{wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}",
+    )
+
+    for script in (set_up, *of_ci, embedded.replace("  # ends with 1", " || test $? = 1")):
+        done = subprocess.run(
+            ["sh", "-ec", script], cwd=project, env=index, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+    assert containers == "docker compose up -d --build\n"

@@ -20,6 +20,7 @@ from toolkit.cli.commands.doctor import doctor
 from toolkit.cli.commands.graph import graph
 from toolkit.cli.commands.log import log
 from toolkit.cli.commands.ls import ls
+from toolkit.cli.commands.new import new
 from toolkit.cli.commands.nudge import nudge
 from toolkit.cli.commands.prune import prune
 from toolkit.cli.commands.questions import questions
@@ -42,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _VERBS = (
-    *(demo, run, console, trigger, ls, trace, log, tail, watch, stats, verify, check, graph, asyncapi, topology),
+    *(demo, new, run, console, trigger, ls, trace, log, tail, watch, stats, verify, check, graph, asyncapi, topology),
     *(config, doctor, attention, audit, questions, answer, nudge, abort, replay, prune),
 )
 for verb in _VERBS:
