@@ -14,8 +14,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks.systems.process import Assignment, work
 from toolkit import Event, Participant, Refusal, Saga, SagaId, Service, Settings
-from toolkit.app import App, collect_garbage_seldom
+from toolkit.app import App
 from toolkit.observability.logs import configure_logs
+from toolkit.service_process import collect_garbage_seldom
 
 
 class Placed(Event, owner="client"):

@@ -6,8 +6,8 @@ import sys
 
 from tests.example_sagas.orchestrated_travel import COORDINATOR, orchestrated_services
 from tests.example_sagas.travel import Script
-from toolkit.app import run_service
 from toolkit.configuration.settings import load_settings
+from toolkit.service_process import run_service
 
 if __name__ == "__main__":
     (service,) = [each for each in orchestrated_services(Script()) if each.name == COORDINATOR]

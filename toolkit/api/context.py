@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from starlette.responses import Response
 
 from toolkit.api.responses import error_answer, json_answer
 from toolkit.clock import Clock
-from toolkit.declaration.contract import Contract
+from toolkit.declaration.contract import Contract, contract_of
 from toolkit.declaration.service import Service
 from toolkit.operations.outcomes import BatchResult, DeadLetterOutcome
 from toolkit.persistence.database import Database
+from toolkit.runtime.service_runtime import ServiceRuntime
 
 T = TypeVar("T")
 
@@ -34,6 +35,18 @@ class ApiContext:
     queue: str
     clock: Clock
     _under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, runtime: ServiceRuntime, readiness: Readiness) -> Self:
+        """Return the context of a service that runs in this process."""
+        return cls(
+            service=runtime.service,
+            contract=contract_of(runtime.service, runtime.settings),
+            database=runtime.database,
+            readiness=readiness,
+            queue=runtime.queue,
+            clock=runtime.clock,
+        )
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ def no_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_otel_its_sdk_is_not_imported():
     code = (
-        "import sys, toolkit.app\n"
+        "import sys, toolkit.service_process\n"
         "from toolkit.observability.broker_attributes import Broker\n"
         "from toolkit.observability.tracing import tracing_for\n"
         "assert tracing_for('library', Broker()) is None\n"

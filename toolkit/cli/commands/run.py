@@ -59,7 +59,7 @@ def _serve(service: str, settings: Settings, worker: Worker | None = None) -> No
 
     require("api", "saga run")
     require("rabbitmq", "saga run")
-    from toolkit.app import run_service
+    from toolkit.service_process import run_service
 
     found = find_service(service)
     if ":" not in service:  # the other services of one from elsewhere are not known
