@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import aio_pika
@@ -15,6 +16,8 @@ from pamqp.commands import Basic
 from tests.eventually import eventually
 from toolkit.ids import new_id
 from toolkit.transport.rabbitmq.delivery_batching import ReceivedDelivery, consume
+from toolkit.transport.rabbitmq.frame_reading import read_frames_at_once
+from toolkit.transport.rabbitmq.own_connections import connecting
 
 
 @dataclass
@@ -75,8 +78,11 @@ class RecordedQueue:
 
 
 @pytest.fixture
-async def recorded(rabbitmq, prefix) -> AsyncIterator[RecordedQueue]:
-    connection = await aio_pika.connect(rabbitmq.url)
+async def recorded(request, rabbitmq, prefix) -> AsyncIterator[RecordedQueue]:
+    """A queue on a connection as the library opens it; on one of the toolkit's by the parameter "own"."""
+    read_frames_at_once()
+    with connecting() if getattr(request, "param", None) == "own" else nullcontext():
+        connection = await aio_pika.connect(rabbitmq.url)
     async with connection:
         channel = await connection.channel(on_return_raises=True)
         queue = await channel.declare_queue(f"{prefix}.recorded", durable=True)

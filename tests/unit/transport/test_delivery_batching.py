@@ -19,7 +19,6 @@ from pamqp.header import ContentHeader
 from tests.eventually import becomes_true
 from toolkit.transport.rabbitmq.acknowledgements import Acks
 from toolkit.transport.rabbitmq.delivery_batching import ReceivedDelivery, consume
-from toolkit.transport.rabbitmq.frame_reading import read_frames_at_once
 
 #: More than one frame of a body holds, by RabbitMQ's default of 128 KiB.
 LARGE = bytes(range(256)) * 2_000
@@ -85,10 +84,8 @@ async def test_a_body_of_several_frames_is_joined(line):
     assert line.calls == [[b"onetwothree", b""]]
 
 
-@pytest.mark.parametrize("is_at_once", [True, False], ids=["frames of one read", "the library's reading"])
-async def test_a_broker_delivers_small_and_large_bodies(recorded, is_at_once):
-    if is_at_once:
-        read_frames_at_once()
+@pytest.mark.parametrize("recorded", ["own", "the application's"], indirect=True)
+async def test_a_broker_delivers_small_and_large_bodies(recorded):
     bodies = [b"", b"small", LARGE, b"", LARGE[1:], b"last"]
     for body in bodies:
         await recorded.channel.default_exchange.publish(aio_pika.Message(body), routing_key=recorded.queue.name)

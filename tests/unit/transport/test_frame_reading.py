@@ -20,6 +20,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from toolkit.transport.rabbitmq.frame_reading import FrameReader
+from toolkit.transport.rabbitmq.own_connections import connecting
 from toolkit.transport.rabbitmq.tolerant_properties import tolerate_malformed_properties
 
 SHORT = st.text(max_size=60).filter(lambda text: len(text.encode()) < 256)
@@ -128,7 +129,10 @@ async def test_properties_that_cannot_be_decoded_are_tolerated() -> None:
     content = struct.pack(">HHQH", 60, 0, 3, 1 << 13 | 1 << 6) + struct.pack(">I", 3) + b"\x01\xff?" + b"\xff" * 8
     broken = struct.pack(">BHI", 2, 1, len(content)) + content + b"\xce"
 
-    (_, _, header), _ = await frames_of(broken)
+    with connecting():
+        (_, _, header), _ = await frames_of(broken)
+    (error,) = await frames_of(broken)  # on a connection of the application
 
     assert header.properties.headers == {"x-undecodable": True}
     assert header.properties.timestamp == datetime(1, 1, 1, tzinfo=UTC)
+    assert isinstance(error, InvalidFrameError)

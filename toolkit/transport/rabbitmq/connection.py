@@ -18,6 +18,7 @@ from toolkit.errors import EscapedError, SagaError, UnreachableError, describe
 from toolkit.foreign_code.containment import contain
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
 from toolkit.transport.rabbitmq.frame_reading import read_frames_at_once
+from toolkit.transport.rabbitmq.own_connections import connecting
 from toolkit.transport.rabbitmq.refusals import refusal_of
 from toolkit.transport.rabbitmq.tolerant_properties import tolerate_malformed_properties
 from toolkit.urls import is_loopback
@@ -42,8 +43,6 @@ def broker_of(
     settings: Settings, *, default_channel: Channel, middlewares: Sequence[RabbitPrometheusMiddleware] = ()
 ) -> RabbitBroker:
     """Return FastStream's broker for one connection: a library here, which neither decodes nor validates."""
-    tolerate_malformed_properties()
-    read_frames_at_once()
     return RabbitBroker(
         with_heartbeat(settings.broker_url),
         default_channel=default_channel,
@@ -54,6 +53,14 @@ def broker_of(
         timeout=CONNECT_TIMEOUT,
         reconnect_interval=_RECONNECT_INTERVAL,
     )
+
+
+async def open_connection(broker: RabbitBroker) -> AbstractRobustConnection:
+    """Connect a broker of the toolkit's; the changes of the client library apply to its connection alone."""
+    tolerate_malformed_properties()
+    read_frames_at_once()
+    with connecting():
+        return await broker.connect()
 
 
 def with_heartbeat(url: str) -> str:

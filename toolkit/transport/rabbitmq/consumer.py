@@ -19,7 +19,7 @@ from toolkit.declaration.service import Service
 from toolkit.errors import EscapedError
 from toolkit.foreign_code.containment import contain
 from toolkit.runtime.service_runtime import ServiceRuntime
-from toolkit.transport.rabbitmq.connection import broker_of, stands
+from toolkit.transport.rabbitmq.connection import broker_of, open_connection, stands
 from toolkit.transport.rabbitmq.dead_letter_subscriber import DeadLetterSubscriber
 from toolkit.transport.rabbitmq.declarations import Declarations
 from toolkit.transport.rabbitmq.deliveries import Deliveries
@@ -53,7 +53,7 @@ class RabbitConsumer:
 
     async def start(self) -> None:
         """Declare what the service needs on the broker, begin to consume, and keep all of it declared."""
-        self._connection = await self._broker.connect()
+        self._connection = await open_connection(self._broker)
         await self._declarations.begin(self._connection)
         await self._broker.start()
         if self._queue_consumer is None:

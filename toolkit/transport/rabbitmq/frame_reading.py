@@ -1,7 +1,8 @@
 """Let the client library cut all frames out of what one read of the socket returned.
 
 aiormq awaits three reads for each frame, copies it twice, and lets pamqp decode it field by field: half of what the
-library does for a delivery. This replaces its public class `FrameReceiver`; a library without it reads as it did.
+library does for a delivery. On the toolkit's connections this replaces its public class `FrameReceiver`; a library
+without it reads as it did.
 
 The frames of a delivery and of a confirm are decoded here. All others, and each one that is not as usual, are left to
 pamqp, so that malformed ones end as they did.
@@ -22,6 +23,8 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
+
+from toolkit.transport.rabbitmq.own_connections import is_own
 
 #: A frame with the number of its bytes and its channel.
 ReceivedFrame = tuple[int, int, Any]
@@ -108,9 +111,17 @@ class FrameReader:
 
 
 def read_frames_at_once() -> None:
-    """Let the library read frames this way; once suffices."""
-    if hasattr(connection, "FrameReceiver"):
-        setattr(connection, "FrameReceiver", FrameReader)  # noqa: B010 -- to the type checker it is another class
+    """Let the library read the frames of the toolkit's connections this way; once suffices."""
+    if _USUAL is not None:
+        setattr(connection, "FrameReceiver", _receiver)  # noqa: B010 -- to the type checker it is a class
+
+
+def _receiver(reader: asyncio.StreamReader) -> Any:
+    return FrameReader(reader) if is_own() else _USUAL(reader)
+
+
+#: The library's class, which a connection of the application gets.
+_USUAL: Any = getattr(connection, "FrameReceiver", None)
 
 
 def _frame(data: bytes, kind: int, start: int, end: int) -> Any:

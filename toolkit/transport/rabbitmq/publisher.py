@@ -17,7 +17,7 @@ from toolkit.foreign_code.containment import contained
 from toolkit.messaging.envelope import WireMessage
 from toolkit.transport.rabbitmq.acknowledgements import AWAY
 from toolkit.transport.rabbitmq.bursts import Burst
-from toolkit.transport.rabbitmq.connection import as_error, broker_of, stands
+from toolkit.transport.rabbitmq.connection import as_error, broker_of, open_connection, stands
 from toolkit.transport.rabbitmq.refusals import refusal_of
 from toolkit.transport.rabbitmq.topology import as_given, event_exchange, given_exchanges
 from toolkit.transport.rabbitmq.write_batching import join_writes
@@ -62,7 +62,7 @@ class RabbitPublisher:
 
     async def connect(self) -> None:
         """Connect, and declare the exchange; a login without the right to declare it needs it to exist."""
-        self._connection = await self._broker.connect()
+        self._connection = await open_connection(self._broker)
         await given_exchanges(self._connection, [self._exchange])
         self._channel = (await self._broker.declare_exchange(as_given(self._exchange))).channel
 

@@ -2,7 +2,8 @@
 
 The library decodes properties before its caller receives the message, and an error there closes the connection: every
 consumer on it stops, the broker redelivers the message, and so on up to the delivery limit. With this patch a property
-that can't be decoded gets a value that the toolkit's decoder rejects: its message becomes a dead letter.
+that can't be decoded gets a value that the toolkit's decoder rejects: its message becomes a dead letter. A connection
+of the application ends as before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from pamqp import decode
 
 from toolkit.messaging.decoding import UNDECODABLE
+from toolkit.transport.rabbitmq.own_connections import is_own
 
 Decoded = tuple[int, Any]
 
@@ -27,7 +29,7 @@ _UNDECODABLE = (ValueError, OverflowError, OSError, ArithmeticError, RecursionEr
 
 
 def tolerate_malformed_properties() -> None:
-    """Replace the library's decoders of properties by ones that do not raise; once suffices."""
+    """Replace the library's decoders of properties by ones that do not raise on the toolkit's connections."""
     timestamp = _or(decode.timestamp, lambda _: (8, _NO_TIME))
     decode.TABLE_MAPPING[b"T"] = timestamp  # within the headers: a value out of bounds costs no other header
     decode.METHODS.update(
@@ -42,6 +44,8 @@ def _or(decoder: Callable[[bytes], Decoded], instead: Callable[[bytes], Decoded]
         try:
             return decoder(value)
         except _UNDECODABLE:
+            if not is_own():
+                raise
             return instead(value)
 
     return decoded
