@@ -12,7 +12,7 @@ from starlette.responses import Response
 from toolkit.api.context import ApiContext
 from toolkit.api.endpoints import Endpoint
 from toolkit.api.openapi import openapi
-from toolkit.api.responses import Serve
+from toolkit.api.responses import Serve, json_answer
 from toolkit.declaration.contract import Contract
 from toolkit.json_output import as_json
 from toolkit.messaging.asyncapi import asyncapi
@@ -39,10 +39,13 @@ def document_endpoints(context: ApiContext, others: Sequence[Endpoint], *, reads
     ]
     itself = Endpoint(path="/openapi.json", serve=_served({}, _ITSELF), answer=Document, is_without_database=True)
     document = openapi(context.name, [*others, *endpoints, itself], reads_are_open=reads_are_open)
-    return [
-        *endpoints,
-        Endpoint(path=itself.path, serve=_served(document, _ITSELF), answer=Document, is_without_database=True),
-    ]
+
+    async def serve(request: Request) -> Response:
+        place = request.scope.get("root_path")
+        return json_answer({**document, "servers": [{"url": place}]} if place else document)
+
+    serve.__doc__ = _ITSELF
+    return [*endpoints, Endpoint(path=itself.path, serve=serve, answer=Document, is_without_database=True)]
 
 
 _ITSELF = "Return this API's requests and responses as an OpenAPI 3.1 document."

@@ -18,15 +18,15 @@ TOO_LARGE = f"a body has at most {LARGEST_BODY:,} bytes"
 
 
 class FrontDoor:
-    """Checks the Host and Content-Length headers, and answers in JSON.
+    """Checks the Host and Content-Length headers, and answers in JSON; without `names` any host is accepted.
 
     Starlette's own middlewares answer in plain text, and its TrustedHostMiddleware accepts no IP addresses. Its
     RequestBodyLimitMiddleware counts the bytes of a request without a Content-Length.
     """
 
-    def __init__(self, app: ASGIApp, *, names: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, names: Collection[str] | None) -> None:
         self._app = RequestBodyLimitMiddleware(app, max_body_size=LARGEST_BODY)
-        self._names = frozenset(each.lower() for each in names)
+        self._names = None if names is None else frozenset(each.lower() for each in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -35,7 +35,8 @@ class FrontDoor:
 
     def _refusal(self, headers: Headers) -> Response | None:
         host = headers.get("host")  # only HTTP/1.0 may leave it out, and no browser does
-        if host is not None and not answers_to(name := name_in(host), self._names):
+        names = self._names
+        if host is not None and names is not None and not answers_to(name := name_in(host), names):
             return error_answer(421, f"this service is not called {name!r}; SAGA_HTTP_NAMES has its further names")
         length = headers.get("content-length", "0")
         if length.isdecimal() and (len(length) > len(str(LARGEST_BODY)) or int(length) > LARGEST_BODY):

@@ -54,18 +54,20 @@ def endpoints_of(context: ApiContext, *, reads_are_open: bool = True) -> list[En
 
 
 def application(
-    routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = None, *, names: Collection[str]
+    routes: Sequence[Route], lifespan: Lifespan[Starlette] | None = None, *, names: Collection[str] | None = None
 ) -> Starlette:
     """Return the application that serves these routes, with JSON errors for all other paths.
 
-    `names` are its host names, besides `localhost` and its IP addresses.
+    `names` are its host names, besides `localhost` and its IP addresses; None for the part of an application that
+    checks them itself.
     """
-    paths = ", ".join(dict.fromkeys(route.path.replace(":path", "") for route in routes))
+    paths = list(dict.fromkeys(route.path.replace(":path", "") for route in routes))
 
     async def refuse(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             return error_answer(500, "internal error; the service's log has its cause")
-        text = f"there is no {request.url.path!r}; there are: {paths}"
+        prefix = request.scope.get("root_path", "")
+        text = f"there is no {request.url.path!r}; there are: {', '.join(f'{prefix}{path}' for path in paths)}"
         if error.status_code == 405:
             text = f"{request.method} is not allowed here"
         elif error.status_code != 404:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Annotated
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, registry
 from sqlmodel import Field, SQLModel
 
 from tests.example_sagas.library_branch import RecordingPublisher
-from toolkit import Event, Saga, SagaId, Sensitive, Service, Settings
+from toolkit import Event, Participant, Saga, SagaId, Sensitive, Service, Settings
 from toolkit.clock import SystemClock
 from toolkit.persistence.database import Database
 from toolkit.runtime.service_runtime import ServiceRuntime
@@ -61,6 +61,19 @@ order_saga = Saga(
 def shop() -> Service:
     """Return a service that takes part in no saga."""
     return Service(name="shop", starts=[order_saga], tables=Base.metadata)
+
+
+def warehouse(packing: Callable[[], Awaitable[None]] | None = None) -> Service:
+    """Return the service that ships orders; a test may watch it pack."""
+    participant = Participant("warehouse", saga=order_saga)
+
+    @participant.step()
+    async def ship(event: OrderPlaced) -> OrderShipped:
+        if packing:
+            await packing()
+        return OrderShipped(order_id=event.order_id)
+
+    return Service(name="warehouse", participants=[participant])
 
 
 async def orders_in(database: Database) -> list[str]:
