@@ -44,7 +44,8 @@ async def passed_on_to(receiver: Collector) -> AsyncIterator[Collector]:
         "--otlp-exporter-endpoint": f"http://127.0.0.1:{receiver.port}",
     }
     words = [word for option in options.items() for word in option]
-    process = await asyncio.create_subprocess_exec(binary(), "start", *words, env=os.environ | {"ROTEL_PID_FILE": ""})
+    alone = os.environ | {"ROTEL_PID_FILE": ""}  # by default one file for all of the machine's
+    process = await asyncio.create_subprocess_exec(binary(), "start", *words, env=alone)
     try:
         yield entrance
     finally:
