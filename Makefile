@@ -24,7 +24,7 @@ IN_ORDER := --dist loadfile --no-loadscope-reorder $(LONG:%=--deselect %)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fire backlog crash races chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check docs doctor-page format dist sbom audit pins lock clean
+.PHONY: help demo test fire seeds backlog crash races chaos chaos-quick machine planted bench bench-quick bench-instructions bench-console profile screenshots check docs doctor-page format dist sbom audit pins lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ endif
 fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; crashes at any moment of joins; containers
 	$(BIN)/pytest $(LONG)
 	$(BIN)/pytest -n 3 --dist loadfile -k '$(VARIANTS)' tests/conformance
+
+seeds: $(VENV)/.installed-dev ## run the order saga under a thousand seeds of faults, in a minute
+	$(BIN)/pytest -n 0 --saga-seeds 1000 tests/simulation/test_order_seeds.py
 
 backlog: $(VENV)/.installed-dev ## have one process drain 100,000 expired events
 	BACKLOG=100000 $(BIN)/pytest -s tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py

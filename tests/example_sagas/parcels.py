@@ -5,9 +5,9 @@ The shelf holds as many parcels as were not packed. The carrier is an outside sy
 
 from __future__ import annotations
 
+import random
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
 from sqlalchemy import MetaData
@@ -50,7 +50,7 @@ class ParcelRejected(Refusal, owner="carrier"):
     parcel_id: SagaId
 
 
-class ParcelCalledBack(Event, owner="carrier"):
+class ParcelCalledBack(Event, owner="carrier", optional=True):
     parcel_id: SagaId
     reason: str = ""
 
@@ -94,25 +94,31 @@ class Carrier(OutsideSystem):
         await self.undo("call_back", key)
 
 
+class Count:
+    """What a process remembers of the shelf."""
+
+    def __init__(self) -> None:
+        self.left = FULL
+
+
 async def fill(session: AsyncSession) -> None:
     if await session.get(Shelf, "A") is None:
         session.add(Shelf(name="A", parcels=FULL))
 
 
-#: The planted faults: what each changes, and how a simulation names the violation.
+#: The planted faults, and how a simulation names the violation.
 FAULTS = {
-    "undone": "pack is still completed",
-    "order": "pack was undone before send",
-    "lost update": "the shelf has",
-    "new keys": "effects of send",
+    "undone": "every saga ends: pack is left completed in a saga that ended Failed",
+    "order": "undone in reverse order: pack was undone without waiting for send",
+    "lost update": "are missing on the shelf",
+    "new keys": "was sent more than once",
 }
 
 
 def services(fault: str | None = None) -> list[Service]:
     """Return the three services, right or with one of the planted faults."""
-    shelf, tables_of_shelf = _shelf(fault), tables
     return [
-        Service(name="shelf", participants=[shelf], tables=tables_of_shelf, seed=fill),
+        Service(name="shelf", participants=[_shelf(fault)], tables=tables, seed=fill, provides={Count: _open_count}),
         Service(name="carrier", participants=[_carrier(fault)], provides={Carrier: _open_carrier}),
         Service(name="desk", participants=[_desk(fault)]),
     ]
@@ -120,15 +126,14 @@ def services(fault: str | None = None) -> list[Service]:
 
 def _shelf(fault: str | None) -> Participant:
     shelf = Participant("shelf", saga=parcel_saga)
-    known: dict[str, int] = {}
 
     @shelf.step(timeout=timedelta(minutes=2))
-    async def pack(event: ParcelOrdered, session: AsyncSession) -> ParcelPacked | ShelfEmpty:
+    async def pack(event: ParcelOrdered, session: AsyncSession, count: Count) -> ParcelPacked | ShelfEmpty:
         row = await session.get_one(Shelf, "A")
-        left = known.setdefault("A", row.parcels) if fault == "lost update" else row.parcels
+        left = count.left if fault == "lost update" else row.parcels
         if left == 0:
             return ShelfEmpty(parcel_id=event.parcel_id, reason="the shelf is empty")
-        known["A"] = row.parcels = left - 1
+        count.left = row.parcels = left - 1
         return ParcelPacked(parcel_id=event.parcel_id, town=event.town)
 
     if fault == "undone":
@@ -154,11 +159,10 @@ def _shelf(fault: str | None) -> Participant:
 def _carrier(fault: str | None) -> Participant:
     quick = RetryPolicy(attempts=3, first_delay=timedelta(milliseconds=200))
     carrier = Participant("carrier", saga=parcel_saga, retry=quick)
-    attempts = count(1)
 
     @carrier.step(timeout=timedelta(minutes=2), external=True)
     async def send(event: ParcelPacked, key: IdempotencyKey, carrier: Carrier) -> ParcelSent | ParcelRejected:
-        used = f"{key}:{next(attempts)}" if fault == "new keys" else key
+        used = f"{key}:{random.random()}" if fault == "new keys" else key
         if not await carrier.send(used):
             return ParcelRejected(parcel_id=event.parcel_id, reason="the road is closed")
         return ParcelSent(parcel_id=event.parcel_id, town=event.town)
@@ -194,6 +198,11 @@ def _desk(fault: str | None) -> Participant:
             return OrderDropped(parcel_id=event.parcel_id)
 
     return desk
+
+
+@asynccontextmanager
+async def _open_count(_: Any) -> Any:
+    yield Count()
 
 
 @asynccontextmanager

@@ -9,18 +9,15 @@ from pathlib import Path
 import pytest
 
 from examples.travel.accounts import CHECKS, nothing_is_overbooked, trips_are_whole
-from examples.travel.events import TripRequested, trip_saga
+from examples.travel.events import TripRequested
 from tests.examples.damaged import checked_after
 from tests.examples.demos import DEMOS
 from tests.examples.running import Running
-from toolkit import Settings
 from toolkit.cli.demonstration import Demo
 from toolkit.client.account_checks import AccountCheck
-from toolkit.client.starting import send
-from toolkit.clock import SystemClock
 from toolkit.declaration.events import SagaState
 from toolkit.errors import UnreachableError
-from toolkit.transport.embedded import Embedded
+from toolkit.testing import SagaWorld
 
 COMPLETED, FAILED = SagaState.COMPLETED, SagaState.FAILED
 SERVICES = DEMOS["travel"].services
@@ -51,16 +48,11 @@ async def test_concurrent_trips_share_the_last_car_once(running: Running):
 
 
 @pytest.fixture
-async def databases(tmp_path: Path) -> dict[str, str]:
+def databases(saga_world: type[SagaWorld], tmp_path: Path) -> dict[str, str]:
     """The databases after a completed trip, whose id has a colon, and one that can't be paid."""
-    settings = Settings(data_dir=tmp_path)
-    events = {"paid:ada": trip("paid:ada"), "broke": trip("broke", "BROKE")}
-    async with Embedded(SERVICES, settings) as embedded:
-        await send(trip_saga, events, embedded, clock=SystemClock())
-        assert await embedded.settled(60)
-    return {each.name: settings.database_for(each.name) for each in SERVICES} | {
-        "reservations": f"sqlite:///{tmp_path}/reservations.db"
-    }
+    world = saga_world(*SERVICES, directory=tmp_path)
+    world.when(trip("paid:ada"), trip("broke", "BROKE"))
+    return world.databases | {"reservations": f"sqlite:///{tmp_path}/reservations.db"}
 
 
 STATES = {("trip", "paid:ada"): COMPLETED, ("trip", "broke"): FAILED}

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import MetaData
 from sqlmodel import select
 
 from examples.travel.agency.models import Account, Payment, metadata, seed_accounts
@@ -27,13 +26,16 @@ from examples.travel.events import (
 from examples.travel.reservations import Offer, Reservations, ReservationsUnavailableError, open_reservations
 from toolkit import Settings
 from toolkit.client.account_checks import reading
+from toolkit.persistence.step_session import StepSession
+from toolkit.testing import run_step, step_session
 
 KEY = "trip:trip-1:book_room"
 
 
 @pytest.fixture
-def tables() -> MetaData:
-    return metadata
+async def session(database_url: str) -> AsyncIterator[StepSession]:
+    async with step_session(metadata, seed=seed_accounts, url=database_url) as session:
+        yield session
 
 
 def requested(traveller: str) -> TripRequested:
@@ -48,10 +50,7 @@ BOOKED = (
 
 
 async def test_payment_takes_the_price_of_all_three(session):
-    await seed_accounts(session)
-
-    result = await pay_trip(requested("ADA"), *BOOKED, session)
-    await session.commit()
+    result = await run_step(pay_trip, requested("ADA"), *BOOKED, session=session)
 
     assert result == TripPaid(trip_id="trip-1", total=62000)
     assert (await session.get_one(Account, "ADA", populate_existing=True)).balance == 100000000 - 62000
@@ -59,9 +58,7 @@ async def test_payment_takes_the_price_of_all_three(session):
 
 @pytest.mark.parametrize("traveller", ["BROKE", "NO-SUCH"])
 async def test_a_traveller_without_the_money_is_refused(session, traveller):
-    await seed_accounts(session)
-
-    result = await pay_trip(requested(traveller), *BOOKED, session)
+    result = await run_step(pay_trip, requested(traveller), *BOOKED, session=session)
 
     assert isinstance(result, PaymentRefused)
     assert (await session.exec(select(Payment))).all() == []
@@ -70,7 +67,7 @@ async def test_a_traveller_without_the_money_is_refused(session, traveller):
 async def test_a_trip_is_called_off_with_each_reason_once():
     room, car = (kind(trip_id="trip-1", reason="SKY-7 is fully booked") for kind in (RoomCancelled, CarCancelled))
 
-    result = await call_off(room, FlightRefused(trip_id="trip-1", reason="SKY-7 is fully booked"), car)
+    result = await run_step(call_off, room, FlightRefused(trip_id="trip-1", reason="SKY-7 is fully booked"), car)
 
     assert result == TripCalledOff(trip_id="trip-1", reason="SKY-7 is fully booked")
 

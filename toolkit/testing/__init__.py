@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from toolkit.testing.outside_system import NoAnswerError, Outcome, OutsideSystem
     from toolkit.testing.samples import sample
     from toolkit.testing.scenario import Scenario
+    from toolkit.testing.simulation.run import SimulatedSagas
+    from toolkit.testing.simulation.seeds import simulate
     from toolkit.testing.single_step import run_step, step_session
     from toolkit.testing.soundness import assert_sound
     from toolkit.testing.world.saga_world import SagaWorld
@@ -22,9 +24,11 @@ __all__ = [
     "OutsideSystem",
     "SagaWorld",
     "Scenario",
+    "SimulatedSagas",
     "assert_sound",
     "run_step",
     "sample",
+    "simulate",
     "step_session",
 ]
 
@@ -37,13 +41,15 @@ _HOMES = {
     "OutsideSystem": "outside_system",
     "SagaWorld": "world.saga_world",
     "Scenario": "scenario",
+    "SimulatedSagas": "simulation.run",
     "assert_sound": "soundness",
     "run_step": "single_step",
     "sample": "samples",
+    "simulate": "simulation.seeds",
     "step_session": "single_step",
 }
 #: Databases of tests are files of SQLite.
-_EXTRAS = dict.fromkeys(("SagaWorld", "Scenario", "step_session"), "sqlite")
+_EXTRAS = dict.fromkeys(("SagaWorld", "Scenario", "simulate", "step_session"), "sqlite")
 
 if not TYPE_CHECKING:  # to mypy a module with `__getattr__` has every name
     from toolkit.lazy_names import on_first_use

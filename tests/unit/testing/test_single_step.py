@@ -13,6 +13,7 @@ from tests.example_sagas import parcels
 from tests.example_sagas.parcels import (
     FULL,
     Carrier,
+    Count,
     NotAtHome,
     ParcelCalledBack,
     ParcelOrdered,
@@ -42,7 +43,7 @@ async def session() -> AsyncIterator[StepSession]:
 
 
 async def test_a_step_returns_its_event(session: StepSession) -> None:
-    event = await run_step(pack, ParcelOrdered(parcel_id="p-1"), session=session, participant=shelf)
+    event = await run_step(pack, ParcelOrdered(parcel_id="p-1"), session=session, provides=[Count()], participant=shelf)
 
     assert event == PACKED
     assert (await session.exec(select(Shelf.parcels))).all() == [FULL - 1]
@@ -51,7 +52,7 @@ async def test_a_step_returns_its_event(session: StepSession) -> None:
 async def test_a_compensation_gets_the_original_event(session: StepSession) -> None:
     refused = ParcelRejected(parcel_id="p-1", reason="the road is closed")
 
-    event = await run_step(unpack, refused, session=session, original=PACKED, participant=shelf)
+    event = await run_step(unpack, refused, session=session, original=PACKED, provides=[Count()], participant=shelf)
 
     assert event == ParcelUnpacked(parcel_id="p-1", reason="the road is closed")
 
@@ -131,7 +132,7 @@ async def test_a_refusal_leaves_no_row_behind(session: StepSession) -> None:
 async def test_an_error_of_a_step_is_raised(session: StepSession) -> None:
     async with step_session(MetaData()) as empty:
         with pytest.raises(Exception, match="no such table: shelf"):
-            await run_step(pack, ParcelOrdered(parcel_id="p-1"), session=empty, participant=shelf)
+            await run_step(pack, ParcelOrdered(parcel_id="p-1"), session=empty, provides=[Count()], participant=shelf)
 
 
 async def test_a_missing_argument_names_the_cure(session: StepSession) -> None:
@@ -139,7 +140,7 @@ async def test_a_missing_argument_names_the_cure(session: StepSession) -> None:
     with pytest.raises(WorldError, match=r"pack is no step or compensation .*pass participant="):
         await run_step(pack, order)
     with pytest.raises(WorldError, match=r"pack takes a session: open one with .*step_session\(tables\)"):
-        await run_step(pack, order, participant=shelf)
+        await run_step(pack, order, provides=[Count()], participant=shelf)
     with pytest.raises(WorldError, match=r"send has no event for 'event': pass a ParcelPacked"):
         await run_step(send, order, participant=carrier)
     with pytest.raises(WorldError, match=r"send takes no ParcelOrdered: leave it out"):

@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.contract import Contract
 from toolkit.declaration.events import SagaEnded
 from toolkit.declaration.service import Service
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
@@ -131,7 +130,7 @@ class Simulation:
         self.loop.close()
 
     def _process(self, service: Service, settings: Settings, database: KeptDatabase) -> Process:
-        may_end = Contract.of(service).ends_sagas
+        may_end = bool(service.orchestrators) or any(each.ends_saga for each in service.steps)
 
         def check(message: WireMessage) -> None:
             if message.type == SagaEnded.__name__ and not may_end:

@@ -13,8 +13,8 @@ from toolkit.protocol.invariants import violations_of
 from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import Timeline
+from toolkit.testing.cast import Named
 from toolkit.testing.undone_order import compensations, undone_too_early, waited_for
-from toolkit.testing.world.actions import Named
 from toolkit.testing.world.running import Evidence
 from toolkit.testing.world.story import entries_of, story_of
 

@@ -7,22 +7,22 @@ and time passes only where the test says so.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from inspect import isfunction
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self, TypeVar
 
-from toolkit.configuration.settings import Settings
 from toolkit.declaration.events import Event
-from toolkit.declaration.service import Provider, Service
+from toolkit.declaration.service import Service
 from toolkit.errors import WorldError
 from toolkit.protocol.keys import SagaKey
+from toolkit.testing.cast import Cast, service_of
 from toolkit.testing.memory import memory_directory
 from toolkit.testing.outside_system import OutsideSystem
+from toolkit.testing.resources import made, provider_of
 from toolkit.testing.samples import sample
 from toolkit.testing.scripted_steps import ScriptedSteps
-from toolkit.testing.world.actions import Actions, Cast
+from toolkit.testing.world.actions import Actions
 from toolkit.testing.world.expectations import Expectations
 from toolkit.testing.world.running import RunningWorld
 
@@ -60,9 +60,10 @@ class SagaWorld:
         own, others = [service_of(each) for each in services], [service_of(each) for each in played]
         self._cast = Cast([*own, *others])
         self._samples = {type(each): each for each in samples}
-        self._outside = [each for each in (provides or {}).values() if isinstance(each, OutsideSystem)]
+        provided = {kind: made(each) for kind, each in (provides or {}).items()}
+        self._outside = [each for each in provided.values() if isinstance(each, OutsideSystem)]
         self._steps = ScriptedSteps([*own, *others], self._event_of)
-        providers = {kind: provider_of(each) for kind, each in (provides or {}).items()}
+        providers = {kind: provider_of(each) for kind, each in provided.items()}
         running = [*(self._steps.steered(each, providers) for each in own), *map(self._steps.played, others)]
         self._resources = ExitStack()
         self._saga: SagaKey | None = None
@@ -147,27 +148,3 @@ class SagaWorld:
         if kind in self._samples:
             return self._samples[kind].model_copy(update=known)
         return sample(kind, like=cause, **known)
-
-
-def service_of(named: Service | ModuleType) -> Service:
-    """Return a service, or the one that a module has as its `app`.
-
-    Raises:
-        WorldError: it is neither.
-    """
-    found = getattr(named, "app", None) if isinstance(named, ModuleType) else named
-    if not isinstance(found, Service):
-        cure = "pass a Service, or the module `app` of a service's package"
-        raise WorldError(f"{getattr(named, '__name__', repr(named))} is no service: {cure}")
-    return found
-
-
-def provider_of(resource: Any) -> Provider:
-    """Return a provider of this object, or of the one that a class or a function makes at each start."""
-
-    @asynccontextmanager
-    async def provide(_: Settings) -> Any:
-        yield resource() if isinstance(resource, type) or isfunction(resource) else resource
-
-    opened: Provider = provide
-    return opened

@@ -8,6 +8,7 @@ from datetime import datetime
 from toolkit.protocol.keys import SagaKey
 from toolkit.protocol.log_entry import LogEntry
 from toolkit.protocol.timeline import merge
+from toolkit.testing.timeline_text import clock_time, timeline_of
 from toolkit.testing.world.running import Evidence
 
 
@@ -18,19 +19,7 @@ def entries_of(saga: SagaKey, evidence: Mapping[str, Evidence]) -> list[LogEntry
 
 def story_of(saga: SagaKey, evidence: Mapping[str, Evidence], now: datetime) -> str:
     """Return the timeline of one saga, its dead letters, and the messages that wait for a later time."""
-    saga_type, saga_id = saga
-    entries = entries_of(saga, evidence)
-    lines = [_line(each) for each in entries] or ["no service has an entry of it"]
-    lines += _left(saga, evidence, now)
-    return "\n".join([f"{saga_type} {saga_id}, as it stands at {_clock(now)}:", *(f"  {line}" for line in lines)])
-
-
-def _line(entry: LogEntry) -> str:
-    state = f"→ {entry.to_state}" if entry.position is not None else f"({entry.to_state})"
-    emitted = f", emits {entry.emitted_type}" if entry.emitted_type else ""
-    error = f": {entry.error}" if entry.error else ""
-    cause = f" on {entry.event_type}" if entry.event_type else ""
-    return f"{_clock(entry.at)}  {entry.service}  {entry.step} {state}{cause}{emitted}{error}"
+    return timeline_of(saga, entries_of(saga, evidence), now, left=_left(saga, evidence, now))
 
 
 def _left(saga: SagaKey, evidence: Mapping[str, Evidence], now: datetime) -> Iterator[str]:
@@ -41,8 +30,4 @@ def _left(saga: SagaKey, evidence: Mapping[str, Evidence], now: datetime) -> Ite
         for row in one.unsent:
             if row.saga_id == saga[1] and row.destination and row.due_at > now:
                 what = "deadline or reminder" if row.is_timer else f"{row.event_type}, attempt {row.attempt}"
-                yield f"to come in {service} at {_clock(row.due_at)}: {what}; world.when.skip({row.due_at - now!r})"
-
-
-def _clock(moment: datetime) -> str:
-    return f"{moment:%d %H:%M:%S}.{moment.microsecond // 1000:03}"
+                yield f"to come in {service} at {clock_time(row.due_at)}: {what}; world.when.skip({row.due_at - now!r})"
