@@ -44,6 +44,10 @@ class WorldError(SagaError):
     """A test asks its world for what it does not have; the text lists what it has."""
 
 
+class SchemaVersionError(SagaError):
+    """The toolkit's tables are not those of this release, so the service does not start; the text has the command."""
+
+
 class UndeclaredStepsError(SagaError):
     """The log holds unfinished sagas at steps that this release does not declare, so the service does not start."""
 

@@ -13,9 +13,9 @@ EXTRAS = {
     "postgres": ("asyncpg",),
     "sqlite": ("aiosqlite",),
     "client": ("httpx",),
-    "cli": ("rich", "typer", "httpx"),
+    "cli": ("rich", "typer", "alembic", "httpx"),
     "api": ("starlette", "uvicorn"),
-    "console": ("jinja2", "python_multipart", "starlette", "uvicorn", "rich", "typer", "httpx"),
+    "console": ("jinja2", "python_multipart", "starlette", "uvicorn", "rich", "typer", "alembic", "httpx"),
     "otel": ("opentelemetry.sdk", "opentelemetry.exporter"),
 }
 

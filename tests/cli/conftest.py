@@ -18,7 +18,6 @@ import uvicorn
 from starlette.applications import Starlette
 from typer.testing import CliRunner, Result
 
-import toolkit.doctor.probes.schema  # noqa: F401 -- with it all of the toolkit's tables are declared
 from tests.orders import fulfilled_order, paid_order, refused_order
 from tests.servers import Server
 from toolkit.api import Access, ApiContext, api_routes, application

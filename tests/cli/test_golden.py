@@ -64,6 +64,10 @@ VERBS: dict[str, tuple[tuple[str, ...], int]] = {
     "dead-letters-redrive": (("dead-letters", "redrive", "payment", "--all", "--dry-run"), 0),
     "dead-letters-redriven": (("dead-letters", "redrive", "payment", "--all", *WHY), 0),
     "dead-letters-drop": (("dead-letters", "drop", "payment", "--all", *WHY), 0),
+    "db-current": (("db", "current", "payment", "shipping"), 0),
+    "db-upgrade": (("db", "upgrade", "payment"), 0),
+    "db-sql": (("db", "sql", "payment"), 0),
+    "db-sql-from": (("db", "sql", "payment", "--from", "0001"), 0),
 }
 #: And those that have one format, or none.
 OTHERS: dict[str, tuple[tuple[str, ...], int]] = {

@@ -105,8 +105,11 @@ def test_tables_of_an_older_version_are_named(saga_process, data_dir):
     result = saga_process("trigger", "OrderCreated", SAGA_BROKER_URL="embedded")
 
     assert result.returncode == 2
-    assert "the table saga_log of" in result.stderr
+    assert "no recorded version: run `saga db upgrade payment`" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    upgraded = saga_process("db", "upgrade", "payment")
+    assert upgraded.returncode == 2
+    assert "the table saga_log of" in upgraded.stderr
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(data_dir):

@@ -18,10 +18,10 @@ from toolkit.extras import EXTRAS
 
 NAME = "saga-toolkit"
 
-#: What only some users need: drivers, web, terminal, traces.
+#: What only some users need: drivers, migrations, web, terminal, traces.
 OPTIONAL = {
-    *("aio_pika", "aiormq", "aiosqlite", "anyio", "asyncpg", "faststream", "httpx", "jinja2", "opentelemetry"),
-    *("pamqp", "prometheus_client", "python_multipart", "rich", "starlette", "typer", "uvicorn"),
+    *("aio_pika", "aiormq", "aiosqlite", "alembic", "anyio", "asyncpg", "faststream", "httpx", "jinja2"),
+    *("opentelemetry", "pamqp", "prometheus_client", "python_multipart", "rich", "starlette", "typer", "uvicorn"),
 }
 
 #: The saga of the README.

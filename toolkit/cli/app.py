@@ -14,6 +14,7 @@ from toolkit.cli.commands.audit import audit
 from toolkit.cli.commands.check import check
 from toolkit.cli.commands.config import config
 from toolkit.cli.commands.console import console
+from toolkit.cli.commands.db import db
 from toolkit.cli.commands.dead_letters import dead_letters
 from toolkit.cli.commands.demo import demo
 from toolkit.cli.commands.doctor import doctor
@@ -49,6 +50,7 @@ _VERBS = (
 for verb in _VERBS:
     app.command()(verb)
 app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(db, name="db")
 
 
 def _show_version(is_asked: bool) -> None:

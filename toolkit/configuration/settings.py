@@ -143,6 +143,9 @@ class Settings(FromEnvironment):
     """`sqlite:///path` or `postgresql://user:password@host/database`; a file in `data_dir` if unset."""
     data_dir: Annotated[Path, BeforeValidator(_directory)] = Path(".saga")
     """The directory of the SQLite files."""
+    create_tables: bool = True
+    """Whether a service creates missing tables at its start; otherwise `saga db upgrade` does, and the service's own
+    migrations."""
     exchange: str = Field(
         default="saga",
         pattern=r"^[A-Za-z0-9._\-]{1,60}$",

@@ -10,6 +10,7 @@ from enum import StrEnum
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.contract import Contract
 from toolkit.persistence.known_steps import UndeclaredStep
+from toolkit.persistence.schema_version import SchemaVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class DatabaseFacts:
     - `filesystem`: the type of an SQLite file's file system.
     - `connections`: the connections that each limit leaves to the service.
     - `open_logins`: the logins that a well-known password opens; tried by `--probe` alone.
+    - `version`: the version of the toolkit's tables.
     - `former_steps`: steps in the log that the code does not declare.
     """
 
@@ -75,6 +77,7 @@ class DatabaseFacts:
     settings: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[Lack, ...] = ()
+    version: SchemaVersion | None = None
     own_tables_known: bool = False
     former_steps: tuple[UndeclaredStep, ...] | None = None
     filesystem: str | None = None

@@ -17,9 +17,10 @@ from toolkit.persistence.batch_transaction import BatchTransaction
 from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.direct_statements import raise_as_sqlalchemy
 from toolkit.persistence.postgres import postgres_engine
-from toolkit.persistence.schema import create_tables, metadata
+from toolkit.persistence.schema import check_columns, lock_tables
 from toolkit.persistence.sqlite import sqlite_engine
 from toolkit.persistence.step_session import StepSession, refuse_ends_while_lent
+from toolkit.persistence.tables import prepare_tables
 
 
 class Database:
@@ -72,14 +73,20 @@ class Database:
         async with self.engine.connect() as connection:
             yield await connection.execution_options(reading=True)
 
-    async def create_tables(self, *tables: MetaData) -> None:
+    async def create_tables(self, *tables: MetaData, service: str = "SERVICE", may_create: bool = True) -> None:
         """Create the toolkit's tables and these where they are missing; replicas may do so at the same time.
 
         Raises:
-            SettingsError: an existing table lacks a column.
+            SchemaVersionError: the toolkit's tables are not those of this release; the text names `service`.
+            SettingsError: an existing table lacks a column, or one is missing and `may_create` is false.
         """
         async with self.engine.begin() as connection:
-            await create_tables(connection, metadata, *tables)
+            await lock_tables(connection)
+            await connection.run_sync(prepare_tables, service=service, may_create=may_create)
+            for each in tables:
+                if may_create:
+                    await connection.run_sync(each.create_all)
+                await connection.run_sync(check_columns, each)
 
     async def ping(self) -> None:
         """Check that the database answers.

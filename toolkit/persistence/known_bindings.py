@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import Column, Integer, String, Table, delete, func, select, update
@@ -17,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.errors import describe
 from toolkit.ids import new_id
-from toolkit.persistence.database import Database
 from toolkit.persistence.schema import UtcDateTime, insert_into, metadata
+
+if TYPE_CHECKING:
+    from toolkit.persistence.database import Database
 
 log = structlog.get_logger("toolkit")
 

@@ -73,20 +73,37 @@ async def create_tables(connection: AsyncConnection, *tables: MetaData) -> None:
     Raises:
         SettingsError: an existing table lacks a column.
     """
-    if connection.dialect.name == "postgresql":
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+    await lock_tables(connection)
     for each in tables:
         await connection.run_sync(each.create_all)
-        await connection.run_sync(_check_columns, each)
+        await connection.run_sync(check_columns, each)
 
 
-def _check_columns(connection: Connection, tables: MetaData) -> None:
-    """Detect a table of another version at the start, rather than in the middle of a saga."""
+async def lock_tables(connection: AsyncConnection) -> None:
+    """Wait until no other replica creates or changes tables; the lock ends with the transaction."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+
+
+def check_columns(connection: Connection, tables: MetaData) -> None:
+    """Detect a table of another version at the start, rather than in the middle of a saga.
+
+    Raises:
+        SettingsError: a table is missing, or lacks a column.
+    """
+    inspector = inspect(connection)
     for table in tables.sorted_tables:
-        columns = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        if not inspector.has_table(table.name, schema=table.schema):
+            raise SettingsError(f"there is no table {table.name} in {place_of(connection)}: create it")
+        columns = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
         if missing := sorted(set(table.columns.keys()) - columns):
-            place = shown_url(connection.engine.url.render_as_string())
             raise SettingsError(
-                f"another version created the table {table.name} of {place}: it has no "
+                f"another version created the table {table.name} of {place_of(connection)}: it has no "
                 f"{', '.join(missing)}; add these columns, or name another database"
             )
+
+
+def place_of(connection: Connection) -> str:
+    """Return the database of a connection for an error's text."""
+    url = connection.engine.url.set(drivername=connection.dialect.name)
+    return shown_url(url.render_as_string(hide_password=False))

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
 from toolkit.errors import SettingsError, UndeclaredStepsError, describe
-from toolkit.persistence import known_bindings, known_steps
+from toolkit.persistence import known_steps
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import (
     cure_of,
@@ -29,9 +29,6 @@ from toolkit.persistence.sqlite_files import readable_by_others
 from toolkit.runtime.seeding import run_seed
 
 log = structlog.get_logger("toolkit")
-
-#: Naming the module registers its table: each service has all tables, whatever its transport.
-_OF_THE_BROKER = known_bindings
 
 #: The pauses between two tries to reach a database that is away.
 PATIENCE = wait_exponential_jitter(multiplier=0.1, max=2)
@@ -52,6 +49,7 @@ class DatabaseSetup:
             SettingsError: the settings name a database that can't be used.
             DeclarationError: the seed uses a table that the service does not declare.
             SeedError: the seed failed for another reason than an outage.
+            SchemaVersionError: the toolkit's tables are not those of this release.
             UndeclaredStepsError: a saga is under way at a step that this release does not declare.
         """
         try:
@@ -82,7 +80,9 @@ class DatabaseSetup:
 
     async def _create(self, tables: Sequence[MetaData]) -> None:
         try:
-            await self._database.create_tables(*tables)
+            await self._database.create_tables(
+                *tables, service=self._service.name, may_create=self._settings.create_tables
+            )
         except DBAPIError as error:
             if is_outage(error) or is_unusable(error) or is_misconfigured(error):
                 raise

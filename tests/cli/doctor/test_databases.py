@@ -66,6 +66,20 @@ def test_a_copied_log_without_its_fence_is_cured(doctor, files):
     assert fence not in [each["found"] for each in found(doctor("payment"), "tables")]
 
 
+def test_tables_of_another_version_are_found(doctor, files):
+    execute(files["payment"], "UPDATE saga_schema_version SET version_num = '0001'")
+    row = only(doctor("payment"), "tables")
+    assert row["found"] == "the toolkit's tables have version 0001, and this release needs 0002"
+    assert row["cure"] == "stop the service's processes, and run `saga db upgrade payment`"
+
+    execute(files["payment"], "UPDATE saga_schema_version SET version_num = '0099'")
+    row = only(doctor("payment"), "tables")
+    assert (row["found"].partition(":")[0], row["cure"]) == (
+        "a newer release made the toolkit's tables",
+        "run that release again, or a later one",
+    )
+
+
 def test_a_renamed_step_is_found(doctor, files):
     execute(files["payment"], "INSERT INTO saga_known_steps VALUES ('payment', 'order', 'charge_card')")
     assert found(doctor("payment"), "undeclared step") == [], "the log has no entry of it"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit.doctor.checks.database import answering
-from toolkit.doctor.facts import Facts
+from toolkit.doctor.facts import DatabaseFacts, Facts
 from toolkit.doctor.findings import Observation, advice, check, fine, problem
+from toolkit.persistence.schema_version import HEAD, SchemaVersion, VersionState
 
 _CREATED = "`saga run {}` creates its tables, if SAGA_DATABASE_URL leads there"
 
@@ -18,11 +19,15 @@ _CREATED = "`saga run {}` creates its tables, if SAGA_DATABASE_URL leads there"
     cure=_CREATED.format("{service}") + "; for a table of an older release the finding has the statement",
 )
 def tables(facts: Facts) -> Iterator[Observation]:
-    """The tables, columns, indexes and unique keys that the code declares; the service's own only if its code is here.
+    """The version of the toolkit's tables, and the tables, columns, indexes and unique keys that the code declares;
+    the service's own only if its code is here.
 
     A new column that may not be NULL needs a value for existing rows; for a big table use `CREATE INDEX CONCURRENTLY`.
     """
     for each in answering(facts):
+        if each.version and each.version.state not in (VersionState.CURRENT, VersionState.MISSING):
+            yield _of_another_version(each, each.version)
+            continue
         missing = [lack.name for lack in each.lacks if lack.kind == "table"]
         if missing:
             yield problem(f"there is no table {', '.join(missing)}", each.service, _CREATED.format(each.service))
@@ -33,6 +38,14 @@ def tables(facts: Facts) -> Iterator[Observation]:
         if not each.lacks:
             own = "" if each.own_tables_known else ", except the service's own, whose code is not here"
             yield fine(f"tables are as declared{own}", each.service)
+
+
+def _of_another_version(facts: DatabaseFacts, version: SchemaVersion) -> Observation:
+    if version.state is VersionState.NEWER:
+        found = f"a newer release made the toolkit's tables: version {version.number}, and this release knows {HEAD}"
+        return problem(found, facts.service, "run that release again, or a later one")
+    found = f"the toolkit's tables have version {version.number or 'unknown'}, and this release needs {HEAD}"
+    return problem(found, facts.service, f"stop the service's processes, and run `saga db upgrade {facts.service}`")
 
 
 @check(

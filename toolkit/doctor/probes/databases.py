@@ -27,6 +27,7 @@ from toolkit.ids import new_id
 from toolkit.persistence.database import Database
 from toolkit.persistence.database_errors import describe_fault
 from toolkit.persistence.known_steps import UndeclaredStep, former
+from toolkit.persistence.schema_version import read_version
 from toolkit.urls import is_loopback
 
 _TIMEOUT = 10
@@ -72,7 +73,11 @@ async def _asked(facts: DatabaseFacts, url: str, declared: Service | None) -> Da
     try:
         async with asyncio.timeout(_TIMEOUT), database.reading() as connection:
             facts = await (_ask_sqlite if facts.is_sqlite else _ask_postgres)(connection, facts)
-            facts = replace(facts, lacks=await connection.run_sync(lacks, declared.tables if declared else None))
+            facts = replace(
+                facts,
+                version=await connection.run_sync(read_version),
+                lacks=await connection.run_sync(lacks, declared.tables if declared else None),
+            )
             return replace(facts, former_steps=await _former_steps(connection, facts, declared))
     except (DBAPIError, OSError) as error:
         return replace(facts, fault=describe_fault(error))

@@ -8,7 +8,6 @@ from sqlalchemy import Connection, MetaData, Table, UniqueConstraint, inspect
 from sqlalchemy.engine import Inspector
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-import toolkit.runtime.service_runtime  # noqa: F401 -- it declares all tables that a service creates
 from toolkit.doctor.facts import Lack
 from toolkit.persistence.schema import metadata
 

@@ -23,8 +23,8 @@ class KeptDatabase(Database):
             cursor.execute("PRAGMA synchronous=OFF")
             cursor.close()
 
-    async def create_tables(self, *tables: MetaData) -> None:
+    async def create_tables(self, *tables: MetaData, service: str = "SERVICE", may_create: bool = True) -> None:
         """Create the tables at the first start; no restart changes them."""
         if not self._has_tables:
-            await super().create_tables(*tables)
+            await super().create_tables(*tables, service=service, may_create=may_create)
             self._has_tables = True

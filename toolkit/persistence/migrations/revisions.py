@@ -1,0 +1,103 @@
+"""Applying the revisions to a database, and printing them as SQL for a database administrator."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import ClauseElement, insert
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from toolkit.errors import SchemaVersionError
+from toolkit.persistence.database import Database
+from toolkit.persistence.schema import lock_tables, metadata, place_of
+from toolkit.persistence.schema_version import (
+    HEAD,
+    REVISIONS,
+    SchemaVersion,
+    VersionState,
+    check_version,
+    read_version,
+    version,
+)
+from toolkit.persistence.tables import create_or_complete
+
+#: The package with Alembic's environment and the revisions.
+_SCRIPTS = "toolkit.persistence:migrations"
+
+
+async def upgrade(database: Database, *, service: str) -> SchemaVersion:
+    """Bring the toolkit's tables to this release, in one transaction; return the version that they had.
+
+    Missing tables are created, and tables without a recorded version are compared with this release.
+
+    Raises:
+        SchemaVersionError: a newer release made the tables.
+        SettingsError: a table lacks a column that no revision adds.
+    """
+    async with database.engine.begin() as connection:
+        await lock_tables(connection)
+        return await connection.run_sync(_upgrade, service)
+
+
+async def current(database: Database) -> SchemaVersion:
+    """Return the version of the toolkit's tables."""
+    async with database.reading() as connection:
+        return await connection.run_sync(read_version)
+
+
+def sql_of(dialect: str, *, start: str | None) -> str:
+    """Return the SQL that leads from a version, or from a database without the tables, to this release.
+
+    Raises:
+        SchemaVersionError: there is no such version.
+    """
+    if start is not None and start not in REVISIONS:
+        raise SchemaVersionError(f"there is no version {start!r} of the tables; there are: {', '.join(REVISIONS)}")
+    statements = _creation(dialect) if start is None else _steps(dialect, start)
+    return f"BEGIN;\n\n{statements.strip()}\n\nCOMMIT;"
+
+
+def _upgrade(connection: Connection, service: str) -> SchemaVersion:
+    found = read_version(connection)
+    if found.state is VersionState.NEWER:
+        check_version(found, place=place_of(connection), service=service)
+    if found.state is VersionState.OUTDATED:
+        command.upgrade(_configuration(connection=connection), HEAD)
+    create_or_complete(connection)
+    return found
+
+
+def _creation(dialect: str) -> str:
+    """Return the statements that create all tables, and record the version."""
+    parts: list[ClauseElement] = []
+    for table in metadata.sorted_tables:
+        parts.append(CreateTable(table))
+        parts += [CreateIndex(index) for index in sorted(table.indexes, key=lambda each: str(each.name))]
+    return _printed(dialect, *parts, insert(version).values(version_num=HEAD))
+
+
+def _steps(dialect: str, start: str) -> str:
+    """Return the statements of the revisions after this one."""
+    output = io.StringIO()
+    command.upgrade(_configuration(dialect=dialect, output=output), f"{start}:{HEAD}", sql=True)
+    if start != REVISIONS[0]:
+        return output.getvalue()
+    # The first tables have no version yet.
+    recorded = insert(version).values(version_num=start)
+    return f"{_printed(dialect, CreateTable(version, if_not_exists=True), recorded)}\n\n{output.getvalue()}"
+
+
+def _printed(dialect: str, *parts: ClauseElement) -> str:
+    rules = make_url(f"{dialect}://").get_dialect()()
+    texts = (str(part.compile(dialect=rules, compile_kwargs={"literal_binds": True})).strip() for part in parts)
+    return "\n\n".join(f"{text};" for text in texts)
+
+
+def _configuration(*, output: io.StringIO | None = None, **attributes: Any) -> Config:
+    configuration = Config(output_buffer=output, attributes=attributes)
+    configuration.set_main_option("script_location", _SCRIPTS)
+    return configuration
