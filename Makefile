@@ -10,7 +10,8 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests
 	tests/docs/test_blocks.py::test_readme_container_commands_end_as_stated \
 	tests/examples/test_demos.py::test_demo_ends_as_written_and_stays_readable \
 	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down \
-	tests/end_to_end/test_kills_while_gathering.py tests/distribution/test_installs.py
+	tests/end_to_end/test_kills_while_gathering.py tests/distribution/test_installs.py \
+	tests/distribution/test_new_project_in_containers.py
 # Variants of the conformance suite for `make fire`; the other ones cover both databases and both transports.
 VARIANTS := reads-first or (rabbit-sqlite and not test_a_saga_ends)
 RACES_IN := tests/unit/runtime/test_joins_at_once.py \
