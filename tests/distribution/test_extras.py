@@ -87,6 +87,24 @@ def test_feature_without_its_extra_names_the_cure(extra: str, tmp_path: Path):
     assert done.stderr.splitlines()[-1] in (f"toolkit.errors.MissingExtraError: {cure}", f"error: {cure}")
 
 
+@pytest.mark.parametrize("package", ["toolkit", "toolkit.client", "toolkit.embedding", "toolkit.testing"])
+def test_public_names_load_or_name_their_extra(package: str):
+    script = f"""
+import {package} as package
+from toolkit.errors import MissingExtraError
+
+for name in package.__all__:
+    try:
+        getattr(package, name)
+    except MissingExtraError as error:
+        assert error.extra in {sorted(EXTRAS)}
+"""
+
+    done = python(script, *(OPTIONAL - {"prometheus_client"}))
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("verb", "extra"), [("console", "console"), ("doctor", "rabbitmq"), ("run payment", "api")])
 def test_command_without_an_extra_ends_with_2(verb: str, extra: str):
     run = f"sys.argv[:] = ['saga', *{verb.split()!r}]; from toolkit.cli import main; main()"

@@ -49,7 +49,7 @@ _HOMES = {
     "step_session": "single_step",
 }
 #: Databases of tests are files of SQLite.
-_EXTRAS = dict.fromkeys(("SagaWorld", "Scenario", "simulate", "step_session"), "sqlite")
+_EXTRAS = dict.fromkeys(("SagaWorld", "Scenario", "SimulatedSagas", "simulate", "step_session"), "sqlite")
 
 if not TYPE_CHECKING:  # to mypy a module with `__getattr__` has every name
     from toolkit.lazy_names import on_first_use
