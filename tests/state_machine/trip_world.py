@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import shutil
-import tempfile
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,11 +19,10 @@ from toolkit.messaging.envelope import WireMessage
 from toolkit.operations import dead_letters
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
+from toolkit.testing.memory import memory_directory
 from toolkit.testing.simulation.simulation import Simulation, simulation
 from toolkit.testing.simulation.wire import Parcel
 
-#: A file that is synchronized on a disk takes longer than everything else; in memory the same calls cost nothing.
-MEMORY = Path("/dev/shm")
 #: So many minutes after the last fault every trip has ended: the watchdog's abort and the compensations are done.
 LAST_MINUTES = 30
 OPERATOR = Operator(name="Grace", reason="to see whether it does harm")
@@ -37,8 +34,7 @@ class TripWorld(RuleBasedStateMachine):
     def open(self) -> None:
         """Start the services, each on an empty database."""
         self.resources = ExitStack()
-        folder = Path(tempfile.mkdtemp(prefix="trips-", dir=MEMORY if MEMORY.exists() else None))
-        self.resources.callback(shutil.rmtree, folder)
+        folder = self.resources.enter_context(memory_directory("trips-"))
         self.script = Script()
         self.world: Simulation = self.resources.enter_context(
             simulation(services(self.script), settings_in(folder), template=empty_files())
@@ -133,7 +129,8 @@ def settings_in(folder: Path) -> Settings:
 @cache
 def empty_files() -> Path:
     """Return a folder with a file per service in which all tables exist; each run starts with copies of them."""
-    folder = Path(tempfile.mkdtemp(prefix="no-trips-", dir=MEMORY if MEMORY.exists() else None))
-    atexit.register(shutil.rmtree, folder)
+    kept = ExitStack()
+    atexit.register(kept.close)
+    folder = kept.enter_context(memory_directory("no-trips-"))
     with simulation(services(Script()), settings_in(folder)):
         return folder

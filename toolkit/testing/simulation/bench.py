@@ -21,8 +21,8 @@ from toolkit.testing.simulation.simulation import simulation
 
 #: Rare polls, since each is a transaction; and an early watch, since a saga that lost its abort has to end, too.
 _SETTINGS = {
-    "relay_poll": timedelta(seconds=30),
-    "watch_every": timedelta(seconds=30),
+    "relay_poll": timedelta(minutes=1),
+    "watch_every": timedelta(minutes=1),
     "overdue_after": timedelta(minutes=1),
     "nudge_every": timedelta(minutes=1),
     "abort_after": timedelta(minutes=4),

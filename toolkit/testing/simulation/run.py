@@ -35,8 +35,8 @@ T = TypeVar("T")
 #: So much virtual time after its start every saga has ended: retries that a clock delayed are due, and the watchdogs
 #: have aborted what was lost.
 _LONGEST = timedelta(minutes=75)
-#: The pauses while nothing waits, growing: most runs need the first one, in which confirmed rows are deleted.
-_PAUSES = (timedelta(seconds=2), timedelta(seconds=30), timedelta(minutes=2))
+#: The pause in which confirmed rows are deleted, and the one in which a watchdog looks for what is overdue.
+_SHORT_PAUSE, _LONG_PAUSE = timedelta(seconds=2), timedelta(minutes=1)
 #: More deliveries than any run has; beyond it messages go in circles.
 _MOST_DELIVERIES = 3000
 _LOG = f"SELECT {', '.join(SHOWN)} FROM {saga_log.name} ORDER BY id"  # noqa: S608 -- names in the code
@@ -98,6 +98,7 @@ class Run:
         self._held: list[tuple[datetime, Parcel]] = []
         self._consumed = {event.__name__ for each in services for event in each.consumed()}
         self._answers = {type(each).__name__ for saga in schedule.sagas for each in saga.events[1:]}
+        self._paused_at = 0
         self.deliveries: list[str] = []
 
     def result(self, check: Check | None) -> RunResult:
@@ -129,7 +130,7 @@ class Run:
                 self._world.wire.hold(_carried(event, saga, self._world.clock.now()))
 
     def _go_on(self) -> None:
-        start, pause = self._world.clock.now(), 0
+        start = self._world.clock.now()
         for number in range(1, _MOST_DELIVERIES):
             self._begin_sagas(number)
             moment = Moment(self._world)
@@ -146,9 +147,7 @@ class Run:
                     return
                 if self._world.clock.now() - start > _LONGEST:
                     return
-                self._world.advance(_PAUSES[min(pause, len(_PAUSES) - 1)])
-                pause += 1
-            pause = 0
+                self._pause(number)
             self._deliver(moment, number)
         raise AssertionError(f"messages go in circles: {self._world.wire.waiting[:5]}")
 
@@ -171,6 +170,16 @@ class Run:
         now = self._world.clock.now()
         self._world.wire.waiting += [parcel for until, parcel in self._held if until <= now]
         self._held = [(until, parcel) for until, parcel in self._held if until > now]
+
+    def _pause(self, number: int) -> None:
+        """Let time pass: a little at first, then until a row comes due or a message is released, a minute at most."""
+        if self._paused_at != number:
+            self._paused_at = number
+            self._world.advance(_SHORT_PAUSE)
+            return
+        now = self._world.clock.now()
+        due = [until - now for until, _ in self._held] + [at - now for at in self._world.wake_when_due()]
+        self._world.advance(max(_SHORT_PAUSE, min([*due, _LONG_PAUSE])))
 
     def _is_at_rest(self) -> bool:
         return not self._held and self._world.is_quiet() and not self._unfinished()

@@ -9,6 +9,7 @@ from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
 from toolkit.errors import UnroutableError
 from toolkit.messaging.envelope import CONTROL_EVENTS, WireMessage
+from toolkit.testing.simulation.kept_database import KeptDatabase
 from toolkit.transport.embedded import Embedded
 
 _CONTROL = {event.__name__ for event in CONTROL_EVENTS}
@@ -22,6 +23,8 @@ class WorldTransport(Embedded):
 
     def __init__(self, services: Sequence[Service], settings: Settings, *, clock: Clock) -> None:
         super().__init__(services, settings, clock=clock)
+        for runtime in self.runtimes.values():
+            runtime.database = KeptDatabase(runtime.database.url)
         self.emitted: list[WireMessage] = []
         self._ids: set[str | None] = set()
 
