@@ -10,4 +10,5 @@ EDITS = {
 CAUGHT_BY = [
     "tests/unit/runtime/test_relay.py::test_a_row_is_deleted_only_after_the_confirm",
     "tests/state_machine",
+    "tests/simulation/test_order_seeds.py::test_orders_are_whole_under_every_seed",
 ]

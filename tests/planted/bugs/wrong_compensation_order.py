@@ -20,4 +20,5 @@ CAUGHT_BY = [
     "tests/conformance/test_a_saga_ends.py::test_compensations_run_in_strict_reverse_order",
     "tests/conformance/test_every_refusal_and_abort.py",
     "tests/state_machine",
+    "tests/simulation/test_order_seeds.py::test_orders_are_whole_under_every_seed",
 ]
