@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from inspect import isfunction, ismethod
 from typing import Any
 
 from toolkit.configuration.settings import Settings
-from toolkit.declaration.service import Provider
+from toolkit.declaration.service import Provider, Service
+from toolkit.errors import WorldError
+
+
+def check_provided(provides: Iterable[type], services: Sequence[Service]) -> None:
+    """Check that each provided type is one that a service provides to its steps.
+
+    Raises:
+        WorldError: one is not, so the object would not be used.
+    """
+    known = sorted({kind.__name__ for service in services for kind in service.provides})
+    for kind in provides:
+        if not any(kind in service.provides for service in services):
+            raise WorldError(f"no service provides a {kind.__name__} to its steps: take one of {', '.join(known)}")
 
 
 def made(resource: Any) -> Any:

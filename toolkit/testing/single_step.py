@@ -43,19 +43,13 @@ async def run_step(
         Exception: whatever the function raised.
     """
     handler = _handler_of(function, participant)
-    slots = _by_slot(handler, events)
+    slots, needed = _by_slot(handler, events), _needed(handler, session)
     first = next(iter(slots.values()))
-    saga_id = own_id(first, handler.saga) or ""
+    saga_id, before = own_id(first, handler.saga) or "", _original(handler, original)
     invocation = Invocation(_resources(handler, provides))
-    savepoint = await session.begin_nested() if session and handler.signature.session else None
-    result = await invocation.attempt(
-        handler,
-        first,
-        _needed(handler, session),
-        saga_id=saga_id,
-        original=_original(handler, original),
-        joined=(lambda: slots) if len(slots) > 1 else None,
-    )
+    savepoint = await needed.begin_nested() if needed else None
+    joined = (lambda: slots) if len(slots) > 1 else None
+    result = await invocation.attempt(handler, first, needed, saga_id=saga_id, original=before, joined=joined)
     if savepoint and savepoint.is_active:
         await (savepoint.rollback() if isinstance(result, Failure | Refusal) else savepoint.commit())
     if isinstance(result, Failure):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
+import aiosqlite.core
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tests.example_sagas.parcels import (
     FULL,
@@ -23,7 +27,7 @@ from tests.example_sagas.parcels import (
     services,
 )
 from tests.example_sagas.purchase_desk import Approved
-from toolkit.errors import ScenarioError, WorldError
+from toolkit.errors import ScenarioError, SeedError, WorldError
 from toolkit.testing import NOON, Outcome, SagaWorld
 
 shelf, carrier, desk = services()
@@ -196,3 +200,16 @@ def test_unknown_things_in_a_world_are_errors(world: SagaWorld) -> None:
         world.given.fails("wrap")
     with pytest.raises(WorldError, match=r"asyncio is no service: pass a Service, or the module `app`"):
         SagaWorld(asyncio)
+    with pytest.raises(WorldError, match="no service provides a int to its steps: take one of Carrier, Count"):
+        SagaWorld(shelf, carrier, provides={int: 1})
+
+
+def test_a_world_that_does_not_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def fail(_: AsyncSession) -> None:
+        raise ValueError("no such shelf")
+
+    with pytest.raises(SeedError):
+        SagaWorld(replace(shelf, seed=fail), directory=tmp_path)
+
+    assert not [each for each in threading.enumerate() if each.name.startswith("saga-world")]
+    assert aiosqlite.core.Thread is threading.Thread

@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.configuration.settings import EMBEDDED, Settings
 from toolkit.declaration.service import Service
 from toolkit.testing.memory import memory_directory
-from toolkit.testing.resources import made, provider_of
+from toolkit.testing.resources import check_provided, made, provider_of
 from toolkit.testing.simulation.kept_database import KeptDatabase
 from toolkit.testing.simulation.run import Check, Run, RunResult
 from toolkit.testing.simulation.schedule import Schedule
@@ -45,6 +45,7 @@ class Bench:
     ) -> None:
         self._services = list(services)
         self._provides = dict(provides or {})
+        check_provided(self._provides, self._services)
         self._resources = ExitStack()
         root = self._resources.enter_context(memory_directory("saga-simulation-"))
         self._template, self._directory = root / "template", root / "run"

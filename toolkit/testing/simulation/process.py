@@ -32,8 +32,8 @@ _TURNS = 20
 class Process:
     """Runs one service's runtime; when it is killed, its unacknowledged deliveries return to the wire.
 
-    - `crash_at`: the failpoint at which it kills itself, and the how-manieth time that it is reached, from 1.
-    - `is_dying`: it has; whoever runs the event loop kills what is left, and restarts it.
+    - `crash_at`: the failpoint at which it kills itself, and how often it reaches that point, the last time included.
+    - `is_dying`: it has killed itself; the simulation ends what is left of it, and restarts it.
     """
 
     def __init__(

@@ -56,24 +56,19 @@ def simulate(
     Raises:
         AssertionError: a run violates an invariant, or the check; the text has the seed, its replay, and the shortest
             schedule that still fails.
-        WorldError: there is no such kind of faults, or no saga.
+        WorldError: there is no such kind of faults, no saga, or no service that takes a provided object.
     """
-    kinds = _kinds(faults, provides or {})
-    thread = WorkerThread("saga-simulation")
-    bench = thread.run(Bench, [service_of(each) for each in services], provides=provides, settings=settings)
-    runs = 0
-    try:
+    kinds, own, runs = _kinds(faults, provides or {}), [service_of(each) for each in services], 0
+    with WorkerThread("saga-simulation") as thread:
+        bench = thread.run(Bench, own, provides=provides, settings=settings)
+        thread.at_end(bench.close)
         for seed in [seeds] if isinstance(seeds, int) else seeds:
-            drawn = sagas(Random(seed)) if callable(sagas) else sagas  # noqa: S311 -- the same sagas for the same seed
-            schedule = Schedule.of(seed, _listed(drawn), services=bench.names, kinds=kinds, most=most_faults)
+            schedule = Schedule.of(seed, _drawn(sagas, seed), services=bench.names, kinds=kinds, most=most_faults)
             result = thread.run(bench.run, schedule, check)
             runs += 1
             if result.violations:
                 shortest, shown = thread.run(_shrunk, bench, schedule, result, check)
                 raise AssertionError(_failure(schedule, result, shortest, shown, replay(seed)))
-    finally:
-        thread.run(bench.close)
-        thread.stop()
     return runs
 
 
@@ -85,8 +80,10 @@ def _kinds(faults: Sequence[str] | None, provides: Mapping[type, Any]) -> list[s
     return [each for each in (KINDS if faults is None else faults) if each != "outside" or has_outside]
 
 
-def _listed(sagas: Sagas) -> list[Sequence[Event]]:
-    listed: list[Sequence[Event]] = [[each] if isinstance(each, Event) else list(each) for each in sagas]
+def _drawn(sagas: Sagas | DrawSagas, seed: int) -> list[Sequence[Event]]:
+    """Return the events of each saga of a seed."""
+    drawn = sagas(Random(seed)) if callable(sagas) else sagas  # noqa: S311 -- the same sagas for the same seed
+    listed: list[Sequence[Event]] = [[each] if isinstance(each, Event) else list(each) for each in drawn]
     if not listed:
         raise WorldError("a simulation has no saga: pass the events that start some")
     return listed

@@ -57,7 +57,13 @@ class RunningWorld:
         self._services = {each.name: each for each in services}
         self._resources = ExitStack()
         self.clock = ManualClock()
-        self._thread.run(self._start, directory, settings)
+        try:
+            self._thread.run(self._start, directory, settings)
+        except BaseException:
+            self._thread.at_end(self._resources.close)
+            self._thread.stop()
+            raise
+        self._thread.at_end(self._close)
 
     def _start(self, directory: Path, settings: Mapping[str, Any]) -> None:
         self._resources.enter_context(inline_sqlite())
@@ -124,10 +130,7 @@ class RunningWorld:
 
     def close(self) -> None:
         """Stop the services."""
-        try:
-            self._thread.run(self._close)
-        finally:
-            self._thread.stop()
+        self._thread.stop()
 
     def _publish(self, message: WireMessage) -> None:
         task = self.loop.create_task(self._transport.receive(message))

@@ -19,7 +19,7 @@ from toolkit.protocol.keys import SagaKey
 from toolkit.testing.cast import Cast, service_of
 from toolkit.testing.memory import memory_directory
 from toolkit.testing.outside_system import OutsideSystem
-from toolkit.testing.resources import made, provider_of
+from toolkit.testing.resources import check_provided, made, provider_of
 from toolkit.testing.samples import sample
 from toolkit.testing.scripted_steps import ScriptedSteps
 from toolkit.testing.world.actions import Actions
@@ -45,7 +45,7 @@ class SagaWorld:
     An event for a service that is not part of the world leaves it, and counts as emitted.
 
     Raises:
-        WorldError: a service is none.
+        WorldError: a service is none, or no service takes a provided object.
     """
 
     def __init__(
@@ -60,18 +60,20 @@ class SagaWorld:
         own, others = [service_of(each) for each in services], [service_of(each) for each in played]
         self._cast = Cast([*own, *others])
         self._samples = {type(each): each for each in samples}
+        check_provided(provides or {}, own)
         provided = {kind: made(each) for kind, each in (provides or {}).items()}
         self._outside = [each for each in provided.values() if isinstance(each, OutsideSystem)]
         self._steps = ScriptedSteps([*own, *others], self._event_of)
         providers = {kind: provider_of(each) for kind, each in provided.items()}
         running = [*(self._steps.steered(each, providers) for each in own), *map(self._steps.played, others)]
-        self._resources = ExitStack()
         self._saga: SagaKey | None = None
         self._since = 0
         self._from_outside: set[str] = set()
-        directory = directory or self._resources.enter_context(memory_directory())
-        self._world = RunningWorld(running, directory, settings or {})
-        self._resources.callback(self._world.close)
+        with ExitStack() as opened:  # closed at once if the services don't start
+            directory = directory or opened.enter_context(memory_directory())
+            self._world = RunningWorld(running, directory, settings or {})
+            opened.callback(self._world.close)
+            self._resources = opened.pop_all()
         self.given = Actions(self._world, self._cast, self._steps, self._was_given)
         self.when = Actions(self._world, self._cast, self._steps, self._happened)
 
