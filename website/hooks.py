@@ -29,7 +29,8 @@ _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 _DIAGRAMS = ("assets/mermaid.tiny.js", "assets/diagrams.js")
 #: The highlighter's names of the files' languages, where they are not the suffix.
 _LANGUAGES = {"py": "python", "yml": "yaml", "env": "sh"}
-_ROW = re.compile(r"^\| \[([^]]+)\]\(([^)]+\.md)\)", re.MULTILINE)
+_CELL = re.compile(r"^\| ([^|]+) \|", re.MULTILINE)
+_LISTED = re.compile(r"\[([^]]+)\]\(([^)]+\.md)\)")
 _SECTION = re.compile(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", re.MULTILINE)
 
 #: The site's address of each file outside docs/ that a page links to.
@@ -151,7 +152,7 @@ def _navigation() -> Iterator[dict[str, Any]]:
     index = (DOCS / "README.md").read_text()
     yield {"Documentation": "README.md"}
     for heading, table in _SECTION.findall(index):
-        yield {heading: [each for title, path in _ROW.findall(table) for each in _entries(title, path)]}
+        yield {heading: [entry for cell in _CELL.findall(table) for entry in _entries(_LISTED.findall(cell))]}
     known = {path: address for path, address in _pages.items() if path.suffix == ".md"}
     readmes = {path: address for path, address in known.items() if path.parent != PROJECT}
     yield {"Examples": [{_first_line(path): address} for path, address in sorted(readmes.items())]}
@@ -159,11 +160,16 @@ def _navigation() -> Iterator[dict[str, Any]]:
     yield {"Project": [{_first_line(PROJECT / name): known[PROJECT / name]} for name in names]}
 
 
-def _entries(title: str, path: str) -> Iterator[dict[str, Any]]:
-    """Yield a page's entry, and those of the pages that docs/README.md does not list: decisions and runbooks."""
-    yield {title: [path, *_titled(DOCS / "adr", "0*.md")] if path == "adr/README.md" else path}
-    if path == "how-to/observe.md":
-        yield {"Runbooks": list(_titled(DOCS / "how-to" / "runbooks", "*.md"))}
+def _entries(listed: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a row's pages: the first under the row's name, a further one under its own title.
+
+    Decisions and runbooks follow the pages that lead to them; docs/README.md does not list each.
+    """
+    for place, (name, path) in enumerate(listed):
+        title = _first_line(DOCS / path) if place else name
+        yield {title: [path, *_titled(DOCS / "adr", "0*.md")] if path == "adr/README.md" else path}
+        if path == "how-to/observe.md":
+            yield {"Runbooks": list(_titled(DOCS / "how-to" / "runbooks", "*.md"))}
 
 
 def _titled(directory: Path, pattern: str) -> Iterator[dict[str, str]]:
