@@ -24,7 +24,7 @@ from tests.console.browsers import Watched
 from tests.docs.pages import DOCS, PROJECT, blocks
 
 #: Other tests run on the machine at the same time.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 #: What a page loads: addresses of scripts and images, and of styles.
 SOURCES = re.compile(r"<(?:script|img|iframe|source)\b[^>]*?\bsrc=\"?([^\">\s]+)")
@@ -111,6 +111,7 @@ def address(site: Path) -> Iterator[str]:
 @pytest.mark.parametrize(("scheme", "palette"), [("light", "default"), ("dark", "slate")])
 def test_a_browser_draws_diagrams_and_finds_words(browser: Browser, address: str, scheme: str, palette: str):
     context = browser.new_context(base_url=address, color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(90_000)  # the diagrams' script has 2.5 MB, and the machine may be busy
     watched = Watched(page := context.new_page(), address)
 
     page.goto("/explanation/protocol.html")
