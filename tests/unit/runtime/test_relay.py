@@ -171,6 +171,19 @@ async def test_the_rows_of_a_dead_relay_come_due(database: Database, clock: Manu
     assert heir.saga_ids() == ["loan-1"]
 
 
+async def test_a_woken_relay_awaits_no_poll(
+    database: Database, publisher: RecordingPublisher, clock: ManualClock
+) -> None:
+    relay = relay_of(database, publisher, clock, poll=60)
+    async with running(relay):
+        await polled(database, times=1)
+        await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
+        relay.wake()
+        await until_empty(database)
+
+    assert publisher.saga_ids() == ["loan-1"]
+
+
 async def test_an_outage_while_putting_back_leaves_the_lease(
     database: Database, publisher: RecordingPublisher, clock: ManualClock
 ) -> None:
