@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -25,8 +26,8 @@ class Environment:
         """Install packages at the locked versions."""
         constraints = self.cwd / "constraints.txt"
         lock = (PROJECT / "requirements-dev.lock").read_text().replace("\\\n", "").splitlines()
-        pins = (line.split(" --hash")[0].strip() for line in lock)
-        constraints.write_text("".join(f"{pin}\n" for pin in pins if "[" not in pin))  # pip allows no extra there
+        pins = (re.sub(r"\[.*?\]", "", line.split(" --hash")[0].strip()) for line in lock)  # pip allows no extra there
+        constraints.write_text("".join(f"{pin}\n" for pin in pins))
         command = ("pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints), *requirements)
         self.run(*command).check_returncode()
 

@@ -22,10 +22,10 @@ pytestmark = pytest.mark.timeout(900)  # pip installs as fast as the index and t
 Install = Callable[[str], Environment]
 
 
-@pytest.mark.parametrize("extra", ["", *EXTRAS])
+@pytest.mark.parametrize("extra", ["", *EXTRAS, "all"])
 def test_installed_extra_has_its_features_alone(extra: str, install: Install):
     environment = install(extra)
-    installed = set(EXTRAS.get(extra, ()))
+    installed = set().union(*EXTRAS.values()) if extra == "all" else set(EXTRAS.get(extra, ()))
 
     for name, (statement, feature) in FEATURES.items():
         done = environment.run("python", "-c", f"import sys; {statement}", OTEL_TRACES_EXPORTER="otlp")
