@@ -30,7 +30,19 @@ STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 TEXTS = ("error", "reason", "actor", "traceback", "subject")
 IDS = ("saga_id",)
 #: What prints nothing that came from outside.
-SILENT = {"check", "stats", "prune", "trigger", "nudge", "nudge-ended", "replay", "topology", "topology-permissions"}
+SILENT = {
+    "check",
+    "stats",
+    "prune",
+    "trigger",
+    "nudge",
+    "nudge-ended",
+    "replay",
+    "topology",
+    "topology-permissions",
+    "db-sql",
+    "db-sql-from",
+}
 WRITING = ("nudge", "nudge-ended", "replay", "prune", "trigger", "dead-letters-redriven", "dead-letters-drop")
 CASES: dict[str, tuple[tuple[str, ...], int]] = {
     **{name: case for name, case in VERBS.items() if name not in ("ls-failed", "trace-completed")},
