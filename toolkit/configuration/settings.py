@@ -147,7 +147,7 @@ class Settings(FromEnvironment):
     data_dir: Annotated[Path, BeforeValidator(_directory)] = Path(".saga")
     """The directory of the SQLite files."""
     database_schema: str | None = Field(
-        None, pattern=f"^{SCHEMA.pattern}$", description="a name of up to 63 letters, digits and underscores"
+        default=None, pattern=f"^{SCHEMA.pattern}$", description="a name of up to 63 letters, digits and underscores"
     )
     """The schema of the toolkit's tables on PostgreSQL; unset: the first one of the login's `search_path`."""
     create_tables: bool = True
@@ -266,15 +266,15 @@ class Settings(FromEnvironment):
         Raises:
             SettingsError: a schema is named, and the database is SQLite's, which has none.
         """
-        url = self.database_url or f"sqlite:///{self.data_dir / service}.db"
-        if self.database_schema is None or SCHEMA_PARAMETER.search(url):
-            return url
-        if url.startswith("sqlite"):
+        place = self.database_url or f"sqlite:///{self.data_dir / service}.db"
+        if self.database_schema is None or SCHEMA_PARAMETER.search(place):
+            return place
+        if place.startswith("sqlite"):
             raise SettingsError(
                 f"SAGA_DATABASE_SCHEMA={self.database_schema} is not allowed: SQLite has no schemas; leave it out, or "
                 "name a database on PostgreSQL in SAGA_DATABASE_URL"
             )
-        return f"{url}{'&' if '?' in url else '?'}schema={self.database_schema}"
+        return f"{place}{'&' if '?' in place else '?'}schema={self.database_schema}"
 
 
 def load_settings(**overrides: Any) -> Settings:

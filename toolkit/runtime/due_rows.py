@@ -46,6 +46,9 @@ class DueRows:
         self._is_stopping = False
         #: Whether the last transaction succeeded.
         self.is_healthy = True
+        #: How many claims have begun, and whether one is under way: its rows look like rows that are not due yet.
+        self.claims = 0
+        self.is_claiming = False
 
     def expect(self, due: Iterable[datetime]) -> None:
         """Look for due rows now, and at these times."""
@@ -72,6 +75,14 @@ class DueRows:
         room = self._room()
         if room <= 0:
             return False  # due rows are claimed as soon as there is room: then the relay wakes this
+        self.claims += 1
+        self.is_claiming = True
+        try:
+            return await self._claim_and_start(now, room)
+        finally:
+            self.is_claiming = False
+
+    async def _claim_and_start(self, now: datetime, room: int) -> bool:
         try:
             rows = await contain("claiming", self._claim(now, room))
         except Exception as error:  # noqa: BLE001 -- the relay outlives every outage of its database

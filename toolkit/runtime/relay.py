@@ -75,6 +75,7 @@ class Relay:
         self._in_flight: set[str] = set()
         self._message_ids: set[str | None] = set()
         self._sending: set[asyncio.Task[None]] = set()
+        self._bursts = 0
         self._tracing = tracing
         self._confirms = metrics.confirms.labels(service)
         self._returns = metrics.returns.labels(service)
@@ -84,6 +85,16 @@ class Relay:
     def is_healthy(self) -> bool:
         """Whether the relay's last transactions succeeded."""
         return self._due.is_healthy and self._confirmed.is_healthy
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether rows are being claimed or published."""
+        return self._due.is_claiming or bool(self._sending)
+
+    @property
+    def begun(self) -> int:
+        """How many claims and bursts have begun: where it stands still, no row has gone out meanwhile."""
+        return self._due.claims + self._bursts
 
     def due_if_handed_over(self) -> datetime:
         """Return the due time for rows about to be committed: a lease ahead if this relay will send them itself."""
@@ -126,6 +137,7 @@ class Relay:
         rows = [row for row in rows if self._reserve(row)]
         for first in range(0, len(rows), _LARGEST_BURST):
             burst = rows[first : first + _LARGEST_BURST]
+            self._bursts += 1
             task = asyncio.create_task(self._send(burst))
             self._sending.add(task)
             task.add_done_callback(partial(self._landed, burst))

@@ -134,18 +134,21 @@ class Embedded:
             runtime.relay.wake()  # the clock may have been moved, which wakes no relay
         try:
             async with asyncio.timeout(timeout):
-                while await self._unsent():  # noqa: ASYNC110 -- a table sends no notification
+                while not await self._is_settled():  # noqa: ASYNC110 -- a table sends no notification
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False
         return True
 
-    async def _unsent(self) -> int:
-        total = 0
+    async def _is_settled(self) -> bool:
+        """Whether no row waits, none is on its way, and none was while the outboxes were counted."""
+        relays = [runtime.relay for runtime in self.runtimes.values()]
+        before = [relay.begun for relay in relays]
         for runtime in self.runtimes.values():
             async with runtime.database.reading() as connection:
-                total += await outbox.count(connection, timers_until=self._clock.now())
-        return total
+                if await outbox.count(connection, timers_until=self._clock.now()):
+                    return False
+        return before == [relay.begun for relay in relays] and not any(relay.is_busy for relay in relays)
 
 
 class _Burst:

@@ -175,13 +175,21 @@ async def test_a_woken_relay_awaits_no_poll(
     database: Database, publisher: RecordingPublisher, clock: ManualClock
 ) -> None:
     relay = relay_of(database, publisher, clock, poll=60)
+    broker = Hold()
+    publisher.will(broker)
     async with running(relay):
         await polled(database, times=1)
         await add_to_outbox(database, outbox_row("loan-1", due_at=clock.now()))
+        before = relay.begun
         relay.wake()
+        await until_published(publisher, 1)
+        was_busy = relay.is_busy
+        broker.confirm.set()
         await until_empty(database)
 
     assert publisher.saga_ids() == ["loan-1"]
+    assert was_busy
+    assert relay.begun == before + 2  # a claim, and a burst
 
 
 async def test_an_outage_while_putting_back_leaves_the_lease(
