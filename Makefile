@@ -8,12 +8,14 @@ LONG := tests/end_to_end/test_outages.py tests/end_to_end/test_silences.py tests
 	tests/end_to_end/test_backlog.py tests/end_to_end/test_long_outages.py tests/end_to_end/test_crash_matrix.py \
 	tests/state_machine tests/conformance/test_joined_sagas.py tests/docs/test_harden.py tests/docs/test_readme_values.py tests/cli/doctor/test_queues.py \
 	tests/docs/test_blocks.py::test_readme_container_commands_end_as_stated \
+	tests/docs/test_automation.py::test_every_hook_passes_on_all_files \
 	tests/examples/test_demos.py::test_demo_ends_as_written_and_stays_readable \
 	tests/conformance/test_poison.py::test_poison_does_not_slow_other_sagas_down \
 	tests/end_to_end/test_kills_while_gathering.py tests/distribution/test_installs.py \
 	tests/distribution/test_new_project_in_containers.py
-# Variants of the conformance suite for `make fire`; the other ones cover both databases and both transports.
-VARIANTS := reads-first or (rabbit-sqlite and not test_a_saga_ends)
+# Variants of the conformance suite for `make fire`, whose other ones cover both databases and both transports, and the
+# commands of the examples' READMEs.
+VARIANTS := reads-first or (rabbit-sqlite and not test_a_saga_ends) or (test_shell_commands and examples)
 RACES_IN := tests/unit/runtime/test_joins_at_once.py \
 	tests/conformance/test_joins.py::test_replicas_run_a_join_once_in_every_round \
 	tests/conformance/test_orchestrated_in_parallel.py::test_two_replicas_lose_no_join \
@@ -45,7 +47,7 @@ endif
 
 fire: $(VENV)/.installed-dev ## run the long tests: servers down, cut off, silent, full; a backlog; crashes at any moment of joins; containers
 	$(BIN)/pytest $(LONG)
-	$(BIN)/pytest -n 3 --dist loadfile -k '$(VARIANTS)' tests/conformance
+	$(BIN)/pytest -n 3 --dist loadfile -k '$(VARIANTS)' tests/docs tests/conformance
 
 seeds: $(VENV)/.installed-dev ## run the order saga under a thousand seeds of faults, in a minute
 	$(BIN)/pytest -n 0 --saga-seeds 1000 tests/simulation/test_order_seeds.py
