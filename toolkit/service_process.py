@@ -97,10 +97,10 @@ class ServiceProcess:
 
     def run(self) -> None:
         """Serve until a signal or a failure ends the process."""
-        # uvicorn raises the signal again after its shutdown: after the drain it has no effect.
+        # Before uvicorn has handlers of its own these end the start. It raises the signal again after its shutdown.
         self._app.runtime.loops.on_end = self._exit_because_of
         for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, lambda *_: None)
+            signal.signal(each, self._exit_on_signal)
         collect_garbage_seldom()
         try:
             self._endings = _serve(self._server, self._listeners[0])
@@ -133,6 +133,9 @@ class ServiceProcess:
         reporting = asyncio.create_task(worker.report(self._app.readiness))
         reporting.add_done_callback(self._exit_without_reports)
         return reporting
+
+    def _exit_on_signal(self, *_: object) -> None:
+        self._server.should_exit = True
 
     def _exit_without_reports(self, reporting: asyncio.Task[None]) -> None:
         if not reporting.cancelled() and (error := reporting.exception()):
