@@ -9,6 +9,7 @@ import asyncio
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from toolkit.app import App
 from toolkit.configuration.environment import guard_token
@@ -29,13 +30,21 @@ _hosted: dict[EmbeddedService, asyncio.AbstractEventLoop] = {}
 class EmbeddedService:
     """One service on RabbitMQ, in the application's event loop.
 
-    `patience`: how long `start` waits for its database and its broker; afterwards the service goes on waiting in the
-    background, and starts as soon as both answer.
+    - `engine`: the application's engine; the service works on its database.
+    - `patience`: how long `start` waits for its database and its broker; afterwards the service goes on waiting in the
+      background, and starts as soon as both answer.
     """
 
-    def __init__(self, service: Service, settings: Settings | None = None, *, patience: timedelta = PATIENCE) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings | None = None,
+        *,
+        engine: AsyncEngine | None = None,
+        patience: timedelta = PATIENCE,
+    ) -> None:
         self.service = service
-        self.app = App(service, _checked(settings or load_settings()))
+        self.app = App(service, _on_database_of(engine, _checked(settings or load_settings())))
         self._patience = patience
         self._starting: asyncio.Task[None] | None = None
 
@@ -45,6 +54,7 @@ class EmbeddedService:
         Raises:
             SagaError: it can't start, for a reason that waiting does not change; nothing of it is left running.
         """
+        self._refuse_a_shared_database()
         _hosted[self] = asyncio.get_running_loop()
         self._starting = asyncio.create_task(contain(f"the start of {self.service.name}", self.app.start()))
         try:
@@ -67,6 +77,15 @@ class EmbeddedService:
             await asyncio.wait({self._starting})
         await self.app.stop()
 
+    def _refuse_a_shared_database(self) -> None:
+        url = self.app.runtime.database.url
+        for other in _hosted:
+            if other.app.runtime.database.url == url and other.service.name != self.service.name:
+                raise SettingsError(
+                    f"{self.service.name} and {other.service.name} have one database, and the relay of each would send "
+                    "the events of both: give each a database, or declare one service with the participants of both"
+                )
+
     def _report_failure(self, starting: asyncio.Task[None]) -> None:
         if not starting.cancelled() and (error := starting.exception()):
             fault = str(error) if isinstance(error, SagaError) else describe(error)
@@ -77,6 +96,14 @@ def embedded(service: Service) -> EmbeddedService | None:
     """Return the service as it runs in this event loop; None where it does not."""
     here = asyncio.get_running_loop()
     return next((each for each, loop in _hosted.items() if each.service is service and loop is here), None)
+
+
+def _on_database_of(engine: AsyncEngine | None, settings: Settings) -> Settings:
+    """Return the settings, with the engine's database in place of theirs."""
+    if engine is None:
+        return settings
+    url = engine.url.set(drivername=engine.url.get_backend_name())
+    return settings.model_copy(update={"database_url": url.render_as_string(hide_password=False)})
 
 
 def _checked(settings: Settings) -> Settings:

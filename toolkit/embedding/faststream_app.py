@@ -11,6 +11,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Protocol
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from toolkit.configuration.settings import Settings, load_settings
 from toolkit.declaration.service import Service
 from toolkit.embedding.embedded_service import PATIENCE, EmbeddedService
@@ -35,7 +37,12 @@ class FastStreamApp(Protocol):
 
 
 def participate(
-    app: FastStreamApp, service: Service, settings: Settings | None = None, *, patience: timedelta = PATIENCE
+    app: FastStreamApp,
+    service: Service,
+    settings: Settings | None = None,
+    *,
+    engine: AsyncEngine | None = None,
+    patience: timedelta = PATIENCE,
 ) -> None:
     """Run a service for as long as the FastStream application runs.
 
@@ -46,7 +53,7 @@ def participate(
 
     - `settings`: by default those of the environment. The broker is the application's, with its login, unless they name
       SAGA_BROKER_URL.
-    - `patience`: as of `saga_lifespan`.
+    - `engine`, `patience`: as of `saga_lifespan`.
 
     Raises:
         SettingsError: the settings name no broker, and the application's has no URL for a second connection.
@@ -54,6 +61,15 @@ def participate(
     settings = settings or load_settings()
     if "broker_url" not in settings.model_fields_set:
         settings = settings.model_copy(update={"broker_url": address_of(app.broker)})
-    running = EmbeddedService(service, settings, patience=patience)
-    app.after_startup(running.start)
-    app.on_shutdown(running.stop)
+    running: list[EmbeddedService] = []
+
+    async def begin() -> None:
+        running.append(EmbeddedService(service, settings, engine=engine, patience=patience))
+        await running[-1].start()
+
+    async def end() -> None:
+        if running:
+            await running.pop().stop()
+
+    app.after_startup(begin)
+    app.on_shutdown(end)

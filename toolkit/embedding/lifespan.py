@@ -7,17 +7,23 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
 from toolkit.embedding.embedded_service import PATIENCE, EmbeddedService
 
 
 def saga_lifespan(
-    service: Service, settings: Settings | None = None, *, patience: timedelta = PATIENCE
+    service: Service,
+    settings: Settings | None = None,
+    *,
+    engine: AsyncEngine | None = None,
+    patience: timedelta = PATIENCE,
 ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """Return the lifespan of an application that runs the service in its event loop, on RabbitMQ.
 
-        app = FastAPI(lifespan=saga_lifespan(shop))
+        app = FastAPI(lifespan=saga_lifespan(shop, engine=engine))
 
     An application with a lifespan of its own, or with several services, enters it there:
 
@@ -25,6 +31,7 @@ def saga_lifespan(
             yield
 
     - `settings`: by default those of the environment.
+    - `engine`: the application's engine; the service works on its database, not on that of the settings.
     - `patience`: how long the application's start waits for the database and the broker; it starts without them after
       that, and the service follows as soon as both answer.
 
@@ -34,7 +41,7 @@ def saga_lifespan(
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        running = EmbeddedService(service, settings, patience=patience)
+        running = EmbeddedService(service, settings, engine=engine, patience=patience)
         await running.start()
         try:
             yield

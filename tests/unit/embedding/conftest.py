@@ -43,5 +43,6 @@ async def settings(rabbitmq: Server, prefix: str, tmp_path: Path) -> AsyncIterat
             await channel.queue_delete(name)
             await channel.queue_delete(f"{name}.dead")
             await channel.exchange_delete(name)
+        await channel.queue_delete(f"{prefix}.letters")
         await channel.exchange_delete(prefix)
         await channel.exchange_delete(f"{prefix}.dead")

@@ -41,7 +41,7 @@ class Application:
         self.broker = RabbitBroker(url, logger=None, on_reconnected=[self.reconnects.append])
         self.app = FastStream(self.broker, logger=None)
         exchange = RabbitExchange(settings.exchange, type=ExchangeType.TOPIC, durable=True)
-        queue = RabbitQueue(f"{settings.exchange}.letters", auto_delete=True, routing_key="warehouse.OrderShipped")
+        queue = RabbitQueue(f"{settings.exchange}.letters", durable=True, routing_key="warehouse.OrderShipped")
         self.broker.subscriber(queue, exchange)(self._hear)
         facts = settings.model_dump(include={"exchange", "data_dir"})  # the broker is the application's
         participate(self.app, warehouse(), Settings(**facts), patience=timedelta(minutes=1))
@@ -115,13 +115,18 @@ async def test_a_malformed_message_ends_a_shared_connection(rabbitmq: Server, pr
         await becomes_true(lambda: bool(closed), what="the end of the connection")
 
 
-async def test_a_stopped_application_stops_its_service(settings: Settings, database: Database) -> None:
+async def test_a_service_stops_and_starts_with_its_application(settings: Settings, database: Database) -> None:
     application = Application(settings.broker_url, settings)
     await application.app.start()
     await application.app.stop()
     await place(settings, "order-1")
+    before = await states(database, "order-1")
+    await application.app.start()
+    await becomes_true(lambda: application.heard == ["order-1"], what="the letter")
+    await application.app.stop()
 
-    assert await states(database, "order-1") == []
+    assert before == []
+    assert (await states(database, "order-1"))[:1] == ["completed"]
 
 
 @pytest.mark.parametrize(

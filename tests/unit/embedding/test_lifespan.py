@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import aio_pika
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 from structlog.testing import capture_logs
 
 from tests.end_to_end.proxy import Proxy
@@ -111,6 +113,24 @@ async def test_a_stopping_application_finishes_its_steps(settings: Settings) -> 
 
     assert (await states(database, "order-1"))[:1] == ["completed"]
     await database.close()
+
+
+async def test_two_services_on_one_database_are_refused(settings: Settings, tmp_path: Path) -> None:
+    shared = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path / 'both.db'}"})
+    with pytest.raises(SettingsError, match="warehouse and shop have one database"):
+        async with WebShop(shared).open():
+            pass
+
+
+async def test_the_engines_database_is_the_services(settings: Settings, tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'own.db'}")
+    service = warehouse()
+    async with saga_lifespan(service, settings, engine=engine)(None):
+        used = running.settings_of(service)
+    await engine.dispose()
+
+    assert used is not None
+    assert used.database_url == f"sqlite:///{tmp_path / 'own.db'}"
 
 
 @pytest.mark.parametrize(

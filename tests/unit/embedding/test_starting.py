@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from sqlalchemy.ext.asyncio import async_scoped_session
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlmodel import Session as SQLModelSession
+from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 
 from tests.example_sagas.library_branch import RecordingPublisher
 from tests.example_sagas.loan_rows import rows_left
@@ -177,6 +179,21 @@ async def test_scoped_sessions_start_sagas(sent: RecordingPublisher, team: Sessi
     await start(scoped, OrderPlaced(order_id="order-2"))
     await scoped.commit()
     await scoped.remove()
+    await until_published(sent, 2)
+
+    assert sorted(map(str, sent.saga_ids())) == ["order-1", "order-2"]
+
+
+async def test_sqlmodels_sessions_start_sagas(sent: RecordingPublisher, team: Sessions, database: Database) -> None:
+    def place() -> None:
+        with sync_session(database) as session, SQLModelSession(session.get_bind()) as own:
+            start_sync(own, OrderPlaced(order_id="order-1"))
+            own.commit()
+
+    await asyncio.to_thread(place)
+    async with SQLModelAsyncSession(team.kw["bind"]) as session:
+        await start(session, OrderPlaced(order_id="order-2"))
+        await session.commit()
     await until_published(sent, 2)
 
     assert sorted(map(str, sent.saga_ids())) == ["order-1", "order-2"]
