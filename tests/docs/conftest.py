@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.commands import SAGA, run_saga
-from tests.docs.pages import EXAMPLES, PROJECT
+from tests.docs.pages import DEMONSTRATED, PROJECT
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +18,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / ".venv").symlink_to(sys.prefix)
     for package in ("services", "examples"):
         (directory / package).symlink_to(PROJECT / package)
-    for name in ([], *([name] for name in EXAMPLES)):
+    for name in ([], *([name] for name in DEMONSTRATED)):
         run_saga([SAGA, "demo", *name], directory).check_returncode()
     return directory

@@ -9,6 +9,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLES = {page.parent.name: page for page in sorted(PROJECT.glob("examples/*/README.md"))}
+#: The examples that `saga demo` plays; the others are applications of their own.
+DEMONSTRATED = {name: page for name, page in EXAMPLES.items() if page.with_name("demo.py").exists()}
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *EXAMPLES.values()])
 README = PROJECT / "README.md"
 DOCS = PROJECT / "docs"

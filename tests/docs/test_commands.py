@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.docs.commands import CLI, is_target, mentioned, parameters
-from tests.docs.pages import DOCS, EXAMPLES, PAGES, PROJECT, README, blocks, first_column, section
+from tests.docs.pages import DEMONSTRATED, DOCS, EXAMPLES, PAGES, PROJECT, README, blocks, first_column, section
 from toolkit.checker.moves import Invariant
 from toolkit.cli.app import app
 
@@ -58,7 +58,7 @@ def drawn(package: str) -> str:
 def test_readme_graphs_are_what_saga_graph_draws(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(PROJECT)
 
-    packages = ["services", *(f"examples.{name}" for name in EXAMPLES)]
+    packages = ["services", *(f"examples.{name}" for name in DEMONSTRATED)]
 
     assert [each.text for each in blocks("mermaid", README)] == [drawn(package) for package in packages]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import EXAMPLES, README, rows, section
+from tests.docs.pages import DEMONSTRATED, README, rows, section
 from toolkit import Answer, Settings
 from toolkit.cli.demonstration import PATIENCE, Demo, End, Scenario, end_of
 from toolkit.cli.demonstration_answers import GivenAnswer, play
@@ -21,7 +21,7 @@ from toolkit.client.service_locations import in_database
 from toolkit.clock import SystemClock
 from toolkit.transport.embedded import Embedded
 
-PAGES = {"services": README} | {f"examples.{name}": page for name, page in EXAMPLES.items()}
+PAGES = {"services": README} | {f"examples.{name}": page for name, page in DEMONSTRATED.items()}
 #: Long enough for four attempts, and short enough for an outside system that never answers.
 TIMEOUTS = dict.fromkeys(("process_payment", "clear_transfer", "book_room", "book_flight", "book_car"), 6)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
+from pathlib import Path
 
 import examples
 from toolkit.cli.demonstration import Demo
 
 DEMOS: dict[str, Demo] = {
-    each.name: import_module(f"examples.{each.name}.demo").DEMO for each in pkgutil.iter_modules(examples.__path__)
+    each.parent.name: import_module(f"examples.{each.parent.name}.demo").DEMO
+    for each in sorted(Path(examples.__path__[0]).glob("*/demo.py"))
 }

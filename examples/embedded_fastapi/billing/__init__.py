@@ -1,0 +1,1 @@
+"""Billing charges the fee of an enrolment."""

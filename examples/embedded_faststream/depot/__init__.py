@@ -1,0 +1,1 @@
+"""The depot: a FastStream application with its own tables, and a participant of the delivery saga."""
