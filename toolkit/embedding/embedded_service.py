@@ -17,6 +17,7 @@ from toolkit.configuration.settings import EMBEDDED, Settings, load_settings
 from toolkit.declaration.service import Service
 from toolkit.errors import SagaError, SettingsError, describe
 from toolkit.foreign_code.containment import contain
+from toolkit.persistence.schema import schema_of
 
 log = structlog.get_logger("toolkit")
 
@@ -30,7 +31,7 @@ _hosted: dict[EmbeddedService, asyncio.AbstractEventLoop] = {}
 class EmbeddedService:
     """One service on RabbitMQ, in the application's event loop.
 
-    - `engine`: the application's engine; the service works on its database.
+    - `engine`: the application's own, in place of SAGA_DATABASE_URL.
     - `patience`: how long `start` waits for its database and its broker; afterwards the service goes on waiting in the
       background, and starts as soon as both answer.
     """
@@ -44,9 +45,15 @@ class EmbeddedService:
         patience: timedelta = PATIENCE,
     ) -> None:
         self.service = service
-        self.app = App(service, _on_database_of(engine, _checked(settings or load_settings())))
+        self.app = App(service, _checked(settings or load_settings()), engine=engine)
         self._patience = patience
         self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def place(self) -> tuple[str, str | None]:
+        """Where the service's tables are: the database, and the schema in it."""
+        database = self.app.runtime.database
+        return database.url, schema_of(database.engine.dialect)
 
     async def start(self) -> None:
         """Start the service.
@@ -78,12 +85,12 @@ class EmbeddedService:
         await self.app.stop()
 
     def _refuse_a_shared_database(self) -> None:
-        url = self.app.runtime.database.url
         for other in _hosted:
-            if other.app.runtime.database.url == url and other.service.name != self.service.name:
+            if other.place == self.place and other.service.name != self.service.name:
                 raise SettingsError(
                     f"{self.service.name} and {other.service.name} have one database, and the relay of each would send "
-                    "the events of both: give each a database, or declare one service with the participants of both"
+                    "the events of both: give each a database or a schema of its own (SAGA_DATABASE_SCHEMA), or "
+                    "declare one service with the participants of both"
                 )
 
     def _report_failure(self, starting: asyncio.Task[None]) -> None:
@@ -96,14 +103,6 @@ def embedded(service: Service) -> EmbeddedService | None:
     """Return the service as it runs in this event loop; None where it does not."""
     here = asyncio.get_running_loop()
     return next((each for each, loop in _hosted.items() if each.service is service and loop is here), None)
-
-
-def _on_database_of(engine: AsyncEngine | None, settings: Settings) -> Settings:
-    """Return the settings, with the engine's database in place of theirs."""
-    if engine is None:
-        return settings
-    url = engine.url.set(drivername=engine.url.get_backend_name())
-    return settings.model_copy(update={"database_url": url.render_as_string(hide_password=False)})
 
 
 def _checked(settings: Settings) -> Settings:

@@ -31,7 +31,7 @@ def saga_lifespan(
             yield
 
     - `settings`: by default those of the environment.
-    - `engine`: the application's engine; the service works on its database, not on that of the settings.
+    - `engine`: the application's own, for its database and its pool, in place of SAGA_DATABASE_URL.
     - `patience`: how long the application's start waits for the database and the broker; it starts without them after
       that, and the service follows as soon as both answer.
 

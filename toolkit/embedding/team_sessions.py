@@ -15,9 +15,11 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from toolkit.configuration.settings import load_settings
 from toolkit.errors import SagaError
 from toolkit.persistence.outbox import outbox
-from toolkit.runtime.running import wake_relays
+from toolkit.persistence.schema import schema_for, schema_of, use_schema
+from toolkit.runtime import running
 from toolkit.urls import shown_url
 
 T = TypeVar("T")
@@ -110,7 +112,9 @@ class _AtOnce:
 
 
 def _check(connection: Connection) -> None:
-    if not inspect(connection).has_table(outbox.name, schema=outbox.schema):
+    if connection.dialect.name == "postgresql" and schema_of(connection.dialect) is None:
+        use_schema(connection.dialect, _schema())
+    if not inspect(connection).has_table(outbox.name, schema=schema_for(outbox, connection.dialect)):
         place = shown_url(connection.engine.url.render_as_string())
         raise NoOutboxError(
             f"the session's database {place} has no table {outbox.name}: start the service once, "
@@ -118,7 +122,23 @@ def _check(connection: Connection) -> None:
         )
 
 
+def _schema() -> str | None:
+    """Return the schema of the toolkit's tables for an engine that no service runs on.
+
+    Raises:
+        NoOutboxError: the services of this process have several.
+    """
+    found = running.schemas() or {load_settings().database_schema}
+    if len(found) > 1:
+        shown = ", ".join(sorted(each or "the default one" for each in found))
+        raise NoOutboxError(
+            f"services of this process have their tables in several schemas: {shown}; bind the session to the engine "
+            "that its service runs on, by `engine=`"
+        )
+    return found.pop()
+
+
 def _committed(session: Session) -> None:
     # A savepoint that is released is no commit yet. After a rollback the mark stays: the relays look once in vain.
     if not session.in_nested_transaction() and session.info.pop(_ADDED, False):
-        wake_relays()
+        running.wake_relays()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.configuration.settings import Settings
 from toolkit.declaration.service import Service
+from toolkit.persistence.schema import schema_of
 
 if TYPE_CHECKING:
     from toolkit.runtime.service_runtime import ServiceRuntime
@@ -31,6 +32,12 @@ def end(runtime: ServiceRuntime) -> None:
 def settings_of(service: Service) -> Settings | None:
     """Return the settings with which a service runs in this process; None where it does not."""
     return next((each.settings for each in tuple(_running) if each.service is service), None)
+
+
+def schemas() -> set[str | None]:
+    """Return the schemas in which the services of this process have their tables on PostgreSQL."""
+    dialects = (each.database.engine.dialect for each in tuple(_running))
+    return {schema_of(dialect) for dialect in dialects if dialect.name == "postgresql"}
 
 
 def largest_message() -> int | None:

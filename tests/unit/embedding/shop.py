@@ -84,10 +84,15 @@ async def orders_in(database: Database) -> list[str]:
 
 @asynccontextmanager
 async def running(
-    service: Service, database: Database, publisher: RecordingPublisher, *, poll: timedelta = NEVER
+    service: Service,
+    database: Database,
+    publisher: RecordingPublisher,
+    *,
+    poll: timedelta = NEVER,
+    schema: str | None = None,
 ) -> AsyncIterator[ServiceRuntime]:
     """Run a service on the database; its messages go to the publisher."""
-    settings = Settings(database_url=database.url, relay_poll=poll)
+    settings = Settings(database_url=database.url, relay_poll=poll, database_schema=schema)
     runtime = ServiceRuntime(service, settings, publisher, clock=SystemClock())
     await runtime.start()
     try:

@@ -8,16 +8,17 @@ from typing import Any
 
 import aio_pika
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from structlog.testing import capture_logs
 
 from tests.end_to_end.proxy import Proxy
 from tests.eventually import eventually
 from tests.example_sagas.loan_rows import rows_left, states
 from tests.servers import Server
-from tests.unit.embedding.shop import shop, warehouse
+from tests.unit.embedding.shop import OrderPlaced, shop, warehouse
 from tests.unit.embedding.web_shop import BEARER, TOKEN, WebShop, shipped
-from toolkit import Settings
+from toolkit import Settings, start
 from toolkit.configuration.environment import DEMO_TOKEN
 from toolkit.embedding import saga_lifespan
 from toolkit.errors import BrokerRefusesError, SettingsError
@@ -43,7 +44,7 @@ async def test_an_application_serves_while_its_broker_is_away(settings: Settings
         proxy.refuse()
         through = settings.model_copy(update={"broker_url": proxy.through(rabbitmq.url)})
         with capture_logs() as logs:
-            async with WebShop(through, patience=0.5).open() as client:
+            async with WebShop(through, patience=5).open() as client:
                 placed = await client.post("/orders/order-1")
                 before = await client.get("/saga/shop/readyz")
                 proxy.heal()
@@ -62,7 +63,7 @@ async def test_a_stop_during_a_long_start_ends_it(settings: Settings, rabbitmq: 
     async with Proxy(rabbitmq.url) as proxy:
         proxy.refuse()
         through = settings.model_copy(update={"broker_url": proxy.through(rabbitmq.url)})
-        async with WebShop(through, patience=0.1).open() as client:
+        async with WebShop(through, patience=5).open() as client:
             await client.post("/orders/order-1")
 
     database = Database(settings.database_for("shop"))
@@ -125,12 +126,17 @@ async def test_two_services_on_one_database_are_refused(settings: Settings, tmp_
 async def test_the_engines_database_is_the_services(settings: Settings, tmp_path: Path) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'own.db'}")
     service = warehouse()
-    async with saga_lifespan(service, settings, engine=engine)(None):
-        used = running.settings_of(service)
+    async with saga_lifespan(service, settings, engine=engine)(None), AsyncSession(engine) as session:
+        await start(session, OrderPlaced(order_id="order-1"))
+        await session.commit()
+
+        async def has_shipped() -> bool:
+            return bool((await session.execute(text("SELECT 1 FROM saga_log WHERE to_state = 'completed'"))).all())
+
+        await eventually(has_shipped, what="the shipment")
     await engine.dispose()
 
-    assert used is not None
-    assert used.database_url == f"sqlite:///{tmp_path / 'own.db'}"
+    assert not Path(settings.database_for("warehouse").removeprefix("sqlite:///")).exists()
 
 
 @pytest.mark.parametrize(
