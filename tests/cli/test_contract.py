@@ -8,6 +8,7 @@ import json
 import httpx
 import pytest
 
+from services.demo import SERVICES
 from toolkit.cli.service_locations import opened
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
@@ -79,3 +80,20 @@ def test_unknown_service_and_unreachable_service_end_differently(saga, logs):
     assert (unknown.exit_code, unlisted.exit_code, away.exit_code) == (2, 2, 3)
     assert "there is no service 'warehouse'; there are: inventory, notification, payment, shipping" in unknown.stderr
     assert away.stderr.startswith("error: http://127.0.0.1:1 does not answer")
+
+
+def test_a_contract_is_what_the_service_answers(saga, logs, serve):
+    url = serve("payment", logs["payment"])
+
+    declared, asked = saga("contract", "payment"), saga("contract", "payment", f"--service=payment={url}")
+
+    assert (declared.exit_code, declared.stderr, asked.exit_code) == (0, "", 0)
+    assert declared.stdout == asked.stdout
+    assert Contract.model_validate_json(declared.stdout) == Contract.of(SERVICES[1])
+
+
+def test_a_contract_of_an_unknown_service_is_wrong_use(saga, data_dir):
+    unknown, away = saga("contract", "warehouse"), saga("contract", "payment", "--service=payment=http://127.0.0.1:1")
+
+    assert (unknown.exit_code, away.exit_code) == (2, 3)
+    assert unknown.stdout == away.stdout == ""

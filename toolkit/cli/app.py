@@ -14,6 +14,7 @@ from toolkit.cli.commands.audit import audit
 from toolkit.cli.commands.check import check
 from toolkit.cli.commands.config import config
 from toolkit.cli.commands.console import console
+from toolkit.cli.commands.contract import contract
 from toolkit.cli.commands.db import db
 from toolkit.cli.commands.dead_letters import dead_letters
 from toolkit.cli.commands.demo import demo
@@ -44,8 +45,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _VERBS = (
-    *(demo, new, run, console, trigger, ls, trace, log, tail, watch, stats, verify, check, graph, asyncapi, topology),
-    *(config, doctor, attention, audit, questions, answer, nudge, abort, replay, prune),
+    *(demo, new, run, console, trigger, ls, trace, log, tail, watch, stats, verify, check, contract, graph),
+    *(asyncapi, topology, config, doctor, attention, audit, questions, answer, nudge, abort, replay, prune),
 )
 for verb in _VERBS:
     app.command()(verb)

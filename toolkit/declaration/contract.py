@@ -28,11 +28,20 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may send more fields
 
 
+class UpcasterContract(_Part):
+    """What makes a newer version of an event from an older one; `json_schema`: that of the older version, if known."""
+
+    from_version: int
+    to_version: int
+    json_schema: dict[str, Any] | None = None
+
+
 class EventContract(_Part):
     """One event: its owner, its schema and an example.
 
     - `answer`: it comes from a person or a system outside; no service emits it.
     - `sensitive`: the dotted paths of its redacted fields.
+    - `upcasters`: the steps between versions by which the service reads older ones; no service declares any yet.
     """
 
     name: str
@@ -45,6 +54,7 @@ class EventContract(_Part):
     json_schema: dict[str, Any]
     sensitive: tuple[str, ...]
     example: dict[str, Any]
+    upcasters: tuple[UpcasterContract, ...] = ()
 
 
 class SlotContract(_Part):
@@ -57,7 +67,8 @@ class SlotContract(_Part):
 class HandlerContract(_Part):
     """A step, or a compensation `of` one. `timeout` and `remind` are in seconds; `attempts` counts the first one, too.
 
-    It runs once each of its `slots` holds an event; `triggers` are the events of all slots.
+    It runs once each of its `slots` holds an event; `triggers` are the events of all slots. `original`: it reads the
+    event that its step emitted; None in the contract of an older release.
     """
 
     name: str
@@ -72,6 +83,7 @@ class HandlerContract(_Part):
     remind: float | None = None
     attempts: int
     external: bool
+    original: bool | None = None
     description: str
 
     @model_validator(mode="before")
@@ -138,13 +150,14 @@ class Contract(_Part):
         `asked_by` names coordinators as SAGA_ASKED_BY does.
         """
         starting = {saga.starts_with.__name__: saga.starts_with for saga in service.starts}
-        consumed = {event.__name__: event for event in sorted(service.consumed(), key=routing_key)}
+        consumed, emitted = (sorted(each, key=routing_key) for each in (service.consumed(), service.emitted().values()))
+        used = {event.__name__: event for event in (*consumed, *emitted)} | starting
         return cls(
             service=service.name,
             toolkit_version=version("saga-toolkit"),
             sagas=tuple(_saga(saga) for saga in service.sagas),
             handlers=tuple(_handler(each, timeouts or {}, reminders or {}) for each in service.handlers),
-            events={name: event_contract(event) for name, event in (consumed | service.emitted() | starting).items()},
+            events={name: event_contract(event) for name, event in used.items()},
             starts=tuple(starting),
             coordinates=tuple(sorted(service.coordinated)),
             received=tuple(sorted({event.__name__ for each in service.orchestrators for event in each.events})),
@@ -251,6 +264,7 @@ def _handler(
         remind=remind.total_seconds() if remind else None,
         attempts=handler.retry.attempts,
         external=step.external,
+        original=handler.signature.original is not None,
         description=inspect.cleandoc(handler.function.__doc__ or ""),
     )
 

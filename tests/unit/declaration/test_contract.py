@@ -49,6 +49,28 @@ def test_a_contract_has_each_handlers_policy():
     assert process.description.startswith("Take the money")
 
 
+def test_a_contract_says_what_reads_its_original():
+    contracts = [Contract.of(service) for service in SERVICES]
+
+    handlers = [each for contract in contracts for each in contract.handlers]
+
+    assert {each.name for each in handlers if each.original} == {"release_inventory", "refund_payment"}
+    assert [each.name for each in handlers if each.original is None] == []
+
+
+def test_a_contract_of_an_older_release_is_read():
+    facts = Contract.of(payment).model_dump(mode="json")
+    for each in facts["handlers"]:
+        del each["original"]
+    for each in facts["events"].values():
+        del each["upcasters"]
+
+    read = Contract.model_validate(facts)
+
+    assert {each.original for each in read.handlers} == {None}
+    assert {each.upcasters for each in read.events.values()} == {()}
+
+
 def test_a_contract_has_each_handlers_slots():
     waiter = Participant("waiter", saga=visit_saga)
 
