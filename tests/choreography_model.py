@@ -63,7 +63,7 @@ def faults(steps: Steps, people: tuple[str, ...] = ()) -> dict[str, list[str]]:
         if all(name in ("abort", "person") for name, _, _ in following):
             ways.note(found, _unsettled(steps, state), state)
         for name, deed, after in following:
-            ways.note(found, _broken(steps, after, name, deed), state, f"{name} {deed}")
+            ways.note(found, broken_by(steps, after, name, deed), state, f"{name} {deed}")
             ways.add(after, before=state, by=f"{name} {deed}")
     return found
 
@@ -125,7 +125,13 @@ def _after(steps: Steps, name: str) -> set[str]:
     return found
 
 
-def _broken(steps: Steps, state: State, name: str, deed: str) -> str | None:
+def following(steps: Steps, state: State) -> Moves:
+    """Yield the moves from a state, of a saga that waits for no people."""
+    return _moves(steps, (), state)
+
+
+def broken_by(steps: Steps, state: State, name: str, deed: str) -> str | None:
+    """Return the invariant that a move to this state breaks."""
     last, sent = dict(zip(steps, state[0], strict=True)), state[1]
     if {GOOD, BAD} <= sent:
         return "both ends"

@@ -169,7 +169,8 @@ class Coordinator:
 class Model:
     """All moves of one plan, and the invariants; `replicas` is how many the coordinator has, one or two.
 
-    Tests take away a rule by another `course`, or by other `services`.
+    Tests take away a rule by another `course`, or by other `services`. Models of plans with the same steps may share
+    `messages`, and so their states.
     """
 
     def __init__(
@@ -179,9 +180,10 @@ class Model:
         replicas: int = 1,
         course: type[Course] = Course,
         services: type[AskedServices] = AskedServices,
+        messages: Messages | None = None,
     ) -> None:
         self.plan = plan
-        self.messages = Messages(plan)
+        self.messages = messages or Messages(plan)
         self.services = services(plan, self.messages)
         self.coordinator = Coordinator(plan, self.messages, course, replicas=replicas)
         nothing = (None,) * len(plan.steps)
@@ -214,6 +216,10 @@ class Model:
         if self.plan.fails_with in after.ends and any(after.steps[each] is At.COMPLETED for each in planned):
             return Invariant.NOTHING_LEFT
         return None
+
+    def counts(self, state: State) -> bool:
+        """Whether a violation in this state is one of what is explored; of one plan alone, each is."""
+        return True
 
     def has_ended(self, state: State) -> bool:
         """Whether the saga has ended, and the coordinator has seen it end so."""

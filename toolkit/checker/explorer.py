@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from toolkit.checker.graph import SagaGraph
-from toolkit.checker.moves import VOLUNTARY, Invariant, Move, Moves
+from toolkit.checker.moves import Compiled, Invariant, Move, Moves
 
 #: States of one saga. A million takes 5 to 10 seconds of a CPU, and 150 MB; seven parallel branches have a fifth.
 MOST_STATES = 1_000_000
@@ -49,20 +49,30 @@ class Exploration:
 
 def explore(graph: SagaGraph, *, most_states: int = MOST_STATES) -> Exploration:
     """Visit every state that the saga can reach, the nearest first; what follows from a violation is left out."""
-    moves = Moves(graph)
+    return explore_moves(Moves(graph), most_states=most_states)
+
+
+def explore_moves(moves: Moves, *, most_states: int = MOST_STATES) -> Exploration:
+    """Visit every state that these moves lead to, as `explore` does.
+
+    A change is deployed in each state of a saga in flight: one that has ended, or stands still for ever, is none.
+    """
     came_from: dict[int, int | None] = {moves.start: None}
     waiting = [moves.start]
     found: dict[Invariant, tuple[int, Move | None]] = {}
-    result = Exploration(graph, moves)
+    result = Exploration(moves.graph, moves)
     while waiting and result.is_complete:
         following: list[int] = []
         for state in waiting:
             if len(came_from) > most_states:  # a level of many branches may be far larger than the last one
                 result.is_complete = False
                 break
-            is_at_rest = _expand(moves, state, came_from, following, found)
+            is_at_rest = _expand(moves, moves.compiled, state, came_from, following, found)
+            is_stuck = is_at_rest and not moves.has_ended(state)
+            if moves.deployments and (moves.counts(state) or not (is_stuck or moves.has_ended(state))):
+                is_at_rest = _expand(moves, moves.deployments, state, came_from, following, found) and is_at_rest
             result.at_rest += is_at_rest
-            if is_at_rest and not moves.has_ended(state):
+            if is_at_rest and is_stuck and moves.counts(state):
                 found.setdefault(Invariant.AN_END, (state, None))
         waiting = following
     result.states = len(came_from)
@@ -72,14 +82,15 @@ def explore(graph: SagaGraph, *, most_states: int = MOST_STATES) -> Exploration:
 
 def _expand(
     moves: Moves,
+    compiled: Iterable[Compiled],
     state: int,
     came_from: dict[int, int | None],
     following: list[int],
     found: dict[Invariant, tuple[int, Move | None]],
 ) -> bool:
-    """Add the states that follow from one; return whether it is at rest."""
+    """Add the states that follow from one; return whether none of these moves has to happen."""
     is_at_rest = True
-    for absent, present, slots, kept, sets, move in moves.compiled:
+    for absent, present, slots, kept, sets, move in compiled:
         if state & absent or state & present != present:
             continue
         for slot in slots:
@@ -87,11 +98,12 @@ def _expand(
                 break
         else:
             after = state & kept | sets
-            is_at_rest = is_at_rest and move.action in VOLUNTARY
+            is_at_rest = is_at_rest and move.is_voluntary
             if after in came_from:
                 continue
             if violation := moves.violation(state, move, after):
-                found.setdefault(violation, (state, move))
+                if moves.counts(after):
+                    found.setdefault(violation, (state, move))
             else:
                 came_from[after] = state
                 following.append(after)
@@ -106,7 +118,7 @@ def _counterexample(
     while (before := came_from[state]) is not None:
         way.append(_between(moves, before, state))
         state = before
-    sent = [moves.graph.starts_with]
+    sent = [moves.starts_with]
     story = []
     for move in reversed(way):
         on = tuple(_first(sent, slot) for slot in move.consumes if not slot.isdisjoint(sent))

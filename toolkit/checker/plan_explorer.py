@@ -51,7 +51,8 @@ def explore_plan(model: Model, *, most_states: int) -> PlanExploration:
                 break
             is_at_rest = _expand(model, state, ways, following, found)
             result.at_rest += is_at_rest
-            if is_at_rest and not model.has_ended(state) and Invariant.AN_END not in found:
+            is_stuck = is_at_rest and model.counts(state) and not model.has_ended(state)
+            if is_stuck and Invariant.AN_END not in found:
                 found[Invariant.AN_END] = PlanCounterexample(Invariant.AN_END, tuple(_way(ways, state)), state)
         waiting = following
     result.states = len(ways)
@@ -71,7 +72,7 @@ def _expand(
         if after in ways:
             continue
         if violation := model.violation(state, after):
-            if violation not in found:
+            if model.counts(after) and violation not in found:
                 found[violation] = PlanCounterexample(violation, (*_way(ways, state), move), after)
         else:
             ways[after] = state, move

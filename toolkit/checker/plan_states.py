@@ -32,6 +32,8 @@ class PlanAction(StrEnum):
     """An abort is requested."""
     IDLE = "idle"
     """A message changes nothing."""
+    DEPLOY = "deploy"
+    """A new release begins, where a change is explored."""
 
 
 class PlanMove(NamedTuple):
@@ -69,6 +71,7 @@ class State(NamedTuple):
     - `steps`, `desk`: the steps' own streams, and the coordinator's.
     - `sent`: the messages that may still change something, a bit for each; those that are `taken` need not come again.
     - `ends`: the events that have ended the saga; `end` is how the coordinator has seen it end.
+    - `is_changed`: a new release is deployed, where a change is explored.
     """
 
     steps: Streams
@@ -79,6 +82,7 @@ class State(NamedTuple):
     is_begun: bool = False
     end: SagaState | None = None
     slow: Slow | None = None
+    is_changed: bool = False
 
 
 #: A move, the state that it leads to, and whether it has to happen at some time.

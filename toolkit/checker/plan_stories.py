@@ -18,6 +18,7 @@ _SENTENCES = {
     PlanAction.FENCED: "{step} is undone before it has run, and emits {emits}",
     PlanAction.CONFIRMS: "{coordinator} learns that the saga has completed",
     PlanAction.ABORT: "an abort is requested",
+    PlanAction.DEPLOY: "the new release is deployed",
 }
 
 

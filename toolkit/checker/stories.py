@@ -14,6 +14,8 @@ _SENTENCES = {
     Action.ABORTED: "the abort fences {step}, which refuses with {emits}",
     Action.ANSWER: "the answer {emits} is given",
     Action.ABORT: "an abort is requested",
+    Action.DEPLOY: "the new release{of} is deployed",
+    Action.RETIRE: "the old release{of} is gone",
 }
 
 
@@ -29,4 +31,5 @@ def _sentence(each: StoryMove) -> str:
         undoing=step.undoing.name if step and step.undoing else "",
         emits=each.move.emits,
         on=" and ".join(each.on),
+        of=f" of {each.move.service}" if each.move.service else "",
     )
