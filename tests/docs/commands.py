@@ -38,7 +38,8 @@ def mentioned() -> list[str]:
     pattern = re.compile(
         rf"(?:^ *|`)(?:{re.escape(SAGA)}|docker compose run --rm saga|saga) ((?:{verb})\b[^`\n]*)", re.M
     )
-    found = [match[1].partition("  # ")[0].strip() for page in PAGES for match in pattern.finditer(page.read_text())]
+    lines = [match[1].partition("  # ")[0] for page in PAGES for match in pattern.finditer(page.read_text())]
+    found = [line.partition(" > ")[0].strip() for line in lines]  # where its output goes is the shell's
     return sorted(set(found))
 
 
