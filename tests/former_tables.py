@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from toolkit.persistence.database import Database
 from toolkit.persistence.migrations.versions.r0002_prefix import _INDEXES, _TABLES
+from toolkit.persistence.schema import schema_of, schema_prefix
 
 
 async def create_first_tables(database: Database) -> None:
@@ -21,16 +22,20 @@ async def create_first_tables(database: Database) -> None:
 async def take_prefixes_away(database: Database) -> None:
     """Give the tables of this release, and their rows, the names that they had before revision 0002."""
     async with database.engine.begin() as connection:
-        await connection.execute(text("DROP TABLE saga_schema_version"))
-        for name, _, _ in _INDEXES.values():
-            await connection.execute(text(f"DROP INDEX {name}"))
-        for table in _TABLES:
-            await connection.execute(text(f"ALTER TABLE saga_{table} RENAME TO {table}"))
-        for former, (_, table, column) in _INDEXES.items():
-            await connection.execute(text(f"CREATE INDEX {former} ON {table.removeprefix('saga_')} ({column})"))
+        place = schema_prefix(connection.dialect)
+        former_tables = [
+            (former, table.removeprefix("saga_"), column) for former, (_, table, column) in _INDEXES.items()
+        ]
+        for statement in (
+            f"DROP TABLE {place}saga_schema_version",
+            *(f"DROP INDEX {place}{name}" for name, _, _ in _INDEXES.values()),
+            *(f"ALTER TABLE {place}saga_{table} RENAME TO {table}" for table in _TABLES),
+            *(f"CREATE INDEX {former} ON {place}{table} ({column})" for former, table, column in former_tables),
+        ):
+            await connection.execute(text(statement))
 
 
 def _run_revisions(connection: Connection, until: str) -> None:
-    configuration = Config(attributes={"connection": connection})
+    configuration = Config(attributes={"connection": connection, "schema": schema_of(connection.dialect)})
     configuration.set_main_option("script_location", "toolkit.persistence:migrations")
     command.upgrade(configuration, until)

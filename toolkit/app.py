@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
@@ -30,12 +31,12 @@ _MOMENT = 0.1
 
 
 class App:
-    """One service on RabbitMQ."""
+    """One service on RabbitMQ; `engine` is a team's own, in place of SAGA_DATABASE_URL."""
 
-    def __init__(self, service: Service, settings: Settings) -> None:
+    def __init__(self, service: Service, settings: Settings, *, engine: AsyncEngine | None = None) -> None:
         self.service = service
         self.publisher = RabbitPublisher(settings)
-        self.runtime = ServiceRuntime(service, settings, self.publisher, clock=SystemClock())
+        self.runtime = ServiceRuntime(service, settings, self.publisher, clock=SystemClock(), engine=engine)
         self._settings = settings
         self._consumer: RabbitConsumer | None = None
 

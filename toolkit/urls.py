@@ -16,7 +16,7 @@ _PLAIN_PARAMETERS = frozenset({
     "servicefile", "krbsrvname", "gsslib", "target_session_attrs", "statement_cache_size", "timeout", "command_timeout",
     "prepared_statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size", "mode",
     "heartbeat", "connection_timeout", "channel_max", "frame_max", "locale", "cafile", "capath", "certfile", "keyfile",
-    "no_verify_ssl",
+    "no_verify_ssl", "schema",
 })  # fmt: skip
 #: The characters of values, and of names and logins that are shown; a mistyped separator is not among them.
 _PLAIN_VALUE, _PLAIN_NAME = (re.compile(each) for each in (r"[\w.,:/~+-]*", r"[\w.-]*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -38,6 +39,8 @@ _DRIVER_WORDS = {
 _SLOWEST_HEARTBEAT, _DIGITS = 600, 9
 #: The largest number that a parameter may have.
 _MOST = 1_000_000
+#: The schema of the toolkit's tables, as PostgreSQL's identifiers are without quotes, in any case.
+SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 #: The error for an invalid port, which is not repeated: it may be the rest of a password.
 _NO_PORT = "its port is not a number up to 65535, or special characters of its password (@ : / ? #) are not encoded"
 
@@ -87,13 +90,27 @@ def is_database_url(url: str) -> str:
     if parsed.port is not None and not 1 <= parsed.port <= 65_535:
         raise ValueError(_NO_PORT)
     if parsed.drivername == "postgresql":
-        driver_options(parsed)
+        driver_options(schema_in(parsed)[0])
     elif parsed.query:
         raise ValueError(f"SQLite's address takes no parameters; leave out {', '.join(sorted(parsed.query))}")
     return url
 
 
 DatabaseUrl = Annotated[str, Field(pattern=r"^(sqlite:///|postgresql://).+"), AfterValidator(is_database_url)]
+
+
+def schema_in(url: URL) -> tuple[URL, str | None]:
+    """Return a PostgreSQL URL without the schema of the toolkit's tables, and that schema; None where it names none.
+
+    Raises:
+        ValueError: the schema is no plain name.
+    """
+    schema = url.query.get("schema")
+    if schema is None:
+        return url, None
+    if not isinstance(schema, str) or not SCHEMA.fullmatch(schema):
+        raise ValueError("the parameter schema is a name of up to 63 letters, digits and underscores, given once")
+    return url.difference_update_query(["schema"]), schema
 
 
 def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:

@@ -14,8 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from toolkit.configuration.environment import PREFIX, SHOWN, FromEnvironment, known_variables, misspelt, read_settings
-from toolkit.configuration.server_urls import DatabaseUrl, has_heartbeat, has_sound_address
+from toolkit.configuration.server_urls import SCHEMA, DatabaseUrl, has_heartbeat, has_sound_address
 from toolkit.configuration.tokens import Digest, Token, TokenDigest, token_digest
+from toolkit.errors import SettingsError
 
 #: The longest timeout; it can be added to any time without leaving the calendar.
 LONGEST_WAIT = timedelta(days=3650)
@@ -38,6 +39,8 @@ LONGEST_RETENTION = timedelta(days=36_500)
 #: The most bytes of an AMQP short string.
 _LONGEST_LOGIN = 255
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}", re.ASCII)
+#: A schema that the URL names itself.
+SCHEMA_PARAMETER = re.compile(r"[?&]schema=")
 _UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", re.ASCII)
 
@@ -143,6 +146,10 @@ class Settings(FromEnvironment):
     """`sqlite:///path` or `postgresql://user:password@host/database`; a file in `data_dir` if unset."""
     data_dir: Annotated[Path, BeforeValidator(_directory)] = Path(".saga")
     """The directory of the SQLite files."""
+    database_schema: str | None = Field(
+        None, pattern=f"^{SCHEMA.pattern}$", description="a name of up to 63 letters, digits and underscores"
+    )
+    """The schema of the toolkit's tables on PostgreSQL; unset: the first one of the login's `search_path`."""
     create_tables: bool = True
     """Whether a service creates missing tables at its start; otherwise `saga db upgrade` does, and the service's own
     migrations."""
@@ -254,8 +261,20 @@ class Settings(FromEnvironment):
         return unquote(urlsplit(self.broker_url).path[1:]) or "/"
 
     def database_for(self, service: str) -> str:
-        """Return the URL of this service's database: the setting, or its file in the data directory."""
-        return self.database_url or f"sqlite:///{self.data_dir / service}.db"
+        """Return the URL of this service's database: the setting, or its file in the data directory.
+
+        Raises:
+            SettingsError: a schema is named, and the database is SQLite's, which has none.
+        """
+        url = self.database_url or f"sqlite:///{self.data_dir / service}.db"
+        if self.database_schema is None or SCHEMA_PARAMETER.search(url):
+            return url
+        if url.startswith("sqlite"):
+            raise SettingsError(
+                f"SAGA_DATABASE_SCHEMA={self.database_schema} is not allowed: SQLite has no schemas; leave it out, or "
+                "name a database on PostgreSQL in SAGA_DATABASE_URL"
+            )
+        return f"{url}{'&' if '?' in url else '?'}schema={self.database_schema}"
 
 
 def load_settings(**overrides: Any) -> Settings:

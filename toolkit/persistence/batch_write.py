@@ -31,7 +31,7 @@ from toolkit.persistence.saga_log import (
     recognizing_taken_positions,
     values_of,
 )
-from toolkit.persistence.schema import as_stored_by_sqlite
+from toolkit.persistence.schema import as_stored_by_sqlite, schema_prefix
 from toolkit.protocol.fence import SagaState
 from toolkit.protocol.keys import SagaKey
 
@@ -101,7 +101,8 @@ async def _write_to_postgres(connection: AsyncConnection, batch: BatchWrite, *, 
         parts = list(_parts(replace(batch, entries=(), rows=(), ends=ends)))
         besides = batch
     if parts or batch.unread:
-        statement = _joined(tuple(part for part, _ in parts), bool(batch.unread))
+        place = schema_prefix(connection.dialect)
+        statement = _joined(tuple(part for part, _ in parts), bool(batch.unread), place)
         parameters = [*(parameter for _, parameter in parts), *map(list, zip(*batch.unread, strict=True))]
         is_all = may_commit and not (later or besides.entries or besides.rows)
         rows = await direct_statements.fetch(connection, statement, parameters, may_commit=is_all)
@@ -121,7 +122,7 @@ def _parts(batch: BatchWrite) -> Iterator[tuple[str, Any]]:
     if batch.rows:
         yield _ADD_JSON, to_json([_row_values(row) for row in batch.rows]).decode()
     if batch.sent:
-        yield "DELETE FROM saga_outbox WHERE id = ANY (${number}::text[]) AND {condition}", list(batch.sent)
+        yield "DELETE FROM {place}saga_outbox WHERE id = ANY (${number}::text[]) AND {condition}", list(batch.sent)
     if batch.ends:
         yield saga_ends.CLOSE, saga_ends.as_json(batch.ends)
 
@@ -148,10 +149,10 @@ def _row_values(row: OutboxRow) -> dict[str, Any]:
 
 
 @cache
-def _joined(parts: tuple[str, ...], looks: bool) -> str:
+def _joined(parts: tuple[str, ...], looks: bool, place: str) -> str:
     """Return one statement that executes all parts; their parameters are numbered in their order."""
     condition = "NOT (SELECT found FROM look)" if looks else "true"
-    numbered = [part.format(number=number, condition=condition) for number, part in enumerate(parts, 1)]
+    numbered = [part.format(number=number, condition=condition, place=place) for number, part in enumerate(parts, 1)]
     if len(parts) == 1 and not looks:
         return numbered[0]
     named = [f"part_{number} AS ({part})" for number, part in enumerate(numbered, 1)]
@@ -160,8 +161,8 @@ def _joined(parts: tuple[str, ...], looks: bool) -> str:
     types, ids = (f"${len(parts) + further}::text[]" for further in (1, 2))
     # A scalar for each saga, so that no planner scans the log for all of them, however little it knows of it.
     look = (
-        f"look AS (SELECT EXISTS (SELECT FROM unnest({types}, {ids}) AS saga (type, id) WHERE (SELECT id FROM saga_log"  # noqa: S608
-        f" WHERE saga_log.saga_id = saga.id AND saga_log.saga_type = saga.type"
+        f"look AS (SELECT EXISTS (SELECT FROM unnest({types}, {ids}) AS saga (type, id) WHERE (SELECT id"  # noqa: S608
+        f" FROM {place}saga_log WHERE saga_log.saga_id = saga.id AND saga_log.saga_type = saga.type"
         f" AND (saga_log.position IS NULL OR saga_log.saga_state IN ({_ENDED})) LIMIT 1) IS NOT NULL) AS found)"
     )
     return f"WITH {', '.join([look, *named])} SELECT found FROM look"  # noqa: S608 -- constants
@@ -174,7 +175,7 @@ def _insert_json(table: Table, names: Iterable[str]) -> str:
     values = ", ".join(f"convert_to({each.name}, 'UTF8')" if _is_binary(each) else each.name for each in columns)
     types = ", ".join(f"{each.name} {'text' if _is_binary(each) else each.type.compile(_POSTGRES)}" for each in columns)
     given = f"json_to_recordset(${{number}}::text::json) AS given ({types}) WHERE {{condition}}"
-    return f"INSERT INTO {table.name} ({into}) SELECT {values} FROM {given}"  # noqa: S608 -- the toolkit's own names
+    return f"INSERT INTO {{place}}{table.name} ({into}) SELECT {values} FROM {given}"  # noqa: S608 -- the toolkit's own names
 
 
 def _is_binary(column: Column[Any]) -> bool:

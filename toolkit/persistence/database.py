@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 from sqlalchemy import MetaData, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from toolkit.errors import DatabaseUnavailableError
 from toolkit.extras import require
@@ -21,22 +22,37 @@ from toolkit.persistence.schema import check_columns, lock_tables
 from toolkit.persistence.sqlite import sqlite_engine
 from toolkit.persistence.step_session import StepSession, refuse_ends_while_lent
 from toolkit.persistence.tables import prepare_tables
+from toolkit.persistence.team_engine import on_team_engine
 
 
 class Database:
     """Opens sessions and connections to one database, given as `sqlite:///path` or `postgresql://…`.
 
+    `engine`: one that is open already, and stays open; the URL is its own.
+
     Raises:
         MissingExtraError: its driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, engine: AsyncEngine | None = None) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         require(*(("sqlite", "SQLite") if self.is_sqlite else ("postgres", "PostgreSQL")))
-        self.engine = sqlite_engine(url) if self.is_sqlite else postgres_engine(make_url(url))
+        self.engine = engine or (sqlite_engine(url) if self.is_sqlite else postgres_engine(make_url(url)))
+        self._is_shared = engine is not None and not self.is_sqlite
         refuse_ends_while_lent(self.engine)
         raise_as_sqlalchemy(self.engine)
+
+    @classmethod
+    def on_engine(cls, engine: AsyncEngine, *, schema: str | None = None) -> Self:
+        """Return the database of a team's own engine, with the toolkit's tables in this schema.
+
+        Raises:
+            SettingsError: the engine does not fit, or its database has no schemas.
+        """
+        own = on_team_engine(engine, schema)
+        url = own.url.set(drivername=own.dialect.name).update_query_dict({"schema": schema} if schema else {})
+        return cls(url.render_as_string(hide_password=False), engine=own)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[StepSession]:
@@ -101,5 +117,6 @@ class Database:
             raise DatabaseUnavailableError(f"the database does not answer: {describe_fault(error)}") from error
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self.engine.dispose()
+        """Close all connections, except those of a team's engine."""
+        if not self._is_shared:
+            await self.engine.dispose()

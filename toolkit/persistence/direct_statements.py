@@ -48,12 +48,12 @@ async def run_in_thread(
 
 def raise_as_sqlalchemy(engine: AsyncEngine) -> None:
     """Let this engine raise the errors of direct statements as its own."""
+    event.listen(engine.dialect, "do_execute", _raise_given)
 
-    def raise_given(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
-        if (error := context.execution_options.get(_ERROR)) is not None:
-            raise error
 
-    event.listen(engine.sync_engine, "do_execute", raise_given)
+def _raise_given(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
+    if (error := context.execution_options.get(_ERROR)) is not None:
+        raise error
 
 
 def _fetch(connection: Connection, statement: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:

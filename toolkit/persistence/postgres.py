@@ -16,12 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
-from toolkit.configuration.server_urls import driver_options
+from toolkit.configuration.server_urls import driver_options, schema_in
 from toolkit.errors import DatabaseUnavailableError, SettingsError
 from toolkit.foreign_code.time_limits import LONGEST_STEP
 from toolkit.persistence.direct_statements import COMMITS_ALONE
 from toolkit.persistence.driver_errors import take_values_out
+from toolkit.persistence.own_connections import OWN, listen_to_errors
 from toolkit.persistence.postgres_tls import with_tls
+from toolkit.persistence.schema import use_schema
 
 log = structlog.get_logger("toolkit")
 
@@ -50,8 +52,17 @@ _UNKNOWN_PARAMETER = "08P01"
 _STATEMENT_MODE = "statement pooling mode"
 
 
+#: The same in SQL, for a session and for a transaction; a limit that is set already stays.
+IN_SESSION, IN_TRANSACTION = (
+    f"SELECT set_config('{_PLAN}', '{_SESSION[_PLAN]}', {is_local}),"
+    f" set_config('{_IDLE}', coalesce(nullif(current_setting('{_IDLE}'), '0'), '{_SESSION[_IDLE]}'), {is_local})"
+    for is_local in ("false", "true")
+)
+
+
 def postgres_engine(url: URL) -> AsyncEngine:
     """Return the engine for this address."""
+    url, schema = schema_in(url)
     url, options = with_tls(*driver_options(url))
     engine = create_async_engine(
         url.set(drivername="postgresql+asyncpg"),
@@ -59,15 +70,20 @@ def postgres_engine(url: URL) -> AsyncEngine:
         pool_size=_POOL_SIZE,
         max_overflow=_MAX_OVERFLOW,
         connect_args=_PATIENCE | options,
+        execution_options={OWN: True},
     )
+    use_schema(engine.dialect, schema)
     connector = _Connector(is_pooled=options.get("statement_cache_size") == 0)
     event.listen(engine.sync_engine, "do_connect", connector.connect)
     event.listen(engine.sync_engine, "connect", connector.connected)
     event.listen(engine.sync_engine, "begin", connector.begin)
-    event.listen(engine.sync_engine, "handle_error", take_values_out)
-    event.listen(engine.sync_engine, "handle_error", _invalidate_silent_pool)
-    event.listen(engine.sync_engine, "handle_error", _discard_stale_statements)
+    listen_to_postgres(engine)
     return engine
+
+
+def listen_to_postgres(engine: AsyncEngine) -> None:
+    """Handle the errors of the toolkit's connections."""
+    listen_to_errors(engine, take_values_out, _invalidate_silent_pool, _discard_stale_statements)
 
 
 class _Connector:
@@ -142,11 +158,15 @@ def _has_settings(connection: DBAPIConnection) -> bool:
     try:
         plan = await_only(driver.fetchval(f"SELECT current_setting('{_PLAN}')"))
     except Exception as error:
-        # The statement's name is taken, or gone: another client had the same server session.
-        if getattr(error, "sqlstate", None) in ("42P05", "26000"):
+        if is_of_another_session(error):
             return False
         raise
     return bool(plan == _SESSION[_PLAN])
+
+
+def is_of_another_session(error: Exception) -> bool:
+    """Whether a statement's name is taken, or gone: another client had the same server session."""
+    return getattr(error, "sqlstate", None) in ("42P05", "26000")
 
 
 def _invalidate_silent_pool(context: ExceptionContext) -> DatabaseUnavailableError | None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from toolkit.declaration.events import SagaEnded, SagaState
 from toolkit.persistence import direct_statements
-from toolkit.persistence.schema import as_stored_by_sqlite
+from toolkit.persistence.schema import as_stored_by_sqlite, schema_prefix
 from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.keys import SagaKey
 
@@ -50,7 +50,7 @@ def ends_of(messages: Iterable[tuple[str, SagaEnded]], *, at: datetime) -> list[
     ]
 
 
-def _close(source: str, condition: str) -> str:
+def _close(source: str, condition: str, *, place: str) -> str:
     """Return an insert of one entry after the last positioned entry of each step of the sagas in `source`.
 
     It confirms a completed saga's completed steps. After others it notes the end once, as a contradiction if it is one;
@@ -62,7 +62,7 @@ def _close(source: str, condition: str) -> str:
     contradicts = ", ".join(f"'{state.value}'" for state in _CONTRADICT_SUCCESS)
     ended_here = f"saga_log.saga_state IN ('{SagaState.COMPLETED.value}', '{SagaState.FAILED.value}')"
     return f"""
-        INSERT INTO saga_log (service, saga_id, saga_type, step, position, from_state, to_state, saga_state,
+        INSERT INTO {place}saga_log (service, saga_id, saga_type, step, position, from_state, to_state, saga_state,
             event_id, event_type, attempt, error, at)
         SELECT saga_log.service, saga_log.saga_id, saga_log.saga_type, saga_log.step,
             CASE WHEN {is_confirmed} THEN saga_log.position + 1 END,
@@ -78,28 +78,30 @@ def _close(source: str, condition: str) -> str:
         WHERE {condition} AND saga_log.saga_id = ended.saga_id AND saga_log.saga_type = ended.saga_type
             AND saga_log.position IS NOT NULL
             -- Scalars, so that no planner hashes the whole log for them.
-            AND (SELECT later.id FROM saga_log AS later WHERE {is_same_step.format("later")}
+            AND (SELECT later.id FROM {place}saga_log AS later WHERE {is_same_step.format("later")}
                 AND later.position > saga_log.position LIMIT 1) IS NULL
             AND ({is_confirmed}
                 OR (NOT ({went_well} AND saga_log.to_state = '{StepState.CONFIRMED.value}')
-                    AND (SELECT noted.id FROM saga_log AS noted WHERE {is_same_step.format("noted")}
+                    AND (SELECT noted.id FROM {place}saga_log AS noted WHERE {is_same_step.format("noted")}
                         AND noted.to_state = '{Note.ENDED.value}' LIMIT 1) IS NULL))
     """  # noqa: S608 -- constants, and a source with parameters
 
 
-#: For PostgreSQL, to be formatted with the number of its parameter, the JSON of different sagas' ends, and a condition.
+#: For PostgreSQL, to be formatted with the number of its parameter, the JSON of different sagas' ends, a condition, and
+#: what precedes the table's name.
 CLOSE = _close(
     "json_to_recordset(${number}::text::json)"
     " AS ended (saga_type text, saga_id text, saga_state text, event_id text, at timestamptz)"
     # Saga by saga, for a planner that has no statistics of the log yet.
-    " CROSS JOIN LATERAL (SELECT * FROM saga_log WHERE saga_log.saga_id = ended.saga_id OFFSET 0) AS saga_log",
+    " CROSS JOIN LATERAL (SELECT * FROM {place}saga_log WHERE saga_log.saga_id = ended.saga_id OFFSET 0) AS saga_log",
     "{condition}",
+    place="{place}",
 )
-_CLOSE_ALL = CLOSE.format(number=1, condition="true")
 #: For SQLite, one saga at a time.
 _CLOSE_ONE = _close(
     "(SELECT ? AS saga_type, ? AS saga_id, ? AS saga_state, ? AS event_id, ? AS at) AS ended CROSS JOIN saga_log",
     "true",
+    place="",
 )
 
 
@@ -109,9 +111,10 @@ async def close_sagas(connection: AsyncConnection, ends: Collection[SagaEnd]) ->
         if ends:
             await direct_statements.run_in_thread(connection, lambda driver: close_in_thread(driver, ends), _CLOSE_ONE)
         return
+    close_all = CLOSE.format(number=1, condition="true", place=schema_prefix(connection.dialect)) if ends else ""
     while ends:
         these, ends = split(ends)
-        await direct_statements.fetch(connection, _CLOSE_ALL, [as_json(these)])
+        await direct_statements.fetch(connection, close_all, [as_json(these)])
 
 
 def close_in_thread(driver: sqlite3.Connection, ends: Iterable[SagaEnd]) -> None:

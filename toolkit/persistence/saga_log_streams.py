@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from toolkit.declaration.encoding import Original
 from toolkit.declaration.events import SagaState
 from toolkit.persistence.direct_statements import fetch, run_in_thread
-from toolkit.persistence.schema import as_utc
+from toolkit.persistence.schema import as_utc, schema_prefix
 from toolkit.persistence.unreadable_rows import set_aside
 from toolkit.protocol.fence import Note, StepState
 from toolkit.protocol.joins import GatheredEvent
@@ -61,16 +61,20 @@ class _ArrivalRow(NamedTuple):
     attempt: int
 
 
+#: Stands for what precedes the table's name.
+_PLACE = "{place}"
+
+
 # By the id alone, which the index finds; the few entries of other types are separated here.
-def _streams(fields: Sequence[str], condition: str) -> str:
-    return f"SELECT {', '.join(fields)} FROM saga_log WHERE saga_id {condition} ORDER BY id"  # noqa: S608 -- constants
+def _streams(fields: Sequence[str], condition: str, *, place: str = "") -> str:
+    return f"SELECT {', '.join(fields)} FROM {place}saga_log WHERE saga_id {condition} ORDER BY id"  # noqa: S608 -- constants
 
 
 def _on_postgres(fields: Sequence[str]) -> str:
     """Read saga by saga: a planner that has no statistics of the log yet would scan all of it for a large batch."""
     return (
         "SELECT entries.* FROM unnest($1::text[]) AS wanted (id)"  # noqa: S608 -- constants
-        f" CROSS JOIN LATERAL ({_streams(fields, '= wanted.id')} OFFSET 0) AS entries"
+        f" CROSS JOIN LATERAL ({_streams(fields, '= wanted.id', place=_PLACE)} OFFSET 0) AS entries"
     )
 
 
@@ -210,5 +214,6 @@ async def _read(
             connection, lambda driver: driver.execute(statement, values).fetchall(), statement, begins=not may_commit
         )
     else:
+        statement = statement.replace(_PLACE, schema_prefix(connection.dialect))
         rows = await fetch(connection, statement, [wanted], may_commit=may_commit)
     return map(made, rows)

@@ -27,6 +27,61 @@ _TABLES_LOCK = 7_241_530_011
 Key = String().with_variant(String(collation="C"), "postgresql")
 
 
+class _Placement:
+    """The schema of an item of the toolkit's metadata, in place of SQLAlchemy's rule; other items keep their own.
+
+    The dialect asks it when it compiles a statement, which happens once: executing one costs nothing more. A
+    `search_path` would cost each transaction a round trip behind a pooler; `schema_translate_map` would move a team's
+    tables, too.
+    """
+
+    __slots__ = ("prefix", "schema")
+
+    def __init__(self, schema: str, prefix: str) -> None:
+        self.schema, self.prefix = schema, prefix
+
+    def __call__(self, item: Any) -> str | None:
+        own: str | None = item.schema
+        return self.schema if own is None and getattr(item, "metadata", None) is metadata else own
+
+
+def use_schema(dialect: Dialect, schema: str | None) -> None:
+    """Place the toolkit's tables into this schema, for all statements of an engine with this dialect.
+
+    Raises:
+        SettingsError: the database has no schemas, or another schema is used already.
+    """
+    if schema is None and schema_of(dialect) is None:
+        return
+    if dialect.name == "sqlite":
+        raise SettingsError(f"SQLite has no schemas: leave out {schema}, or name a database on PostgreSQL")
+    if schema_of(dialect) not in (None, schema):
+        raise SettingsError(
+            f"the engine has the toolkit's tables in the schema {schema_of(dialect)} already; "
+            f"create another engine for those in {schema or 'its default schema'}"
+        )
+    preparer = dialect.identifier_preparer
+    placement: Any = _Placement(str(schema), f"{preparer.quote_schema(str(schema))}.")
+    preparer.schema_for_object = placement
+
+
+def schema_of(dialect: Dialect) -> str | None:
+    """Return the schema of the toolkit's tables; None for the connection's default."""
+    placement = dialect.identifier_preparer.schema_for_object
+    return placement.schema if isinstance(placement, _Placement) else None
+
+
+def schema_for(table: Table, dialect: Dialect) -> str | None:
+    """Return the schema of any table, of the toolkit's or of a service's; None for the connection's default."""
+    return dialect.identifier_preparer.schema_for_object(table)
+
+
+def schema_prefix(dialect: Dialect) -> str:
+    """Return what precedes the name of a table of the toolkit in SQL: its schema and a dot, or nothing."""
+    placement = dialect.identifier_preparer.schema_for_object
+    return placement.prefix if isinstance(placement, _Placement) else ""
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware datetime, in UTC on both databases; SQLite stores no zone."""
 
@@ -93,9 +148,10 @@ def check_columns(connection: Connection, tables: MetaData) -> None:
     """
     inspector = inspect(connection)
     for table in tables.sorted_tables:
-        if not inspector.has_table(table.name, schema=table.schema):
+        schema = schema_for(table, connection.dialect)
+        if not inspector.has_table(table.name, schema=schema):
             raise SettingsError(f"there is no table {table.name} in {place_of(connection)}: create it")
-        columns = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
+        columns = {column["name"] for column in inspector.get_columns(table.name, schema=schema)}
         if missing := sorted(set(table.columns.keys()) - columns):
             raise SettingsError(
                 f"another version created the table {table.name} of {place_of(connection)}: it has no "
@@ -105,5 +161,6 @@ def check_columns(connection: Connection, tables: MetaData) -> None:
 
 def place_of(connection: Connection) -> str:
     """Return the database of a connection for an error's text."""
+    schema = schema_of(connection.dialect)
     url = connection.engine.url.set(drivername=connection.dialect.name)
-    return shown_url(url.render_as_string(hide_password=False))
+    return shown_url(url.update_query_dict({"schema": schema} if schema else {}).render_as_string(hide_password=False))

@@ -13,7 +13,7 @@ from sqlalchemy import Column, PrimaryKeyConstraint, String, Table, delete, inse
 from sqlalchemy.engine import Connection
 
 from toolkit.errors import SchemaVersionError
-from toolkit.persistence.schema import metadata
+from toolkit.persistence.schema import metadata, schema_of
 
 #: The revisions in their order, as Alembic's scripts have them.
 REVISIONS = ("0001", "0002")
@@ -53,7 +53,7 @@ class SchemaVersion:
 
 def read_version(connection: Connection) -> SchemaVersion:
     """Read the version of the tables; those of a release without versions are recognized by their names."""
-    existing = set(inspect(connection).get_table_names())
+    existing = set(inspect(connection).get_table_names(schema=schema_of(connection.dialect)))
     recorded = connection.scalar(select(version.c.version_num)) if version.name in existing else None
     if recorded is not None:
         return SchemaVersion(recorded, _state_of(recorded))

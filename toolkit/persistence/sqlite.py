@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Dialect, make_url
+from sqlalchemy.engine import URL, Connection, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
 from toolkit.persistence.driver_errors import take_values_out
+from toolkit.persistence.own_connections import OWN, listen_to_errors
 from toolkit.persistence.sqlite_connection import SqliteConnection, sqlite_connection
 from toolkit.persistence.sqlite_files import make_private, make_room_for
 
@@ -20,13 +23,24 @@ from toolkit.persistence.sqlite_files import make_private, make_room_for
 _BUSY_TIMEOUT_MS = 10_000
 
 
-def sqlite_engine(url: str) -> AsyncEngine:
-    """Return an engine that loses neither updates (IMMEDIATE) nor commits at a power cut (FULL)."""
+def sqlite_engine(
+    url: str | URL,
+    *,
+    configure: Callable[[Any, ConnectionPoolEntry], None] | None = None,
+    **options: Any,
+) -> AsyncEngine:
+    """Return an engine that loses neither updates (IMMEDIATE) nor commits at a power cut (FULL).
+
+    `configure` is called with each new connection, before its own settings; `options` are SQLAlchemy's.
+    """
     place = make_url(url)
     make_room_for(place)
-    engine = create_async_engine(place.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
-
-    event.listen(engine.sync_engine, "handle_error", take_values_out)
+    engine = create_async_engine(
+        place.set(drivername="sqlite+aiosqlite"), hide_parameters=True, execution_options={OWN: True}, **options
+    )
+    listen_to_errors(engine, take_values_out)
+    if configure:
+        event.listen(engine.sync_engine, "connect", configure)
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(dialect: Dialect, _: Any, arguments: Any, parameters: Any) -> SqliteConnection:
@@ -35,7 +49,7 @@ def sqlite_engine(url: str) -> AsyncEngine:
         return SqliteConnection(made.dbapi, made.driver_connection)
 
     @event.listens_for(engine.sync_engine, "connect")
-    def configure(connection: Any, _: Any) -> None:
+    def set_up(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # else the driver begins transactions itself, too late
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")

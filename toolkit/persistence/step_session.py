@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from toolkit import failpoints
 from toolkit.errors import StepError
+from toolkit.persistence.own_connections import listen_to_errors
 
 #: SQL that would end the transaction; a rollback to a savepoint is allowed.
 _ENDS_A_TRANSACTION = re.compile(r"\s*(COMMIT|END|ABORT|ROLLBACK(?!\s+TO))\b", re.IGNORECASE)
@@ -154,36 +155,41 @@ def _remember_new(session: _SyncStepSession, _: object) -> None:
 
 def refuse_ends_while_lent(engine: AsyncEngine) -> None:
     """Refuse to end the transaction past the session: by its connection, or in SQL."""
+    event.listen(engine.sync_engine, "commit", _refuse_commit)
+    event.listen(engine.sync_engine, "before_cursor_execute", _check_statement)
+    event.listen(engine.sync_engine, "after_cursor_execute", _mark_idle)
+    listen_to_errors(engine, _mark_failed)
 
-    def session_of(connection: Connection) -> _SyncStepSession | None:
-        known = connection.info.get("session")
-        return known() if known else None
 
-    def refuse_commit(connection: Connection) -> None:
-        try:
-            if session := session_of(connection):
-                session.refuse_commit()
-        except StepError:
-            # For SQLAlchemy a commit that raises ends the transaction: the next user would commit what is open.
-            connection.invalidate()
-            raise
+def _session_of(connection: Connection) -> _SyncStepSession | None:
+    known = connection.info.get("session")
+    session: _SyncStepSession | None = known() if known else None
+    return session
 
-    def check_statement(connection: Connection, _: Any, statement: str, __: Any, context: Any, *___: Any) -> None:
-        if session := session_of(connection):
-            session.executed.append(getattr(context, "compiled", None))
-            if _ENDS_A_TRANSACTION.match(statement):
-                session.refuse_commit()
-            session.is_busy = True
 
-    def mark_idle(connection: Connection, *_: Any) -> None:
-        if session := session_of(connection):
-            session.is_busy = False
+def _refuse_commit(connection: Connection) -> None:
+    try:
+        if session := _session_of(connection):
+            session.refuse_commit()
+    except StepError:
+        # For SQLAlchemy a commit that raises ends the transaction: the next user would commit what is open.
+        connection.invalidate()
+        raise
 
-    def mark_failed(context: ExceptionContext) -> None:
-        if context.connection is not None:
-            mark_idle(context.connection)
 
-    event.listen(engine.sync_engine, "commit", refuse_commit)
-    event.listen(engine.sync_engine, "before_cursor_execute", check_statement)
-    event.listen(engine.sync_engine, "after_cursor_execute", mark_idle)
-    event.listen(engine.sync_engine, "handle_error", mark_failed)
+def _check_statement(connection: Connection, _: Any, statement: str, __: Any, context: Any, *___: Any) -> None:
+    if session := _session_of(connection):
+        session.executed.append(getattr(context, "compiled", None))
+        if _ENDS_A_TRANSACTION.match(statement):
+            session.refuse_commit()
+        session.is_busy = True
+
+
+def _mark_idle(connection: Connection, *_: Any) -> None:
+    if session := _session_of(connection):
+        session.is_busy = False
+
+
+def _mark_failed(context: ExceptionContext) -> None:
+    if context.connection is not None:
+        _mark_idle(context.connection)

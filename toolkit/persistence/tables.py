@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
+from sqlalchemy.schema import CreateSchema
 
 from toolkit.errors import SchemaVersionError
 from toolkit.persistence import (
@@ -18,7 +20,7 @@ from toolkit.persistence import (
     saga_waits,
     suspect_messages,
 )
-from toolkit.persistence.schema import check_columns, metadata, place_of
+from toolkit.persistence.schema import check_columns, metadata, place_of, schema_of
 from toolkit.persistence.schema_version import VersionState, check_version, read_version, record_version
 
 #: Naming the modules declares their tables.
@@ -54,7 +56,12 @@ def create_or_complete(connection: Connection) -> None:
     Raises:
         SettingsError: an existing table lacks a column.
     """
-    metadata.create_all(connection)
+    schema, inspector = schema_of(connection.dialect), inspect(connection)
+    if schema is not None and not inspector.has_schema(schema):
+        connection.execute(CreateSchema(schema))
+    existing = set(inspector.get_table_names(schema=schema))
+    missing = [table for table in metadata.sorted_tables if table.name not in existing]
+    metadata.create_all(connection, missing, checkfirst=False)  # SQLAlchemy would look in the default schema
     check_columns(connection, metadata)
     if read_version(connection).state is not VersionState.CURRENT:
         record_version(connection)

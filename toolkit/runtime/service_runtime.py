@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.contextvars import bound_contextvars
 from tenacity import AsyncRetrying
 
@@ -54,7 +55,8 @@ class ServiceRuntime:
     """Runs one service on its database; a transport's publisher is its way out.
 
     Services that share a process share the quarantine of the messages that were in hand when one ended. `database`: the
-    one that the settings name, where it is open already.
+    one that the settings name, where it is open already. `engine`: a team's own engine of the service's database, in
+    place of SAGA_DATABASE_URL; the runtime leaves it open.
     """
 
     def __init__(
@@ -66,12 +68,13 @@ class ServiceRuntime:
         clock: Clock,
         quarantine: Quarantine | None = None,
         database: Database | None = None,
+        engine: AsyncEngine | None = None,
     ) -> None:
         failpoints.prepare(event.__name__ for event in service.compensation_events())
         self.service = service
         self.settings = settings
         self.queue = queue_name(settings, service.name)
-        self.database = database or Database(settings.database_for(service.name))
+        self.database = database or _open_database(service, settings, engine)
         self.tracing = tracing_for(service.name, Broker.of(settings))
         self._meter = Meter(service)
         self.publisher = publisher
@@ -196,6 +199,12 @@ class ServiceRuntime:
             with contained(f"the provider of {kind.__name__}"):
                 opened[kind] = await self._resources.enter_async_context(provider(self.settings))
         return opened
+
+
+def _open_database(service: Service, settings: Settings, engine: AsyncEngine | None) -> Database:
+    if engine is not None:
+        return Database.on_engine(engine, schema=settings.database_schema)
+    return Database(settings.database_for(service.name))
 
 
 def _build_decoder(runtime: ServiceRuntime) -> Decoder:

@@ -37,7 +37,8 @@ class Embedded:
 
     def __init__(self, services: Sequence[Service], settings: Settings, *, clock: Clock | None = None) -> None:
         # One URL can't be the database of several services: each uses its file in the data directory.
-        settings = settings.model_copy(update={"database_url": None, "broker_url": EMBEDDED})
+        unused = {"database_url": None, "database_schema": None}
+        settings = settings.model_copy(update=unused | {"broker_url": EMBEDDED})
         quarantine = Quarantine()  # the services share a process, which one message ends for all of them
         self._clock = clock = clock or SystemClock()
         self.runtimes = {

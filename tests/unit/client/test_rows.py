@@ -21,11 +21,13 @@ from starlette.routing import Route
 
 from services.payment.app import app as payment
 from tests.cli.conftest import ORDERS, TOKEN, served, write_log
+from tests.conftest import PostgresDatabases
 from tests.orders import FAILED, PENDING, entry
 from tests.unit.api.payment_api import write_backlog
 from toolkit.client import DatabaseClient, HttpClient, ServiceClient
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
+from toolkit.ids import new_id
 from toolkit.operations.search import Search
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
@@ -33,10 +35,14 @@ from toolkit.persistence.dead_letters import Selection
 ADA = Operator("ada@desk", "the gateway is back")
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgresql, in a schema"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The payment's database, with rows in each table."""
     url = f"sqlite:///{tmp_path}/payment.db"
+    if request.param != "sqlite":
+        databases: PostgresDatabases = request.getfixturevalue("kept_databases")
+        asyncio.run(databases.empty())
+        url = f"{asyncio.run(databases.url('rows'))}?schema=s{new_id()[-12:].replace('-', '_')}"
     gone = entry("order-8", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
     odd = entry("order-9", "payment", "process_payment", "ended", FAILED, "SagaEnded", position=None)
     odd = replace(odd, error="still completed in a saga that ended failed")
@@ -67,10 +73,13 @@ async def rows_of(client: ServiceClient) -> dict[str, Any]:
     return found
 
 
+async def abort_and_read(client: DatabaseClient) -> tuple[Any, dict[str, Any]]:
+    return await client.abort("order-2", ADA), await rows_of(client)
+
+
 def test_both_clients_return_the_same_rows(url: str):
     in_database = DatabaseClient("payment", url, contract=lambda: Contract.of(payment), declared=lambda: payment)
-    aborted = asyncio.run(in_database.abort("order-2", ADA))
-    from_database = asyncio.run(rows_of(in_database))
+    aborted, from_database = asyncio.run(abort_and_read(in_database))
     with served("payment", url) as address:
         over_http = asyncio.run(rows_of(HttpClient("payment", address, token=SecretStr(TOKEN))))
 

@@ -187,9 +187,23 @@ def test_without_a_database_each_service_has_its_file(monkeypatch: pytest.Monkey
     assert set_.database_for("library") == "postgresql://db/library"
 
 
+def test_the_schema_is_a_part_of_the_databases_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    def url(database: str | None, schema: str) -> str:
+        return Settings(database_url=database, database_schema=schema).database_for("library")
+
+    assert url("postgresql://db/library", "workflow") == "postgresql://db/library?schema=workflow"
+    assert url("postgresql://db/library?timeout=3", "workflow") == "postgresql://db/library?timeout=3&schema=workflow"
+    assert url("postgresql://db/library?schema=own", "workflow") == "postgresql://db/library?schema=own"
+    with pytest.raises(SettingsError, match="SAGA_DATABASE_SCHEMA=workflow is not allowed: SQLite has no schemas"):
+        url(None, "workflow")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
+        ("SAGA_DATABASE_SCHEMA", "of team", "'of team' is not allowed"),
+        ("SAGA_DATABASE_URL", "postgresql://h/x?schema=a%20b", "schema is a name of up to 63 letters"),
+        ("SAGA_DATABASE_URL", "sqlite:///x.db?schema=a", "SQLite's address takes no parameters; leave out schema"),
         ("SAGA_DATABASE_URL", "postgresql://h/x?bogus=1", "takes no parameter bogus; it takes command_timeout"),
         ("SAGA_DATABASE_URL", "postgresql://h/x?server_settings=a", "takes no parameter server_settings"),
         ("SAGA_DATABASE_URL", "postgresql://h/x?connection_class=a", "takes no parameter connection_class"),

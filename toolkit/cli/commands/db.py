@@ -109,7 +109,7 @@ def sql(
     from toolkit.persistence.schema_version import HEAD
 
     rows = [
-        UpgradeSql(service=name, before=start, now=HEAD, sql=sql_of(url.partition(":")[0], start=start))
+        UpgradeSql(service=name, before=start, now=HEAD, sql=sql_of(url, start=start))
         for name, url in databases_of(services, service).items()
     ]
     if output is not Format.TABLE:

@@ -9,7 +9,7 @@ from alembic import context
 from toolkit.persistence.schema_version import version
 
 attributes = context.config.attributes
-options: dict[str, Any] = {"version_table": version.name, "version_table_schema": attributes.get("schema")}
+options: dict[str, Any] = {"version_table": version.name, "version_table_schema": attributes["schema"]}
 if context.is_offline_mode():
     context.configure(dialect_name=attributes["dialect"], literal_binds=True, transactional_ddl=False, **options)
 else:

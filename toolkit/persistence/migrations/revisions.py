@@ -8,12 +8,13 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import ClauseElement, insert
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.engine import URL, Connection, Dialect, make_url
+from sqlalchemy.schema import CreateIndex, CreateSchema, CreateTable
 
+from toolkit.configuration.server_urls import schema_in
 from toolkit.errors import SchemaVersionError
 from toolkit.persistence.database import Database
-from toolkit.persistence.schema import lock_tables, metadata, place_of
+from toolkit.persistence.schema import lock_tables, metadata, place_of, schema_of, use_schema
 from toolkit.persistence.schema_version import (
     HEAD,
     REVISIONS,
@@ -49,7 +50,7 @@ async def current(database: Database) -> SchemaVersion:
         return await connection.run_sync(read_version)
 
 
-def sql_of(dialect: str, *, start: str | None) -> str:
+def sql_of(url: str, *, start: str | None) -> str:
     """Return the SQL that leads from a version, or from a database without the tables, to this release.
 
     Raises:
@@ -57,6 +58,7 @@ def sql_of(dialect: str, *, start: str | None) -> str:
     """
     if start is not None and start not in REVISIONS:
         raise SchemaVersionError(f"there is no version {start!r} of the tables; there are: {', '.join(REVISIONS)}")
+    dialect = _dialect_of(make_url(url))
     statements = _creation(dialect) if start is None else _steps(dialect, start)
     return f"BEGIN;\n\n{statements.strip()}\n\nCOMMIT;"
 
@@ -66,24 +68,35 @@ def _upgrade(connection: Connection, service: str) -> SchemaVersion:
     if found.state is VersionState.NEWER:
         check_version(found, place=place_of(connection), service=service)
     if found.state is VersionState.OUTDATED:
-        command.upgrade(_configuration(connection=connection), HEAD)
+        command.upgrade(_configuration(connection=connection, schema=schema_of(connection.dialect)), HEAD)
     create_or_complete(connection)
     return found
 
 
-def _creation(dialect: str) -> str:
+def _dialect_of(url: URL) -> Dialect:
+    schema = None
+    if url.drivername == "postgresql":
+        url, schema = schema_in(url)
+    dialect: Dialect = make_url(f"{url.drivername}://").get_dialect()()
+    use_schema(dialect, schema)
+    return dialect
+
+
+def _creation(dialect: Dialect) -> str:
     """Return the statements that create all tables, and record the version."""
-    parts: list[ClauseElement] = []
+    schema = schema_of(dialect)
+    parts: list[ClauseElement] = [CreateSchema(schema, if_not_exists=True)] if schema else []
     for table in metadata.sorted_tables:
         parts.append(CreateTable(table))
         parts += [CreateIndex(index) for index in sorted(table.indexes, key=lambda each: str(each.name))]
     return _printed(dialect, *parts, insert(version).values(version_num=HEAD))
 
 
-def _steps(dialect: str, start: str) -> str:
+def _steps(dialect: Dialect, start: str) -> str:
     """Return the statements of the revisions after this one."""
     output = io.StringIO()
-    command.upgrade(_configuration(dialect=dialect, output=output), f"{start}:{HEAD}", sql=True)
+    configuration = _configuration(dialect=dialect.name, schema=schema_of(dialect), output=output)
+    command.upgrade(configuration, f"{start}:{HEAD}", sql=True)
     if start != REVISIONS[0]:
         return output.getvalue()
     # The first tables have no version yet.
@@ -91,9 +104,8 @@ def _steps(dialect: str, start: str) -> str:
     return f"{_printed(dialect, CreateTable(version, if_not_exists=True), recorded)}\n\n{output.getvalue()}"
 
 
-def _printed(dialect: str, *parts: ClauseElement) -> str:
-    rules = make_url(f"{dialect}://").get_dialect()()
-    texts = (str(part.compile(dialect=rules, compile_kwargs={"literal_binds": True})).strip() for part in parts)
+def _printed(dialect: Dialect, *parts: ClauseElement) -> str:
+    texts = (str(part.compile(dialect=dialect, compile_kwargs={"literal_binds": True})).strip() for part in parts)
     return "\n\n".join(f"{text};" for text in texts)
 
 
