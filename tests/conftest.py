@@ -118,6 +118,17 @@ def kept_databases(postgresql: Server) -> Iterator[PostgresDatabases]:
     asyncio.run(databases.drop())
 
 
+#: Drops all schemas but the server's own.
+_EMPTY = """
+DO $$ DECLARE name name; BEGIN
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', name);
+    END LOOP;
+END $$;
+CREATE SCHEMA public
+"""
+
+
 class PostgresDatabases:
     """Databases of one test, or of several that empty them."""
 
@@ -136,7 +147,7 @@ class PostgresDatabases:
     async def empty(self) -> None:
         """Take out of each whatever the last test left."""
         for database in self._made:
-            await self._execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public", self._url(database))
+            await self._execute(_EMPTY, self._url(database))
 
     async def drop(self) -> None:
         """Drop them all, with whatever is still connected."""

@@ -27,7 +27,6 @@ from tests.unit.api.payment_api import write_backlog
 from toolkit.client import DatabaseClient, HttpClient, ServiceClient
 from toolkit.declaration.contract import Contract
 from toolkit.errors import UnreachableError
-from toolkit.ids import new_id
 from toolkit.operations.search import Search
 from toolkit.persistence.audit_log import Operator
 from toolkit.persistence.dead_letters import Selection
@@ -42,7 +41,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param != "sqlite":
         databases: PostgresDatabases = request.getfixturevalue("kept_databases")
         asyncio.run(databases.empty())
-        url = f"{asyncio.run(databases.url('rows'))}?schema=s{new_id()[-12:].replace('-', '_')}"
+        url = f"{asyncio.run(databases.url('rows'))}?schema=workflow"
     gone = entry("order-8", "payment", "charge_card", "completed", PENDING, "InventoryReserved")
     odd = entry("order-9", "payment", "process_payment", "ended", FAILED, "SagaEnded", position=None)
     odd = replace(odd, error="still completed in a saga that ended failed")

@@ -33,19 +33,13 @@ from toolkit.runtime.service_runtime import ServiceRuntime
 PLACES = ["workflow", "Workflow", "order"]  # the second and the third are quoted
 
 
-async def in_schema(database: Database, schema: str) -> Database:
-    """Return the database without tables in its default schema, and with the toolkit's in this one."""
-    await change(database, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-    return Database(f"{database.url}?schema={schema}")
-
-
 @pytest.fixture(params=PLACES)
 async def placed(request: pytest.FixtureRequest, postgres: Database) -> AsyncIterator[Database]:
-    database = await in_schema(postgres, request.param)
-    await change(postgres, f'DROP SCHEMA IF EXISTS "{request.param}" CASCADE')
+    """The library's database, with the toolkit's tables in a schema, and none in its default schema."""
+    await change(postgres, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+    database = Database(f"{postgres.url}?schema={request.param}")
     yield database
     await database.close()
-    await change(postgres, f'DROP SCHEMA "{request.param}" CASCADE')
 
 
 async def nudged(publisher: RecordingPublisher) -> bool:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.eventually import eventually
 from tests.example_sagas.library_branch import Branch, RecordingPublisher
 from tests.example_sagas.loan_messages import wire
 from tests.example_sagas.loan_rows import lent, notes
 from tests.example_sagas.loans import BookWanted, Clerk, library, tables
+from tests.pooler import UNNAMED, behind_pooler, needs_pgbouncer
 from toolkit.clock import SystemClock
 from toolkit.configuration.settings import Settings
 from toolkit.errors import SettingsError
 from toolkit.persistence.database import Database
 from toolkit.runtime.service_runtime import ServiceRuntime
 
-pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer"), reason="tests/install-system-packages installs it")
+pytestmark = needs_pgbouncer
 
 #: How the pooler treats unknown startup parameters.
 REFUSING, DROPPING = "", "ignore_startup_parameters = idle_in_transaction_session_timeout, plan_cache_mode"
@@ -35,63 +30,11 @@ REFUSING, DROPPING = "", "ignore_startup_parameters = idle_in_transaction_sessio
 @pytest.fixture(params=[REFUSING, DROPPING], ids=["refusing", "dropping"])
 async def pooled(request: pytest.FixtureRequest, postgres: Database, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of the library's database behind a pooler with two sessions for all clients."""
-    async with behind_pooler(postgres, tmp_path, "transaction", request.param) as url:
+    async with behind_pooler(postgres.url, tmp_path, "transaction", request.param) as url:
         yield url
 
 
-@asynccontextmanager
-async def behind_pooler(postgres: Database, tmp_path: Path, mode: str, parameters: str = "") -> AsyncIterator[str]:
-    """Run a pooler in this mode before the library's database, and yield the pooler's URL."""
-    server, port = make_url(postgres.url), _free_port()
-    place = f"host={server.host} port={server.port} dbname={server.database}"
-    login = f"user={server.username} password={server.password or ''}"
-    settings = f"""
-        [databases]
-        library = {place} {login}
-        [pgbouncer]
-        listen_addr = 127.0.0.1
-        listen_port = {port}
-        unix_socket_dir =
-        auth_type = any
-        pool_mode = {mode}
-        default_pool_size = 2
-        {parameters}
-    """
-    file = tmp_path / "pgbouncer.ini"
-    file.write_text("\n".join(line.strip() for line in settings.splitlines()))
-    with running_pooler(file):
-        await eventually(lambda: _listens(port), what="PgBouncer")
-        yield f"postgresql://{server.username}@127.0.0.1:{port}/library"
-
-
-@contextmanager
-def running_pooler(settings: Path) -> Iterator[None]:
-    """Run a pooler of this test's own."""
-    as_nobody = ["-u", "nobody"] if os.getuid() == 0 else []  # it refuses to run as root
-    command = ["pgbouncer", *as_nobody, str(settings)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-@pytest.mark.parametrize("parameters", ["", "?statement_cache_size=0"])
+@pytest.mark.parametrize("parameters", ["", "?statement_cache_size=0", "?schema=workflow"])
 async def test_replicas_behind_a_pooler_act_once(pooled: str, clerk: Clerk, parameters: str) -> None:
     databases = [Database(pooled + parameters) for _ in range(2)]
     replicas = [Branch(library(clerk), each, resources={Clerk: clerk}, batch_size=7) for each in databases]
@@ -113,7 +56,7 @@ async def test_replicas_behind_a_pooler_act_once(pooled: str, clerk: Clerk, para
 async def test_statement_mode_stops_startup_with_the_cure(
     postgres: Database, tmp_path: Path, clerk: Clerk, parameters: str
 ) -> None:
-    async with behind_pooler(postgres, tmp_path, "statement") as url:
+    async with behind_pooler(postgres.url, tmp_path, "statement") as url:
         host = ServiceRuntime(
             library(clerk), Settings(database_url=url + parameters), RecordingPublisher(), clock=SystemClock()
         )
@@ -124,7 +67,7 @@ async def test_statement_mode_stops_startup_with_the_cure(
 
 
 async def test_a_service_works_behind_session_mode(postgres: Database, tmp_path: Path, clerk: Clerk) -> None:
-    async with behind_pooler(postgres, tmp_path, "session") as url:
+    async with behind_pooler(postgres.url, tmp_path, "session") as url:
         database = Database(url)
         await Branch(library(clerk), database, resources={Clerk: clerk}).take(BookWanted(loan_id="loan-1"))
         await database.close()
@@ -143,6 +86,20 @@ async def test_each_pooled_transaction_limits_its_idle_time(pooled: str) -> None
     await database.close()
 
     assert (limit, left) == ("75s", "0")
+
+
+async def test_a_teams_engine_leaves_pooled_sessions_alone(pooled: str) -> None:
+    names = "idle_in_transaction_session_timeout", "plan_cache_mode"
+    engine = create_async_engine(pooled.replace("postgresql:", "postgresql+asyncpg:"), connect_args=UNNAMED)
+
+    async with Database.on_engine(engine).transaction() as session:
+        within = [await (await session.connection()).scalar(text(f"SHOW {name}")) for name in names]
+    async with engine.connect() as connection:
+        alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        left = [await alone.scalar(text(f"SHOW {name}")) for name in names]
+    await engine.dispose()
+
+    assert (within, left) == (["75s", "force_custom_plan"], ["0", "auto"])
 
 
 async def test_behind_a_pooler_a_broken_connection_fails_alone(pooled: str, clerk: Clerk) -> None:
